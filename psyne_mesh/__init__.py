@@ -1,0 +1,1 @@
+"""Multiplayer rooms for Python games, peer to peer over WebRTC data channels, with no game server."""

@@ -1,0 +1,146 @@
+"""Every exception that psyne_mesh raises on purpose, in one tree.
+
+Two kinds, as in h11: a `LocalError` says that the caller asked for something that cannot be, and nothing has changed;
+a `RemoteError` says that something outside failed or misbehaved, and its docstring says what has changed.
+Nothing here imports anything: this is the floor of the house.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+class PsyneMeshError(Exception):
+    """The root of all our errors."""
+
+
+# ---------------------------------------------------------------------------------------------------------------- local
+
+
+class LocalError(PsyneMeshError):
+    """The caller's request cannot be met as it stands. Nothing has changed; mend the call and try again."""
+
+
+class InvalidConfig(LocalError, ValueError):
+    """A configuration value is out of its bounds. The message names the field, the value and the bounds."""
+
+
+class InvalidUri(LocalError, ValueError):
+    """Not one of the three URI forms. The message shows the forms that are understood."""
+
+
+class MessageTooLarge(LocalError):
+    """The message is larger than the receiver accepts. Nothing was sent; the channel stays usable.
+
+    `size` and `limit` are bytes; `limit` is the smaller of the receiver's `max-message-size` and our own.
+    """
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"message of {size} bytes is over the limit of {limit} bytes; split it or send it as a file")
+        self.size = size
+        self.limit = limit
+
+
+class UnserialisableMessage(LocalError, TypeError):
+    """The object is not a message type of this channel, or holds a value that the codec refuses. Nothing was sent."""
+
+
+class WouldBlock(LocalError):
+    """A `*_nowait` call found no room in a bounded queue. Nothing was sent or lost."""
+
+
+class ClosedError(LocalError):
+    """The room, channel or connection was closed on this side before the call. Nothing was sent."""
+
+
+# --------------------------------------------------------------------------------------------------------------- remote
+
+
+class RemoteError(PsyneMeshError):
+    """Something outside failed, refused or misbehaved."""
+
+
+class ProtocolError(RemoteError):
+    """Bytes from outside broke a rule. The one exception that may leave a `*_untrusted` function.
+
+    The unit that held the bytes (datagram, chunk, frame, message) was dropped whole; no state has changed.
+    """
+
+
+class SignalingError(RemoteError):
+    """The signaling server refused or failed. Links that already stand are untouched."""
+
+
+class SignalingUnreachable(SignalingError):
+    """No signaling server answers at the URL. `url` and the cause are in the message."""
+
+
+class SignalingLost(SignalingError):
+    """The connection to the signaling server broke. Play goes on; newcomers wait until it is back."""
+
+
+class VersionMismatch(SignalingError):
+    """The other side speaks another version of the protocol. `ours` and `theirs` say which."""
+
+    def __init__(self, ours: str | int, theirs: object) -> None:
+        super().__init__(f"we speak protocol version {ours}, the other side {theirs!r}; update the older of the two")
+        self.ours = ours
+        self.theirs = theirs
+
+
+class RoomError(RemoteError):
+    """The room cannot be joined as asked. We are not in it."""
+
+
+class RoomFull(RoomError):
+    """The room has `max_players` players already."""
+
+
+class RoomNotFound(RoomError):
+    """No such room, and the call said `create=False`."""
+
+
+class RoomExists(RoomError):
+    """The room is there already, and the call said `create=True`."""
+
+
+class RoomMismatch(RoomError):
+    """The room's properties (such as its skill range) do not admit this player."""
+
+
+class PeerGone(RemoteError):
+    """The peer left, or its connection ended, before the call was through. Other peers are untouched."""
+
+
+class ConnectFailed(RemoteError):
+    """A connection to one peer could not be made. Every other peer is untouched.
+
+    phase: where it stopped: "signaling", "ice-gathering", "ice", "dtls", "sctp" or "channel".
+    candidates: the candidate pairs that were tried, as text, for people.
+    advice: what to do next, for people.
+    """
+
+    def __init__(
+        self, phase: str, reason: str, *, peer: Any = None, candidates: Sequence[str] = (), advice: str = ""
+    ) -> None:
+        who = f" to {peer}" if peer is not None else ""
+        text = f"could not connect{who}: stopped in phase {phase}: {reason}"
+        if candidates:
+            text += f"; tried {', '.join(candidates)}"
+        super().__init__(text + (f". {advice}" if advice else ""))
+        self.phase = phase
+        self.reason = reason
+        self.peer = peer
+        self.candidates = tuple(candidates)
+        self.advice = advice
+
+
+class TamperedSignaling(RemoteError):
+    """An offer, answer or candidate does not carry a valid signature of the peer that it names, or names another
+    fingerprint than the one signed: someone between the peers changed it. The message was dropped."""
+
+
+class FingerprintMismatch(RemoteError):
+    """The certificate shown in DTLS is not the one of the signed offer or answer. The connection was ended before any
+    data went up."""
