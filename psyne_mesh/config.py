@@ -72,7 +72,7 @@ class StunServer:
 
 @attrs.frozen
 class TurnServer:
-    """One TURN server with its credentials. `parse("turn:host:port?transport=udp|tcp")`, `parse("turns:host")` (RFC 7065)."""
+    """One TURN server and its credentials; `parse` reads RFC 7065, `turn:host:port?transport=udp|tcp`, `turns:host`."""
 
     host: str
     port: int = attrs.field(default=3478, validator=_within(1, 65535))

@@ -1,7 +1,7 @@
 """Who a player is: an ed25519 key, and the `PeerId` that is a hash of its public half.
 
-Everything a peer says about itself (records, offers, answers) is signed under a domain, so that a signature made for one
-purpose can never be shown for another.
+Everything a peer says about itself (records, offers, answers) is signed under a domain, so that a signature made for
+one purpose can never be shown for another.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class PeerId(str):
 
 @attrs.frozen
 class Identity:
-    """An ed25519 key pair and the peer id that follows from it. `Identity.generate()` or `Identity.from_seed(32 bytes)`."""
+    """An ed25519 key pair and the peer id that follows: `Identity.generate()` or `Identity.from_seed(32 bytes)`."""
 
     _key: Ed25519PrivateKey = attrs.field(repr=False)
     public_key: bytes
