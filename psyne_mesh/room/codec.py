@@ -1,0 +1,117 @@
+"""Messages to bytes and back, by the types that a channel was declared with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import attrgetter, or_
+from typing import Any
+
+import msgspec
+
+from psyne_mesh.errors import InvalidConfig, ProtocolError, UnserialisableMessage
+from psyne_mesh.room.messages import Message
+
+Payload = bytes | str
+
+
+class RawCodec:
+    """A channel declared with no types: `bytes` and `str` go through as they are."""
+
+    def encode(self, message: Any) -> Payload:
+        if isinstance(message, bytes | str):
+            return message
+        if isinstance(message, bytearray | memoryview):
+            return bytes(message)
+        raise UnserialisableMessage(
+            f"this channel has no message types, so it carries bytes and str, not {type(message).__name__}; "
+            "declare it with room.channel(name, YourMessage) to send objects"
+        )
+
+    def decode_untrusted(self, payload: Payload) -> Payload:
+        return payload
+
+
+class MessageCodec:
+    """MessagePack by msgspec for the declared `Message` types; unknown tags, NaN, inf and deep nesting are refused."""
+
+    def __init__(self, types: Sequence[type[Message]]) -> None:
+        for kind in types:
+            if not (isinstance(kind, type) and issubclass(kind, Message)):
+                raise InvalidConfig(f"{kind!r} is no subclass of psyne_mesh.Message")
+        self._types = tuple(types)
+        try:
+            self._decoder = msgspec.msgpack.Decoder(reduce(or_, types))
+        except TypeError as error:  # two types with one tag, or a field that msgspec cannot carry
+            raise InvalidConfig(f"these message types cannot share a channel: {error}") from error
+        self._encoder = msgspec.msgpack.Encoder()
+        self._checks = {kind: _finite_check(kind) for kind in self._types}
+
+    def encode(self, message: Any) -> bytes:
+        """Raises `UnserialisableMessage`, and then nothing was sent."""
+        check = self._checks.get(type(message))
+        if check is None:
+            names = ", ".join(kind.__name__ for kind in self._types)
+            raise UnserialisableMessage(f"this channel carries {names}, not {type(message).__name__}")
+        try:
+            payload = self._encoder.encode(message)
+            finite = check(message)
+        except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+            raise UnserialisableMessage(f"{type(message).__name__} cannot be sent: {error}") from error
+        if not finite:
+            raise UnserialisableMessage(f"{message!r} holds NaN or an infinite number")
+        return payload
+
+    def decode_untrusted(self, payload: Payload) -> Message:
+        if isinstance(payload, str):
+            raise ProtocolError("text came on a channel of typed messages")
+        try:
+            message = self._decoder.decode(payload)
+            finite = self._checks[type(message)](message)
+        except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
+            raise ProtocolError(f"not a message of this channel: {error}") from error
+        if not finite:
+            raise ProtocolError("the message holds NaN or an infinite number")
+        assert isinstance(message, Message)
+        return message
+
+
+def codec_for(types: Sequence[type[Message]]) -> RawCodec | MessageCodec:
+    return MessageCodec(types) if types else RawCodec()
+
+
+def _finite_check(kind: type[Message]) -> Callable[[Message], bool]:
+    """A check as cheap as the type allows: plain float fields are summed, anything nested is walked."""
+    plain, nested = [], []
+    info = msgspec.inspect.type_info(kind)
+    assert isinstance(info, msgspec.inspect.StructType)
+    for field in info.fields:
+        if isinstance(field.type, msgspec.inspect.FloatType):
+            plain.append(field.name)
+        elif not isinstance(
+            field.type,
+            msgspec.inspect.IntType | msgspec.inspect.StrType | msgspec.inspect.BytesType | msgspec.inspect.BoolType
+            | msgspec.inspect.EnumType,
+        ):  # fmt: skip
+            nested.append(field.name)
+    if len(plain) == 1:
+        plain = plain * 2  # attrgetter gives a bare value for one name
+    floats = attrgetter(*plain) if plain else None
+    if not nested:
+        if floats is None:
+            return lambda message: True
+        return lambda message: math.isfinite(sum(floats(message))) or all(map(math.isfinite, floats(message)))
+    return _all_finite
+
+
+def _all_finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, msgspec.Struct):
+        return all(_all_finite(getattr(value, name)) for name in value.__struct_fields__)
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(map(_all_finite, value))
+    if isinstance(value, dict):
+        return all(_all_finite(key) and _all_finite(item) for key, item in value.items())
+    return True

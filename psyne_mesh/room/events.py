@@ -1,0 +1,109 @@
+"""What a room tells its players, as frozen facts in the past tense.
+
+Discovered, connected and left are three facts: gossip has heard of the player; its data channels are open; it is gone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from psyne_mesh.errors import ConnectFailed, RemoteError
+from psyne_mesh.identity import PeerId
+
+if TYPE_CHECKING:
+    from psyne_mesh.room.peer import Peer
+
+
+@attrs.frozen
+class PeerDiscovered:
+    """Gossip or signaling named a player who was not known before. A link is being made."""
+
+    peer: Peer
+
+
+@attrs.frozen
+class PeerConnected:
+    """Channels to the player are open. Comes after its `PeerDiscovered`, and again after a reconnect."""
+
+    peer: Peer
+
+
+@attrs.frozen
+class PeerUnreachable:
+    """No link could be made; `error` says in which phase it stopped. The player is still in the room; tries go on."""
+
+    peer: Peer
+    error: ConnectFailed | RemoteError
+
+
+@attrs.frozen
+class PeerSuspected:
+    """The player has been silent for longer than its link explains. Followed by `PeerResumed` or `PeerLeft`."""
+
+    peer: Peer
+
+
+@attrs.frozen
+class PeerResumed:
+    """A suspected player was heard again. Nothing that is reliable was lost."""
+
+    peer: Peer
+
+
+@attrs.frozen
+class PeerLeft:
+    """The player is gone. Comes exactly once for each stay.
+
+    reason: "left" (said goodbye), "timeout" (silent too long), "capacity" (lost its seat), "superseded" (the same key
+    joined anew), "overflow" (too slow for what was sent) or "kicked".
+    """
+
+    peer: Peer
+    reason: str
+
+
+@attrs.frozen
+class PartitionSuspected:
+    """Several players fell silent together: the network broke rather than they. `majority`: whether we are the larger
+    part."""
+
+    lost: tuple[PeerId, ...]
+    remaining: tuple[PeerId, ...]
+    majority: bool
+
+
+@attrs.frozen
+class PartitionHealed:
+    """Players that a partition had taken are back."""
+
+    returned: tuple[PeerId, ...]
+
+
+@attrs.frozen
+class SignalingDown:
+    """The signaling server is out of reach. Play goes on over the links that stand."""
+
+    reason: str
+
+
+@attrs.frozen
+class SignalingUp:
+    """The signaling server is back."""
+
+
+@attrs.frozen
+class TamperingDetected:
+    """A signaling message did not carry the signature of the peer that it names. It was dropped. `server` names who
+    carried it."""
+
+    server: str
+    peer: PeerId
+    reason: str
+
+
+RoomEvent = (
+    PeerDiscovered | PeerConnected | PeerUnreachable | PeerSuspected | PeerResumed | PeerLeft | PartitionSuspected
+    | PartitionHealed | SignalingDown | SignalingUp | TamperingDetected
+)  # fmt: skip
