@@ -70,8 +70,8 @@ class CombatAction(Message):
     target: str = ""
     direction: tuple[Finite, Finite, Finite] = (0.0, 0.0, 1.0)
     weapon: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0
-    damage: Annotated[Finite, msgspec.Meta(ge=0, le=1000)] = 0.0
-    accuracy: Annotated[Finite, msgspec.Meta(ge=0, le=1)] = 1.0
+    damage: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 0.0
+    accuracy: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
     item: str = ""
 
 
