@@ -1,0 +1,140 @@
+"""What a signaling transport tells the mesh: who is in a room, and what happened since. Frozen values, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from psyne_mesh.errors import ProtocolError, RemoteError, RoomError, SignalingError
+from psyne_mesh.identity import PeerId
+
+SkillRange = tuple[float, float]
+
+
+def room_key(name: str, *, app_id: str = "", region: str = "") -> str:
+    """The one text that names a room everywhere: `app_id/region/name`. Only `name` may hold a slash."""
+    return f"{app_id}/{region}/{name}"
+
+
+def split_room_key_untrusted(key: str) -> tuple[str, str, str]:
+    """`(app_id, region, name)` of a key, or `ProtocolError`."""
+    parts = key.split("/", 2)
+    if len(parts) != 3 or not parts[2]:
+        raise ProtocolError(f"{key[:80]!r} is not a room key: app_id/region/name")
+    return parts[0], parts[1], parts[2]
+
+
+@attrs.frozen
+class PeerInfo:
+    """One member of a room. `record` is the opaque text it joined with; `index` grows with each arrival in the room,
+    so that of two members the older one has the smaller index."""
+
+    peer_id: PeerId
+    record: str
+    index: int
+
+
+@attrs.frozen
+class RoomInfo:
+    """One line of a room list. `state` is "waiting" below two players and "active" from two on."""
+
+    room: str
+    name: str
+    app_id: str
+    region: str
+    players: int
+    max_players: int
+    skill_range: SkillRange | None
+    state: str
+    metadata: Mapping[str, object]
+
+
+@attrs.frozen
+class RoomListing:
+    """The rooms that matched. `truncated`: there were more than the limit."""
+
+    rooms: tuple[RoomInfo, ...]
+    truncated: bool
+
+
+@attrs.frozen
+class Joined:
+    """We are in the room. `info` holds the room's properties as its creator set them, which may differ from what we
+    asked for; `peers` are the others, oldest first, without us; `index` is our own place in the order of arrival."""
+
+    info: RoomInfo
+    peers: tuple[PeerInfo, ...]
+    created: bool
+    index: int
+
+    @property
+    def room(self) -> str:
+        """The key by which events, `leave` and `send_signal` name this room."""
+        return self.info.room
+
+
+# -------------------------------------------------------------------------------------------------------------- events
+
+
+@attrs.frozen
+class PeerJoined:
+    """A peer entered a room that we joined. `rejoined`: it was there before and came back within the seat's hold time
+    (a crash and restart, or its signaling connection was renewed); a `PeerLeft` came before."""
+
+    room: str
+    peer: PeerInfo
+    rejoined: bool = False
+
+
+@attrs.frozen
+class PeerLeft:
+    """A peer's place in the room list is gone. After `PeerJoined` or a list that named it, exactly once.
+
+    reason: "left" said goodbye; "lost" its connection broke; "timeout" it fell silent; "superseded" the same identity
+    connected anew; "dropped" the server closed it for slowness or abuse. All but "left" say nothing about the peer
+    itself: a standing link to it may be in perfect health.
+    """
+
+    room: str
+    peer_id: PeerId
+    reason: str
+
+
+@attrs.frozen
+class SignalReceived:
+    """A sealed envelope for us. `sender` is what the server claims; only `envelope.open_untrusted` proves it."""
+
+    sender: PeerId
+    room: str
+    envelope: str
+
+
+@attrs.frozen
+class SignalRefused:
+    """The server did not pass on a `send_signal` of ours: the peer is not there (`PeerGone`), or we sent too much."""
+
+    to: PeerId | None
+    room: str | None
+    error: RemoteError
+
+
+@attrs.frozen
+class Lost:
+    """The connection to the signaling server is gone, not rooms and links. `retrying`: a `Restored` follows when the
+    server is back; else another process has taken this identity, and the client has given up for good."""
+
+    cause: SignalingError
+    retrying: bool = True
+
+
+@attrs.frozen
+class Restored:
+    """Connected again, after a `Lost`. `rooms` are the full present lists: compare them with what you knew.
+    `refused` are rooms that would not have us back, with the reason; we are no longer in those."""
+
+    rooms: tuple[Joined, ...]
+    refused: tuple[tuple[str, RoomError | SignalingError], ...] = ()
+
+
+SignalingEvent = PeerJoined | PeerLeft | SignalReceived | SignalRefused | Lost | Restored

@@ -1,0 +1,249 @@
+"""Signaling inside one process, over the same `RoomRegistry` as the server: for tests, simulations and split screen.
+
+A test can stand in the middle of it: tamper with envelopes, drop or delay them, cut one client off, or kill the hub.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from psyne_mesh.errors import ClosedError, MessageTooLarge, PeerGone, RoomError, SignalingError, SignalingLost
+from psyne_mesh.identity import PeerId
+from psyne_mesh.signaling.events import (
+    Joined,
+    Lost,
+    PeerJoined,
+    PeerLeft,
+    Restored,
+    RoomListing,
+    SignalingEvent,
+    SignalReceived,
+    SignalRefused,
+    SkillRange,
+)
+from psyne_mesh.signaling.inbox import EventIterator, Inbox
+from psyne_mesh.signaling.messages import MAX_ENVELOPE_CHARS
+from psyne_mesh.signaling.registry import Arrival, Departure, JoinRequest, RegistryLimits, RoomRegistry
+from psyne_mesh.signaling.requests import check_record, checked_join, checked_list, request_again
+from psyne_mesh.signaling.transport import CreatePolicy
+
+Intercept = Callable[[PeerId, PeerId, str, str], "str | None"]
+MAX_DELAYED = 10_000
+
+
+class MemorySignaling:
+    """A signaling hub in memory.
+
+    1. `async with open_memory_signaling() as hub`.
+    2. `async with hub.connect(peer_id) as client`, as often as there are players.
+
+    For tests, all of them plain attributes and methods that act at once:
+    - `hub.intercept = lambda sender, to, room, envelope: ...`: returns the envelope to pass on, another in its place,
+      or None to drop it.
+    - `hub.delay_s`: how long an envelope is under way.
+    - `hub.inject(sender, to, room, envelope)`: as if `sender` had sent it.
+    - `hub.disconnect(peer_id)` / `hub.reconnect(peer_id)`: one client loses its connection and finds it again.
+    - `hub.kill()` / `hub.revive()`: the server dies with all its rooms, and comes back empty; clients rejoin.
+    """
+
+    def __init__(self, nursery: trio.Nursery, limits: RegistryLimits | None = None) -> None:
+        self.intercept: Intercept | None = None
+        self.delay_s = 0.0
+        self.is_running = True
+        self._nursery = nursery
+        self._limits = limits
+        self._registry = RoomRegistry(limits)
+        self._clients: dict[PeerId, MemorySignalingClient] = {}
+        self._delayed = 0
+
+    @property
+    def registry(self) -> RoomRegistry:
+        return self._registry
+
+    @asynccontextmanager
+    async def connect(self, peer_id: PeerId) -> AsyncIterator[MemorySignalingClient]:
+        """A client for as long as the block. The same id again supersedes the older client, as the server does."""
+        if not self.is_running:
+            raise SignalingError("the hub was killed")
+        old = self._clients.get(peer_id)
+        if old is not None:
+            self._cut(old, "superseded", SignalingLost("the same identity connected anew"), retrying=False)
+        client = MemorySignalingClient(self, peer_id)
+        self._clients[peer_id] = client
+        try:
+            yield client
+        finally:
+            client._inbox.close()
+            if self._clients.get(peer_id) is client:
+                del self._clients[peer_id]
+                self._tell_departures(self._registry.depart(peer_id, "lost", trio.current_time()))
+
+    def disconnect(self, peer_id: PeerId, reason: str = "lost") -> None:
+        client = self._clients[peer_id]
+        if client.is_connected:
+            self._cut(client, reason, SignalingLost("the connection to the hub was cut"), retrying=True)
+
+    def reconnect(self, peer_id: PeerId) -> None:
+        client = self._clients[peer_id]
+        if self.is_running and not client.is_connected:
+            client._restore()
+
+    def kill(self) -> None:
+        self.is_running = False
+        for peer_id in list(self._clients):
+            self.disconnect(peer_id)
+        self._registry = RoomRegistry(self._limits)
+
+    def revive(self) -> None:
+        self.is_running = True
+        for peer_id in list(self._clients):
+            self.reconnect(peer_id)
+
+    def inject(self, sender: PeerId, to: PeerId, room: str, envelope: str) -> None:
+        target = self._clients.get(to)
+        if target is not None and target.is_connected:
+            target._inbox.put(SignalReceived(sender, room, envelope))
+
+    def _cut(self, client: MemorySignalingClient, reason: str, cause: SignalingLost, *, retrying: bool) -> None:
+        client.is_connected = False
+        client._inbox.put(Lost(cause, retrying))
+        self._tell_departures(self._registry.depart(client.peer_id, reason, trio.current_time()))
+
+    def _join(self, peer: PeerId, request: JoinRequest) -> Joined:
+        arrival = self._registry.join(peer, request, trio.current_time())
+        self._tell_arrival(arrival)
+        return arrival.joined
+
+    def _tell_arrival(self, arrival: Arrival) -> None:
+        event = PeerJoined(arrival.joined.room, arrival.member, arrival.rejoined)
+        for peer in arrival.notify:
+            self._clients[peer]._inbox.put(event)
+
+    def _tell_departures(self, departures: list[Departure]) -> None:
+        for departure in departures:
+            event = PeerLeft(departure.room, departure.peer_id, departure.reason)
+            for peer in departure.notify:
+                self._clients[peer]._inbox.put(event)
+
+    def _relay(self, sender: PeerId, to: PeerId, room: str, envelope: str) -> None:
+        if not (self._registry.is_member(sender, room) and self._registry.is_member(to, room)):
+            error = PeerGone(f"{to.short} is not in room {room!r}")
+            self._clients[sender]._inbox.put(SignalRefused(to, room, error))
+            return
+        passed = envelope if self.intercept is None else self.intercept(sender, to, room, envelope)
+        if passed is None:
+            return
+        if self.delay_s <= 0:
+            self.inject(sender, to, room, passed)
+        elif self._delayed < MAX_DELAYED:  # beyond it new envelopes are dropped, as a network would
+            self._delayed += 1
+            self._nursery.start_soon(self._inject_later, sender, to, room, passed, self.delay_s)
+
+    async def _inject_later(self, sender: PeerId, to: PeerId, room: str, envelope: str, delay_s: float) -> None:
+        await trio.sleep(delay_s)
+        self._delayed -= 1
+        self.inject(sender, to, room, envelope)
+
+
+@asynccontextmanager
+async def open_memory_signaling(limits: RegistryLimits | None = None) -> AsyncIterator[MemorySignaling]:
+    """A hub for as long as the block. Envelopes still under way at the end are dropped."""
+    async with trio.open_nursery() as nursery:
+        try:
+            yield MemorySignaling(nursery, limits)
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+class MemorySignalingClient:
+    """A `SignalingTransport` on a `MemorySignaling` hub."""
+
+    def __init__(self, hub: MemorySignaling, peer_id: PeerId) -> None:
+        self.peer_id = peer_id
+        self.is_connected = True
+        self._hub = hub
+        self._inbox = Inbox(math.inf)  # tests and simulations: what they put in is theirs to drain
+        self._rooms: dict[str, JoinRequest] = {}
+
+    async def join(
+        self,
+        name: str,
+        *,
+        app_id: str = "",
+        region: str = "",
+        max_players: int = 16,
+        skill_range: SkillRange | None = None,
+        create: CreatePolicy = "or",
+        record: str = "",
+        metadata: Mapping[str, object] | None = None,
+    ) -> Joined:
+        await trio.lowlevel.checkpoint()
+        self._check_connected()
+        request = checked_join(name, app_id, region, max_players, skill_range, create, record, metadata)
+        joined = self._hub._join(self.peer_id, request)
+        self._rooms[joined.room] = request_again(joined, request.record)
+        return joined
+
+    async def leave(self, room: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self._check_connected()
+        self._rooms.pop(room, None)
+        departure = self._hub.registry.leave(self.peer_id, room, trio.current_time())
+        self._hub._tell_departures([departure] if departure else [])
+
+    async def list_rooms(
+        self,
+        *,
+        app_id: str = "",
+        region: str | None = None,
+        skill_range: SkillRange | None = None,
+        only_open: bool = False,
+        limit: int = 100,
+    ) -> RoomListing:
+        await trio.lowlevel.checkpoint()
+        self._check_connected()
+        checked_list(app_id, region, skill_range, only_open, limit)
+        return self._hub.registry.list_rooms(
+            app_id=app_id, region=region, skill_range=skill_range, only_open=only_open, limit=limit
+        )
+
+    def send_signal(self, to: PeerId, room: str, envelope: str) -> None:
+        self._check_connected()
+        if len(envelope) > MAX_ENVELOPE_CHARS:
+            raise MessageTooLarge(len(envelope), MAX_ENVELOPE_CHARS)
+        self._hub._relay(self.peer_id, to, room, envelope)
+
+    def set_record(self, room: str, record: str) -> None:
+        check_record(record)
+        if room in self._rooms:
+            self._rooms[room] = attrs.evolve(self._rooms[room], record=record)
+
+    async def next_event(self) -> SignalingEvent:
+        return await self._inbox.get()
+
+    @property
+    def events(self) -> AsyncIterator[SignalingEvent]:
+        return EventIterator(self._inbox)
+
+    def _restore(self) -> None:
+        self.is_connected = True
+        rooms: list[Joined] = []
+        refused: list[tuple[str, RoomError | SignalingError]] = []
+        for key, request in list(self._rooms.items()):
+            try:
+                rooms.append(self._hub._join(self.peer_id, request))
+            except (RoomError, SignalingError) as error:
+                del self._rooms[key]
+                refused.append((key, error))
+        self._inbox.put(Restored(tuple(rooms), tuple(refused)))
+
+    def _check_connected(self) -> None:
+        if self._inbox.is_closed:
+            raise ClosedError("this signaling client was closed")
+        if not self.is_connected:
+            raise SignalingLost("not connected to the hub")

@@ -1,0 +1,322 @@
+"""The words between client and server: JSON text frames, `{"v": 1, "type": ...}`, one message each.
+
+    client                                server
+       <- challenge(nonce)
+       hello(public_key, signature) ->
+       <- welcome(peer_id, keepalive_s)
+       join / leave / list / ping (ref) ->
+       <- joined / left / room_list / pong / error (the same ref)
+       signal(to, room, envelope) ->
+       <- signal(from, room, envelope), peer_joined, peer_left, error
+
+Decoding checks every bound, so what comes out of `decode_*_untrusted` is safe to store and to pass on.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from typing import Annotated, Literal, NoReturn
+
+import msgspec
+
+from psyne_mesh.errors import (
+    MessageTooLarge,
+    PeerGone,
+    ProtocolError,
+    RemoteError,
+    RoomExists,
+    RoomFull,
+    RoomMismatch,
+    RoomNotFound,
+    SignalingError,
+    SignalingLost,
+    VersionMismatch,
+)
+
+PROTOCOL_VERSION = 1
+HELLO_DOMAIN = b"psyne-hello"
+
+MAX_FRAME_BYTES = 65_536  # an SDP offer sealed is 2-4 KiB; a full room of 64 members with records is 60 KiB
+MAX_SERVER_FRAME_BYTES = 4 * 2**20  # the answer to a join of the largest room: 1024 members of 2.8 KiB records
+MAX_ENVELOPE_CHARS = 49_152  # leaves room for the frame around it
+MAX_RECORD_CHARS = 2_800  # base64 of 2 KiB
+MAX_METADATA_BYTES = 2_048
+MAX_PLAYERS = 1_024
+MAX_LISTED = 100
+
+_TEXT = r"\A[^\x00-\x1f\x7f\u2028\u2029]*\Z"  # printable, one line: names end in logs and terminals
+_PART = r"\A[^\x00-\x1f\x7f\u2028\u2029/]*\Z"  # no slash: they come before the name in a room key
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=_TEXT)]
+Part = Annotated[str, msgspec.Meta(max_length=64, pattern=_PART)]
+Key = Annotated[str, msgspec.Meta(min_length=3, max_length=258, pattern=_TEXT)]
+Peer = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
+Ref = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]  # what a JavaScript number holds exactly
+Record = Annotated[str, msgspec.Meta(max_length=MAX_RECORD_CHARS)]
+Envelope = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ENVELOPE_CHARS)]
+Players = Annotated[int, msgspec.Meta(ge=1, le=MAX_PLAYERS)]
+Scalar = str | int | float | bool | None
+Reason = Annotated[str, msgspec.Meta(max_length=64)]
+Text = Annotated[str, msgspec.Meta(max_length=512)]
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """The head that every message shares."""
+
+    v: int = PROTOCOL_VERSION
+
+
+# ---------------------------------------------------------------------------------------------------- client to server
+
+
+class Hello(Message, frozen=True, tag="hello"):
+    """Who we are, and the proof: `signature` is over the challenge and `audience` under `HELLO_DOMAIN`.
+
+    `audience` is the host[:port] that the client dialled. A server that is told its own public names refuses others, so
+    that a rogue server cannot show our answer to an honest one.
+    """
+
+    ref: Ref
+    peer_id: Peer
+    public_key: Annotated[str, msgspec.Meta(max_length=64)]
+    signature: Annotated[str, msgspec.Meta(max_length=128)]
+    audience: Annotated[str, msgspec.Meta(max_length=256)] = ""
+
+
+class Join(Message, frozen=True, tag="join"):
+    ref: Ref
+    room: Name
+    app_id: Part = ""
+    region: Part = ""
+    max_players: Players = 16
+    skill_range: tuple[float, float] | None = None
+    create: Literal["or", "only", "never"] = "or"
+    record: Record = ""
+    metadata: dict[str, Scalar] = {}
+
+    def __post_init__(self) -> None:
+        _check_band(self.skill_range)
+        if len(msgspec.json.encode(self.metadata)) > MAX_METADATA_BYTES:
+            raise ValueError(f"metadata is over {MAX_METADATA_BYTES} bytes of JSON")
+
+
+class Leave(Message, frozen=True, tag="leave"):
+    ref: Ref
+    room: Key
+
+
+class ListRooms(Message, frozen=True, tag="list"):
+    ref: Ref
+    app_id: Part = ""
+    region: Part | None = None
+    skill_range: tuple[float, float] | None = None
+    only_open: bool = False
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_LISTED)] = MAX_LISTED
+
+    def __post_init__(self) -> None:
+        _check_band(self.skill_range)
+
+
+class Signal(Message, frozen=True, tag="signal"):
+    to: Peer
+    room: Key
+    envelope: Envelope
+
+
+class Ping(Message, frozen=True, tag="ping"):
+    ref: Ref
+
+
+# ---------------------------------------------------------------------------------------------------- server to client
+
+
+class Challenge(Message, frozen=True, tag="challenge"):
+    nonce: Annotated[str, msgspec.Meta(max_length=128)]
+
+
+class Welcome(Message, frozen=True, tag="welcome"):
+    """The server knows us. It drops a client that says nothing for three times `keepalive_s`."""
+
+    ref: Ref
+    peer_id: Peer
+    keepalive_s: Annotated[float, msgspec.Meta(gt=0, le=3600)]
+
+
+class Member(msgspec.Struct, frozen=True):
+    peer_id: Peer
+    record: Record
+    index: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+
+
+class Room(msgspec.Struct, frozen=True, kw_only=True):
+    room: Key
+    name: Name
+    app_id: Part
+    region: Part
+    players: Annotated[int, msgspec.Meta(ge=0, le=MAX_PLAYERS)]
+    max_players: Players
+    skill_range: tuple[float, float] | None
+    state: Literal["waiting", "active"]
+    metadata: dict[str, Scalar]
+
+
+class JoinedRoom(Message, frozen=True, tag="joined"):
+    ref: Ref
+    info: Room
+    peers: Annotated[list[Member], msgspec.Meta(max_length=MAX_PLAYERS)]
+    created: bool
+    index: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+
+
+class LeftRoom(Message, frozen=True, tag="left"):
+    ref: Ref
+    room: Key
+
+
+class MemberJoined(Message, frozen=True, tag="peer_joined"):
+    room: Key
+    peer: Member
+    rejoined: bool = False
+
+
+class MemberLeft(Message, frozen=True, tag="peer_left"):
+    room: Key
+    peer_id: Peer
+    reason: Reason
+
+
+class RoomList(Message, frozen=True, tag="room_list"):
+    ref: Ref
+    rooms: Annotated[list[Room], msgspec.Meta(max_length=MAX_LISTED)]
+    truncated: bool
+
+
+class SignalFrom(Message, frozen=True, tag="signal"):
+    sender: Peer = msgspec.field(name="from")
+    room: Key
+    envelope: Envelope
+
+
+class Pong(Message, frozen=True, tag="pong"):
+    ref: Ref
+
+
+class Error(Message, frozen=True, tag="error"):
+    """A refusal. `ref` names the request; for a `signal`, which has none, `peer_id` and `room` do."""
+
+    code: Annotated[str, msgspec.Meta(max_length=32)]
+    message: Text
+    ref: Ref | None = None
+    room: Key | None = None
+    peer_id: Peer | None = None
+
+
+ClientMessage = Hello | Join | Leave | ListRooms | Signal | Ping
+ServerMessage = (
+    Challenge | Welcome | JoinedRoom | LeftRoom | MemberJoined | MemberLeft | RoomList | SignalFrom | Pong | Error
+)
+
+
+# ----------------------------------------------------------------------------------------------------------- functions
+
+
+def encode(message: Message) -> str:
+    return _encoder.encode(message).decode()
+
+
+def decode_client_untrusted(frame: str | bytes) -> ClientMessage:
+    """What a client said. `ProtocolError` for garbage, `VersionMismatch` for good JSON of another version."""
+    raw = _sized(frame, MAX_FRAME_BYTES)
+    try:
+        _check_version(_head.decode(raw))
+        return _client.decode(raw)
+    except (ValueError, RecursionError) as error:  # msgspec's errors and UnicodeDecodeError are ValueErrors
+        _refuse(error)
+
+
+def decode_server_untrusted(frame: str | bytes) -> ServerMessage:
+    """What a server said. Errors as for `decode_client_untrusted`."""
+    raw = _sized(frame, MAX_SERVER_FRAME_BYTES)
+    try:
+        _check_version(_head.decode(raw))
+        return _server.decode(raw)
+    except (ValueError, RecursionError) as error:
+        _refuse(error)
+
+
+def hello_payload(nonce: str, audience: str) -> bytes:
+    """The bytes that a `Hello` signs. The nonce is base64, so the NUL cannot be inside it."""
+    return f"{nonce}\0{audience}".encode()
+
+
+def to_base64(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
+
+
+def from_base64_untrusted(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ProtocolError("not base64") from error
+
+
+_EXCEPTIONS: dict[str, type[RemoteError]] = {
+    "room_full": RoomFull,
+    "room_not_found": RoomNotFound,
+    "room_exists": RoomExists,
+    "room_mismatch": RoomMismatch,
+    "peer_gone": PeerGone,
+}
+_CODES = {exception: code for code, exception in _EXCEPTIONS.items()}
+
+
+def code_of(error: RemoteError) -> str:
+    """The `Error.code` under which an exception travels; "limit" for every other refusal."""
+    return _CODES.get(type(error), "limit")
+
+
+def exception_of(error: Error) -> RemoteError:
+    """The exception that an `Error` stands for."""
+    if error.code in ("closing", "superseded", "slow", "timeout"):
+        return SignalingLost(error.message)
+    return _EXCEPTIONS.get(error.code, SignalingError)(error.message or error.code)
+
+
+# ------------------------------------------------------------------------------------------------------------- helpers
+
+
+class _Head(msgspec.Struct):
+    v: int
+    type: str
+
+
+_encoder = msgspec.json.Encoder()
+_head = msgspec.json.Decoder(_Head)
+_client: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
+_server: msgspec.json.Decoder[ServerMessage] = msgspec.json.Decoder(ServerMessage)
+
+
+def _sized(frame: str | bytes, limit: int) -> bytes:
+    try:
+        raw = frame.encode() if isinstance(frame, str) else frame
+    except UnicodeEncodeError as error:
+        raise ProtocolError("a frame is UTF-8 text") from error
+    if len(raw) > limit:
+        raise ProtocolError(str(MessageTooLarge(len(raw), limit)))
+    return raw
+
+
+def _check_version(head: _Head) -> None:
+    if head.v != PROTOCOL_VERSION:
+        raise VersionMismatch(PROTOCOL_VERSION, head.v)
+
+
+def _check_band(band: tuple[float, float] | None) -> None:
+    if band is not None and not (math.isfinite(band[0]) and math.isfinite(band[1]) and band[0] <= band[1]):
+        raise ValueError("a skill range is (low, high) with low <= high, both finite")
+
+
+def _refuse(error: Exception) -> NoReturn:
+    raise ProtocolError(f"not a message of this protocol: {error}"[:300]) from error

@@ -1,0 +1,271 @@
+"""Which rooms exist and who is in them. Pure: the server and the in-memory hub drive the same class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+
+import attrs
+
+from psyne_mesh.errors import RoomExists, RoomFull, RoomMismatch, RoomNotFound, SignalingError
+from psyne_mesh.identity import PeerId
+from psyne_mesh.signaling.events import Joined, PeerInfo, RoomInfo, RoomListing, SkillRange, room_key
+from psyne_mesh.signaling.transport import CreatePolicy
+
+
+@attrs.frozen(kw_only=True)
+class RegistryLimits:
+    """What strangers may make a registry hold. At the limit a request is refused; nobody present is ever evicted."""
+
+    rooms_max: int = 10_000  # 10,000 rooms of 16 with records of 500 bytes: about 150 MB
+    rooms_per_peer_max: int = 16
+    players_per_room_max: int = 1_024
+    listed_max: int = 100
+    empty_ttl_s: float = 60.0  # a room outlives its last player so that a restart finds its settings
+    seat_hold_s: float = 10.0  # a guess: several reconnect attempts fit in
+
+
+@attrs.frozen(kw_only=True)
+class JoinRequest:
+    name: str
+    app_id: str = ""
+    region: str = ""
+    max_players: int = 16
+    skill_range: SkillRange | None = None
+    create: CreatePolicy = "or"
+    record: str = ""
+    metadata: Mapping[str, object] = attrs.Factory(dict)
+
+
+@attrs.frozen
+class Arrival:
+    """The outcome of a join. Tell `notify` about `member`; nobody when it is empty (alone, or a refreshed record)."""
+
+    joined: Joined
+    member: PeerInfo
+    notify: tuple[PeerId, ...]
+    rejoined: bool
+
+
+@attrs.frozen
+class Departure:
+    """A member is gone. Tell `notify`."""
+
+    room: str
+    peer_id: PeerId
+    reason: str
+    notify: tuple[PeerId, ...]
+
+
+@attrs.frozen
+class RegistryStats:
+    rooms: int
+    members: int
+    rooms_created: int
+    rooms_expired: int
+    joins: int
+    joins_refused: int
+    leaves: int
+
+
+class RoomRegistry:
+    """Rooms keyed by (app_id, name, region), and their members.
+
+    1. `join(peer, request, now)`: the answer and whom to tell, or `RoomFull`, `RoomNotFound`, `RoomExists`,
+       `RoomMismatch`, `SignalingError` (a limit); a refused join changes nothing.
+    2. `leave(peer, room, now)` when it says goodbye, `depart(peer, reason, now)` when its connection ends or is
+       superseded: whom to tell. A member who did not say goodbye keeps a claim on its seat for `seat_hold_s`: it is in
+       no list any more, but nobody else can take the seat.
+    3. `expire(now)` now and then, at the latest at `next_timeout()`: forgets claims and rooms that stayed empty.
+    """
+
+    def __init__(self, limits: RegistryLimits | None = None) -> None:
+        self._limits = limits or RegistryLimits()
+        self._rooms: dict[str, _Room] = {}
+        self._rooms_of: dict[PeerId, dict[str, None]] = {}  # dict as an ordered set: departures in order of joining
+        self._created = self._expired = self._joins = self._refused = self._leaves = 0
+
+    def join(self, peer: PeerId, request: JoinRequest, now: float) -> Arrival:
+        try:
+            room, created = self._admit(peer, request, now)
+        except (RoomFull, RoomNotFound, RoomExists, RoomMismatch, SignalingError):
+            self._refused += 1
+            raise
+        if created:
+            self._rooms[room.key] = room
+            self._created += 1
+        self._joins += 1
+        present = room.members.get(peer)
+        rejoined = room.held.pop(peer, None) is not None
+        if present is None:
+            member = PeerInfo(peer, request.record, room.arrivals)
+            room.arrivals += 1
+        else:
+            member = attrs.evolve(present, record=request.record)
+        room.members[peer] = member
+        room.empty_since = None
+        self._rooms_of.setdefault(peer, {})[room.key] = None
+        others = tuple(m for m in room.members.values() if m.peer_id != peer)
+        notify = tuple(m.peer_id for m in others) if present is None else ()
+        return Arrival(Joined(room.info(), others, created, member.index), member, notify, rejoined)
+
+    def leave(self, peer: PeerId, room_key: str, now: float, *, reason: str = "left") -> Departure | None:
+        """None if the peer was not in the room."""
+        room = self._rooms.get(room_key)
+        if room is None or peer not in room.members:
+            return None
+        del room.members[peer]
+        mine = self._rooms_of[peer]
+        del mine[room_key]
+        if not mine:
+            del self._rooms_of[peer]
+        self._leaves += 1
+        if reason != "left":
+            room.held[peer] = now + self._limits.seat_hold_s  # at most max_players: only members come in here
+        if not room.members:
+            room.empty_since = now
+        return Departure(room_key, peer, reason, tuple(room.members))
+
+    def depart(self, peer: PeerId, reason: str, now: float) -> list[Departure]:
+        """Out of every room, for example because the connection broke."""
+        departures = [self.leave(peer, key, now, reason=reason) for key in tuple(self._rooms_of.get(peer, ()))]
+        return [departure for departure in departures if departure is not None]
+
+    def is_member(self, peer: PeerId, room_key: str) -> bool:
+        room = self._rooms.get(room_key)
+        return room is not None and peer in room.members
+
+    def list_rooms(
+        self,
+        *,
+        app_id: str | None = None,
+        region: str | None = None,
+        skill_range: SkillRange | None = None,
+        only_open: bool = False,
+        limit: int = 100,
+    ) -> RoomListing:
+        """Rooms with somebody in them, oldest first. `app_id=None` means every application (the server's own page)."""
+        limit = min(limit, self._limits.listed_max)
+        matching = (
+            room.info()
+            for room in self._rooms.values()
+            if room.members
+            and (app_id is None or room.app_id == app_id)
+            and (region is None or room.region == region)
+            and _overlap(room.skill_range, skill_range)
+            and not (only_open and room.taken() >= room.max_players)
+        )
+        found = tuple(islice(matching, limit + 1))
+        return RoomListing(found[:limit], truncated=len(found) > limit)
+
+    def next_timeout(self) -> float | None:
+        """When `expire` has something to do at the earliest."""
+        due = [
+            room.empty_since + self._limits.empty_ttl_s for room in self._rooms.values() if room.empty_since is not None
+        ]
+        due += [until for room in self._rooms.values() for until in room.held.values()]
+        return min(due, default=None)
+
+    def expire(self, now: float) -> None:
+        for room in tuple(self._rooms.values()):
+            room.release_seats(now)
+            if room.empty_since is not None and now - room.empty_since >= self._limits.empty_ttl_s:
+                del self._rooms[room.key]
+                self._expired += 1
+
+    @property
+    def stats(self) -> RegistryStats:
+        members = sum(len(room.members) for room in self._rooms.values())
+        return RegistryStats(
+            len(self._rooms), members, self._created, self._expired, self._joins, self._refused, self._leaves
+        )
+
+    def _admit(self, peer: PeerId, request: JoinRequest, now: float) -> tuple[_Room, bool]:
+        key = room_key(request.name, app_id=request.app_id, region=request.region)
+        room = self._rooms.get(key)
+        if room is not None and room.members.get(peer) is None:
+            room.release_seats(now)
+        if room is not None and peer in room.members:
+            return room, False
+        if len(self._rooms_of.get(peer, ())) >= self._limits.rooms_per_peer_max:
+            raise SignalingError(f"one player may be in {self._limits.rooms_per_peer_max} rooms at a time")
+        if room is None or self._gives_way(room, request):
+            return self._fresh(key, room, request), True
+        if request.create == "only":
+            raise RoomExists(f"room {request.name!r} exists already")
+        if not _overlap(room.skill_range, request.skill_range):
+            raise RoomMismatch(
+                f"room {request.name!r} is for skill {room.skill_range}, you asked {request.skill_range}"
+            )
+        if peer not in room.held and room.taken() >= room.max_players:
+            raise RoomFull(f"room {request.name!r} has its {room.max_players} players")
+        return room, False
+
+    @staticmethod
+    def _gives_way(room: _Room, request: JoinRequest) -> bool:
+        """A room without players and claims keeps its settings for whoever can use them, and hinders nobody else."""
+        if room.members or room.held or request.create == "never":
+            return False
+        return request.create == "only" or not _overlap(room.skill_range, request.skill_range)
+
+    def _fresh(self, key: str, empty: _Room | None, request: JoinRequest) -> _Room:
+        if request.create == "never":
+            raise RoomNotFound(f"there is no room {request.name!r} in region {request.region!r}")
+        if empty is None and len(self._rooms) >= self._limits.rooms_max:
+            raise SignalingError(f"this server holds no more than {self._limits.rooms_max} rooms")
+        return _Room(key, request, min(request.max_players, self._limits.players_per_room_max))
+
+
+class _Room:
+    __slots__ = (
+        "app_id",
+        "arrivals",
+        "empty_since",
+        "held",
+        "key",
+        "max_players",
+        "members",
+        "metadata",
+        "name",
+        "region",
+        "skill_range",
+    )
+
+    def __init__(self, key: str, request: JoinRequest, max_players: int) -> None:
+        self.key = key
+        self.name = request.name
+        self.app_id = request.app_id
+        self.region = request.region
+        self.max_players = max_players
+        self.skill_range = request.skill_range
+        self.metadata = dict(request.metadata)
+        self.members: dict[PeerId, PeerInfo] = {}
+        self.held: dict[PeerId, float] = {}  # claims on a seat and when they lapse
+        self.arrivals = 0
+        self.empty_since: float | None = None
+
+    def taken(self) -> int:
+        return len(self.members) + len(self.held)
+
+    def release_seats(self, now: float) -> None:
+        for peer in [peer for peer, until in self.held.items() if until <= now]:
+            del self.held[peer]
+
+    def info(self) -> RoomInfo:
+        players = len(self.members)
+        return RoomInfo(
+            self.key,
+            self.name,
+            self.app_id,
+            self.region,
+            players,
+            self.max_players,
+            self.skill_range,
+            "active" if players >= 2 else "waiting",
+            self.metadata,
+        )
+
+
+def _overlap(one: SkillRange | None, other: SkillRange | None) -> bool:
+    """Closed intervals; None is everybody."""
+    return one is None or other is None or (one[0] <= other[1] and other[0] <= one[1])

@@ -1,0 +1,91 @@
+"""What the mesh needs from signaling. Anything with these methods will do: a WebSocket client, memory, your own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Literal, Protocol
+
+from psyne_mesh.identity import PeerId
+from psyne_mesh.signaling.events import Joined, RoomListing, SignalingEvent, SkillRange
+
+CreatePolicy = Literal["or", "only", "never"]
+
+
+class SignalingTransport(Protocol):
+    """A connection to a place where players of one room find each other.
+
+    1. Join rooms; each `Joined` names the members that are there now.
+    2. Drain `next_event()` (or `async for event in transport.events`) in one task, always: an undrained inbox
+       counts as a lost connection once it is full.
+    3. Exchange sealed envelopes with `send_signal` and `SignalReceived`.
+    4. On `Lost` go on playing. On `Restored` compare the lists. On leaving, `leave`.
+
+    The transport is not trusted: it can delay, drop, repeat, invent and swap what it carries.
+    """
+
+    @property
+    def peer_id(self) -> PeerId:
+        """Whose connection this is."""
+        ...
+
+    @property
+    def is_connected(self) -> bool:
+        """False between `Lost` and `Restored`, and after closing."""
+        ...
+
+    async def join(
+        self,
+        name: str,
+        *,
+        app_id: str = "",
+        region: str = "",
+        max_players: int = 16,
+        skill_range: SkillRange | None = None,
+        create: CreatePolicy = "or",
+        record: str = "",
+        metadata: Mapping[str, object] | None = None,
+    ) -> Joined:
+        """Enter a room. `create`: "or" makes it if needed, "only" refuses one that exists, "never" one that does not.
+
+        `max_players`, `skill_range` and `metadata` are the creator's to set; a later joiner's `skill_range` must only
+        overlap the room's. Joining again a room that we are in refreshes our record there.
+        Raises `RoomFull`, `RoomNotFound`, `RoomExists`, `RoomMismatch`, `SignalingLost`, `SignalingError`
+        (a limit of the server), `InvalidConfig` (an argument out of bounds; nothing was sent).
+        Cancelling leaves the room again.
+        """
+        ...
+
+    async def leave(self, room: str) -> None:
+        """Say goodbye; others see `PeerLeft(reason="left")`. A room that we are not in is no error."""
+        ...
+
+    async def list_rooms(
+        self,
+        *,
+        app_id: str = "",
+        region: str | None = None,
+        skill_range: SkillRange | None = None,
+        only_open: bool = False,
+        limit: int = 100,
+    ) -> RoomListing:
+        """Rooms of `app_id`; `only_open` leaves out full ones. Raises `SignalingLost`, `SignalingError`."""
+        ...
+
+    def send_signal(self, to: PeerId, room: str, envelope: str) -> None:
+        """Hand over one envelope, at once. Raises `SignalingLost` when not connected, `WouldBlock` when the queue to
+        the server is full, `MessageTooLarge`; in each case nothing was sent. A peer who is not there is told later by
+        `SignalRefused`."""
+        ...
+
+    def set_record(self, room: str, record: str) -> None:
+        """The record with which we enter `room` again after a loss. Nothing is sent now."""
+        ...
+
+    async def next_event(self) -> SignalingEvent:
+        """The next event; cancelling loses none. Raises `ClosedError` after the transport was closed."""
+        ...
+
+    @property
+    def events(self) -> AsyncIterator[SignalingEvent]:
+        """The same events as an iterator, which ends when the transport is closed."""
+        ...

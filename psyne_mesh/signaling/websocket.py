@@ -1,0 +1,233 @@
+"""The only file that knows trio-websocket: text frames over any Trio stream, and one exception for every way to end.
+
+trio-websocket raises four kinds of exceptions of its own, lets wsproto's and `UnicodeError` through for some hostile bytes,
+and waits for ever when the other side closes during the opening handshake. Here its reader runs in a task of ours, and
+whatever ends that task becomes the `WebSocketClosed` that the next `receive` or `send` raises.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import attrs
+import trio
+import trio_websocket
+import wsproto.utilities
+
+from psyne_mesh.errors import InvalidUri
+from psyne_mesh.signaling.tasks import open_background_nursery
+
+ABNORMAL_CLOSURE = 1006  # RFC 6455 section 7.4.1: no close frame came
+_LIBRARY_ERRORS = (wsproto.utilities.ProtocolError, trio.BrokenResourceError, trio.ClosedResourceError)
+_CLOSE_GRACE_S = 1.0  # for the other side's close frame; it tells us nothing, so we do not wait long
+
+
+class WebSocketClosed(Exception):
+    """The connection is over. `code` and `reason` are those of the close frame, or 1006 and what broke."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"{reason or 'closed'} (code {code})")
+        self.code = code
+        self.reason = reason
+
+
+@attrs.frozen
+class WebSocketUrl:
+    host: str
+    port: int
+    path: str
+    secure: bool
+
+    @classmethod
+    def parse(cls, url: str) -> WebSocketUrl:
+        """`ws://host[:port][/path]` or `wss://...`; `InvalidUri` for anything else."""
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError as error:
+            raise InvalidUri(f"{url!r}: {error}") from error
+        if parts.scheme not in ("ws", "wss") or not host:
+            raise InvalidUri(f"{url!r}: a signaling server is ws://host[:port][/path] or wss://...")
+        secure = parts.scheme == "wss"
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        return cls(host, port or (443 if secure else 80), path, secure)
+
+    @property
+    def authority(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+class WebSocket:
+    """An open connection. One task receives, one task sends."""
+
+    def __init__(self, connection: trio_websocket.WebSocketConnection, pump: _Pump) -> None:
+        self._connection = connection
+        self._pump = pump
+
+    async def receive(self) -> str | bytes:
+        """The next whole message. Cancelling loses none. Raises `WebSocketClosed`."""
+        try:
+            return await self._connection.get_message()
+        except trio_websocket.ConnectionClosed as error:
+            raise self._pump.closed(error) from error
+
+    async def send(self, text: str) -> None:
+        """Returns when the bytes are with the operating system. Cancelling it breaks the connection."""
+        try:
+            await self._connection.send_message(text)
+        except trio_websocket.ConnectionClosed as error:
+            raise self._pump.closed(error) from error
+        except _LIBRARY_ERRORS as error:
+            raise WebSocketClosed(ABNORMAL_CLOSURE, str(error)) from error
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Say goodbye, wait a moment for the answer, and close the stream in any case."""
+        with trio.move_on_after(_CLOSE_GRACE_S):
+            try:
+                await self._connection.aclose(code, reason[:120])  # RFC 6455 section 5.5: 125 bytes with the code
+            except _LIBRARY_ERRORS:
+                return
+
+
+@asynccontextmanager
+async def accept_websocket(
+    stream: trio.abc.Stream, *, max_message_bytes: int, timeout_s: float
+) -> AsyncIterator[WebSocket]:
+    """The server's side of an upgrade request that waits in `stream`. Raises `WebSocketClosed` if it is no good one,
+    `trio.TooSlowError` if it is never whole."""
+
+    async def handshake(nursery: trio.Nursery, watched: trio.abc.Stream) -> trio_websocket.WebSocketConnection:
+        request = await trio_websocket.wrap_server_stream(nursery, watched, max_message_size=max_message_bytes)
+        return await request.accept()
+
+    async with _run(stream, handshake, trio.current_time() + timeout_s) as websocket:
+        yield websocket
+
+
+@asynccontextmanager
+async def open_websocket(
+    url: WebSocketUrl,
+    dial: Callable[[], Awaitable[trio.abc.Stream]],
+    *,
+    max_message_bytes: int,
+    timeout_s: float,
+) -> AsyncIterator[WebSocket]:
+    """The client's side, with `dial` to open the stream. Raises `OSError` or `ssl.SSLError` from `dial`, `WebSocketClosed` for a refused or broken
+    handshake, `trio.TooSlowError` after `timeout_s` for both together."""
+    deadline = trio.current_time() + timeout_s
+    with trio.fail_at(deadline):
+        stream = await dial()
+
+    async def handshake(nursery: trio.Nursery, watched: trio.abc.Stream) -> trio_websocket.WebSocketConnection:
+        return await trio_websocket.wrap_client_stream(
+            nursery, watched, url.authority, url.path, max_message_size=max_message_bytes
+        )
+
+    async with _run(stream, handshake, deadline) as websocket:
+        yield websocket
+
+
+async def dial_tcp(url: WebSocketUrl, ssl_context: ssl.SSLContext | None) -> trio.abc.Stream:
+    """TCP, and TLS for `wss`. `ssl_context=None`: the system's certificate authorities."""
+    if not url.secure:
+        return await trio.open_tcp_stream(url.host, url.port)
+    stream = await trio.open_ssl_over_tcp_stream(
+        url.host, url.port, ssl_context=ssl_context or ssl.create_default_context(), https_compatible=True
+    )
+    await stream.do_handshake()
+    return stream
+
+
+# ------------------------------------------------------------------------------------------------------------- helpers
+
+_Handshake = Callable[[trio.Nursery, trio.abc.Stream], Awaitable[trio_websocket.WebSocketConnection]]
+
+
+@asynccontextmanager
+async def _run(stream: trio.abc.Stream, handshake: _Handshake, deadline: float) -> AsyncIterator[WebSocket]:
+    """The stream is closed at the end in every case."""
+    pump = _Pump(stream, handshake)
+    try:
+        async with open_background_nursery() as nursery:
+            with trio.fail_at(deadline):
+                connection = await nursery.start(pump.run)
+            yield WebSocket(connection, pump)
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
+class _Pump:
+    """The task that owns the library's reader, so that nothing the library raises reaches anybody else."""
+
+    def __init__(self, stream: trio.abc.Stream, handshake: _Handshake) -> None:
+        self._stream = _Watched(stream)
+        self._handshake = handshake
+        self._failure: Exception | None = None
+
+    async def run(self, task_status: trio.TaskStatus[trio_websocket.WebSocketConnection]) -> None:
+        is_open = False
+        try:
+            async with trio.open_nursery() as nursery:
+                with trio.CancelScope() as opening:
+                    self._stream.on_end = opening.cancel
+                    connection = await self._handshake(nursery, self._stream)
+                self._stream.on_end = None
+                if opening.cancelled_caught:
+                    raise trio.BrokenResourceError("closed during the opening handshake")
+                is_open = True
+                task_status.started(connection)
+        except Exception as error:
+            if not is_open:
+                raise WebSocketClosed(ABNORMAL_CLOSURE, _describe(error)) from error
+            self._failure = error  # whoever receives or sends next hears of it
+
+    def closed(self, error: trio_websocket.ConnectionClosed) -> WebSocketClosed:
+        if error.reason is not None and self._failure is None:
+            return WebSocketClosed(error.reason.code, error.reason.reason or error.reason.name)
+        return WebSocketClosed(ABNORMAL_CLOSURE, _describe(self._failure or error))
+
+
+class _Watched(trio.abc.Stream):
+    """A stream that calls `on_end` when nothing more will come out of it."""
+
+    def __init__(self, inner: trio.abc.Stream) -> None:
+        self._inner = inner
+        self.on_end: Callable[[], None] | None = None
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data: bytes | bytearray = b""
+        try:
+            data = await self._inner.receive_some(max_bytes)
+        finally:
+            if not data:
+                self._end()
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._inner.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        self._end()
+        await self._inner.aclose()
+
+    def _end(self) -> None:
+        if self.on_end is not None:
+            self.on_end()
+
+
+def _describe(error: BaseException) -> str:
+    """The innermost useful text of what the library raised."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, trio_websocket.ConnectionRejected):
+        return f"the server answered the WebSocket request with HTTP status {error.status_code}"
+    if isinstance(error, trio_websocket.ConnectionClosed):
+        return "the connection broke"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
