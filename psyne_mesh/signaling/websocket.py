@@ -1,8 +1,8 @@
 """The only file that knows trio-websocket: text frames over any Trio stream, and one exception for every way to end.
 
-trio-websocket raises four kinds of exceptions of its own, lets wsproto's and `UnicodeError` through for some hostile bytes,
-and waits for ever when the other side closes during the opening handshake. Here its reader runs in a task of ours, and
-whatever ends that task becomes the `WebSocketClosed` that the next `receive` or `send` raises.
+trio-websocket raises four kinds of exceptions of its own, lets wsproto's and `UnicodeError` through for some hostile
+bytes, and waits for ever when the other side closes during the opening handshake. Here its reader runs in a task of
+ours, and whatever ends that task becomes the `WebSocketClosed` that the next `receive` or `send` raises.
 """
 
 from __future__ import annotations
@@ -116,15 +116,19 @@ async def open_websocket(
     max_message_bytes: int,
     timeout_s: float,
 ) -> AsyncIterator[WebSocket]:
-    """The client's side, with `dial` to open the stream. Raises `OSError` or `ssl.SSLError` from `dial`, `WebSocketClosed` for a refused or broken
-    handshake, `trio.TooSlowError` after `timeout_s` for both together."""
+    """The client's side, with `dial` to open the stream. Raises what `dial` raises (`OSError`, trio's stream errors),
+    `WebSocketClosed` for a refused or broken handshake, `trio.TooSlowError` after `timeout_s` for both together."""
     deadline = trio.current_time() + timeout_s
     with trio.fail_at(deadline):
         stream = await dial()
 
     async def handshake(nursery: trio.Nursery, watched: trio.abc.Stream) -> trio_websocket.WebSocketConnection:
         return await trio_websocket.wrap_client_stream(
-            nursery, watched, url.authority, url.path, max_message_size=max_message_bytes
+            nursery,
+            watched,  # type: ignore[arg-type]  # declared for sockets, uses nothing but trio.abc.Stream
+            url.authority,
+            url.path,
+            max_message_size=max_message_bytes,
         )
 
     async with _run(stream, handshake, deadline) as websocket:
