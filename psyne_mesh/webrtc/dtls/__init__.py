@@ -1,0 +1,16 @@
+"""DTLS 1.2 without sockets: certificates, fingerprints and sessions (RFC 6347, RFC 8122, RFC 8827)."""
+
+from psyne_mesh.webrtc.dtls.certificate import Certificate, Fingerprint
+from psyne_mesh.webrtc.dtls.events import Closed, DtlsEvent, DtlsStats, Failed, HandshakeCompleted
+from psyne_mesh.webrtc.dtls.session import DtlsSession
+
+__all__ = [
+    "Certificate",
+    "Closed",
+    "DtlsEvent",
+    "DtlsSession",
+    "DtlsStats",
+    "Failed",
+    "Fingerprint",
+    "HandshakeCompleted",
+]

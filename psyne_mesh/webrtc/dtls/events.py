@@ -1,0 +1,53 @@
+"""What a `DtlsSession` tells its owner."""
+
+from __future__ import annotations
+
+import attrs
+
+from psyne_mesh.errors import RemoteError
+
+
+@attrs.frozen
+class HandshakeCompleted:
+    """The peer showed a certificate with one of the expected fingerprints; `send` may be called from now on.
+
+    cipher: OpenSSL's name of the suite. version: "DTLSv1.2".
+    """
+
+    cipher: str
+    version: str
+
+
+@attrs.frozen
+class Failed:
+    """The session is over, by a fault: of the handshake before `HandshakeCompleted`, or by an authentic fatal alert of
+    the peer after it. Comes at most once, and is the last event.
+
+    error: `FingerprintMismatch`, or `ProtocolError` with OpenSSL's words.
+    """
+
+    error: RemoteError
+
+
+@attrs.frozen
+class Closed:
+    """The session is over in good order: by `close()`, or by the peer's authentic close_notify. The last event."""
+
+    by_peer: bool
+
+
+DtlsEvent = HandshakeCompleted | Failed | Closed
+
+
+@attrs.frozen(kw_only=True)
+class DtlsStats:
+    """A snapshot. Handshake records count as dropped only when they were malformed or came too late."""
+
+    records_sent: int  # of application data
+    records_received: int
+    records_dropped: int  # forged, replayed, malformed, of a wrong epoch, or after the end
+    flights_retransmitted: int
+    handshake_s: float | None  # from start() to completion
+    cipher: str | None
+    version: str | None
+    peer_alert: str | None  # the last alert that came in plaintext: a hint for people, never believed
