@@ -1,0 +1,67 @@
+"""The commands and their options. Each hands over to a file of its own at once."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from typing import Annotated
+
+import trio
+import typer
+
+from psyne_mesh.room.mesh import DEFAULT_SIGNALING
+
+app = typer.Typer(
+    name="psyne-mesh",
+    help="Multiplayer rooms for Python games, peer to peer, with no game server.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+_SIGNALING = typer.Option(help="The signaling server to meet at.", envvar="PSYNE_MESH_SIGNALING")
+
+
+@app.command()
+def demo(
+    players: Annotated[int, typer.Option(min=2, max=16, help="How many player processes.")] = 4,
+    seconds: Annotated[float, typer.Option(min=1, max=3600, help="How long they play once the mesh stands.")] = 10,
+    json: Annotated[bool, typer.Option("--json", help="No table; one JSON object as the last line.")] = False,
+) -> None:
+    """Play the combat demo: player processes on this machine in one room, over real ICE, DTLS and SCTP."""
+    from psyne_mesh.cli.demo import run_demo
+
+    sys.exit(trio.run(run_demo, players, seconds, json))
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for everybody.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes any free one.")] = 8080,
+    certificate: Annotated[str | None, typer.Option(help="TLS certificate chain (PEM) for wss://.")] = None,
+    key: Annotated[str | None, typer.Option(help="TLS private key (PEM).")] = None,
+) -> None:
+    """Run a signaling server: WebSocket for players, /healthz, /stats and /rooms for people."""
+    from psyne_mesh.cli.serve import run_serve
+
+    trio.run(run_serve, host, port, certificate, key)
+
+
+@app.command()
+def join(
+    room: Annotated[str, typer.Argument(help="The room's name.")],
+    name: Annotated[str | None, typer.Option(help="Your display name.")] = None,
+    signaling: Annotated[str, _SIGNALING] = DEFAULT_SIGNALING,
+    region: Annotated[str | None, typer.Option(help="Only players of the same region meet.")] = None,
+    max_players: Annotated[int, typer.Option(min=2, max=1024)] = 16,
+) -> None:
+    """Enter a room from the terminal: see who comes and goes, and chat."""
+    from psyne_mesh.cli.join import run_join
+
+    trio.run(run_join, room, name, signaling, region, max_players)
+
+
+if find_spec("simulations") is not None and find_spec("simulations.cli") is not None:
+    from simulations.cli import app as sim
+
+    app.add_typer(sim, name="sim", help="Run the mesh simulations: scenarios, seeds, figures.")

@@ -1,0 +1,29 @@
+"""`psyne-mesh serve`: a signaling server until interrupted."""
+
+from __future__ import annotations
+
+import ssl
+
+from rich.console import Console
+
+from psyne_mesh.errors import InvalidConfig, SignalingError
+from psyne_mesh.signaling.server import open_server
+
+
+async def run_serve(host: str, port: int, certificate: str | None, key: str | None) -> None:
+    console = Console()
+    context = None
+    if certificate or key:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        try:
+            context.load_cert_chain(certificate or "", key)
+        except (OSError, ssl.SSLError) as error:
+            raise InvalidConfig(f"the TLS certificate or key cannot be used: {error}") from error
+    try:
+        async with open_server(host, port, ssl_context=context) as server:
+            console.print(f"signaling on [bold]{server.url}[/bold]   stats: {server.http_url}/stats   Ctrl-C stops it")
+            await server.wait_closed()
+    except OSError as error:
+        raise SignalingError(f"cannot listen on {host}:{port}: {error.strerror or error}; try --port 0") from error
+    except KeyboardInterrupt:
+        console.print("stopped")

@@ -1,0 +1,332 @@
+"""The mesh core: one endpoint, one signaling transport, one table of links that all rooms share.
+
+Tasks, all in one nursery: one for each link, one that drains signaling, one timer for the gossip nodes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import secrets
+import time
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from psyne_mesh.config import WebRTCConfig
+from psyne_mesh.errors import (
+    LocalError,
+    ProtocolError,
+    RemoteError,
+    RoomExists,
+    SignalingError,
+    WouldBlock,
+    one_error,
+)
+from psyne_mesh.gossip import GossipConfig, Node, Verifier
+from psyne_mesh.identity import Identity, PeerId
+from psyne_mesh.mesh.link import Body, Link, LinkState
+from psyne_mesh.mesh.membership import TAG_BYTES, Membership, RoomSink
+from psyne_mesh.mesh.profile import Profile
+from psyne_mesh.signaling import events as signaling_events
+from psyne_mesh.signaling.envelope import Envelope, ReplayGuard, open_untrusted, seal, tampering_in
+from psyne_mesh.signaling.transport import CreatePolicy, SignalingTransport
+from psyne_mesh.webrtc import Endpoint, open_endpoint
+
+# Links of one process. A stranger's offer over this is not answered: each costs memory and a handshake.
+LINKS_MAX = 256
+
+
+@attrs.frozen(kw_only=True)
+class RoomRequest:
+    """What a player asks of signaling; `name`, `app_id` and `region` together are the room."""
+
+    name: str
+    app_id: str = ""
+    region: str = ""
+    max_players: int = 16
+    skill_range: tuple[float, float] | None = None
+    create: CreatePolicy = "or"
+    metadata: dict[str, object] = attrs.Factory(dict)
+
+
+@asynccontextmanager
+async def open_core(
+    identity: Identity,
+    signaling: SignalingTransport,
+    config: WebRTCConfig,
+    *,
+    server: str,
+    rng: random.Random,
+) -> AsyncIterator[MeshCore]:
+    """A mesh core that lives as long as the block; leaving it closes every link and leaves nothing behind."""
+    with one_error():
+        async with open_endpoint(config) as endpoint, trio.open_nursery() as nursery:
+            core = MeshCore(identity, signaling, endpoint, config, nursery, server=server, rng=rng)
+            nursery.start_soon(core.drain_signaling)
+            nursery.start_soon(core.run_timer)
+            try:
+                yield core
+            finally:
+                with trio.CancelScope(shield=True):
+                    await core.close()
+                nursery.cancel_scope.cancel()
+
+
+class MeshCore:
+    """Made by `open_core`. Rooms enter with `join`; everything else happens by itself."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        signaling: SignalingTransport,
+        endpoint: Endpoint,
+        config: WebRTCConfig,
+        nursery: trio.Nursery,
+        *,
+        server: str,
+        rng: random.Random,
+    ) -> None:
+        self.identity = identity
+        self.me = identity.peer_id
+        self.server = server
+        self.config = config
+        self.endpoint = endpoint
+        self._signaling = signaling
+        self._nursery = nursery
+        self._rng = rng
+        self._links: dict[PeerId, Link] = {}
+        self._rooms: dict[str, Membership] = {}
+        self._by_tag: dict[bytes, Membership] = {}
+        self._timer = trio.CancelScope()
+        self._link_ended = trio.lowlevel.ParkingLot()
+        self._replays = ReplayGuard()
+        self._closing = False
+
+    # -------------------------------------------------------------------------------------------------------- rooms
+
+    async def join(self, request: RoomRequest, profile: Profile, gossip: GossipConfig, sink: RoomSink) -> Membership:
+        """Enter a room: signaling says who is there, gossip takes it from there. Typed errors as the transport's."""
+        room = signaling_events.room_key(request.name, app_id=request.app_id, region=request.region)
+        if room in self._rooms:
+            raise RoomExists(f"this mesh is already in room {request.name!r}")
+        digest = hashlib.sha256(b"psyne-room" + room.encode()).digest()
+        node = Node(gossip, self.identity, digest[:16], rng=random.Random(self._rng.random()), verify=Verifier(),
+                    metadata=profile.encode(), epoch=_wall_ms())  # fmt: skip
+        record = b64encode(node.own_record.encode()).decode()
+        joined = await self._signaling.join(
+            request.name, app_id=request.app_id, region=request.region, max_players=request.max_players,
+            skill_range=request.skill_range, create=request.create, record=record, metadata=request.metadata,
+        )  # fmt: skip
+        membership = Membership(room, digest[:TAG_BYTES], node, self, sink, self.config.max_message_size)
+        self._rooms[room] = self._by_tag[membership.tag] = membership
+        sink.on_admitted(membership)
+        membership.tell(lambda node, now: node.start(now))
+        self._learn(membership, joined.peers)
+        return membership
+
+    async def leave(self, membership: Membership) -> None:
+        """Say goodbye to the members and to signaling; links that no other room wants are closed."""
+        if membership.closed:
+            return
+        membership.tell(lambda node, now: node.leave(now))
+        membership.closed = True
+        del self._rooms[membership.room], self._by_tag[membership.tag]
+        for peer in list(self._links):
+            self.unwant(peer, membership.room, "left")
+        try:
+            with trio.move_on_after(1):
+                await self._signaling.leave(membership.room)
+        except (SignalingError, LocalError):
+            return  # it will notice by itself
+
+    async def close(self) -> None:
+        self._closing = True
+        for membership in list(self._rooms.values()):
+            await self.leave(membership)
+        for link in list(self._links.values()):
+            link.close("left")
+        with trio.move_on_after(2):  # each link flushes its goodbye; a peer that does not answer must not hold us
+            while self._links:
+                await self._link_ended.park()
+
+    # ------------------------------------------------------------------------------------------- LinkTable, for rooms
+
+    def now(self) -> float:
+        return trio.current_time()
+
+    def link(self, peer: PeerId) -> Link | None:
+        return self._links.get(peer)
+
+    def dial(self, peer: PeerId) -> None:
+        if peer not in self._links and not self._closing:
+            self._start_link(peer, secrets.token_hex(8), offerer=True)
+
+    def unwant(self, peer: PeerId, room: str, reason: str) -> None:
+        """A room has no use for the link any more. It closes when no other room's node knows the peer."""
+        link = self._links.get(peer)
+        others = [m for m in self._rooms.values() if m.room != room and m.node.record(peer) is not None]
+        if link is not None and not others:
+            link.close(reason)
+
+    def rearm(self) -> None:
+        """The nodes' next deadline may have changed; the timer task sleeps on this scope."""
+        self._timer.deadline = min((m.node.next_timeout() or float("inf") for m in self._rooms.values()),
+                                   default=float("inf"))  # fmt: skip
+
+    # ----------------------------------------------------------------------------------------- LinkOwner, for links
+
+    def on_link_open(self, link: Link) -> None:
+        for membership in self._rooms_with(link.peer_id):
+            membership.link_open(link)
+
+    def on_frame(self, link: Link, data: bytes) -> None:
+        membership = self._by_tag.get(data[:TAG_BYTES])
+        if membership is not None:
+            membership.tell(lambda node, now: node.receive(link.peer_id, data[TAG_BYTES:], now))
+
+    def on_channel_message(self, link: Link, label: str, data: bytes | str) -> None:
+        tag, _, name = label.partition("/")
+        try:
+            membership = self._by_tag.get(bytes.fromhex(tag))
+        except ValueError:
+            return  # not a channel of a room: nobody here reads it
+        if membership is not None:
+            membership.sink.on_message(link.peer_id, name, data)
+
+    def on_drained(self, link: Link) -> None:
+        for membership in self._rooms.values():
+            membership.drained()
+
+    def on_link_gone(self, link: Link, reason: str, error: RemoteError | None) -> None:
+        if self._links.get(link.peer_id) is not link:
+            return  # superseded: its successor speaks for the peer
+        del self._links[link.peer_id]
+        self._link_ended.unpark_all()
+        for membership in self._rooms_with(link.peer_id):
+            membership.link_gone(link.peer_id, reason, error, was_open=link.was_open)
+
+    def _rooms_with(self, peer: PeerId) -> list[Membership]:
+        """A link that a peer opened may come before its record: with a single room there is no doubt."""
+        rooms = list(self._rooms.values())
+        return rooms if len(rooms) == 1 else [m for m in rooms if m.node.record(peer) is not None] or rooms
+
+    # ---------------------------------------------------------------------------------------------------- signaling
+
+    def _start_link(self, peer: PeerId, session: str, *, offerer: bool) -> Link:
+        link = Link(
+            peer, session, offerer=offerer, endpoint=self.endpoint, owner=self, born=self.now(),
+            post=lambda kind, sequence, body: self._post(peer, kind, session, sequence, body),
+            timeout_s=self.config.connection_timeout_s,
+        )  # fmt: skip
+        self._links[peer] = link
+        self._nursery.start_soon(link.run, name=f"link to {peer.short}")
+        return link
+
+    def _post(self, peer: PeerId, kind: Body, session: str, sequence: int, body: str) -> None:
+        """Seal and send, through signaling while it stands, else over the mesh."""
+        for membership in self._rooms_with(peer):
+            sealed = seal(self.identity, kind=kind, recipient=peer, room=membership.room, session=session,
+                          sequence=sequence, body=body, now_ms=_wall_ms())  # fmt: skip
+            try:
+                self._signaling.send_signal(peer, membership.room, sealed)
+            except (SignalingError, WouldBlock):
+                membership.tell(lambda node, now, sealed=sealed: node.send_signal(peer, sealed.encode(), now))
+            return
+
+    async def drain_signaling(self) -> None:
+        async for event in self._signaling.events:
+            match event:
+                case signaling_events.SignalReceived(sender=sender, room=room, envelope=envelope):
+                    self._on_envelope(room, sender, envelope, f"signaling server {self.server}")
+                case signaling_events.PeerJoined(room=room, peer=peer):
+                    if membership := self._rooms.get(room):
+                        self._learn(membership, [peer])
+                case signaling_events.SignalRefused(to=to, room=room):
+                    self._on_refused(to, room)
+                case signaling_events.Lost(cause=cause):
+                    for membership in self._rooms.values():
+                        membership.sink.on_signaling(str(cause))
+                case signaling_events.Restored(rooms=rooms):
+                    for joined in rooms:
+                        if membership := self._rooms.get(joined.room):
+                            membership.sink.on_signaling(None)
+                            self._learn(membership, joined.peers)
+                case signaling_events.PeerLeft():
+                    pass  # the server's view only: the link and gossip know better (a lost server kills no player)
+
+    def on_mesh_signal(self, membership: Membership, origin: PeerId, blob: bytes) -> None:
+        """An envelope that came over the mesh instead."""
+        self._on_envelope(membership.room, origin, blob.decode("utf-8", "replace"), "a relaying peer")
+
+    def _on_refused(self, to: PeerId | None, room: str | None) -> None:
+        """Signaling does not know the peer; it may still be reachable over the mesh, so the dial goes on from there."""
+        link = self._links.get(to) if to is not None else None
+        if link is not None and link.state is LinkState.DIALING:
+            link.signaling_refused = True
+
+    def _learn(self, membership: Membership, peers: Iterator[signaling_events.PeerInfo] | object) -> None:
+        records = []
+        for peer in peers:  # type: ignore[attr-defined]
+            try:
+                records.append(b64decode(peer.record, validate=True))
+            except (Base64Error, ValueError):
+                membership.sink.on_tampering(peer.peer_id, "its record is not base64")
+        membership.tell(lambda node, now: node.learn(records, now))
+
+    def _on_envelope(self, room: str, claimed: PeerId, text: str, carrier: str) -> None:
+        membership = self._rooms.get(room)
+        if membership is None or claimed == self.me:
+            return
+        now_ms = _wall_ms()
+        try:
+            envelope = open_untrusted(text, recipient=self.me, expected_sender=claimed, room=room, now_ms=now_ms)
+        except ProtocolError as error:
+            if (tampering := tampering_in(error)) is not None:
+                reason = f"{carrier} passed on what {claimed.short} did not seal: {tampering}"
+                if link := self._links.get(claimed):
+                    link.tampering = reason
+                membership.sink.on_tampering(claimed, reason)
+            return
+        if self._replays.accept(envelope, now_ms):
+            self._route(envelope)
+
+    def _route(self, envelope: Envelope) -> None:
+        link = self._links.get(envelope.sender)
+        if link is not None and link.session == envelope.session:
+            link.hear(envelope)
+        elif envelope.kind == "offer" and not self._closing:
+            self._on_offer(link, envelope)
+
+    def _on_offer(self, link: Link | None, envelope: Envelope) -> None:
+        if link is None and len(self._links) >= LINKS_MAX:
+            return
+        if link is not None and link.state is LinkState.DIALING and link.offerer and self.me > envelope.sender:
+            return  # glare: both offered, and the higher id's offer stands (perfect negotiation's impolite peer)
+        if link is not None:
+            link.supersede()
+        self._start_link(envelope.sender, envelope.session, offerer=False).hear(envelope)
+
+    # -------------------------------------------------------------------------------------------------------- timer
+
+    async def run_timer(self) -> None:
+        """One sleeper for all nodes. How late it wakes is the local health that Lifeguard asks for."""
+        while True:
+            with trio.CancelScope(deadline=self._timer.deadline) as self._timer:
+                self.rearm()
+                await trio.sleep_forever()
+            now = self.now()
+            for membership in list(self._rooms.values()):
+                due = membership.node.next_timeout()
+                if due is not None and due <= now:
+                    membership.node.note_loop_lag(now - due, now)
+                    membership.tell(lambda node, now: node.handle_timeout(now))
+
+
+def _wall_ms() -> int:
+    """The wall clock, only to let envelopes expire; it may be wrong by minutes."""
+    return time.time_ns() // 1_000_000

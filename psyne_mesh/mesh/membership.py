@@ -1,0 +1,191 @@
+"""One room as the mesh sees it: its gossip node, and the links of its members."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from enum import Enum
+from typing import Protocol
+
+import trio
+
+from psyne_mesh.config import DataChannelConfig
+from psyne_mesh.errors import ConnectFailed, LocalError, MessageTooLarge, RemoteError
+from psyne_mesh.gossip import Node
+from psyne_mesh.gossip import events as gossip_events
+from psyne_mesh.identity import PeerId
+from psyne_mesh.mesh.link import HARD_BUDGET_BYTES, Link, LinkState
+from psyne_mesh.webrtc import Path, PeerStats
+
+TAG_BYTES = 8
+
+
+class SendOutcome(Enum):
+    """What became of one message for one peer."""
+
+    SENT = "sent"
+    NOT_CONNECTED = "not connected"
+    CONGESTED = "congested"
+    TOO_LARGE = "too large for this peer"
+    OVERFLOW = "overflow"
+
+
+class RoomSink(Protocol):
+    """The room above. Called in the packet path: it only notes and queues."""
+
+    def on_admitted(self, membership: Membership) -> None: ...
+    def on_gossip(self, event: gossip_events.Event) -> None: ...
+    def on_link_open(self, peer: PeerId) -> None: ...
+    def on_link_failed(self, peer: PeerId, error: RemoteError) -> None: ...
+    def on_link_gone(self, peer: PeerId) -> None: ...
+    def on_message(self, peer: PeerId, channel: str, data: bytes | str) -> None: ...
+    def on_tampering(self, peer: PeerId, reason: str) -> None: ...
+    def on_signaling(self, down: str | None) -> None: ...
+
+
+class LinkTable(Protocol):
+    """What a membership needs of the mesh around it."""
+
+    def now(self) -> float: ...
+    def link(self, peer: PeerId) -> Link | None: ...
+    def dial(self, peer: PeerId) -> None: ...
+    def unwant(self, peer: PeerId, room: str, reason: str) -> None: ...
+    def rearm(self) -> None: ...
+
+
+class Membership:
+    """Drives one `Node`: every call into it is followed by `pump()`, which carries its orders out and its news up."""
+
+    def __init__(
+        self, room: str, tag: bytes, node: Node, table: LinkTable, sink: RoomSink, max_message_size: int
+    ) -> None:
+        self.room = room
+        self.tag = tag
+        self.node = node
+        self.sink = sink
+        self.max_message_size = max_message_size
+        self._table = table
+        self._drained = trio.lowlevel.ParkingLot()
+        self._pumping = False
+        self.closed = False
+
+    # ------------------------------------------------------------------------------------------------- from the mesh
+
+    def tell(self, act: Callable[[Node, float], None]) -> None:
+        """One input for the node, then its consequences."""
+        if not self.closed:
+            act(self.node, self._table.now())
+            self.pump()
+
+    def pump(self) -> None:
+        """Carry out what the node wants. Not re-entrant: a consequence that feeds the node is taken up by the loop."""
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while True:
+                outputs = self.node.take_outputs()
+                events = self.node.take_events()
+                if not outputs and not events:
+                    break
+                for output in outputs:
+                    self._carry_out(output)
+                for event in events:
+                    self.sink.on_gossip(event)
+        finally:
+            self._pumping = False
+        self._table.rearm()
+
+    def _carry_out(self, output: gossip_events.Output) -> None:
+        match output:
+            case gossip_events.SendFrame(peer=peer, frame=frame, reliable=reliable):
+                link = self._table.link(peer)
+                if link is not None:
+                    link.send_frame(self.tag + frame, reliable=reliable)
+            case gossip_events.Dial(peer=peer):
+                link = self._table.link(peer)
+                if link is not None and link.state is LinkState.OPEN:
+                    self.node.link_up(peer, self._table.now(), link.rtt)
+                else:
+                    self._table.dial(peer)
+            case gossip_events.CloseLink(peer=peer, reason=reason):
+                self._table.unwant(peer, self.room, reason)
+
+    def link_open(self, link: Link) -> None:
+        self.tell(lambda node, now: node.link_up(link.peer_id, now, link.rtt))
+        self.sink.on_link_open(link.peer_id)
+
+    def link_gone(self, peer: PeerId, reason: str, error: RemoteError | None, *, was_open: bool) -> None:
+        if was_open:
+            self.sink.on_link_gone(peer)
+            self._drained.unpark_all()
+            self.tell(lambda node, now: node.link_down(peer, reason, now))
+            return
+        if error is not None:
+            self.sink.on_link_failed(peer, error)
+        phase = error.phase if isinstance(error, ConnectFailed) else reason
+        self.tell(lambda node, now: node.dial_failed(peer, phase, now))
+
+    def drained(self) -> None:
+        self._drained.unpark_all()
+
+    # ------------------------------------------------------------------------------------------------- from the room
+
+    def label(self, channel: str) -> str:
+        return f"{self.tag.hex()}/{channel}"
+
+    def send(self, peer: PeerId, config: DataChannelConfig, payload: bytes | str, *, reliable: bool) -> SendOutcome:
+        """Hand one message to the link of `peer`, at once. `config.label` is the full label of the channel."""
+        link = self._table.link(peer)
+        if link is None or link.state is not LinkState.OPEN:
+            return SendOutcome.NOT_CONNECTED
+        waiting = link.buffered(config.label)
+        if not reliable and waiting > UNRELIABLE_BUDGET_BYTES:
+            return SendOutcome.CONGESTED  # a late position is worth nothing, so it is not queued behind others
+        if waiting > HARD_BUDGET_BYTES:
+            link.close("overflow")
+            return SendOutcome.OVERFLOW
+        try:
+            link.send_message(config, payload)
+        except MessageTooLarge:
+            return SendOutcome.TOO_LARGE
+        except LocalError:  # closed under our hands: the packet path will tell in this same tick
+            return SendOutcome.NOT_CONNECTED
+        return SendOutcome.SENT
+
+    async def wait_for_budget(self, peers: Iterable[PeerId], label: str, budget: int) -> None:
+        """Until at least one of the peers that are linked has no more than `budget` bytes waiting."""
+        peers = list(peers)
+        while True:
+            links = [link for link in map(self._table.link, peers) if link and link.state is LinkState.OPEN]
+            if not links or any(link.buffered(label) <= budget for link in links):
+                return
+            await self._drained.park()
+
+    def is_linked(self, peer: PeerId) -> bool:
+        link = self._table.link(peer)
+        return link is not None and link.state is LinkState.OPEN
+
+    def hold(self, peer: PeerId, size: int) -> None:
+        """The room holds `size` bytes of this peer that nobody has read."""
+        link = self._table.link(peer)
+        if link is not None:
+            link.hold(size)
+
+    def release(self, peer: PeerId, size: int) -> None:
+        self.hold(peer, -size)
+
+    def path(self, peer: PeerId) -> Path | None:
+        link = self._table.link(peer)
+        return None if link is None else link.path
+
+    def rtt(self, peer: PeerId) -> float | None:
+        link = self._table.link(peer)
+        return None if link is None else link.rtt
+
+    def link_stats(self, peer: PeerId) -> PeerStats | None:
+        link = self._table.link(peer)
+        return None if link is None else link.stats
+
+
+# Unreliable messages are dropped at the sender once so much waits: 50 ms at 40 Mbit/s.
+UNRELIABLE_BUDGET_BYTES = 256 * 1024

@@ -1,0 +1,53 @@
+"""What a player says about itself inside its signed membership record: a name, a region, a skill and a little more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from psyne_mesh.errors import InvalidConfig, ProtocolError
+
+# The record must fit into one unreliable frame beside others (gossip records carry at most this much metadata).
+PROFILE_BYTES_MAX = 512
+
+
+class Profile(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Claims, not proofs: only the peer id behind them is proved. `skill` is a rating in the game's own points."""
+
+    name: str = ""
+    region: str = ""
+    skill: tuple[float, float] | None = None
+    metadata: dict[str, str] = {}
+
+    @classmethod
+    def make(
+        cls,
+        name: str | None,
+        region: str | None,
+        skill_range: tuple[float, float] | None,
+        metadata: Mapping[str, str] | None,
+    ) -> Profile:
+        """Raises `InvalidConfig` when the encoded profile is over its limit."""
+        profile = cls(name or "", region or "", skill_range, dict(metadata or {}))
+        try:
+            size = len(profile.encode())
+            cls.parse_untrusted(profile.encode())
+        except (TypeError, ProtocolError) as error:
+            raise InvalidConfig(f"name, region and metadata must be text: {error}") from error
+        if size > PROFILE_BYTES_MAX:
+            raise InvalidConfig(f"name, region and metadata take {size} bytes; the limit is {PROFILE_BYTES_MAX}")
+        return profile
+
+    def encode(self) -> bytes:
+        return msgspec.msgpack.encode(self)
+
+    @classmethod
+    def parse_untrusted(cls, data: bytes) -> Profile:
+        try:
+            return _DECODER.decode(data)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise ProtocolError(f"not a player profile: {error}") from error
+
+
+_DECODER = msgspec.msgpack.Decoder(Profile)

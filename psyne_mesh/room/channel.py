@@ -1,0 +1,183 @@
+"""A broadcast channel of a room: typed messages to everybody or to some, and an inbox that a slow reader cannot burst."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any, Generic, TypeVar
+
+import attrs
+import trio
+
+from psyne_mesh.errors import ClosedError, MessageTooLarge, PeerGone, ProtocolError, WouldBlock
+from psyne_mesh.identity import PeerId
+from psyne_mesh.mesh.membership import Membership, SendOutcome
+from psyne_mesh.room.codec import MessageCodec, Payload, RawCodec
+from psyne_mesh.room.delivery import DeliveryMode
+from psyne_mesh.room.peer import Peer
+
+M = TypeVar("M")
+To = Peer | PeerId | Iterable[Peer | PeerId] | None
+
+# Messages, not bytes: at 60 Hz from 15 players this is more than a second of positions.
+INBOX_MAX = 1024
+# One bulk sender may run this far ahead of a receiver before `send` waits for it: a second at 8 Mbit/s.
+SOFT_BUDGET_BYTES = 2**20
+
+
+@attrs.frozen
+class SendReport:
+    """What became of one message: how many peers it was handed to the network for, and why not for the others."""
+
+    sent: int
+    skipped: Mapping[PeerId, SendOutcome]
+
+
+@attrs.define
+class ChannelStats:
+    """Counts since the channel was made, in messages; `dropped` went for want of room in the inbox, `refused` were not
+    messages of this channel, `skipped` were not handed to a peer that was too slow or not connected."""
+
+    sent: int = 0
+    skipped: int = 0
+    received: int = 0
+    dropped: int = 0
+    refused: int = 0
+
+
+class Channel(Generic[M]):
+    """Made by `room.channel(name, *types, mode=...)`. Sending and receiving may go on in any number of tasks.
+
+    The inbox holds `inbox_max` messages. When it is full, an unreliable channel drops the oldest (a newer position is
+    worth more) and counts it; a reliable one keeps everything and shrinks the senders' receive windows, so that they wait
+    and nothing is lost.
+    """
+
+    def __init__(
+        self,
+        membership: Membership,
+        peers: Mapping[PeerId, Peer],
+        name: str,
+        codec: RawCodec | MessageCodec,
+        mode: DeliveryMode,
+        priority: int,
+        inbox_max: int,
+    ) -> None:
+        self.name = name
+        self.mode = mode
+        self.stats = ChannelStats()
+        self._membership = membership
+        self._peers = peers
+        self._codec = codec
+        self._config = mode.data_channel(membership.label(name), priority)
+        self._inbox: deque[tuple[Peer, Payload]] = deque()
+        self._inbox_max = inbox_max
+        self._readers = trio.lowlevel.ParkingLot()
+        self._closed = False
+
+    async def send(self, message: M, to: To = None) -> SendReport:
+        """Hand `message` to everybody who is connected, or to the peer or peers in `to`.
+
+        A broadcast waits only while every receiver is over its budget, so it goes at the pace of the fastest; those who
+        stay behind are skipped on an unreliable channel, and on a reliable one are dropped from the room ("overflow")
+        once 16 MiB wait for them. Cancelling it while it waits sends nothing.
+
+        Raises `UnserialisableMessage`, `MessageTooLarge`, `ClosedError`; and `PeerGone` when `to` is a single peer
+        without a link.
+        """
+        await trio.lowlevel.checkpoint()
+        payload = self._encoded(message)
+        targets = self._targets(to)
+        if self.mode.reliable:
+            await self._membership.wait_for_budget(targets, self._config.label, SOFT_BUDGET_BYTES)
+        return self._hand_over(payload, targets, alone=isinstance(to, Peer | PeerId))
+
+    def send_nowait(self, message: M, to: To = None) -> SendReport:
+        """Like `send`, but never waits: receivers over their budget are skipped and named in the report."""
+        return self._hand_over(self._encoded(message), self._targets(to), alone=isinstance(to, Peer | PeerId))
+
+    async def receive(self) -> tuple[Peer, M]:
+        """The next message and who sent it. Cancelling it loses nothing. `ClosedError` after the room was left."""
+        await trio.lowlevel.checkpoint()
+        while True:
+            try:
+                return self.receive_nowait()
+            except WouldBlock:
+                await self._readers.park()
+
+    def receive_nowait(self) -> tuple[Peer, M]:
+        """The next message, or `WouldBlock`."""
+        while self._inbox:
+            peer, payload = self._inbox.popleft()
+            if self.mode.reliable:
+                self._membership.release(peer.id, len(payload))
+            try:
+                message: Any = self._codec.decode_untrusted(payload)
+            except ProtocolError:
+                self.stats.refused += 1
+                continue
+            self.stats.received += 1
+            return peer, message
+        if self._closed:
+            raise ClosedError(f"channel {self.name!r}: the room was left")
+        raise WouldBlock(f"channel {self.name!r}: nothing has come")
+
+    def __aiter__(self) -> Channel[M]:
+        return self
+
+    async def __anext__(self) -> tuple[Peer, M]:
+        try:
+            return await self.receive()
+        except ClosedError:
+            raise StopAsyncIteration from None
+
+    def __repr__(self) -> str:
+        return f"<Channel {self.name!r} {self.mode.name} {len(self._inbox)} waiting>"
+
+    # ------------------------------------------------------------------------------------------- called by the room
+
+    def deliver(self, peer: Peer, payload: Payload) -> None:
+        """A message came; called inside the packet handler, so it only queues."""
+        if self.mode.reliable:
+            self._membership.hold(peer.id, len(payload))
+        elif len(self._inbox) >= self._inbox_max:
+            self._inbox.popleft()
+            self.stats.dropped += 1
+        self._inbox.append((peer, payload))
+        self._readers.unpark()
+
+    def close(self) -> None:
+        self._closed = True
+        self._readers.unpark_all()
+
+    # -------------------------------------------------------------------------------------------------------- helpers
+
+    def _encoded(self, message: M) -> Payload:
+        if self._closed:
+            raise ClosedError(f"channel {self.name!r}: the room was left")
+        payload = self._codec.encode(message)
+        size = len(payload if isinstance(payload, bytes) else payload.encode())
+        if size > self._membership.max_message_size:
+            raise MessageTooLarge(size, self._membership.max_message_size)
+        return payload
+
+    def _targets(self, to: To) -> list[PeerId]:
+        if to is None:
+            return [peer_id for peer_id, peer in self._peers.items() if peer.connected]
+        if isinstance(to, Peer):
+            return [to.id]
+        if isinstance(to, PeerId):
+            return [to]
+        return [peer.id if isinstance(peer, Peer) else peer for peer in to]
+
+    def _hand_over(self, payload: Payload, targets: list[PeerId], *, alone: bool) -> SendReport:
+        skipped: dict[PeerId, SendOutcome] = {}
+        for peer_id in targets:
+            outcome = self._membership.send(peer_id, self._config, payload, reliable=self.mode.reliable)
+            if outcome is not SendOutcome.SENT:
+                skipped[peer_id] = outcome
+        self.stats.sent += len(targets) - len(skipped)
+        self.stats.skipped += len(skipped)
+        if alone and skipped and skipped[targets[0]] is SendOutcome.NOT_CONNECTED:
+            raise PeerGone(f"{targets[0].short} is not connected")
+        return SendReport(len(targets) - len(skipped), skipped)

@@ -1,0 +1,156 @@
+"""The way in: `join_game_room` for one room, `open_mesh` for several that share their links."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import trio
+
+from psyne_mesh.config import WebRTCConfig
+from psyne_mesh.errors import InvalidConfig, one_error
+from psyne_mesh.gossip import GossipConfig
+from psyne_mesh.identity import Identity, PeerId
+from psyne_mesh.mesh.core import MeshCore, RoomRequest, open_core
+from psyne_mesh.mesh.profile import Profile
+from psyne_mesh.room.room import Room
+from psyne_mesh.signaling.client import connect_signaling
+from psyne_mesh.signaling.transport import CreatePolicy, SignalingTransport
+
+DEFAULT_SIGNALING = "ws://127.0.0.1:8080"  # where `psyne-mesh serve` listens; psyne's demos used the same port
+SkillRange = tuple[float, float]
+
+
+class Mesh:
+    """Made by `open_mesh`: one identity, one UDP port, one signaling connection, any number of rooms."""
+
+    def __init__(self, core: MeshCore, nursery: trio.Nursery, name: str | None) -> None:
+        self._core = core
+        self._nursery = nursery
+        self._name = name
+
+    @property
+    def me(self) -> PeerId:
+        return self._core.me
+
+    async def join_game_room(
+        self,
+        name: str,
+        *,
+        max_players: int = 16,
+        region: str | None = None,
+        skill_range: SkillRange | None = None,
+        app_id: str = "",
+        create: bool | None = None,
+        player_name: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        room_metadata: Mapping[str, str] | None = None,
+        gossip: GossipConfig | None = None,
+    ) -> Room:
+        """Enter a room; it ends with `await room.leave()` or with the mesh. Arguments and errors: see `join_game_room`."""
+        request = _request(name, max_players, region, skill_range, app_id, create, room_metadata)
+        profile = Profile.make(player_name or self._name, region, skill_range, metadata)
+        room = Room(request, self._core)
+        await self._core.join(request, profile, gossip or GossipConfig(max_players=max_players), room)
+        self._nursery.start_soon(room.run, name=f"events of room {name}")
+        return room
+
+
+@asynccontextmanager
+async def open_mesh(
+    signaling: str | SignalingTransport = DEFAULT_SIGNALING,
+    *,
+    identity: Identity | None = None,
+    player_name: str | None = None,
+    config: WebRTCConfig | None = None,
+    rng: random.Random | None = None,
+) -> AsyncIterator[Mesh]:
+    """A mesh for several rooms; links are shared between them, and leaving the block leaves every room.
+
+    signaling: the URL of a server (`ws://` or `wss://`), or any `SignalingTransport`.
+    identity: who we are; a new player each time without one. Keep `identity.seed` to be the same player again.
+
+    Raises `SignalingUnreachable` when no server answers at the URL.
+    """
+    identity = identity or Identity.generate()
+    rng = rng or random.SystemRandom()
+    async with AsyncExitStack() as stack:
+        stack.enter_context(one_error())
+        if isinstance(signaling, str):
+            server = signaling
+            signaling = await stack.enter_async_context(connect_signaling(signaling, identity, rng=rng))
+        else:
+            server = type(signaling).__name__
+        core = await stack.enter_async_context(
+            open_core(identity, signaling, config or WebRTCConfig(), server=server, rng=rng)
+        )
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        try:
+            yield Mesh(core, nursery, player_name)
+        finally:
+            with trio.CancelScope(shield=True):
+                await core.close()
+            nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def join_game_room(
+    name: str,
+    *,
+    max_players: int = 16,
+    region: str | None = None,
+    skill_range: SkillRange | None = None,
+    signaling: str | SignalingTransport = DEFAULT_SIGNALING,
+    app_id: str = "",
+    create: bool | None = None,
+    identity: Identity | None = None,
+    player_name: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    room_metadata: Mapping[str, str] | None = None,
+    config: WebRTCConfig | None = None,
+    gossip: GossipConfig | None = None,
+) -> AsyncIterator[Room]:
+    """`async with join_game_room("fps-lobby", max_players=16, region="us-west", skill_range=(1200, 1400)) as room:`
+
+    Players who name the same room, region and `app_id` meet. Entering returns once signaling has admitted us; the links
+    to the others are made meanwhile (`await room.wait_connected()`), and leaving the block says goodbye.
+
+    max_players: the size of the room; its creator's value holds.
+    skill_range: (low, high); the creator's range is the room's, and later players' ranges must overlap it.
+    create: None joins or creates; True insists on a new room, False on one that exists.
+    metadata: up to about 400 bytes of text about the player; room_metadata: about the room, its creator's holds.
+
+    Raises `RoomFull`, `RoomNotFound`, `RoomExists`, `RoomMismatch`, `SignalingUnreachable`, `SignalingLost`,
+    `VersionMismatch`, `InvalidConfig`; in each case nothing is left behind.
+    """
+    async with open_mesh(signaling, identity=identity, player_name=player_name, config=config) as mesh:
+        yield await mesh.join_game_room(
+            name, max_players=max_players, region=region, skill_range=skill_range, app_id=app_id, create=create,
+            metadata=metadata, room_metadata=room_metadata, gossip=gossip,
+        )  # fmt: skip
+
+
+def _request(
+    name: str,
+    max_players: int,
+    region: str | None,
+    skill_range: SkillRange | None,
+    app_id: str,
+    create: bool | None,
+    room_metadata: Mapping[str, str] | None,
+) -> RoomRequest:
+    if not isinstance(name, str) or not 1 <= len(name) <= 128 or not name.isprintable():
+        raise InvalidConfig("a room name is 1 to 128 printable characters")
+    for label, text in (("region", region or ""), ("app_id", app_id)):
+        if not isinstance(text, str) or len(text) > 64 or "/" in text or not text.isprintable():
+            raise InvalidConfig(f"{label} is at most 64 printable characters without a slash")
+    if not isinstance(max_players, int) or not 2 <= max_players <= 1024:
+        raise InvalidConfig(f"max_players = {max_players!r}: must lie in [2, 1024]")
+    if skill_range is not None and not (len(skill_range) == 2 and skill_range[0] <= skill_range[1]):
+        raise InvalidConfig(f"skill_range = {skill_range!r}: must be (low, high)")
+    policy: CreatePolicy = "or" if create is None else "only" if create else "never"
+    return RoomRequest(
+        name=name, app_id=app_id, region=region or "", max_players=max_players, skill_range=skill_range,
+        create=policy, metadata=dict(room_metadata or {}),
+    )  # fmt: skip

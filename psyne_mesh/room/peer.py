@@ -1,0 +1,56 @@
+"""One other player of a room, as plain facts that are always up to date."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from psyne_mesh.identity import PeerId
+
+if TYPE_CHECKING:
+    from psyne_mesh.mesh.link import LinkStats
+    from psyne_mesh.mesh.membership import Membership
+    from psyne_mesh.mesh.profile import Profile
+    from psyne_mesh.webrtc import Path
+
+
+class Peer:
+    """Another player. Two `Peer` objects are equal when they are the same player."""
+
+    __slots__ = ("_membership", "connected", "id", "profile", "suspected")
+
+    def __init__(self, membership: Membership, peer_id: PeerId, profile: Profile) -> None:
+        self._membership = membership
+        self.id = peer_id
+        self.profile = profile
+        self.connected = False
+        self.suspected = False
+
+    @property
+    def name(self) -> str:
+        """The display name that the player chose; only a name, never a proof. `id` is the proof."""
+        return self.profile.name or self.id.short
+
+    @property
+    def path(self) -> Path | None:
+        """How packets travel to this player, or None while there is no link."""
+        return self._membership.path(self.id)
+
+    @property
+    def rtt_ms(self) -> float | None:
+        """The smoothed round trip in milliseconds, or None before it was measured."""
+        rtt = self._membership.rtt(self.id)
+        return None if rtt is None else rtt * 1000
+
+    @property
+    def stats(self) -> LinkStats | None:
+        return self._membership.link_stats(self.id)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Peer) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        state = "suspected" if self.suspected else "connected" if self.connected else "discovered"
+        return f"<Peer {self.name} {self.id.short} {state}>"

@@ -1,0 +1,276 @@
+"""A room: the players in it, what happens to them, and the channels between them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar, overload
+
+import trio
+
+from psyne_mesh.errors import ClosedError, InvalidConfig, ProtocolError, RemoteError
+from psyne_mesh.gossip import events as gossip_events
+from psyne_mesh.identity import PeerId
+from psyne_mesh.mesh.core import MeshCore, RoomRequest
+from psyne_mesh.mesh.membership import Membership
+from psyne_mesh.mesh.profile import Profile
+from psyne_mesh.room import events
+from psyne_mesh.room.channel import INBOX_MAX, Channel
+from psyne_mesh.room.codec import Payload, codec_for
+from psyne_mesh.room.delivery import DeliveryMode
+from psyne_mesh.room.hub import Callback, EventHub
+from psyne_mesh.room.messages import Message
+from psyne_mesh.room.peer import Peer
+
+M = TypeVar("M", bound=Message)
+C = TypeVar("C", bound=Callable[..., Any])
+
+# Messages that came on channels this side has not declared yet; the oldest goes first.
+UNDECLARED_MAX = 1024
+CHANNELS_MAX = 256
+
+
+class Room:
+    """Made by `join_game_room`. Everything about other players arrives as events; messages arrive in channels.
+
+    Events reach any number of subscribers, in order, each fact once. A subscriber that comes late is first told of the
+    players already there.
+    """
+
+    def __init__(self, request: RoomRequest, core: MeshCore) -> None:
+        self.name = request.name
+        self.region = request.region
+        self.max_players = request.max_players
+        self.skill_range = request.skill_range
+        self.me = core.me
+        self._core = core
+        self._membership: Membership | None = None
+        self._peers: dict[PeerId, Peer] = {}
+        self._channels: dict[str, Channel[Any]] = {}
+        self._undeclared: deque[tuple[Peer, str, Payload]] = deque(maxlen=UNDECLARED_MAX)
+        self._hub = EventHub(self._present)
+        self._changed = trio.lowlevel.ParkingLot()
+
+    # -------------------------------------------------------------------------------------------------------- players
+
+    @property
+    def peers(self) -> Mapping[PeerId, Peer]:
+        """The other players, by id, in the order in which they were discovered. Always up to date."""
+        return MappingProxyType(self._peers)
+
+    @property
+    def connected(self) -> list[Peer]:
+        """The players to whom channels are open."""
+        return [peer for peer in self._peers.values() if peer.connected]
+
+    async def wait_connected(self, players: int | None = None) -> None:
+        """Wait until so many other players are connected; without a number, until all who are known are.
+
+        There is no timeout argument: put it into `trio.fail_after`. Raises `ClosedError` when the room is left meanwhile.
+        """
+        await trio.lowlevel.checkpoint()
+        while True:
+            if self._membership is None or self._membership.closed:
+                raise ClosedError(f"room {self.name!r} was left")
+            count = len(self.connected)
+            if count >= players if players is not None else count == len(self._peers):
+                return
+            await self._changed.park()
+
+    # --------------------------------------------------------------------------------------------------------- events
+
+    def events(self) -> AsyncIterator[events.RoomEvent]:
+        """All events from now on, after those that restate the present; ends when the room is left."""
+        return self._hub.events()
+
+    def on(self, kind: type[Any], callback: Callback) -> None:
+        """Call `callback(event)` for every event of that type. Plain and async functions both work.
+
+        An error in a callback ends the room's block with that error, as in any Trio nursery.
+        """
+        self._hub.subscribe(kind, callback)
+
+    def on_peer_discovered(self, callback: C) -> C:
+        """`@room.on_peer_discovered`: `callback(peer)` for every player, those already there included."""
+        return self._on_peer(events.PeerDiscovered, callback)
+
+    def on_peer_connected(self, callback: C) -> C:
+        """`callback(peer)` once channels to the player are open."""
+        return self._on_peer(events.PeerConnected, callback)
+
+    def on_peer_suspected(self, callback: C) -> C:
+        """`callback(peer)` when a player has fallen silent."""
+        return self._on_peer(events.PeerSuspected, callback)
+
+    def on_peer_resumed(self, callback: C) -> C:
+        """`callback(peer)` when a silent player is heard again."""
+        return self._on_peer(events.PeerResumed, callback)
+
+    def on_peer_left(self, callback: C) -> C:
+        """`callback(peer, reason)`, exactly once for each stay; see `PeerLeft` for the reasons."""
+        self._hub.subscribe(events.PeerLeft, lambda event: callback(event.peer, event.reason))
+        return callback
+
+    def _on_peer(self, kind: type[Any], callback: C) -> C:
+        self._hub.subscribe(kind, lambda event: callback(event.peer))
+        return callback
+
+    # ------------------------------------------------------------------------------------------------------- channels
+
+    @overload
+    def channel(
+        self, name: str, kind: type[M], /, *, mode: DeliveryMode | str = ..., priority: int = ..., inbox_max: int = ...
+    ) -> Channel[M]: ...
+    @overload
+    def channel(
+        self, name: str, /, *kinds: type[Message], mode: DeliveryMode | str = ..., priority: int = ...,
+        inbox_max: int = ...,
+    ) -> Channel[Any]: ...  # fmt: skip
+    def channel(
+        self, name: str, /, *kinds: type[Message], mode: DeliveryMode | str = "reliable", priority: int = 256,
+        inbox_max: int = INBOX_MAX,
+    ) -> Channel[Any]:  # fmt: skip
+        """The broadcast channel of that name; the same object when asked again.
+
+        kinds: the message types it carries; with none it carries `bytes` and `str`.
+        mode: how our own messages travel (see `DeliveryMode`); each sender chooses for itself.
+        priority: the weight of our messages against other channels of the same link (RFC 8831 section 6.4; 256 is normal).
+        inbox_max: messages that wait here to be read before the oldest is dropped (unreliable modes only).
+        """
+        membership = self._joined()
+        if name in self._channels:
+            return self._channels[name]
+        if not name or len(name.encode()) > 128:
+            raise InvalidConfig("a channel name has 1 to 128 bytes of UTF-8")
+        if len(self._channels) >= CHANNELS_MAX:
+            raise InvalidConfig(f"a room has at most {CHANNELS_MAX} channels")
+        if inbox_max < 1:
+            raise InvalidConfig("inbox_max must be at least 1")
+        channel: Channel[Any] = Channel(
+            membership, self._peers, name, codec_for(kinds), DeliveryMode.parse(mode), priority, inbox_max
+        )
+        self._channels[name] = channel
+        waiting = [item for item in self._undeclared if item[1] == name]
+        if waiting:
+            kept = [item for item in self._undeclared if item[1] != name]
+            self._undeclared.clear()
+            self._undeclared.extend(kept)
+        for peer, _, payload in waiting:
+            channel.deliver(peer, payload)
+        return channel
+
+    async def run(self) -> None:
+        """The room's one task: calls the callbacks. Owned by the mesh that the room was joined on."""
+        await self._hub.run()
+
+    async def leave(self) -> None:
+        """Say goodbye; the others see it at once. Leaving the block does the same."""
+        membership = self._joined()
+        await self._core.leave(membership)
+        self._close()
+
+    def __repr__(self) -> str:
+        return f"<Room {self.name!r} {len(self.connected)} of {len(self._peers)} others connected>"
+
+    # ---------------------------------------------------------------------------------- RoomSink, called by the mesh
+
+    def on_admitted(self, membership: Membership) -> None:
+        self._membership = membership
+
+    def on_gossip(self, event: gossip_events.Event) -> None:
+        match event:
+            case gossip_events.PeerDiscovered(record=record):
+                self._discovered(record.peer_id, record.metadata)
+            case gossip_events.PeerLeft(peer=peer_id, reason=reason):
+                self._left(peer_id, reason)
+            case gossip_events.PeerSuspected(peer=peer_id):
+                self._suspected(peer_id, True)
+            case gossip_events.PeerResumed(peer=peer_id):
+                self._suspected(peer_id, False)
+            case gossip_events.PartitionSuspected(lost=lost, remaining=remaining, majority=majority):
+                self._hub.publish(events.PartitionSuspected(lost, remaining, majority))
+            case gossip_events.PartitionHealed(returned=returned):
+                self._hub.publish(events.PartitionHealed(returned))
+            case gossip_events.SignalReceived(origin=origin, blob=blob):
+                self._core.on_mesh_signal(self._joined(), origin, blob)
+
+    def on_link_open(self, peer_id: PeerId) -> None:
+        peer = self._peers.get(peer_id)
+        if peer is not None and not peer.connected:
+            self._connected(peer)
+
+    def on_link_failed(self, peer_id: PeerId, error: RemoteError) -> None:
+        if peer := self._peers.get(peer_id):
+            self._hub.publish(events.PeerUnreachable(peer, error))
+
+    def on_link_gone(self, peer_id: PeerId) -> None:
+        if peer := self._peers.get(peer_id):
+            peer.connected = False
+            self._changed.unpark_all()
+
+    def on_message(self, peer_id: PeerId, name: str, data: Payload) -> None:
+        peer = self._peers.get(peer_id)
+        if peer is None:
+            return  # linked for another room, or not admitted here
+        channel = self._channels.get(name)
+        if channel is not None:
+            channel.deliver(peer, data)
+        else:
+            self._undeclared.append((peer, name, data))
+
+    def on_tampering(self, peer_id: PeerId, reason: str) -> None:
+        self._hub.publish(events.TamperingDetected(self._core.server, peer_id, reason))
+
+    def on_signaling(self, down: str | None) -> None:
+        self._hub.publish(events.SignalingUp() if down is None else events.SignalingDown(down))
+
+    # -------------------------------------------------------------------------------------------------------- helpers
+
+    def _discovered(self, peer_id: PeerId, metadata: bytes) -> None:
+        try:
+            profile = Profile.parse_untrusted(metadata)
+        except ProtocolError:
+            profile = Profile()  # a name we cannot read is no reason to shut a player out
+        assert self._membership is not None
+        peer = self._peers[peer_id] = Peer(self._membership, peer_id, profile)
+        self._hub.publish(events.PeerDiscovered(peer))
+        if self._membership.is_linked(peer_id):
+            self._connected(peer)
+
+    def _connected(self, peer: Peer) -> None:
+        peer.connected = True
+        self._hub.publish(events.PeerConnected(peer))
+        self._changed.unpark_all()
+
+    def _suspected(self, peer_id: PeerId, suspected: bool) -> None:
+        if peer := self._peers.get(peer_id):
+            peer.suspected = suspected
+            self._hub.publish(events.PeerSuspected(peer) if suspected else events.PeerResumed(peer))
+
+    def _left(self, peer_id: PeerId, reason: str) -> None:
+        if peer := self._peers.pop(peer_id, None):
+            peer.connected = False
+            self._hub.publish(events.PeerLeft(peer, reason))
+            self._changed.unpark_all()
+
+    def _present(self) -> list[events.RoomEvent]:
+        facts: list[events.RoomEvent] = []
+        for peer in self._peers.values():
+            facts.append(events.PeerDiscovered(peer))
+            if peer.connected:
+                facts.append(events.PeerConnected(peer))
+            if peer.suspected:
+                facts.append(events.PeerSuspected(peer))
+        return facts
+
+    def _joined(self) -> Membership:
+        if self._membership is None or self._membership.closed:
+            raise ClosedError(f"room {self.name!r} was left")
+        return self._membership
+
+    def _close(self) -> None:
+        for channel in self._channels.values():
+            channel.close()
+        self._hub.close()
+        self._changed.unpark_all()
