@@ -1,0 +1,320 @@
+"""SWIM probing of the links that exist, with Lifeguard's local health: who answers, and who has fallen silent.
+
+The detector knows links only. What a silence means for the room (accusations, confirmations, verdicts) is the business
+of `suspicion`; siblings never meet.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import attrs
+
+from psyne_mesh.gossip import codec
+from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.identity import PeerId
+
+if TYPE_CHECKING:
+    import random
+
+_TICK_S = 0.1  # while some link is late; else only the ping round wakes us
+_LATE_FACTOR = 1.25  # a link is late after 1.25 ping intervals of silence: then it is pinged faster
+_FAST_PING_S = 0.15  # a guess: with 10 % loss, three more round trips fit before `suspect_after_s`
+_INDIRECT_AT = 0.7  # indirect probes start at this part of the patience, so that answers can still come in
+_IMPAIRED_CLOSE_S = 10.0  # a link that only others can reach for so long is closed and dialled anew
+_SAMPLE_S = 4.0  # our own RTT sample is renewed at least so often, even while the other side does the pinging
+_HELPS_MAX = 64  # indirect probes that we do for others at the same time; more get no answer
+_PENDING_MAX = 16  # unanswered pings remembered for each link; the oldest is forgotten
+
+
+@attrs.frozen
+class ProbeDue:
+    """Send a ping with this sequence to `peer`."""
+
+    peer: PeerId
+    sequence: int
+
+
+@attrs.frozen
+class FrameDue:
+    """Send this ready frame to `peer`, unreliably."""
+
+    peer: PeerId
+    frame: bytes
+
+
+@attrs.frozen
+class LinkSilent:
+    """The link was silent for longer than our patience, and no helper reached the peer either."""
+
+    peer: PeerId
+
+
+@attrs.frozen
+class LinkHeard:
+    """A link that was reported silent speaks again."""
+
+    peer: PeerId
+
+
+@attrs.frozen
+class LinkBroken:
+    """Only others can reach the peer, for so long that the link should be made anew."""
+
+    peer: PeerId
+
+
+class Link:
+    """One probed link. `alive_at` is the last sign of life, by the link itself or through a helper."""
+
+    __slots__ = (
+        "alive_at",
+        "asked_at",
+        "fast_at",
+        "heard_at",
+        "lost",
+        "missed",
+        "nacks_due",
+        "peer",
+        "pending",
+        "pinged_at",
+        "rttvar",
+        "sampled_at",
+        "silent",
+        "srtt",
+    )
+
+    def __init__(self, peer: PeerId, now: float) -> None:
+        self.peer = peer
+        self.heard_at = self.alive_at = now
+        self.pinged_at = -math.inf  # when the peer pinged us last
+        self.sampled_at = -math.inf
+        self.fast_at = self.asked_at = -math.inf
+        self.missed = 0
+        self.nacks_due = 0
+        self.silent = False
+        self.lost = False  # the link itself is gone; only helpers can say whether the peer lives
+        self.srtt = 0.0  # 0: unknown
+        self.rttvar = 0.0
+        self.pending: dict[int, float] = {}
+
+
+class Detector:
+    """Probes links. How to drive it:
+
+    1. `link_up(peer, now)` and `link_down(peer)` follow the links; `heard(peer, now)` for every frame of a link.
+    2. `ping_received`, `ack_received`, `ping_req_received`, `indirect_received` feed the probe frames.
+    3. `handle_timeout(now)` when `deadline` is reached.
+    4. Drain `outbox` after each call: `ProbeDue`, `FrameDue`, `LinkSilent`, `LinkHeard`, `LinkBroken`.
+    """
+
+    def __init__(self, config: GossipConfig, rng: random.Random) -> None:
+        self._config = config
+        self._rng = rng
+        self.links: dict[PeerId, Link] = {}
+        self.outbox: list[ProbeDue | FrameDue | LinkSilent | LinkHeard | LinkBroken] = []
+        self.deadline = math.inf
+        self.local_health = 0  # Lifeguard's LHM score: 0 healthy ... local_health_max - 1
+        self.suspicions_raised = 0
+        self._sequence = 0
+        self._round_at = math.inf
+        self._helps: dict[
+            int, tuple[PeerId, int, PeerId, float]
+        ] = {}  # our ping -> (asker, its sequence, target, nack at)
+
+    # ---------------------------------------------------------------------------------------------------- links
+
+    def link_up(self, peer: PeerId, now: float, rtt: float | None) -> None:
+        link = self.links[peer] = Link(peer, now)
+        if rtt is not None:
+            link.srtt, link.rttvar = rtt, rtt / 2
+        if self._round_at == math.inf:
+            self._round_at = now + self._config.ping_interval_s * self._rng.random()
+        self.deadline = min(self.deadline, self._round_at)
+
+    def link_down(self, peer: PeerId) -> None:
+        self.links.pop(peer, None)
+        if not self.links:
+            self._round_at = math.inf
+
+    def link_lost(self, peer: PeerId, now: float) -> None:
+        """The link broke without a word: helpers are asked; then `LinkSilent` comes, or the peer is theirs to watch."""
+        link = self.links.get(peer)
+        if link is not None:
+            link.lost = True
+            link.heard_at = min(link.heard_at, now - self._config.ping_interval_s * _LATE_FACTOR)
+            self.deadline = now
+
+    def heard(self, link: Link, now: float) -> None:
+        link.heard_at = link.alive_at = now
+        if link.missed:
+            link.missed = 0
+            link.nacks_due = 0
+        if link.silent:
+            link.silent = False
+            self.outbox.append(LinkHeard(link.peer))
+
+    def note_rtt(self, peer: PeerId, rtt: float) -> None:
+        link = self.links.get(peer)
+        if link is not None and 0.0 <= rtt < 60.0:
+            _smooth(link, rtt)
+
+    def note_loop_lag(self, seconds: float) -> None:
+        """We were deaf for so long: nobody's silence in that time counts, and our health is worse (Lifeguard)."""
+        if seconds < self._config.ping_interval_s / 5:
+            return
+        self._worsen(min(3, math.ceil(seconds / self._config.ping_interval_s)))
+        for link in self.links.values():
+            link.heard_at += seconds
+            link.alive_at += seconds
+
+    def patience(self, link: Link) -> float:
+        config = self._config
+        rto = link.srtt + 4 * link.rttvar
+        return max(config.suspect_after_s, rto + config.ping_interval_s * _LATE_FACTOR) * (1 + self.local_health)
+
+    def is_impaired(self, peer: PeerId) -> bool:
+        """The link is up, and yet frames on it do not come through now: better go through a helper."""
+        link = self.links.get(peer)
+        return link is not None and (link.silent or link.missed >= self._config.missed_pings)
+
+    # --------------------------------------------------------------------------------------------------- frames
+
+    def ping_received(self, link: Link, now: float, srtt_of_peer: float) -> None:
+        link.pinged_at = now
+        if srtt_of_peer and not link.srtt:
+            link.srtt, link.rttvar = srtt_of_peer, srtt_of_peer / 2
+
+    def ack_received(self, link: Link, sequence: int, now: float) -> float | None:
+        """The measured round trip in seconds, or None if the ack answers no ping of ours."""
+        sent = link.pending.pop(sequence, None)
+        if sent is None:
+            return None
+        rtt = max(0.0, now - sent)
+        _smooth(link, rtt)
+        link.sampled_at = now
+        help_for = self._helps.pop(sequence, None) if self._helps else None
+        if help_for is not None:
+            asker, asked, target, _ = help_for
+            self.outbox.append(FrameDue(asker, codec.indirect(asked, target, alive=True)))
+        return rtt
+
+    def ping_req_received(self, asker: PeerId, sequence: int, target: PeerId, now: float) -> None:
+        link = self.links.get(target)
+        if link is None:
+            self.outbox.append(FrameDue(asker, codec.indirect(sequence, target, alive=False)))
+            return
+        if len(self._helps) >= _HELPS_MAX:
+            return  # limit of _helps: the newest request is dropped; the asker has other helpers
+        nack_at = now + 0.8 * (
+            self._config.suspect_after_s * (1 - _INDIRECT_AT)
+        )  # memberlist: nack at 80 % of the time
+        self._helps[self._ping(link, now)] = (asker, sequence, target, nack_at)
+        self.deadline = min(self.deadline, nack_at)
+
+    def indirect_received(self, target: PeerId, alive: bool, now: float) -> None:
+        link = self.links.get(target)
+        if link is None:
+            return
+        if alive:
+            link.alive_at = now
+            link.nacks_due = 0
+            if link.silent:
+                link.silent = False
+                self.outbox.append(LinkHeard(target))
+            if link.lost:
+                del self.links[target]
+        else:
+            link.nacks_due = max(0, link.nacks_due - 1)
+
+    # --------------------------------------------------------------------------------------------------- timers
+
+    def handle_timeout(self, now: float) -> None:
+        if now - self.deadline > self._config.ping_interval_s / 2:
+            self.note_loop_lag(now - self.deadline)
+        config, interval = self._config, self._config.ping_interval_s
+        self._nack_late_helps(now)
+        round_due = now >= self._round_at
+        if round_due:
+            self._round_at = now + interval * (0.9 + 0.2 * self._rng.random())
+        late_after = interval * _LATE_FACTOR
+        late = False
+        for link in list(self.links.values()):
+            silence = now - link.heard_at
+            if silence < late_after:
+                # Who was pinged in this round need not ping back: the ack has told both sides what they want to know.
+                if round_due and (now - link.pinged_at > 0.8 * interval or now - link.sampled_at > _SAMPLE_S):
+                    self._ping(link, now)
+                continue
+            late = True
+            self._chase(link, silence, now)
+        if round_due and not late and self.local_health:
+            self.local_health -= 1  # Lifeguard: -1 for a good probe; for us, a round in which nobody was late
+        self._rearm(now, late, config)
+
+    def _chase(self, link: Link, silence: float, now: float) -> None:
+        """A late link: ping fast, then ask helpers, then give it up."""
+        config = self._config
+        if now >= link.fast_at:
+            settled = link.silent and silence > 4 * config.suspect_after_s
+            link.fast_at = now + (config.ping_interval_s if settled else _FAST_PING_S)
+            link.missed += 1
+            if not link.lost:
+                self._ping(link, now)
+        patience = self.patience(link)
+        unseen = now - link.alive_at
+        if unseen >= _INDIRECT_AT * patience and now - link.asked_at >= patience * (1 - _INDIRECT_AT):
+            self._worsen(link.nacks_due)  # Lifeguard: a helper that did not even nack speaks against ourselves
+            link.asked_at = now
+            link.nacks_due = self._ask_helpers(link, now)
+        if unseen >= patience and link.missed >= config.missed_pings and not link.silent:
+            link.silent = True
+            self.suspicions_raised += 1
+            self.outbox.append(LinkSilent(link.peer))
+        elif not link.silent and silence > _IMPAIRED_CLOSE_S:
+            self.outbox.append(LinkBroken(link.peer))
+
+    def _ask_helpers(self, link: Link, now: float) -> int:
+        good = [other.peer for other in self.links.values() if other.missed == 0 and other is not link]
+        helpers = self._rng.sample(good, min(len(good), self._config.indirect_probes))
+        self._sequence = (self._sequence + 1) & 0xFFFFFFFF
+        frame = codec.ping_req(self._sequence, link.peer)
+        for helper in helpers:
+            self.outbox.append(FrameDue(helper, frame))
+        return len(helpers)
+
+    def _ping(self, link: Link, now: float) -> int:
+        sequence = self._sequence = (self._sequence + 1) & 0xFFFFFFFF
+        pending = link.pending
+        if len(pending) >= _PENDING_MAX:
+            del pending[next(iter(pending))]
+        pending[sequence] = now
+        self.outbox.append(ProbeDue(link.peer, sequence))
+        return sequence
+
+    def _nack_late_helps(self, now: float) -> None:
+        for sequence, (asker, asked, target, nack_at) in list(self._helps.items()) if self._helps else ():
+            if now >= nack_at:
+                del self._helps[sequence]
+                self.outbox.append(FrameDue(asker, codec.indirect(asked, target, alive=False)))
+
+    def _rearm(self, now: float, late: bool, config: GossipConfig) -> None:
+        deadline = self._round_at
+        if late:
+            deadline = min(deadline, now + min(_TICK_S, config.ping_interval_s / 4))
+        for _, _, _, nack_at in self._helps.values():
+            deadline = min(deadline, nack_at)
+        self.deadline = deadline
+
+    def _worsen(self, points: int) -> None:
+        self.local_health = min(self._config.local_health_max - 1, self.local_health + points)
+
+
+def _smooth(link: Link, rtt: float) -> None:
+    """RFC 6298 section 2."""
+    if not link.srtt:
+        link.srtt, link.rttvar = rtt, rtt / 2
+    else:
+        link.rttvar += (abs(link.srtt - rtt) - link.rttvar) / 4
+        link.srtt += (rtt - link.srtt) / 8

@@ -1,0 +1,146 @@
+"""What a `Node` says: outputs are orders to the shell, events are facts for the room. All frozen, all by value."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import attrs
+
+from psyne_mesh.gossip.records import Record
+from psyne_mesh.identity import PeerId
+
+LeaveReason: TypeAlias = Literal["left", "timeout", "kicked", "capacity", "superseded"]
+EvictionReason: TypeAlias = Literal["capacity", "superseded", "kicked"]
+
+# ---------------------------------------------------------------------------------------------------------- outputs
+
+
+@attrs.frozen
+class SendFrame:
+    """Send `frame` to `peer` over the link that is up. An unreliable frame is <= 1100 bytes and may be lost freely."""
+
+    peer: PeerId
+    frame: bytes
+    reliable: bool
+
+
+@attrs.frozen
+class Dial:
+    """Open a link to `peer`. Answer with `link_up` or `dial_failed`; until then no second `Dial` for it comes."""
+
+    peer: PeerId
+    record: Record
+
+
+@attrs.frozen
+class CloseLink:
+    """Close the link to `peer` once what was sent to it is flushed. `link_down` may, but need not, follow."""
+
+    peer: PeerId
+    reason: str
+
+
+Output: TypeAlias = SendFrame | Dial | CloseLink
+
+# ----------------------------------------------------------------------------------------------------------- events
+
+
+@attrs.frozen
+class PeerDiscovered:
+    """A member is known for the first time, or again after its `PeerLeft`. No link to it need exist yet."""
+
+    record: Record
+
+
+@attrs.frozen
+class PeerSuspected:
+    """A discovered member fell silent. `PeerResumed` or `PeerLeft` follows."""
+
+    peer: PeerId
+
+
+@attrs.frozen
+class PeerResumed:
+    """A suspected member was heard again, or refuted the suspicion with a newer record."""
+
+    peer: PeerId
+
+
+@attrs.frozen
+class PeerLeft:
+    """A discovered member is gone. Comes exactly once for each (peer, epoch) that was discovered.
+
+    reason: "left" (it said so, or closed its link), "timeout" (silence), "kicked" (`expel`), "capacity" (it gave up its
+    place because the room was full, or a lobby's table had no place for its record), "superseded" (it restarted; the
+    `PeerDiscovered` of its new life follows at once).
+    """
+
+    peer: PeerId
+    reason: LeaveReason
+
+
+@attrs.frozen
+class BroadcastReceived:
+    """One broadcast of `origin`, in the order of its sending (per origin), each at most once. `seq` counts from 1."""
+
+    origin: PeerId
+    payload: bytes
+    seq: int
+
+
+@attrs.frozen
+class SignalReceived:
+    """An opaque blob that `origin` sent with `send_signal`. The origin is not proved: the blob must be signed."""
+
+    origin: PeerId
+    blob: bytes
+
+
+@attrs.frozen
+class PartitionSuspected:
+    """Three or more members were lost within one second: one event for the whole cut.
+
+    `majority`: this side holds more than half of the members known before the cut.
+    """
+
+    lost: tuple[PeerId, ...]
+    remaining: tuple[PeerId, ...]
+    majority: bool
+
+
+@attrs.frozen
+class PartitionHealed:
+    """Members lost in a `PartitionSuspected` came back; `missing` are those of the same cut that did not."""
+
+    returned: tuple[PeerId, ...]
+    missing: tuple[PeerId, ...]
+
+
+@attrs.frozen
+class SeatsChanged:
+    """Who holds which seat; the index is the seat number. `own` is our seat, or None without one."""
+
+    seats: tuple[PeerId | None, ...]
+    own: int | None
+
+
+@attrs.frozen
+class Evicted:
+    """We lost our place. "capacity": our seat claim lost and no seat is free; we stay in the mesh without a seat.
+    "superseded": the same key started elsewhere; this node has stopped. "kicked": the room expelled us; stopped."""
+
+    reason: EvictionReason
+
+
+Event: TypeAlias = (
+    PeerDiscovered
+    | PeerSuspected
+    | PeerResumed
+    | PeerLeft
+    | BroadcastReceived
+    | SignalReceived
+    | PartitionSuspected
+    | PartitionHealed
+    | SeatsChanged
+    | Evicted
+)

@@ -1,0 +1,210 @@
+"""The view of the room: the newest signed record of every member, who is gone, and hashes over the whole.
+
+Pure data under one rule: records of a key are ordered by (epoch, incarnation, state), and being down is final for an
+epoch. A member that was called down wrongly returns with a higher epoch, which only it can sign.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, IntEnum, auto
+from typing import TYPE_CHECKING
+
+from psyne_mesh.gossip.records import ALIVE, Record
+from psyne_mesh.identity import PeerId
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterator
+
+BUCKETS = 16
+_GONE_MAX = 4096  # records of members that are gone; the longest gone is forgotten first (it could then be replayed)
+
+
+class Status(IntEnum):
+    ALIVE = 0
+    DOWN = 1  # silent, by verdict
+    LEFT = 2  # by its own word
+
+
+class Change(Enum):
+    """What a record did to the view."""
+
+    STALE = auto()  # older than what we have
+    SAME = auto()  # exactly what we have
+    JOINED = auto()  # not known before, or gone before: now a member
+    UPDATED = auto()  # a member says something new
+    RESTARTED = auto()  # a member's new life, while the old one still counted as alive
+    LEFT = auto()  # a member says goodbye
+    NOTED = auto()  # newer knowledge of somebody who is no member and does not become one
+    REFUSED = auto()  # the table is full
+
+
+class Member:
+    """`via` is the link that brought the newest record: a first step towards the member."""
+
+    __slots__ = ("record", "seen_at", "since", "status", "via")
+
+    def __init__(self, record: Record, status: Status, now: float, via: PeerId | None) -> None:
+        self.record = record
+        self.status = status
+        self.seen_at = now  # when the newest record came; its lifetime counts from here
+        self.since = now  # when it got its present status
+        self.via = via
+
+
+class Membership:
+    """All that is known of the others, and `own`, the record of ourselves. How to drive it:
+
+    1. `apply(record, now, via)` for each verified record; act on the `Change`.
+    2. `mark_down(peer, now)` after a verdict; `forget(peer)` when a lobby has no place for a record.
+    3. Read `alive` (a list in no special order, for `rng.choice`), `get`, `buckets`, `view_hash`.
+    """
+
+    def __init__(self, members_max: int) -> None:
+        self._members_max = members_max
+        self._table: dict[PeerId, Member] = {}
+        self._gone: dict[PeerId, None] = {}  # down and left, the longest gone first
+        self._place: dict[PeerId, int] = {}
+        self.alive: list[PeerId] = []
+        self.buckets = [0] * BUCKETS
+        self.view_hash = 0
+        self.changed_at = 0.0
+        self.own: Record | None = None
+
+    def __len__(self) -> int:
+        """How many others are alive."""
+        return len(self.alive)
+
+    def is_alive(self, peer: PeerId) -> bool:
+        return peer in self._place
+
+    def get(self, peer: PeerId) -> Member | None:
+        return self._table.get(peer)
+
+    def record(self, peer: PeerId) -> Record | None:
+        member = self._table.get(peer)
+        return member.record if member is not None else None
+
+    def set_own(self, record: Record, now: float) -> None:
+        if self.own is not None:
+            self._mix(self.own)
+        self.own = record
+        self._mix(record)
+        self.changed_at = now
+
+    def compare(self, record: Record) -> Change:
+        """STALE or SAME for a record that teaches nothing; NOTED for one worth verifying."""
+        member = self._table.get(record.peer)
+        if member is None or record.order > member.record.order:
+            return Change.NOTED
+        return Change.SAME if record.order == member.record.order else Change.STALE
+
+    def apply(self, record: Record, now: float, via: PeerId | None) -> Change:
+        change = self.compare(record)
+        if change is not Change.NOTED:
+            return change
+        member = self._table.get(record.peer)
+        if member is None:
+            if record.state != ALIVE:
+                self._remember_gone(record, Status.LEFT, now)
+                return Change.NOTED
+            if len(self.alive) >= self._members_max:
+                return Change.REFUSED
+            member = self._table[record.peer] = Member(record, Status.ALIVE, now, via)
+            self._enter(member, now)
+            return Change.JOINED
+        return self._renew(member, record, now, via)
+
+    def mark_down(self, peer: PeerId, now: float) -> None:
+        member = self._table.get(peer)
+        if member is not None and member.status is Status.ALIVE:
+            self._exit(member, Status.DOWN, now)
+
+    def forget(self, peer: PeerId, now: float) -> None:
+        member = self._table.get(peer)
+        if member is not None and member.status is Status.ALIVE:
+            self._exit(member, Status.LEFT, now)
+        self._table.pop(peer, None)
+        self._gone.pop(peer, None)
+
+    def down(self) -> list[PeerId]:
+        """Members lost to silence, the longest lost first: they may be worth a knock."""
+        return [peer for peer in self._gone if self._table[peer].status is Status.DOWN]
+
+    def random_alive(self, rng: random.Random, count: int) -> list[PeerId]:
+        return rng.sample(self.alive, min(count, len(self.alive)))
+
+    def entries(self, buckets_mask: int) -> Iterator[Member]:
+        """All that we know in the buckets of the mask, alive and gone, ourselves not."""
+        for peer, member in self._table.items():
+            if buckets_mask >> bucket_of(peer) & 1:
+                yield member
+
+    def expired(self, now: float) -> list[PeerId]:
+        table = self._table
+        return [p for p in self.alive if now - table[p].seen_at > table[p].record.lifetime]
+
+    # -------------------------------------------------------------------------------------------------- helpers
+
+    def _renew(self, member: Member, record: Record, now: float, via: PeerId | None) -> Change:
+        old, peer = member.record, record.peer
+        if member.status is Status.ALIVE:
+            self._mix(old)
+            self._mix(record)
+            self.changed_at = now
+            member.record, member.seen_at, member.via = record, now, via
+            if record.state != ALIVE:
+                self._exit(member, Status.LEFT, now)
+                return Change.LEFT
+            return Change.RESTARTED if record.joined_at != old.joined_at else Change.UPDATED
+        returns = record.state == ALIVE and record.epoch > old.epoch
+        if returns and len(self.alive) >= self._members_max:
+            return Change.REFUSED
+        member.record, member.seen_at, member.via = record, now, via
+        if not returns:
+            # A down verdict is final for its epoch: the member has to raise it, and is told so by an accusation.
+            member.status = Status.LEFT if record.state != ALIVE else member.status
+            return Change.NOTED
+        del self._gone[peer]
+        self._enter(member, now)
+        return Change.JOINED
+
+    def _remember_gone(self, record: Record, status: Status, now: float) -> None:
+        self._table[record.peer] = Member(record, status, now, None)
+        self._gone[record.peer] = None
+        self._trim_gone()
+
+    def _trim_gone(self) -> None:
+        while len(self._gone) > _GONE_MAX:
+            oldest = next(iter(self._gone))
+            del self._gone[oldest]
+            del self._table[oldest]
+
+    def _enter(self, member: Member, now: float) -> None:
+        peer = member.record.peer
+        member.status, member.since = Status.ALIVE, now
+        self._place[peer] = len(self.alive)
+        self.alive.append(peer)
+        self._mix(member.record)
+        self.changed_at = now
+
+    def _exit(self, member: Member, status: Status, now: float) -> None:
+        peer = member.record.peer
+        member.status, member.since = status, now
+        place, last = self._place.pop(peer), self.alive.pop()
+        if last != peer:
+            self.alive[place] = last
+            self._place[last] = place
+        self._mix(member.record)
+        self.changed_at = now
+        self._gone[peer] = None
+        self._trim_gone()
+
+    def _mix(self, record: Record) -> None:
+        """Put a record into the hashes, or take it out: XOR does both."""
+        self.view_hash ^= record.version_hash
+        self.buckets[bucket_of(record.peer)] ^= record.version_hash
+
+
+def bucket_of(peer: PeerId) -> int:
+    return int(peer[0], 16)

@@ -1,0 +1,239 @@
+"""The two things that members sign and everybody passes on: records ("I am") and accusations ("it is silent").
+
+Order of records of one key: (epoch, incarnation, state rank). Only the subject can raise either number, because only it
+can sign. An accusation names the (epoch, incarnation) it speaks of, so a newer record refutes it by being newer.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from functools import lru_cache
+from hashlib import blake2b, sha256
+from typing import Protocol, TypeAlias
+
+import attrs
+
+from psyne_mesh.errors import InvalidConfig, ProtocolError
+from psyne_mesh.gossip.codec import ID_BYTES, Reader, peer_of, raw_of, sized, varint
+from psyne_mesh.identity import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, PeerId
+
+RECORD_DOMAIN = b"psyne-record"
+ACCUSATION_DOMAIN = b"psyne-accusation"
+NAME_MAX_BYTES = 64
+METADATA_MAX_BYTES = 512
+RECORD_MAX_BYTES = 900  # the largest record that our own limits can make is 781 bytes; leaves room for later fields
+ACCUSATION_MAX_BYTES = 160
+SEATS_MAX = 1024
+
+ALIVE, LEAVING = 0, 1
+LEAVE_REASONS = ("left", "capacity", "kicked")  # what a leaving record may say, by number
+SUSPECT, DOWN = 0, 1  # what an accusation says
+
+_RECORD_VERSION = 1
+_COORDINATES = struct.Struct(">hhhHH")
+
+Verifier: TypeAlias = Callable[[bytes, bytes, bytes, bytes], PeerId]
+"""(public key, domain, payload, signature) -> the signer's id, or `ProtocolError`: `identity.verify_untrusted`, or a
+cheap stand-in for simulations."""
+
+
+class Signer(Protocol):
+    """What a node needs of an identity: `identity.Identity`, or a cheap stand-in for simulations."""
+
+    @property
+    def peer_id(self) -> PeerId: ...
+    @property
+    def public_key(self) -> bytes: ...
+    def sign(self, domain: bytes, payload: bytes, /) -> bytes: ...
+
+
+@attrs.frozen
+class RoomKey:
+    """16 bytes that name a room on the wire. `RoomKey.of(b"any bytes")` hashes other lengths."""
+
+    raw: bytes
+
+    @classmethod
+    def of(cls, room: bytes | RoomKey) -> RoomKey:
+        if isinstance(room, RoomKey):
+            return room
+        return cls(room if len(room) == ID_BYTES else sha256(b"psyne-room" + room).digest()[:ID_BYTES])
+
+
+@attrs.frozen(eq=False)
+class Record:
+    """One signed statement of a member about itself; `encoded` is what travels.
+
+    `seat` is the claimed seat number or None; `coordinates` are Vivaldi's (x, y, z, height, error) in wire units, or
+    None; `lifetime` is in seconds, from the moment the receiver first saw the record; `version_hash` names the bytes.
+    """
+
+    peer: PeerId
+    room: bytes
+    public_key: bytes = attrs.field(repr=False)
+    epoch: int
+    incarnation: int
+    state: int
+    reason: int
+    joined_at: int
+    seat: int | None
+    lifetime: int
+    coordinates: tuple[int, int, int, int, int] | None
+    name: str
+    metadata: bytes
+    body: bytes = attrs.field(repr=False)
+    signature: bytes = attrs.field(repr=False)
+    encoded: bytes = attrs.field(repr=False)
+    order: tuple[int, int, int] = attrs.field(repr=False)
+    version_hash: int = attrs.field(repr=False)
+
+    @property
+    def leave_reason(self) -> str:
+        return LEAVE_REASONS[self.reason]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Record) and self.encoded == other.encoded
+
+    def __hash__(self) -> int:
+        return self.version_hash
+
+
+@attrs.frozen(kw_only=True)
+class OwnState:
+    """What a node says about itself; `sign` makes the record of it."""
+
+    epoch: int
+    incarnation: int = 0
+    state: int = ALIVE
+    reason: int = 0
+    joined_at: int = 0
+    seat: int | None = None
+    lifetime: int = 300
+    coordinates: tuple[int, int, int, int, int] | None = None
+    name: str = ""
+    metadata: bytes = b""
+
+    def __attrs_post_init__(self) -> None:
+        if len(self.name.encode()) > NAME_MAX_BYTES or len(self.metadata) > METADATA_MAX_BYTES:
+            raise InvalidConfig(f"a name is at most {NAME_MAX_BYTES} bytes of UTF-8, metadata {METADATA_MAX_BYTES}")
+
+    def sign(self, room: RoomKey, signer: Signer) -> Record:
+        parts = [
+            bytes((_RECORD_VERSION,)),
+            room.raw,
+            signer.public_key,
+            varint(self.epoch),
+            varint(self.incarnation),
+            bytes((self.state, self.reason)),
+            varint(self.joined_at),
+            varint(0 if self.seat is None else self.seat + 1),
+            varint(self.lifetime),
+            b"\0" if self.coordinates is None else b"\1" + _COORDINATES.pack(*self.coordinates),
+            sized(self.name.encode()),
+            sized(self.metadata),
+        ]
+        body = b"".join(parts)
+        return record_untrusted(body + signer.sign(RECORD_DOMAIN, body))
+
+
+@lru_cache(maxsize=8192)
+def record_untrusted(encoded: bytes) -> Record:
+    """Read a record; the signature is NOT yet checked. Remembered: the same bytes come by many ways."""
+    if not SIGNATURE_BYTES < len(encoded) <= RECORD_MAX_BYTES:
+        raise ProtocolError("record length out of bounds")
+    body, signature = encoded[:-SIGNATURE_BYTES], encoded[-SIGNATURE_BYTES:]
+    reader = Reader(body, 0)
+    if reader.u8_untrusted() != _RECORD_VERSION:
+        raise ProtocolError("unknown record version")
+    room = reader.take_untrusted(ID_BYTES)
+    public_key = reader.take_untrusted(PUBLIC_KEY_BYTES)
+    epoch, incarnation = reader.varint_untrusted(), reader.varint_untrusted()
+    state, reason = reader.u8_untrusted(), reader.u8_untrusted()
+    if state > LEAVING or reason >= len(LEAVE_REASONS):
+        raise ProtocolError("unknown record state")
+    joined_at, seat, lifetime = reader.varint_untrusted(), reader.varint_untrusted(), reader.varint_untrusted()
+    if seat > SEATS_MAX or not 1 <= lifetime <= 86_400:
+        raise ProtocolError("record seat or lifetime out of bounds")
+    coordinates = None
+    if reader.u8_untrusted() == 1:
+        coordinates = _COORDINATES.unpack(reader.take_untrusted(_COORDINATES.size))
+    raw_name, metadata = reader.sized_untrusted(NAME_MAX_BYTES), reader.sized_untrusted(METADATA_MAX_BYTES)
+    reader.done_untrusted()
+    try:
+        name = raw_name.decode()
+    except UnicodeDecodeError as error:
+        raise ProtocolError("record name is not UTF-8") from error
+    return Record(
+        peer=PeerId.of(public_key),
+        room=room,
+        public_key=public_key,
+        epoch=epoch,
+        incarnation=incarnation,
+        state=state,
+        reason=reason,
+        joined_at=joined_at,
+        seat=seat - 1 if seat else None,
+        lifetime=lifetime,
+        coordinates=coordinates,
+        name=name,
+        metadata=metadata,
+        body=body,
+        signature=signature,
+        encoded=encoded,
+        order=(epoch, incarnation, state),
+        version_hash=int.from_bytes(blake2b(encoded, digest_size=8).digest(), "big"),
+    )
+
+
+def verify_record_untrusted(record: Record, room: RoomKey, verify: Verifier) -> None:
+    """Raises `ProtocolError` unless `record` is of this room and its own key signed it."""
+    if record.room != room.raw:
+        raise ProtocolError("record of another room")
+    if verify(record.public_key, RECORD_DOMAIN, record.body, record.signature) != record.peer:
+        raise ProtocolError("record signed by another key")
+
+
+# ------------------------------------------------------------------------------------------------------ accusations
+
+
+@attrs.frozen
+class Accusation:
+    """`accuser` says: `subject`, last known at (epoch, incarnation), is silent (SUSPECT) or gone (DOWN)."""
+
+    subject: PeerId
+    epoch: int
+    incarnation: int
+    verdict: int
+    accuser: PeerId
+    signature: bytes = attrs.field(repr=False)
+    encoded: bytes = attrs.field(repr=False)
+
+
+def accuse(room: RoomKey, signer: Signer, subject: PeerId, epoch: int, incarnation: int, verdict: int) -> Accusation:
+    head = b"".join((raw_of(subject), varint(epoch), varint(incarnation), bytes((verdict,)), raw_of(signer.peer_id)))
+    signature = signer.sign(ACCUSATION_DOMAIN, room.raw + head)
+    return Accusation(subject, epoch, incarnation, verdict, signer.peer_id, signature, head + signature)
+
+
+@lru_cache(maxsize=8192)
+def accusation_untrusted(encoded: bytes) -> Accusation:
+    """Read an accusation; the signature is NOT yet checked."""
+    if not SIGNATURE_BYTES < len(encoded) <= ACCUSATION_MAX_BYTES:
+        raise ProtocolError("accusation length out of bounds")
+    reader = Reader(encoded, 0)
+    subject = reader.peer_untrusted()
+    epoch, incarnation, verdict = reader.varint_untrusted(), reader.varint_untrusted(), reader.u8_untrusted()
+    accuser = peer_of(reader.take_untrusted(ID_BYTES))
+    signature = reader.take_untrusted(SIGNATURE_BYTES)
+    reader.done_untrusted()
+    if verdict > DOWN or accuser == subject:
+        raise ProtocolError("senseless accusation")
+    return Accusation(subject, epoch, incarnation, verdict, accuser, signature, encoded)
+
+
+def verify_accusation_untrusted(accusation: Accusation, room: RoomKey, public_key: bytes, verify: Verifier) -> None:
+    """Raises `ProtocolError` unless the owner of `public_key` is the accuser and signed for this room."""
+    payload = room.raw + accusation.encoded[:-SIGNATURE_BYTES]
+    if verify(public_key, ACCUSATION_DOMAIN, payload, accusation.signature) != accusation.accuser:
+        raise ProtocolError("accusation signed by another key")

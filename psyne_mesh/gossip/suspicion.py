@@ -1,0 +1,161 @@
+"""From accusations to verdicts: SWIM's suspicion with Lifeguard's timeout, which shrinks as others confirm.
+
+A case speaks of one (subject, epoch, incarnation). A newer record of the subject closes it: that is the refutation.
+"""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+
+from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.records import DOWN
+from psyne_mesh.identity import PeerId
+
+_ACCUSERS_MAX = 16  # named in one case; more change nothing
+_CASES_MAX = 2048  # open at the same time; the newest accusation is dropped (it will be heard again)
+_CONTESTED_S = 10.0  # a case against somebody whom we hear ourselves is kept so long, should our link go silent too
+
+
+@attrs.frozen
+class CaseOpened:
+    """The subject is suspected now."""
+
+    subject: PeerId
+
+
+@attrs.frozen
+class CaseClosed:
+    """The subject is no longer suspected."""
+
+    subject: PeerId
+
+
+@attrs.frozen
+class VerdictReached:
+    """The subject is down. `own`: our own link was among the evidence."""
+
+    subject: PeerId
+    epoch: int
+    incarnation: int
+    own: bool
+
+
+class Case:
+    __slots__ = ("accusers", "deadline", "epoch", "incarnation", "own", "running", "since", "subject")
+
+    def __init__(self, subject: PeerId, epoch: int, incarnation: int, now: float) -> None:
+        self.subject = subject
+        self.epoch = epoch
+        self.incarnation = incarnation
+        self.accusers: dict[PeerId, int] = {}
+        self.own = False
+        self.running = False
+        self.since = now
+        self.deadline = now + _CONTESTED_S
+
+
+class Suspicions:
+    """Open cases. How to drive it:
+
+    1. `accuse(...)` for every good accusation, our own included (`own=True`).
+    2. `clear(subject, version)` when the subject is heard, or a newer record of it came.
+    3. `handle_timeout(now)` at `deadline`.
+    4. Drain `outbox`: `CaseOpened`, `CaseClosed`, `VerdictReached`.
+    """
+
+    def __init__(self, config: GossipConfig) -> None:
+        self._config = config
+        self._cases: dict[PeerId, Case] = {}
+        self.outbox: list[CaseOpened | CaseClosed | VerdictReached] = []
+        self.deadline = math.inf
+
+    def is_suspected(self, subject: PeerId) -> bool:
+        case = self._cases.get(subject)
+        return case is not None and case.running
+
+    @property
+    def suspected(self) -> list[PeerId]:
+        return [subject for subject, case in self._cases.items() if case.running]
+
+    def accuse(
+        self,
+        subject: PeerId,
+        version: tuple[int, int],
+        accuser: PeerId,
+        verdict: int,
+        now: float,
+        *,
+        own: bool,
+        contested: bool,
+        witnesses: int,
+    ) -> bool:
+        """Add an accusation. `contested`: we hear the subject ourselves, so the case rests. `witnesses`: how many
+        members besides us and the subject could confirm. True if it told us something new."""
+        epoch, incarnation = version
+        case = self._cases.get(subject)
+        if case is not None and (case.epoch, case.incarnation) != version:
+            if version < (case.epoch, case.incarnation):
+                return False
+            self.clear(subject)
+            case = None
+        if case is None:
+            if len(self._cases) >= _CASES_MAX:
+                return False
+            case = self._cases[subject] = Case(subject, epoch, incarnation, now)
+        known = case.accusers.get(accuser)
+        news = known is None or verdict > known
+        if news and (known is not None or len(case.accusers) < _ACCUSERS_MAX):
+            case.accusers[accuser] = verdict
+        case.own |= own
+        if not contested and not case.running:
+            case.running, case.since = True, now
+            self.outbox.append(CaseOpened(subject))
+        if case.running:
+            self._weigh(case, witnesses, now)
+        self.deadline = min(self.deadline, case.deadline)
+        return news
+
+    def clear(self, subject: PeerId) -> None:
+        case = self._cases.pop(subject, None)
+        if case is not None and case.running:
+            self.outbox.append(CaseClosed(subject))
+
+    def clear_older(self, subject: PeerId, version: tuple[int, int]) -> None:
+        """A record of `version` came: a case about an older one is refuted."""
+        case = self._cases.get(subject)
+        if case is not None and (case.epoch, case.incarnation) < version:
+            self.clear(subject)
+
+    def drop(self, subject: PeerId) -> None:
+        """The subject is gone otherwise: no case, and no event about it."""
+        self._cases.pop(subject, None)
+
+    def handle_timeout(self, now: float) -> None:
+        deadline = math.inf
+        for case in list(self._cases.values()):
+            if case.deadline > now:
+                deadline = min(deadline, case.deadline)
+                continue
+            del self._cases[case.subject]
+            if case.running:
+                self.outbox.append(VerdictReached(case.subject, case.epoch, case.incarnation, case.own))
+        self.deadline = deadline
+
+    def _weigh(self, case: Case, witnesses: int, now: float) -> None:
+        """Lifeguard section IV-B: max(Min, Max - (Max - Min) * log(C + 1) / log(K + 1))."""
+        low, high = self._config.suspicion_min_s, self._config.suspicion_max_s
+        accusers = len(case.accusers)
+        downs = sum(verdict == DOWN for verdict in case.accusers.values())
+        if downs >= (1 if case.own else 2):
+            case.deadline = now  # others have waited the whole timeout already
+            return
+        wanted = min(self._config.confirmations, witnesses)
+        confirmed = accusers - 1
+        timeout = low
+        if wanted > 0:
+            timeout = max(low, high - (high - low) * math.log(confirmed + 1) / math.log(wanted + 1))
+        if not case.own and accusers < 2:
+            timeout = 2 * high  # one stranger's word: the subject gets all the time to refute it
+        case.deadline = case.since + timeout

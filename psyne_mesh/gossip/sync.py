@@ -1,0 +1,190 @@
+"""Anti-entropy between two neighbours: a summary of hashes, a digest of versions, then what is missing (scuttlebutt).
+
+SUMMARY (16 hashes) -> DIGEST of the buckets that differ -> DELTA with records and wants -> DELTA with the wanted.
+A room that agrees pays 16 hashes every few seconds.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+
+from psyne_mesh.errors import ProtocolError
+from psyne_mesh.gossip import codec
+from psyne_mesh.gossip.codec import Reader, raw_of, varint
+from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.identity import PeerId
+
+if TYPE_CHECKING:
+    import random
+
+BUCKETS = 16
+_HASHES = struct.Struct(f">{BUCKETS}Q")
+_ENTRIES_MAX = 4096  # of one digest; the rest waits for the next round
+_WANTS_MAX = 1024  # ids asked for in one DELTA
+_MISMATCH_S = 1.0  # a view hash in a ping that differs for so long starts a sync
+_DIGEST_GAP_S = 0.5  # a neighbour gets at most one digest in this time: it is our costliest answer
+_PAIR_GAP_S = 2.0  # and we start at most one sync with the same neighbour in this time
+
+ENTRY_ALIVE, ENTRY_DOWN, ENTRY_LEFT = 0, 1, 2
+
+
+@attrs.frozen
+class Entry:
+    """One line of a digest: which version of `peer` the sender has, and what it holds of it."""
+
+    peer: PeerId
+    epoch: int
+    incarnation: int
+    status: int
+
+
+class Versioned(Protocol):
+    """What `compare` needs to know of our own view."""
+
+    def version(self, peer: PeerId) -> tuple[int, int, int] | None:
+        """(epoch, incarnation, entry status), or None for somebody unknown."""
+
+
+@attrs.frozen
+class Comparison:
+    """What follows from a neighbour's digest."""
+
+    theirs_newer: list[PeerId]  # ask for these
+    ours_newer: list[PeerId]  # send these
+    they_call_down: list[PeerId]  # same version, alive for us: pass the accusation on
+    we_call_down: list[PeerId]  # same version or older, down for us: send them our accusation
+
+
+class Sync:
+    """When to compare views, and with whom. How to drive it:
+
+    1. `link_up`, `link_down` follow the links.
+    2. `hash_seen(peer, theirs, ours, since, now)` for every probe.
+    3. `handle_timeout(now)` at `deadline`; drain `partners`: send each a SUMMARY.
+    """
+
+    def __init__(self, config: GossipConfig, rng: random.Random) -> None:
+        self._config = config
+        self._rng = rng
+        self._neighbours: dict[PeerId, list[float]] = {}  # [differs since, we began at, digest sent at]
+        self.partners: list[PeerId] = []
+        self.deadline = math.inf
+
+    def link_up(self, peer: PeerId, now: float) -> None:
+        self._neighbours[peer] = [math.inf, -math.inf, -math.inf]
+        if self.deadline == math.inf:
+            self.deadline = now + self._config.sync_interval_s * (0.5 + self._rng.random())
+
+    def link_down(self, peer: PeerId) -> None:
+        self._neighbours.pop(peer, None)
+        if not self._neighbours:
+            self.deadline = math.inf
+
+    def hash_seen(self, peer: PeerId, *, same: bool, settled: bool, now: float) -> None:
+        """`settled`: our own view did not change just now, so a difference means something."""
+        neighbour = self._neighbours.get(peer)
+        if neighbour is None:
+            return
+        if same:
+            neighbour[0] = math.inf
+        elif neighbour[0] == math.inf:
+            neighbour[0] = now
+        elif settled and now - neighbour[0] >= _MISMATCH_S and now - neighbour[1] >= _PAIR_GAP_S:
+            neighbour[0], neighbour[1] = now, now
+            self.partners.append(peer)
+
+    def may_send_digest(self, peer: PeerId, now: float) -> bool:
+        neighbour = self._neighbours.get(peer)
+        if neighbour is None or now - neighbour[2] < _DIGEST_GAP_S:
+            return False
+        neighbour[2] = now
+        return True
+
+    def handle_timeout(self, now: float) -> None:
+        if now < self.deadline:
+            return
+        self.deadline = now + self._config.sync_interval_s * (0.8 + 0.4 * self._rng.random())
+        if self._neighbours:
+            partner = self._rng.choice(list(self._neighbours))
+            self._neighbours[partner][1] = now
+            self.partners.append(partner)
+
+
+# ------------------------------------------------------------------------------------------------------- the frames
+
+
+def summary(buckets: list[int]) -> bytes:
+    return codec.head(codec.SUMMARY) + _HASHES.pack(*buckets)
+
+
+def differing_untrusted(data: bytes, offset: int, buckets: list[int]) -> int:
+    """The mask of buckets in which the summary at `offset` differs from ours."""
+    if len(data) < offset + _HASHES.size:
+        raise ProtocolError("summary too short")
+    theirs = _HASHES.unpack_from(data, offset)
+    return sum(1 << i for i in range(BUCKETS) if theirs[i] != buckets[i])
+
+
+def digest(mask: int, entries: Iterable[tuple[PeerId, int, int, int]]) -> bytes:
+    parts = [codec.head(codec.DIGEST), mask.to_bytes(2, "big")]
+    for count, (peer, epoch, incarnation, status) in enumerate(entries):
+        if count == _ENTRIES_MAX:
+            break
+        parts += (raw_of(peer), varint(epoch), varint(incarnation), bytes((status,)))
+    return b"".join(parts)
+
+
+def digest_untrusted(frame: bytes) -> tuple[int, list[Entry]]:
+    reader = Reader(frame)
+    mask = int.from_bytes(reader.take_untrusted(2), "big")
+    entries: list[Entry] = []
+    while reader.more:
+        if len(entries) == _ENTRIES_MAX:
+            raise ProtocolError("digest too long")
+        peer = reader.peer_untrusted()
+        entry = Entry(peer, reader.varint_untrusted(), reader.varint_untrusted(), reader.u8_untrusted())
+        if entry.status > ENTRY_LEFT:
+            raise ProtocolError("unknown status in a digest")
+        entries.append(entry)
+    return mask, entries
+
+
+def compare(entries: list[Entry], ours: Versioned) -> Comparison:
+    result = Comparison([], [], [], [])
+    for entry in entries:
+        mine = ours.version(entry.peer)
+        theirs = (entry.epoch, entry.incarnation)
+        if mine is None:
+            if entry.status == ENTRY_ALIVE:
+                result.theirs_newer.append(entry.peer)
+            continue
+        epoch, incarnation, status = mine
+        if theirs > (epoch, incarnation) or (theirs == (epoch, incarnation) and entry.status == ENTRY_LEFT > status):
+            if entry.status != ENTRY_DOWN or status == ENTRY_ALIVE:
+                result.theirs_newer.append(entry.peer)
+        elif theirs < (epoch, incarnation) or status == ENTRY_LEFT > entry.status:
+            result.ours_newer.append(entry.peer)
+        elif entry.status == ENTRY_DOWN and status == ENTRY_ALIVE:
+            result.they_call_down.append(entry.peer)
+        elif entry.status == ENTRY_ALIVE and status == ENTRY_DOWN:
+            result.we_call_down.append(entry.peer)
+    return result
+
+
+def delta(wants: list[PeerId], items: Iterable[bytes], limit: int) -> list[bytes]:
+    wants = wants[:_WANTS_MAX]
+    first = codec.head(codec.DELTA) + varint(len(wants)) + b"".join(map(raw_of, wants))
+    frames = codec.pack_items(codec.head(codec.DELTA) + varint(0), items, limit)
+    return [first, *frames] if wants else frames
+
+
+def delta_untrusted(frame: bytes) -> tuple[list[PeerId], int]:
+    """(wanted ids, offset of the items)."""
+    reader = Reader(frame)
+    wants = [reader.peer_untrusted() for _ in range(reader.count_untrusted(_WANTS_MAX))]
+    return wants, reader.offset
