@@ -1,0 +1,286 @@
+"""One generation of ICE with one peer: aioice's checks over the bases of our port, and our own choice among pairs.
+
+Everything here runs inside the asyncio loop. `aioice.Connection.connect()` and `gather_candidates()` are not used: the
+first sleeps 20 ms between steps and drops better pairs once any has won, the second answers only when all is gathered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from aioice import Candidate, ice, mdns, stun
+
+from psyne_mesh.webrtc.ice.candidates import COMPONENT, may_check
+from psyne_mesh.webrtc.ice.checks import Check, CheckProtocol
+from psyne_mesh.webrtc.ice.events import Address, IceParameters
+from psyne_mesh.webrtc.ice.port import PEER_BURST, PEER_PER_SECOND, Base, StunReceiver, UdpPort
+from psyne_mesh.webrtc.ice.rate_limit import TokenBucket
+
+PACE_S: Final = 0.01  # Ta between first sends of checks; RFC 8445 section 14.2 wants 50 ms, and at least 5
+REMOTE_CANDIDATES_MAX: Final = 64  # signalled and peer-reflexive together; the newest is refused
+PAIRS_MAX: Final = 100  # RFC 8445 section 6.1.2.5; a new pair beyond that is not formed
+MDNS_MAX: Final = 8  # .local names of one peer being resolved; the newest is refused
+
+State = ice.CandidatePair.State
+
+
+class AgentOwner(Protocol):
+    """Who is told what the checks found."""
+
+    def address_seen(self, base: Base, address: Address) -> None:
+        """A check of the peer came from there; it carried our password."""
+
+    def address_proven(self, base: Base, address: Address) -> None:
+        """The peer answered a check of ours there."""
+
+    def pair_selected(self, agent: Agent, pair: ice.CandidatePair) -> None:
+        """The agent sends over this pair from now on."""
+
+
+class Agent(ice.Connection):
+    """ICE with one peer until a restart.
+
+    1. `add_base(base, candidate)` for each base as it is found, before or after `start`.
+    2. `add_remote(candidate)` as they trickle in.
+    3. `start(remote)` when the peer's credentials are known: checks run until `close()`.
+    4. The owner hears of `pair_selected`, more than once if a better pair turns up.
+    5. `ping(...)` checks consent; on the controlling side it also nominates.
+
+    check_life_s: how long one check is repeated.
+    """
+
+    def __init__(
+        self,
+        port: UdpPort,
+        parameters: IceParameters,
+        owner: AgentOwner,
+        *,
+        controlling: bool,
+        loop: asyncio.AbstractEventLoop,
+        check_life_s: float,
+        loopback: bool,
+        now: float,
+    ) -> None:
+        super().__init__(
+            ice_controlling=controlling, local_username=parameters.ufrag, local_password=parameters.password
+        )
+        self.integrity_key = parameters.password.encode()
+        self.check_limit = TokenBucket(burst=PEER_BURST, per_second=PEER_PER_SECOND, now=now)
+        self.selected: ice.CandidatePair | None = None
+        self.refused: Counter[str] = Counter()  # remote candidates refused, by reason
+        self._port = port
+        self._owner = owner
+        self._loop = loop
+        self._check_life_s = check_life_s
+        self._loopback = loopback
+        self._receivers: dict[Base, CheckProtocol] = {}
+        self._nominations: dict[ice.CandidatePair, bytes] = {}  # the peer's last USE-CANDIDATE, by transaction id
+        self._pacer: asyncio.TimerHandle | None = None
+        self._resolving: set[asyncio.Task[None]] = set()
+
+    # ------------------------------------------------------------------------------------------------------- from owner
+
+    def receiver_on(self, base: Base) -> StunReceiver | None:
+        return self._receivers.get(base)
+
+    def add_base(self, base: Base, candidate: Candidate) -> None:
+        """Check from `base` too. `candidate` stands for it in pairs: the best of those that the base serves."""
+        protocol = CheckProtocol(self, base, self._port, self._loop, self._check_life_s)
+        protocol.local_candidate = candidate
+        self._receivers[base] = protocol
+        self._protocols.append(protocol)
+        for remote in list(self._remote_candidates):
+            self._pair_remote_candidate(remote)
+        self.sort_check_list()
+        self._pace()
+
+    async def remove_base(self, base: Base) -> None:
+        """The base is gone: so are its pairs."""
+        protocol = self._receivers.pop(base, None)
+        if protocol is None:
+            return
+        self._protocols.remove(protocol)
+        for pair in [pair for pair in self._check_list if pair.protocol is protocol]:
+            self._stop_check(pair)
+            self._check_list.remove(pair)
+        await protocol.close()
+
+    def add_remote(self, candidate: Candidate) -> None:
+        """Pair a candidate of the peer, or count why not."""
+        if self._closing:
+            return
+        if candidate.component != COMPONENT or candidate.transport.lower() != "udp":
+            self.refused["not-udp-component-1"] += 1
+        elif len(self._remote_candidates) >= REMOTE_CANDIDATES_MAX:
+            self.refused["too-many"] += 1
+        elif mdns.is_mdns_hostname(candidate.host):
+            self._resolve(candidate)
+        elif not may_check(candidate.host, loopback=self._loopback):
+            self.refused["address"] += 1
+        else:
+            self._add_remote_candidate(candidate, candidate.host)
+            self._pace()
+
+    def start(self, remote: IceParameters) -> None:
+        """Begin the checks; those of the peer that came early are answered with checks of our own."""
+        self.remote_username, self.remote_password = remote.ufrag, remote.password
+        early = list(self._early_checks)
+        self._early_checks.clear()
+        self._early_checks_done = True
+        for check in early:
+            if self._valid_username(check[0].attributes["USERNAME"]):
+                self.check_incoming(*check)
+        self._pace()
+
+    def ping(
+        self,
+        pair: ice.CandidatePair,
+        *,
+        lifetime_s: float,
+        done: Callable[[stun.Message | stun.TransactionError, Address], None],
+    ) -> Check:
+        """Check consent on `pair`, once. On the controlling side it says again that this is the pair (USE-CANDIDATE):
+        nominations of the first moments may have reached the peer in another order than they were made."""
+        request = self.build_request(pair, nominate=False)
+        if self.ice_controlling:
+            request.attributes["USE-CANDIDATE"] = None
+        assert self.remote_password is not None  # a pair was selected, so the checks had it
+        protocol = pair.protocol
+        assert isinstance(protocol, CheckProtocol)
+        check = protocol.begin(
+            request, pair.remote_addr, self.remote_password.encode(), lifetime_s=lifetime_s, done=done
+        )
+        check.start(repeat=False)
+        return check
+
+    async def close(self) -> None:
+        if self._pacer is not None:
+            self._pacer.cancel()
+            self._pacer = None
+        for task in list(self._resolving):
+            task.cancel()
+        for protocol in self._receivers.values():
+            for check in list(protocol.transactions.values()):
+                check.stop()
+        self._receivers.clear()
+        await super().close()
+
+    def priority(self, pair: ice.CandidatePair) -> int:
+        return ice.candidate_pair_priority(pair.local_candidate, pair.remote_candidate, self.ice_controlling)
+
+    @property
+    def pairs(self) -> list[ice.CandidatePair]:
+        return self._check_list
+
+    # ----------------------------------------------------------------------------------------------- aioice calls these
+
+    def build_request(self, pair: ice.CandidatePair, nominate: bool) -> stun.Message:
+        # Nominating with the first check saves a round trip. Once a pair is selected, only a `ping` on it nominates.
+        return super().build_request(pair, nominate=nominate and self.selected is None)
+
+    def request_received(self, message: stun.Message, addr: Address, protocol: ice.StunProtocol) -> None:
+        assert isinstance(protocol, CheckProtocol)
+        if not self._closing and self._valid_username(message.attributes["USERNAME"]):
+            self._owner.address_seen(protocol.base, addr)
+        super().request_received(message, addr, protocol)
+
+    def check_incoming(self, message: stun.Message, addr: Address, protocol: ice.StunProtocol) -> None:
+        known = any((c._network_host, c.port) == addr for c in self._remote_candidates)
+        if not known and len(self._remote_candidates) >= REMOTE_CANDIDATES_MAX:
+            self.refused["too-many"] += 1
+            return
+        super().check_incoming(message, addr, protocol)
+        assert isinstance(protocol, CheckProtocol)
+        under_way = protocol.by_address.get(addr)
+        if under_way is not None:
+            under_way.trigger()
+        if "USE-CANDIDATE" in message.attributes and not self.ice_controlling:
+            self._follow(protocol, addr, message.transaction_id)
+
+    def check_complete(self, pair: ice.CandidatePair) -> None:
+        pair.task = None
+        if pair.state is not State.SUCCEEDED or self._closing:
+            return
+        protocol = pair.protocol
+        assert isinstance(protocol, CheckProtocol)
+        self._owner.address_proven(protocol.base, pair.remote_addr)
+        better = self.selected is None or self.priority(pair) > self.priority(self.selected)
+        if better and (pair.nominated or self.ice_controlling):
+            self._select(pair)
+
+    def data_received(self, data: bytes, component: int) -> None:
+        """aioice could not parse it as STUN after all. Data never comes this way."""
+
+    def protocol_lost(self, protocol: ice.StunProtocol) -> None:
+        """Nobody waits in `recv()`."""
+
+    def _pair_remote_candidate(self, remote_candidate: Candidate) -> None:
+        if len(self._check_list) >= PAIRS_MAX:
+            self.refused["too-many-pairs"] += 1
+            return
+        super()._pair_remote_candidate(remote_candidate)
+
+    # ---------------------------------------------------------------------------------------------------------- helpers
+
+    def _pace(self) -> None:
+        """Start the best unchecked pair now if none was started within the last Ta, else then."""
+        if self._pacer is None and not self._closing and self.remote_password is not None:
+            self._step()
+
+    def _step(self) -> None:
+        self._pacer = None
+        if self._closing:
+            return
+        floor = self.priority(self.selected) if self.selected is not None else 0
+        for pair in self._check_list:
+            if pair.state in (State.WAITING, State.FROZEN) and pair.task is None and self.priority(pair) > floor:
+                self.check_start_task(pair)
+                self._pacer = self._loop.call_later(PACE_S, self._step)
+                return
+
+    def _follow(self, protocol: CheckProtocol, addr: Address, transaction_id: bytes) -> None:
+        """The controlling peer nominates the pair. A first nomination counts by priority, since an aggressive peer
+        nominates whatever it checks; a repeated one means it (the peer has settled), so it counts as such."""
+        pair = next((p for p in self._check_list if p.protocol is protocol and p.remote_addr == addr), None)
+        if pair is None:
+            return
+        before = self._nominations.get(pair)
+        self._nominations[pair] = transaction_id
+        insists = before is not None and before != transaction_id
+        if insists and pair.state is State.SUCCEEDED and pair is not self.selected:
+            self._select(pair)
+
+    def _select(self, pair: ice.CandidatePair) -> None:
+        self.selected = pair
+        floor = self.priority(pair)
+        for other in self._check_list:
+            if other is not pair and self.priority(other) < floor:
+                self._stop_check(other)
+        self._owner.pair_selected(self, pair)
+
+    def _stop_check(self, pair: ice.CandidatePair) -> None:
+        """The pair is not wanted any more; a check of the peer can still revive it."""
+        if pair.task is not None:
+            pair.task.cancel()
+            pair.task = None
+            pair.state = State.FROZEN
+
+    def _resolve(self, candidate: Candidate) -> None:
+        if len(self._resolving) >= MDNS_MAX:
+            self.refused["mdns-too-many"] += 1
+            return
+        task = self._loop.create_task(self._resolve_and_add(candidate))
+        self._resolving.add(task)
+        task.add_done_callback(self._resolving.discard)
+
+    async def _resolve_and_add(self, candidate: Candidate) -> None:
+        before = len(self._remote_candidates)
+        with contextlib.suppress(OSError):  # no multicast here, or port 5353 is taken
+            await self.add_remote_candidate(candidate)
+        if len(self._remote_candidates) == before:
+            self.refused["mdns-unresolved"] += 1
+        self._pace()

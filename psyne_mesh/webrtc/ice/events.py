@@ -1,0 +1,107 @@
+"""What ICE tells the layer above, and the few values that both speak of."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import attrs
+
+CandidateKind: TypeAlias = Literal["host", "srflx", "prflx", "relay"]
+Address: TypeAlias = tuple[str, int]  # numeric IP address and port; IPv6 without flow and scope
+
+
+@attrs.frozen
+class IceParameters:
+    """The credentials of one side for one ICE generation (RFC 8839 section 5.4). A restart makes new ones."""
+
+    ufrag: str
+    password: str = attrs.field(repr=False)
+
+
+@attrs.frozen
+class Path:
+    """The selected pair, as far as this side can know it.
+
+    kind: the costlier of the two ends, so "relay" whenever a relay carries the data and "host" only when both are.
+    local: our address as the peer sees it; local_kind and remote_kind say how each end was learnt.
+    protocol: what carries the datagrams of a pair, always "udp".
+    relay_protocol: how we reach our own relay ("udp", "tcp" or "tls"); None without a relay of ours.
+    rtt_s: the last STUN round trip in seconds; None until one was measured.
+    """
+
+    kind: CandidateKind
+    local: Address
+    remote: Address
+    protocol: Literal["udp"] = "udp"
+    relay_protocol: Literal["udp", "tcp", "tls"] | None = None
+    rtt_s: float | None = None
+    local_kind: CandidateKind = "host"
+    remote_kind: CandidateKind = "host"
+
+
+@attrs.frozen
+class LocalCandidate:
+    """A candidate was found; `text` is its SDP form, "candidate:..." (RFC 8839 section 5.1). Send it to the peer."""
+
+    text: str
+
+
+@attrs.frozen
+class GatheringComplete:
+    """No further local candidate of this generation will come. Comes once, after the last `LocalCandidate`."""
+
+
+@attrs.frozen
+class PathSelected:
+    """Data can flow over `path`. Comes first when ICE connects, again when a better path won, and again when the path
+    of a `Disconnected` proved to be alive."""
+
+    path: Path
+
+
+@attrs.frozen
+class Disconnected:
+    """The selected path has been silent for a while. Either `PathSelected` or `Failed` follows. Sending goes on."""
+
+
+@attrs.frozen
+class Failed:
+    """ICE gave up: no path was found, or consent to send on it expired (RFC 7675). Nothing follows but a restart."""
+
+    error: Exception
+
+
+IceEvent: TypeAlias = LocalCandidate | GatheringComplete | PathSelected | Disconnected | Failed
+
+
+@attrs.frozen
+class PairStats:
+    """One row of the candidate-pair table (RTCIceCandidatePairStats of W3C webrtc-stats). Times in seconds."""
+
+    local: Address
+    remote: Address
+    local_kind: CandidateKind
+    remote_kind: CandidateKind
+    state: Literal["frozen", "waiting", "in-progress", "succeeded", "failed"]
+    nominated: bool
+    selected: bool
+    priority: int
+    rtt_s: float | None
+
+
+@attrs.frozen(kw_only=True)
+class IceStats:
+    """A snapshot of one transport."""
+
+    generation: int
+    controlling: bool
+    pairs: tuple[PairStats, ...]
+    datagrams_sent: int
+    bytes_sent: int
+    datagrams_received: int
+    bytes_received: int
+    datagrams_dropped: int
+    consent_checks_sent: int
+    consent_checks_answered: int
+    remote_candidates_refused: int
+    early_dropped: int

@@ -1,0 +1,187 @@
+"""What one endpoint has towards the network: its sockets, the asyncio loop for aioice, and the candidates gathered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Literal, Protocol, TypeVar, cast
+
+import trio
+import trio_asyncio
+
+from psyne_mesh.config import WebRTCConfig
+from psyne_mesh.errors import InvalidConfig
+from psyne_mesh.webrtc.ice.candidates import Found
+from psyne_mesh.webrtc.ice.events import Address, CandidateKind
+from psyne_mesh.webrtc.ice.interfaces import Interface, host_addresses, list_interfaces
+from psyne_mesh.webrtc.ice.port import Base, UdpPort
+from psyne_mesh.webrtc.ice.udp import DatagramSocket, open_udp_socket
+
+T = TypeVar("T")
+
+WILDCARDS = ("0.0.0.0", "::")
+LOOPBACK_PREFERENCE = 256  # and below: every other address comes first
+
+
+class SocketFactory(Protocol):
+    """Opens the sockets of an endpoint. A socket bound to a wildcard address stands for all interfaces."""
+
+    def __call__(self, config: WebRTCConfig) -> Sequence[DatagramSocket]: ...
+
+
+class Subscriber(Protocol):
+    """A transport that wants to hear of candidates."""
+
+    def candidate_found(self, found: Found, base: Base) -> None: ...
+
+    def gathering_completed(self) -> None: ...
+
+
+class IceGateway:
+    """Shared by all peers of an endpoint; made by `open_gateway`.
+
+    found: local candidates with their bases, the same for every peer.
+    gathered: nothing more will be found for now.
+    faults, last_fault: bugs that a datagram set off in aioice or here, by type of exception; the gateway survived them.
+    """
+
+    def __init__(
+        self,
+        config: WebRTCConfig,
+        sockets: Sequence[DatagramSocket],
+        loop: asyncio.AbstractEventLoop,
+        interfaces: Callable[[], list[Interface]],
+    ) -> None:
+        self.config = config
+        self.loop = loop
+        self.found: list[tuple[Found, Base]] = []
+        self.gathered = False
+        self.faults: Counter[str] = Counter()
+        self.last_fault: Exception | None = None
+        self.port = UdpPort(sockets, call_soon=loop.call_soon, fault=self._fault, clock=trio.current_time)
+        self._interfaces = interfaces
+        self._subscribers: list[Subscriber] = []
+        self._hosts: set[Address] = set()
+        self.refresh()
+
+    async def run_in_loop(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
+        """Run an asyncio coroutine function in the loop and wait for it."""
+        result = await cast(Any, self.loop).run_aio_coroutine(function(*args))
+        return cast(T, result)
+
+    async def close_in_loop(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """The same for a `close`, which has nothing left to do when the loop has ended first."""
+        if not self.loop.is_closed():
+            with suppress(asyncio.CancelledError):
+                await self.run_in_loop(close)
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        self._subscribers.append(subscriber)
+
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        if subscriber in self._subscribers:
+            self._subscribers.remove(subscriber)
+
+    def refresh(self) -> None:
+        """Look at the interfaces again: a restart usually has its reason in a change of network."""
+        known = {found.address for found, _ in self.found if found.kind == "host"}
+        hosts = self._host_candidates()
+        self._hosts = {found.address for found, _ in hosts}
+        for found, base in hosts:
+            if found.address not in known:
+                self._add(found, base)
+        self.found = [item for item in self.found if item[0].kind != "host" or item[0].address in self._hosts]
+
+    def identify(self, base: Base, mapped: Address | None) -> tuple[Address, CandidateKind]:
+        """What a peer sees of us on `base`: the address, and how we learnt of it."""
+        if base.kind == "relay":
+            return base.address, "relay"
+        if mapped is None:
+            mapped = next((found.address for found, b in self.found if b is base), base.address)
+        if mapped in self._hosts:
+            return mapped, "host"
+        return mapped, "srflx" if any(found.address == mapped for found, _ in self.found) else "prflx"
+
+    def relay_protocol(self, base: Base) -> Literal["udp", "tcp", "tls"] | None:
+        return None
+
+    async def gather(self) -> None:
+        self.gathered = True
+        for subscriber in list(self._subscribers):
+            subscriber.gathering_completed()
+
+    def _add(self, found: Found, base: Base) -> None:
+        self.found.append((found, base))
+        for subscriber in list(self._subscribers):
+            subscriber.candidate_found(found, base)
+
+    def _host_candidates(self) -> list[tuple[Found, Base]]:
+        offered = host_addresses(self._interfaces(), self.config)
+        found: list[tuple[Found, Base]] = []
+        for base in self.port.bases:
+            host, number = base.address
+            hosts = [h for h in offered if (":" in h) == (":" in host)] if host in WILDCARDS else [host]
+            found += [(Found("host", (h, number), (h, number), _preference(h, offered)), base) for h in hosts]
+        return sorted(found, key=lambda item: -item[0].preference)
+
+    def _fault(self, error: Exception) -> None:
+        self.faults[type(error).__name__] += 1
+        self.last_fault = error
+
+    def loop_fault(self, loop: object, context: dict[str, Any]) -> None:
+        """In the place of trio-asyncio's handler, which ends the loop and with it every peer."""
+        error = context.get("exception")
+        self._fault(error if isinstance(error, Exception) else RuntimeError(str(context.get("message"))))
+
+
+@asynccontextmanager
+async def open_gateway(
+    config: WebRTCConfig,
+    *,
+    sockets: SocketFactory | None = None,
+    interfaces: Callable[[], list[Interface]] = list_interfaces,
+) -> AsyncGenerator[IceGateway, None]:
+    """Open the UDP ports and the loop, gather in the background, and close everything at the end.
+
+    Raises `InvalidConfig` when the sockets cannot be opened as configured.
+    """
+    opened = (sockets or open_sockets)(config)
+    try:
+        async with trio_asyncio.open_loop() as loop:
+            gateway = IceGateway(config, opened, loop, interfaces)
+            loop.set_exception_handler(gateway.loop_fault)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(gateway.port.run)
+                nursery.start_soon(gateway.gather)
+                yield gateway
+                nursery.cancel_scope.cancel()
+    finally:
+        for one in opened:
+            one.close()
+
+
+def open_sockets(config: WebRTCConfig) -> list[DatagramSocket]:
+    """One real socket for each address family in use, on the same port number when that is free."""
+    hosts = (
+        [config.bind_host] if config.bind_host else [*config.use_ipv4 * WILDCARDS[:1], *config.use_ipv6 * WILDCARDS[1:]]
+    )
+    opened: list[DatagramSocket] = []
+    problem = "no address family"
+    for host in hosts:
+        port = opened[0].address[1] if opened else 0
+        try:
+            opened.append(open_udp_socket(host, config.port_range, port=port))
+        except (InvalidConfig, OSError) as error:  # a machine without IPv6, say: the other family is enough
+            problem = str(error)
+    if not opened:
+        raise InvalidConfig(f"cannot open a UDP socket: {problem}")
+    return opened
+
+
+def _preference(host: str, offered: list[str]) -> int:
+    rank = offered.index(host) if host in offered else 0
+    if host == "::1" or host.startswith("127."):
+        return LOOPBACK_PREFERENCE - rank
+    return 65_535 - rank

@@ -1,0 +1,531 @@
+"""ICE with one peer: the Trio shell around agents (one a generation) and consent."""
+
+from __future__ import annotations
+
+import math
+import random
+import secrets
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, Literal, cast
+
+import attrs
+import trio
+from aioice import Candidate, ice, stun
+
+from psyne_mesh.config import WebRTCConfig
+from psyne_mesh.errors import ClosedError, ConnectFailed, LocalError, ProtocolError
+from psyne_mesh.webrtc.ice.agent import Agent
+from psyne_mesh.webrtc.ice.candidates import Found, parse_candidate_untrusted
+from psyne_mesh.webrtc.ice.checks import CheckProtocol
+from psyne_mesh.webrtc.ice.consent import Consent
+from psyne_mesh.webrtc.ice.events import (
+    Address,
+    CandidateKind,
+    Disconnected,
+    Failed,
+    GatheringComplete,
+    IceEvent,
+    IceParameters,
+    IceStats,
+    LocalCandidate,
+    PairStats,
+    Path,
+    PathSelected,
+)
+from psyne_mesh.webrtc.ice.port import Base
+
+if TYPE_CHECKING:
+    from psyne_mesh.webrtc.ice.gateway import IceGateway
+
+EARLY_MAX: Final = 16  # datagrams kept until our own selection; the newest is dropped
+PENDING_MAX: Final = 64  # remote candidates that came before the credentials; the newest is dropped
+CLOSE_S: Final = 2.0  # the longest that letting go of a peer may take
+PING_LIFE_S: Final = 10.0  # an answer later than that tells nothing any more
+PAIRS_NAMED_MAX: Final = 10  # in the text of a failure
+
+PairState = Literal["frozen", "waiting", "in-progress", "succeeded", "failed"]
+_PAIR_STATES: Final[dict[ice.CandidatePair.State, PairState]] = {
+    ice.CandidatePair.State.FROZEN: "frozen",
+    ice.CandidatePair.State.WAITING: "waiting",
+    ice.CandidatePair.State.IN_PROGRESS: "in-progress",
+    ice.CandidatePair.State.SUCCEEDED: "succeeded",
+    ice.CandidatePair.State.FAILED: "failed",
+}
+_ICE_CHARS: Final = str.maketrans("-_", "+/")  # RFC 8839 section 5.4: ice-char
+
+
+def make_parameters() -> IceParameters:
+    """Fresh credentials: 48 bits of ufrag, so that no two agents of a port meet, and 144 bits of password."""
+    ufrag, password = secrets.token_urlsafe(6), secrets.token_urlsafe(18)
+    return IceParameters(ufrag.translate(_ICE_CHARS), password.translate(_ICE_CHARS))
+
+
+class _Generation:
+    """The credentials of both sides and the agent between them; a restart begins a new one."""
+
+    __slots__ = ("agent", "deadline", "local", "number", "pending", "remote")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.local = make_parameters()
+        self.remote: IceParameters | None = None
+        self.agent: Agent | None = None
+        self.pending: list[tuple[Candidate, str | None]] = []
+        self.deadline = math.inf
+
+
+class IceTransport:
+    """The path to one peer.
+
+    1. Start `run` in the peer's nursery. Send `local` and every `LocalCandidate` to the peer.
+    2. `set_remote` and `add_remote_candidate` with what the peer sends, in any order.
+    3. After `PathSelected`, `send`; `deliver` gets what comes. A better path may be selected later.
+    4. Call `note_alive` when data decrypted: it keeps the path alive where the answers to checks are lost.
+    5. `restart` makes new credentials on the same port; data flows over the old path until the new one is selected.
+    6. `close`; then `run` returns.
+
+    deliver: gets all datagrams of the peer in one drained batch, synchronously.
+    on_event: called synchronously. What these two raise, `run` raises.
+    rng: spreads the consent checks (RFC 7675 section 5.1).
+    """
+
+    def __init__(
+        self,
+        gateway: IceGateway,
+        *,
+        controlling: bool,
+        config: WebRTCConfig,
+        deliver: Callable[[list[bytes]], None],
+        on_event: Callable[[IceEvent], None],
+        rng: random.Random | None = None,
+    ) -> None:
+        self.path: Path | None = None
+        self._gateway = gateway
+        self._port = gateway.port
+        self._config = config
+        self._controlling = controlling
+        self._deliver = deliver
+        self._on_event = on_event
+        self._rng = rng or random.Random(secrets.randbits(64))
+        self._newest = _Generation(0)
+        self._current: _Generation | None = None  # the one whose pair carries data
+        self._retired: list[Agent] = []
+        self._route = self._port.open_route(self._receive_early, self._fault)
+        self._early: list[bytes] = []
+        self._send_batch: Callable[[Sequence[bytes], Address], int] | None = None
+        self._remote_address: Address = ("", 0)
+        self._pair: ice.CandidatePair | None = None
+        self._consent: Consent | None = None
+        self._failed = False
+        self._closed = False
+        self._error: Exception | None = None
+        self._wake = trio.Event()
+        self._gathering_told = -1  # the generation that has heard GatheringComplete
+        self._counts: Counter[str] = Counter()
+        self.datagrams_dropped = 0
+        self._datagrams_sent = self._bytes_sent = self._datagrams_received = self._bytes_received = 0
+
+    @property
+    def local(self) -> IceParameters:
+        """Our credentials of the newest generation."""
+        return self._newest.local
+
+    # ------------------------------------------------------------------------------------------------------- the data
+
+    def send(self, datagrams: Sequence[bytes]) -> None:
+        """Send over the selected pair, at once; what the network does not take is dropped and counted."""
+        send_batch = self._send_batch
+        if send_batch is None:
+            self.datagrams_dropped += len(datagrams)
+            return
+        sent = send_batch(datagrams, self._remote_address)
+        self.datagrams_dropped += len(datagrams) - sent
+        self._datagrams_sent += sent
+        self._bytes_sent += sum(map(len, datagrams))
+
+    def _receive(self, datagrams: list[bytes]) -> None:
+        self._datagrams_received += len(datagrams)
+        self._bytes_received += sum(map(len, datagrams))
+        self._deliver(datagrams)
+
+    def _receive_early(self, datagrams: list[bytes]) -> None:
+        """The peer has nominated and we have not seen it yet: keep its ClientHello, its repeat comes a second later."""
+        room = EARLY_MAX - len(self._early)
+        self._early += datagrams[:room]
+        self._counts["early-dropped"] += max(0, len(datagrams) - room)
+
+    # ----------------------------------------------------------------------------------------------------- the control
+
+    def set_remote(self, parameters: IceParameters) -> None:
+        """The peer's credentials for the newest generation; the checks begin, and their deadline runs.
+
+        Raises `LocalError` when this generation has others already: an ICE restart of the peer needs our `restart()`.
+        """
+        generation = self._newest
+        if generation.remote is not None:
+            if generation.remote == parameters:
+                return
+            raise LocalError("the peer has new ICE credentials: call restart() before set_remote()")
+        generation.remote = parameters
+        generation.deadline = trio.current_time() + self._config.connection_timeout_s
+        if generation.agent is not None:
+            self._gateway.loop.call_soon(self._start_checks, generation)
+        self._kick()
+
+    def add_remote_candidate(self, candidate: str | None) -> None:
+        """A candidate of the peer as SDP text, or None: no more will come. What we cannot use is counted and dropped.
+
+        The end is not needed to connect or to fail: a peer-reflexive path may open until the deadline (RFC 8863).
+        """
+        if candidate is None or self._closed:
+            return
+        try:
+            parsed, ufrag = parse_candidate_untrusted(candidate)
+        except ProtocolError:
+            self._counts["remote-refused"] += 1
+            return
+        generation = self._newest
+        if len(generation.pending) >= PENDING_MAX:
+            self._counts["remote-refused"] += 1
+            return
+        generation.pending.append((parsed, ufrag))
+        if generation.remote is not None and generation.agent is not None:
+            self._gateway.loop.call_soon(self._flush_pending, generation)
+
+    def note_alive(self) -> None:
+        """The layer above has authenticated data of the peer."""
+        if self._consent is not None:
+            self._alive(self._consent.note_alive(trio.current_time()))
+
+    async def restart(self) -> IceParameters:
+        """Begin a new generation and return its credentials for the peer (RFC 8445 section 9).
+
+        Raises `ClosedError` after `close`. Cancelling it leaves the old generation as it was.
+        """
+        if self._closed:
+            raise ClosedError("this ICE transport is closed")
+        abandoned = self._newest if self._newest is not self._current else None
+        self._newest = _Generation(self._newest.number + 1)
+        if abandoned is not None and abandoned.agent is not None:
+            self._retire(abandoned)
+        self._gateway.refresh()
+        await self._open(self._newest)
+        return self._newest.local
+
+    def close(self) -> None:
+        self._closed = True
+        self._send_batch = None
+        self._kick()
+
+    def stats(self) -> IceStats:
+        generation = self._current or self._newest
+        agent = generation.agent
+        return IceStats(
+            generation=generation.number,
+            controlling=agent.ice_controlling if agent is not None else self._controlling,
+            pairs=tuple(self._pair_stats(agent, pair) for pair in agent.pairs) if agent is not None else (),
+            datagrams_sent=self._datagrams_sent,
+            bytes_sent=self._bytes_sent,
+            datagrams_received=self._datagrams_received,
+            bytes_received=self._bytes_received,
+            datagrams_dropped=self.datagrams_dropped,
+            consent_checks_sent=self._consent.checks_sent if self._consent else 0,
+            consent_checks_answered=self._consent.answered if self._consent else 0,
+            remote_candidates_refused=self._counts["remote-refused"] + (agent.refused.total() if agent else 0),
+            early_dropped=self._counts["early-dropped"],
+        )
+
+    # ------------------------------------------------------------------------------------------------------- the task
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Gather, check, keep consent; returns after `close`.
+
+        Raises `ConnectFailed` when no path was found by the deadline (phase "ice", or "ice-gathering" without any
+        candidate of our own), after the `Failed` event. A path that is lost later gives `Failed` only, and a
+        `restart` may follow. Raises what `deliver` or `on_event` raised.
+        """
+        try:
+            self._gateway.subscribe(self)
+            await self._open(self._newest)
+            task_status.started()
+            while not self._closed:
+                await self._step()
+        finally:
+            self.close()
+            self._gateway.unsubscribe(self)
+            try:
+                with trio.move_on_after(CLOSE_S, shield=True):
+                    await self._close_agents()
+            finally:
+                self._port.release(self._route)
+
+    async def _step(self) -> None:
+        if self._error is not None:
+            raise self._error
+        while self._retired:
+            await self._gateway.close_in_loop(self._retired.pop().close)
+        now = trio.current_time()
+        self._check_deadline(now)
+        self._keep_consent(now)
+        due = self._newest.deadline if self._newest is not self._current else math.inf
+        if self._consent is not None and not self._consent.expired:
+            due = min(due, self._consent.next_timeout())
+        with trio.move_on_at(due):
+            await self._wake.wait()
+        if self._wake.is_set():
+            self._wake = trio.Event()
+
+    async def _open(self, generation: _Generation) -> None:
+        await self._gateway.run_in_loop(self._make_agent, generation)
+        for found, _ in self._gateway.found:
+            self._tell_candidate(generation, found)
+        if self._gateway.gathered:
+            self.gathering_completed()
+
+    async def _make_agent(self, generation: _Generation) -> None:
+        agent = Agent(
+            self._port,
+            generation.local,
+            self,
+            controlling=self._controlling,
+            loop=self._gateway.loop,
+            check_life_s=self._config.connection_timeout_s,
+            loopback=self._config.include_loopback,
+            now=trio.current_time(),
+        )
+        generation.agent = agent
+        for found, base in self._gateway.found:
+            self._add_base(agent, found, base)
+        self._port.listen(generation.local.ufrag, agent)
+        if generation.remote is not None:
+            self._start_checks(generation)
+
+    def _start_checks(self, generation: _Generation) -> None:
+        if generation.agent is not None and generation.remote is not None:
+            self._flush_pending(generation)
+            generation.agent.start(generation.remote)
+
+    def _flush_pending(self, generation: _Generation) -> None:
+        agent, remote = generation.agent, generation.remote
+        if agent is None or remote is None:
+            return
+        pending, generation.pending = generation.pending, []
+        for candidate, ufrag in pending:
+            if ufrag is not None and ufrag != remote.ufrag:
+                self._counts["remote-refused"] += 1  # of another generation
+            else:
+                agent.add_remote(candidate)
+
+    def _add_base(self, agent: Agent, found: Found, base: Base) -> None:
+        if self._config.relay_only and base.kind != "relay":
+            return
+        if found.kind in ("host", "relay") and agent.receiver_on(base) is None:
+            agent.add_base(base, found.candidate())
+
+    def _check_deadline(self, now: float) -> None:
+        generation = self._newest
+        if generation is self._current or self._failed:
+            return
+        nothing = self._gateway.gathered and not any(self._shows(found) for found, _ in self._gateway.found)
+        if now < generation.deadline and not nothing:
+            return
+        if self._current is not None and self._consent is not None and not self._consent.expired:
+            # A restart that came to nothing while the old path still works: keep that.
+            self._counts["restarts-failed"] += 1
+            self._newest = self._current
+            self._retire(generation)
+            if self.path is not None:
+                self._emit(PathSelected(self.path))
+            return
+        error = self._connect_failure(generation, nothing)
+        self._failed = True
+        self._emit(Failed(error))
+        if self._current is None:
+            raise error
+
+    def _connect_failure(self, generation: _Generation, nothing: bool) -> ConnectFailed:
+        if nothing:
+            return ConnectFailed(
+                "ice-gathering",
+                "no local candidate was found",
+                advice="Check the network, `interfaces`, `bind_host` and, with `relay_only`, the TURN servers",
+            )
+        agent = generation.agent
+        tried = [
+            f"{_text(pair.local_addr)} to {_text(pair.remote_addr)} ({_PAIR_STATES[pair.state]})"
+            for pair in (agent.pairs if agent is not None else [])[:PAIRS_NAMED_MAX]
+        ]
+        advice = "" if self._config.turn_servers else "A TURN server (turn_servers) connects where NATs do not"
+        reason = f"no path answered within {self._config.connection_timeout_s:g} s"
+        return ConnectFailed("ice", reason, candidates=tried, advice=advice)
+
+    async def _close_agents(self) -> None:
+        agents = [*self._retired, *(g.agent for g in {self._newest, self._current} if g and g.agent)]
+        for generation in (self._newest, self._current):
+            if generation is not None:
+                self._port.unlisten(generation.local.ufrag)
+        for agent in agents:
+            await self._gateway.close_in_loop(agent.close)
+
+    def _retire(self, generation: _Generation) -> None:
+        self._port.unlisten(generation.local.ufrag)
+        if generation.agent is not None:
+            self._retired.append(generation.agent)
+            generation.agent = None
+        self._kick()
+
+    # ----------------------------------------------------------------------------------------------------- the gateway
+
+    def candidate_found(self, found: Found, base: Base) -> None:
+        for generation in {self._newest, self._current or self._newest}:
+            if generation.agent is not None:
+                self._add_base(generation.agent, found, base)
+        self._tell_candidate(self._newest, found)
+
+    def gathering_completed(self) -> None:
+        if self._gathering_told < self._newest.number and self._newest.agent is not None:
+            self._gathering_told = self._newest.number
+            self._emit(GatheringComplete())
+        self._kick()
+
+    def _shows(self, found: Found) -> bool:
+        return found.kind == "relay" or not self._config.relay_only
+
+    def _tell_candidate(self, generation: _Generation, found: Found) -> None:
+        if self._shows(found):
+            self._emit(LocalCandidate(found.text(generation.local.ufrag, hide_base=self._config.relay_only)))
+
+    # ------------------------------------------------------------------------------------------------------- the agent
+
+    def address_seen(self, base: Base, address: Address) -> None:
+        if self._closed:
+            return
+        self._port.claim(self._route, base, address, proven=False)
+        if self._consent is not None and address == self._remote_address:
+            self._alive(self._consent.note_alive(trio.current_time()))
+
+    def address_proven(self, base: Base, address: Address) -> None:
+        if not self._closed:
+            self._port.claim(self._route, base, address, proven=True)
+
+    def pair_selected(self, agent: Agent, pair: ice.CandidatePair) -> None:
+        if self._closed:
+            return
+        protocol = pair.protocol
+        assert isinstance(protocol, CheckProtocol)
+        if agent is self._newest.agent:
+            if self._current is not None and self._current is not self._newest:
+                self._retire(self._current)
+            self._current = self._newest
+        elif self._current is None or agent is not self._current.agent:
+            return
+        self._failed = False
+        self._pair = pair
+        self._remote_address = pair.remote_addr
+        self._send_batch = protocol.base.send_batch
+        self.path = self._describe(protocol, pair)
+        self._consent = Consent(trio.current_time(), self._rng, self.path.rtt_s)
+        self._emit(PathSelected(self.path))
+        self._route.deliver = self._receive
+        if self._early:
+            early, self._early = self._early, []
+            self._guarded_receive(early)
+        self._kick()
+
+    def _guarded_receive(self, early: list[bytes]) -> None:
+        try:
+            self._receive(early)
+        except Exception as error:  # noqa: BLE001 - `run` raises it, as it does what comes through the port
+            self._fault(error)
+
+    def _describe(self, protocol: CheckProtocol, pair: ice.CandidatePair) -> Path:
+        base = protocol.base
+        answer = protocol.answers.get(pair.remote_addr)
+        local, local_kind = self._gateway.identify(base, answer.mapped if answer is not None else None)
+        remote_kind = cast(CandidateKind, pair.remote_candidate.type)
+        kinds: set[CandidateKind] = {local_kind, remote_kind}
+        ranked: tuple[CandidateKind, ...] = ("relay", "prflx", "srflx", "host")
+        return Path(
+            kind=next(kind for kind in ranked if kind in kinds),
+            local=local,
+            remote=pair.remote_addr,
+            relay_protocol=self._gateway.relay_protocol(base),
+            rtt_s=answer.rtt_s if answer is not None else None,
+            local_kind=local_kind,
+            remote_kind=remote_kind,
+        )
+
+    def _pair_stats(self, agent: Agent, pair: ice.CandidatePair) -> PairStats:
+        protocol = pair.protocol
+        assert isinstance(protocol, CheckProtocol)
+        path = self._describe(protocol, pair)
+        return PairStats(
+            local=path.local,
+            remote=path.remote,
+            local_kind=path.local_kind,
+            remote_kind=path.remote_kind,
+            state=_PAIR_STATES[pair.state],
+            nominated=pair.nominated,
+            selected=pair is self._pair,
+            priority=agent.priority(pair),
+            rtt_s=path.rtt_s,
+        )
+
+    # --------------------------------------------------------------------------------------------------------- consent
+
+    def _keep_consent(self, now: float) -> None:
+        consent, pair = self._consent, self._pair
+        if consent is None or pair is None or consent.expired:
+            return
+        for verdict in consent.handle_timeout(now):
+            if verdict == "disconnected":
+                self._emit(Disconnected())
+            elif verdict == "expired":
+                self._send_batch = None  # RFC 7675 section 5.1: no more data without consent
+                self._failed = True
+                silent = ConnectFailed("ice", "the path has been silent for 30 s, so consent to send expired")
+                self._emit(Failed(silent))
+            else:
+                consent.check_sent(now)
+                self._ping(consent, pair, now)
+
+    def _ping(self, consent: Consent, pair: ice.CandidatePair, sent_at: float) -> None:
+        agent = self._current.agent if self._current is not None else None
+        if agent is None:
+            return
+
+        def answered(result: stun.Message | stun.TransactionError, address: Address) -> None:
+            if isinstance(result, stun.Message) and address == pair.remote_addr and consent is self._consent:
+                now = trio.current_time()
+                revived = consent.check_answered(now, now - sent_at)
+                if self.path is not None:
+                    self.path = attrs.evolve(self.path, rtt_s=consent.srtt_s)
+                self._alive(revived)
+
+        agent.ping(pair, lifetime_s=PING_LIFE_S, done=answered)
+
+    def _alive(self, revived: bool) -> None:
+        if revived and self.path is not None:
+            self._emit(PathSelected(self.path))
+            self._kick()
+
+    # ---------------------------------------------------------------------------------------------------------- helpers
+
+    def _emit(self, event: IceEvent) -> None:
+        try:
+            self._on_event(event)
+        except Exception as error:  # noqa: BLE001 - `run` raises it in the peer's nursery, not in the shared loop
+            self._fault(error)
+
+    def _fault(self, error: Exception) -> None:
+        self._error = self._error or error
+        self._kick()
+
+    def _kick(self) -> None:
+        self._wake.set()
+
+
+def _text(address: Address) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
