@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -23,19 +23,22 @@ from psyne_mesh.signaling.transport import SignalingTransport
 from psyne_mesh.uri import GameUri, PeerUri, RoomUri, parse_uri
 
 M = TypeVar("M", bound=Message)
+# One mode for everything, or one for each type (types left out are reliable).
+Modes = DeliveryMode | str | Mapping[type[Message], DeliveryMode | str]
 
 
 class PeerChannel:
     """Typed messages to and from one player. `send(message)`, `receive(Type)`; made by `create_channel`."""
 
-    def __init__(self, room: Room, peer: Peer, types: tuple[type[Message], ...], mode: DeliveryMode | str) -> None:
+    def __init__(self, room: Room, peer: Peer, types: tuple[type[Message], ...], mode: Modes) -> None:
         self.room = room
         self.peer = peer
         # Each type has its own channel, so that `receive(CombatAction)` never waits behind positions.
         self._channels: dict[type[Message] | None, Channel[Any]] = {}
-        self._mode = DeliveryMode.parse(mode)
+        self._modes = mode if isinstance(mode, Mapping) else {}
+        self._mode = "reliable" if isinstance(mode, Mapping) else mode
         self._left = trio.Event()
-        for kind in types:
+        for kind in (*types, *self._modes):
             self._channel(kind)
         room.on(PeerLeft, self._on_left)
 
@@ -54,6 +57,10 @@ class PeerChannel:
             message = await self._next(channel)
             if message is not None:
                 return message
+
+    async def wait_left(self) -> None:
+        """Until the player has left."""
+        await self._left.wait()
 
     async def _next(self, channel: Channel[Any]) -> Any:
         found: list[tuple[Peer, Any]] = []
@@ -77,7 +84,7 @@ class PeerChannel:
             if kind is None:
                 channel = self.room.channel("direct", mode=self._mode)
             else:
-                channel = self.room.channel(f"direct/{kind.__name__}", kind, mode=self._mode)
+                channel = self.room.channel(f"direct/{kind.__name__}", kind, mode=self._modes.get(kind, self._mode))
             self._channels[kind] = channel
         return channel
 
@@ -93,7 +100,7 @@ async def create_channel(
     signaling: str | SignalingTransport = DEFAULT_SIGNALING,
     player_name: str | None = None,
     identity: Identity | None = None,
-    mode: DeliveryMode | str = "reliable",
+    mode: Modes = "reliable",
     config: WebRTCConfig | None = None,
 ) -> AsyncIterator[PeerChannel]:
     """A channel to one player, named by a URI; entering waits until it is open.
@@ -103,6 +110,7 @@ async def create_channel(
     `webrtc-game://NAME?room=R&region=E`: a player inside a game room.
 
     types: message types to be ready for from the start (others are made ready when first used).
+    mode: how messages travel; a mapping gives each type its own, such as {PlayerPosition: "unreliable"}.
     There is no timeout argument: put it into `trio.fail_after`. Raises `InvalidUri` and the errors of `join_game_room`.
     """
     target = parse_uri(uri)
@@ -131,7 +139,7 @@ def create_gaming_channel(
     region: str | None = None,
     player_name: str | None = None,
     identity: Identity | None = None,
-    mode: DeliveryMode | str = "reliable",
+    mode: Modes = "reliable",
     config: WebRTCConfig | None = None,
 ) -> Any:
     """`async with create_gaming_channel("player2", "combat-1", "ws://host:8080") as channel:` a player in a game room."""
