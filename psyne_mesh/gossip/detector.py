@@ -118,6 +118,7 @@ class Detector:
         self.local_health = 0  # Lifeguard's LHM score: 0 healthy ... local_health_max - 1
         self.suspicions_raised = 0
         self._sequence = 0
+        self._lag_known_at = -math.inf
         self._round_at = math.inf
         self._helps: dict[
             int, tuple[PeerId, int, PeerId, float]
@@ -160,8 +161,9 @@ class Detector:
         if link is not None and 0.0 <= rtt < 60.0:
             _smooth(link, rtt)
 
-    def note_loop_lag(self, seconds: float) -> None:
+    def note_loop_lag(self, seconds: float, now: float) -> None:
         """We were deaf for so long: nobody's silence in that time counts, and our health is worse (Lifeguard)."""
+        self._lag_known_at = now
         if seconds < self._config.ping_interval_s / 5:
             return
         self._worsen(min(3, math.ceil(seconds / self._config.ping_interval_s)))
@@ -231,8 +233,9 @@ class Detector:
     # --------------------------------------------------------------------------------------------------- timers
 
     def handle_timeout(self, now: float) -> None:
-        if now - self.deadline > self._config.ping_interval_s / 2:
-            self.note_loop_lag(now - self.deadline)
+        late_by = now - max(self.deadline, self._lag_known_at)
+        if late_by > self._config.ping_interval_s / 2:
+            self.note_loop_lag(late_by, now)
         config, interval = self._config, self._config.ping_interval_s
         self._nack_late_helps(now)
         round_due = now >= self._round_at

@@ -43,7 +43,7 @@ from psyne_mesh.gossip.records import (
     Record,
     RoomKey,
     Signer,
-    Verifier,
+    Verify,
     accusation_untrusted,
     accuse,
     record_untrusted,
@@ -135,7 +135,7 @@ class Node:
         room: bytes | RoomKey,
         *,
         rng: random.Random,
-        verify: Verifier,
+        verify: Verify,
         epoch: int = 1,
         name: str = "",
         metadata: bytes = b"",
@@ -165,10 +165,11 @@ class Node:
         self._outputs: list[Output] = []
         self._events: list[Event] = []
         self._running = False
-        self._started_at = 0.0
+        self._started_at: float | None = None
         self._renewals = 0
         self._renew_at = math.inf
         self._refuted_at = -math.inf
+        self._membership.set_own(self._state.sign(self._room, identity), -math.inf)
         self._handlers: dict[int, Callable[[Link, bytes, float], None]] = {
             codec.PING: self._on_ping,
             codec.ACK: self._on_ack,
@@ -187,8 +188,8 @@ class Node:
     # ----------------------------------------------------------------------------------------------------- inputs
 
     def start(self, now: float) -> None:
-        """Begin. Our record exists from here on."""
-        if self._running or self._membership.own is not None:
+        """Begin. A node is started once."""
+        if self._started_at is not None:
             raise InvalidConfig("a node is started once")
         self._running = True
         self._started_at = now
@@ -311,7 +312,7 @@ class Node:
 
     def note_loop_lag(self, seconds: float, now: float) -> None:
         """The event loop was late by so much: silence in that time is our own fault."""
-        self._detector.note_loop_lag(seconds)
+        self._detector.note_loop_lag(seconds, now)
 
     def note_rtt(self, peer: PeerId, rtt: float, now: float) -> None:
         """A round trip in seconds that the shell measured, for instance by SCTP."""
@@ -384,8 +385,10 @@ class Node:
         return self._own()
 
     def record(self, peer: PeerId) -> Record | None:
-        """The newest record of a member, of ourselves, or of somebody remembered as gone."""
-        return self._own() if peer == self.peer_id else self._membership.record(peer)
+        """The newest record of a member or of ourselves; None for anybody else, those who left included."""
+        if peer == self.peer_id:
+            return self._own()
+        return self._membership.record(peer) if self._membership.is_alive(peer) else None
 
     def is_suspected(self, peer: PeerId) -> bool:
         return self._suspicions.is_suspected(peer)
@@ -470,7 +473,7 @@ class Node:
         missing = [m.record for m in self._membership.entries(mask) if m.status is Status.ALIVE]
         items = [item(codec.ITEM_RECORD, r.encoded) for r in missing if r.peer not in listed and r.peer != link.peer]
         for peer in found.ours_newer:
-            record = self.record(peer)
+            record = self._own() if peer == self.peer_id else self._membership.record(peer)
             if record is not None:
                 items.append(item(codec.ITEM_RECORD, record.encoded))
         for peer in found.we_call_down:
@@ -582,7 +585,7 @@ class Node:
         if record.order <= own.order or record.encoded == own.encoded:
             return
         verify_record_untrusted(record, self._room, self._verify)
-        joining = now - self._started_at < _JOINING_S and self._renewals < _RENEWALS_MAX
+        joining = now - (self._started_at or 0.0) < _JOINING_S and self._renewals < _RENEWALS_MAX
         if record.epoch > own.epoch and not joining:
             self._events.append(Evicted("superseded"))
             self._stop()
@@ -777,8 +780,7 @@ class Node:
 
     def _own(self) -> Record:
         own = self._membership.own
-        if own is None:
-            raise InvalidConfig("start the node first")
+        assert own is not None  # signed in the constructor
         return own
 
     def _sign_own(self, now: float) -> None:

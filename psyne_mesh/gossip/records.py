@@ -16,7 +16,7 @@ import attrs
 
 from psyne_mesh.errors import InvalidConfig, ProtocolError
 from psyne_mesh.gossip.codec import ID_BYTES, Reader, peer_of, raw_of, sized, varint
-from psyne_mesh.identity import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, PeerId
+from psyne_mesh.identity import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, PeerId, verify_untrusted
 
 RECORD_DOMAIN = b"psyne-record"
 ACCUSATION_DOMAIN = b"psyne-accusation"
@@ -33,9 +33,16 @@ SUSPECT, DOWN = 0, 1  # what an accusation says
 _RECORD_VERSION = 1
 _COORDINATES = struct.Struct(">hhhHH")
 
-Verifier: TypeAlias = Callable[[bytes, bytes, bytes, bytes], PeerId]
-"""(public key, domain, payload, signature) -> the signer's id, or `ProtocolError`: `identity.verify_untrusted`, or a
-cheap stand-in for simulations."""
+Verify: TypeAlias = Callable[[bytes, bytes, bytes, bytes], PeerId]
+"""(public key, domain, payload, signature) -> the signer's id, or `ProtocolError`: a `Verifier`, or a cheap stand-in
+for simulations."""
+
+
+class Verifier:
+    """The real one: ed25519."""
+
+    def __call__(self, public_key: bytes, domain: bytes, payload: bytes, signature: bytes) -> PeerId:
+        return verify_untrusted(public_key, domain, payload, signature)
 
 
 class Signer(Protocol):
@@ -87,6 +94,10 @@ class Record:
     encoded: bytes = attrs.field(repr=False)
     order: tuple[int, int, int] = attrs.field(repr=False)
     version_hash: int = attrs.field(repr=False)
+
+    def encode(self) -> bytes:
+        """The bytes that travel, and that `Node.learn` takes."""
+        return self.encoded
 
     @property
     def leave_reason(self) -> str:
@@ -186,7 +197,7 @@ def record_untrusted(encoded: bytes) -> Record:
     )
 
 
-def verify_record_untrusted(record: Record, room: RoomKey, verify: Verifier) -> None:
+def verify_record_untrusted(record: Record, room: RoomKey, verify: Verify) -> None:
     """Raises `ProtocolError` unless `record` is of this room and its own key signed it."""
     if record.room != room.raw:
         raise ProtocolError("record of another room")
@@ -232,7 +243,7 @@ def accusation_untrusted(encoded: bytes) -> Accusation:
     return Accusation(subject, epoch, incarnation, verdict, accuser, signature, encoded)
 
 
-def verify_accusation_untrusted(accusation: Accusation, room: RoomKey, public_key: bytes, verify: Verifier) -> None:
+def verify_accusation_untrusted(accusation: Accusation, room: RoomKey, public_key: bytes, verify: Verify) -> None:
     """Raises `ProtocolError` unless the owner of `public_key` is the accuser and signed for this room."""
     payload = room.raw + accusation.encoded[:-SIGNATURE_BYTES]
     if verify(public_key, ACCUSATION_DOMAIN, payload, accusation.signature) != accusation.accuser:
