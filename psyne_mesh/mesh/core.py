@@ -27,8 +27,9 @@ from psyne_mesh.errors import (
     WouldBlock,
     one_error,
 )
-from psyne_mesh.gossip import GossipConfig, Node, Verifier
-from psyne_mesh.identity import Identity, PeerId
+from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.node import Node
+from psyne_mesh.identity import Identity, PeerId, verify_untrusted
 from psyne_mesh.mesh.link import Body, Link, LinkState
 from psyne_mesh.mesh.membership import TAG_BYTES, Membership, RoomSink
 from psyne_mesh.mesh.profile import Profile
@@ -109,15 +110,17 @@ class MeshCore:
 
     # -------------------------------------------------------------------------------------------------------- rooms
 
-    async def join(self, request: RoomRequest, profile: Profile, gossip: GossipConfig, sink: RoomSink) -> Membership:
+    async def join(
+        self, request: RoomRequest, name: str, profile: Profile, gossip: GossipConfig, sink: RoomSink
+    ) -> Membership:
         """Enter a room: signaling says who is there, gossip takes it from there. Typed errors as the transport's."""
         room = signaling_events.room_key(request.name, app_id=request.app_id, region=request.region)
         if room in self._rooms:
             raise RoomExists(f"this mesh is already in room {request.name!r}")
         digest = hashlib.sha256(b"psyne-room" + room.encode()).digest()
-        node = Node(gossip, self.identity, digest[:16], rng=random.Random(self._rng.random()), verify=Verifier(),
-                    metadata=profile.encode(), epoch=_wall_ms())  # fmt: skip
-        record = b64encode(node.own_record.encode()).decode()
+        node = Node(gossip, self.identity, digest[:16], rng=random.Random(self._rng.random()), verify=verify_untrusted,
+                    epoch=_wall_ms(), name=name, metadata=profile.encode())  # fmt: skip
+        record = b64encode(node.own_record.encoded).decode()
         joined = await self._signaling.join(
             request.name, app_id=request.app_id, region=request.region, max_players=request.max_players,
             skill_range=request.skill_range, create=request.create, record=record, metadata=request.metadata,

@@ -10,8 +10,8 @@ import trio
 
 from psyne_mesh.config import DataChannelConfig
 from psyne_mesh.errors import ConnectFailed, LocalError, MessageTooLarge, RemoteError
-from psyne_mesh.gossip import Node
 from psyne_mesh.gossip import events as gossip_events
+from psyne_mesh.gossip.node import Node
 from psyne_mesh.identity import PeerId
 from psyne_mesh.mesh.link import HARD_BUDGET_BYTES, Link, LinkState
 from psyne_mesh.webrtc import Path, PeerStats

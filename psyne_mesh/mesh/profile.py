@@ -1,4 +1,4 @@
-"""What a player says about itself inside its signed membership record: a name, a region, a skill and a little more."""
+"""What a player says about itself inside its signed membership record: a region, a skill and a little more."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ PROFILE_BYTES_MAX = 512
 class Profile(msgspec.Struct, frozen=True, omit_defaults=True):
     """Claims, not proofs: only the peer id behind them is proved. `skill` is a rating in the game's own points."""
 
-    name: str = ""
     region: str = ""
     skill: tuple[float, float] | None = None
     metadata: dict[str, str] = {}
@@ -23,20 +22,19 @@ class Profile(msgspec.Struct, frozen=True, omit_defaults=True):
     @classmethod
     def make(
         cls,
-        name: str | None,
         region: str | None,
         skill_range: tuple[float, float] | None,
         metadata: Mapping[str, str] | None,
     ) -> Profile:
         """Raises `InvalidConfig` when the encoded profile is over its limit."""
-        profile = cls(name or "", region or "", skill_range, dict(metadata or {}))
+        profile = cls(region or "", skill_range, dict(metadata or {}))
         try:
             size = len(profile.encode())
             cls.parse_untrusted(profile.encode())
         except (TypeError, ProtocolError) as error:
-            raise InvalidConfig(f"name, region and metadata must be text: {error}") from error
+            raise InvalidConfig(f"region and metadata must be text: {error}") from error
         if size > PROFILE_BYTES_MAX:
-            raise InvalidConfig(f"name, region and metadata take {size} bytes; the limit is {PROFILE_BYTES_MAX}")
+            raise InvalidConfig(f"region and metadata take {size} bytes; the limit is {PROFILE_BYTES_MAX}")
         return profile
 
     def encode(self) -> bytes:

@@ -158,6 +158,6 @@ def _pair(me: str, other: str) -> str:
 async def _find(room: Room, wanted: str | None) -> Peer:
     async for event in room.events():
         peer = getattr(event, "peer", None)
-        if isinstance(peer, Peer) and peer.connected and (wanted is None or wanted in (peer.id, peer.profile.name)):
+        if isinstance(peer, Peer) and peer.connected and (wanted is None or wanted in (peer.id, peer.name)):
             return peer
     raise ClosedError(f"room {room.name!r} was left before {wanted or 'anybody'} came")

@@ -10,7 +10,7 @@ import trio
 
 from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import InvalidConfig, one_error
-from psyne_mesh.gossip import GossipConfig
+from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.mesh.core import MeshCore, RoomRequest, open_core
 from psyne_mesh.mesh.profile import Profile
@@ -50,9 +50,11 @@ class Mesh:
     ) -> Room:
         """Enter a room; it ends with `await room.leave()` or with the mesh. Arguments and errors: see `join_game_room`."""
         request = _request(name, max_players, region, skill_range, app_id, create, room_metadata)
-        profile = Profile.make(player_name or self._name, region, skill_range, metadata)
+        profile = Profile.make(region, skill_range, metadata)
         room = Room(request, self._core)
-        await self._core.join(request, profile, gossip or GossipConfig(max_players=max_players), room)
+        await self._core.join(
+            request, player_name or self._name or "", profile, gossip or GossipConfig(max_players=max_players), room
+        )
         self._nursery.start_soon(room.run, name=f"events of room {name}")
         return room
 

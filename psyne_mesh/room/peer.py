@@ -7,28 +7,24 @@ from typing import TYPE_CHECKING
 from psyne_mesh.identity import PeerId
 
 if TYPE_CHECKING:
-    from psyne_mesh.mesh.link import LinkStats
     from psyne_mesh.mesh.membership import Membership
     from psyne_mesh.mesh.profile import Profile
-    from psyne_mesh.webrtc import Path
+    from psyne_mesh.webrtc import Path, PeerStats
 
 
 class Peer:
     """Another player. Two `Peer` objects are equal when they are the same player."""
 
-    __slots__ = ("_membership", "connected", "id", "profile", "suspected")
+    __slots__ = ("_membership", "connected", "id", "name", "profile", "suspected")
 
-    def __init__(self, membership: Membership, peer_id: PeerId, profile: Profile) -> None:
+    def __init__(self, membership: Membership, peer_id: PeerId, name: str, profile: Profile) -> None:
         self._membership = membership
         self.id = peer_id
+        # The display name that the player chose: only a name, never a proof. `id` is the proof.
+        self.name = name or peer_id.short
         self.profile = profile
         self.connected = False
         self.suspected = False
-
-    @property
-    def name(self) -> str:
-        """The display name that the player chose; only a name, never a proof. `id` is the proof."""
-        return self.profile.name or self.id.short
 
     @property
     def path(self) -> Path | None:
@@ -42,7 +38,7 @@ class Peer:
         return None if rtt is None else rtt * 1000
 
     @property
-    def stats(self) -> LinkStats | None:
+    def stats(self) -> PeerStats | None:
         return self._membership.link_stats(self.id)
 
     def __eq__(self, other: object) -> bool:

@@ -181,7 +181,7 @@ class Room:
     def on_gossip(self, event: gossip_events.Event) -> None:
         match event:
             case gossip_events.PeerDiscovered(record=record):
-                self._discovered(record.peer_id, record.metadata)
+                self._discovered(record.peer, record.name, record.metadata)
             case gossip_events.PeerLeft(peer=peer_id, reason=reason):
                 self._left(peer_id, reason)
             case gossip_events.PeerSuspected(peer=peer_id):
@@ -227,13 +227,13 @@ class Room:
 
     # -------------------------------------------------------------------------------------------------------- helpers
 
-    def _discovered(self, peer_id: PeerId, metadata: bytes) -> None:
+    def _discovered(self, peer_id: PeerId, name: str, metadata: bytes) -> None:
         try:
             profile = Profile.parse_untrusted(metadata)
         except ProtocolError:
-            profile = Profile()  # a name we cannot read is no reason to shut a player out
+            profile = Profile()  # a profile we cannot read is no reason to shut a player out
         assert self._membership is not None
-        peer = self._peers[peer_id] = Peer(self._membership, peer_id, profile)
+        peer = self._peers[peer_id] = Peer(self._membership, peer_id, name, profile)
         self._hub.publish(events.PeerDiscovered(peer))
         if self._membership.is_linked(peer_id):
             self._connected(peer)
