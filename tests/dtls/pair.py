@@ -1,4 +1,4 @@
-"""Two sessions and the wire between them, in virtual time."""
+"""Two sessions and the wire between them, in virtual time; and a plain OpenSSL peer."""
 
 from __future__ import annotations
 
@@ -6,15 +6,40 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from OpenSSL import SSL
+
 from psyne_mesh.webrtc.dtls import Certificate, DtlsEvent, DtlsSession
 
 CLIENT, SERVER = Certificate.generate(), Certificate.generate()
 LATENCY = 0.01
-Filter = Callable[[str, bytes], list[tuple[float, bytes]]]  # (sender, datagram) -> what arrives, with extra seconds
+WAYS = ("public", "short", "fast")  # the three ways to protect records
+Wire = Callable[[str, bytes], list[tuple[float, bytes]]]  # (sender, datagram) -> what arrives, each with extra seconds
 
 
 def deliver_all(sender: str, datagram: bytes) -> list[tuple[float, bytes]]:
     return [(0.0, datagram)]
+
+
+def lossy(seed: int, loss: float, jitter: float = 0.0) -> Wire:
+    rng = random.Random(seed)
+
+    def wire(sender: str, datagram: bytes) -> list[tuple[float, bytes]]:
+        return [] if rng.random() < loss else [(rng.random() * jitter, datagram)]
+
+    return wire
+
+
+def losing(*lost: int) -> Wire:
+    """Loses the datagrams with these numbers, counted over both directions from 0."""
+    count = iter(range(1_000_000))
+    return lambda sender, datagram: [] if next(count) in lost else [(0.0, datagram)]
+
+
+def certificate_for(way: str) -> Certificate:
+    certificate = Certificate.generate()
+    if way == "public":
+        certificate.context.buffer = None
+    return certificate
 
 
 class Pair:
@@ -22,81 +47,127 @@ class Pair:
 
     def __init__(
         self,
-        wire: Filter = deliver_all,
+        wire: Wire = deliver_all,
         *,
+        way: str = "short",
         client: dict[str, Any] | None = None,
         server: dict[str, Any] | None = None,
         **both: Any,
     ) -> None:
-        mine: dict[str, Any] = {
-            "certificate": CLIENT,
-            "remote_fingerprints": [SERVER.fingerprint],
-            **both,
-            **(client or {}),
-        }
-        theirs: dict[str, Any] = {
-            "certificate": SERVER,
-            "remote_fingerprints": [CLIENT.fingerprint],
-            **both,
-            **(server or {}),
-        }
-        self.client = DtlsSession(is_client=True, **mine)
-        self.server = DtlsSession(is_client=False, **theirs)
+        ours, theirs = (CLIENT, SERVER) if way != "public" else (certificate_for(way), certificate_for(way))
+        both.setdefault("fast_records", way == "fast")
+        for_client = {"certificate": ours, "remote_fingerprints": [theirs.fingerprint], **both, **(client or {})}
+        for_server = {"certificate": theirs, "remote_fingerprints": [ours.fingerprint], **both, **(server or {})}
+        self.client = DtlsSession(is_client=True, **for_client)
+        self.server = DtlsSession(is_client=False, **for_server)
         self.now = 0.0
         self.wire = wire
         self.events: dict[str, list[DtlsEvent]] = {"client": [], "server": []}
         self.packets: dict[str, list[bytes]] = {"client": [], "server": []}
         self.sent: list[tuple[str, bytes]] = []
         self._flying: list[tuple[float, int, str, bytes]] = []
-        self._n = 0
 
-    def start(self) -> Pair:
-        self.server.start(self.now)
-        self.client.start(self.now)
-        return self
+    def side(self, name: str) -> DtlsSession:
+        return self.client if name == "client" else self.server
 
     def connect(self, limit: float = 30.0) -> Pair:
-        self.start().run(limit)
+        self.server.start(self.now)
+        self.client.start(self.now)
+        self.run(limit)
         assert (self.client.state, self.server.state) == ("established", "established"), self.events
         return self
 
     def run(self, limit: float = 30.0) -> Pair:
         end = self.now + limit
         while True:
-            for name, session in self._sides():
-                for datagram in session.datagrams_to_send(self.now):
-                    self.put(name, datagram)
-                self.events[name] += session.take_events()
-            due = [at for at, *_ in self._flying] + [t for _, s in self._sides() if (t := s.next_timeout()) is not None]
+            self.flush()
+            due = [at for at, *_ in self._flying]
+            due += [at for at in (self.client.next_timeout(), self.server.next_timeout()) if at is not None]
             if not due or min(due) > end:
                 return self
             self.now = max(self.now, min(due))
             arrived = sorted(entry for entry in self._flying if entry[0] <= self.now)
             self._flying = [entry for entry in self._flying if entry[0] > self.now]
             for _, _, to, datagram in arrived:
-                self.packets[to] += getattr(self, to).receive(datagram, self.now)
-            for _, session in self._sides():
+                self.packets[to] += self.side(to).receive(datagram, self.now)
+            for session in (self.client, self.server):
                 session.handle_timeout(self.now)
+
+    def flush(self) -> None:
+        for name in ("client", "server"):
+            for datagram in self.side(name).datagrams_to_send(self.now):
+                self.put(name, datagram)
+            self.events[name] += self.side(name).take_events()
 
     def put(self, sender: str, datagram: bytes) -> None:
         self.sent.append((sender, datagram))
+        to = "server" if sender == "client" else "client"
         for extra, arriving in self.wire(sender, datagram):
-            self._n += 1
-            to = "server" if sender == "client" else "client"
-            self._flying.append((self.now + LATENCY + extra, self._n, to, arriving))
+            self._flying.append((self.now + LATENCY + extra, len(self._flying) + len(self.sent), to, arriving))
 
     def send(self, sender: str, *packets: bytes) -> None:
-        for datagram in getattr(self, sender).send(packets):
+        for datagram in self.side(sender).send(packets):
             self.put(sender, datagram)
 
-    def _sides(self) -> list[tuple[str, DtlsSession]]:
-        return [("client", self.client), ("server", self.server)]
 
+class PlainPeer:
+    """The other end by pyOpenSSL alone, with contexts that ours would never make."""
 
-def lossy(seed: int, loss: float, jitter: float = 0.0) -> Filter:
-    rng = random.Random(seed)
+    def __init__(
+        self, certificate: Certificate | None, *, is_client: bool, ciphers: str = "ECDHE+AESGCM", mtu: int = 1200
+    ) -> None:
+        context = SSL.Context(SSL.DTLS_METHOD)
+        context.set_cipher_list(ciphers.encode())
+        context.set_options(SSL.OP_NO_QUERY_MTU)
+        context.set_verify(SSL.VERIFY_PEER, lambda *_: True)
+        if certificate is not None:
+            context.use_certificate(certificate.certificate)
+            context.use_privatekey(certificate.private_key)
+        self.connection = SSL.Connection(context, None)
+        self.connection.set_ciphertext_mtu(mtu)
+        self.error: str | None = None
+        if is_client:
+            self.connection.set_connect_state()
+        else:
+            self.connection.set_accept_state()
 
-    def wire(sender: str, datagram: bytes) -> list[tuple[float, bytes]]:
-        return [] if rng.random() < loss else [(rng.random() * jitter, datagram)]
+    def exchange(self, session: DtlsSession, now: float = 0.0) -> list[bytes]:
+        """Passes datagrams both ways until both fall silent; returns the packets that the session gave up."""
+        packets: list[bytes] = []
+        for _ in range(20):
+            self.shake()
+            output = self.read_output()
+            if output:
+                packets += session.receive(output, now)
+            datagrams = session.datagrams_to_send(now)
+            for datagram in datagrams:
+                self.connection.bio_write(datagram)
+                self.shake()
+            if not output and not datagrams:
+                break
+        return packets
 
-    return wire
+    def shake(self) -> None:
+        try:
+            self.connection.do_handshake()
+        except SSL.WantReadError:
+            pass
+        except SSL.Error as error:
+            self.error = str(error)
+
+    def read_output(self) -> bytes:
+        try:
+            return self.connection.bio_read(65536)
+        except SSL.WantReadError:
+            return b""
+
+    def receive(self, datagram: bytes) -> bytes | None:
+        self.connection.bio_write(datagram)
+        try:
+            return self.connection.recv(65536)
+        except SSL.WantReadError:
+            return None
+
+    def send(self, packet: bytes) -> bytes:
+        self.connection.send(packet)
+        return self.connection.bio_read(65536)

@@ -9,7 +9,6 @@ import datetime
 import hashlib
 import hmac
 import re
-import secrets
 from functools import cached_property
 
 import attrs
@@ -93,7 +92,7 @@ class Certificate:
         """Self-signed, valid for 30 days, under a random name (so that two are never linked), for ECDSA P-256 unless
         another key is given. Takes about 0.1 ms."""
         key = ec.generate_private_key(ec.SECP256R1()) if private_key is None else private_key
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, secrets.token_hex(16))])
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"{x509.random_serial_number():x}")])
         now = datetime.datetime.now(datetime.UTC)
         certificate = (
             x509.CertificateBuilder()

@@ -32,7 +32,7 @@ class Flight:
         "_sequence",
         "_timeout",
         "deadline",
-        "highest_encrypted",
+        "last_sealed",
         "n_retransmitted",
     )
 
@@ -45,7 +45,7 @@ class Flight:
         self._timeout = INITIAL_TIMEOUT
         self.deadline: float | None = None
         self.n_retransmitted = 0
-        self.highest_encrypted = -1  # the highest sequence number that OpenSSL has used in epoch 1
+        self.last_sealed: bytes | None = None  # the last record that OpenSSL has encrypted
 
     def datagrams(self, output: bytes, now: float) -> list[bytes]:
         """What OpenSSL has written, ready for the wire; handshake records become the flight to retransmit."""
@@ -53,7 +53,7 @@ class Flight:
         flight = [record for record in records if record.content_type != ALERT]
         for record in records:
             if record.epoch == 1:
-                self.highest_encrypted = max(self.highest_encrypted, record.sequence)
+                self.last_sealed = record.data
         if flight:
             key = (flight[0].content_type, flight[0].message_seq)
             if key == self._key:  # OpenSSL's own timer has repeated the flight

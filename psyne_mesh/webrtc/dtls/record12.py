@@ -1,11 +1,12 @@
 """DTLS 1.2 AES-128-GCM records of an open session, sealed and opened here instead of in OpenSSL (RFC 6347, RFC 5288).
 
-Why: OpenSSL holds 70 KiB for each connection; a session that has its own records lets go of that.
+Why: OpenSSL holds 60 KiB for each connection. A session that makes its own records lets go of it, and keeps 6.
 
-**Nonces.** A GCM nonce is the direction's fixed IV and the record's epoch and sequence number, so no number may ever be
-used for two records. There is one counter: it starts above every number that OpenSSL has used in epoch 1 (its
-Finished), and from then on OpenSSL writes nothing, for it is gone. A lost Finished is sent again byte for byte, never
-encrypted again.
+**Nonces.** A GCM nonce is the direction's fixed IV and eight explicit bytes; one used for two records gives the key away.
+OpenSSL starts the explicit bytes at random and counts up by one for each record, whatever its sequence number. We go
+on where it stopped: the record after its last one takes the next sequence number and the next explicit bytes, and from then
+on there is one counter, for OpenSSL is gone and writes no more. A Finished that was lost is sent again byte for byte,
+never encrypted again.
 """
 
 from __future__ import annotations
@@ -16,24 +17,25 @@ from struct import Struct
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from OpenSSL import SSL
 
 from psyne_mesh.errors import LocalError
 from psyne_mesh.webrtc.dtls.protection import CLOSE_NOTIFY, wrong_size
-from psyne_mesh.webrtc.dtls.records import ALERT, APPLICATION_DATA, MAX_PLAINTEXT, alert_name
+from psyne_mesh.webrtc.dtls.records import ALERT, APPLICATION_DATA, HEADER_SIZE, MAX_PLAINTEXT, alert_name
 
 OVERHEAD = 37  # header 13, explicit nonce 8, tag 16
 REPLAY_WINDOW = 512  # records; OpenSSL's 64 are few when a drained batch of 64 datagrams overtakes another
 
 _EPOCH_1 = 1 << 48
 _LAST_NUMBER = _EPOCH_1 + 2**48 - 2  # RFC 6347 section 4.1: no wrapping; at 10^6 records a second after nine years
+_64_BITS = 2**64 - 1
 _WINDOW_MASK = (1 << REPLAY_WINDOW) - 1
 _VERSION = 0xFEFD
 _WARNING, _CLOSE_NOTIFY = 1, 0  # RFC 5246 section 7.2
-_header = Struct("!BHQHQ").pack  # type, version, epoch and number, length, explicit nonce: epoch and number again
+_header = Struct("!BHQHQ").pack  # type, version, epoch and number, length, explicit nonce
 _nonce = Struct("!4sQ").pack
 _additional = Struct("!QBHH").pack  # RFC 5246 section 6.2.3.3: epoch and number, type, version, plaintext length
 _number_of = Struct("!Q").unpack_from
-_length = Struct("!H").pack
 
 
 class KeyBlock:
@@ -58,29 +60,28 @@ def prf(secret: bytes, label: bytes, seed: bytes, size: int) -> bytes:
 
 
 class AesGcmRecords:
-    """Both directions of one open session.
+    """Both directions of one open session. `last_sealed` is the last record that OpenSSL sealed under these keys."""
 
-    next_number: the first sequence number to write with; everything below may have been used already.
-    """
+    __slots__ = ("_ahead", "_decrypt", "_encrypt", "_highest", "_next", "_read_iv", "_seen", "_write_iv", "overhead")
 
-    __slots__ = ("_decrypt", "_encrypt", "_highest", "_next", "_read_iv", "_seen", "_write_iv", "overhead")
-
-    def __init__(self, keys: KeyBlock, *, is_client: bool, next_number: int) -> None:
-        write_key, self._write_iv = (
-            (keys.client_key, keys.client_iv) if is_client else (keys.server_key, keys.server_iv)
-        )
-        read_key, self._read_iv = (keys.server_key, keys.server_iv) if is_client else (keys.client_key, keys.client_iv)
+    def __init__(self, keys: KeyBlock, *, is_client: bool, last_sealed: bytes) -> None:
+        client = (keys.client_key, keys.client_iv)
+        server = (keys.server_key, keys.server_iv)
+        (write_key, self._write_iv), (read_key, self._read_iv) = (client, server) if is_client else (server, client)
         self._encrypt = AESGCM(write_key).encrypt
         self._decrypt = AESGCM(read_key).decrypt
-        self._next = _EPOCH_1 | next_number
+        last_number: int = _number_of(last_sealed, 3)[0]
+        last_explicit: int = _number_of(last_sealed, HEADER_SIZE)[0]
+        self._next = last_number + 1  # epoch and sequence number of the record to come
+        self._ahead = last_explicit - last_number  # by so much is the explicit nonce ahead of these, modulo 2^64
         self._highest = _EPOCH_1
-        self._seen = 0  # bit k: the record numbered `_highest - k` was accepted
+        self._seen = 1  # bit k: the record numbered `_highest - k` has come; number 0 is the peer's Finished
         self.overhead = OVERHEAD
 
     def seal(self, packets: Sequence[bytes]) -> list[bytes]:
         if self._next + len(packets) > _LAST_NUMBER:
             raise LocalError("this DTLS connection has used up its sequence numbers")
-        encrypt, iv = self._encrypt, self._write_iv
+        encrypt, iv, ahead = self._encrypt, self._write_iv, self._ahead
         sealed = []
         for packet in packets:
             size = len(packet)
@@ -88,22 +89,25 @@ class AesGcmRecords:
                 raise wrong_size(packet)
             number = self._next
             self._next = number + 1  # before the number is used: whatever happens then, it is never used twice
+            explicit = number + ahead & _64_BITS
             additional = _additional(number, APPLICATION_DATA, _VERSION, size)
-            header = _header(APPLICATION_DATA, _VERSION, number, size + 24, number)
-            sealed.append(header + encrypt(_nonce(iv, number), packet, additional))
+            header = _header(APPLICATION_DATA, _VERSION, number, size + 24, explicit)
+            sealed.append(header + encrypt(_nonce(iv, explicit), packet, additional))
         return sealed
 
     def open(self, record: bytes) -> bytes | None:
-        if len(record) < OVERHEAD:
+        size = len(record) - OVERHEAD
+        if size < 0:
             return None
         number: int = _number_of(record, 3)[0]
         ahead = number - self._highest
         if ahead <= 0 and (ahead <= -REPLAY_WINDOW or self._seen >> -ahead & 1):
             return None
-        # Type, version and epoch need no check of their own: they are authenticated, and this key knows one epoch.
-        additional = record[3:11] + record[:3] + _length(len(record) - OVERHEAD)
+        # Another version or epoch needs no check: it is not what the peer has authenticated.
+        additional = _additional(number, record[0], _VERSION, size)
+        body = record[21:] if size < 4096 else memoryview(record)[21:]  # a small copy is cheaper than a view
         try:
-            plaintext = self._decrypt(self._read_iv + record[13:21], record[21:], additional)
+            plaintext = self._decrypt(self._read_iv + record[13:21], body, additional)
         except InvalidTag:
             return None
         if ahead <= 0:
@@ -124,12 +128,25 @@ class AesGcmRecords:
 
     def close_notify(self) -> bytes:
         number = self._next
-        self._next = _LAST_NUMBER
-        alert = bytes((_WARNING, _CLOSE_NOTIFY))
-        sealed = self._encrypt(_nonce(self._write_iv, number), alert, _additional(number, ALERT, _VERSION, 2))
-        return _header(ALERT, _VERSION, number, 26, number) + sealed
+        self._next = _LAST_NUMBER + 1
+        explicit = number + self._ahead & _64_BITS
+        alert, additional = bytes((_WARNING, _CLOSE_NOTIFY)), _additional(number, ALERT, _VERSION, 2)
+        header = _header(ALERT, _VERSION, number, 26, explicit)
+        return header + self._encrypt(_nonce(self._write_iv, explicit), alert, additional)
 
 
-def fits(cipher: str) -> bool:
-    """Can the records of this cipher suite be made here?"""
-    return cipher.endswith("-AES128-GCM-SHA256")
+def take_over(connection: SSL.Connection, *, is_client: bool, last_sealed: bytes | None) -> AesGcmRecords | None:
+    """The records of a connection whose handshake is complete; it must write no more. None if they cannot be made here,
+    and then it goes on by itself."""
+    master_key, client_random, server_random = (
+        connection.master_key(),
+        connection.client_random(),
+        connection.server_random(),
+    )
+    cipher = connection.get_cipher_name() or ""
+    if not (master_key and client_random and server_random and last_sealed):
+        return None
+    if not cipher.endswith("-AES128-GCM-SHA256") or connection.get_protocol_version() != _VERSION:
+        return None
+    keys = KeyBlock(master_key, client_random, server_random)
+    return AesGcmRecords(keys, is_client=is_client, last_sealed=last_sealed)

@@ -189,6 +189,8 @@ class DtlsSession:
     # ------------------------------------------------------------------------------------------------------ receiving
 
     def _receive_other(self, datagram: bytes, now: float) -> list[bytes]:
+        if self.state == "new" and not self._is_client:
+            self.start(now)  # the peer was quicker
         records, whole = split_untrusted(datagram)
         self._n_dropped += not whole
         packets: list[bytes] = []
@@ -284,15 +286,12 @@ class DtlsSession:
             packets += self.receive(data, now)
 
     def _choose_protection(self, handshake: OpenSslHandshake) -> RecordProtection:
-        connection = handshake.connection
-        cipher = handshake.cipher
-        if self._fast_records and record12.fits(cipher):
-            keys = record12.KeyBlock(
-                connection.master_key() or b"", connection.client_random() or b"", connection.server_random() or b""
-            )
-            next_number = self._flight.highest_encrypted + 1
-            return record12.AesGcmRecords(keys, is_client=self._is_client, next_number=next_number)
-        return openssl_records(connection, record12.OVERHEAD if "GCM" in cipher else 29, self._context.buffer)
+        connection, flight = handshake.connection, self._flight
+        if self._fast_records:
+            ours = record12.take_over(connection, is_client=self._is_client, last_sealed=flight.last_sealed)
+            if ours is not None:
+                return ours
+        return openssl_records(connection, record12.OVERHEAD if "GCM" in handshake.cipher else 29, self._context.buffer)
 
     def _fail(self, error: RemoteError) -> None:
         self._end("failed", Failed(error))
