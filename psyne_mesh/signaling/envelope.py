@@ -80,8 +80,8 @@ def seal(
         payload = msgspec.json.encode(
             _Payload(
                 kind=kind,
-                sender=identity.peer_id,
-                recipient=recipient,
+                sender=str(identity.peer_id),
+                recipient=str(recipient),
                 room=room,
                 session=session,
                 sequence=sequence,

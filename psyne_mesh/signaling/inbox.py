@@ -14,16 +14,17 @@ class Inbox:
     """1. `put(event)`, never waiting. False: it was full, and everything in it was thrown away (policy: a reader that
     far behind must not work through stale news; the owner says `Lost`, reconnects, and `Restored` brings full lists).
     2. `await get()`.
-    3. `close()`: readers get `ClosedError`.
+    3. `end()`: readers get what is in it, then `ClosedError`. `close()`: they get `ClosedError` at once.
     """
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
         self._send, self._receive = trio.open_memory_channel[SignalingEvent](limit)
+        self._has_ended = False
         self.is_closed = False
 
     def put(self, event: SignalingEvent) -> bool:
-        if self.is_closed:
+        if self.is_closed or self._has_ended:
             return True
         try:
             self._send.send_nowait(event)
@@ -36,8 +37,12 @@ class Inbox:
     async def get(self) -> SignalingEvent:
         try:
             return await self._receive.receive()
-        except trio.ClosedResourceError:
-            raise ClosedError("the signaling connection was closed on this side") from None
+        except (trio.ClosedResourceError, trio.EndOfChannel):
+            raise ClosedError("this signaling client has ended") from None
+
+    def end(self) -> None:
+        self._has_ended = True
+        self._send.close()
 
     def close(self) -> None:
         self.is_closed = True

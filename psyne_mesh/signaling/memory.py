@@ -112,6 +112,8 @@ class MemorySignaling:
     def _cut(self, client: MemorySignalingClient, reason: str, cause: SignalingLost, *, retrying: bool) -> None:
         client.is_connected = False
         client._inbox.put(Lost(cause, retrying))
+        if not retrying:
+            client._inbox.end()
         self._tell_departures(self._registry.depart(client.peer_id, reason, trio.current_time()))
 
     def _join(self, peer: PeerId, request: JoinRequest) -> Joined:
@@ -191,7 +193,6 @@ class MemorySignalingClient:
 
     async def leave(self, room: str) -> None:
         await trio.lowlevel.checkpoint()
-        self._check_connected()
         self._rooms.pop(room, None)
         departure = self._hub.registry.leave(self.peer_id, room, trio.current_time())
         self._hub._tell_departures([departure] if departure else [])

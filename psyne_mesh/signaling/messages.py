@@ -31,7 +31,6 @@ from psyne_mesh.errors import (
     RoomMismatch,
     RoomNotFound,
     SignalingError,
-    SignalingLost,
     VersionMismatch,
 )
 
@@ -60,6 +59,17 @@ Players = Annotated[int, msgspec.Meta(ge=1, le=MAX_PLAYERS)]
 Scalar = str | int | float | bool | None
 Reason = Annotated[str, msgspec.Meta(max_length=64)]
 Text = Annotated[str, msgspec.Meta(max_length=512)]
+
+# Close codes of the WebSocket (4000-4999 are for private use, RFC 6455 section 7.4.2).
+GOODBYE = 1000
+GOING_AWAY = 1001
+TOO_BIG = 1009
+SUPERSEDED = 4001
+TOO_SLOW = 4002
+TIMED_OUT = 4003
+MISBEHAVED = 4004
+WRONG_VERSION = 4005
+NOT_PROVED = 4006
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
@@ -98,7 +108,7 @@ class Join(Message, frozen=True, tag="join"):
 
     def __post_init__(self) -> None:
         _check_band(self.skill_range)
-        if len(msgspec.json.encode(self.metadata)) > MAX_METADATA_BYTES:
+        if len(_encoder.encode(self.metadata)) > MAX_METADATA_BYTES:
             raise ValueError(f"metadata is over {MAX_METADATA_BYTES} bytes of JSON")
 
 
@@ -246,6 +256,14 @@ def decode_server_untrusted(frame: str | bytes) -> ServerMessage:
         _refuse(error)
 
 
+def ref_untrusted(frame: str | bytes) -> int | None:
+    """The `ref` of a frame that is no message, if it has one, so that the complaint reaches the right question."""
+    try:
+        return _reference.decode(_sized(frame, MAX_FRAME_BYTES)).ref
+    except (ValueError, RecursionError, ProtocolError):
+        return None
+
+
 def hello_payload(nonce: str, audience: str) -> bytes:
     """The bytes that a `Hello` signs. The nonce is base64, so the NUL cannot be inside it."""
     return f"{nonce}\0{audience}".encode()
@@ -279,8 +297,6 @@ def code_of(error: RemoteError) -> str:
 
 def exception_of(error: Error) -> RemoteError:
     """The exception that an `Error` stands for."""
-    if error.code in ("closing", "superseded", "slow", "timeout"):
-        return SignalingLost(error.message)
     return _EXCEPTIONS.get(error.code, SignalingError)(error.message or error.code)
 
 
@@ -292,8 +308,19 @@ class _Head(msgspec.Struct):
     type: str
 
 
-_encoder = msgspec.json.Encoder()
+class _Reference(msgspec.Struct):
+    ref: Ref
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, str):  # PeerId, and whatever names users derive from str
+        return str(value)
+    raise TypeError(f"a {type(value).__name__} cannot be sent")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_plain)
 _head = msgspec.json.Decoder(_Head)
+_reference = msgspec.json.Decoder(_Reference)
 _client: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
 _server: msgspec.json.Decoder[ServerMessage] = msgspec.json.Decoder(ServerMessage)
 

@@ -22,6 +22,7 @@ from psyne_mesh.signaling.tasks import open_background_nursery
 
 ABNORMAL_CLOSURE = 1006  # RFC 6455 section 7.4.1: no close frame came
 _LIBRARY_ERRORS = (wsproto.utilities.ProtocolError, trio.BrokenResourceError, trio.ClosedResourceError)
+_WITHOUT_REASON = {ABNORMAL_CLOSURE: "the connection broke", 1000: "the other side closed", 1001: "the other side left"}
 _CLOSE_GRACE_S = 1.0  # for the other side's close frame; it tells us nothing, so we do not wait long
 
 
@@ -191,7 +192,8 @@ class _Pump:
 
     def closed(self, error: trio_websocket.ConnectionClosed) -> WebSocketClosed:
         if error.reason is not None and self._failure is None:
-            return WebSocketClosed(error.reason.code, error.reason.reason or error.reason.name)
+            text = error.reason.reason or _WITHOUT_REASON.get(error.reason.code, error.reason.name)
+            return WebSocketClosed(error.reason.code, text)
         return WebSocketClosed(ABNORMAL_CLOSURE, _describe(self._failure or error))
 
 

@@ -1,0 +1,396 @@
+"""The signaling client: one WebSocket connection that comes back by itself."""
+
+from __future__ import annotations
+
+import random
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+
+import attrs
+import msgspec
+import trio
+
+from psyne_mesh.errors import (
+    ClosedError,
+    MessageTooLarge,
+    RemoteError,
+    RoomError,
+    SignalingError,
+    SignalingLost,
+    WouldBlock,
+)
+from psyne_mesh.identity import Identity, PeerId
+from psyne_mesh.signaling import messages
+from psyne_mesh.signaling.convert import joined_untrusted, listing_untrusted, peer_info
+from psyne_mesh.signaling.events import (
+    Joined,
+    Lost,
+    PeerJoined,
+    PeerLeft,
+    Restored,
+    RoomListing,
+    SignalingEvent,
+    SignalReceived,
+    SignalRefused,
+    SkillRange,
+    room_key,
+)
+from psyne_mesh.signaling.inbox import EventIterator, Inbox
+from psyne_mesh.signaling.link import Dial, Link, SignalingConfig, Superseded, open_link
+from psyne_mesh.signaling.registry import JoinRequest
+from psyne_mesh.signaling.requests import check_record, checked_join, checked_list, message_of, request_again
+from psyne_mesh.signaling.tasks import open_background_nursery
+from psyne_mesh.signaling.transport import CreatePolicy
+from psyne_mesh.signaling.websocket import WebSocketUrl, dial_tcp
+
+_PENDING_MAX = 64  # requests under way at once; one more raises WouldBlock
+_GOODBYE_S = 1.0  # how long leaving the block may take to flush the queue and to close
+
+
+@asynccontextmanager
+async def connect_signaling(
+    url: str,
+    identity: Identity,
+    *,
+    config: SignalingConfig | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    rng: random.Random | None = None,
+    dial: Dial | None = None,
+) -> AsyncIterator[SignalingClient]:
+    """A client at `ws://host[:port][/path]` or `wss://...` for as long as the block; it is connected when this returns.
+
+    Raises `SignalingUnreachable` (nobody answers), `VersionMismatch`, `SignalingError` (refused), `InvalidUri`. Later
+    losses are `Lost` events and never exceptions of the block. `rng` shakes the back-off; `dial` opens the stream
+    instead of TCP and TLS (a proxy, a test). Leaving the block says goodbye in every room, within a second.
+    """
+    client = SignalingClient(url, identity, config or SignalingConfig(), ssl_context, rng or random.Random(), dial)
+    async with open_background_nursery() as nursery:
+        await nursery.start(client._run)
+        try:
+            yield client
+        finally:
+            await client._say_goodbye()
+
+
+class SignalingClient:
+    """A `SignalingTransport` over a WebSocket. Made by `connect_signaling`."""
+
+    def __init__(
+        self,
+        url: str,
+        identity: Identity,
+        config: SignalingConfig,
+        ssl_context: ssl.SSLContext | None,
+        rng: random.Random,
+        dial: Dial | None,
+    ) -> None:
+        self.url = url
+        self.reconnects = 0
+        self._address = WebSocketUrl.parse(url)
+        self._identity = identity
+        self._config = config
+        self._rng = rng
+        self._dial = dial or partial(dial_tcp, self._address, ssl_context)
+        self._inbox = Inbox(config.inbox_max)
+        self._rooms: dict[str, JoinRequest] = {}  # how to enter again
+        self._pending: dict[int, _Pending] = {}
+        self._next_ref = 0
+        self._link: Link | None = None
+        self._is_ready = False
+        self._held: list[SignalingEvent] | None = None  # what came while we were entering again
+        self._is_lost = False  # a Lost was told and no Restored since
+        self._is_closing = False
+        self._ended = trio.Event()
+
+    @property
+    def peer_id(self) -> PeerId:
+        return self._identity.peer_id
+
+    @property
+    def is_connected(self) -> bool:
+        return self._is_ready
+
+    async def join(
+        self,
+        name: str,
+        *,
+        app_id: str = "",
+        region: str = "",
+        max_players: int = 16,
+        skill_range: SkillRange | None = None,
+        create: CreatePolicy = "or",
+        record: str = "",
+        metadata: Mapping[str, object] | None = None,
+    ) -> Joined:
+        """See `SignalingTransport.join`."""
+        request = checked_join(name, app_id, region, max_players, skill_range, create, record, metadata)
+        self._check_connected()
+        return await self._join(request)
+
+    async def leave(self, room: str) -> None:
+        """See `SignalingTransport.leave`. While the connection is lost it is enough that we do not come back."""
+        self._rooms.pop(room, None)
+        if self._is_ready:
+            try:
+                await self._ask(lambda ref: messages.Leave(ref=ref, room=room))
+            except SignalingLost:
+                return  # the server takes us out of every room by itself
+            self._rooms.pop(room, None)  # a join under way had put it in again
+        await trio.lowlevel.checkpoint()
+
+    async def list_rooms(
+        self,
+        *,
+        app_id: str = "",
+        region: str | None = None,
+        skill_range: SkillRange | None = None,
+        only_open: bool = False,
+        limit: int = 100,
+    ) -> RoomListing:
+        """See `SignalingTransport.list_rooms`."""
+        question = checked_list(app_id, region, skill_range, only_open, limit)
+        self._check_connected()
+        answer = await self._ask(lambda ref: msgspec.structs.replace(question, ref=ref))
+        if not isinstance(answer, messages.RoomList):
+            raise SignalingError("the server answered a list with something else")
+        return listing_untrusted(answer)
+
+    def send_signal(self, to: PeerId, room: str, envelope: str) -> None:
+        """See `SignalingTransport.send_signal`."""
+        self._check_connected()
+        if len(envelope) > messages.MAX_ENVELOPE_CHARS:
+            raise MessageTooLarge(len(envelope), messages.MAX_ENVELOPE_CHARS)
+        self._push(messages.Signal(to=to, room=room, envelope=envelope))
+
+    def set_record(self, room: str, record: str) -> None:
+        """See `SignalingTransport.set_record`."""
+        check_record(record)
+        if room in self._rooms:
+            self._rooms[room] = attrs.evolve(self._rooms[room], record=record)
+
+    async def next_event(self) -> SignalingEvent:
+        """See `SignalingTransport.next_event`."""
+        return await self._inbox.get()
+
+    @property
+    def events(self) -> AsyncIterator[SignalingEvent]:
+        return EventIterator(self._inbox)
+
+    # ------------------------------------------------------------------------------------------------------- requests
+
+    async def _join(self, request: JoinRequest) -> Joined:
+        key = room_key(request.name, app_id=request.app_id, region=request.region)
+        was_in = key in self._rooms
+        try:
+            answer = await self._ask(partial(message_of, request), request)
+        except (trio.Cancelled, SignalingError):  # the server may have let us in
+            if not was_in:
+                self._rooms.pop(key, None)
+                self._leave_unasked(key)
+            raise
+        if not isinstance(answer, Joined) or answer.room != key:
+            raise SignalingError("the server answered a join with something else")
+        return answer
+
+    async def _ask(self, message: Callable[[int], messages.Message], joining: JoinRequest | None = None) -> object:
+        """The answer. For a join it was taken note of when it came in, before any event that followed it."""
+        if len(self._pending) >= _PENDING_MAX:
+            raise WouldBlock(f"{_PENDING_MAX} requests to the signaling server are under way")
+        ref = self._next_ref
+        self._next_ref += 1
+        pending = self._pending[ref] = _Pending(joining)
+        try:
+            self._push(message(ref))
+            with trio.move_on_after(self._config.request_timeout_s):
+                await pending.done.wait()
+        finally:
+            del self._pending[ref]
+        if pending.error is not None:
+            raise pending.error
+        if pending.answer is None:
+            raise SignalingError(f"the signaling server gave no answer within {self._config.request_timeout_s} s")
+        return pending.answer
+
+    def _push(self, message: messages.Message) -> None:
+        if self._link is None:
+            raise SignalingLost("not connected to the signaling server")
+        self._link.push(messages.encode(message))
+
+    def _leave_unasked(self, key: str) -> None:
+        if self._link is not None:
+            with suppress(WouldBlock, SignalingLost):  # then the connection is as good as gone, and we with it
+                self._push(messages.Leave(ref=self._next_ref, room=key))
+                self._next_ref += 1
+
+    def _check_connected(self) -> None:
+        if self._inbox.is_closed:
+            raise ClosedError("this signaling client was closed")
+        if not self._is_ready:
+            raise SignalingLost(f"not connected to {self.url} at the moment")
+
+    # ----------------------------------------------------------------------------------------------------- connection
+
+    async def _run(self, task_status: trio.TaskStatus[None]) -> None:
+        """Connect, and connect again, until the goodbye or until another process takes our identity."""
+        failures = 0
+        try:
+            async with self._connected() as link:
+                self._is_ready = True
+                task_status.started()
+                began = trio.current_time()
+                cause = await self._converse(link)
+            while cause is not None:
+                self._lose(cause)
+                if isinstance(cause, Superseded):
+                    return
+                if trio.current_time() - began > self._config.backoff_max_s:
+                    failures = 0  # it stood for a while: this is a new trouble
+                await trio.sleep(self._backoff(failures))
+                failures += 1
+                began = trio.current_time()
+                cause = await self._connect_again()
+        finally:
+            self._ended.set()
+
+    def _backoff(self, failures: int) -> float:
+        ceiling = min(self._config.backoff_max_s, self._config.backoff_first_s * 2.0 ** min(failures, 30))
+        return ceiling * self._rng.uniform(0.5, 1.0)
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Link]:
+        async with open_link(self._address, self._dial, self._identity, self._config) as link:
+            self._link = link
+            try:
+                yield link
+            finally:
+                self._link = None
+
+    async def _connect_again(self) -> SignalingError | None:
+        """What ended it, or None after the goodbye."""
+        try:
+            async with self._connected() as link:
+                self.reconnects += 1
+                self._held = []
+                return await self._converse(link, self._restore)
+        except SignalingError as error:  # still unreachable, or refused
+            return error
+
+    async def _converse(self, link: Link, *alongside: Callable[[], Awaitable[None]]) -> SignalingError | None:
+        if self._is_closing:
+            return None
+        try:
+            await link.converse(self._deliver, *alongside)
+        except SignalingLost as error:
+            self._fail_pending(error)
+            return error
+        return None
+
+    def _lose(self, cause: SignalingError) -> None:
+        """Say so once, however many attempts fail until we are back."""
+        is_final = isinstance(cause, Superseded)
+        if not self._is_lost or is_final:
+            if not self._inbox.put(Lost(cause, retrying=not is_final)):
+                self._inbox.put(Lost(cause, retrying=not is_final))  # the first put emptied it
+            self._is_lost = True
+        self._is_ready = False
+        self._held = None
+        if is_final:
+            self._inbox.end()
+
+    def _fail_pending(self, error: SignalingLost) -> None:
+        for pending in self._pending.values():
+            pending.error = error
+            pending.done.set()
+
+    async def _restore(self) -> None:
+        """Enter every room again, and only then tell: events that came meanwhile follow the lists that they change."""
+        rooms: list[Joined] = []
+        refused: list[tuple[str, RoomError | SignalingError]] = []
+        for key, request in list(self._rooms.items()):
+            try:
+                joined = await self._join(request)
+            except SignalingLost:
+                raise  # once more; the next connection starts from the beginning
+            except (RoomError, SignalingError) as error:
+                self._rooms.pop(key, None)
+                refused.append((key, error))
+                continue
+            if key in self._rooms:
+                rooms.append(joined)
+        held, self._held = self._held or [], None
+        self._is_ready, self._is_lost = True, False
+        for event in (Restored(tuple(rooms), tuple(refused)), *held):
+            self._emit(event)
+
+    # ------------------------------------------------------------------------------------------------------ messages
+
+    def _deliver(self, message: messages.ServerMessage) -> None:
+        match message:
+            case messages.JoinedRoom():
+                self._entered(message)
+            case messages.RoomList() | messages.LeftRoom():
+                self._answer(message.ref, message)
+            case messages.Error(ref=int() as ref):
+                self._answer(ref, messages.exception_of(message))
+            case messages.Error(room=room, peer_id=peer_id):
+                to = None if peer_id is None else PeerId(peer_id)
+                self._emit(SignalRefused(to, room, messages.exception_of(message)))
+            case messages.MemberJoined(room=room) if room in self._rooms:
+                self._emit(PeerJoined(room, peer_info(message.peer), message.rejoined))
+            case messages.MemberLeft(room=room) if room in self._rooms:
+                self._emit(PeerLeft(room, PeerId(message.peer_id), message.reason))
+            case messages.SignalFrom(room=room) if room in self._rooms:
+                self._emit(SignalReceived(PeerId(message.sender), room, message.envelope))
+
+    def _entered(self, message: messages.JoinedRoom) -> None:
+        pending = self._pending.get(message.ref)
+        if pending is None or pending.joining is None:
+            return  # cancelled meanwhile; a leave is on its way
+        joined = joined_untrusted(message, self.peer_id)
+        if self._held is not None and joined.room not in self._rooms:
+            self._leave_unasked(joined.room)  # left while we were on the way back in
+        else:
+            self._rooms[joined.room] = request_again(joined, pending.joining.record)
+        self._answer(message.ref, joined)
+
+    def _answer(self, ref: int, answer: object) -> None:
+        pending = self._pending.get(ref)
+        if pending is None:
+            return  # nobody waits for it any more
+        if isinstance(answer, RemoteError):
+            pending.error = answer
+        else:
+            pending.answer = answer
+        pending.done.set()
+
+    def _emit(self, event: SignalingEvent) -> None:
+        if self._held is not None:
+            self._held.append(event)
+            fits = len(self._held) <= self._config.inbox_max
+        else:
+            fits = self._inbox.put(event)
+        if not fits:
+            raise SignalingLost(f"{self._config.inbox_max} events were waiting; the lists will come anew")
+
+    async def _say_goodbye(self) -> None:
+        self._is_closing = True
+        self._is_ready = False
+        self._inbox.close()
+        if self._link is not None:
+            self._link.finish()
+            with trio.move_on_after(_GOODBYE_S, shield=True):
+                await self._ended.wait()
+
+
+class _Pending:
+    """A question under way."""
+
+    __slots__ = ("answer", "done", "error", "joining")
+
+    def __init__(self, joining: JoinRequest | None) -> None:
+        self.joining = joining
+        self.done = trio.Event()
+        self.answer: object = None
+        self.error: RemoteError | None = None

@@ -1,0 +1,43 @@
+"""How much one client may ask of a server. Pure."""
+
+from __future__ import annotations
+
+import attrs
+
+from psyne_mesh.signaling.registry import RegistryLimits
+
+
+@attrs.frozen(kw_only=True)
+class ServerConfig:
+    """Bounds of a signaling server; the policy at each bound stands beside it. Times in seconds."""
+
+    registry: RegistryLimits = attrs.Factory(RegistryLimits)
+    clients_max: int = 10_000  # one more is refused with HTTP 503
+    clients_per_address_max: int = 1_000  # the same; behind a proxy all clients share its address
+    keepalive_s: float = 10.0  # clients speak at least this often...
+    silence_factor: float = 3.0  # ...and are dropped ("timeout") after this many times that without a word
+    hello_timeout_s: float = 10.0  # TLS, HTTP head, WebSocket and hello each; then the connection is closed
+    outbound_messages_max: int = 1_024  # waiting for one client; one more and it is dropped as too slow
+    outbound_bytes_max: int = 8 * 2**20  # the same, in bytes; the largest room's list is 3 MiB
+    messages_per_s: float = 100.0  # a faster client is read more slowly; nothing is lost
+    burst: int = 500  # joining 15 players with 10 candidates each is 165 messages
+    garbage_max: int = 10  # frames that are no messages; one more and the connection is closed
+    grace_s: float = 1.0  # for goodbyes when the server stops
+    audiences: frozenset[str] | None = None  # host:port names of this server; hellos for others are refused. None: any
+
+
+class TokenBucket:
+    """`delay(cost, now)` charges the cost and says how many seconds to wait before the next charge."""
+
+    __slots__ = ("_burst", "_rate", "_tokens", "_updated_at")
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._tokens = burst
+        self._updated_at = now
+
+    def delay(self, cost: float, now: float) -> float:
+        self._tokens = min(self._burst, self._tokens + (now - self._updated_at) * self._rate) - cost
+        self._updated_at = now
+        return max(0.0, -self._tokens / self._rate)

@@ -1,0 +1,298 @@
+"""The signaling server: rooms and relaying on one port, for WebSockets and for a look with a browser.
+
+It is not trusted by the players: offers are signed end to end, so all it can do is to refuse service.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from urllib.parse import parse_qs, urlsplit
+
+import attrs
+import msgspec
+import trio
+
+from psyne_mesh.identity import PeerId
+from psyne_mesh.signaling import messages
+from psyne_mesh.signaling.convert import room_of
+from psyne_mesh.signaling.front_door import Page, receive_guest, refuse_guest
+from psyne_mesh.signaling.guest import Guest, Refused, prove
+from psyne_mesh.signaling.limits import ServerConfig
+from psyne_mesh.signaling.switchboard import Switchboard
+from psyne_mesh.signaling.tasks import open_background_nursery
+from psyne_mesh.signaling.websocket import WebSocket, WebSocketClosed, accept_websocket
+
+DEFAULT_PORT = 8080  # psyne's own
+
+_HOUSEKEEPING_S = 5.0
+_HANGUPS = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, WebSocketClosed)
+logger = logging.getLogger(__name__)
+
+
+@attrs.frozen
+class ServerStats:
+    """Counters since the start, except `clients`, `rooms` and `members`, which are now."""
+
+    uptime_s: float
+    clients: int
+    rooms: int
+    members: int
+    connections: int
+    hellos: int
+    rooms_created: int
+    joins: int
+    joins_refused: int
+    leaves: int
+    messages_received: int
+    signals_relayed: int
+    signals_not_relayed: int
+    garbage: int
+    internal_errors: int
+    ends: dict[str, int]  # why clients went: left, lost, timeout, superseded, slow, misbehaved
+
+
+@asynccontextmanager
+async def open_server(
+    host: str = "127.0.0.1",
+    port: int = DEFAULT_PORT,
+    *,
+    config: ServerConfig | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+) -> AsyncIterator[SignalingServer]:
+    """A server for as long as the block; port 0 takes any free one. Raises `OSError` if it cannot listen there.
+
+    With `ssl_context` (made for the server's side) it speaks `wss` and `https`. Leaving the block says goodbye to every
+    client, within `config.grace_s`.
+    """
+    server = SignalingServer(config or ServerConfig(), ssl_context)
+    async with open_background_nursery() as nursery:
+        await nursery.start(server.run, host, port)
+        try:
+            yield server
+        finally:
+            await server.stop()
+
+
+async def serve(
+    host: str = "127.0.0.1",
+    port: int = DEFAULT_PORT,
+    *,
+    config: ServerConfig | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    task_status: trio.TaskStatus[SignalingServer] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """A server until cancelled, then the goodbyes. `await nursery.start(serve, host, port)` gives the running server."""
+    async with open_server(host, port, config=config, ssl_context=ssl_context) as server:
+        task_status.started(server)
+        await trio.sleep_forever()
+
+
+class SignalingServer:
+    """Made by `open_server`. Everything but `stop` and `run` is safe to look at any time."""
+
+    def __init__(self, config: ServerConfig, ssl_context: ssl.SSLContext | None = None) -> None:
+        self.config = config
+        self.host = ""
+        self.port = 0
+        self._ssl_context = ssl_context
+        self._switchboard = Switchboard(config.registry)
+        self._guests: dict[PeerId, Guest] = {}
+        self._per_address: Counter[str] = Counter()  # entries that reach 0 are deleted
+        self._counts: Counter[str] = Counter()
+        self._ends: Counter[str] = Counter()
+        self._started_at = 0.0
+        self._doors = trio.CancelScope()
+        self._everything = trio.CancelScope()
+        self._all_gone = trio.Event()
+
+    @property
+    def url(self) -> str:
+        """Where clients of this machine connect: `ws://host:port`."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        authority = f"[{host}]" if ":" in host else host
+        return f"{'ws' if self._ssl_context is None else 'wss'}://{authority}:{self.port}"
+
+    @property
+    def stats(self) -> ServerStats:
+        registry = self._switchboard.stats
+        return ServerStats(
+            uptime_s=round(trio.current_time() - self._started_at, 3),
+            clients=len(self._guests),
+            rooms=registry.rooms,
+            members=registry.members,
+            connections=self._counts["connections"],
+            hellos=self._counts["hellos"],
+            rooms_created=registry.rooms_created,
+            joins=registry.joins,
+            joins_refused=registry.joins_refused,
+            leaves=registry.leaves,
+            messages_received=self._counts["messages"],
+            signals_relayed=self._switchboard.relayed,
+            signals_not_relayed=self._switchboard.not_relayed,
+            garbage=self._counts["garbage"],
+            internal_errors=self._counts["internal_errors"],
+            ends=dict(self._ends),
+        )
+
+    async def run(self, host: str, port: int, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Listen and serve until `stop`, `kill` or cancellation."""
+        listeners = await trio.open_tcp_listeners(port, host=host)
+        if port == 0:  # a name with several addresses would get as many ports
+            for spare in listeners[1:]:
+                await spare.aclose()
+            del listeners[1:]
+        self.host, self.port = host, listeners[0].socket.getsockname()[1]
+        self._started_at = trio.current_time()
+        with self._everything:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._keep_house)
+                with self._doors:
+                    serve_them = partial(trio.serve_listeners, self.handle, listeners, handler_nursery=nursery)
+                    async with trio.open_nursery() as doors:
+                        await doors.start(serve_them)
+                        task_status.started()
+
+    async def stop(self) -> None:
+        """No new guests, a goodbye to those who are here, and the end after `grace_s` at most."""
+        self._doors.cancel()
+        self._all_gone = trio.Event()
+        with trio.move_on_after(self.config.grace_s, shield=True):
+            for guest in list(self._guests.values()):
+                guest.dismiss(messages.GOING_AWAY, "the server is shutting down")
+            if self._guests:
+                await self._all_gone.wait()
+        self._everything.cancel()
+
+    def kill(self) -> None:
+        """End at once, as a crash would: no goodbyes. For tests of what happens then."""
+        self._everything.cancel()
+
+    async def handle(self, stream: trio.abc.Stream) -> None:
+        """One connection, from the first byte to the last. Never raises: a bad guest disturbs nobody else."""
+        self._counts["connections"] += 1
+        address = _address_of(stream)
+        self._per_address[address] += 1
+        try:
+            await self._receive(stream, address)
+        except _HANGUPS as error:
+            logger.debug("a connection from %s ended: %s", address, error)
+        except Exception:
+            self._counts["internal_errors"] += 1
+            logger.exception("a connection from %s ended by an error of ours", address)
+        finally:
+            self._per_address[address] -= 1
+            if not self._per_address[address]:
+                del self._per_address[address]
+            await trio.aclose_forcefully(stream)
+
+    async def _receive(self, stream: trio.abc.Stream, address: str) -> None:
+        timeout_s = self.config.hello_timeout_s
+        with trio.fail_after(timeout_s):
+            if self._ssl_context is not None:
+                tls = trio.SSLStream(stream, self._ssl_context, server_side=True, https_compatible=True)
+                await tls.do_handshake()
+                stream = tls
+        with trio.fail_after(timeout_s):
+            if (
+                len(self._guests) >= self.config.clients_max
+                or self._per_address[address] > self.config.clients_per_address_max
+            ):
+                await refuse_guest(stream, "this server has as many guests as it can serve")
+                return
+            upgraded = await receive_guest(stream, self._page)
+        if upgraded is None:
+            await stream.aclose()
+            return
+        limit = messages.MAX_FRAME_BYTES
+        async with accept_websocket(upgraded, max_message_bytes=limit, timeout_s=timeout_s) as websocket:
+            await self._welcome(websocket)
+
+    async def _welcome(self, websocket: WebSocket) -> None:
+        try:
+            with trio.fail_after(self.config.hello_timeout_s):
+                peer, ref = await prove(websocket, self.config.audiences)
+        except Refused as refusal:
+            self._ends[refusal.label] += 1
+            await websocket.close(refusal.code, str(refusal))
+            return
+        self._counts["hellos"] += 1
+        guest = Guest(peer, websocket, self.config, trio.current_time())
+        self._seat(guest)
+        guest.push(messages.Welcome(ref=ref, peer_id=peer, keepalive_s=self.config.keepalive_s))
+        try:
+            await guest.run(self._receive_message, self._counts)
+        finally:
+            self._unseat(guest)
+
+    def _seat(self, guest: Guest) -> None:
+        """The newest connection of an identity wins: after a crash the old one may look alive for a long time."""
+        old = self._guests.get(guest.peer)
+        if old is not None:
+            old.dismiss(messages.SUPERSEDED, "the same identity connected anew")
+            self._depart(guest.peer, "superseded")
+        self._guests[guest.peer] = guest
+
+    def _unseat(self, guest: Guest) -> None:
+        self._ends[guest.end] += 1
+        if self._guests.get(guest.peer) is guest:
+            del self._guests[guest.peer]
+            self._depart(guest.peer, guest.end)
+        if not self._guests:
+            self._all_gone.set()
+
+    def _depart(self, peer: PeerId, end: str) -> None:
+        reason = end if end in ("left", "lost", "timeout", "superseded") else "dropped"
+        self._switchboard.depart(peer, reason, trio.current_time())
+        self._deliver()
+
+    def _receive_message(self, guest: Guest, message: messages.ClientMessage) -> None:
+        if self._guests.get(guest.peer) is guest:  # else superseded a moment ago, and no longer speaking for the peer
+            self._switchboard.receive(guest.peer, message, trio.current_time())
+            self._deliver()
+
+    def _deliver(self) -> None:
+        for delivery in self._switchboard.take_outputs():
+            text = messages.encode(delivery.message)
+            for peer in delivery.peers:
+                guest = self._guests.get(peer)
+                if guest is not None:
+                    guest.push_text(text)
+
+    async def _keep_house(self) -> None:
+        while True:
+            await trio.sleep(_HOUSEKEEPING_S)
+            self._switchboard.expire(trio.current_time())
+
+    def _page(self, target: str) -> Page:
+        parts = urlsplit(target)
+        if parts.path == "/healthz":
+            return Page(200, b"ok\n", "text/plain")
+        if parts.path == "/stats":
+            return Page(200, msgspec.json.encode(attrs.asdict(self.stats)))
+        if parts.path == "/rooms":
+            return self._rooms_page(parts.query)
+        return Page(404, b"/healthz, /stats, /rooms, and WebSockets at any path\n", "text/plain")
+
+    def _rooms_page(self, query: str) -> Page:
+        """`?app_id=` and `?region=` narrow it. Who is in a room is told only to its members."""
+        try:
+            asked = {key: values[-1] for key, values in parse_qs(query, keep_blank_values=True).items()}
+        except ValueError:
+            return Page(400, b"not a query\n", "text/plain")
+        listing = self._switchboard.registry.list_rooms(app_id=asked.get("app_id"), region=asked.get("region"))
+        rooms = [room_of(info) for info in listing.rooms]
+        return Page(200, msgspec.json.encode({"rooms": rooms, "truncated": listing.truncated}))
+
+
+def _address_of(stream: trio.abc.Stream) -> str:
+    if isinstance(stream, trio.SocketStream):
+        try:
+            return str(stream.socket.getpeername()[0])
+        except OSError:  # gone already
+            return ""
+    return ""

@@ -1,0 +1,117 @@
+"""What a signaling server does with what clients say: rooms and relaying, without a socket. Pure."""
+
+from __future__ import annotations
+
+import attrs
+
+from psyne_mesh.errors import RoomError, SignalingError
+from psyne_mesh.identity import PeerId
+from psyne_mesh.signaling import messages
+from psyne_mesh.signaling.convert import joined_message, list_message, member_of
+from psyne_mesh.signaling.registry import Departure, RegistryLimits, RegistryStats, RoomRegistry
+from psyne_mesh.signaling.requests import request_of
+
+# What a message costs its sender, in tokens: a list walks over all rooms, a join tells a whole room.
+_COSTS: dict[type[messages.Message], int] = {messages.ListRooms: 20, messages.Join: 5}
+
+
+@attrs.frozen
+class Delivery:
+    """Send `message` to each of `peers` who is still connected."""
+
+    peers: tuple[PeerId, ...]
+    message: messages.Message
+
+
+class Switchboard:
+    """1. `receive(peer, message, now)` for each message of a client that has proved to be `peer`.
+    2. `depart(peer, reason, now)` when its connection ended or was superseded.
+    3. `take_outputs()` after each of them: deliveries in order.
+    4. `expire(now)` every few seconds.
+    """
+
+    def __init__(self, limits: RegistryLimits) -> None:
+        self._registry = RoomRegistry(limits)
+        self._outputs: list[Delivery] = []
+        self.relayed = 0
+        self.not_relayed = 0
+
+    @property
+    def registry(self) -> RoomRegistry:
+        """To look at: lists for the HTTP pages."""
+        return self._registry
+
+    @property
+    def stats(self) -> RegistryStats:
+        return self._registry.stats
+
+    @staticmethod
+    def cost(message: messages.Message) -> int:
+        return _COSTS.get(type(message), 1)
+
+    def receive(self, peer: PeerId, message: messages.ClientMessage, now: float) -> None:
+        match message:
+            case messages.Signal():
+                self._relay(peer, message)
+            case messages.Join():
+                self._join(peer, message, now)
+            case messages.Leave(ref=ref, room=room):
+                departure = self._registry.leave(peer, room, now)
+                self._say(messages.LeftRoom(ref=ref, room=room), peer)
+                self._tell(departure)
+            case messages.ListRooms():
+                listing = self._registry.list_rooms(
+                    app_id=message.app_id,
+                    region=message.region,
+                    skill_range=message.skill_range,
+                    only_open=message.only_open,
+                    limit=message.limit,
+                )
+                self._say(list_message(listing, message.ref), peer)
+            case messages.Ping(ref=ref):
+                self._say(messages.Pong(ref=ref), peer)
+            case messages.Hello(ref=ref):
+                self._say(messages.Error(code="bad_message", message="you have said hello already", ref=ref), peer)
+
+    def depart(self, peer: PeerId, reason: str, now: float) -> None:
+        for departure in self._registry.depart(peer, reason, now):
+            self._tell(departure)
+
+    def expire(self, now: float) -> None:
+        self._registry.expire(now)
+
+    def take_outputs(self) -> list[Delivery]:
+        outputs, self._outputs = self._outputs, []
+        return outputs
+
+    def _join(self, peer: PeerId, message: messages.Join, now: float) -> None:
+        try:
+            arrival = self._registry.join(peer, request_of(message), now)
+        except (RoomError, SignalingError) as error:
+            self._say(messages.Error(code=messages.code_of(error), message=str(error), ref=message.ref), peer)
+            return
+        self._say(joined_message(arrival.joined, message.ref), peer)
+        news = messages.MemberJoined(
+            room=arrival.joined.room, peer=member_of(arrival.member), rejoined=arrival.rejoined
+        )
+        self._say(news, *arrival.notify)
+
+    def _relay(self, sender: PeerId, signal: messages.Signal) -> None:
+        """Only between members of one room: nobody can be reached by strangers who merely know the id."""
+        to = PeerId(signal.to)
+        if self._registry.is_member(sender, signal.room) and self._registry.is_member(to, signal.room):
+            self.relayed += 1
+            self._say(messages.SignalFrom(sender=sender, room=signal.room, envelope=signal.envelope), to)
+        else:
+            self.not_relayed += 1
+            text = f"{to.short} and you are not both in this room"
+            self._say(messages.Error(code="peer_gone", message=text, room=signal.room, peer_id=to), sender)
+
+    def _tell(self, departure: Departure | None) -> None:
+        if departure is not None:
+            news = messages.MemberLeft(room=departure.room, peer_id=departure.peer_id, reason=departure.reason)
+            self._say(news, *departure.notify)
+
+    def _say(self, message: messages.Message, *peers: PeerId) -> None:
+        if peers:
+            self._outputs.append(Delivery(peers, message))
