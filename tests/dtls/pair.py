@@ -153,7 +153,7 @@ class PlainPeer:
         except SSL.WantReadError:
             pass
         except SSL.Error as error:
-            self.error = str(error)
+            self.error = self.error or str(error)
 
     def read_output(self) -> bytes:
         try:

@@ -36,6 +36,7 @@ _header = Struct("!BHQHQ").pack  # type, version, epoch and number, length, expl
 _nonce = Struct("!4sQ").pack
 _additional = Struct("!QBHH").pack  # RFC 5246 section 6.2.3.3: epoch and number, type, version, plaintext length
 _number_of = Struct("!Q").unpack_from
+_version_and_number = Struct("!HQ").unpack_from
 
 
 class KeyBlock:
@@ -99,12 +100,12 @@ class AesGcmRecords:
         size = len(record) - OVERHEAD
         if size < 0:
             return None
-        number: int = _number_of(record, 3)[0]
+        version, number = _version_and_number(record, 1)
         ahead = number - self._highest
         if ahead <= 0 and (ahead <= -REPLAY_WINDOW or self._seen >> -ahead & 1):
             return None
-        # Another version or epoch needs no check: it is not what the peer has authenticated.
-        additional = _additional(number, record[0], _VERSION, size)
+        # Type, version and epoch need no check of their own: the peer has authenticated what it meant.
+        additional = _additional(number, record[0], version, size)
         body = record[21:] if size < 4096 else memoryview(record)[21:]  # a small copy is cheaper than a view
         try:
             plaintext = self._decrypt(self._read_iv + record[13:21], body, additional)
