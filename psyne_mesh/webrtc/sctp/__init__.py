@@ -1,0 +1,32 @@
+"""SCTP over DTLS, without I/O: `Association` and what belongs to it."""
+
+from __future__ import annotations
+
+from psyne_mesh.webrtc.sctp.association import Association, State
+from psyne_mesh.webrtc.sctp.config import SctpConfig
+from psyne_mesh.webrtc.sctp.events import (
+    BufferedAmountLow,
+    Closed,
+    Established,
+    MessageReceived,
+    Restarted,
+    SctpEvent,
+    StreamsReset,
+    StreamsResetByPeer,
+)
+from psyne_mesh.webrtc.sctp.stats import SctpStats
+
+__all__ = [
+    "Association",
+    "BufferedAmountLow",
+    "Closed",
+    "Established",
+    "MessageReceived",
+    "Restarted",
+    "SctpConfig",
+    "SctpEvent",
+    "SctpStats",
+    "State",
+    "StreamsReset",
+    "StreamsResetByPeer",
+]

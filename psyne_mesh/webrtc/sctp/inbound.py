@@ -1,0 +1,241 @@
+"""The receiving half: which TSNs have arrived, when to acknowledge them, how much window to offer.
+
+TSNs are unwrapped here (plain growing integers), and what arrived above the cumulative TSN is kept as ranges.
+"""
+
+from __future__ import annotations
+
+from psyne_mesh.webrtc.sctp import wire
+from psyne_mesh.webrtc.sctp.config import SctpConfig
+from psyne_mesh.webrtc.sctp.intervals import Intervals
+from psyne_mesh.webrtc.sctp.reassembly import Reassembly
+from psyne_mesh.webrtc.sctp.stats import Counters
+
+TSN_DISTANCE_MAX = 0xFFFF  # a gap block reports 16-bit offsets: what lies further could not be acknowledged
+DUPLICATES_REPORTED_MAX = 32  # further ones of one flush are counted, not listed
+
+_WORD = 0xFFFFFFFF
+
+
+class Inbound:
+    """1. `data_received` per DATA or I-DATA chunk. 2. `packet_ended` per packet that had one. 3. `sack_if_due` per
+    flush. 4. Drain `reassembly.ready`. `ack_deadline` is the delayed acknowledgement's timer."""
+
+    __slots__ = (
+        "_ack_delay",
+        "_advertised",
+        "_counters",
+        "_deferred_streams",
+        "_deferred_tsn",
+        "_duplicates",
+        "_gaps",
+        "_held_back",
+        "_is_first_packet",
+        "_packets_unacked",
+        "_streams",
+        "_window",
+        "_wire_next",
+        "ack_deadline",
+        "ack_now",
+        "cumulative_tsn",
+        "interleaving",
+        "invalid_streams",
+        "reassembly",
+        "unread_bytes",
+    )
+
+    def __init__(
+        self, config: SctpConfig, counters: Counters, *, initial_tsn: int, streams: int, interleaving: bool
+    ) -> None:
+        self._window = config.receive_window_bytes
+        self._ack_delay = config.ack_delay_max_s
+        self._counters = counters
+        self._streams = streams
+        self.interleaving = interleaving
+        self.reassembly = Reassembly(interleaving=interleaving)
+        self.cumulative_tsn = initial_tsn - 1
+        self._wire_next = initial_tsn  # low 32 bits of cumulative_tsn + 1
+        self._gaps = Intervals()
+        self._duplicates: list[int] = []
+        self._packets_unacked = 0
+        self._advertised = self._window
+        self._is_first_packet = True
+        self.ack_now = False
+        self.ack_deadline: float | None = None
+        self.unread_bytes = 0  # delivered and still held by the application
+        self.invalid_streams: list[int] = []  # to be reported (RFC 9260 section 6.5)
+        self._deferred_streams: set[int] = set()  # RFC 6525 section 5.2.2 E3: deferred reset processing
+        self._deferred_tsn = -1
+        self._held_back: list[tuple[int, int, int, int, int, bytes]] = []
+
+    # ---------------------------------------------------------------------------------------------------------- input
+
+    def data_received(self, packet: bytes, flags: int, start: int, end: int) -> None:
+        """One DATA chunk (or I-DATA when interleaving is on) that lies at packet[start:end]."""
+        if self.interleaving:
+            tsn, stream, _, number, ppid = wire.I_DATA_FIELDS.unpack_from(packet, start + 4)
+            payload = packet[start + 20 : end]
+        else:
+            tsn, stream, number, ppid = wire.DATA_FIELDS.unpack_from(packet, start + 4)
+            payload = packet[start + 16 : end]
+        reassembly = self.reassembly
+        if tsn == self._wire_next and not self._gaps and reassembly.held_bytes + self.unread_bytes < self._window:
+            self.cumulative_tsn = unwrapped = self.cumulative_tsn + 1
+            self._wire_next = (tsn + 1) & _WORD
+            if flags & wire.FLAG_IMMEDIATE:
+                self.ack_now = True
+        else:
+            unwrapped = self._accept_out_of_order(tsn, flags)
+            if unwrapped < 0:
+                return
+        self._counters.chunks_received += 1
+        if stream >= self._streams:
+            if len(self.invalid_streams) < DUPLICATES_REPORTED_MAX:
+                self.invalid_streams.append(stream)
+            return
+        if self._deferred_streams and stream in self._deferred_streams and unwrapped > self._deferred_tsn:
+            reassembly.hold(payload)
+            self._held_back.append((unwrapped, stream, number, ppid, flags, payload))
+            return
+        if self.interleaving:
+            reassembly.add_i_data(stream, number, ppid, flags, payload)
+        else:
+            reassembly.add_data(unwrapped, stream, number, ppid, flags, payload)
+
+    def packet_ended(self, now: float) -> None:
+        """All chunks of a packet that had DATA were given."""
+        self._packets_unacked += 1
+        if self._gaps or self._is_first_packet:
+            self.ack_now = True  # RFC 9260 section 6.7: report a gap at once. And let the peer learn its RTT early
+            self._is_first_packet = False
+        if self.ack_deadline is None:
+            self.ack_deadline = now + self._ack_delay
+
+    def forward(self, tsn: int, skipped: list[tuple[int, bool, int]]) -> None:
+        """FORWARD-TSN or I-FORWARD-TSN (RFC 3758 section 3.6)."""
+        self.ack_now = True
+        new = wire.unwrap(self.cumulative_tsn, tsn)
+        if new <= self.cumulative_tsn:
+            return  # a repetition: our SACK was lost, so it is sent again
+        self._gaps.discard_through(new)
+        self._move_to(self._gaps.end_of(new + 1))
+        self.reassembly.forward(self.cumulative_tsn, [entry for entry in skipped if entry[0] < self._streams])
+
+    def set_unread(self, n_bytes: int) -> None:
+        """A reader that made room again must tell a peer that waits for it, not at every message though."""
+        self.unread_bytes = n_bytes
+        gained = self.a_rwnd - self._advertised
+        if gained >= self._window // 4 or (gained > 0 and self._advertised < self._window // 16):
+            self.ack_now = True
+
+    # ------------------------------------------------------------------------------------------------ acknowledgement
+
+    @property
+    def a_rwnd(self) -> int:
+        return max(0, self._window - self.reassembly.held_bytes - self.unread_bytes)
+
+    @property
+    def has_unacked(self) -> bool:
+        return self._packets_unacked > 0
+
+    def handle_timeout(self, now: float) -> None:
+        if self.ack_deadline is not None and now >= self.ack_deadline:
+            self.ack_now = True
+
+    def sack_if_due(self, room: int, *, with_data: bool) -> bytes | None:
+        """A SACK of at most `room` bytes, when it is time for one: RFC 9260 section 6.2 with a drained batch as its
+        unit. `with_data`: DATA leaves anyhow, so an acknowledgement may ride along."""
+        unacked = self._packets_unacked
+        if self.ack_now or unacked >= 2 or (with_data and unacked):
+            return self.make_sack(room)
+        return None
+
+    def make_sack(self, room: int) -> bytes:
+        base = self.cumulative_tsn
+        blocks_max = (room - 16) // 4
+        gaps: list[tuple[int, int]] = []
+        for low, high in self._gaps:
+            if len(gaps) >= blocks_max:
+                break  # the lowest gaps matter first; the rest comes with later SACKs
+            gaps.append((low - base, high - base))
+        duplicates = self._duplicates[: blocks_max - len(gaps)]
+        self._duplicates = []
+        self._packets_unacked = 0
+        self.ack_now = False
+        self.ack_deadline = None
+        self._advertised = self.a_rwnd
+        return wire.sack_chunk(base, self._advertised, gaps, duplicates)
+
+    # ---------------------------------------------------------------------------------------------------- stream reset
+
+    def reset_when(self, streams: list[int], last_tsn: int) -> bool:
+        """The peer wants its streams reset after `last_tsn`. False: not all data is here yet, the reset is deferred
+        (RFC 6525 section 5.2.2 E3) and `deferred_done` tells when it was made."""
+        unwrapped = wire.unwrap(self.cumulative_tsn, last_tsn)
+        if unwrapped <= self.cumulative_tsn:
+            self._deferred_streams.difference_update(streams)
+            self.reassembly.reset(streams)
+            self._replay_held_back()
+            return True
+        self._deferred_streams.update(streams)
+        self._deferred_tsn = max(self._deferred_tsn, unwrapped)
+        return False
+
+    def deferred_done(self) -> list[int]:
+        """The streams whose deferred reset has just become possible, after making it."""
+        if not self._deferred_streams or self.cumulative_tsn < self._deferred_tsn:
+            return []
+        streams = sorted(self._deferred_streams)
+        self._deferred_streams.clear()
+        self._deferred_tsn = -1
+        self.reassembly.reset(streams)
+        self._replay_held_back()
+        return streams
+
+    # --------------------------------------------------------------------------------------------------------- helpers
+
+    def _accept_out_of_order(self, tsn: int, flags: int) -> int:
+        """Note a TSN that is not simply the next one. Returns it unwrapped, or -1 when its chunk is to be dropped."""
+        unwrapped = wire.unwrap(self.cumulative_tsn, tsn)
+        if unwrapped <= self.cumulative_tsn or unwrapped in self._gaps:
+            self.ack_now = True  # RFC 9260 section 6.2: a duplicate may mean that our SACK was lost
+            self._counters.duplicates_received += 1
+            if len(self._duplicates) < DUPLICATES_REPORTED_MAX:
+                self._duplicates.append(tsn)
+            return -1
+        if unwrapped - self.cumulative_tsn > TSN_DISTANCE_MAX:
+            self._counters.dropped("tsn_too_far")
+            return -1
+        held = self.reassembly.held_bytes + self.unread_bytes
+        # RFC 9260 section 6.2: a full receiver drops new data. What fills the first hole may still come, up to twice
+        # the window, for it can let go of what is held
+        if held >= self._window and (
+            unwrapped != self.cumulative_tsn + 1 or self.unread_bytes >= self._window or held >= 2 * self._window
+        ):
+            self.ack_now = True
+            self._counters.dropped("window_full")
+            return -1
+        if flags & wire.FLAG_IMMEDIATE:
+            self.ack_now = True
+        if unwrapped == self.cumulative_tsn + 1:
+            end = self._gaps.end_of(unwrapped + 1)
+            self._gaps.discard_through(end)
+            self._move_to(end)
+            self.ack_now = True
+        else:
+            self._gaps.add(unwrapped, unwrapped)
+        return unwrapped
+
+    def _move_to(self, cumulative_tsn: int) -> None:
+        self._gaps.discard_through(cumulative_tsn)
+        self.cumulative_tsn = cumulative_tsn
+        self._wire_next = (cumulative_tsn + 1) & _WORD
+
+    def _replay_held_back(self) -> None:
+        held_back, self._held_back = self._held_back, []
+        self.reassembly.release(entry[-1] for entry in held_back)
+        for tsn, stream, number, ppid, flags, payload in held_back:
+            if self.interleaving:
+                self.reassembly.add_i_data(stream, number, ppid, flags, payload)
+            else:
+                self.reassembly.add_data(tsn, stream, number, ppid, flags, payload)

@@ -1,0 +1,448 @@
+"""The sending half: from queued messages to chunks in packets, their acknowledgement, loss and abandonment."""
+
+from __future__ import annotations
+
+from psyne_mesh.webrtc.sctp import wire
+from psyne_mesh.webrtc.sctp.config import SctpConfig
+from psyne_mesh.webrtc.sctp.congestion import CongestionWindow
+from psyne_mesh.webrtc.sctp.outstanding import IN_FLIGHT, LOST, Chunk, Outstanding
+from psyne_mesh.webrtc.sctp.packets import PacketBuilder
+from psyne_mesh.webrtc.sctp.rack import Rack
+from psyne_mesh.webrtc.sctp.rto import RtoEstimator
+from psyne_mesh.webrtc.sctp.send_queue import SendQueue, SendStream
+from psyne_mesh.webrtc.sctp.stats import Counters
+
+TSNS_OUTSTANDING_MAX = 0xFFFF  # gap blocks have 16-bit offsets: what lies further could not be acknowledged
+FRAGMENT_BYTES_MIN = 256  # a fragment fills up a packet only when at least this much fits
+FORWARD_STREAMS_MAX = 140  # streams named in one (I-)FORWARD-TSN: 8 bytes each fit a base packet
+WINDOW_PROBE_INTERVAL_MAX_S = 5.0  # the SACK that opens the window may be lost
+
+_WORD = 0xFFFFFFFF
+_PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
+
+
+class Outbound:
+    """1. `queue.push` messages. 2. Per flush `fill` a packet builder. 3. `sack_received` per SACK. 4. `handle_timeout`
+    when a deadline of `deadlines()` has come; it says when T3-rtx expired."""
+
+    __slots__ = (
+        "_config",
+        "_counters",
+        "_force_one",
+        "_forward_due",
+        "_forward_sent_at",
+        "_heard",
+        "_last_sent_at",
+        "_peer_credit",
+        "_probe_tsn",
+        "_window_probe",
+        "congestion",
+        "forward_tsn",
+        "outstanding",
+        "peer_a_rwnd",
+        "queue",
+        "rack",
+        "rto",
+        "streams",
+        "t3",
+        "tail_probe_at",
+    )
+
+    def __init__(self, config: SctpConfig, counters: Counters, initial_tsn: int) -> None:
+        self._config = config
+        self._counters = counters
+        # No chunk exceeds a base packet: it cannot be fragmented again (RFC 9260 section 6.9) when the path shrinks.
+        # 20 bytes of I-DATA header also leave room where DATA is used.
+        self.queue = SendQueue(((config.packet_bytes_base - wire.HEADER_BYTES) & ~3) - 20)
+        self.rto = RtoEstimator(config)
+        self.streams = config.streams_max  # how many the peer takes, once it is known
+        self._begin(initial_tsn)
+
+    def _begin(self, initial_tsn: int) -> None:
+        self.outstanding = Outstanding(initial_tsn)
+        self.congestion = CongestionWindow(self._config)
+        self.rack = Rack()
+        self.peer_a_rwnd = 0
+        self._peer_credit = 0  # what the peer's window still takes
+        self.forward_tsn = False  # the peer understands RFC 3758
+        self.t3: float | None = None
+        self.tail_probe_at: float | None = None
+        self._probe_tsn = -1  # TSN of a tail loss probe that is not answered
+        self._force_one = False  # one packet may leave in spite of the congestion window
+        self._window_probe = False  # the one chunk in flight probes a closed window
+        self._heard = False  # a SACK came since T3-rtx expired last
+        self._forward_due = False
+        self._forward_sent_at = -1.0
+        self._last_sent_at: float | None = None
+
+    def start(self, a_rwnd: int, streams: int, interleaving: bool, forward_tsn: bool) -> None:
+        """The handshake told us the peer's window and abilities."""
+        self.streams = streams
+        self.peer_a_rwnd = self._peer_credit = a_rwnd
+        self.queue.interleaving = interleaving
+        self.forward_tsn = forward_tsn
+        self.queue.clear_from(streams)
+
+    def restart(self, initial_tsn: int) -> None:
+        """The peer began anew: all that was queued or in flight is lost."""
+        self.queue.clear()
+        self._begin(initial_tsn)
+
+    # ---------------------------------------------------------------------------------------------------------- sending
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing waits and nothing is unacknowledged."""
+        return not self.outstanding.chunks and not self.queue.scheduler
+
+    @property
+    def can_send(self) -> bool:
+        """Whether `fill` is likely to put data into a packet."""
+        if self._force_one or self._forward_due:
+            return True
+        return bool(self.queue.scheduler or self.outstanding.lost) and (
+            self.outstanding.flight_bytes < self.congestion.cwnd
+        )
+
+    def fill(self, builder: PacketBuilder, now: float) -> None:
+        """Put FORWARD-TSN, lost chunks and fresh ones into packets as far as the windows allow."""
+        if self._forward_due:
+            self._send_forward(builder, now)
+        sent_before = self._counters.user_bytes_sent + self._counters.retransmissions
+        if self.outstanding.lost:
+            self._send_lost(builder, now)
+        if self.queue.scheduler and not self.outstanding.lost:
+            self._send_fresh(builder, now)
+        if self._counters.user_bytes_sent + self._counters.retransmissions > sent_before:
+            self._last_sent_at = now
+            if self.t3 is None:
+                self.t3 = now + self.rto.rto
+            self._arm_tail_probe(now)
+
+    def fill_beside_cookie(self, builder: PacketBuilder, now: float) -> None:
+        """Like `fill`, beside a COOKIE-ECHO: whenever that is repeated, what went with it is as well."""
+        if self.outstanding.mark_all_lost():
+            self.rack.timed_out()
+        self.t3 = None
+        self.fill(builder, now)
+
+    def _send_fresh(self, builder: PacketBuilder, now: float) -> None:
+        queue, table, congestion = self.queue, self.outstanding, self.congestion
+        scheduler = queue.scheduler
+        if table.flight_bytes == 0 and self._last_sent_at is not None and now - self._last_sent_at > self.rto.rto:
+            congestion.idled(int((now - self._last_sent_at) / self.rto.rto))
+        header_bytes = 20 if queue.interleaving else 16
+        fragment_max = queue.fragment_bytes_max
+        cwnd = congestion.cwnd
+        if table.flight_bytes >= cwnd:
+            return
+        while (stream := scheduler.pick()) is not None:
+            message = stream.messages[0]
+            if message.expires_at is not None and now > message.expires_at:
+                self._expire(stream, now)
+                continue
+            size = message.size - message.offset
+            room = builder.room - header_bytes
+            if size > room or size > fragment_max:
+                # A message that fits one packet is not split: losing half of it would be losing all of it
+                if room >= FRAGMENT_BYTES_MIN and (message.offset or size > fragment_max):
+                    size = min(size, room, fragment_max)
+                else:
+                    builder.flush()
+                    if table.flight_bytes >= cwnd or builder.is_spent:
+                        break
+                    continue
+            if size > self._peer_credit:
+                # RFC 9260 section 6.1 rule A: with nothing in flight one chunk may probe a closed window
+                if table.flight_bytes or table.lost:
+                    break
+                self._window_probe = True
+            elif table.next_tsn - table.cumulative_tsn > TSNS_OUTSTANDING_MAX:
+                break
+            self._send_piece(builder, stream, size, now)
+
+    def _send_piece(self, builder: PacketBuilder, stream: SendStream, size: int, now: float) -> None:
+        """Give the next `size` bytes of the stream's first message a TSN and put them into the open packet."""
+        queue, table = self.queue, self.outstanding
+        message = stream.messages[0]
+        tsn = table.next_tsn
+        table.next_tsn = tsn + 1
+        offset = message.offset
+        message.offset = end = offset + size
+        flags = wire.FLAG_UNORDERED if message.unordered else 0
+        if offset == 0:
+            flags |= wire.FLAG_BEGIN
+            message.first_tsn = tsn
+            self._number(stream)
+        message.last_tsn = tsn
+        if end == message.size:
+            flags |= wire.FLAG_END
+            self._counters.messages_sent += 1
+        payload = message.data if size == message.size else message.data[offset:end]
+        if queue.interleaving:
+            header = wire.I_DATA_HEADER.pack(
+                wire.I_DATA,
+                flags,
+                20 + size,
+                tsn & _WORD,
+                stream.id,
+                0,
+                message.number,
+                message.next_fsn if offset else message.ppid,
+            )
+            message.next_fsn += 1
+        else:
+            header = wire.DATA_HEADER.pack(
+                wire.DATA, flags, 16 + size, tsn & _WORD, stream.id, message.number, message.ppid
+            )
+        chunk = Chunk(tsn, header, payload, size, message, now)
+        table.add(chunk)
+        self.rack.sent(chunk)
+        self._peer_credit -= size
+        self._counters.user_bytes_sent += size
+        self._append(builder, chunk)
+        queue.sent(stream, size)
+
+    def _number(self, stream: SendStream) -> None:
+        """Give the first message of the stream its SSN or MID."""
+        message = stream.messages[0]
+        if not message.unordered:
+            message.number = stream.next_ordered
+            stream.next_ordered = (stream.next_ordered + 1) & (_WORD if self.queue.interleaving else 0xFFFF)
+        elif self.queue.interleaving:
+            message.number = stream.next_unordered
+            stream.next_unordered = (stream.next_unordered + 1) & _WORD
+
+    def _send_lost(self, builder: PacketBuilder, now: float) -> None:
+        table, congestion = self.outstanding, self.congestion
+        lost = table.lost
+        # RFC 9260 section 7.2.4 rule 3: on entering fast recovery one packet leaves in spite of the window
+        if table.flight_bytes >= congestion.cwnd and not self._force_one:
+            return
+        self._force_one = False
+        begun = False
+        while lost:
+            chunk = lost[0]
+            if chunk.state != LOST:
+                lost.popleft()
+                continue
+            expires_at = chunk.message.expires_at
+            if expires_at is not None and now > expires_at and self.forward_tsn:
+                self._abandon(chunk, now)
+                continue
+            if len(chunk.header) + chunk.size > builder.room:
+                builder.flush()
+                if builder.is_spent or (begun and table.flight_bytes >= congestion.cwnd):
+                    break
+            begun = True
+            lost.popleft()
+            table.resent(chunk, now)
+            self.rack.sent(chunk)
+            self._counters.retransmissions += 1
+            self._append(builder, chunk)
+
+    def _append(self, builder: PacketBuilder, chunk: Chunk) -> None:
+        size = chunk.size
+        builder.parts += (chunk.header, chunk.payload)
+        if size & 3:
+            builder.parts.append(_PADDING[size & 3])
+        builder.room -= len(chunk.header) + ((size + 3) & ~3)
+
+    # --------------------------------------------------------------------------------------------- acknowledgement, loss
+
+    def sack_received(self, sack: wire.Sack, now: float) -> bool:
+        """Take in a SACK; False when it acknowledges what was never sent, and so changes nothing."""
+        table = self.outstanding
+        cumulative = wire.unwrap(table.cumulative_tsn, sack.cumulative_tsn)
+        highest = cumulative + sack.gaps[-1][1] if sack.gaps else cumulative
+        if highest >= table.next_tsn:
+            return False
+        if cumulative < table.cumulative_tsn:
+            return True  # RFC 9260 section 6.2.1 rule D i: out of order
+        moved = cumulative > table.cumulative_tsn
+        was_full = table.flight_bytes + self.congestion.mtu > self.congestion.cwnd
+        result = table.acknowledge(cumulative, sack.gaps)
+        if result.newest_once is not None:
+            self.rto.measured(now - result.newest_once.sent_at)
+        if sack.duplicates:
+            self.rack.duplicate_reported()
+        if moved:
+            self._cumulative_moved(result.bytes_acked, was_full, sack.duplicates, now)
+        elif self._window_probe and self.peer_a_rwnd < self.congestion.mtu <= sack.a_rwnd:
+            self._window_opened()
+        self._heard = True
+        self.peer_a_rwnd = sack.a_rwnd
+        self._peer_credit = sack.a_rwnd - table.flight_bytes - table.lost_bytes
+        if result.newest is not None:
+            self.rack.acked(result.newest, now, self.rto.min_rtt)
+            self._detect_losses(now)
+        if table.advanced_tsn > cumulative and now - self._forward_sent_at > (self.rto.srtt or 0.0):
+            self._forward_due = True
+        if result.newest is not None:
+            self._arm_tail_probe(now)
+        return True
+
+    def _cumulative_moved(self, bytes_acked: int, was_full: bool, duplicates: int, now: float) -> None:
+        table, congestion = self.outstanding, self.congestion
+        was_recovering = congestion.recovery_exit is not None
+        congestion.cumulative_tsn_moved(table.cumulative_tsn)
+        if was_recovering and congestion.recovery_exit is None:
+            self.rack.recovered()
+        elif not was_recovering:
+            congestion.acked(bytes_acked, was_full)
+        if 0 <= self._probe_tsn <= table.cumulative_tsn:
+            # RFC 8985 section 7.4: if the peer got the probe only once, the probe repaired a loss
+            self._probe_tsn = -1
+            if not duplicates:
+                congestion.lost(table.next_tsn - 1)
+        self._window_probe = False
+        # RFC 9260 section 6.3.2 rules R2 and R3
+        self.t3 = now + self.rto.rto if table.chunks else None
+
+    def _window_opened(self) -> None:
+        """The closed window, which had the peer drop our probe, is open: do not wait for T3-rtx to repeat it."""
+        self._window_probe = False
+        for chunk in self.outstanding.mark_all_lost():
+            chunk.header = _with_immediate_bit(chunk.header)
+        self.rack.timed_out()
+        self._force_one = True
+
+    def _detect_losses(self, now: float) -> None:
+        estimator = self.rto
+        found = self.rack.detect_losses(now, estimator.min_rtt or 0.0, estimator.srtt or estimator.rto)
+        if not found:
+            return
+        table = self.outstanding
+        if self.congestion.lost(table.next_tsn - 1):
+            self._force_one = True
+        self._counters.fast_retransmissions += len(found)
+        self._give_up_or_keep(found, now)
+
+    def _give_up_or_keep(self, found: list[Chunk], now: float) -> None:
+        """Mark chunks lost, and abandon those whose message allows no more (RFC 3758 section 3.5 rule A3, RFC 7496)."""
+        table = self.outstanding
+        for chunk in found:
+            if chunk.state == IN_FLIGHT:
+                table.mark_lost(chunk)
+            message = chunk.message
+            limit = message.max_retransmits
+            if (
+                chunk.state == LOST
+                and self.forward_tsn
+                and (
+                    (limit is not None and chunk.transmissions > limit)
+                    or (message.expires_at is not None and now > message.expires_at)
+                )
+            ):
+                self._abandon(chunk, now)
+
+    def _abandon(self, chunk: Chunk, now: float) -> None:
+        message, table = chunk.message, self.outstanding
+        if self.queue.discard_rest_of(message):
+            table.add_abandoned_end(message, now)
+        table.abandon(message)
+        self.queue.stream(message.stream_id).abandoned_sent += 1
+        self._counters.messages_abandoned_sent += 1
+        if table.advance(FORWARD_STREAMS_MAX):
+            self._forward_due = True
+
+    def _expire(self, stream: SendStream, now: float) -> None:
+        """The lifetime of the stream's first message ended before all of it was sent (RFC 7496 section 3.1)."""
+        message, table = stream.messages[0], self.outstanding
+        if message.offset and self.forward_tsn:
+            self.queue.discard(stream)
+            table.add_abandoned_end(message, now)
+            table.abandon(message)
+            stream.abandoned_sent += 1
+            self._counters.messages_abandoned_sent += 1
+            if table.advance(FORWARD_STREAMS_MAX):
+                self._forward_due = True
+            if self.t3 is None:
+                self.t3 = now + self.rto.rto
+        elif message.offset:
+            message.expires_at = None  # the peer cannot be told to skip it: it must arrive
+        else:
+            self.queue.discard(stream)
+            stream.abandoned_unsent += 1
+            self._counters.messages_abandoned_unsent += 1
+
+    def _send_forward(self, builder: PacketBuilder, now: float) -> None:
+        self._forward_due = False
+        table = self.outstanding
+        if table.advanced_tsn <= table.cumulative_tsn:
+            return
+        builder.add(wire.forward_tsn_chunk(table.advanced_tsn, table.skipped(), interleaving=self.queue.interleaving))
+        self._forward_sent_at = now
+        if self.t3 is None:
+            self.t3 = now + self.rto.rto
+
+    # ----------------------------------------------------------------------------------------------------------- timers
+
+    def deadlines(self) -> tuple[float | None, float | None, float | None]:
+        return self.t3, self.rack.deadline, self.tail_probe_at
+
+    def handle_timeout(self, now: float) -> bool:
+        """True when T3-rtx expired and that speaks against the peer."""
+        if self.rack.deadline is not None and now >= self.rack.deadline:
+            self._detect_losses(now)
+        if self.t3 is not None and now >= self.t3:
+            return self._t3_expired(now)
+        if self.tail_probe_at is not None and now >= self.tail_probe_at:
+            self._probe_tail(now)
+        return False
+
+    def _t3_expired(self, now: float) -> bool:
+        """RFC 9260 section 6.3.3."""
+        table = self.outstanding
+        self.t3 = self.tail_probe_at = None
+        if not table.chunks:
+            return False
+        self._counters.timeouts += 1
+        self.rto.expired()
+        table.renege()
+        found = table.mark_all_lost()
+        self.rack.timed_out()
+        self._probe_tsn = -1
+        for chunk in found:
+            chunk.header = _with_immediate_bit(chunk.header)
+        self._give_up_or_keep(found, now)
+        self._forward_due = table.advanced_tsn > table.cumulative_tsn
+        self._force_one = True
+        self.t3 = now + self.rto.rto
+        heard, self._heard = self._heard, False
+        if self._window_probe and heard:
+            self.t3 = now + min(self.rto.rto, WINDOW_PROBE_INTERVAL_MAX_S)
+            return False  # RFC 9260 section 6.1 rule A: a closed window is neither congestion nor a dead peer
+        self.congestion.timed_out()
+        return True
+
+    def _arm_tail_probe(self, now: float) -> None:
+        """RFC 8985 section 7.2: two round trips without an answer, sooner than T3-rtx."""
+        self.tail_probe_at = None
+        srtt, flight = self.rto.srtt, self.outstanding.flight_bytes
+        if srtt is None or not flight or self._probe_tsn >= 0 or self.congestion.recovery_exit is not None:
+            return
+        timeout = 2 * srtt
+        if flight <= self.congestion.mtu:
+            timeout += self._config.ack_delay_max_s  # the peer may delay the acknowledgement of a single packet
+        if self.t3 is None or now + timeout < self.t3:
+            self.tail_probe_at = now + timeout
+
+    def _probe_tail(self, now: float) -> None:
+        self.tail_probe_at = None
+        chunk = self.rack.newest_in_flight()
+        if chunk is None:
+            return
+        limit = chunk.message.max_retransmits
+        if limit is not None and chunk.transmissions > limit:
+            return  # it may not be sent again: T3-rtx will give it up
+        self._counters.tail_probes += 1
+        self._probe_tsn = chunk.tsn
+        chunk.header = _with_immediate_bit(chunk.header)
+        self.outstanding.mark_lost(chunk)
+        self._force_one = True
+
+
+def _with_immediate_bit(header: bytes) -> bytes:
+    """RFC 7053: ask for an acknowledgement without delay."""
+    return bytes((header[0], header[1] | wire.FLAG_IMMEDIATE)) + header[2:]

@@ -1,0 +1,208 @@
+"""Chunks that were sent and are not yet cumulatively acknowledged, by TSN.
+
+TSNs are kept unwrapped: plain integers whose low 32 bits are the TSN of the wire, so nothing here knows of wrap-around.
+A SACK costs what it newly acknowledges plus its gap blocks; it never walks what stays outstanding.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from psyne_mesh.webrtc.sctp.intervals import Intervals
+
+if TYPE_CHECKING:
+    from psyne_mesh.webrtc.sctp.send_queue import Message
+
+IN_FLIGHT = 0
+LOST = 1  # waits for its retransmission
+ACKED = 2  # by a gap block, or cumulatively and so no longer in the table
+ABANDONED = 3  # RFC 3758: the peer is told to forget it
+
+
+class Chunk:
+    """One DATA or I-DATA chunk that has a TSN. `header` is packed once: a retransmission is the same bytes."""
+
+    __slots__ = ("header", "in_order", "message", "payload", "sent_at", "size", "state", "transmissions", "tsn")
+
+    def __init__(self, tsn: int, header: bytes, payload: bytes, size: int, message: Message, sent_at: float) -> None:
+        self.tsn = tsn
+        self.header = header
+        self.payload = payload
+        self.size = size
+        self.message = message
+        self.sent_at = sent_at
+        self.transmissions = 1
+        self.state = IN_FLIGHT
+        self.in_order = 0  # how often it stands in RACK's order of transmissions
+
+
+class AckResult:
+    """What one SACK changed."""
+
+    __slots__ = ("bytes_acked", "newest", "newest_once")
+
+    def __init__(self) -> None:
+        self.bytes_acked = 0
+        self.newest: Chunk | None = None  # the most lately sent of those newly acknowledged
+        self.newest_once: Chunk | None = None  # the same among chunks sent only once: an honest RTT sample (Karn)
+
+
+class Outstanding:
+    """The table of chunks between the cumulative TSN and the next one."""
+
+    __slots__ = (
+        "_gap_acked",
+        "_skipped",
+        "advanced_tsn",
+        "chunks",
+        "cumulative_tsn",
+        "flight_bytes",
+        "lost",
+        "lost_bytes",
+        "next_tsn",
+    )
+
+    def __init__(self, initial_tsn: int) -> None:
+        self.next_tsn = initial_tsn
+        self.cumulative_tsn = initial_tsn - 1
+        self.chunks: dict[int, Chunk] = {}
+        self.flight_bytes = 0  # user data in chunks of state IN_FLIGHT
+        self.lost_bytes = 0  # user data in chunks of state LOST
+        self.lost: deque[Chunk] = deque()  # as found; those acknowledged meanwhile are skipped on the way
+        self._gap_acked = Intervals()
+        self.advanced_tsn = initial_tsn - 1  # RFC 3758 section 3.5: Advanced.Peer.Ack.Point
+        self._skipped: dict[tuple[int, bool], tuple[int, int]] = {}  # (stream, unordered) -> (number, TSN)
+
+    def add(self, chunk: Chunk) -> None:
+        self.chunks[chunk.tsn] = chunk
+        self.flight_bytes += chunk.size
+
+    def resent(self, chunk: Chunk, now: float) -> None:
+        chunk.state = IN_FLIGHT
+        chunk.sent_at = now
+        chunk.transmissions += 1
+        self.flight_bytes += chunk.size
+        self.lost_bytes -= chunk.size
+
+    def mark_lost(self, chunk: Chunk) -> None:
+        chunk.state = LOST
+        self.flight_bytes -= chunk.size
+        self.lost_bytes += chunk.size
+        self.lost.append(chunk)
+
+    def acknowledge(self, cumulative_tsn: int, gaps: Sequence[tuple[int, int]]) -> AckResult:
+        """Take in a SACK that the caller found to lie within what was sent. `gaps` are offsets, ascending."""
+        result = AckResult()
+        if cumulative_tsn > self.cumulative_tsn:
+            pop = self.chunks.pop
+            self._note([pop(tsn) for tsn in range(self.cumulative_tsn + 1, cumulative_tsn + 1)], result)
+            self.cumulative_tsn = cumulative_tsn
+            self._gap_acked.discard_through(cumulative_tsn)
+            if self.advanced_tsn <= cumulative_tsn:
+                self.advanced_tsn = cumulative_tsn
+                self._skipped.clear()
+        get = self.chunks.__getitem__
+        for first, last in gaps:
+            for low, high in self._gap_acked.add(cumulative_tsn + first, cumulative_tsn + last):
+                self._note([get(tsn) for tsn in range(low, high + 1)], result)
+        return result
+
+    def _note(self, chunks: list[Chunk], result: AckResult) -> None:
+        flight = acked = 0
+        newest, newest_once = result.newest, result.newest_once
+        for chunk in chunks:
+            state = chunk.state
+            if state > LOST:  # ACKED or ABANDONED
+                continue
+            chunk.state = ACKED
+            acked += chunk.size
+            if state == IN_FLIGHT:
+                flight += chunk.size
+            else:
+                self.lost_bytes -= chunk.size
+            if newest is None or chunk.sent_at >= newest.sent_at:
+                newest = chunk
+            if chunk.transmissions == 1:
+                newest_once = chunk
+        self.flight_bytes -= flight
+        result.bytes_acked += acked
+        result.newest, result.newest_once = newest, newest_once
+
+    def mark_all_lost(self) -> list[Chunk]:
+        """T3-rtx expired: all that was in flight is lost. Returns the chunks found lost now, in TSN order."""
+        found = [chunk for chunk in self.chunks.values() if chunk.state == IN_FLIGHT]
+        for chunk in found:
+            self.mark_lost(chunk)
+        self.lost = deque(chunk for chunk in self.chunks.values() if chunk.state == LOST)
+        return found
+
+    def renege(self) -> list[Chunk]:
+        """RFC 9260 section 6.2.1: on T3 expiry with the first chunk gap-acknowledged but never cumulatively, the peer
+        took its word back. Trust no gap report of before; returns the chunks that are missing again."""
+        first = self.chunks.get(self.cumulative_tsn + 1)
+        if first is None or first.state != ACKED:
+            return []
+        back = [self.chunks[tsn] for low, high in self._gap_acked for tsn in range(low, high + 1)]
+        back = [chunk for chunk in back if chunk.state == ACKED]
+        self._gap_acked.clear()
+        for chunk in back:
+            chunk.state = IN_FLIGHT
+            self.flight_bytes += chunk.size
+        return back
+
+    def abandon(self, message: Message) -> None:
+        """RFC 3758 section 3.5 rule A3: give up a message, whose unsent rest the caller has taken out of its queue."""
+        for tsn in range(max(message.first_tsn, self.cumulative_tsn + 1), message.last_tsn + 1):
+            part = self.chunks[tsn]
+            if part.message is not message or part.state == ACKED or part.state == ABANDONED:
+                continue
+            if part.state == IN_FLIGHT:
+                self.flight_bytes -= part.size
+            else:
+                self.lost_bytes -= part.size
+            part.state = ABANDONED
+            part.payload = b""
+
+    def add_abandoned_end(self, message: Message, now: float) -> None:
+        """Give a TSN to the unsent rest of an abandoned message and abandon that as well.
+
+        Without it, FORWARD-TSN would end inside the message, and a peer that holds its begin would see the next
+        message start before this one ended: usrsctp answers that with an ABORT.
+        """
+        chunk = Chunk(self.next_tsn, b"", b"", 0, message, now)
+        chunk.state = ABANDONED
+        message.last_tsn = self.next_tsn
+        self.chunks[self.next_tsn] = chunk
+        self.next_tsn += 1
+
+    def advance(self, streams_max: int) -> bool:
+        """Move Advanced.Peer.Ack.Point over what was abandoned (RFC 3758 section 3.5 rule C2); True when it moved.
+
+        It stops before more than `streams_max` streams would have to be named in one FORWARD-TSN.
+        """
+        before = self.advanced_tsn
+        tsn = before + 1
+        while (chunk := self.chunks.get(tsn)) is not None:
+            if chunk.state == ABANDONED:
+                message = chunk.message
+                key = (message.stream_id, message.unordered)
+                if key not in self._skipped and len(self._skipped) >= streams_max:
+                    break
+                self._skipped[key] = (message.number, tsn)
+                self.advanced_tsn = tsn
+                tsn += 1
+            elif chunk.state == ACKED:
+                tsn = self._gap_acked.end_of(tsn) + 1
+            else:
+                break
+        return self.advanced_tsn > before
+
+    def skipped(self) -> list[tuple[int, bool, int]]:
+        """(stream, unordered, SSN or MID) of what lies between the cumulative TSN and the advanced one."""
+        return [
+            (stream, unordered, number)
+            for (stream, unordered), (number, tsn) in self._skipped.items()
+            if tsn > self.cumulative_tsn
+        ]

@@ -1,0 +1,78 @@
+"""Path MTU discovery by probes (RFC 8899), climbing a ladder of likely sizes.
+
+A probe is a HEARTBEAT with padding; its acknowledgement proves the size. Data packets never exceed `current`, and no
+single chunk exceeds the base size, so whatever was lost in a black hole can be sent again in base packets.
+"""
+
+from __future__ import annotations
+
+from psyne_mesh.webrtc.sctp.config import SctpConfig
+
+PROBES_MAX = 3  # RFC 8899 section 5.1.2 MAX_PROBES
+PROBE_TIMER_MIN_S = 1.0  # RFC 8899 section 5.1.1: not below one second
+
+
+class PathMtu:
+    """1. `start`. 2. Per flush `take_probe` gives a size to send. 3. `probe_acked`. 4. `timed_out` on T3 expiry.
+    5. `handle_timeout` at `deadline`."""
+
+    __slots__ = ("_attempts", "_base", "_ceiling", "_ladder", "_probe", "_raise_s", "_wanted", "current", "deadline")
+
+    def __init__(self, config: SctpConfig) -> None:
+        self._base = config.packet_bytes_base
+        top = config.packet_bytes_max
+        rungs = {size for size in config.packet_bytes_ladder if self._base < size <= top} | {top}
+        self._ladder = sorted(rungs - {self._base}) if config.path_mtu_discovery else []
+        self._raise_s = config.path_mtu_raise_s
+        self._ceiling = top + 1  # sizes from here on failed lately
+        self._wanted: int | None = None  # size to be probed at the next flush
+        self._probe: int | None = None  # size of the probe that is under way
+        self._attempts = 0
+        self.current = self._base
+        self.deadline: float | None = None
+
+    def start(self, now: float) -> None:
+        """The association is established: search from the base upward."""
+        self._climb(now)
+
+    def take_probe(self, now: float, rto: float) -> int | None:
+        """The size of the probe to send now, or None."""
+        size = self._wanted
+        if size is None:
+            return None
+        self._wanted, self._probe = None, size
+        self._attempts += 1
+        self.deadline = now + max(rto, PROBE_TIMER_MIN_S)
+        return size
+
+    def probe_acked(self, size: int, now: float) -> None:
+        if size == self._probe:
+            self._probe = None
+            self.current = max(self.current, size)
+            self._climb(now)
+
+    def handle_timeout(self, now: float) -> None:
+        if self.deadline is None or now < self.deadline:
+            return
+        self.deadline = None
+        if self._probe is None:  # PMTU_RAISE_TIMER: the path may have changed for the better
+            self._ceiling = (self._ladder[-1] if self._ladder else self.current) + 1
+            self._climb(now)
+        elif self._attempts < PROBES_MAX:
+            self._wanted, self._probe = self._probe, None
+        else:
+            self._ceiling, self._probe = self._probe, None
+            self._climb(now)
+
+    def timed_out(self) -> None:
+        """T3-rtx expired: perhaps a black hole (RFC 8899 section 4.3). Retransmit in base packets, and ask with a
+        probe whether the larger size still passes."""
+        if self.current > self._base:
+            self._wanted, self._probe, self._attempts = self.current, None, 0
+            self.current = self._base
+
+    def _climb(self, now: float) -> None:
+        """Probe the next rung, or rest until the raise timer."""
+        self._attempts = 0
+        self._wanted = next((size for size in self._ladder if self.current < size < self._ceiling), None)
+        self.deadline = now + self._raise_s if self._wanted is None and self._ladder else None

@@ -1,0 +1,254 @@
+"""From chunks back to messages, and ordered messages into their order.
+
+DATA names no message: fragments belong together when their TSNs are neighbours (RFC 9260 section 6.9), so they are
+kept as runs. I-DATA names message and fragment (RFC 8260 section 2.1), so they are kept by that name.
+What is held here is limited by the receive window: `inbound` refuses chunks when `held_bytes` is over it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from psyne_mesh.webrtc.sctp.events import MessageReceived
+from psyne_mesh.webrtc.sctp.wire import FLAG_BEGIN, FLAG_END, FLAG_UNORDERED
+
+_WHOLE = FLAG_BEGIN | FLAG_END
+CHUNK_OVERHEAD_BYTES = 64  # what a held chunk costs beside its bytes: many tiny ones must not outgrow the window
+
+
+class _Run:
+    """Fragments of DATA with neighbouring TSNs, first_tsn up to but not including next_tsn."""
+
+    __slots__ = ("begins", "ends", "first_tsn", "key", "next_tsn", "parts", "ppid")
+
+    def __init__(self, tsn: int, key: tuple[int, int, bool], ppid: int, flags: int, payload: bytes) -> None:
+        self.key = key  # stream, SSN, unordered
+        self.ppid = ppid
+        self.first_tsn = tsn
+        self.next_tsn = tsn + 1
+        self.begins = bool(flags & FLAG_BEGIN)
+        self.ends = bool(flags & FLAG_END)
+        self.parts = deque((payload,))
+
+
+class _Partial:
+    """Fragments of one I-DATA message: `parts` from FSN 0 without a hole, `early` the others by FSN."""
+
+    __slots__ = ("early", "last_fsn", "parts", "ppid")
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.early: dict[int, bytes] = {}
+        self.last_fsn = -1
+        self.ppid = 0
+
+
+class Reassembly:
+    """1. `add_data` or `add_i_data` per new chunk. 2. `forward` and `reset` as the peer says. 3. Drain `ready`."""
+
+    __slots__ = (
+        "_by_end",
+        "_by_start",
+        "_mask",
+        "_next",
+        "_partials",
+        "_waiting",
+        "held_bytes",
+        "ready",
+        "violations",
+    )
+
+    def __init__(self, *, interleaving: bool) -> None:
+        self._mask = 0xFFFFFFFF if interleaving else 0xFFFF  # MIDs have 32 bits, SSNs 16
+        self._next: dict[int, int] = {}  # stream -> number of the next ordered message
+        self._waiting: dict[int, dict[int, tuple[int, bytes]]] = {}  # stream -> number -> (PPID, message)
+        self._by_start: dict[int, _Run] = {}
+        self._by_end: dict[int, _Run] = {}
+        self._partials: dict[tuple[int, bool, int], _Partial] = {}  # (stream, unordered, MID)
+        self.held_bytes = 0
+        self.ready: list[MessageReceived] = []
+        self.violations = 0  # chunks dropped because they contradict what is held
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self._waiting or self._by_start or self._by_end or self._partials or self.held_bytes)
+
+    def add_data(self, tsn: int, stream: int, ssn: int, ppid: int, flags: int, payload: bytes) -> None:
+        """A DATA chunk that came for the first time; `tsn` is unwrapped."""
+        if flags & _WHOLE != _WHOLE:
+            self._add_to_run(tsn, stream, ssn, ppid, flags, payload)
+        elif flags & FLAG_UNORDERED:
+            self.ready.append(MessageReceived(stream, ppid, payload, True))
+        else:
+            self._in_order(stream, ssn, ppid, payload)
+
+    def add_i_data(self, stream: int, mid: int, ppid_or_fsn: int, flags: int, payload: bytes) -> None:
+        """An I-DATA chunk that came for the first time."""
+        if flags & _WHOLE == _WHOLE:
+            if flags & FLAG_UNORDERED:
+                self.ready.append(MessageReceived(stream, ppid_or_fsn, payload, True))
+            else:
+                self._in_order(stream, mid, ppid_or_fsn, payload)
+            return
+        key = (stream, bool(flags & FLAG_UNORDERED), mid)
+        partial = self._partials.get(key)
+        if partial is None:
+            partial = self._partials[key] = _Partial()
+        fsn = 0 if flags & FLAG_BEGIN else ppid_or_fsn
+        if flags & FLAG_BEGIN:
+            partial.ppid = ppid_or_fsn
+        parts, early = partial.parts, partial.early
+        if fsn < len(parts) or fsn in early or (partial.last_fsn >= 0 and (flags & FLAG_END or fsn > partial.last_fsn)):
+            self.violations += 1
+            return
+        if flags & FLAG_END:
+            if early and max(early) > fsn:
+                self.violations += 1
+                return
+            partial.last_fsn = fsn
+        self.hold(payload)
+        if fsn != len(parts):
+            early[fsn] = payload
+            return
+        parts.append(payload)
+        while early and (payload_ := early.pop(len(parts), None)) is not None:
+            parts.append(payload_)
+        if len(parts) - 1 == partial.last_fsn:
+            del self._partials[key]
+            self._completed(stream, mid, partial.ppid, parts, unordered=key[1])
+
+    def forward(self, cumulative_tsn: int, skipped: Iterable[tuple[int, bool, int]]) -> None:
+        """The peer abandoned messages (RFC 3758 section 3.6, RFC 8260 section 2.3.1). `cumulative_tsn` is the new one,
+        already moved over what had arrived beyond it."""
+        for run in list(self._by_start.values()):
+            # A fragment that is missing below the cumulative TSN will never come
+            if (not run.ends and run.next_tsn <= cumulative_tsn) or (
+                not run.begins and run.first_tsn - 1 <= cumulative_tsn
+            ):
+                del self._by_start[run.first_tsn], self._by_end[run.next_tsn]
+                self.release(run.parts)
+        half = 1 << (self._mask.bit_length() - 1)
+        for stream, unordered, number in skipped:
+            for key in [k for k in self._partials if k[0] == stream and k[1] == unordered]:
+                if (number - key[2]) & self._mask < half:
+                    partial = self._partials.pop(key)
+                    self.release(partial.parts)
+                    self.release(partial.early.values())
+            expected = self._next.get(stream, 0)
+            if unordered or (number - expected) & self._mask >= half:
+                continue
+            waiting = self._waiting.get(stream)
+            if waiting:
+                # What came whole before the skipped message is still good: deliver it in order
+                for held in sorted(waiting, key=lambda n: (n - expected) & self._mask):
+                    if (number - held) & self._mask < half:
+                        self._deliver_waiting(stream, waiting, held)
+            self._next[stream] = (number + 1) & self._mask
+            self._deliver_in_order(stream)
+
+    def reset(self, streams: Iterable[int]) -> None:
+        """The peer reset its side of these streams (RFC 6525 section 5.2.2 E4): numbers begin at zero again."""
+        gone = set(streams)
+        for stream in gone:
+            self._next.pop(stream, None)
+            for _, data in self._waiting.pop(stream, {}).values():
+                self.release((data,))
+        for key in [k for k in self._partials if k[0] in gone]:
+            partial = self._partials.pop(key)
+            self.release(partial.parts)
+            self.release(partial.early.values())
+        for run in [r for r in self._by_start.values() if r.key[0] in gone]:
+            del self._by_start[run.first_tsn], self._by_end[run.next_tsn]
+            self.release(run.parts)
+
+    def known_streams(self) -> list[int]:
+        return list(self._next)
+
+    def hold(self, payload: bytes) -> None:
+        self.held_bytes += len(payload) + CHUNK_OVERHEAD_BYTES
+
+    def release(self, payloads: Iterable[bytes]) -> None:
+        for payload in payloads:
+            self.held_bytes -= len(payload) + CHUNK_OVERHEAD_BYTES
+
+    # --------------------------------------------------------------------------------------------------------- helpers
+
+    def _in_order(self, stream: int, number: int, ppid: int, data: bytes) -> None:
+        """A whole ordered message."""
+        expected = self._next.get(stream, 0)
+        if number == expected:
+            self._next[stream] = (number + 1) & self._mask
+            self.ready.append(MessageReceived(stream, ppid, data, False))
+            if stream in self._waiting:
+                self._deliver_in_order(stream)
+            return
+        waiting = self._waiting.setdefault(stream, {})
+        if (number - expected) & self._mask > self._mask >> 1 or number in waiting:
+            self.violations += 1  # a new TSN with a number that was delivered or is held already
+            if not waiting:
+                del self._waiting[stream]
+            return
+        waiting[number] = (ppid, data)
+        self.hold(data)
+
+    def _deliver_in_order(self, stream: int) -> None:
+        waiting = self._waiting.get(stream)
+        if waiting is None:
+            return
+        number = self._next[stream]
+        while number in waiting:
+            self._deliver_waiting(stream, waiting, number)
+            number = (number + 1) & self._mask
+        self._next[stream] = number
+        if not waiting:
+            del self._waiting[stream]
+
+    def _deliver_waiting(self, stream: int, waiting: dict[int, tuple[int, bytes]], number: int) -> None:
+        ppid, data = waiting.pop(number)
+        self.release((data,))
+        self.ready.append(MessageReceived(stream, ppid, data, False))
+
+    def _completed(self, stream: int, number: int, ppid: int, parts: Iterable[bytes], *, unordered: bool) -> None:
+        parts = list(parts)
+        self.release(parts)
+        data = b"".join(parts)
+        if unordered:
+            self.ready.append(MessageReceived(stream, ppid, data, True))
+        else:
+            self._in_order(stream, number, ppid, data)
+
+    def _add_to_run(self, tsn: int, stream: int, ssn: int, ppid: int, flags: int, payload: bytes) -> None:
+        unordered = bool(flags & FLAG_UNORDERED)
+        key = (stream, 0 if unordered else ssn, unordered)
+        run = None if flags & FLAG_BEGIN else self._by_end.get(tsn)
+        if run is not None and (run.ends or run.key != key):
+            run = None  # the neighbour is another message whose own end is missing
+        if run is None:
+            run = self._by_start[tsn] = _Run(tsn, key, ppid, flags, payload)
+        else:
+            del self._by_end[tsn]
+            run.parts.append(payload)
+            run.next_tsn = tsn + 1
+            run.ends = bool(flags & FLAG_END)
+        self.hold(payload)
+        if not run.ends:
+            after = self._by_start.get(run.next_tsn)
+            if after is not None and not after.begins and after.key == key:
+                del self._by_start[after.first_tsn], self._by_end[after.next_tsn]
+                run = self._join(run, after)
+        if run.begins and run.ends:
+            del self._by_start[run.first_tsn]
+            self._completed(stream, ssn, run.ppid, run.parts, unordered=unordered)
+        else:
+            self._by_end[run.next_tsn] = run
+
+    def _join(self, run: _Run, after: _Run) -> _Run:
+        """Append `after` to `run`, moving the shorter of both so that no order of arrival costs quadratic time."""
+        if len(run.parts) < len(after.parts):
+            after.parts.extendleft(reversed(run.parts))
+            run.parts = after.parts
+        else:
+            run.parts.extend(after.parts)
+        run.next_tsn, run.ends = after.next_tsn, after.ends
+        return run

@@ -1,0 +1,225 @@
+"""Stream reset (RFC 6525): closing a direction of a stream so that its numbers may begin anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from struct import Struct
+
+from psyne_mesh.errors import ProtocolError
+from psyne_mesh.webrtc.sctp import wire
+from psyne_mesh.webrtc.sctp.events import StreamsReset, StreamsResetByPeer
+from psyne_mesh.webrtc.sctp.inbound import Inbound
+from psyne_mesh.webrtc.sctp.send_queue import SendQueue
+
+STREAMS_PER_REQUEST_MAX = 500  # two bytes each: one request fits a base packet
+
+# Results (RFC 6525 section 4.4)
+NOTHING_TO_DO = 0
+PERFORMED = 1
+DENIED = 2
+BUSY = 4  # another request is under way at the peer
+BAD_SEQUENCE_NUMBER = 5
+IN_PROGRESS = 6
+_REFUSALS = {DENIED: "denied", 3: "wrong SSN", BAD_SEQUENCE_NUMBER: "bad sequence number"}
+
+_OUTGOING = Struct("!III")  # request number, response number, sender's last TSN
+_WORD = 0xFFFFFFFF
+
+
+class StreamResets:
+    """1. `request` streams. 2. Per flush `chunks_to_send`. 3. `received` per RE-CONFIG chunk. 4. `settle` after data.
+    5. `handle_timeout` at `deadline`; it says how often a request went unanswered."""
+
+    __slots__ = (
+        "_last_request",
+        "_last_result",
+        "_last_tsn",
+        "_next_request",
+        "_peer_waits",
+        "_pending",
+        "_request",
+        "_responses",
+        "_send_request",
+        "_streams",
+        "_supported",
+        "deadline",
+        "events",
+    )
+
+    def __init__(self, local_initial_tsn: int) -> None:
+        self._pending: dict[int, None] = {}  # streams whose reset waits, in the order asked; at most 65535
+        self._streams: list[int] = []  # of the request that is under way; one at a time (section 5.1.1)
+        self._request = b""
+        self._last_tsn = 0  # of that request, unwrapped
+        self._send_request = False
+        self._peer_waits = False  # it answered "in progress": data of these streams is still under way
+        self._next_request = local_initial_tsn
+        self._last_request = 0  # number of the peer's latest request
+        self._last_result = NOTHING_TO_DO
+        self._responses: list[bytes] = []
+        self._supported = True
+        self.deadline: float | None = None
+        self.events: list[StreamsReset | StreamsResetByPeer] = []
+
+    def start(self, peer_initial_tsn: int, *, supported: bool) -> None:
+        """The peer is known. Section 5.1: request numbers begin at the initial TSN."""
+        self._last_request = (peer_initial_tsn - 1) & _WORD
+        self._supported = supported
+
+    def request(self, streams: Iterable[int]) -> None:
+        self._pending.update(dict.fromkeys(streams))
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a reset of ours is not through."""
+        return bool(self._pending or self._streams)
+
+    def chunks_to_send(
+        self, now: float, rto: float, queue: SendQueue, next_tsn: int, cumulative_tsn: int
+    ) -> list[bytes]:
+        """RE-CONFIG chunks for this flush. A stream's request waits until its queue is empty; what is still in flight
+        is covered by the TSN in the request."""
+        chunks = [wire.chunk(wire.RE_CONFIG, 0, response) for response in self._responses]
+        self._responses.clear()
+        if not self._streams and self._pending:
+            ready = [s for s in self._pending if not queue.stream(s).messages][:STREAMS_PER_REQUEST_MAX]
+            if ready and self._supported:
+                self._begin(ready, next_tsn - 1)
+            elif ready:
+                self._refused_for_all(ready, queue)
+        if self._peer_waits and self._last_tsn <= cumulative_tsn:
+            self._peer_waits = False
+            self._send_request = True
+        if self._send_request:
+            self._send_request = False
+            self.deadline = now + rto
+            chunks.append(wire.chunk(wire.RE_CONFIG, 0, self._request))
+        return chunks
+
+    def handle_timeout(self, now: float) -> bool:
+        """True when the peer left our request unanswered for an RTO."""
+        if self.deadline is None or now < self.deadline:
+            return False
+        self.deadline = None
+        self._send_request = True
+        return True
+
+    def received_untrusted(self, packet: bytes, start: int, end: int, inbound: Inbound, queue: SendQueue) -> None:
+        """A RE-CONFIG chunk: one or two parameters (section 3.1). Raises ProtocolError."""
+        for kind, value in wire.parse_parameters_untrusted(packet, start + 4, end)[:2]:
+            if kind == wire.PARAM_RECONFIG_RESPONSE:
+                self._response_received(value, queue)
+            elif kind == wire.PARAM_OUTGOING_RESET:
+                self._outgoing_reset_received(value, inbound)
+            elif kind == wire.PARAM_INCOMING_RESET:
+                self._incoming_reset_received(value, queue)
+            elif kind in (wire.PARAM_TSN_RESET, wire.PARAM_ADD_OUTGOING, wire.PARAM_ADD_INCOMING):
+                self._refuse(value)
+
+    def settle(self, inbound: Inbound) -> bool:
+        """Data has arrived: make a deferred reset (section 5.2.2 E3) and tell the peer, who need not ask again. True
+        when there was one."""
+        streams = inbound.deferred_done()
+        if streams:
+            self._last_result = PERFORMED
+            self._respond(self._last_request, PERFORMED)
+            self.events.append(StreamsResetByPeer(tuple(streams)))
+        return bool(streams)
+
+    # --------------------------------------------------------------------------------------------------------- helpers
+
+    def _begin(self, streams: list[int], last_tsn: int) -> None:
+        for stream in streams:
+            del self._pending[stream]
+        self._streams = streams
+        self._last_tsn = last_tsn
+        head = _OUTGOING.pack(self._next_request, self._last_request, last_tsn & _WORD)
+        body = head + b"".join(wire.U16.pack(stream) for stream in streams)
+        self._request = wire.parameter(wire.PARAM_OUTGOING_RESET, body)
+        self._send_request = True
+
+    def _refused_for_all(self, streams: list[int], queue: SendQueue) -> None:
+        for stream in streams:
+            del self._pending[stream]
+            queue.stream(stream).resetting = False
+        self.events.append(StreamsReset(tuple(streams), "the peer does not support stream reset"))
+
+    def _response_received(self, value: bytes, queue: SendQueue) -> None:
+        if len(value) < 8:
+            raise ProtocolError("short re-configuration response")
+        number, result = wire.U32.unpack_from(value)[0], wire.U32.unpack_from(value, 4)[0]
+        if not self._streams or number != self._next_request:
+            return  # an answer that came twice
+        if result in (IN_PROGRESS, BUSY):
+            self._peer_waits = True  # ask again when it has all data, or when the timer expires
+            return
+        self.deadline = None
+        self._send_request = self._peer_waits = False
+        self._next_request = (self._next_request + 1) & _WORD
+        streams, self._streams = self._streams, []
+        for stream_id in streams:
+            stream = queue.stream(stream_id)
+            stream.resetting = False
+            if result in (NOTHING_TO_DO, PERFORMED):
+                stream.next_ordered = stream.next_unordered = 0
+        refusal = "" if result in (NOTHING_TO_DO, PERFORMED) else _REFUSALS.get(result, f"result {result}")
+        self.events.append(StreamsReset(tuple(streams), refusal))
+
+    def _outgoing_reset_received(self, value: bytes, inbound: Inbound) -> None:
+        if len(value) < 12:
+            raise ProtocolError("short outgoing SSN reset request")
+        number, _, last_tsn = _OUTGOING.unpack_from(value)
+        if not self._is_next(number, repeatable=self._last_result == IN_PROGRESS):
+            return
+        streams = [stream for (stream,) in wire.U16.iter_unpack(value[12 : len(value) & ~1])]
+        if not streams:
+            streams = inbound.reassembly.known_streams()  # section 4.1: none listed means all
+        if inbound.reset_when(streams, last_tsn):
+            self._last_result = PERFORMED
+            self.events.append(StreamsResetByPeer(tuple(streams)))
+        else:
+            self._last_result = IN_PROGRESS
+        self._respond(number, self._last_result)
+
+    def _incoming_reset_received(self, value: bytes, queue: SendQueue) -> None:
+        """Section 5.2.3: the peer asks us to reset our side."""
+        if len(value) < 4:
+            raise ProtocolError("short incoming SSN reset request")
+        (number,) = wire.U32.unpack_from(value)
+        if not self._is_next(number, repeatable=False):
+            return
+        asked = [stream for (stream,) in wire.U16.iter_unpack(value[4 : len(value) & ~1])] or list(queue.streams)
+        fresh = [s for s in asked if s in queue.streams and not queue.streams[s].resetting]
+        for stream_id in fresh:
+            queue.streams[stream_id].resetting = True
+        self.request(fresh)
+        # Our own outgoing request is the answer proper; it may have to wait for queued data
+        self._last_result = PERFORMED if fresh else NOTHING_TO_DO
+        self._respond(number, self._last_result)
+
+    def _refuse(self, value: bytes) -> None:
+        if len(value) < 4:
+            raise ProtocolError("short re-configuration request")
+        (number,) = wire.U32.unpack_from(value)
+        if self._is_next(number, repeatable=False):
+            self._last_result = DENIED
+            self._respond(number, DENIED)
+
+    def _is_next(self, number: int, *, repeatable: bool) -> bool:
+        """Whether a request is to be carried out (section 5.2.1); if not, it has been answered here."""
+        if number == (self._last_request + 1) & _WORD:
+            self._last_request = number
+            return True
+        if number == self._last_request:
+            if repeatable:
+                return True
+            self._respond(number, self._last_result)  # our answer was lost
+            return False
+        self._respond(number, BAD_SEQUENCE_NUMBER)
+        return False
+
+    def _respond(self, number: int, result: int) -> None:
+        if len(self._responses) < 4:  # one chunk of the peer asks for two at most; a flood gets no more
+            self._responses.append(
+                wire.parameter(wire.PARAM_RECONFIG_RESPONSE, wire.U32.pack(number) + wire.U32.pack(result))
+            )

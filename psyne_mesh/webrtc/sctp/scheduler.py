@@ -1,0 +1,57 @@
+"""Which stream sends next: self-clocked weighted fair queueing (RFC 8260 section 3.6, weights of RFC 8831 section 6.4).
+
+Every stream that has something to send carries the virtual time at which its next piece would be through; the smallest
+goes first. A short message on a quiet stream so passes a bulk stream at once, and no stream starves.
+"""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush, heapreplace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from psyne_mesh.webrtc.sctp.send_queue import SendStream
+
+
+class Scheduler:
+    """1. `add` a stream that became non-empty. 2. `pick`. 3. `charge` it for what left. 4. `remove` it when empty."""
+
+    __slots__ = ("_clock", "_heap", "_serial", "locked")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, SendStream]] = []
+        self._clock = 0.0
+        self._serial = 0  # earlier comer first among equals
+        # Without interleaving a message that has begun must end before another begins (RFC 9260 section 6.9)
+        self.locked: SendStream | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._heap)
+
+    def pick(self) -> SendStream | None:
+        if self.locked is not None:
+            return self.locked
+        return self._heap[0][2] if self._heap else None
+
+    def add(self, stream: SendStream, next_size: int) -> None:
+        self._serial += 1
+        heappush(self._heap, (self._clock + next_size / stream.weight, self._serial, stream))
+
+    def charge(self, stream: SendStream, next_size: int) -> None:
+        """A piece of `stream`, which was picked, has left; its next piece has `next_size` bytes."""
+        heap = self._heap
+        if len(heap) == 1 or heap[0][2] is not stream:
+            return  # alone, it competes with nobody
+        self._clock = heap[0][0]
+        self._serial += 1
+        heapreplace(heap, (self._clock + next_size / stream.weight, self._serial, stream))
+
+    def remove(self, stream: SendStream) -> None:
+        heap = self._heap
+        if self.locked is stream:
+            self.locked = None
+        if heap and heap[0][2] is stream:
+            self._clock = heappop(heap)[0]
+            return
+        self._heap = [entry for entry in heap if entry[2] is not stream]
+        heapify(self._heap)

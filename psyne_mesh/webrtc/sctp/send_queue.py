@@ -1,0 +1,180 @@
+"""Messages that wait for their first transmission, by stream."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from psyne_mesh.webrtc.sctp.scheduler import Scheduler
+
+PRIORITY_NORMAL = 256  # RFC 8831 section 6.4
+
+
+class Message:
+    """One user message on its way out."""
+
+    __slots__ = (
+        "data",
+        "expires_at",
+        "first_tsn",
+        "last_tsn",
+        "max_retransmits",
+        "next_fsn",
+        "number",
+        "offset",
+        "ppid",
+        "queued_at",
+        "size",
+        "stream_id",
+        "unordered",
+    )
+
+    def __init__(
+        self,
+        stream_id: int,
+        ppid: int,
+        data: bytes,
+        unordered: bool,
+        max_retransmits: int | None,
+        expires_at: float | None,
+        queued_at: float,
+    ) -> None:
+        self.stream_id = stream_id
+        self.ppid = ppid
+        self.data = data
+        self.size = len(data)
+        self.offset = 0  # where the unsent rest begins
+        self.unordered = unordered
+        self.max_retransmits = max_retransmits
+        self.expires_at = expires_at
+        self.queued_at = queued_at
+        self.number = 0  # SSN or MID, given with the first fragment
+        self.next_fsn = 0
+        self.first_tsn = self.last_tsn = -1
+
+
+class SendStream:
+    """One outgoing stream. It lives from its first use to the end of the association, or to its reset."""
+
+    __slots__ = (
+        "abandoned_sent",
+        "abandoned_unsent",
+        "buffered",
+        "id",
+        "low_threshold",
+        "messages",
+        "next_ordered",
+        "next_unordered",
+        "resetting",
+        "weight",
+    )
+
+    def __init__(self, stream_id: int) -> None:
+        self.id = stream_id
+        self.messages: deque[Message] = deque()
+        self.buffered = 0  # bytes that wait for their first transmission
+        self.low_threshold = 0
+        self.weight = PRIORITY_NORMAL
+        self.next_ordered = 0  # SSN, or MID of ordered messages
+        self.next_unordered = 0  # MID of unordered messages
+        self.resetting = False
+        self.abandoned_unsent = 0  # RFC 7496: messages given up before their first fragment left
+        self.abandoned_sent = 0  # and after
+
+
+class SendQueue:
+    """All outgoing streams and the order in which they are served. The limit on its bytes is the association's."""
+
+    __slots__ = ("buffered", "fragment_bytes_max", "interleaving", "low_streams", "scheduler", "streams")
+
+    def __init__(self, fragment_bytes_max: int) -> None:
+        self.streams: dict[int, SendStream] = {}  # at most 65535: the stream ids
+        self.scheduler = Scheduler()
+        self.buffered = 0
+        self.interleaving = False
+        self.fragment_bytes_max = fragment_bytes_max
+        self.low_streams: list[int] = []  # streams whose buffered amount fell to their threshold, not yet told
+
+    def stream(self, stream_id: int) -> SendStream:
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            stream = self.streams[stream_id] = SendStream(stream_id)
+        return stream
+
+    def push(self, stream: SendStream, message: Message) -> None:
+        size = message.size
+        stream.buffered += size
+        self.buffered += size
+        stream.messages.append(message)
+        if len(stream.messages) == 1:
+            self.scheduler.add(stream, self._next_size(message))
+
+    def sent(self, stream: SendStream, size: int) -> None:
+        """`size` bytes of the first message of `stream`, which the scheduler picked, have left."""
+        before = stream.buffered
+        stream.buffered = left = before - size
+        self.buffered -= size
+        if left <= stream.low_threshold < before:
+            self.low_streams.append(stream.id)
+        messages = stream.messages
+        message = messages[0]
+        if message.offset < message.size:
+            if self.interleaving:
+                self.scheduler.charge(stream, self._next_size(message))
+            else:
+                self.scheduler.locked = stream
+            return
+        messages.popleft()
+        self.scheduler.locked = None
+        if messages:
+            self.scheduler.charge(stream, self._next_size(messages[0]))
+        else:
+            self.scheduler.remove(stream)
+
+    def discard(self, stream: SendStream) -> None:
+        """Give up what is unsent of the first message of `stream`."""
+        message = stream.messages[0]
+        self._forget(stream, message)
+        message.offset = message.size
+        stream.messages.popleft()
+        self.scheduler.remove(stream)
+        if stream.messages:
+            self.scheduler.add(stream, self._next_size(stream.messages[0]))
+
+    def discard_rest_of(self, message: Message) -> bool:
+        """Give up what is unsent of a message of which fragments were sent; False when there is nothing."""
+        if message.offset >= message.size:
+            return False
+        self.discard(self.streams[message.stream_id])
+        return True
+
+    def clear(self) -> None:
+        """Forget every message and stream number; thresholds and priorities stay."""
+        self.scheduler = Scheduler()
+        self.buffered = 0
+        for stream in self.streams.values():
+            stream.messages.clear()
+            stream.buffered = stream.next_ordered = stream.next_unordered = 0
+            stream.resetting = False
+
+    def clear_from(self, streams: int) -> None:
+        """The peer takes only `streams` streams: drop what waits on the others (RFC 9260 section 5.1.1)."""
+        for stream in self.streams.values():
+            while stream.id >= streams and stream.messages:
+                stream.abandoned_unsent += 1
+                self.discard(stream)
+
+    def oldest_queued_at(self) -> float | None:
+        return min((s.messages[0].queued_at for s in self.streams.values() if s.messages), default=None)
+
+    def _forget(self, stream: SendStream, message: Message) -> None:
+        size = message.size - message.offset
+        before = stream.buffered
+        stream.buffered -= size
+        self.buffered -= size
+        if stream.buffered <= stream.low_threshold < before:
+            self.low_streams.append(stream.id)
+
+    def _next_size(self, message: Message) -> int:
+        # Without interleaving the unit that is scheduled is the message: nothing may come between its fragments
+        rest = message.size - message.offset
+        return min(rest, self.fragment_bytes_max) if self.interleaving else rest
