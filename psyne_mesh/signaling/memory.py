@@ -30,6 +30,7 @@ from psyne_mesh.signaling.inbox import EventIterator, Inbox
 from psyne_mesh.signaling.messages import MAX_ENVELOPE_CHARS
 from psyne_mesh.signaling.registry import Arrival, Departure, JoinRequest, RegistryLimits, RoomRegistry
 from psyne_mesh.signaling.requests import check_record, checked_join, checked_list, request_again
+from psyne_mesh.signaling.tasks import open_background_nursery
 from psyne_mesh.signaling.transport import CreatePolicy
 
 Intercept = Callable[[PeerId, PeerId, str, str], "str | None"]
@@ -78,10 +79,11 @@ class MemorySignaling:
         try:
             yield client
         finally:
+            client.is_connected = False
             client._inbox.close()
             if self._clients.get(peer_id) is client:
                 del self._clients[peer_id]
-                self._tell_departures(self._registry.depart(peer_id, "lost", trio.current_time()))
+                self._tell_departures(self._registry.depart(peer_id, "left", trio.current_time()))
 
     def disconnect(self, peer_id: PeerId, reason: str = "lost") -> None:
         client = self._clients[peer_id]
@@ -155,11 +157,8 @@ class MemorySignaling:
 @asynccontextmanager
 async def open_memory_signaling(limits: RegistryLimits | None = None) -> AsyncIterator[MemorySignaling]:
     """A hub for as long as the block. Envelopes still under way at the end are dropped."""
-    async with trio.open_nursery() as nursery:
-        try:
-            yield MemorySignaling(nursery, limits)
-        finally:
-            nursery.cancel_scope.cancel()
+    async with open_background_nursery() as nursery:
+        yield MemorySignaling(nursery, limits)
 
 
 class MemorySignalingClient:

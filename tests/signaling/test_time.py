@@ -1,0 +1,286 @@
+"""Losses, silences and back-off in virtual time: a real server and real clients over memory streams."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import trio
+from trio.testing import MockClock, memory_stream_pair
+
+from psyne_mesh.errors import SignalingError, SignalingLost, SignalingUnreachable, WouldBlock
+from psyne_mesh.signaling.client import connect_signaling
+from psyne_mesh.signaling.events import Lost, PeerJoined, PeerLeft, Restored, SignalReceived
+from psyne_mesh.signaling.limits import ServerConfig
+from psyne_mesh.signaling.link import SignalingConfig
+from psyne_mesh.signaling.registry import RegistryLimits
+from psyne_mesh.signaling.server import SignalingServer
+
+from .worlds import open_network, player
+
+
+async def test_a_broken_connection_comes_back_with_all_rooms(autojump_clock: MockClock) -> None:
+    async with open_network() as network, network.connect(1) as a:
+        await a.join("one", app_id="chess", record="old")
+        await a.join("two", create="only")
+        a.set_record("chess//one", "new")
+        network.cut()
+        lost = await a.next_event()
+        assert isinstance(lost, Lost)
+        assert lost.retrying
+        assert not a.is_connected
+        with pytest.raises(SignalingLost):
+            await a.join("three")
+        restored = await a.next_event()
+        assert isinstance(restored, Restored)
+        assert [joined.room for joined in restored.rooms] == ["chess//one", "//two"]
+        assert a.is_connected
+        assert a.reconnects == 1
+        async with network.connect(2) as b:
+            assert (await b.join("one", app_id="chess")).peers[0].record == "new"
+
+
+async def test_back_off_doubles_up_to_its_bound_and_is_shaken(autojump_clock: MockClock) -> None:
+    config = SignalingConfig(backoff_first_s=1.0, backoff_max_s=8.0)
+    async with open_network() as network, network.connect(1, config) as a:
+        network.is_up = False
+        network.cut()
+        assert isinstance(await a.next_event(), Lost)
+        times: list[float] = []
+        dials = network.dials
+        while len(times) < 7:
+            await trio.sleep(0.001)
+            if network.dials > dials:
+                dials = network.dials
+                times.append(trio.current_time())
+        waits = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        for wait, ceiling in zip(waits, [2, 4, 8, 8, 8, 8], strict=True):
+            assert ceiling / 2 - 0.01 <= wait <= ceiling + 0.01
+        assert len({round(wait, 2) for wait in waits[2:]}) > 1, "clients must not come back in step"
+        network.is_up = True
+        assert isinstance(await a.next_event(), Restored), "and only one Lost, however many attempts failed"
+
+
+async def test_a_server_that_falls_silent_is_noticed(autojump_clock: MockClock) -> None:
+    async with open_network(ServerConfig(keepalive_s=10)) as network, network.connect(1) as a:
+        await trio.sleep(300)
+        assert a.is_connected, "pings keep a quiet connection"
+        end = network.client_ends[0]
+        silent, _ = memory_stream_pair()
+        end.receive_stream = silent.receive_stream
+        began = trio.current_time()
+        lost = await a.next_event()
+        assert isinstance(lost, Lost)
+        assert "said nothing" in str(lost.cause)
+        assert trio.current_time() - began < 60
+        assert isinstance(await a.next_event(), Restored)
+
+
+async def test_a_client_that_falls_silent_is_dropped_and_others_are_told(autojump_clock: MockClock) -> None:
+    async with open_network(ServerConfig(keepalive_s=10)) as network, network.connect(1) as a:
+        await a.join("r")
+        async with network.connect(2) as b:
+            await b.join("r")
+            assert isinstance(await a.next_event(), PeerJoined)
+            black_hole, _ = memory_stream_pair()
+            end = network.client_ends[1]
+            end.send_stream = black_hole.send_stream
+            network.is_up = False
+            began = trio.current_time()
+            assert await a.next_event() == PeerLeft("//r", b.peer_id, "timeout")
+            assert 20 < trio.current_time() - began < 40
+            assert network.server.stats.ends == {"timeout": 1}
+
+
+async def test_the_first_connection_does_not_wait_for_ever(autojump_clock: MockClock) -> None:
+    async def mute() -> trio.abc.Stream:
+        return memory_stream_pair()[0]
+
+    async def never() -> trio.abc.Stream:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    for dial in (mute, never):
+        with pytest.raises(SignalingUnreachable, match="no answer in time"):
+            async with connect_signaling("ws://server", player(1), dial=dial):
+                pass
+
+
+async def test_a_mute_guest_is_closed(autojump_clock: MockClock) -> None:
+    async with open_network(ServerConfig(hello_timeout_s=10)) as network:
+        stream = await network.dial()
+        assert await stream.receive_some() == b""
+        assert trio.current_time() == pytest.approx(10, abs=0.5)
+
+
+async def test_slowloris_is_closed(autojump_clock: MockClock) -> None:
+    async with open_network(ServerConfig(hello_timeout_s=10)) as network:
+        stream = await network.dial()
+        with pytest.raises(trio.BrokenResourceError):
+            for letter in b"GET / HTTP/1.1\r\nX-Patience: " + b"x" * 1000:
+                await stream.send_all(bytes([letter]))
+                await trio.sleep(1)
+        assert trio.current_time() == pytest.approx(10, abs=1.5)
+
+
+async def test_a_websocket_without_hello_is_closed(autojump_clock: MockClock) -> None:
+    async with open_network(ServerConfig(hello_timeout_s=10)) as network:
+        stream = await network.dial()
+        await stream.send_all(
+            b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        received = b""
+        while data := await stream.receive_some():
+            received += data
+        assert b"101 Switching Protocols" in received
+        assert b"challenge" in received
+        assert trio.current_time() < 13
+
+
+async def test_a_fast_client_is_read_slowly_and_loses_nothing(autojump_clock: MockClock) -> None:
+    config = ServerConfig(messages_per_s=10, burst=20)
+    async with open_network(config) as network, network.connect(1) as a, network.connect(2) as b:
+        await a.join("r")
+        await b.join("r")
+        began = trio.current_time()
+        for number in range(200):
+            a.send_signal(b.peer_id, "//r", str(number))
+        received = [await b.next_event() for _ in range(200)]
+        assert received == [SignalReceived(a.peer_id, "//r", str(number)) for number in range(200)]
+        assert trio.current_time() - began == pytest.approx(18, abs=2)
+
+
+async def test_the_queue_to_the_server_is_bounded(autojump_clock: MockClock) -> None:
+    config = SignalingConfig(outbound_max=10)
+    async with open_network() as network, network.connect(1, config) as a:
+        await a.join("r")
+        sent = 0
+        with pytest.raises(WouldBlock):
+            while True:
+                a.send_signal(a.peer_id, "//r", "x")
+                sent += 1
+        assert sent in (10, 11), "one more when the sender was waiting for something to do"
+        for _ in range(sent):
+            assert isinstance(await a.next_event(), SignalReceived)
+
+
+async def test_a_mesh_that_does_not_drain_gets_a_fresh_start(autojump_clock: MockClock) -> None:
+    config = SignalingConfig(inbox_max=5)
+    async with open_network() as network, network.connect(1, config) as a:
+        await a.join("r")
+        for _ in range(6):
+            a.send_signal(a.peer_id, "//r", "x")
+        await trio.sleep(5)
+        lost = await a.next_event()
+        assert isinstance(lost, Lost)
+        assert "were waiting" in str(lost.cause)
+        restored = await a.next_event()
+        assert isinstance(restored, Restored)
+        assert [joined.room for joined in restored.rooms] == ["//r"]
+
+
+async def test_a_question_without_an_answer_ends(autojump_clock: MockClock) -> None:
+    """The server goes on sending pongs, but it forgets to answer."""
+    async with open_network() as network, network.connect(1) as a:
+        network.server._switchboard._join = lambda *_: None  # type: ignore[method-assign]
+        with pytest.raises(SignalingError, match="no answer within"):
+            await a.join("r")
+        assert a.is_connected
+
+
+async def test_a_cancelled_join_is_taken_back(autojump_clock: MockClock) -> None:
+    async with open_network() as network, network.connect(1) as a:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await a.join("r")
+        await trio.sleep(1)
+        assert network.server.stats.joins == 1
+        assert network.server.stats.members == 0
+        network.cut()
+        assert isinstance(await a.next_event(), Lost)
+        restored = await a.next_event()
+        assert restored == Restored((), ())
+
+
+async def test_a_room_left_during_the_loss_is_not_entered_again(autojump_clock: MockClock) -> None:
+    async with open_network() as network, network.connect(1) as a:
+        await a.join("r")
+        network.cut()
+        assert isinstance(await a.next_event(), Lost)
+        await a.leave("//r")
+        assert await a.next_event() == Restored((), ())
+        assert network.server.stats.members == 0
+
+
+async def test_the_seat_is_kept_for_who_comes_back(autojump_clock: MockClock) -> None:
+    config = ServerConfig(registry=RegistryLimits(seat_hold_s=10))
+    slow = SignalingConfig(backoff_first_s=30, backoff_max_s=30)
+    async with open_network(config) as network, network.connect(1) as a, network.connect(2, slow) as b:
+        await a.join("duel", max_players=2)
+        await b.join("duel")
+        network.cut()
+        assert isinstance(await a.next_event(), PeerJoined)
+        events = [await a.next_event() for _ in range(2)]
+        assert [type(event) for event in events] == [Lost, Restored]
+        await trio.sleep(11)
+        async with network.connect(3) as c:
+            await c.join("duel")
+            assert isinstance(await b.next_event(), Lost)
+            restored = await b.next_event()
+            assert isinstance(restored, Restored)
+            assert restored.rooms == ()
+            assert "has its 2 players" in str(restored.refused[0][1])
+
+
+async def test_many_clients_survive_a_flapping_network(autojump_clock: MockClock) -> None:
+    """Ten players, twenty cuts at random moments; in the end everybody sees everybody."""
+    rng = random.Random(7)
+    async with open_network() as network, trio.open_nursery() as nursery:
+        views: dict[str, set[str]] = {}
+
+        async def live(number: int) -> None:
+            async with network.connect(number) as client:
+                joined = await client.join("r")
+                view = views[client.peer_id] = {peer.peer_id for peer in joined.peers}
+                async for event in client.events:
+                    match event:
+                        case PeerJoined(peer=peer):
+                            view.add(peer.peer_id)
+                        case PeerLeft(peer_id=peer_id):
+                            view.discard(peer_id)
+                        case Restored(rooms=rooms):
+                            view.clear()
+                            view.update(peer.peer_id for peer in rooms[0].peers)
+
+        for number in range(1, 11):
+            nursery.start_soon(live, number)
+        for _ in range(20):
+            await trio.sleep(rng.uniform(0, 2))
+            network.is_up = rng.random() < 0.7
+            network.cut()
+        network.is_up = True
+        await trio.sleep(60)
+        players = set(views)
+        assert len(players) == 10
+        assert all(view == players - {me} for me, view in views.items())
+        nursery.cancel_scope.cancel()
+
+
+async def test_stopping_says_goodbye_and_ends_within_the_grace(autojump_clock: MockClock) -> None:
+    async with open_network() as network, network.connect(1) as a:
+        network.is_up = False
+        await network.server.stop()
+        lost = await a.next_event()
+        assert isinstance(lost, Lost)
+        assert "shutting down" in str(lost.cause)
+        assert trio.current_time() < 3
+
+
+def test_a_server_that_was_never_run_has_stats() -> None:
+    async def main() -> None:
+        assert SignalingServer(ServerConfig()).stats.clients == 0
+
+    trio.run(main)
+
+

@@ -1,0 +1,66 @@
+"""Places to test in: identities from numbers, and a server reached through memory streams under a virtual clock."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import trio
+from trio.testing import memory_stream_pair
+
+from psyne_mesh.identity import Identity
+from psyne_mesh.signaling.client import SignalingClient, connect_signaling
+from psyne_mesh.signaling.limits import ServerConfig
+from psyne_mesh.signaling.link import SignalingConfig
+from psyne_mesh.signaling.server import SignalingServer
+from psyne_mesh.signaling.tasks import open_background_nursery
+
+# On real sockets: come back at once, and fail within the time that a person would wait for a test.
+QUICK = SignalingConfig(backoff_first_s=0.01, backoff_max_s=0.05)
+
+
+def player(number: int) -> Identity:
+    return Identity.from_seed(bytes([number]) * 32)
+
+
+class Network:
+    """A `SignalingServer` without a port: `dial` is what a client gets instead of TCP."""
+
+    def __init__(self, nursery: trio.Nursery, config: ServerConfig) -> None:
+        self._nursery = nursery
+        self.server = SignalingServer(config)
+        self.is_up = True
+        self.dials = 0
+        self.client_ends: list[trio.testing.MemoryStream] = []
+
+    async def dial(self) -> trio.abc.Stream:
+        self.dials += 1
+        await trio.lowlevel.checkpoint()
+        if not self.is_up:
+            raise ConnectionRefusedError("the network is down")
+        ours, theirs = memory_stream_pair()
+        self.client_ends.append(ours)
+        self._nursery.start_soon(self.server.handle, theirs)
+        return ours
+
+    def cut(self) -> None:
+        """Every standing connection breaks."""
+        for end in self.client_ends:
+            end.send_stream.close()
+            end.receive_stream.close()
+        self.client_ends.clear()
+
+    def connect(
+        self, number: int, config: SignalingConfig | None = None
+    ) -> AbstractAsyncContextManager[SignalingClient]:
+        rng = random.Random(number)
+        return connect_signaling("ws://server", player(number), config=config, rng=rng, dial=self.dial)
+
+
+@asynccontextmanager
+async def open_network(config: ServerConfig | None = None) -> AsyncIterator[Network]:
+    async with open_background_nursery() as nursery:
+        network = Network(nursery, config or ServerConfig())
+        yield network
+        assert network.server.stats.internal_errors == 0
