@@ -59,7 +59,7 @@ class Description:
 
     `fingerprints` are lines such as "sha-256 AB:CD:..."; a certificate that matches any of them is the right one.
     `candidates` are lines such as "candidate:1 1 udp 2130706431 192.0.2.1 5000 typ host". `max_message_size` is in
-    bytes; 0 means that the writer takes any size. `sections[data_section]` is the m-section that carries the data channels.
+    bytes; 0 means that the writer takes any size. `sections[data_section]` is the m-section of the data channels.
     """
 
     ice_ufrag: str

@@ -1,0 +1,241 @@
+"""The running half of a peer connection: ICE below, the stack above, the phases of connecting, and the end."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import trio
+
+from psyne_mesh.errors import ClosedError, ConnectFailed, PeerGone, ProtocolError, PsyneMeshError, RemoteError
+from psyne_mesh.webrtc import dtls, ice
+from psyne_mesh.webrtc.channel import ChannelOpened
+from psyne_mesh.webrtc.link import Link, Scheduler
+from psyne_mesh.webrtc.sdp import Description
+from psyne_mesh.webrtc.stack import DtlsConnected, SctpConnected, Stack, StackClosed, StackConfig, StackEvent
+from psyne_mesh.webrtc.stats import ConnectPhase, PhaseClock
+
+_ALIVE_NEWS_S = 1.0  # how often ICE hears that authentic data came; consent counts in tens of seconds
+_ADVICE: dict[ConnectPhase, str] = {
+    "ice-gathering": "Do the STUN and TURN servers answer?",
+    "signaling": "The peer's answer never came: is the signaling server up, and the peer there?",
+    "ice": "A TURN server (turn_servers) helps where NATs let no direct path through",
+    "dtls": "The path works: does something on it drop large UDP packets?",
+    "sctp": "The path works: is the other side still running?",
+}
+
+
+class Connection:
+    """One `Stack` on one `IceTransport`, from the first candidate to the last datagram.
+
+    1. `run` in the peer's nursery.
+    2. `begin` when the offer or the answer is made: the deadline runs from here. `set_remote` with the peer's description.
+    3. DTLS starts by itself when ICE has a path. `connected` is set then or at the end; `error` tells which.
+    4. `handle_timeout` at `next_timeout`, by the endpoint's timer.
+
+    on_events: the stack's events. on_candidate: each local candidate, `None` after the last of a generation.
+    """
+
+    def __init__(
+        self,
+        gateway: ice.IceGateway,
+        certificate: dtls.Certificate,
+        scheduler: Scheduler,
+        *,
+        controlling: bool,
+        rng: random.Random,
+        name: str,
+        on_events: Callable[[list[StackEvent]], None],
+        on_candidate: Callable[[str | None], None],
+    ) -> None:
+        self.error: PsyneMeshError | None = None
+        self.connected = trio.Event()  # or ended
+        self.closed = trio.Event()
+        self.disconnected = False
+        self.ended_quietly = False  # one of the two sides closed it
+        self.clock = PhaseClock()
+        config = gateway.config
+        self.ice = ice.IceTransport(
+            gateway, controlling=controlling, config=config, deliver=self._deliver, on_event=self._handle_ice, rng=rng
+        )
+        self.stack = Stack(StackConfig.of(config), certificate, rng=rng)
+        self.link = Link(self.stack, self.ice, scheduler, on_events=self._handle_events, fault=self.fault)
+        self._name = name
+        self._timeout_s = config.connection_timeout_s
+        self._scheduler = scheduler
+        self._on_events = on_events
+        self._on_candidate = on_candidate
+        self._remote: tuple[Description, bool] | None = None
+        self._gathered = False
+        self._drained = trio.lowlevel.ParkingLot()
+        self._phase = self.stack.phase
+        self._deadline: float | None = None
+        self._alive_told = 0.0
+        self._bug: Exception | None = None
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """ICE, for as long as the connection lives. Raises only what is a bug, of ours or of `on_events`."""
+        self.clock.begin("ice-gathering", trio.current_time())
+        try:
+            await self.ice.run(task_status=task_status)
+        except RemoteError as error:
+            self.close(error)
+        except BaseException:
+            self.close(PeerGone("the connection was abandoned"))
+            raise
+        if self._bug is not None:
+            raise self._bug
+
+    def begin(self) -> None:
+        """The offer or answer is being made: from here on the phases count."""
+        if self._deadline is None and not self.connected.is_set():
+            now = trio.current_time()
+            self.clock.begin("signaling", now)
+            self._deadline = now + self._timeout_s
+            self._scheduler.wake_at(self._deadline)
+
+    def set_remote(self, remote: Description, *, is_dtls_client: bool) -> None:
+        """The peer's description: ICE gets its share now, DTLS when there is a path."""
+        now = trio.current_time()
+        self.clock.end("signaling", now)
+        self.clock.begin("ice", now)
+        self._remote = remote, is_dtls_client
+        self.ice.set_remote(ice.IceParameters(remote.ice_ufrag, remote.ice_pwd))
+        for candidate in remote.candidates:
+            self.ice.add_remote_candidate(candidate)
+        if remote.end_of_candidates:
+            self.ice.add_remote_candidate(None)
+
+    async def drain(self) -> None:
+        """Until the peer has acknowledged all that was sent, or the connection has ended."""
+        await trio.lowlevel.checkpoint()
+        while self.error is None and not self.stack.is_drained:
+            await self._drained.park()
+
+    def close(self, error: PsyneMeshError) -> None:
+        """The end, with its reason. The peer is told; what is queued is lost. Does nothing the second time."""
+        self.link.close(error)
+
+    def fault(self, bug: Exception) -> None:
+        """A bug showed outside this peer's tasks: `run` raises it in the nursery of this peer, and nowhere else."""
+        self._bug = self._bug or bug
+        self.ice.close()
+
+    def next_timeout(self) -> float | None:
+        deadline, limit = self.stack.next_timeout(), self._deadline
+        if deadline is None or limit is None:
+            return limit if deadline is None else deadline
+        return min(deadline, limit)
+
+    def handle_timeout(self, now: float) -> None:
+        if self._deadline is not None and now >= self._deadline:
+            self._deadline = None
+            self.close(self._connect_failed(f"not done within {self._timeout_s:g} s"))
+        else:
+            self.link.handle_timeout(now)
+            self._wake_drained()
+
+    # ------------------------------------------------------------------------------------------------------ from below
+
+    def _deliver(self, datagrams: list[bytes]) -> None:
+        self.link.deliver(datagrams)
+        heard = self.stack.last_received_at
+        if heard is not None and heard - self._alive_told > _ALIVE_NEWS_S:
+            self._alive_told = heard
+            self.ice.note_alive()
+        self._wake_drained()
+
+    def _wake_drained(self) -> None:
+        if self._drained and self.stack.is_drained:
+            self._drained.unpark_all()
+
+    def _handle_ice(self, event: ice.IceEvent) -> None:
+        match event:
+            case ice.LocalCandidate(text):
+                self._on_candidate(text)
+            case ice.GatheringComplete():
+                self._gathered = True
+                self.clock.end("ice-gathering", trio.current_time())
+                self._on_candidate(None)
+            case ice.PathSelected():
+                self.disconnected = False
+                self._start_dtls()
+            case ice.Disconnected():
+                self.disconnected = True
+            case ice.Failed(error):
+                self.close(error if isinstance(error, PsyneMeshError) else PeerGone(str(error)))
+
+    def _start_dtls(self) -> None:
+        if self.stack.phase != "new" or self._remote is None:
+            return
+        now = trio.current_time()
+        self.clock.end("ice", now)
+        self.clock.begin("dtls", now)
+        remote, is_client = self._remote
+        self.stack.start(
+            is_client=is_client,
+            remote_fingerprints=[dtls.Fingerprint.parse_untrusted(line) for line in remote.fingerprints],
+            remote_max_message_size=remote.max_message_size,
+            now=now,
+        )
+        self._phase = self.stack.phase
+        self.link.turn(now)
+
+    # ------------------------------------------------------------------------------------------------------ from above
+
+    def _handle_events(self, events: list[StackEvent]) -> None:
+        if self._phase != self.stack.phase or "channel" not in self.clock.took_s:
+            self._phase = self.stack.phase
+            self._note_phases(events)
+        self._on_events(events)
+
+    def _note_phases(self, events: list[StackEvent]) -> None:
+        now = trio.current_time()
+        for event in events:
+            if type(event) is DtlsConnected:
+                self.clock.end("dtls", now)
+                self.clock.begin("sctp", now)
+            elif type(event) is SctpConnected:
+                self.clock.end("sctp", now)
+                self.clock.begin("channel", now)
+                self._deadline = None
+                self.connected.set()
+            elif type(event) is ChannelOpened:
+                self.clock.end("channel", now)
+            elif type(event) is StackClosed:
+                self._end(event.error, by_peer=event.by_peer)
+
+    def _end(self, error: PsyneMeshError, *, by_peer: bool) -> None:
+        self.ended_quietly = by_peer or isinstance(error, ClosedError)
+        if not self.connected.is_set() and isinstance(error, PeerGone | ProtocolError):
+            failed = self._connect_failed(str(error))
+            failed.__cause__ = error
+            error = failed
+        self.error = error
+        self._deadline = None
+        self.connected.set()
+        self.closed.set()
+        self._drained.unpark_all()
+        self._on_candidate(None)
+        self.ice.close()
+
+    def _connect_failed(self, reason: str) -> ConnectFailed:
+        phase = self._connect_phase()
+        candidates = []
+        if phase == "ice":
+            candidates = [f"{_text(p.local)} to {_text(p.remote)} ({p.state})" for p in self.ice.stats().pairs[:10]]
+        return ConnectFailed(
+            phase, reason, peer=self._name or None, candidates=candidates, advice=_ADVICE.get(phase, "")
+        )
+
+    def _connect_phase(self) -> ConnectPhase:
+        """What is being waited for."""
+        done = self.clock.took_s
+        if self._remote is None:
+            return "signaling" if self._gathered else "ice-gathering"
+        return "ice" if "ice" not in done else "dtls" if "dtls" not in done else "sctp"
+
+
+def _text(address: tuple[str, int]) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

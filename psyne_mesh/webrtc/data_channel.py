@@ -1,0 +1,162 @@
+"""A data channel for Trio tasks: send, receive, close."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import trio
+
+from psyne_mesh.config import DataChannelConfig
+from psyne_mesh.errors import ClosedError, PeerGone, PsyneMeshError, WouldBlock
+from psyne_mesh.webrtc.channel import Channel, ChannelState
+from psyne_mesh.webrtc.inbox import Inbox
+
+HIGH_WATER_BYTES = 2**20  # send() waits above it: a tenth of a second at 10 MB/s, and more than any window of a LAN
+LOW_WATER_BYTES = 2**18  # and goes on below it, early enough that the path never runs dry
+UNREAD_OVERHEAD_BYTES = 64  # counted for each message besides its bytes, so that empty ones are bounded too
+
+_STREAK_MAX = 16  # sends without giving other tasks a turn
+
+
+class ChannelOwner(Protocol):
+    """What a channel needs of its connection."""
+
+    def send(self, channel: Channel, data: str | bytes | bytearray | memoryview) -> None: ...
+    def close_channel(self, channel: Channel) -> None: ...
+    def channel_buffered_amount(self, channel: Channel) -> int: ...
+    def set_buffered_amount_low_threshold(self, channel: Channel, threshold: int) -> None: ...
+    def note_unread(self, n_bytes: int) -> None: ...
+
+
+class DataChannel:
+    """One channel of a `PeerConnection`, made by `create_channel` or taken from `incoming_channels`.
+
+    `async for message in channel` gives `str` and `bytes` as the peer sent them, ends when either side closes, and raises
+    `PeerGone` when the connection breaks. Several tasks may send; each message stays whole.
+    """
+
+    def __init__(self, owner: ChannelOwner, channel: Channel) -> None:
+        self.channel = channel
+        self._owner = owner
+        self._inbox: Inbox[str | bytes] = Inbox()
+        self._opened = trio.Event()
+        self._room = trio.lowlevel.ParkingLot()
+        self._error: PsyneMeshError | None = None
+        self._streak = 0
+
+    @property
+    def label(self) -> str:
+        return self.channel.config.label
+
+    @property
+    def id(self) -> int | None:
+        """The SCTP stream; `None` until the connection has its DTLS roles."""
+        return self.channel.id
+
+    @property
+    def config(self) -> DataChannelConfig:
+        return self.channel.config
+
+    @property
+    def state(self) -> ChannelState:
+        return self.channel.state
+
+    @property
+    def buffered_amount(self) -> int:
+        """Bytes accepted by `send` and not yet on the network (W3C bufferedAmount)."""
+        return self._owner.channel_buffered_amount(self.channel)
+
+    def __repr__(self) -> str:
+        return f"<DataChannel {self.id} {self.label!r} {self.state}>"
+
+    async def wait_open(self) -> None:
+        """Raises `ConnectFailed` or `PeerGone` when the connection ends first, `ClosedError` after `close`."""
+        await self._opened.wait()
+        if self._error is not None:
+            raise self._error
+
+    async def send(self, data: str | bytes | bytearray | memoryview) -> None:
+        """Queue one message, after the channel has opened and while `buffered_amount` is under the high-water mark.
+
+        Returning says nothing about arrival. Cancelled, it has sent nothing. Raises `MessageTooLarge`, `ClosedError`,
+        `PeerGone`, `UnserialisableMessage`.
+        """
+        self._streak += 1
+        if self._streak >= _STREAK_MAX:
+            self._streak = 0
+            await trio.lowlevel.checkpoint()
+        else:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        if not self._opened.is_set():
+            await self._opened.wait()
+        while self._error is None and self.buffered_amount > HIGH_WATER_BYTES:
+            await self._room.park()
+        if self._error is not None:
+            raise self._error
+        self._owner.send(self.channel, data)
+
+    def send_nowait(self, data: str | bytes | bytearray | memoryview) -> None:
+        """Queue one message now, or raise `WouldBlock`: the channel is not open yet, or over its high-water mark."""
+        if self._error is not None:
+            raise self._error
+        if self.buffered_amount > HIGH_WATER_BYTES:
+            raise WouldBlock(f"{HIGH_WATER_BYTES} bytes are waiting to be sent already")
+        self._owner.send(self.channel, data)
+
+    async def receive(self) -> str | bytes:
+        """The next message; cancelling loses none. Raises `PeerGone` when the peer closed or went, `ClosedError` after
+        our own `close`, both after the last message."""
+        try:
+            return await self.__anext__()
+        except StopAsyncIteration:
+            raise self._error or PeerGone("the peer closed the channel") from None
+
+    def receive_nowait(self) -> str | bytes:
+        """The next message if there is one, else `WouldBlock`; otherwise like `receive`."""
+        try:
+            message = self._inbox.get_nowait()
+        except StopAsyncIteration:
+            raise self._error or PeerGone("the peer closed the channel") from None
+        self._owner.note_unread(-len(message) - UNREAD_OVERHEAD_BYTES)
+        return message
+
+    def __aiter__(self) -> AsyncIterator[str | bytes]:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        message = await self._inbox.__anext__()
+        self._owner.note_unread(-len(message) - UNREAD_OVERHEAD_BYTES)
+        return message
+
+    def close(self) -> None:
+        """Close after everything sent so far has gone out. The peer sees the end after the last message."""
+        if self._error is None:
+            self.end(ClosedError("the channel was closed on this side"), quietly=True)
+            unread = self._inbox.clear()
+            self._owner.note_unread(-sum(len(message) + UNREAD_OVERHEAD_BYTES for message in unread))
+            self._owner.close_channel(self.channel)
+
+    # ---------------------------------------------------------------------------------------- called by the connection
+
+    def deliver(self, message: str | bytes) -> int:
+        """How many bytes count as unread because of `message`."""
+        if self._inbox.closed:
+            return 0
+        self._inbox.put(message)
+        return len(message) + UNREAD_OVERHEAD_BYTES
+
+    def handle_opened(self) -> None:
+        self._opened.set()
+        self._owner.set_buffered_amount_low_threshold(self.channel, LOW_WATER_BYTES)
+
+    def handle_low(self) -> None:
+        self._room.unpark_all()
+
+    def end(self, error: PsyneMeshError, *, quietly: bool) -> None:
+        """No more messages; `quietly`: iteration ends rather than raises."""
+        if self._error is None:
+            self._error = error
+            self._inbox.close(None if quietly else error)
+            self._opened.set()
+            self._room.unpark_all()

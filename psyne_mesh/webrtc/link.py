@@ -1,0 +1,171 @@
+"""Drives one `Stack` over one `IceTransport`: datagrams in, events up, datagrams out, one deadline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import trio
+
+from psyne_mesh.errors import PsyneMeshError
+from psyne_mesh.webrtc.channel import Channel
+from psyne_mesh.webrtc.stack import Stack, StackEvent
+
+_WINDOW_NEWS = 8  # the peer hears of our receive window when an eighth of it was filled or freed
+
+
+class Scheduler(Protocol):
+    """What a link needs of its endpoint."""
+
+    def flush_soon(self, link: Link) -> None:
+        """Call `link.flush_queued()` after the tasks that are runnable now have had their turn."""
+        ...
+
+    def wake_at(self, deadline: float) -> None:
+        """Call `link.handle_timeout(now)` at `deadline` (of `trio.current_time`) or earlier."""
+        ...
+
+
+class Wire(Protocol):
+    """What a link needs of ICE."""
+
+    def send(self, datagrams: list[bytes]) -> None: ...
+
+
+class Link:
+    """The turning of the wheel, for one peer.
+
+    1. Call `deliver`, `send`, `handle_timeout` and so on; each runs the whole turn: events up, then one batch out.
+    2. Events go up synchronously. What the callback sends is bundled with the acknowledgements of the same batch.
+    3. The first send of a scheduler tick goes out in the same call, the others of that tick together after it.
+
+    on_events: called with every non-empty list of the stack's events. What it raises, the call raises that set it off.
+    fault: for the endpoint's tasks, which have many links: told of what a call into this link raised.
+    """
+
+    __slots__ = (
+        "_bundling",
+        "_dirty",
+        "_flush_queued",
+        "_on_events",
+        "_scheduler",
+        "_unread",
+        "_unread_news",
+        "_unread_told",
+        "_wire",
+        "fault",
+        "queued_since",
+        "stack",
+    )
+
+    def __init__(
+        self,
+        stack: Stack,
+        wire: Wire,
+        scheduler: Scheduler,
+        *,
+        on_events: Callable[[list[StackEvent]], None],
+        fault: Callable[[Exception], None],
+    ) -> None:
+        self.stack = stack
+        self.fault = fault
+        self.queued_since: float | None = None  # since when the send queue has not been empty
+        self._wire = wire
+        self._scheduler = scheduler
+        self._on_events = on_events
+        self._bundling = self._dirty = self._flush_queued = False
+        self._unread = self._unread_told = 0
+        self._unread_news = stack.config.receive_window_bytes // _WINDOW_NEWS
+
+    # ---------------------------------------------------------------------------------------------------------- inputs
+
+    def deliver(self, datagrams: list[bytes]) -> None:
+        """A batch of this peer's datagrams, from the UDP port."""
+        now = trio.current_time()
+        self.stack.receive(datagrams, now)
+        self.turn(now)
+
+    def send(self, channel: Channel, data: str | bytes | bytearray | memoryview) -> None:
+        """Queue a message, and put it on the wire at once when it is the first of this tick and the window allows."""
+        now = trio.current_time()
+        self.stack.send(channel, data, now)
+        if self._bundling or self._flush_queued:
+            self._dirty = True
+            return
+        self.turn_soon()
+        self.turn(now)
+
+    def turn_soon(self) -> None:
+        """A turn after the tasks that are runnable now have had theirs."""
+        self._dirty = True
+        if not self._flush_queued:
+            self._flush_queued = True
+            self._scheduler.flush_soon(self)
+
+    def flush_queued(self) -> None:
+        """The endpoint's flusher: send what came after the first message of the tick."""
+        self._flush_queued = False
+        if self._dirty:
+            self.turn(trio.current_time())
+
+    def handle_timeout(self, now: float) -> None:
+        self.stack.handle_timeout(now)
+        self.turn(now)
+
+    def close_channel(self, channel: Channel) -> None:
+        now = trio.current_time()
+        self.stack.close_channel(channel, now)
+        self.turn(now)
+
+    def close(self, error: PsyneMeshError | None = None) -> None:
+        now = trio.current_time()
+        self.stack.close(now, error)
+        self.turn(now)
+
+    def note_unread(self, n_bytes: int) -> None:
+        """The application holds so many bytes more of what was delivered, or less; the window follows in steps."""
+        self._unread += n_bytes
+        told = self._unread_told
+        if abs(self._unread - told) < self._unread_news and not (told and not self._unread):
+            return
+        self._unread_told = self._unread
+        now = trio.current_time()
+        self.stack.set_unread(self._unread, now)
+        if not self._bundling:
+            self.turn(now)
+
+    # ------------------------------------------------------------------------------------------------------------ turn
+
+    def turn(self, now: float) -> None:
+        """Events up, one batch out, the timer armed. Inside a callback it only notes that there is something to do."""
+        if self._bundling:
+            self._dirty = True
+            return
+        stack = self.stack
+        events = stack.take_events()
+        while True:
+            if events:
+                if stack.phase == "closed":  # hearing of it, the owner lets go of the wire
+                    self._flush(now)
+                self._bundling = True
+                try:
+                    self._on_events(events)
+                finally:
+                    self._bundling = False
+            self._flush(now)
+            events = stack.take_events()
+            if not events:
+                break
+        if not stack.buffered_amount:
+            self.queued_since = None
+        elif self.queued_since is None:
+            self.queued_since = now
+        deadline = stack.next_timeout()
+        if deadline is not None:
+            self._scheduler.wake_at(deadline)
+
+    def _flush(self, now: float) -> None:
+        self._dirty = False
+        datagrams = self.stack.datagrams_to_send(now)
+        if datagrams:
+            self._wire.send(datagrams)

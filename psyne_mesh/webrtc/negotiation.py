@@ -1,0 +1,95 @@
+"""Offer and answer (RFC 3264, RFC 9429) for one data section: whose turn it is, and what the text may change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from psyne_mesh.errors import LocalError, ProtocolError
+from psyne_mesh.webrtc.sdp import Description, Setup, answer_setup, make_answer, make_offer, parse_sdp_untrusted
+
+Turn: TypeAlias = Literal["nothing", "have-local-offer", "have-remote-offer", "stable"]
+
+
+class Negotiation:
+    """Which side offers is settled beforehand (in a mesh by the order of the peer ids), so that two offers never cross.
+
+    1. The offerer: `make_offer`, then `accept_answer`. The answerer: `accept_offer`, then `make_answer`.
+    2. The same again restarts ICE. Fingerprints and DTLS roles stay those of the first time.
+
+    Misuse raises `LocalError`, bad text `ProtocolError`; either leaves everything as it was.
+    """
+
+    def __init__(self, *, offerer: bool, fingerprint: str, max_message_size: int, session_id: int) -> None:
+        self.turn: Turn = "nothing"
+        self.remote: Description | None = None
+        self._offerer = offerer
+        self._fingerprint = fingerprint
+        self._max_message_size = max_message_size
+        self._session_id = session_id
+        self._version = 0
+        self._setup: Setup = "actpass"
+
+    @property
+    def is_dtls_client(self) -> bool:
+        """Known once `remote` is."""
+        return self._setup == "active"
+
+    def check_may_offer(self) -> None:
+        if not self._offerer:
+            raise LocalError("this side answers: wait for the peer's offer, or open the peer with offerer=True")
+
+    def make_offer(self, ufrag: str, password: str, candidates: Sequence[str], *, complete: bool) -> str:
+        self.check_may_offer()
+        self.turn = "have-local-offer"
+        self._version += 1
+        # RFC 8842 section 5.5: a later offer says actpass too, and the answer keeps the roles.
+        local = self._local(ufrag, password, candidates, complete, "actpass")
+        return make_offer(local, session_id=self._session_id, version=self._version)
+
+    def accept_answer(self, text: str) -> Description:
+        if self.turn != "have-local-offer":
+            raise LocalError("there is no offer of ours that this could answer")
+        answer = parse_sdp_untrusted(text)
+        if answer.setup == "actpass":
+            raise ProtocolError("an answer chooses active or passive (RFC 8842 section 5.3)")
+        setup: Setup = "passive" if answer.setup == "active" else "active"
+        self._check_unchanged(answer, setup)
+        self.remote, self._setup, self.turn = answer, setup, "stable"
+        return answer
+
+    def accept_offer(self, text: str) -> Description:
+        if self._offerer:
+            raise LocalError(
+                "this side offers, and the peer's offer crosses ours. One of the two must answer: "
+                "close this peer and open another one with offerer=False"
+            )
+        offer = parse_sdp_untrusted(text)
+        setup = answer_setup(offer.setup) if self.remote is None or offer.setup != "actpass" else self._setup
+        self._check_unchanged(offer, setup)
+        self.remote, self._setup, self.turn = offer, setup, "have-remote-offer"
+        return offer
+
+    def make_answer(self, ufrag: str, password: str, candidates: Sequence[str], *, complete: bool) -> str:
+        if self.turn != "have-remote-offer" or self.remote is None:
+            raise LocalError("there is no offer to answer")
+        self.turn = "stable"
+        self._version += 1
+        local = self._local(ufrag, password, candidates, complete, self._setup)
+        return make_answer(local, self.remote, session_id=self._session_id, version=self._version)
+
+    def _local(self, ufrag: str, password: str, candidates: Sequence[str], complete: bool, setup: Setup) -> Description:
+        return Description(
+            ice_ufrag=ufrag,
+            ice_pwd=password,
+            fingerprints=(self._fingerprint,),
+            setup=setup,
+            max_message_size=self._max_message_size,
+            candidates=tuple(candidates),
+            end_of_candidates=complete,
+        )
+
+    def _check_unchanged(self, new: Description, setup: Setup) -> None:
+        """A restart carries the DTLS association over (RFC 8842 section 5.1), so it cannot change who it is with."""
+        if self.remote is not None and (set(new.fingerprints) != set(self.remote.fingerprints) or setup != self._setup):
+            raise ProtocolError("another fingerprint or DTLS role needs another connection")

@@ -1,0 +1,309 @@
+"""DTLS, SCTP and data channels joined into one sans-IO object: the one file that knows both DTLS and SCTP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+import attrs
+
+from psyne_mesh.config import DataChannelConfig, WebRTCConfig
+from psyne_mesh.errors import ClosedError, PeerGone, PsyneMeshError
+from psyne_mesh.webrtc import dtls, sctp
+from psyne_mesh.webrtc.channel import Channel, ChannelEvent, ChannelStats
+from psyne_mesh.webrtc.channel_table import ChannelLimits, ChannelTable
+
+if TYPE_CHECKING:
+    import random
+
+Phase: TypeAlias = Literal["new", "dtls", "sctp", "connected", "closed"]
+
+_EARLY_DATAGRAMS_MAX = 16  # kept before `start`, newest dropped: a ClientHello with post-quantum keys takes 2
+_RECORD_OVERHEAD = 37  # bytes: record header 13, explicit nonce 8, tag 16 (RFC 6347 section 4.1, RFC 5288)
+_RECORD_MAX = 16_384  # bytes of plaintext in one record (RFC 6347 section 4.1.1), whatever the path carries
+
+
+@attrs.frozen(kw_only=True)
+class StackConfig:
+    """What a stack is built from. Sizes in bytes; `path_mtu_max` counts the payload of UDP."""
+
+    max_message_size: int = 262_144
+    receive_window_bytes: int = 4 * 2**20
+    path_mtu_max: int = 65_507
+    limits: ChannelLimits = attrs.Factory(ChannelLimits)
+
+    @classmethod
+    def of(cls, config: WebRTCConfig) -> StackConfig:
+        return cls(
+            max_message_size=config.max_message_size,
+            receive_window_bytes=config.receive_window_bytes,
+            path_mtu_max=config.path_mtu_max,
+        )
+
+
+class DtlsConnected(NamedTuple):
+    """The handshake is through and the peer's certificate has the signaled fingerprint. SCTP starts now."""
+
+    cipher: str
+    version: str
+
+
+class SctpConnected(NamedTuple):
+    """The association stands; the channels created so far open with the events that follow."""
+
+
+class StackClosed(NamedTuple):
+    """The last event. `error` says why: `ClosedError` after our own close, `PeerGone` when the peer closed or fell silent,
+    `FingerprintMismatch` or `ProtocolError` when DTLS failed. Every channel has been closed before."""
+
+    error: PsyneMeshError
+    by_peer: bool
+
+
+StackEvent: TypeAlias = DtlsConnected | SctpConnected | StackClosed | ChannelEvent
+
+
+@attrs.frozen(kw_only=True)
+class StackStats:
+    """A snapshot. `unread_bytes` is what the application has not taken yet, as it told with `set_unread`."""
+
+    phase: Phase
+    dtls_cipher: str
+    dtls_version: str
+    sctp: sctp.SctpStats
+    channels: tuple[ChannelStats, ...]
+    messages_discarded: int
+    unread_bytes: int
+    buffered_bytes: int
+    outstanding_bytes: int
+
+
+class Stack:
+    """Everything of one peer connection above ICE.
+
+    1. `create_channel` at any time.
+    2. When ICE has a path and the peer's description is known: `start`.
+    3. Any input: `receive` with a batch of datagrams, `handle_timeout`, `send`, `close_channel`, `set_unread`, `close`.
+    4. After an input, or after several: send what `datagrams_to_send` returns, then drain `take_events`, then arm the timer
+       with `next_timeout`. Once per batch: acknowledgements and small messages share datagrams.
+    5. `StackClosed` is the end; send the last datagrams, and drop the stack.
+
+    Bytes from outside never raise; what is wrong with them is dropped and counted, or ends in `StackClosed`.
+    """
+
+    def __init__(self, config: StackConfig, certificate: dtls.Certificate, *, rng: random.Random) -> None:
+        self.config = config
+        self.phase: Phase = "new"
+        self.last_received_at: float | None = None  # when an authentic packet came last
+        self._certificate = certificate
+        self._dtls: dtls.DtlsSession | None = None
+        self._association = sctp.Association(
+            _sctp_config(config),
+            rng=rng,
+        )
+        self._channels = ChannelTable(self._association, config.limits, max_message_size=config.max_message_size)
+        self._events: list[StackEvent] = []
+        self._early: list[bytes | memoryview] = []
+        self._farewell: list[bytes] = []
+        self._unread = self._early_told = 0
+        self._cipher = self._version = ""
+
+    def start(
+        self,
+        *,
+        is_client: bool,
+        remote_fingerprints: Sequence[dtls.Fingerprint],
+        remote_max_message_size: int,
+        now: float,
+    ) -> None:
+        """Begins DTLS; the client's ClientHello is ready to send. `remote_max_message_size` 0 means any size."""
+        if self.phase != "new":
+            raise ClosedError("a stack is started once, before it is closed")
+        self.phase = "dtls"
+        if remote_max_message_size:
+            self._channels.max_message_size = min(self.config.max_message_size, remote_max_message_size)
+        self._channels.start(is_dtls_client=is_client)
+        self._dtls = dtls.DtlsSession(self._certificate, is_client=is_client, remote_fingerprints=remote_fingerprints)
+        self._dtls.start(now)
+        early, self._early = self._early, []
+        self.receive(early, now)
+
+    # ----------------------------------------------------------------------------------------------------------- input
+
+    def receive(self, datagrams: Sequence[bytes | memoryview], now: float) -> None:
+        """A batch of datagrams from the path. What comes before `start` is kept, within bounds."""
+        session = self._dtls
+        if session is None:
+            room = _EARLY_DATAGRAMS_MAX - len(self._early)
+            self._early += [bytes(datagram) for datagram in datagrams[:room]]
+            return
+        if self.phase == "closed":
+            return
+        decrypt, deliver = session.receive, self._association.receive
+        for datagram in datagrams:
+            for packet in decrypt(datagram, now):
+                self.last_received_at = now
+                deliver(packet, now)
+        self._collect(now)
+
+    def handle_timeout(self, now: float) -> None:
+        if self._dtls is not None and self.phase != "closed":
+            self._dtls.handle_timeout(now)
+            self._association.handle_timeout(now)
+            self._collect(now)
+
+    def create_channel(self, config: DataChannelConfig, now: float) -> Channel:
+        """A channel in state "connecting", or "open" when the association stands. Raises `InvalidConfig`."""
+        if self.phase == "closed":
+            raise ClosedError("the connection is closed")
+        return self._channels.create(config, now)
+
+    def send(self, channel: Channel, data: str | bytes | bytearray | memoryview, now: float) -> None:
+        """Queues one message. Raises a `LocalError` and changes nothing when it cannot."""
+        self._channels.send(channel, data, now)
+
+    def close_channel(self, channel: Channel, now: float) -> None:
+        """Closes after what is queued on it has gone out. `ChannelClosed` tells when the peer has closed too."""
+        self._channels.close(channel, now)
+
+    def set_unread(self, n_bytes: int, now: float) -> None:
+        """How many bytes of `MessageReceived` events the application still holds; they shrink the window we offer."""
+        self._unread = n_bytes
+        self._early_told = self._channels.early_bytes
+        self._association.set_unread(n_bytes + self._early_told, now)
+
+    def close(self, now: float, error: PsyneMeshError | None = None) -> None:
+        """Ends everything at once: what is queued is lost, and the peer is told by ABORT and close_notify."""
+        if self.phase != "closed":
+            self._finish(error or ClosedError("the connection was closed on this side"), by_peer=False, now=now)
+
+    # ---------------------------------------------------------------------------------------------------------- output
+
+    def datagrams_to_send(self, now: float) -> list[bytes]:
+        session = self._dtls
+        if session is None:
+            return []
+        datagrams = session.datagrams_to_send(now)
+        if self._farewell:
+            datagrams = self._farewell + datagrams
+            self._farewell = []
+        packets = self._association.packets_to_send(now) if self.phase in ("connected", "sctp") else ()
+        if packets:
+            sealed = session.send(packets)
+            self._collect(now)  # handing data to the network can bring a buffer to its low-water mark
+            return datagrams + sealed if datagrams else sealed
+        return datagrams
+
+    def take_events(self) -> list[StackEvent]:
+        events: list[StackEvent] = self._channels.take_events()  # type: ignore[assignment]  # narrower, and given away
+        if self._events:
+            events = self._events + events
+            self._events = []
+        return events
+
+    def next_timeout(self) -> float | None:
+        if self._dtls is None or self.phase == "closed":
+            return None
+        handshake, association = self._dtls.next_timeout(), self._association.next_timeout()
+        if handshake is None or association is None:
+            return association if handshake is None else handshake
+        return min(handshake, association)
+
+    # --------------------------------------------------------------------------------------------------------- reading
+
+    @property
+    def max_message_size(self) -> int:
+        """Bytes: the smaller of what the peer takes and what we send."""
+        return self._channels.max_message_size
+
+    @property
+    def srtt(self) -> float | None:
+        """Seconds, smoothed (RFC 9260 section 6.3.1)."""
+        return self._association.srtt
+
+    @property
+    def buffered_amount(self) -> int:
+        """Bytes over all channels accepted by `send` that have not gone out for the first time."""
+        return self._association.total_buffered_amount
+
+    @property
+    def is_drained(self) -> bool:
+        """Everything that was sent has been acknowledged or given up."""
+        return not (self._association.total_buffered_amount or self._association.outstanding_bytes)
+
+    def channel_buffered_amount(self, channel: Channel) -> int:
+        return self._channels.buffered_amount(channel)
+
+    def set_buffered_amount_low_threshold(self, channel: Channel, threshold: int) -> None:
+        self._channels.set_buffered_amount_low_threshold(channel, threshold)
+
+    def stats(self) -> StackStats:
+        return StackStats(
+            phase=self.phase,
+            dtls_cipher=self._cipher,
+            dtls_version=self._version,
+            sctp=self._association.stats,
+            channels=tuple(self._channels.stats()),
+            messages_discarded=self._channels.messages_discarded,
+            unread_bytes=self._unread,
+            buffered_bytes=self._association.total_buffered_amount,
+            outstanding_bytes=self._association.outstanding_bytes,
+        )
+
+    # --------------------------------------------------------------------------------------------------------- joining
+
+    def _collect(self, now: float) -> None:
+        assert self._dtls is not None
+        for event in self._dtls.take_events():
+            self._handle_dtls(event, now)
+        while self.phase != "closed":
+            events = self._association.take_events()
+            if not events:
+                break
+            if self.phase == "sctp" and self._association.is_established:
+                self.phase = "connected"
+                self._events.append(SctpConnected())
+            end = self._channels.handle_events(events, now)
+            if end is not None:
+                self._handle_end(end, now)
+        if self._early_told != self._channels.early_bytes:
+            self.set_unread(self._unread, now)
+
+    def _handle_dtls(self, event: dtls.DtlsEvent, now: float) -> None:
+        if self.phase == "closed":
+            return
+        if isinstance(event, dtls.HandshakeCompleted):
+            self.phase, self._cipher, self._version = "sctp", event.cipher, event.version
+            self.last_received_at = now
+            self._events.append(DtlsConnected(event.cipher, event.version))
+            self._association.connect(now)  # both sides do: RFC 8831 section 6.2 leaves SCTP's roles open
+        elif isinstance(event, dtls.Failed):
+            self._finish(event.error, by_peer=False, now=now)
+        else:
+            self._finish(PeerGone("the peer closed the connection"), by_peer=event.by_peer, now=now)
+
+    def _handle_end(self, event: sctp.SctpEvent, now: float) -> None:
+        if isinstance(event, sctp.Closed):
+            self._finish(PeerGone(event.reason), by_peer=event.by_peer, now=now)
+        else:  # the streams of a restarted association know nothing of our channels (RFC 9260 section 5.2.4)
+            self._finish(PeerGone("the peer began its SCTP association anew"), by_peer=True, now=now)
+
+    def _finish(self, error: PsyneMeshError, *, by_peer: bool, now: float) -> None:
+        if self._dtls is not None:
+            if self.phase in ("connected", "sctp"):
+                self._association.abort(now, "the connection is closed")
+                self._farewell += self._dtls.send(self._association.packets_to_send(now))
+            self._dtls.close(now)
+        self.phase = "closed"
+        self._early.clear()
+        self._channels.close_all(str(error), by_peer=by_peer)
+        self._events += self._channels.take_events()
+        self._events.append(StackClosed(error, by_peer))
+
+
+def _sctp_config(config: StackConfig) -> sctp.SctpConfig:
+    largest = min(config.path_mtu_max - _RECORD_OVERHEAD, _RECORD_MAX)
+    base = min(largest, sctp.SctpConfig().packet_bytes_base)
+    return sctp.SctpConfig(
+        receive_window_bytes=config.receive_window_bytes, packet_bytes_base=base, packet_bytes_max=largest
+    )
