@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from psyne_mesh.webrtc.dtls import Closed, DtlsSession, HandshakeCompleted
-from psyne_mesh.webrtc.dtls.records import split_untrusted
+from psyne_mesh.webrtc.dtls.records import CHANGE_CIPHER_SPEC, split_untrusted
 from tests.dtls.pair import CLIENT, SERVER
 
 OPENSSL = shutil.which("openssl")
@@ -54,6 +54,7 @@ class Driver:
         self.session, self.sock, self.process = session, sock, process
         self.packets: list[bytes] = []
         self.sent: list[bytes] = []
+        self.n_to_lose = {"in": 0, "out": 0}  # so many datagrams that begin with a ChangeCipherSpec get lost
         self.output = b""
         self.end = time.monotonic() + DEADLINE
 
@@ -72,6 +73,8 @@ class Driver:
                 return
             if not self.session._is_client:
                 self.sock.connect(address)
+            if self.loses("in", datagram):
+                return
             self.packets += self.session.receive(datagram, now)
         self.session.handle_timeout(now)
         self.flush()
@@ -79,10 +82,18 @@ class Driver:
     def flush(self) -> None:
         for datagram in self.session.datagrams_to_send(time.monotonic()):
             self.sent.append(datagram)
+            if self.loses("out", datagram):
+                continue
             try:
                 self.sock.send(datagram)
             except ConnectionRefusedError:
                 continue
+
+    def loses(self, way: str, datagram: bytes) -> bool:
+        if datagram[0] != CHANGE_CIPHER_SPEC or not self.n_to_lose[way]:
+            return False
+        self.n_to_lose[way] -= 1
+        return True
 
     def talk(self) -> None:
         while self.session.state != "established":
@@ -140,3 +151,37 @@ def test_s_client(pem: str, fast: bool) -> None:
             while session.state == "established":
                 driver.step()
             assert session.take_events() == [Closed(by_peer=True)]
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_s_server_whose_last_flight_is_lost(pem: str, fast: bool) -> None:
+    """A peer with replay protection answers a Finished only under a number that it has not seen, so it takes OpenSSL's
+    repetition after a second; and the records that follow go on after that one."""
+    session = DtlsSession(CLIENT, is_client=True, remote_fingerprints=[SERVER.fingerprint], fast_records=fast)
+    port = free_port()
+    arguments = f"-dtls1_2 -4 -accept 127.0.0.1:{port} -cert {pem} -key {pem} -Verify 1 -timeout".split()
+    with openssl("s_server", *arguments) as process, loopback_socket() as sock:
+        sock.connect(("127.0.0.1", port))
+        driver = Driver(session, sock, process)
+        driver.n_to_lose["in"] = 1
+        session.start(time.monotonic())
+        driver.talk()
+        finished = {
+            r.sequence for d in driver.sent for r in split_untrusted(d)[0] if (r.content_type, r.epoch) == (22, 1)
+        }
+        assert max(finished) >= 1
+        [record] = split_untrusted(session.send([b"x"])[0])[0]
+        assert record.sequence == max(finished) + 3  # two packets are between them
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_s_client_that_never_got_the_last_flight(pem: str, fast: bool) -> None:
+    session = DtlsSession(SERVER, is_client=False, remote_fingerprints=[SERVER.fingerprint], fast_records=fast)
+    with loopback_socket() as sock:
+        arguments = ["-dtls1_2", "-connect", f"127.0.0.1:{sock.getsockname()[1]}", "-cert", pem, "-key", pem]
+        with openssl("s_client", *arguments, "-timeout") as process:
+            driver = Driver(session, sock, process)
+            driver.n_to_lose["out"] = 1
+            while driver.session.stats.flights_retransmitted == 0 or session.state != "established":
+                driver.step()
+            driver.talk()
