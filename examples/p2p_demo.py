@@ -1,7 +1,7 @@
 """Two players fight: 60 positions a second that may get lost, combat actions that may not. In two terminals:
 
-    python examples/p2p_demo.py player1
-    python examples/p2p_demo.py player2
+python examples/p2p_demo.py player1
+python examples/p2p_demo.py player2
 """
 
 import argparse

@@ -18,15 +18,15 @@ ROUNDS = 5
 
 async def main(role: str, signaling: str | None) -> None:
     other = "answerer" if role == "offerer" else "offerer"
-    async with AsyncExitStack() as stack:
-        if signaling is None:
-            signaling = "ws://127.0.0.1:8080"
-            try:
-                await stack.enter_async_context(open_server("127.0.0.1", 8080))
-                print(f"{role}: running the signaling server, waiting for the {other}")
-            except OSError:
-                print(f"{role}: using the signaling server that is there")
-        with trio.fail_after(60):
+    with trio.fail_after(60):
+        async with AsyncExitStack() as stack:
+            if signaling is None:
+                signaling = "ws://127.0.0.1:8080"
+                try:
+                    await stack.enter_async_context(open_server("127.0.0.1", 8080))
+                    print(f"{role}: running the signaling server, waiting for the {other}")
+                except OSError:
+                    print(f"{role}: using the signaling server that is there")
             channel = await stack.enter_async_context(
                 create_channel(f"webrtc://{other}", FloatVector, signaling=signaling, player_name=role)
             )
@@ -36,7 +36,9 @@ async def main(role: str, signaling: str | None) -> None:
                     sent = FloatVector(tuple(number + i / 10 for i in range(10)))
                     await channel.send(sent)
                     echoed = await channel.receive(FloatVector)
-                    print(f"offerer: {echoed.values[0]:.1f}... came back {'unchanged' if echoed == sent else 'CHANGED'}")
+                    print(
+                        f"offerer: {echoed.values[0]:.1f}... came back {'unchanged' if echoed == sent else 'CHANGED'}"
+                    )
                 else:
                     await channel.send(await channel.receive(FloatVector))
             print(f"{role}: done")

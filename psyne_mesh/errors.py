@@ -2,7 +2,7 @@
 
 Two kinds, as in h11: a `LocalError` says that the caller asked for something that cannot be, and nothing has changed;
 a `RemoteError` says that something outside failed or misbehaved, and its docstring says what has changed.
-Nothing here imports anything: this is the floor of the house.
+Nothing here imports anything of ours: this is the floor of the house.
 """
 
 from __future__ import annotations
@@ -144,3 +144,7 @@ class TamperedSignaling(RemoteError):
 class FingerprintMismatch(RemoteError):
     """The certificate shown in DTLS is not the one of the signed offer or answer. The connection was ended before any
     data went up."""
+
+
+class EventBacklog(LocalError):
+    """A subscriber of room events fell thousands of events behind, so it can no longer be told the truth in full."""

@@ -19,8 +19,8 @@ from rich.live import Live
 from rich.table import Table
 
 from psyne_mesh.cli.player import LATENCY_STEP_US
-from psyne_mesh.errors import one_error
 from psyne_mesh.signaling.server import open_server
+from psyne_mesh.webrtc.nursery import unwrapped
 
 START_TIMEOUT_S = 60  # sixteen interpreters starting on two cores
 MESH_TIMEOUT_S = 30
@@ -76,7 +76,7 @@ async def run_demo(players: int, seconds: float, json: bool) -> int:
     seats = [Seat(f"player{number}") for number in range(1, players + 1)]
     outcome = Outcome(players)
     try:
-        with one_error():
+        with unwrapped():
             await _play(seats, seconds, outcome, console, json)
     except DemoFailed as error:
         outcome.errors.append(str(error))

@@ -1,7 +1,7 @@
 """One player of the demo, as a process: `python -m psyne_mesh.cli.player '{...}'`, one JSON object a line both ways.
 
     stdin    {"do": "join"} -> {"do": "play"} -> {"do": "stop"} -> {"do": "leave"}
-    stdout   ready, joined, mesh, status (4 a second), final
+    stdout   ready, joined, mesh, status (4 a second), gone (somebody left), final, left
 
 Clock: `time.monotonic_ns()`, which all processes of one machine share (CLOCK_MONOTONIC on Linux and macOS, the
 performance counter on Windows). So a latency here is a true one-way time, from the call of `send` to the receiving task.
@@ -25,6 +25,7 @@ from psyne_mesh.room import events
 from psyne_mesh.room.channel import Channel
 from psyne_mesh.room.mesh import join_game_room
 from psyne_mesh.room.messages import Action, CombatAction, PlayerPosition
+from psyne_mesh.room.peer import Peer
 from psyne_mesh.room.room import Room
 
 TICK_S = 1 / 60
@@ -117,7 +118,12 @@ async def _in_room(
 ) -> None:
     positions = room.channel("position", PlayerPosition, mode="unreliable")
     combat = room.channel("combat", CombatAction, mode="reliable")
-    room.on_peer_left(lambda peer, reason: player.left.append((peer.name, reason)))
+
+    @room.on_peer_left
+    def gone(peer: Peer, reason: str) -> None:
+        player.left.append((peer.name, reason))
+        say("gone", who=peer.name, why=reason, at=time.monotonic_ns())
+
     room.on(events.PeerUnreachable, lambda event: player.errors.append(str(event.error)))
     room.on(events.TamperingDetected, lambda event: player.errors.append(event.reason))
     async with trio.open_nursery() as nursery:

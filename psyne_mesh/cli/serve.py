@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 
+import trio
 from rich.console import Console
 
 from psyne_mesh.errors import InvalidConfig, SignalingError
@@ -21,9 +22,16 @@ async def run_serve(host: str, port: int, certificate: str | None, key: str | No
             raise InvalidConfig(f"the TLS certificate or key cannot be used: {error}") from error
     try:
         async with open_server(host, port, ssl_context=context) as server:
-            console.print(f"signaling on [bold]{server.url}[/bold]   stats: {server.http_url}/stats   Ctrl-C stops it")
-            await server.wait_closed()
+            console.print(
+                f"signaling on [bold]{server.url}[/bold]   stats: {_http(server.url)}/stats   Ctrl-C stops it"
+            )
+            await trio.sleep_forever()
     except OSError as error:
         raise SignalingError(f"cannot listen on {host}:{port}: {error.strerror or error}; try --port 0") from error
     except KeyboardInterrupt:
         console.print("stopped")
+
+
+def _http(url: str) -> str:
+    """The same port speaks HTTP."""
+    return "http" + url.removeprefix("ws").rstrip("/")

@@ -11,7 +11,7 @@ import secrets
 import time
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 import attrs
@@ -25,18 +25,18 @@ from psyne_mesh.errors import (
     RoomExists,
     SignalingError,
     WouldBlock,
-    one_error,
 )
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.node import Node
 from psyne_mesh.identity import Identity, PeerId, verify_untrusted
-from psyne_mesh.mesh.link import Body, Link, LinkState
+from psyne_mesh.mesh.link import Link, LinkState
 from psyne_mesh.mesh.membership import TAG_BYTES, Membership, RoomSink
 from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.signaling import events as signaling_events
-from psyne_mesh.signaling.envelope import Envelope, ReplayGuard, open_untrusted, seal, tampering_in
+from psyne_mesh.signaling.envelope import Envelope, Kind, ReplayGuard, open_untrusted, seal, tampering_in
 from psyne_mesh.signaling.transport import CreatePolicy, SignalingTransport
-from psyne_mesh.webrtc import Endpoint, open_endpoint
+from psyne_mesh.webrtc.endpoint import Endpoint, open_endpoint
+from psyne_mesh.webrtc.nursery import unwrapped
 
 # Links of one process. A stranger's offer over this is not answered: each costs memory and a handshake.
 LINKS_MAX = 256
@@ -65,7 +65,7 @@ async def open_core(
     rng: random.Random,
 ) -> AsyncIterator[MeshCore]:
     """A mesh core that lives as long as the block; leaving it closes every link and leaves nothing behind."""
-    with one_error():
+    with unwrapped():
         async with open_endpoint(config) as endpoint, trio.open_nursery() as nursery:
             core = MeshCore(identity, signaling, endpoint, config, nursery, server=server, rng=rng)
             nursery.start_soon(core.drain_signaling)
@@ -224,13 +224,12 @@ class MeshCore:
         link = Link(
             peer, session, offerer=offerer, endpoint=self.endpoint, owner=self, born=self.now(),
             post=lambda kind, sequence, body: self._post(peer, kind, session, sequence, body),
-            timeout_s=self.config.connection_timeout_s,
         )  # fmt: skip
         self._links[peer] = link
         self._nursery.start_soon(link.run, name=f"link to {peer.short}")
         return link
 
-    def _post(self, peer: PeerId, kind: Body, session: str, sequence: int, body: str) -> None:
+    def _post(self, peer: PeerId, kind: Kind, session: str, sequence: int, body: str) -> None:
         """Seal and send, through signaling while it stands, else over the mesh."""
         for membership in self._rooms_with(peer):
             sealed = seal(self.identity, kind=kind, recipient=peer, room=membership.room, session=session,
@@ -238,8 +237,12 @@ class MeshCore:
             try:
                 self._signaling.send_signal(peer, membership.room, sealed)
             except (SignalingError, WouldBlock):
-                membership.tell(lambda node, now, sealed=sealed: node.send_signal(peer, sealed.encode(), now))
+                self._post_over_mesh(membership, peer, sealed.encode())
             return
+
+    @staticmethod
+    def _post_over_mesh(membership: Membership, peer: PeerId, blob: bytes) -> None:
+        membership.tell(lambda node, now: node.send_signal(peer, blob, now))
 
     async def drain_signaling(self) -> None:
         async for event in self._signaling.events:
@@ -249,8 +252,8 @@ class MeshCore:
                 case signaling_events.PeerJoined(room=room, peer=peer):
                     if membership := self._rooms.get(room):
                         self._learn(membership, [peer])
-                case signaling_events.SignalRefused(to=to, room=room):
-                    self._on_refused(to, room)
+                case signaling_events.SignalRefused():
+                    pass  # the peer is gone or came over the mesh only; the dial's own deadline says so
                 case signaling_events.Lost(cause=cause):
                     for membership in self._rooms.values():
                         membership.sink.on_signaling(str(cause))
@@ -266,15 +269,9 @@ class MeshCore:
         """An envelope that came over the mesh instead."""
         self._on_envelope(membership.room, origin, blob.decode("utf-8", "replace"), "a relaying peer")
 
-    def _on_refused(self, to: PeerId | None, room: str | None) -> None:
-        """Signaling does not know the peer; it may still be reachable over the mesh, so the dial goes on from there."""
-        link = self._links.get(to) if to is not None else None
-        if link is not None and link.state is LinkState.DIALING:
-            link.signaling_refused = True
-
-    def _learn(self, membership: Membership, peers: Iterator[signaling_events.PeerInfo] | object) -> None:
+    def _learn(self, membership: Membership, peers: Iterable[signaling_events.PeerInfo]) -> None:
         records = []
-        for peer in peers:  # type: ignore[attr-defined]
+        for peer in peers:
             try:
                 records.append(b64decode(peer.record, validate=True))
             except (Base64Error, ValueError):

@@ -8,26 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import Literal, Protocol
+from typing import Protocol
 
 import trio
 
 from psyne_mesh.config import DataChannelConfig
-from psyne_mesh.errors import ConnectFailed, FingerprintMismatch, LocalError, PsyneMeshError, RemoteError
+from psyne_mesh.errors import ClosedError, ConnectFailed, LocalError, PeerGone, PsyneMeshError, RemoteError
 from psyne_mesh.identity import PeerId
-from psyne_mesh.signaling.envelope import Envelope
-from psyne_mesh.webrtc import (
-    BufferedAmountLow,
-    ChannelClosed,
-    ChannelOpened,
-    DataChannel,
-    Endpoint,
-    MessageReceived,
-    Path,
-    PeerConnection,
-    PeerStats,
-    StackEvent,
-)
+from psyne_mesh.signaling.envelope import Envelope, Kind
+from psyne_mesh.webrtc.channel import BufferedAmountLow, Channel, ChannelClosed, ChannelOpened, MessageReceived
+from psyne_mesh.webrtc.endpoint import Endpoint
+from psyne_mesh.webrtc.ice import Path
+from psyne_mesh.webrtc.peer import PeerConnection
+from psyne_mesh.webrtc.stack import StackEvent
+from psyne_mesh.webrtc.stats import PeerStats
 
 # Pre-negotiated on every link, so that gossip flows with the first packet. Ids 0 and 1: one for each parity.
 CONTROL = DataChannelConfig(label="psyne-control", negotiated=True, id=0, priority=1024)
@@ -35,13 +29,14 @@ GOSSIP = DataChannelConfig(label="psyne-gossip", negotiated=True, id=1, ordered=
 
 # Envelopes that wait for the link's task: an offer, an answer and the candidates of a machine with many addresses.
 INBOX_MAX = 64
-# Channels that one peer may open towards us; more are refused, since each costs memory here.
-CHANNELS_MAX = 256
+# How long a goodbye may take to be acknowledged; a peer that has gone must not hold us up.
+FLUSH_S = 0.5
 # A receiver that has so much waiting for it will not catch up within a game.
 HARD_BUDGET_BYTES = 16 * 2**20
+# Below so much waiting on a channel, those who wait to send on it are woken.
+LOW_WATER_BYTES = 2**19
 
-Body = Literal["offer", "answer", "candidate", "bye"]
-Post = Callable[[Body, int, str], None]
+Post = Callable[[Kind, int, str], None]
 
 
 class LinkState(Enum):
@@ -67,118 +62,97 @@ class Link:
 
     def __init__(
         self, peer_id: PeerId, session: str, *, offerer: bool, endpoint: Endpoint, post: Post, owner: LinkOwner,
-        timeout_s: float, born: float,
+        born: float,
     ) -> None:  # fmt: skip
         self.peer_id = peer_id
         self.session = session
         self.offerer = offerer
-        self.state = LinkState.DIALING
         self.born = born
+        self.state = LinkState.DIALING
         self.was_open = False
         self.tampering: str | None = None
-        self.signaling_refused = False
         self._endpoint = endpoint
         self._post_sealed = post
         self._sequence = 0
         self._owner = owner
-        self._timeout_s = timeout_s
         self._heard_send, self._heard = trio.open_memory_channel[Envelope](INBOX_MAX)
-        self._remote_known = False
         self._close_reason: str | None = None
         self._closing = trio.Event()
         self._connection: PeerConnection | None = None
-        self._control: DataChannel | None = None
-        self._gossip: DataChannel | None = None
-        self._outgoing: dict[str, DataChannel] = {}
-        self._unread = 0
+        self._control: Channel | None = None
+        self._gossip: Channel | None = None
+        self._outgoing: dict[str, Channel] = {}
 
     # ------------------------------------------------------------------------------------------------------- lifetime
 
     async def run(self) -> None:
         """Connect, stay, and report the end. Remote faults are reported, our own bugs are raised."""
-        reason, error = "closed", None
+        error: PsyneMeshError | None = None
         try:
-            async with self._endpoint.open_peer(offerer=self.offerer, on_events=self._on_events) as connection:
+            async with self._endpoint.open_peer(
+                offerer=self.offerer, name=self.peer_id.short, on_events=self._on_events
+            ) as connection:
                 self._connection = connection
-                self._control = connection.create_channel(CONTROL)
-                self._gossip = connection.create_channel(GOSSIP)
+                self._control = connection.open_channel(CONTROL)
+                self._gossip = connection.open_channel(GOSSIP)
                 await self._live(connection)
-                reason = self._close_reason or connection.close_reason or "closed"
-        except* RemoteError as group:
+                error = connection.error
+        except* (RemoteError, LocalError) as group:  # a LocalError: its words made us misuse our own stack
             error = _first(group)
-            reason = str(error)
-        except* LocalError as group:  # bytes of the peer made us misuse our own stack: the peer's link pays, no other
-            error = ConnectFailed("signaling", str(_first_of(group)), peer=self.peer_id.short)
-            reason = str(error)
         finally:
             self._heard_send.close()
             self._heard.close()
-            if self.state is not LinkState.GONE:
-                self.state = LinkState.GONE
-                self._owner.on_link_gone(self, reason, error)
+            self.state = LinkState.GONE
+            self._owner.on_link_gone(self, self._close_reason or _reason(error), self._explained(error))
 
     async def _live(self, connection: PeerConnection) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._negotiate, connection)
-            nursery.start_soon(self._end_when_closed, connection, nursery.cancel_scope)
-            with trio.move_on_after(self._timeout_s) as deadline:
-                await connection.wait_connected()
-            if deadline.cancelled_caught:
-                raise self._no_connection()
-            await trio.sleep_forever()
+            nursery.start_soon(self._close_when_asked, connection)
+            await connection.wait_connected()
+            await connection.wait_closed()
+            nursery.cancel_scope.cancel()
 
-    async def _end_when_closed(self, connection: PeerConnection, scope: trio.CancelScope) -> None:
-        async with trio.open_nursery() as nursery:
-
-            async def first(wait: Callable[[], object]) -> None:
-                await wait()  # type: ignore[misc]
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(first, self._closing.wait)
-            nursery.start_soon(first, connection.wait_closed)
-        scope.cancel()
+    async def _close_when_asked(self, connection: PeerConnection) -> None:
+        await self._closing.wait()
+        if self.state is LinkState.OPEN:
+            with trio.move_on_after(FLUSH_S):
+                await connection.drain()
+        connection.close()
 
     async def _negotiate(self, connection: PeerConnection) -> None:
         """Offer or answer, and pass candidates both ways. A later offer of this session is an ICE restart."""
-        if self.offerer:
-            self._post("offer", await connection.create_offer())
         async with trio.open_nursery() as nursery:
             if self.offerer:
+                self._post("offer", await connection.create_offer(trickle=True))
                 nursery.start_soon(self._trickle, connection)
             async for envelope in self._heard:
                 if envelope.kind == "offer":
-                    self._post("answer", await connection.create_answer(envelope.body))
-                    if not self._remote_known:
-                        nursery.start_soon(self._trickle, connection)
-                    self._remote_known = True
+                    self._post("answer", await connection.create_answer(envelope.body, trickle=True))
+                    nursery.start_soon(self._trickle, connection)
                 elif envelope.kind == "answer":
                     await connection.set_answer(envelope.body)
-                    self._remote_known = True
                 elif envelope.kind == "candidate":
                     connection.add_remote_candidate(envelope.body or None)
                 else:
-                    self._close_reason = envelope.body or "closed by peer"
-                    self._closing.set()
+                    self.close(envelope.body or "closed by peer")
 
     async def _trickle(self, connection: PeerConnection) -> None:
-        async for candidate in connection.local_candidates():
+        async for candidate in connection.local_candidates:
             self._post("candidate", candidate)
         self._post("candidate", "")
 
-    def _post(self, kind: Body, body: str) -> None:
+    def _post(self, kind: Kind, body: str) -> None:
         self._post_sealed(kind, self._sequence, body)
         self._sequence += 1
 
-    def _no_connection(self) -> ConnectFailed:
-        who = self.peer_id.short
-        if self.tampering is not None:
-            return ConnectFailed("signaling", f"signaling was tampered with: {self.tampering}", peer=who,
-                                 advice="use another signaling server")  # fmt: skip
-        if not self._remote_known:
-            reason = "no answer to our offer" if self.offerer else "no offer came"
-            return ConnectFailed("signaling", f"{reason} within {self._timeout_s:g} s", peer=who,
-                                 advice="the peer may have gone, or not reach the signaling server")  # fmt: skip
-        return ConnectFailed("ice", f"no connection within {self._timeout_s:g} s", peer=who)
+    def _explained(self, error: PsyneMeshError | None) -> RemoteError | None:
+        """The error for the room: a signaling phase that failed because of tampering says so."""
+        if isinstance(error, ConnectFailed) and error.phase == "signaling" and self.tampering is not None:
+            return ConnectFailed(
+                "signaling", self.tampering, peer=self.peer_id.short, advice="Use another signaling server"
+            )
+        return error if isinstance(error, RemoteError) else None
 
     # ---------------------------------------------------------------------------------------------------------- verbs
 
@@ -201,31 +175,27 @@ class Link:
 
     def send_frame(self, frame: bytes, *, reliable: bool) -> None:
         channel = self._control if reliable else self._gossip
-        if self.state is LinkState.OPEN and channel is not None:
-            self._send(channel, frame)
+        if self.state is LinkState.OPEN and channel is not None and self._connection is not None:
+            self._connection.send(channel, frame)
 
     def send_message(self, config: DataChannelConfig, data: bytes | str) -> None:
         """On our own channel of that label, which is announced with its first message."""
         assert self._connection is not None
         channel = self._outgoing.get(config.label)
         if channel is None:
-            channel = self._outgoing[config.label] = self._connection.create_channel(config)
-            channel.buffered_amount_low_threshold = HARD_BUDGET_BYTES // 32
-        self._send(channel, data)
-
-    def _send(self, channel: DataChannel, data: bytes | str) -> None:
-        channel.send_nowait(data)
+            channel = self._outgoing[config.label] = self._connection.open_channel(config)
+            self._connection.set_buffered_amount_low_threshold(channel, LOW_WATER_BYTES)
+        self._connection.send(channel, data)
 
     def buffered(self, label: str) -> int:
         """Bytes accepted on that channel and not yet handed to the network."""
         channel = self._outgoing.get(label)
-        return 0 if channel is None else channel.buffered_amount
+        return 0 if channel is None or self._connection is None else self._connection.channel_buffered_amount(channel)
 
     def hold(self, delta: int) -> None:
         """The application holds `delta` more (or fewer) bytes of this peer unread: its send window follows."""
-        self._unread += delta
         if self._connection is not None and self.state is LinkState.OPEN:
-            self._connection.set_unread(self._unread)
+            self._connection.note_unread(delta)
 
     @property
     def path(self) -> Path | None:
@@ -257,26 +227,19 @@ class Link:
                     self._owner.on_link_open(self)
             elif type(event) is BufferedAmountLow:
                 self._owner.on_drained(self)
-            elif type(event) is ChannelClosed:
-                self._outgoing.pop(event.channel.label, None)
+            elif type(event) is ChannelClosed and self._outgoing.get(event.channel.label) is event.channel:
+                del self._outgoing[event.channel.label]  # the next message opens a new one
 
 
-def _first(group: BaseExceptionGroup[RemoteError]) -> RemoteError:
-    """The most telling of several: a fingerprint that does not match explains every failure around it."""
-    errors = list(_leaves(group))
-    for error in errors:
-        if isinstance(error, FingerprintMismatch):
-            return error
-    return errors[0]
+def _reason(error: PsyneMeshError | None) -> str:
+    """For the gossip layer, which takes "closed by peer" as a goodbye and everything else as a broken link."""
+    if error is None or isinstance(error, ClosedError):
+        return "closed"
+    return "closed by peer" if isinstance(error, PeerGone) else str(error)
 
 
-def _first_of(group: BaseExceptionGroup[PsyneMeshError]) -> PsyneMeshError:
-    return next(_leaves(group))
-
-
-def _leaves(group):  # type: ignore[no-untyped-def]
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
+def _first(group: BaseExceptionGroup[PsyneMeshError]) -> PsyneMeshError:
+    error: PsyneMeshError | BaseExceptionGroup[PsyneMeshError] = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

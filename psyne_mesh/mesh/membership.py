@@ -14,7 +14,8 @@ from psyne_mesh.gossip import events as gossip_events
 from psyne_mesh.gossip.node import Node
 from psyne_mesh.identity import PeerId
 from psyne_mesh.mesh.link import HARD_BUDGET_BYTES, Link, LinkState
-from psyne_mesh.webrtc import Path, PeerStats
+from psyne_mesh.webrtc.ice import Path
+from psyne_mesh.webrtc.stats import PeerStats
 
 TAG_BYTES = 8
 

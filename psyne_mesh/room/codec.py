@@ -45,7 +45,7 @@ class MessageCodec:
             self._decoder = msgspec.msgpack.Decoder(reduce(or_, types))
         except TypeError as error:  # two types with one tag, or a field that msgspec cannot carry
             raise InvalidConfig(f"these message types cannot share a channel: {error}") from error
-        self._encoder = msgspec.msgpack.Encoder()
+        self._encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
         self._checks = {kind: _finite_check(kind) for kind in self._types}
 
     def encode(self, message: Any) -> bytes:
@@ -115,3 +115,10 @@ def _all_finite(value: Any) -> bool:
     if isinstance(value, dict):
         return all(_all_finite(key) and _all_finite(item) for key, item in value.items())
     return True
+
+
+def _plain(value: Any) -> Any:
+    """A `PeerId` inside a message travels as the text that it is."""
+    if isinstance(value, str):
+        return str(value)
+    raise TypeError(f"a {type(value).__name__} has no form on the wire")

@@ -114,21 +114,23 @@ async def create_channel(
     There is no timeout argument: put it into `trio.fail_after`. Raises `InvalidUri` and the errors of `join_game_room`.
     """
     target = parse_uri(uri)
+    wanted: str | None = None  # whoever comes
+    region: str | None = None
     match target:
         case PeerUri(peer=peer):
             if not player_name and identity is None:
                 raise InvalidConfig("webrtc://NAME needs player_name= or identity=, so that the other can name us")
             me = player_name or (identity.peer_id if identity is not None else "")
-            room_name, region, size = _pair(me, peer), None, 2
+            wanted, room_name, size = peer, _pair(me, peer), 2
         case RoomUri(room=room_name):
-            signaling, peer, region, size = target.signaling_url, None, None, 2
+            signaling, size = target.signaling_url, 2
         case GameUri(peer=peer, room=room_name, region=region):
-            size = 16
+            wanted, size = peer, 16
     async with join_game_room(
         room_name, max_players=size, region=region, signaling=signaling, player_name=player_name, identity=identity,
         config=config,
     ) as room:  # fmt: skip
-        yield PeerChannel(room, await _find(room, peer), types, mode)
+        yield PeerChannel(room, await _find(room, wanted), types, mode)
 
 
 def create_gaming_channel(

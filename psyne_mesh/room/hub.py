@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+import weakref
+from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
@@ -28,11 +29,9 @@ class EventHub:
     def __init__(self, replay: Callable[[], list[RoomEvent]]) -> None:
         self._replay = replay
         self._callbacks: list[tuple[type[Any], Callback]] = []
-        self._iterators: list[trio.MemorySendChannel[RoomEvent]] = []
-        # Unbounded as a channel, bounded by publish(): a publisher inside a packet handler must not raise.
-        self._due: tuple[
-            trio.MemorySendChannel[tuple[Callback, RoomEvent]], trio.MemoryReceiveChannel[tuple[Callback, RoomEvent]]
-        ] = trio.open_memory_channel(math.inf)
+        self._iterators: list[weakref.ref[EventIterator]] = []  # weak: a loop left by `break` is simply forgotten
+        self._due: deque[tuple[Callback, RoomEvent]] = deque()
+        self._something = trio.lowlevel.ParkingLot()
         self._overrun = False
         self._closed = False
 
@@ -40,12 +39,10 @@ class EventHub:
         for kind, callback in self._callbacks:
             if isinstance(event, kind):
                 self._schedule(callback, event)
-        for iterator in list(self._iterators):
-            try:
-                iterator.send_nowait(event)
-            except trio.WouldBlock:
-                self._iterators.remove(iterator)
-                iterator.close()
+        for reference in list(self._iterators):
+            iterator = reference()
+            if iterator is None or not iterator.put(event):
+                self._iterators.remove(reference)
 
     def subscribe(self, kind: type[Any], callback: Callback) -> None:
         self._callbacks.append((kind, callback))
@@ -53,45 +50,81 @@ class EventHub:
             if isinstance(event, kind):
                 self._schedule(callback, event)
 
-    async def events(self) -> AsyncIterator[RoomEvent]:
-        send, receive = trio.open_memory_channel[RoomEvent](BACKLOG_MAX)
-        for event in self._replay():
-            send.send_nowait(event)
-        self._iterators.append(send)
-        try:
-            async for event in receive:
-                yield event
-            if send not in self._iterators and not self._closed:
-                raise EventBacklog(f"this event iterator fell {BACKLOG_MAX} events behind")
-        finally:
-            if send in self._iterators:
-                self._iterators.remove(send)
-            send.close()
-            receive.close()
+    def events(self) -> EventIterator:
+        iterator = EventIterator(self._replay())
+        if self._closed:
+            iterator.end()
+        else:
+            self._iterators.append(weakref.ref(iterator))
+        return iterator
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
-            async for callback, event in self._due[1]:
+            while self._due or not self._closed:
                 if self._overrun:
                     raise EventBacklog(f"the event callbacks of this room are {BACKLOG_MAX} events behind")
+                if not self._due:
+                    await self._something.park()
+                    continue
+                callback, event = self._due.popleft()
                 result = callback(event)
                 if inspect.isawaitable(result):
                     nursery.start_soon(_finish, result)
 
     def close(self) -> None:
-        """No more events: iterators end and `run()` returns after what is due."""
+        """No more events: iterators end, and `run()` returns after what is due."""
         self._closed = True
-        self._due[0].close()
-        for iterator in self._iterators:
-            iterator.close()
+        self._something.unpark_all()
+        for reference in self._iterators:
+            if (iterator := reference()) is not None:
+                iterator.end()
 
     def _schedule(self, callback: Callback, event: RoomEvent) -> None:
-        if self._closed:
-            return
-        if self._due[0].statistics().current_buffer_used >= BACKLOG_MAX:
+        # A publisher stands inside a packet handler and must not raise: the overrun is raised where the callbacks run.
+        if len(self._due) >= BACKLOG_MAX:
             self._overrun = True
-            return
-        self._due[0].send_nowait((callback, event))
+        elif not self._closed:
+            self._due.append((callback, event))
+        self._something.unpark()
+
+
+class EventIterator:
+    """`async for event in room.events()`. Ends when the room is left; cancelling a wait loses nothing.
+
+    Raises `EventBacklog` when its reader fell thousands of events behind.
+    """
+
+    def __init__(self, events: list[RoomEvent]) -> None:
+        self._events = deque(events)
+        self._waiting = trio.lowlevel.ParkingLot()
+        self._ended = False
+        self._overrun = False
+
+    def __aiter__(self) -> EventIterator:
+        return self
+
+    async def __anext__(self) -> RoomEvent:
+        await trio.lowlevel.checkpoint()
+        while not self._events:
+            if self._overrun:
+                raise EventBacklog(f"this event iterator fell {BACKLOG_MAX} events behind")
+            if self._ended:
+                raise StopAsyncIteration
+            await self._waiting.park()
+        return self._events.popleft()
+
+    def put(self, event: RoomEvent) -> bool:
+        """Called by the hub; False when there is no room, and then it ends."""
+        if len(self._events) >= BACKLOG_MAX:
+            self._overrun = True
+            return False
+        self._events.append(event)
+        self._waiting.unpark()
+        return True
+
+    def end(self) -> None:
+        self._ended = True
+        self._waiting.unpark_all()
 
 
 async def _finish(awaitable: Awaitable[None]) -> None:

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import trio
 
 from psyne_mesh.config import WebRTCConfig
-from psyne_mesh.errors import InvalidConfig, one_error
+from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.mesh.core import MeshCore, RoomRequest, open_core
@@ -17,6 +17,7 @@ from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.room.room import Room
 from psyne_mesh.signaling.client import connect_signaling
 from psyne_mesh.signaling.transport import CreatePolicy, SignalingTransport
+from psyne_mesh.webrtc.nursery import unwrapped
 
 DEFAULT_SIGNALING = "ws://127.0.0.1:8080"  # where `psyne-mesh serve` listens; psyne's demos used the same port
 SkillRange = tuple[float, float]
@@ -51,11 +52,12 @@ class Mesh:
         """Enter a room; it ends with `await room.leave()` or with the mesh. Arguments and errors: see `join_game_room`."""
         request = _request(name, max_players, region, skill_range, app_id, create, room_metadata)
         profile = Profile.make(region, skill_range, metadata)
+        return await self._enter(request, profile, player_name or self._name or "", gossip)
+
+    async def _enter(self, request: RoomRequest, profile: Profile, name: str, gossip: GossipConfig | None) -> Room:
         room = Room(request, self._core)
-        await self._core.join(
-            request, player_name or self._name or "", profile, gossip or GossipConfig(max_players=max_players), room
-        )
-        self._nursery.start_soon(room.run, name=f"events of room {name}")
+        await self._core.join(request, name, profile, gossip or GossipConfig(max_players=request.max_players), room)
+        self._nursery.start_soon(room.run, name=f"events of room {request.name}")
         return room
 
 
@@ -78,7 +80,7 @@ async def open_mesh(
     identity = identity or Identity.generate()
     rng = rng or random.SystemRandom()
     async with AsyncExitStack() as stack:
-        stack.enter_context(one_error())
+        stack.enter_context(unwrapped())
         if isinstance(signaling, str):
             server = signaling
             signaling = await stack.enter_async_context(connect_signaling(signaling, identity, rng=rng))
@@ -126,11 +128,11 @@ async def join_game_room(
     Raises `RoomFull`, `RoomNotFound`, `RoomExists`, `RoomMismatch`, `SignalingUnreachable`, `SignalingLost`,
     `VersionMismatch`, `InvalidConfig`; in each case nothing is left behind.
     """
+    # What can be refused here is refused before anything is opened.
+    request = _request(name, max_players, region, skill_range, app_id, create, room_metadata)
+    profile = Profile.make(region, skill_range, metadata)
     async with open_mesh(signaling, identity=identity, player_name=player_name, config=config) as mesh:
-        yield await mesh.join_game_room(
-            name, max_players=max_players, region=region, skill_range=skill_range, app_id=app_id, create=create,
-            metadata=metadata, room_metadata=room_metadata, gossip=gossip,
-        )  # fmt: skip
+        yield await mesh._enter(request, profile, player_name or "", gossip)
 
 
 def _request(

@@ -17,7 +17,7 @@ Finite = Annotated[float, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
 """A float that is neither NaN nor infinite: one NaN position spreads through a whole simulation."""
 
 
-class Message(msgspec.Struct, array_like=True, tag=True, frozen=True):
+class Message(msgspec.Struct, array_like=True, tag=True):
     """Subclass this for a game's own messages; fields are declared as in a dataclass.
 
         class Shot(Message):
@@ -25,7 +25,7 @@ class Message(msgspec.Struct, array_like=True, tag=True, frozen=True):
             x: float
             y: float
 
-    Messages are immutable. NaN and infinite floats are refused on both sides.
+    NaN and infinite floats are refused on both sides.
     """
 
 

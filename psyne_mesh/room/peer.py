@@ -9,7 +9,8 @@ from psyne_mesh.identity import PeerId
 if TYPE_CHECKING:
     from psyne_mesh.mesh.membership import Membership
     from psyne_mesh.mesh.profile import Profile
-    from psyne_mesh.webrtc import Path, PeerStats
+    from psyne_mesh.webrtc.ice import Path
+    from psyne_mesh.webrtc.stats import PeerStats
 
 
 class Peer:

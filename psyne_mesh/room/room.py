@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar, overload
 
@@ -15,11 +15,11 @@ from psyne_mesh.identity import PeerId
 from psyne_mesh.mesh.core import MeshCore, RoomRequest
 from psyne_mesh.mesh.membership import Membership
 from psyne_mesh.mesh.profile import Profile
-from psyne_mesh.room import events
+from psyne_mesh.room import events as room_events
 from psyne_mesh.room.channel import INBOX_MAX, Channel
 from psyne_mesh.room.codec import Payload, codec_for
 from psyne_mesh.room.delivery import DeliveryMode
-from psyne_mesh.room.hub import Callback, EventHub
+from psyne_mesh.room.hub import Callback, EventHub, EventIterator
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.peer import Peer
 
@@ -80,7 +80,7 @@ class Room:
 
     # --------------------------------------------------------------------------------------------------------- events
 
-    def events(self) -> AsyncIterator[events.RoomEvent]:
+    def events(self) -> EventIterator:
         """All events from now on, after those that restate the present; ends when the room is left."""
         return self._hub.events()
 
@@ -93,23 +93,23 @@ class Room:
 
     def on_peer_discovered(self, callback: C) -> C:
         """`@room.on_peer_discovered`: `callback(peer)` for every player, those already there included."""
-        return self._on_peer(events.PeerDiscovered, callback)
+        return self._on_peer(room_events.PeerDiscovered, callback)
 
     def on_peer_connected(self, callback: C) -> C:
         """`callback(peer)` once channels to the player are open."""
-        return self._on_peer(events.PeerConnected, callback)
+        return self._on_peer(room_events.PeerConnected, callback)
 
     def on_peer_suspected(self, callback: C) -> C:
         """`callback(peer)` when a player has fallen silent."""
-        return self._on_peer(events.PeerSuspected, callback)
+        return self._on_peer(room_events.PeerSuspected, callback)
 
     def on_peer_resumed(self, callback: C) -> C:
         """`callback(peer)` when a silent player is heard again."""
-        return self._on_peer(events.PeerResumed, callback)
+        return self._on_peer(room_events.PeerResumed, callback)
 
     def on_peer_left(self, callback: C) -> C:
         """`callback(peer, reason)`, exactly once for each stay; see `PeerLeft` for the reasons."""
-        self._hub.subscribe(events.PeerLeft, lambda event: callback(event.peer, event.reason))
+        self._hub.subscribe(room_events.PeerLeft, lambda event: callback(event.peer, event.reason))
         return callback
 
     def _on_peer(self, kind: type[Any], callback: C) -> C:
@@ -189,9 +189,9 @@ class Room:
             case gossip_events.PeerResumed(peer=peer_id):
                 self._suspected(peer_id, False)
             case gossip_events.PartitionSuspected(lost=lost, remaining=remaining, majority=majority):
-                self._hub.publish(events.PartitionSuspected(lost, remaining, majority))
+                self._hub.publish(room_events.PartitionSuspected(lost, remaining, majority))
             case gossip_events.PartitionHealed(returned=returned):
-                self._hub.publish(events.PartitionHealed(returned))
+                self._hub.publish(room_events.PartitionHealed(returned))
             case gossip_events.SignalReceived(origin=origin, blob=blob):
                 self._core.on_mesh_signal(self._joined(), origin, blob)
 
@@ -202,7 +202,7 @@ class Room:
 
     def on_link_failed(self, peer_id: PeerId, error: RemoteError) -> None:
         if peer := self._peers.get(peer_id):
-            self._hub.publish(events.PeerUnreachable(peer, error))
+            self._hub.publish(room_events.PeerUnreachable(peer, error))
 
     def on_link_gone(self, peer_id: PeerId) -> None:
         if peer := self._peers.get(peer_id):
@@ -220,10 +220,10 @@ class Room:
             self._undeclared.append((peer, name, data))
 
     def on_tampering(self, peer_id: PeerId, reason: str) -> None:
-        self._hub.publish(events.TamperingDetected(self._core.server, peer_id, reason))
+        self._hub.publish(room_events.TamperingDetected(self._core.server, peer_id, reason))
 
     def on_signaling(self, down: str | None) -> None:
-        self._hub.publish(events.SignalingUp() if down is None else events.SignalingDown(down))
+        self._hub.publish(room_events.SignalingUp() if down is None else room_events.SignalingDown(down))
 
     # -------------------------------------------------------------------------------------------------------- helpers
 
@@ -234,34 +234,34 @@ class Room:
             profile = Profile()  # a profile we cannot read is no reason to shut a player out
         assert self._membership is not None
         peer = self._peers[peer_id] = Peer(self._membership, peer_id, name, profile)
-        self._hub.publish(events.PeerDiscovered(peer))
+        self._hub.publish(room_events.PeerDiscovered(peer))
         if self._membership.is_linked(peer_id):
             self._connected(peer)
 
     def _connected(self, peer: Peer) -> None:
         peer.connected = True
-        self._hub.publish(events.PeerConnected(peer))
+        self._hub.publish(room_events.PeerConnected(peer))
         self._changed.unpark_all()
 
     def _suspected(self, peer_id: PeerId, suspected: bool) -> None:
         if peer := self._peers.get(peer_id):
             peer.suspected = suspected
-            self._hub.publish(events.PeerSuspected(peer) if suspected else events.PeerResumed(peer))
+            self._hub.publish(room_events.PeerSuspected(peer) if suspected else room_events.PeerResumed(peer))
 
     def _left(self, peer_id: PeerId, reason: str) -> None:
         if peer := self._peers.pop(peer_id, None):
             peer.connected = False
-            self._hub.publish(events.PeerLeft(peer, reason))
+            self._hub.publish(room_events.PeerLeft(peer, reason))
             self._changed.unpark_all()
 
-    def _present(self) -> list[events.RoomEvent]:
-        facts: list[events.RoomEvent] = []
+    def _present(self) -> list[room_events.RoomEvent]:
+        facts: list[room_events.RoomEvent] = []
         for peer in self._peers.values():
-            facts.append(events.PeerDiscovered(peer))
+            facts.append(room_events.PeerDiscovered(peer))
             if peer.connected:
-                facts.append(events.PeerConnected(peer))
+                facts.append(room_events.PeerConnected(peer))
             if peer.suspected:
-                facts.append(events.PeerSuspected(peer))
+                facts.append(room_events.PeerSuspected(peer))
         return facts
 
     def _joined(self) -> Membership:
