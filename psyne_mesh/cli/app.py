@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 
 import trio
@@ -27,11 +28,12 @@ def demo(
     players: Annotated[int, typer.Option(min=2, max=16, help="How many player processes.")] = 4,
     seconds: Annotated[float, typer.Option(min=1, max=3600, help="How long they play once the mesh stands.")] = 10,
     json: Annotated[bool, typer.Option("--json", help="No table; one JSON object as the last line.")] = False,
+    picture: Annotated[Path | None, typer.Option(help="Save the last table as an SVG picture.")] = None,
 ) -> None:
     """Play the combat demo: player processes on this machine in one room, over real ICE, DTLS and SCTP."""
     from psyne_mesh.cli.demo import run_demo
 
-    sys.exit(trio.run(run_demo, players, seconds, json))
+    sys.exit(trio.run(run_demo, players, seconds, json, picture))
 
 
 @app.command()

@@ -5,11 +5,13 @@ Each player is a process of its own (`psyne_mesh.cli.player`); this one only sta
 
 from __future__ import annotations
 
+import io
 import json as json_module
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -70,7 +72,7 @@ class DemoFailed(Exception):
     """The demo cannot go on; the text is the reason for people."""
 
 
-async def run_demo(players: int, seconds: float, json: bool) -> int:
+async def run_demo(players: int, seconds: float, json: bool, picture: Path | None = None) -> int:
     """The exit code: 0 when every promise of the demo was kept, else 1 with the reasons printed."""
     console = Console(stderr=json)
     seats = [Seat(f"player{number}") for number in range(1, players + 1)]
@@ -84,6 +86,8 @@ async def run_demo(players: int, seconds: float, json: bool) -> int:
         outcome.errors.append("interrupted")
     result = outcome.result()
     _print_verdict(result, console)
+    if picture is not None:
+        _save_picture(seats, seconds, result, picture)
     if json:
         sys.stdout.write(json_module.dumps(result) + "\n")
     return 0 if result["ok"] else 1
@@ -294,6 +298,14 @@ def _table(seats: Iterable[Seat], elapsed: float) -> Table:
     return table
 
 
+def _save_picture(seats: list[Seat], seconds: float, result: dict[str, Any], picture: Path) -> None:
+    """The last table and the verdict as SVG: this is how the README's picture is made."""
+    paper = Console(record=True, width=110, file=io.StringIO())
+    paper.print(_table(seats, seconds))
+    _print_verdict(result, paper)
+    paper.save_svg(str(picture), title="python3 run.py demo")
+
+
 def _print_verdict(result: dict[str, Any], console: Console) -> None:
     if result["mesh_seconds"] is not None:
         console.print(
@@ -301,9 +313,10 @@ def _print_verdict(result: dict[str, Any], console: Console) -> None:
             f"paths {result['paths']}"
         )
     for name, figures in result["channels"].items():
+        order = f"   {figures['out_of_order']} OUT OF ORDER" if figures["out_of_order"] else ""
         console.print(
-            f"{name:9} {figures['sent']:7} sent   {figures['delivered_fraction']:8.3%} delivered   latency "
-            f"p50 {figures['latency_ms_p50']} ms, p99 {figures['latency_ms_p99']} ms   {figures['out_of_order']} out of order"
+            f"{name:9}{figures['sent']:7} sent {figures['delivered_fraction']:9.3%} delivered   "
+            f"p50 {figures['latency_ms_p50']} ms, p99 {figures['latency_ms_p99']} ms{order}"
         )
     for error in result["errors"]:
         console.print(f"[red]{error}[/red]", highlight=False)
