@@ -71,7 +71,7 @@ async def connect_signaling(
         try:
             yield client
         finally:
-            await client._say_goodbye()
+            await client._say_goodbye()  # when the block is cancelled, too: so the connection outlives it by a second
 
 
 class SignalingClient:
@@ -102,6 +102,7 @@ class SignalingClient:
         self._held: list[SignalingEvent] | None = None  # what came while we were entering again
         self._is_lost = False  # a Lost was told and no Restored since
         self._is_closing = False
+        self._scope = trio.CancelScope()
         self._ended = trio.Event()
 
     @property
@@ -233,26 +234,31 @@ class SignalingClient:
     # ----------------------------------------------------------------------------------------------------- connection
 
     async def _run(self, task_status: trio.TaskStatus[None]) -> None:
-        """Connect, and connect again, until the goodbye or until another process takes our identity."""
-        failures = 0
         try:
-            async with self._connected() as link:
-                self._is_ready = True
-                task_status.started()
-                began = trio.current_time()
-                cause = await self._converse(link)
-            while cause is not None:
-                self._lose(cause)
-                if isinstance(cause, Superseded):
-                    return
-                if trio.current_time() - began > self._config.backoff_max_s:
-                    failures = 0  # it stood for a while: this is a new trouble
-                await trio.sleep(self._backoff(failures))
-                failures += 1
-                began = trio.current_time()
-                cause = await self._connect_again()
+            with self._scope:
+                await self._stay_connected(task_status)
         finally:
             self._ended.set()
+
+    async def _stay_connected(self, task_status: trio.TaskStatus[None]) -> None:
+        """Connect, and connect again, until the goodbye or until another process takes our identity."""
+        failures = 0
+        async with self._connected() as link:
+            self._is_ready = True
+            task_status.started()
+            self._scope.shield = True  # from now on `_say_goodbye` ends it
+            began = trio.current_time()
+            cause = await self._converse(link)
+        while cause is not None:
+            self._lose(cause)
+            if isinstance(cause, Superseded):
+                return
+            if trio.current_time() - began > self._config.backoff_max_s:
+                failures = 0  # it stood for a while: this is a new trouble
+            await trio.sleep(self._backoff(failures))
+            failures += 1
+            began = trio.current_time()
+            cause = await self._connect_again()
 
     def _backoff(self, failures: int) -> float:
         ceiling = min(self._config.backoff_max_s, self._config.backoff_first_s * 2.0 ** min(failures, 30))
@@ -382,6 +388,7 @@ class SignalingClient:
             self._link.finish()
             with trio.move_on_after(_GOODBYE_S, shield=True):
                 await self._ended.wait()
+        self._scope.cancel()
 
 
 class _Pending:

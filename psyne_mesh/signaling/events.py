@@ -61,7 +61,8 @@ class RoomListing:
 @attrs.frozen
 class Joined:
     """We are in the room. `info` holds the room's properties as its creator set them, which may differ from what we
-    asked for; `peers` are the others, oldest first, without us; `index` is our own place in the order of arrival."""
+    asked for; `peers` are the others, oldest first, without us; `index` is our own place in the order of arrival.
+    Of a room with more than 256 players `peers` is a sample, and later events concern a sample: gossip knows the rest."""
 
     info: RoomInfo
     peers: tuple[PeerInfo, ...]

@@ -18,7 +18,7 @@ class ServerConfig:
     silence_factor: float = 3.0  # ...and are dropped ("timeout") after this many times that without a word
     hello_timeout_s: float = 10.0  # TLS, HTTP head, WebSocket and hello each; then the connection is closed
     outbound_messages_max: int = 1_024  # waiting for one client; one more and it is dropped as too slow
-    outbound_bytes_max: int = 8 * 2**20  # the same, in bytes; the largest room's list is 3 MiB
+    outbound_bytes_max: int = 8 * 2**20  # the same, in bytes; the longest answer is under 1 MiB
     messages_per_s: float = 100.0  # a faster client is read more slowly; nothing is lost
     burst: int = 500  # joining 15 players with 10 candidates each is 165 messages
     garbage_max: int = 10  # frames that are no messages; one more and the connection is closed

@@ -37,12 +37,13 @@ from psyne_mesh.errors import (
 PROTOCOL_VERSION = 1
 HELLO_DOMAIN = b"psyne-hello"
 
-MAX_FRAME_BYTES = 65_536  # an SDP offer sealed is 2-4 KiB; a full room of 64 members with records is 60 KiB
-MAX_SERVER_FRAME_BYTES = 4 * 2**20  # the answer to a join of the largest room: 1024 members of 2.8 KiB records
+MAX_FRAME_BYTES = 65_536  # from a client; an offer sealed is 2-4 KiB
+MAX_SERVER_FRAME_BYTES = 2**20  # the answer to a join: 256 members with records of 2.8 KiB are 730 KiB
 MAX_ENVELOPE_CHARS = 49_152  # leaves room for the frame around it
 MAX_RECORD_CHARS = 2_800  # base64 of 2 KiB
 MAX_METADATA_BYTES = 2_048
-MAX_PLAYERS = 1_024
+MAX_PLAYERS = 10_000
+MAX_MEMBERS_LISTED = 256
 MAX_LISTED = 100
 
 _TEXT = r"\A[^\x00-\x1f\x7f\u2028\u2029]*\Z"  # printable, one line: names end in logs and terminals
@@ -175,7 +176,7 @@ class Room(msgspec.Struct, frozen=True, kw_only=True):
 class JoinedRoom(Message, frozen=True, tag="joined"):
     ref: Ref
     info: Room
-    peers: Annotated[list[Member], msgspec.Meta(max_length=MAX_PLAYERS)]
+    peers: Annotated[list[Member], msgspec.Meta(max_length=MAX_MEMBERS_LISTED)]
     created: bool
     index: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 

@@ -19,7 +19,10 @@ class RegistryLimits:
 
     rooms_max: int = 10_000  # 10,000 rooms of 16 with records of 500 bytes: about 150 MB
     rooms_per_peer_max: int = 16
-    players_per_room_max: int = 1_024
+    players_per_room_max: int = 10_000
+    told_max: int = (
+        256  # members of one room whom an arrival or departure concerns; in larger rooms gossip tells the rest
+    )
     listed_max: int = 100
     empty_ttl_s: float = 60.0  # a room outlives its last player so that a restart finds its settings
     seat_hold_s: float = 10.0  # a guess: several reconnect attempts fit in
@@ -76,6 +79,7 @@ class RoomRegistry:
     2. `leave(peer, room, now)` when it says goodbye, `depart(peer, reason, now)` when its connection ends or is
        superseded: whom to tell. A member who did not say goodbye keeps a claim on its seat for `seat_hold_s`: it is in
        no list any more, but nobody else can take the seat.
+       In a room of more than `told_max` a sample of the members is listed and told.
     3. `expire(now)` now and then, at the latest at `next_timeout()`: forgets claims and rooms that stayed empty.
     """
 
@@ -105,7 +109,7 @@ class RoomRegistry:
         room.members[peer] = member
         room.empty_since = None
         self._rooms_of.setdefault(peer, {})[room.key] = None
-        others = tuple(m for m in room.members.values() if m.peer_id != peer)
+        others = _sample([m for m in room.members.values() if m.peer_id != peer], self._limits.told_max)
         notify = tuple(m.peer_id for m in others) if present is None else ()
         return Arrival(Joined(room.info(), others, created, member.index), member, notify, rejoined)
 
@@ -124,7 +128,8 @@ class RoomRegistry:
             room.held[peer] = now + self._limits.seat_hold_s  # at most max_players: only members come in here
         if not room.members:
             room.empty_since = now
-        return Departure(room_key, peer, reason, tuple(room.members))
+        told = _sample(list(room.members.values()), self._limits.told_max)
+        return Departure(room_key, peer, reason, tuple(member.peer_id for member in told))
 
     def depart(self, peer: PeerId, reason: str, now: float) -> list[Departure]:
         """Out of every room, for example because the connection broke."""
@@ -269,3 +274,13 @@ class _Room:
 def _overlap(one: SkillRange | None, other: SkillRange | None) -> bool:
     """Closed intervals; None is everybody."""
     return one is None or other is None or (one[0] <= other[1] and other[0] <= one[1])
+
+
+def _sample(members: list[PeerInfo], size: int) -> tuple[PeerInfo, ...]:
+    """At most `size` members, oldest first: the newest half as they are, for they still look for links, and of the
+    others some at even distances."""
+    if len(members) <= size:
+        return tuple(members)
+    newest = size // 2
+    older, some = members[: len(members) - newest], size - newest
+    return tuple(older[place * len(older) // some] for place in range(some)) + tuple(members[len(members) - newest :])

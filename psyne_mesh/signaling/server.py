@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import attrs
 import msgspec
@@ -71,7 +71,7 @@ async def open_server(
     """
     server = SignalingServer(config or ServerConfig(), ssl_context)
     async with open_background_nursery() as nursery:
-        await nursery.start(server.run, host, port)
+        await nursery.start(server._run, host, port)
         try:
             yield server
         finally:
@@ -93,7 +93,7 @@ async def serve(
 
 
 class SignalingServer:
-    """Made by `open_server`. Everything but `stop` and `run` is safe to look at any time."""
+    """Made by `open_server`: `url`, `host`, `port` and `stats` to look at, `kill` to see what happens without it."""
 
     def __init__(self, config: ServerConfig, ssl_context: ssl.SSLContext | None = None) -> None:
         self.config = config
@@ -139,8 +139,8 @@ class SignalingServer:
             ends=dict(self._ends),
         )
 
-    async def run(self, host: str, port: int, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Listen and serve until `stop`, `kill` or cancellation."""
+    async def _run(self, host: str, port: int, *, task_status: trio.TaskStatus[None]) -> None:
+        """Listen and serve until `stop` or `kill`: whoever starts this calls one of them, cancelled or not."""
         listeners = await trio.open_tcp_listeners(port, host=host)
         if port == 0:  # a name with several addresses would get as many ports
             for spare in listeners[1:]:
@@ -156,6 +156,7 @@ class SignalingServer:
                     async with trio.open_nursery() as doors:
                         await doors.start(serve_them)
                         task_status.started()
+                        self._everything.shield = True  # goodbyes are said when the block is cancelled, too
 
     async def stop(self) -> None:
         """No new guests, a goodbye to those who are here, and the end after `grace_s` at most."""
@@ -269,13 +270,13 @@ class SignalingServer:
             self._switchboard.expire(trio.current_time())
 
     def _page(self, target: str) -> Page:
-        parts = urlsplit(target)
-        if parts.path == "/healthz":
+        path, _, query = target.partition("?")
+        if path == "/healthz":
             return Page(200, b"ok\n", "text/plain")
-        if parts.path == "/stats":
+        if path == "/stats":
             return Page(200, msgspec.json.encode(attrs.asdict(self.stats)))
-        if parts.path == "/rooms":
-            return self._rooms_page(parts.query)
+        if path == "/rooms":
+            return self._rooms_page(query)
         return Page(404, b"/healthz, /stats, /rooms, and WebSockets at any path\n", "text/plain")
 
     def _rooms_page(self, query: str) -> Page:

@@ -88,7 +88,7 @@ class Switchboard:
         try:
             arrival = self._registry.join(peer, request_of(message), now)
         except (RoomError, SignalingError) as error:
-            self._say(messages.Error(code=messages.code_of(error), message=str(error), ref=message.ref), peer)
+            self._say(messages.Error(code=messages.code_of(error), message=str(error)[:500], ref=message.ref), peer)
             return
         self._say(joined_message(arrival.joined, message.ref), peer)
         news = messages.MemberJoined(

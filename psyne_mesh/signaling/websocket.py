@@ -143,7 +143,11 @@ async def dial_tcp(url: WebSocketUrl, ssl_context: ssl.SSLContext | None) -> tri
     stream = await trio.open_ssl_over_tcp_stream(
         url.host, url.port, ssl_context=ssl_context or ssl.create_default_context(), https_compatible=True
     )
-    await stream.do_handshake()
+    try:
+        await stream.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
     return stream
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -96,7 +97,9 @@ def test_nobody_can_put_his_own_signature_under_the_words_of_another() -> None:
     payload = sealed().split(".")[0]
     raw = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
     signature = MALLORY.sign(e.SIGNAL_DOMAIN, raw)
-    forged = ".".join([payload, *(base64.urlsafe_b64encode(p).rstrip(b"=").decode() for p in (MALLORY.public_key, signature))])
+    forged = ".".join(
+        [payload, *(base64.urlsafe_b64encode(p).rstrip(b"=").decode() for p in (MALLORY.public_key, signature))]
+    )
     with pytest.raises(EnvelopeRefused, match="but it names"):
         opened(forged, expected_sender=None)
 
@@ -182,7 +185,7 @@ def test_size_is_bounded_on_both_sides() -> None:
     ],
     ids=str,
 )
-def test_a_bad_field_is_refused_before_it_is_sealed(change: dict[str, object]) -> None:
+def test_a_bad_field_is_refused_before_it_is_sealed(change: dict[str, Any]) -> None:
     with pytest.raises(InvalidConfig):
         sealed(**change)
 

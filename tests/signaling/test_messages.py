@@ -100,7 +100,7 @@ GARBAGE = {
     "a slash in the application": '{"v":1,"type":"join","ref":1,"room":"a","app_id":"x/y"}',
     "a slash in the region": '{"v":1,"type":"join","ref":1,"room":"a","region":"x/y"}',
     "nobody may play": '{"v":1,"type":"join","ref":1,"room":"a","max_players":0}',
-    "everybody may play": '{"v":1,"type":"join","ref":1,"room":"a","max_players":1025}',
+    "everybody may play": '{"v":1,"type":"join","ref":1,"room":"a","max_players":10001}',
     "a band upside down": '{"v":1,"type":"join","ref":1,"room":"a","skill_range":[2,1]}',
     "an endless band": '{"v":1,"type":"join","ref":1,"room":"a","skill_range":[0,1e999]}',
     "half a band": '{"v":1,"type":"join","ref":1,"room":"a","skill_range":[0]}',
@@ -166,7 +166,7 @@ def test_one_wrong_byte_raises_nothing_else(message: m.Message, position: int, v
 
 
 def test_the_largest_room_fits_into_a_frame() -> None:
-    members = [m.Member(PEER, "r" * m.MAX_RECORD_CHARS, 2**40 + number) for number in range(m.MAX_PLAYERS)]
+    members = [m.Member(PEER, "r" * m.MAX_RECORD_CHARS, 2**40 + number) for number in range(m.MAX_MEMBERS_LISTED)]
     frame = m.encode(m.JoinedRoom(ref=1, info=ROOM, peers=members, created=False, index=2**40))
     assert len(frame) < m.MAX_SERVER_FRAME_BYTES
     assert isinstance(m.decode_server_untrusted(frame), m.JoinedRoom)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from psyne_mesh.errors import ProtocolError, RoomExists, RoomFull, RoomMismatch, RoomNotFound, SignalingError
@@ -97,7 +99,8 @@ def test_the_creator_sets_the_size_and_the_metadata() -> None:
 def test_application_region_and_name_keep_rooms_apart() -> None:
     registry = RoomRegistry()
     enter(registry, A)
-    for other in ({"name": "other"}, {"app_id": "chess"}, {"region": "eu"}, {"app_id": "eu"}):
+    others: list[dict[str, Any]] = [{"name": "other"}, {"app_id": "chess"}, {"region": "eu"}, {"app_id": "eu"}]
+    for other in others:
         assert enter(registry, B, **other).created
     assert registry.stats.rooms == 5
 
@@ -159,7 +162,7 @@ def test_an_empty_room_is_found_as_it_was_until_its_time_is_over() -> None:
 
 
 @pytest.mark.parametrize("request_", [{"create": "only"}, {"skill_range": (8, 9)}])
-def test_an_empty_room_hinders_nobody(request_: dict[str, object]) -> None:
+def test_an_empty_room_hinders_nobody(request_: dict[str, Any]) -> None:
     registry = RoomRegistry()
     enter(registry, A, max_players=3, skill_range=(1, 2))
     registry.leave(A, LOBBY, 10)
@@ -234,3 +237,16 @@ def test_room_keys_are_read_back() -> None:
     for text in ("", "a", "a/b", "a/b/", "//"):
         with pytest.raises(ProtocolError):
             split_room_key_untrusted(text)
+
+
+def test_in_a_large_room_a_sample_is_listed_and_told() -> None:
+    registry = RoomRegistry(RegistryLimits(told_max=8))
+    peers = [PeerId(f"{number:032x}") for number in range(100)]
+    for peer in peers:
+        arrival = registry.join(peer, JoinRequest(name="lobby", max_players=1000), 0)
+        assert arrival.notify == tuple(member.peer_id for member in arrival.joined.peers)
+    assert [member.index for member in arrival.joined.peers] == [0, 23, 47, 71, 95, 96, 97, 98]
+    assert arrival.joined.info.players == 100
+    departure = registry.leave(peers[50], LOBBY, 1)
+    assert departure is not None
+    assert len(departure.notify) == len(set(departure.notify)) == 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 import trio
@@ -53,7 +54,7 @@ async def test_back_off_doubles_up_to_its_bound_and_is_shaken(autojump_clock: Mo
             if network.dials > dials:
                 dials = network.dials
                 times.append(trio.current_time())
-        waits = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        waits = [later - earlier for earlier, later in pairwise(times)]
         for wait, ceiling in zip(waits, [2, 4, 8, 8, 8, 8], strict=True):
             assert ceiling / 2 - 0.01 <= wait <= ceiling + 0.01
         assert len({round(wait, 2) for wait in waits[2:]}) > 1, "clients must not come back in step"
@@ -116,10 +117,12 @@ async def test_a_mute_guest_is_closed(autojump_clock: MockClock) -> None:
 async def test_slowloris_is_closed(autojump_clock: MockClock) -> None:
     async with open_network(ServerConfig(hello_timeout_s=10)) as network:
         stream = await network.dial()
-        with pytest.raises(trio.BrokenResourceError):
+        try:
             for letter in b"GET / HTTP/1.1\r\nX-Patience: " + b"x" * 1000:
                 await stream.send_all(bytes([letter]))
                 await trio.sleep(1)
+        except trio.BrokenResourceError:
+            pass
         assert trio.current_time() == pytest.approx(10, abs=1.5)
 
 
@@ -156,10 +159,12 @@ async def test_the_queue_to_the_server_is_bounded(autojump_clock: MockClock) -> 
     async with open_network() as network, network.connect(1, config) as a:
         await a.join("r")
         sent = 0
-        with pytest.raises(WouldBlock):
-            while True:
+        try:
+            while sent < 100:
                 a.send_signal(a.peer_id, "//r", "x")
                 sent += 1
+        except WouldBlock:
+            pass
         assert sent in (10, 11), "one more when the sender was waiting for something to do"
         for _ in range(sent):
             assert isinstance(await a.next_event(), SignalReceived)
@@ -282,5 +287,3 @@ def test_a_server_that_was_never_run_has_stats() -> None:
         assert SignalingServer(ServerConfig()).stats.clients == 0
 
     trio.run(main)
-
-

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import trio
-from trio.testing import memory_stream_pair
+from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_pair
 
 from psyne_mesh.identity import Identity
 from psyne_mesh.signaling.client import SignalingClient, connect_signaling
@@ -32,7 +32,7 @@ class Network:
         self.server = SignalingServer(config)
         self.is_up = True
         self.dials = 0
-        self.client_ends: list[trio.testing.MemoryStream] = []
+        self.client_ends: list[trio.StapledStream[MemorySendStream, MemoryReceiveStream]] = []
 
     async def dial(self) -> trio.abc.Stream:
         self.dials += 1
