@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from psyne_mesh.webrtc.sctp.association import Association, State
+from psyne_mesh.webrtc.sctp.association import Association
 from psyne_mesh.webrtc.sctp.config import SctpConfig
+from psyne_mesh.webrtc.sctp.core import State
 from psyne_mesh.webrtc.sctp.events import (
     BufferedAmountLow,
     Closed,

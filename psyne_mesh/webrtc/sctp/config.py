@@ -38,7 +38,6 @@ class SctpConfig:
     # Sizes that path MTU discovery tries, between base and max: Ethernet with tunnels, Ethernet, jumbo, loopback
     packet_bytes_ladder: tuple[int, ...] = attrs.field(default=(1400, 1450, 8900, 16_384), validator=_ladder)
     path_mtu_raise_s: float = attrs.field(default=600.0, validator=_within(1, 86_400))  # RFC 8899 PMTU_RAISE_TIMER
-    path_mtu_confirm_s: float = attrs.field(default=30.0, validator=_within(1, 86_400))  # RFC 8899 CONFIRMATION_TIMER
     rto_initial_s: float = attrs.field(default=0.5, validator=_within(0.01, 60))  # dcSCTP
     rto_min_s: float = attrs.field(default=0.2, validator=_within(0.001, 60))  # libdatachannel
     rto_max_s: float = attrs.field(default=60.0, validator=_within(0.01, 600))  # RFC 9260 section 16

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from psyne_mesh.webrtc.sctp.config import SctpConfig
+from psyne_mesh.webrtc.sctp.hystart import HyStart
 
 
 class CongestionWindow:
@@ -12,7 +13,7 @@ class CongestionWindow:
     RFC 9260's per-SACK limit of one MTU (its rule assumes a SACK for every second packet).
     """
 
-    __slots__ = ("_config", "_partial_bytes_acked", "cwnd", "mtu", "recovery_exit", "ssthresh")
+    __slots__ = ("_config", "_hystart", "_partial_bytes_acked", "cwnd", "mtu", "recovery_exit", "ssthresh")
 
     def __init__(self, config: SctpConfig) -> None:
         self._config = config
@@ -20,6 +21,7 @@ class CongestionWindow:
         self.cwnd = config.initial_window_packets * self.mtu
         self.ssthresh = 1 << 40  # RFC 9260 section 7.2.1: arbitrarily high
         self._partial_bytes_acked = 0
+        self._hystart = HyStart()
         self.recovery_exit: int | None = None  # highest TSN sent when fast recovery began
 
     @property
@@ -36,12 +38,20 @@ class CongestionWindow:
         if self.recovery_exit is not None or not was_full:
             return
         if self.cwnd <= self.ssthresh:
-            self.cwnd += min(n_bytes, self.cwnd)  # section 7.2.1: slow start, at most doubling
+            self.cwnd += min(n_bytes, self.cwnd) // self._hystart.divisor  # section 7.2.1: slow start, at most doubling
             return
         self._partial_bytes_acked += n_bytes  # section 7.2.2
         while self._partial_bytes_acked >= self.cwnd:
             self._partial_bytes_acked -= self.cwnd
             self.cwnd += self.mtu
+
+    def measured(self, rtt: float, cumulative_tsn: int, next_tsn: int) -> None:
+        """A round trip was measured while the window limited us."""
+        if self.cwnd <= self.ssthresh:
+            self._hystart.measured(rtt, cumulative_tsn, next_tsn)
+            if self._hystart.is_over:
+                self.ssthresh = self.cwnd
+                self._hystart = HyStart()
 
     def cumulative_tsn_moved(self, tsn: int) -> None:
         """Section 7.2.4: fast recovery ends when all that was outstanding at its begin is acknowledged."""
@@ -58,7 +68,8 @@ class CongestionWindow:
         return True
 
     def timed_out(self) -> None:
-        """T3-rtx expired (section 7.2.3): begin anew with one packet."""
+        """T3-rtx expired (section 7.2.3): begin anew with one packet, of the base size (see `pmtud`)."""
+        self.mtu = self._config.packet_bytes_base
         self._halve()
         self.cwnd = self.mtu
         self.recovery_exit = None
@@ -71,4 +82,5 @@ class CongestionWindow:
 
     def _halve(self) -> None:
         self.ssthresh = max(self.cwnd // 2, self.floor)
+        self._hystart = HyStart()
         self._partial_bytes_acked = 0

@@ -47,6 +47,9 @@ class Handshake:
         """What an INIT or INIT-ACK of the peer agrees on with our own offer."""
         config = self._config
         forward = config.partial_reliability and (init.forward_tsn or wire.FORWARD_TSN in init.extensions)
+        # RFC 8260 section 2.2.1: only when both sides offer it, and with I-FORWARD-TSN where FORWARD-TSN is used
+        interleaving = config.interleaving and wire.I_DATA in init.extensions
+        interleaving = interleaving and (not forward or wire.I_FORWARD_TSN in init.extensions)
         return StateCookie(
             created_at=now,
             local_tag=self.tag,
@@ -57,8 +60,7 @@ class Handshake:
             outbound_streams=min(config.streams_max, init.inbound_streams),
             inbound_streams=min(config.streams_max, init.outbound_streams),
             forward_tsn=forward,
-            # RFC 8260 section 2.2.1: only when both sides offer it
-            interleaving=config.interleaving and wire.I_DATA in init.extensions,
+            interleaving=interleaving,
             zero_checksum=config.zero_checksum and init.zero_checksum,
             re_config=wire.RE_CONFIG in init.extensions,
         )

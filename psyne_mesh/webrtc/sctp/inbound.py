@@ -5,6 +5,8 @@ TSNs are unwrapped here (plain growing integers), and what arrived above the cum
 
 from __future__ import annotations
 
+from itertools import islice
+
 from psyne_mesh.webrtc.sctp import wire
 from psyne_mesh.webrtc.sctp.config import SctpConfig
 from psyne_mesh.webrtc.sctp.intervals import Intervals
@@ -13,6 +15,8 @@ from psyne_mesh.webrtc.sctp.stats import Counters
 
 TSN_DISTANCE_MAX = 0xFFFF  # a gap block reports 16-bit offsets: what lies further could not be acknowledged
 DUPLICATES_REPORTED_MAX = 32  # further ones of one flush are counted, not listed
+GAP_BLOCKS_MAX = 256  # the lowest ones; with the duplicates a SACK fits a packet of 1191 bytes. The rest comes later
+UPDATE_BYTES = 4096  # a closed window is opened by at least this much (RFC 9260 section 6.2: no silly window)
 
 _WORD = 0xFFFFFFFF
 
@@ -125,7 +129,7 @@ class Inbound:
         """A reader that made room again must tell a peer that waits for it, not at every message though."""
         self.unread_bytes = n_bytes
         gained = self.a_rwnd - self._advertised
-        if gained >= self._window // 4 or (gained > 0 and self._advertised < self._window // 16):
+        if gained >= self._window // 4 or self._advertised < UPDATE_BYTES <= self.a_rwnd:
             self.ack_now = True
 
     # ------------------------------------------------------------------------------------------------ acknowledgement
@@ -134,32 +138,22 @@ class Inbound:
     def a_rwnd(self) -> int:
         return max(0, self._window - self.reassembly.held_bytes - self.unread_bytes)
 
-    @property
-    def has_unacked(self) -> bool:
-        return self._packets_unacked > 0
-
     def handle_timeout(self, now: float) -> None:
         if self.ack_deadline is not None and now >= self.ack_deadline:
             self.ack_now = True
 
-    def sack_if_due(self, room: int, *, with_data: bool) -> bytes | None:
-        """A SACK of at most `room` bytes, when it is time for one: RFC 9260 section 6.2 with a drained batch as its
-        unit. `with_data`: DATA leaves anyhow, so an acknowledgement may ride along."""
+    def sack_if_due(self, *, with_data: bool) -> bytes | None:
+        """A SACK, when it is time for one: RFC 9260 section 6.2 with a drained batch as its unit. `with_data`: DATA
+        leaves anyhow, so an acknowledgement may ride along."""
         unacked = self._packets_unacked
         if self.ack_now or unacked >= 2 or (with_data and unacked):
-            return self.make_sack(room)
+            return self._make_sack()
         return None
 
-    def make_sack(self, room: int) -> bytes:
+    def _make_sack(self) -> bytes:
         base = self.cumulative_tsn
-        blocks_max = (room - 16) // 4
-        gaps: list[tuple[int, int]] = []
-        for low, high in self._gaps:
-            if len(gaps) >= blocks_max:
-                break  # the lowest gaps matter first; the rest comes with later SACKs
-            gaps.append((low - base, high - base))
-        duplicates = self._duplicates[: blocks_max - len(gaps)]
-        self._duplicates = []
+        gaps = [(low - base, high - base) for low, high in islice(self._gaps, GAP_BLOCKS_MAX)]
+        duplicates, self._duplicates = self._duplicates, []
         self._packets_unacked = 0
         self.ack_now = False
         self.ack_deadline = None

@@ -13,6 +13,7 @@ from psyne_mesh.webrtc.sctp.send_queue import SendQueue, SendStream
 from psyne_mesh.webrtc.sctp.stats import Counters
 
 TSNS_OUTSTANDING_MAX = 0xFFFF  # gap blocks have 16-bit offsets: what lies further could not be acknowledged
+GAP_BLOCKS_COMPLETE = 200  # a SACK with fewer gap blocks than this was surely not cut to fit a packet
 FRAGMENT_BYTES_MIN = 256  # a fragment fills up a packet only when at least this much fits
 FORWARD_STREAMS_MAX = 140  # streams named in one (I-)FORWARD-TSN: 8 bytes each fit a base packet
 WINDOW_PROBE_INTERVAL_MAX_S = 5.0  # the SACK that opens the window may be lost
@@ -34,8 +35,9 @@ class Outbound:
         "_heard",
         "_last_sent_at",
         "_peer_credit",
+        "_probe_sent_at",
         "_probe_tsn",
-        "_window_probe",
+        "_reported_tsn",
         "congestion",
         "forward_tsn",
         "outstanding",
@@ -68,8 +70,9 @@ class Outbound:
         self.t3: float | None = None
         self.tail_probe_at: float | None = None
         self._probe_tsn = -1  # TSN of a tail loss probe that is not answered
+        self._probe_sent_at = 0.0
+        self._reported_tsn = initial_tsn  # up to here the last SACK speaks
         self._force_one = False  # one packet may leave in spite of the congestion window
-        self._window_probe = False  # the one chunk in flight probes a closed window
         self._heard = False  # a SACK came since T3-rtx expired last
         self._forward_due = False
         self._forward_sent_at = -1.0
@@ -154,9 +157,8 @@ class Outbound:
                     continue
             if size > self._peer_credit:
                 # RFC 9260 section 6.1 rule A: with nothing in flight one chunk may probe a closed window
-                if table.flight_bytes or table.lost:
+                if table.flight_bytes or table.lost_bytes:
                     break
-                self._window_probe = True
             elif table.next_tsn - table.cumulative_tsn > TSNS_OUTSTANDING_MAX:
                 break
             self._send_piece(builder, stream, size, now)
@@ -232,7 +234,7 @@ class Outbound:
                 continue
             if len(chunk.header) + chunk.size > builder.room:
                 builder.flush()
-                if builder.is_spent or (begun and table.flight_bytes >= congestion.cwnd):
+                if builder.is_spent or (begun and (table.flight_bytes >= congestion.cwnd or self._window_is_closed)):
                     break
             begun = True
             lost.popleft()
@@ -263,20 +265,27 @@ class Outbound:
         was_full = table.flight_bytes + self.congestion.mtu > self.congestion.cwnd
         result = table.acknowledge(cumulative, sack.gaps)
         if result.newest_once is not None:
-            self.rto.measured(now - result.newest_once.sent_at)
+            rtt = now - result.newest_once.sent_at
+            self.rto.measured(rtt)
+            if was_full:
+                self.congestion.measured(rtt, cumulative, table.next_tsn)
         if sack.duplicates:
             self.rack.duplicate_reported()
         if moved:
             self._cumulative_moved(result.bytes_acked, was_full, sack.duplicates, now)
-        elif self._window_probe and self.peer_a_rwnd < self.congestion.mtu <= sack.a_rwnd:
+        if self._window_is_closed and sack.a_rwnd >= self._config.packet_bytes_base:
             self._window_opened()
         self._heard = True
         self.peer_a_rwnd = sack.a_rwnd
         self._peer_credit = sack.a_rwnd - table.flight_bytes - table.lost_bytes
         if result.newest is not None:
             self.rack.acked(result.newest, now, self.rto.min_rtt)
+            self._reported_tsn = highest if len(sack.gaps) >= GAP_BLOCKS_COMPLETE else table.next_tsn
             self._detect_losses(now)
-        if table.advanced_tsn > cumulative and now - self._forward_sent_at > (self.rto.srtt or 0.0):
+        # RFC 3758 section 3.5 rules C1-C3, with one round trip's patience for the answer to the last FORWARD-TSN
+        if table.advance(FORWARD_STREAMS_MAX) or (
+            table.advanced_tsn > cumulative and now - self._forward_sent_at > (self.rto.srtt or 0.0)
+        ):
             self._forward_due = True
         if result.newest is not None:
             self._arm_tail_probe(now)
@@ -291,17 +300,19 @@ class Outbound:
         elif not was_recovering:
             congestion.acked(bytes_acked, was_full)
         if 0 <= self._probe_tsn <= table.cumulative_tsn:
-            # RFC 8985 section 7.4: if the peer got the probe only once, the probe repaired a loss
+            # RFC 8985 section 7.4: if the peer got the chunk only by the probe, the probe repaired a loss
             self._probe_tsn = -1
-            if not duplicates:
+            if not duplicates and now - self._probe_sent_at >= (self.rto.min_rtt or 0.0):
                 congestion.lost(table.next_tsn - 1)
-        self._window_probe = False
         # RFC 9260 section 6.3.2 rules R2 and R3
         self.t3 = now + self.rto.rto if table.chunks else None
 
+    @property
+    def _window_is_closed(self) -> bool:
+        return self.peer_a_rwnd < self._config.packet_bytes_base
+
     def _window_opened(self) -> None:
-        """The closed window, which had the peer drop our probe, is open: do not wait for T3-rtx to repeat it."""
-        self._window_probe = False
+        """While the window was closed the peer dropped what came: do not wait for T3-rtx to repeat it."""
         for chunk in self.outstanding.mark_all_lost():
             chunk.header = _with_immediate_bit(chunk.header)
         self.rack.timed_out()
@@ -309,7 +320,9 @@ class Outbound:
 
     def _detect_losses(self, now: float) -> None:
         estimator = self.rto
-        found = self.rack.detect_losses(now, estimator.min_rtt or 0.0, estimator.srtt or estimator.rto)
+        found = self.rack.detect_losses(
+            now, estimator.min_rtt or 0.0, estimator.srtt or estimator.rto, self._reported_tsn
+        )
         if not found:
             return
         table = self.outstanding
@@ -410,7 +423,7 @@ class Outbound:
         self._force_one = True
         self.t3 = now + self.rto.rto
         heard, self._heard = self._heard, False
-        if self._window_probe and heard:
+        if heard and self._window_is_closed:
             self.t3 = now + min(self.rto.rto, WINDOW_PROBE_INTERVAL_MAX_S)
             return False  # RFC 9260 section 6.1 rule A: a closed window is neither congestion nor a dead peer
         self.congestion.timed_out()
@@ -438,6 +451,7 @@ class Outbound:
             return  # it may not be sent again: T3-rtx will give it up
         self._counters.tail_probes += 1
         self._probe_tsn = chunk.tsn
+        self._probe_sent_at = now
         chunk.header = _with_immediate_bit(chunk.header)
         self.outstanding.mark_lost(chunk)
         self._force_one = True

@@ -24,7 +24,7 @@ ABANDONED = 3  # RFC 3758: the peer is told to forget it
 class Chunk:
     """One DATA or I-DATA chunk that has a TSN. `header` is packed once: a retransmission is the same bytes."""
 
-    __slots__ = ("header", "in_order", "message", "payload", "sent_at", "size", "state", "transmissions", "tsn")
+    __slots__ = ("header", "message", "payload", "sent_at", "serial", "size", "state", "transmissions", "tsn")
 
     def __init__(self, tsn: int, header: bytes, payload: bytes, size: int, message: Message, sent_at: float) -> None:
         self.tsn = tsn
@@ -35,7 +35,7 @@ class Chunk:
         self.sent_at = sent_at
         self.transmissions = 1
         self.state = IN_FLIGHT
-        self.in_order = 0  # how often it stands in RACK's order of transmissions
+        self.serial = 0  # of its last transmission, among all
 
 
 class AckResult:
@@ -122,7 +122,7 @@ class Outstanding:
                 flight += chunk.size
             else:
                 self.lost_bytes -= chunk.size
-            if newest is None or chunk.sent_at >= newest.sent_at:
+            if newest is None or chunk.serial > newest.serial:
                 newest = chunk
             if chunk.transmissions == 1:
                 newest_once = chunk

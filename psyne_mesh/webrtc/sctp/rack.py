@@ -20,28 +20,20 @@ class Rack:
     `deadline` is when `detect_losses` should run again without a SACK (the reordering timer).
     """
 
-    __slots__ = (
-        "_multiplier",
-        "_multiplier_left",
-        "_newest_sent_at",
-        "_newest_tsn",
-        "_order",
-        "_rtt",
-        "deadline",
-    )
+    __slots__ = ("_multiplier", "_multiplier_left", "_newest_serial", "_order", "_rtt", "_serial", "deadline")
 
     def __init__(self) -> None:
-        self._order: deque[Chunk] = deque()  # every transmission; a chunk sent again stands in it twice
-        self._newest_sent_at = -1.0
-        self._newest_tsn = -1
+        self._serial = 0
+        self._order: deque[tuple[int, Chunk]] = deque()  # transmissions; void when the chunk has another serial since
+        self._newest_serial = 0  # of the transmissions known to have arrived
         self._rtt = 0.0
         self._multiplier = 1
         self._multiplier_left = 0
         self.deadline: float | None = None
 
     def sent(self, chunk: Chunk) -> None:
-        chunk.in_order += 1
-        self._order.append(chunk)
+        self._serial = chunk.serial = serial = self._serial + 1
+        self._order.append((serial, chunk))
 
     def acked(self, newest: Chunk, now: float, min_rtt: float | None) -> None:
         """`newest` is the most lately sent of the chunks that a SACK newly acknowledged (section 6.2 steps 1-2)."""
@@ -49,8 +41,7 @@ class Rack:
         if newest.transmissions > 1 and min_rtt is not None and rtt < min_rtt:
             return  # the acknowledgement is that of an earlier transmission
         self._rtt = rtt
-        if (newest.sent_at, newest.tsn) > (self._newest_sent_at, self._newest_tsn):
-            self._newest_sent_at, self._newest_tsn = newest.sent_at, newest.tsn
+        self._newest_serial = max(self._newest_serial, newest.serial)
 
     def duplicate_reported(self) -> None:
         """The peer got something twice: a retransmission was in vain, so wait longer next time (step 4)."""
@@ -63,33 +54,27 @@ class Rack:
         if self._multiplier_left <= 0:
             self._multiplier = 1
 
-    def detect_losses(self, now: float, min_rtt: float, srtt: float) -> list[Chunk]:
-        """Section 6.2 step 5. The count of later reports (DupThresh) is left out: bundled chunks would inflate it."""
+    def detect_losses(self, now: float, min_rtt: float, srtt: float, reported_tsn: int) -> list[Chunk]:
+        """Section 6.2 step 5. The count of later reports (DupThresh) is left out: bundled chunks would inflate it.
+        Above `reported_tsn` nothing is known: a SACK of many gap blocks was cut there."""
         patience = self._rtt + min(self._multiplier * min_rtt / 4, srtt)
-        order = self._order
+        order, newest_serial = self._order, self._newest_serial
         lost: list[Chunk] = []
         self.deadline = None
         while order:
-            chunk = order[0]
-            if chunk.in_order > 1 or chunk.state != IN_FLIGHT:
-                chunk.in_order -= 1
-                order.popleft()
-                continue
-            sent_at = chunk.sent_at
-            if sent_at > self._newest_sent_at or (sent_at == self._newest_sent_at and chunk.tsn >= self._newest_tsn):
-                break
-            if now < sent_at + patience:
-                self.deadline = sent_at + patience
-                break
-            chunk.in_order -= 1
+            serial, chunk = order[0]
+            if chunk.serial == serial and chunk.state == IN_FLIGHT:
+                if serial > newest_serial or chunk.tsn > reported_tsn:
+                    break
+                if now < chunk.sent_at + patience:
+                    self.deadline = chunk.sent_at + patience
+                    break
+                lost.append(chunk)
             order.popleft()
-            lost.append(chunk)
         return lost
 
     def timed_out(self) -> None:
         """T3-rtx expired: everything in flight is taken for lost and will be sent, and noted, again."""
-        for chunk in self._order:
-            chunk.in_order = 0
         self._order.clear()
         self.deadline = None
 
@@ -97,7 +82,8 @@ class Rack:
         """The chunk whose retransmission makes the best tail loss probe (section 7.3): the last one sent."""
         order = self._order
         while order:
-            if order[-1].state == IN_FLIGHT:
-                return order[-1]
-            order.pop().in_order -= 1
+            serial, chunk = order[-1]
+            if chunk.serial == serial and chunk.state == IN_FLIGHT:
+                return chunk
+            order.pop()
         return None

@@ -14,7 +14,9 @@ from psyne_mesh.webrtc.sctp.events import MessageReceived
 from psyne_mesh.webrtc.sctp.wire import FLAG_BEGIN, FLAG_END, FLAG_UNORDERED
 
 _WHOLE = FLAG_BEGIN | FLAG_END
-CHUNK_OVERHEAD_BYTES = 64  # what a held chunk costs beside its bytes: many tiny ones must not outgrow the window
+# What a held chunk costs beside its bytes, about: many tiny ones must not outgrow the window, and it keeps their number
+# low enough that a FORWARD-TSN may look at all of them
+CHUNK_OVERHEAD_BYTES = 256
 
 
 class _Run:
@@ -129,21 +131,23 @@ class Reassembly:
                 del self._by_start[run.first_tsn], self._by_end[run.next_tsn]
                 self.release(run.parts)
         half = 1 << (self._mask.bit_length() - 1)
-        for stream, unordered, number in skipped:
-            for key in [k for k in self._partials if k[0] == stream and k[1] == unordered]:
-                if (number - key[2]) & self._mask < half:
-                    partial = self._partials.pop(key)
-                    self.release(partial.parts)
-                    self.release(partial.early.values())
+        # Each stream once: the work must depend on what is held, not on how often the peer repeats itself
+        newest = {(stream, unordered): number for stream, unordered, number in skipped}
+        for key, partial in list(self._partials.items()):
+            number = newest.get(key[:2], -1)
+            if number >= 0 and (number - key[2]) & self._mask < half:
+                del self._partials[key]
+                self._release_partial(partial)
+        for (stream, unordered), number in newest.items():
             expected = self._next.get(stream, 0)
             if unordered or (number - expected) & self._mask >= half:
                 continue
             waiting = self._waiting.get(stream)
             if waiting:
                 # What came whole before the skipped message is still good: deliver it in order
-                for held in sorted(waiting, key=lambda n: (n - expected) & self._mask):
-                    if (number - held) & self._mask < half:
-                        self._deliver_waiting(stream, waiting, held)
+                older = [held for held in waiting if (number - held) & self._mask < half]
+                for held in sorted(older, key=lambda held: (held - expected) & self._mask):
+                    self._deliver_waiting(stream, waiting, held)
             self._next[stream] = (number + 1) & self._mask
             self._deliver_in_order(stream)
 
@@ -155,9 +159,7 @@ class Reassembly:
             for _, data in self._waiting.pop(stream, {}).values():
                 self.release((data,))
         for key in [k for k in self._partials if k[0] in gone]:
-            partial = self._partials.pop(key)
-            self.release(partial.parts)
-            self.release(partial.early.values())
+            self._release_partial(self._partials.pop(key))
         for run in [r for r in self._by_start.values() if r.key[0] in gone]:
             del self._by_start[run.first_tsn], self._by_end[run.next_tsn]
             self.release(run.parts)
@@ -173,6 +175,10 @@ class Reassembly:
             self.held_bytes -= len(payload) + CHUNK_OVERHEAD_BYTES
 
     # --------------------------------------------------------------------------------------------------------- helpers
+
+    def _release_partial(self, partial: _Partial) -> None:
+        self.release(partial.parts)
+        self.release(partial.early.values())
 
     def _in_order(self, stream: int, number: int, ppid: int, data: bytes) -> None:
         """A whole ordered message."""

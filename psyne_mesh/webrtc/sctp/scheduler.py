@@ -40,8 +40,13 @@ class Scheduler:
     def charge(self, stream: SendStream, next_size: int) -> None:
         """A piece of `stream`, which was picked, has left; its next piece has `next_size` bytes."""
         heap = self._heap
-        if len(heap) == 1 or heap[0][2] is not stream:
+        if len(heap) == 1:
             return  # alone, it competes with nobody
+        if heap[0][2] is not stream:  # locked, while a stream with a smaller tag came in
+            self._heap = [entry for entry in heap if entry[2] is not stream]
+            heapify(self._heap)
+            self.add(stream, next_size)
+            return
         self._clock = heap[0][0]
         self._serial += 1
         heapreplace(heap, (self._clock + next_size / stream.weight, self._serial, stream))
