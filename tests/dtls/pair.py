@@ -9,6 +9,7 @@ from typing import Any
 from OpenSSL import SSL
 
 from psyne_mesh.webrtc.dtls import Certificate, DtlsEvent, DtlsSession
+from psyne_mesh.webrtc.dtls.records import split_untrusted
 
 CLIENT, SERVER = Certificate.generate(), Certificate.generate()
 LATENCY = 0.01
@@ -73,14 +74,16 @@ class Pair:
     def connect(self, limit: float = 30.0) -> Pair:
         self.server.start(self.now)
         self.client.start(self.now)
-        self.run(limit)
+        self.run(limit, until_established=True)
         assert (self.client.state, self.server.state) == ("established", "established"), self.events
         return self
 
-    def run(self, limit: float = 30.0) -> Pair:
+    def run(self, limit: float = 30.0, *, until_established: bool = False) -> Pair:
         end = self.now + limit
         while True:
             self.flush()
+            if until_established and self.client.state == self.server.state == "established":
+                return self
             due = [at for at, *_ in self._flying]
             due += [at for at in (self.client.next_timeout(), self.server.next_timeout()) if at is not None]
             if not due or min(due) > end:
@@ -126,6 +129,7 @@ class PlainPeer:
         self.connection = SSL.Connection(context, None)
         self.connection.set_ciphertext_mtu(mtu)
         self.error: str | None = None
+        self.last_sealed: bytes | None = None
         if is_client:
             self.connection.set_connect_state()
         else:
@@ -157,9 +161,13 @@ class PlainPeer:
 
     def read_output(self) -> bytes:
         try:
-            return self.connection.bio_read(65536)
+            output = self.connection.bio_read(65536)
         except SSL.WantReadError:
             return b""
+        for record in split_untrusted(output)[0]:
+            if record.epoch == 1:
+                self.last_sealed = record.data
+        return output
 
     def receive(self, datagram: bytes) -> bytes | None:
         self.connection.bio_write(datagram)

@@ -9,6 +9,7 @@ from OpenSSL import SSL
 
 from psyne_mesh.errors import LocalError, MessageTooLarge
 from psyne_mesh.webrtc.dtls import Closed, Failed
+from psyne_mesh.webrtc.dtls.record12 import take_over
 from psyne_mesh.webrtc.dtls.records import ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE
 from tests.dtls.pair import CLIENT, SERVER, WAYS, Pair, PlainPeer
 
@@ -225,6 +226,22 @@ def test_plain_openssl_at_the_other_end(way: str, is_client: bool) -> None:
     [goodbye] = session.datagrams_to_send(NOW)
     with pytest.raises(SSL.ZeroReturnError):
         peer.receive(goodbye)
+
+
+def test_a_peer_that_wears_out_openssl_ends_the_session_only(way: str) -> None:
+    """It gives up over five warnings in a row, authentic ones. Our own records bear them. Nothing is raised."""
+    session = Pair(way=way, server={"certificate": SERVER, "remote_fingerprints": [CLIENT.fingerprint]}).server
+    peer = PlainPeer(CLIENT, is_client=True)
+    peer.exchange(session)
+    ours = take_over(peer.connection, is_client=True, last_sealed=peer.last_sealed)
+    assert ours is not None
+    for content_type, body in [*[(APPLICATION_DATA, b"")] * 40, *[(ALERT, b"\1\132")] * 10]:
+        assert session.receive(ours.seal_one(content_type, body), NOW) == []
+    if session.state == "failed":
+        assert session.send([b"x"]) == []
+        assert isinstance(session.take_events()[-1], Failed)
+    else:
+        assert peer.receive(session.send([b"x"])[0]) == b"x"
 
 
 def test_a_close_notify_of_ours_is_understood_by_openssl(way: str) -> None:

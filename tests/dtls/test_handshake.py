@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from psyne_mesh.errors import LocalError
-from psyne_mesh.webrtc.dtls import DtlsSession, HandshakeCompleted
-from psyne_mesh.webrtc.dtls.records import APPLICATION_DATA, HANDSHAKE, Record, renumber, split_untrusted
-from tests.dtls.pair import CLIENT, LATENCY, SERVER, WAYS, Pair, losing, lossy
+from psyne_mesh.webrtc.dtls import Closed, DtlsSession, HandshakeCompleted
+from psyne_mesh.webrtc.dtls.records import CHANGE_CIPHER_SPEC, HANDSHAKE, Record, renumber, split_untrusted
+from tests.dtls.pair import CLIENT, LATENCY, SERVER, WAYS, Pair, PlainPeer, losing, lossy
 
 DONE = HandshakeCompleted("ECDHE-ECDSA-AES128-GCM-SHA256", "DTLSv1.2")
 
@@ -24,10 +24,37 @@ def test_both_sides_complete_after_two_round_trips_and_talk(way: str) -> None:
     assert_they_talk(pair)
 
 
-def test_nothing_waits_once_the_handshake_is_over() -> None:
+def test_a_server_repeats_its_last_flight_a_few_times_to_a_silent_client() -> None:
+    """It cannot know that the client has it, and the client's own timer backs off."""
     pair = Pair().connect()
     assert pair.client.next_timeout() is None
+    n_sent = len(pair.sent)
+    pair.run(60)
     assert pair.server.next_timeout() is None
+    assert [len(datagram) for _, datagram in pair.sent[n_sent:]] == [75] * 4
+    assert pair.server.stats.records_dropped == 0
+    assert_they_talk(pair)
+
+
+def test_openssl_bears_a_repeated_last_flight() -> None:
+    session, peer = Pair().server, PlainPeer(CLIENT, is_client=True)
+    peer.exchange(session)
+    for _ in range(4):
+        now = session.next_timeout() or 0.0
+        session.handle_timeout(now)
+        [flight] = session.datagrams_to_send(now)
+        assert peer.receive(flight) is None
+    assert session.receive(peer.send(b"still"), 9.0) == [b"still"]
+
+
+def test_nothing_waits_once_the_client_has_spoken() -> None:
+    pair = Pair().connect()
+    pair.send("client", b"hello")
+    pair.run(LATENCY)
+    assert pair.client.next_timeout() is None
+    assert pair.server.next_timeout() is None
+    n_sent = len(pair.sent)
+    assert len(pair.run().sent) == n_sent
 
 
 @pytest.mark.parametrize("mtu", [256, 300, 1200])
@@ -159,8 +186,7 @@ def test_one_fragment_of_the_client_hello_lost() -> None:
 
 def test_data_that_overtakes_the_last_flight_is_kept() -> None:
     def wire(sender: str, datagram: bytes) -> list[tuple[float, bytes]]:
-        late = sender == "server" and datagram[0] not in (HANDSHAKE, APPLICATION_DATA)  # ChangeCipherSpec leads it
-        return [(0.05 if late else 0.0, datagram)]
+        return [(0.05 if datagram[0] == CHANGE_CIPHER_SPEC else 0.0, datagram)]
 
     pair = Pair(wire)
     pair.server.start(0.0)
@@ -172,6 +198,23 @@ def test_data_that_overtakes_the_last_flight_is_kept() -> None:
     pair.run()
     assert pair.packets["client"] == early[:16]
     assert pair.client.stats.records_dropped == 4
+
+
+def test_a_goodbye_that_overtakes_the_last_flight_is_kept() -> None:
+    def wire(sender: str, datagram: bytes) -> list[tuple[float, bytes]]:
+        return [(0.05 if datagram[0] == CHANGE_CIPHER_SPEC else 0.0, datagram)]
+
+    pair = Pair(wire)
+    pair.server.start(0.0)
+    pair.client.start(0.0)
+    pair.run(3.5 * LATENCY)
+    assert (pair.client.state, pair.server.state) == ("handshaking", "established")
+    pair.flush()
+    pair.send("server", b"last words")
+    pair.server.close(pair.now)
+    pair.run()
+    assert pair.packets["client"] == [b"last words"]
+    assert pair.events["client"] == [DONE, Closed(by_peer=True)]
 
 
 def test_finished_and_data_in_one_datagram() -> None:

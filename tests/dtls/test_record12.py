@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from psyne_mesh.errors import LocalError
-from psyne_mesh.webrtc.dtls import record12
+from psyne_mesh.webrtc.dtls import Failed, record12
 from psyne_mesh.webrtc.dtls.protection import OpenSslRecords, PublicOpenSslRecords
 from psyne_mesh.webrtc.dtls.record12 import REPLAY_WINDOW, AesGcmRecords, KeyBlock, prf
 from psyne_mesh.webrtc.dtls.records import APPLICATION_DATA, HEADER_SIZE, Record, split_untrusted
@@ -103,8 +103,7 @@ def test_no_bytes_break_open(tail: bytes) -> None:
 def test_alerts() -> None:
     client, server = both()
     assert server.open_alert(client.close_notify()) == "close notify"
-    with pytest.raises(LocalError):
-        client.seal([b"x"])
+    assert client.seal([b"x"]) == []
     client, server = both()
     for alert, meaning in (
         (b"\1\144", None),
@@ -120,8 +119,17 @@ def test_alerts() -> None:
 def test_numbers_are_used_up_rather_than_used_twice() -> None:
     client, server = both(number=2**48 - 4)
     assert [server.open(record) for record in client.seal([b"last"])] == [b"last"]
-    with pytest.raises(LocalError, match="sequence numbers"):
-        client.seal([b"one too many", b"and another"])
+    assert client.seal([b"one too many", b"and another"]) == []
+
+
+def test_a_session_that_can_send_no_more_fails_and_does_not_raise() -> None:
+    pair = Pair(way="fast").connect()
+    last = last_record(number=2**48 - 3)
+    pair.client._protection = AesGcmRecords(KEYS, is_client=True, last_sealed=last)
+    assert pair.client.send([b"x", b"y"]) == []
+    [failed] = pair.client.take_events()
+    assert isinstance(failed, Failed)
+    assert pair.client.state == "failed"
 
 
 def test_a_refused_packet_leaves_the_records_usable() -> None:
@@ -224,5 +232,5 @@ def test_a_lost_finished_after_the_takeover_is_repeated_byte_for_byte() -> None:
     n_datagrams = len(Pair().connect().sent)
     pair = Pair(losing(n_datagrams - 1), way="fast").connect()
     finished = [record.data for record in encrypted(pair, "server") if record.content_type != APPLICATION_DATA]
-    assert len(finished) == 2
-    assert finished[0] == finished[1]
+    assert len(finished) >= 2
+    assert len(set(finished)) == 1

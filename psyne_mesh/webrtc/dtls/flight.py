@@ -12,6 +12,7 @@ from psyne_mesh.webrtc.dtls.records import ALERT, pack, renumber, split_untruste
 # can encrypt the Finished anew. RFC 6347 asks for 1 s, RFC 9147 section 5.8.2 for less where latency matters.
 INITIAL_TIMEOUT = 0.15
 MAX_TIMEOUT = 2.0  # a game's connect deadline is about 15 s; RFC 6347's 60 s would be silence
+LINGERING_REPEATS = 4  # of 75 bytes each, should the peer stay silent; RFC 6347 waits for the peer to repeat itself
 MIN_RESEND_INTERVAL = 0.05  # so nobody makes us repeat ourselves faster than this by forging handshake records
 
 
@@ -20,14 +21,15 @@ class Flight:
 
     1. `datagrams(output, now)` with whatever OpenSSL wrote: send what it returns.
     2. When `deadline` has come: `retransmit(now)`.
-    3. When the handshake is over: `finish(keep=...)`: no more deadlines. The side that sent the last flight keeps it,
-       for it alone can help a peer that never got it, and calls `resend(now)` when that peer repeats itself.
+    3. When the handshake is over: `finish()`. The side that sent the last flight calls `linger()` instead, for it alone
+       can help a peer that never got it: a few deadlines go on, and `resend(now)` answers a peer that repeats itself.
     """
 
     __slots__ = (
         "_key",
         "_mtu",
         "_records",
+        "_repeats_left",
         "_sent_at",
         "_sequence",
         "_timeout",
@@ -42,6 +44,7 @@ class Flight:
         self._key: tuple[int, int] | None = None
         self._sequence = 0
         self._sent_at = 0.0
+        self._repeats_left: int | None = None  # None: until the handshake is over
         self._timeout = INITIAL_TIMEOUT
         self.deadline: float | None = None
         self.n_retransmitted = 0
@@ -69,6 +72,10 @@ class Flight:
     def retransmit(self, now: float) -> list[bytes]:
         """The last flight again, and twice the time until the next."""
         self._back_off(now)
+        if self._repeats_left is not None:
+            self._repeats_left -= 1
+            if self._repeats_left == 0:
+                self.deadline = None
         return self._again(now)
 
     def resend(self, now: float) -> list[bytes]:
@@ -78,10 +85,12 @@ class Flight:
         self.n_retransmitted += 1
         return self._again(now)
 
-    def finish(self, *, keep: bool) -> None:
+    def linger(self) -> None:
+        self._repeats_left = LINGERING_REPEATS
+
+    def finish(self) -> None:
         self.deadline = None
-        if not keep:
-            self._records = []
+        self._records = []
 
     def _back_off(self, now: float) -> None:
         self.n_retransmitted += 1

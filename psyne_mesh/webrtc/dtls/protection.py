@@ -25,7 +25,8 @@ class RecordProtection(Protocol):
     overhead: int
 
     def seal(self, packets: Sequence[bytes]) -> list[bytes]:
-        """One record of application data for each packet of 1 to 2^14 bytes; `LocalError` for any other."""
+        """One record of application data for each packet of 1 to 2^14 bytes; `LocalError` for any other. Fewer records
+        than packets come back when no more can be made, ever."""
 
     def open(self, record: bytes) -> bytes | None:
         """The plaintext of an application data record; None for one that is forged, replayed or of another epoch."""
@@ -51,8 +52,11 @@ class PublicOpenSslRecords:
         for packet in packets:
             if not 0 < len(packet) <= MAX_PLAINTEXT:
                 raise wrong_size(packet)
-            self._connection.send(packet)
-            sealed.append(self._connection.bio_read(_BUFFER_BYTES))
+            try:
+                self._connection.send(packet)
+                sealed.append(self._connection.bio_read(_BUFFER_BYTES))
+            except SSL.Error:
+                break
         return sealed
 
     def open(self, record: bytes) -> bytes | None:
@@ -102,7 +106,7 @@ class OpenSslRecords(PublicOpenSslRecords):
                 raise wrong_size(packet)
             if _ssl_write(ssl, packet, size) != size:
                 _clear_error()
-                raise LocalError("OpenSSL cannot send on this connection any more")
+                break
             sealed.append(view[0 : _bio_read(out_of, buffer, _BUFFER_BYTES)])
         return sealed
 

@@ -19,7 +19,6 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from OpenSSL import SSL
 
-from psyne_mesh.errors import LocalError
 from psyne_mesh.webrtc.dtls.protection import CLOSE_NOTIFY, wrong_size
 from psyne_mesh.webrtc.dtls.records import ALERT, APPLICATION_DATA, HEADER_SIZE, MAX_PLAINTEXT, alert_name
 
@@ -81,7 +80,7 @@ class AesGcmRecords:
 
     def seal(self, packets: Sequence[bytes]) -> list[bytes]:
         if self._next + len(packets) > _LAST_NUMBER:
-            raise LocalError("this DTLS connection has used up its sequence numbers")
+            return []
         encrypt, iv, ahead = self._encrypt, self._write_iv, self._ahead
         sealed = []
         for packet in packets:
@@ -128,26 +127,26 @@ class AesGcmRecords:
         return None if level == _WARNING else f"alert {alert_name(description)}"
 
     def close_notify(self) -> bytes:
-        number = self._next
+        goodbye = self.seal_one(ALERT, bytes((_WARNING, _CLOSE_NOTIFY)))
         self._next = _LAST_NUMBER + 1
+        return goodbye
+
+    def seal_one(self, content_type: int, body: bytes) -> bytes:
+        number = self._next
+        self._next = number + 1
         explicit = number + self._ahead & _64_BITS
-        alert, additional = bytes((_WARNING, _CLOSE_NOTIFY)), _additional(number, ALERT, _VERSION, 2)
-        header = _header(ALERT, _VERSION, number, 26, explicit)
-        return header + self._encrypt(_nonce(self._write_iv, explicit), alert, additional)
+        additional = _additional(number, content_type, _VERSION, len(body))
+        header = _header(content_type, _VERSION, number, len(body) + 24, explicit)
+        return header + self._encrypt(_nonce(self._write_iv, explicit), body, additional)
 
 
 def take_over(connection: SSL.Connection, *, is_client: bool, last_sealed: bytes | None) -> AesGcmRecords | None:
     """The records of a connection whose handshake is complete; it must write no more. None if they cannot be made here,
     and then it goes on by itself."""
-    master_key, client_random, server_random = (
-        connection.master_key(),
-        connection.client_random(),
-        connection.server_random(),
-    )
     cipher = connection.get_cipher_name() or ""
-    if not (master_key and client_random and server_random and last_sealed):
-        return None
     if not cipher.endswith("-AES128-GCM-SHA256") or connection.get_protocol_version() != _VERSION:
         return None
-    keys = KeyBlock(master_key, client_random, server_random)
-    return AesGcmRecords(keys, is_client=is_client, last_sealed=last_sealed)
+    secret, client, server = connection.master_key(), connection.client_random(), connection.server_random()
+    if not (secret and client and server and last_sealed):
+        return None
+    return AesGcmRecords(KeyBlock(secret, client, server), is_client=is_client, last_sealed=last_sealed)

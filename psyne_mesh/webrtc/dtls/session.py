@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from psyne_mesh.errors import FingerprintMismatch, LocalError, ProtocolError, RemoteError
+from psyne_mesh.errors import FingerprintMismatch, LocalError, ProtocolError
 from psyne_mesh.webrtc.dtls import record12
 from psyne_mesh.webrtc.dtls.certificate import Certificate, Fingerprint
 from psyne_mesh.webrtc.dtls.events import Closed, DtlsEvent, DtlsStats, Failed, HandshakeCompleted
@@ -153,6 +153,8 @@ class DtlsSession:
             raise LocalError("the DTLS handshake is not complete")
         datagrams = protection.seal(packets)
         self._n_sent += len(datagrams)
+        if len(datagrams) < len(packets):
+            self._end("failed", Failed(ProtocolError("nothing more can be sent on this DTLS session")))
         return datagrams
 
     def datagrams_to_send(self, now: float) -> list[bytes]:
@@ -161,18 +163,22 @@ class DtlsSession:
         return datagrams
 
     def next_timeout(self) -> float | None:
-        return self._flight.deadline
+        # A server that has data of the client knows that its last flight was received.
+        return None if self._n_received else self._flight.deadline
 
     def handle_timeout(self, now: float) -> None:
-        deadline = self._flight.deadline
-        if deadline is None or now < deadline or self._handshake is None:
+        deadline = self.next_timeout()
+        if deadline is None or now < deadline:
             return
-        # OpenSSL's repetition is the better one, if its clock agrees: it encrypts the Finished under a new number,
-        # where a peer with replay protection that has lost only *our view* of it would drop the old bytes.
+        if self._handshake is None:
+            self._outbox += self._flight.retransmit(now)
+            return
+        # OpenSSL's own repetition is the better one, once its clock agrees: it encrypts the Finished under a new number.
+        # A server that is done, and whose last flight we never got, drops the old bytes as a replay.
         try:
             self._handshake.repeat_flight()
         except ProtocolError as error:
-            self._fail(error)
+            self._end("failed", Failed(error))
             return
         output = self._handshake.drain()
         self._outbox += self._flight.datagrams(output, now) if output else self._flight.retransmit(now)
@@ -208,7 +214,7 @@ class DtlsSession:
     def _receive_established(self, record: Record, packets: list[bytes], now: float) -> None:
         protection = self._protection
         assert protection is not None
-        if record.content_type == HANDSHAKE and record.epoch <= 1:
+        if record.content_type in (HANDSHAKE, CHANGE_CIPHER_SPEC) and record.epoch <= 1:
             # RFC 6347 section 4.2.4: who sent the last flight repeats it when the other side repeats its own. It is not
             # opened first: whoever forges one gets 75 bytes, and at most every 50 ms. A client that sends data has it.
             if not self._is_client and not self._n_received:
@@ -231,14 +237,14 @@ class DtlsSession:
 
     def _receive_handshaking(self, record: Record, packets: list[bytes], now: float) -> None:
         kind, epoch = record.content_type, record.epoch
-        if epoch == 1 and kind == APPLICATION_DATA:
-            # The peer was done before us, and its data has overtaken its Finished.
+        if epoch == 1 and kind in (APPLICATION_DATA, ALERT):
+            # The peer was done before us, and its data or goodbye has overtaken its Finished.
             if len(self._early) < _MAX_EARLY_RECORDS:
                 self._early.append(record.data)
             else:
                 self._n_dropped += 1
         elif (
-            (epoch == 1 and kind in (HANDSHAKE, ALERT))  # OpenSSL keeps up to 100 until the ChangeCipherSpec is there
+            (epoch == 1 and kind == HANDSHAKE)  # OpenSSL keeps up to 100 until the ChangeCipherSpec is there
             or (epoch == 0 and kind == HANDSHAKE and holds_handshake_untrusted(record))
             or (epoch == 0 and kind == CHANGE_CIPHER_SPEC and len(record.data) == HEADER_SIZE + 1)
         ):
@@ -257,7 +263,7 @@ class DtlsSession:
             return self._handshake.advance(record)
         except ProtocolError as error:
             self._drain(now)
-            self._fail(error)
+            self._end("failed", Failed(error))
             return False
 
     def _drain(self, now: float) -> None:
@@ -278,7 +284,10 @@ class DtlsSession:
             return
         self.state = "established"
         self._handshake = None
-        self._flight.finish(keep=not self._is_client)
+        if self._is_client:
+            self._flight.finish()
+        else:
+            self._flight.linger()
         self._handshake_s = now - self._started_at
         self._events.append(HandshakeCompleted(self._cipher, self._version))
         early, self._early = self._early, []
@@ -293,9 +302,6 @@ class DtlsSession:
                 return ours
         return openssl_records(connection, record12.OVERHEAD if "GCM" in handshake.cipher else 29, self._context.buffer)
 
-    def _fail(self, error: RemoteError) -> None:
-        self._end("failed", Failed(error))
-
     def _end(self, state: State, event: DtlsEvent) -> None:
         """RFC 5246 section 7.2.1: both a close and the answer to one are a close_notify."""
         if self._protection is not None:
@@ -306,5 +312,5 @@ class DtlsSession:
         self._protection = None
         self._handshake = None
         self._early.clear()
-        self._flight.finish(keep=False)
+        self._flight.finish()
         self._events.append(event)
