@@ -66,7 +66,7 @@ class Endpoint:
         )
         self._peers[peer] = None
         try:
-            with unwrapped():
+            with unwrapped(lambda error: error is peer.error):
                 async with trio.open_nursery() as nursery:
                     try:
                         await nursery.start(peer.connection.run)

@@ -49,7 +49,8 @@ class Pair:
     """`client` is the DTLS client. `loss`, `duplicate`: probability per datagram; `jitter_s` reorders.
 
     drop: called with (from the client?, number of the datagram in that direction, datagram); true loses it.
-    mtu: larger datagrams vanish, as on a path that forgot its ICMP. rate: bytes per second of either direction.
+    mtu: larger datagrams vanish, as on a path that forgot its ICMP. rate, queue_s: bytes per second of either
+        direction, and how long its queue may get before it drops.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Pair:
         jitter_s: float = 0.0,
         mtu: int = 65_507,
         rate: float = 1e12,
+        queue_s: float = 1e9,
         drop: Callable[[bool, int, bytes], bool] = lambda *_: False,
         config: StackConfig | None = None,
         server_config: StackConfig | None = None,
@@ -72,7 +74,7 @@ class Pair:
         self.client, self.server = Side(0, config, seed), Side(1, server_config or config, seed)
         self.loss, self.duplicate, self.delay_s, self.jitter_s, self.mtu, self.drop = (
             loss, duplicate, delay_s, jitter_s, mtu, drop)  # fmt: skip
-        self.rate = rate
+        self.rate, self.queue_s = rate, queue_s
         self._free_at = [0.0, 0.0]  # when the link has sent what was put on it
         self.sent = [0, 0]
         self.sizes: list[int] = []
@@ -122,7 +124,7 @@ class Pair:
         assert len(datagram) <= side.stack.config.path_mtu_max
         if len(datagram) > self.mtu or self.drop(direction == 0, self.sent[direction] - 1, datagram):
             return
-        if self._rng.random() < self.loss:
+        if self._rng.random() < self.loss or self._free_at[direction] - self.now > self.queue_s:
             return
         copies = 2 if self._rng.random() < self.duplicate else 1
         other = self.server if side is self.client else self.client

@@ -278,7 +278,7 @@ def test_a_receiver_that_does_not_read_stops_the_sender() -> None:
 
 def test_bulk_does_not_delay_a_small_message() -> None:
     """libdatachannel#1602: both ways of losing: behind the queue, and behind a half-sent large message."""
-    pair = Pair(delay_s=0.02, mtu=1280, rate=5e6).connect()
+    pair = Pair(delay_s=0.02, mtu=1280, rate=5e6, queue_s=0.05).connect()
     bulk, _ = pair.open(label="bulk", priority=128)
     ping, _ = pair.open(label="ping", priority=1024)
     for _ in range(60):
@@ -288,7 +288,7 @@ def test_bulk_does_not_delay_a_small_message() -> None:
     pair.send(pair.client, ping, "ping")
     pair.run_until(lambda: pair.server.messages("ping") == ["ping"])
     assert len(pair.server.messages("bulk")) < 60
-    assert pair.now - sent_at < 0.5, pair.now - sent_at
+    assert pair.now - sent_at < 0.15  # 20 ms of path, up to 50 ms of the link's own queue, and a loss repaired at most
 
 
 def test_the_low_water_mark_is_told_when_asked_for() -> None:
