@@ -173,6 +173,23 @@ def test_a_fragmented_reordered_client_hello() -> None:
     assert_they_talk(pair)
 
 
+@pytest.mark.parametrize("order", [[1, 0], [0, 0, 1], [1, 1, 0]])
+def test_a_client_hello_of_1500_bytes_that_openssl_itself_has_cut(order: list[int]) -> None:
+    session, peer = Pair().server, PlainPeer(CLIENT, is_client=True)
+    peer.connection.set_alpn_protos([b"%d" % k * 200 for k in range(7)])
+    peer.shake()
+    records, _ = split_untrusted(peer.read_output())
+    assert len(records) == 2
+    assert sum(len(record.data) for record in records) > 1400
+    for place in order:
+        assert session.datagrams_to_send(0.0) == []
+        session.receive(records[place].data, 0.0)
+    for datagram in session.datagrams_to_send(0.0):
+        peer.connection.bio_write(datagram)
+    peer.exchange(session)
+    assert session.state == "established"
+
+
 def test_one_fragment_of_the_client_hello_lost() -> None:
     lost = iter([1, *[0] * 1000])
 
