@@ -60,7 +60,8 @@ class Side:
         with trio.fail_after(LIMIT_S):
             while not condition():
                 self._changed = trio.Event()
-                await self._changed.wait()
+                with trio.move_on_after(0.01):  # some things (a round trip measured) change without an event
+                    await self._changed.wait()
 
     def all(self, kind: type[E]) -> list[E]:
         return [event for event in self.events if isinstance(event, kind)]

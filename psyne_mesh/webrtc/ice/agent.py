@@ -157,6 +157,22 @@ class Agent(ice.Connection):
         check.start(repeat=False)
         return check
 
+    def reopen(self) -> None:
+        """The selected pair has fallen silent: check all pairs again, the first to answer wins."""
+        self.selected = None
+        for pair in self._check_list:
+            if pair.task is None:
+                pair.state = State.WAITING
+                pair.nominated = pair.remote_nominated = False
+        self._pace()
+
+    def settle(self, pair: ice.CandidatePair) -> None:
+        """The pair that had fallen silent is alive again."""
+        if self.selected is None and pair in self._check_list:
+            self.selected = pair
+            pair.state = State.SUCCEEDED
+            pair.nominated = True
+
     async def close(self) -> None:
         if self._pacer is not None:
             self._pacer.cancel()

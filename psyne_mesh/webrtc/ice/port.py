@@ -158,6 +158,7 @@ class UdpPort:
         """Route one drained batch that came in on `base`."""
         routes = base.routes
         groups: dict[Route, list[bytes]] = {}
+        relayed: dict[ServerLink, list[bytes]] = {}
         last: Address | None = None
         route: Route | None = None
         for data, address in batch:
@@ -174,11 +175,13 @@ class UdpPort:
             elif first <= 3:
                 self._stun(base, data, address)
             elif 64 <= first <= 79 and address in base.servers:
-                base.servers[address].server_received([data])
+                relayed.setdefault(base.servers[address], []).append(data)
             else:
                 self.drops["not-ice-not-dtls" if data else "empty"] += 1
         for target, datagrams in groups.items():
             self._deliver(target, datagrams)
+        for server, channel_data in relayed.items():
+            server.server_received(channel_data)
 
     def _deliver(self, route: Route, datagrams: list[bytes]) -> None:
         try:

@@ -205,6 +205,7 @@ class IceTransport:
         """
         if self._closed:
             raise ClosedError("this ICE transport is closed")
+        self._failed = False
         abandoned = self._newest if self._newest is not self._current else None
         self._newest = _Generation(self._newest.number + 1)
         if abandoned is not None and abandoned.agent is not None:
@@ -268,7 +269,7 @@ class IceTransport:
         now = trio.current_time()
         self._check_deadline(now)
         self._keep_consent(now)
-        due = self._newest.deadline if self._newest is not self._current else math.inf
+        due = math.inf if self._failed or self._newest is self._current else self._newest.deadline
         if self._consent is not None and not self._consent.expired:
             due = min(due, self._consent.next_timeout())
         with trio.move_on_at(due):
@@ -481,6 +482,8 @@ class IceTransport:
         for verdict in consent.handle_timeout(now):
             if verdict == "disconnected":
                 self._emit(Disconnected())
+                if self._current is not None and self._current.agent is not None:
+                    self._gateway.loop.call_soon(self._current.agent.reopen)
             elif verdict == "expired":
                 self._send_batch = None  # RFC 7675 section 5.1: no more data without consent
                 self._failed = True
@@ -506,7 +509,9 @@ class IceTransport:
         agent.ping(pair, lifetime_s=PING_LIFE_S, done=answered)
 
     def _alive(self, revived: bool) -> None:
-        if revived and self.path is not None:
+        if revived and self.path is not None and self._pair is not None:
+            if self._current is not None and self._current.agent is not None:
+                self._current.agent.settle(self._pair)
             self._emit(PathSelected(self.path))
             self._kick()
 

@@ -1,0 +1,189 @@
+"""Every private name of aioice and trio-asyncio that psyne_mesh relies on, so that an upgrade fails here and loudly."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import inspect
+from pathlib import Path
+
+import pytest
+import trio
+import trio_asyncio
+from aioice import Candidate, ice, stun, turn
+
+import psyne_mesh.webrtc.ice as ours
+from psyne_mesh.webrtc.ice.agent import Agent
+
+CONNECTION_ATTRIBUTES = [
+    "_check_list",
+    "_closing",
+    "_early_checks",
+    "_early_checks_done",
+    "_protocols",
+    "_remote_candidates",
+]
+CONNECTION_METHODS = {
+    "_add_remote_candidate": ["self", "remote_candidate", "network_host"],
+    "_pair_remote_candidate": ["self", "remote_candidate"],
+    "_valid_username": ["self", "username"],
+    "add_remote_candidate": ["self", "remote_candidate"],
+    "build_request": ["self", "pair", "nominate"],
+    "check_complete": ["self", "pair"],
+    "check_incoming": ["self", "message", "addr", "protocol"],
+    "check_start": ["self", "pair"],
+    "check_start_task": ["self", "pair"],
+    "close": ["self"],
+    "data_received": ["self", "data", "component"],
+    "protocol_lost": ["self", "protocol"],
+    "request_received": ["self", "message", "addr", "protocol"],
+    "sort_check_list": ["self"],
+    "switch_role": ["self", "ice_controlling"],
+}
+
+
+def test_the_version_is_the_one_that_was_read() -> None:
+    assert importlib.metadata.version("aioice").startswith("0.13.")
+
+
+async def test_a_connection_has_the_attributes_that_an_agent_uses() -> None:
+    async with trio_asyncio.open_loop():
+
+        async def look() -> None:
+            connection = ice.Connection(ice_controlling=True, local_username="abcd", local_password="x" * 22)
+            missing = [name for name in CONNECTION_ATTRIBUTES if not hasattr(connection, name)]
+            assert not missing
+            assert (connection.local_username, connection.local_password) == ("abcd", "x" * 22)
+            assert connection.remote_username is None
+            assert connection.remote_password is None
+            assert list(connection._early_checks) == []
+            protocol = ice.StunProtocol(connection)
+            assert protocol.transactions == {}
+            await connection.close()
+            assert connection._closing
+
+        await trio_asyncio.aio_as_trio(look)()
+
+
+@pytest.mark.parametrize(("name", "arguments"), CONNECTION_METHODS.items())
+def test_a_connection_has_the_methods_that_an_agent_overrides_or_calls(name: str, arguments: list[str]) -> None:
+    assert list(inspect.signature(getattr(ice.Connection, name)).parameters) == arguments
+
+
+def test_a_pair_and_a_candidate_look_as_expected() -> None:
+    candidate = Candidate.from_sdp("1 1 udp 2130706431 192.0.2.1 5000 typ host")
+    assert candidate._network_host == "192.0.2.1"
+    protocol = type("P", (), {"local_candidate": candidate})()
+    pair = ice.CandidatePair(protocol, candidate)
+    assert (pair.task, pair.nominated, pair.remote_nominated) == (None, False, False)
+    assert pair.state is ice.CandidatePair.State.FROZEN
+    assert pair.remote_addr == ("192.0.2.1", 5000)
+    assert [state.name for state in ice.CandidatePair.State] == [
+        "FROZEN",
+        "WAITING",
+        "IN_PROGRESS",
+        "SUCCEEDED",
+        "FAILED",
+    ]
+    assert ice.candidate_pair_priority(candidate, candidate, True) > 0
+
+
+def test_a_protocol_takes_our_transactions() -> None:
+    assert list(inspect.signature(ice.StunProtocol.request).parameters) == [
+        "self",
+        "request",
+        "addr",
+        "integrity_key",
+        "retransmissions",
+    ]
+    source = inspect.getsource(ice.StunProtocol.datagram_received)
+    assert "self.transactions[message.transaction_id]" in source
+    assert "transaction.response_received(message, addr)" in source
+    assert {name for name, _ in inspect.getmembers(stun.Transaction) if not name.startswith("_")} == {
+        "response_received",
+        "run",
+    }
+
+
+def test_the_turn_client_can_be_used_without_its_transports() -> None:
+    assert list(inspect.signature(turn.TurnClientMixin.__init__).parameters) == [
+        "self",
+        "server",
+        "username",
+        "password",
+        "lifetime",
+        "channel_refresh_time",
+    ]
+    for name in ("channel_bind", "connect", "datagram_received", "delete", "request_with_retry"):
+        assert callable(getattr(turn.TurnClientMixin, name))
+
+
+def test_aioice_parses_what_its_attribute_table_names() -> None:
+    """`stun_guard` knows the sizes of these attributes; a new one here needs a look at its parser."""
+    required = {0x1, 0x3, 0x4, 0x5, 0x6, 0x8, 0x9, 0xC, 0xD, 0x12, 0x13, 0x14, 0x15, 0x16, 0x19, 0x20, 0x24, 0x25}
+    optional = {0x8022, 0x8028, 0x8029, 0x802A, 0x802B, 0x802C}
+    assert set(stun.ATTRIBUTES_BY_TYPE) == required | optional
+    assert sorted(stun.Method) == [1, 2, 3, 4, 6, 7, 8, 9]
+
+
+async def test_our_names_do_not_hide_those_of_a_connection() -> None:
+    async with trio_asyncio.open_loop():
+
+        async def look() -> set[str]:
+            theirs = ice.Connection(ice_controlling=True)
+            return set(vars(theirs)) | set(dir(ice.Connection))
+
+        theirs = await trio_asyncio.aio_as_trio(look)()
+    tree = ast.parse(inspect.getsource(Agent))
+    assigned = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+    }
+    assert assigned & theirs == {"_early_checks_done", "remote_username", "remote_password"}
+    defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    assert defined & theirs - {"__init__"} <= set(CONNECTION_METHODS)
+
+
+async def test_the_loop_of_trio_asyncio_can_be_driven_from_trio() -> None:
+    async with trio_asyncio.open_loop() as loop:
+        called = trio.Event()
+        loop.call_soon(called.set)
+        with trio.fail_after(5):
+            await called.wait()
+        assert loop.time() == pytest.approx(trio.current_time(), abs=1.0)
+
+        async def answer() -> int:
+            return 42
+
+        assert await loop.run_aio_coroutine(answer()) == 42
+
+
+def test_no_other_private_name_of_aioice_is_used() -> None:
+    """Private attributes of foreign objects in our source are the ones above, and nothing else."""
+    known = {*CONNECTION_ATTRIBUTES, *CONNECTION_METHODS, "_network_host"}
+    for path in sorted(Path(ours.__file__).parent.glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        own = {
+            node.attr
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "self"
+            and isinstance(node.ctx, ast.Store)
+        } | {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+        own |= {
+            name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Tuple)
+            for name in [e.value for e in node.elts if isinstance(e, ast.Constant) and isinstance(e.value, str)]
+        }
+        used = {
+            node.attr
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__")
+        }
+        assert used - own - known == set(), path.name

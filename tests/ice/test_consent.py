@@ -1,0 +1,96 @@
+"""RFC 7675 in virtual time."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+
+import pytest
+
+from psyne_mesh.webrtc.ice.consent import EXPIRY_S, Consent
+
+
+def drive(
+    consent: Consent, now: float, until: float, *, rtt_s: float | None, alive_every_s: float | None = None
+) -> list[tuple[float, str]]:
+    """Run the timers; checks are answered after `rtt_s`, or never. What happened, with times."""
+    happened: list[tuple[float, str]] = []
+    answers: list[tuple[float, float]] = []
+    next_alive = now + alive_every_s if alive_every_s else float("inf")
+    while True:
+        coming = [consent.next_timeout(), next_alive, *(at for at, _ in answers)]
+        now = min(coming)
+        if now > until or consent.expired:
+            return happened
+        if next_alive <= now:
+            next_alive += alive_every_s or 0.0
+            happened += [(now, "revived")] * consent.note_alive(now)
+        for answer in [a for a in answers if a[0] <= now]:
+            answers.remove(answer)
+            happened += [(now, "revived")] * consent.check_answered(now, now - answer[1])
+        for verdict in consent.handle_timeout(now):
+            happened.append((now, verdict))
+            if verdict == "check":
+                consent.check_sent(now)
+                if rtt_s is not None:
+                    answers.append((now + rtt_s, now))
+
+
+def names(happened: list[tuple[float, str]]) -> list[str]:
+    return [name for _, name in happened]
+
+
+@pytest.fixture
+def consent() -> Consent:
+    return Consent(0.0, random.Random(1))
+
+
+def test_checks_come_at_once_after_a_second_and_then_every_five(consent: Consent) -> None:
+    times = [at for at, name in drive(consent, 0.0, 60.0, rtt_s=0.02)]
+    assert times[0] == 0.0
+    assert times[1] == 1.0
+    gaps = [b - a for a, b in pairwise(times[1:])]
+    assert len(gaps) > 8
+    assert all(4.0 <= gap <= 6.0 for gap in gaps)
+    assert len(set(gaps)) == len(gaps)
+    assert consent.srtt_s == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("rtt_s", [0.8, 2.5])
+def test_a_long_round_trip_is_not_a_loss(consent: Consent, rtt_s: float) -> None:
+    """aioice#58: its deadline of 0.5 s ended such links."""
+    assert "expired" not in names(drive(consent, 0.0, 120.0, rtt_s=rtt_s))
+    assert names(drive(consent, 120.0, 180.0, rtt_s=rtt_s)).count("disconnected") == 0
+    assert consent.answer_deadline_s == pytest.approx(3 * rtt_s, rel=0.05)
+
+
+def test_silence_is_told_after_three_misses_and_ends_after_thirty_seconds(consent: Consent) -> None:
+    drive(consent, 0.0, 20.0, rtt_s=0.01)
+    happened = drive(consent, 20.0, 100.0, rtt_s=None)
+    told = next(at for at, name in happened if name == "disconnected")
+    ended = next(at for at, name in happened if name == "expired")
+    assert 20.0 < told < 30.0
+    assert EXPIRY_S - 6.0 <= ended - 20.0 <= EXPIRY_S
+    assert names(happened).count("disconnected") == 1
+    assert names(happened)[-1] == "expired"
+    assert not consent.note_alive(101.0)
+
+
+def test_a_peer_that_answers_no_check_but_sends_lives(consent: Consent) -> None:
+    """str0m#846: Chromium may stop answering and keep sending."""
+    happened = drive(consent, 0.0, 200.0, rtt_s=None, alive_every_s=0.5)
+    assert "expired" not in names(happened)
+    assert "disconnected" not in names(happened)
+
+
+def test_a_disconnected_path_revives_once(consent: Consent) -> None:
+    happened = drive(consent, 0.0, 15.0, rtt_s=None)
+    assert names(happened).count("disconnected") == 1
+    assert names(drive(consent, 15.0, 30.0, rtt_s=0.1)).count("revived") == 1
+    assert not consent.disconnected
+
+
+def test_checks_are_quick_while_answers_are_missing(consent: Consent) -> None:
+    drive(consent, 0.0, 10.0, rtt_s=0.01)
+    times = [at for at, name in drive(consent, 10.0, 25.0, rtt_s=None) if name == "check"]
+    assert max(b - a for a, b in pairwise(times[1:])) <= 1.0
