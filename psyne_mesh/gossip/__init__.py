@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from psyne_mesh.gossip.config import GossipConfig
-from psyne_mesh.gossip.node import LinkView, Node, Stats, Topology
+from psyne_mesh.gossip.node import Node
 from psyne_mesh.gossip.records import Record, RoomKey, Signer, Verifier, Verify
+from psyne_mesh.gossip.views import LinkView, Stats, Topology
 
 __all__ = ["GossipConfig", "LinkView", "Node", "Record", "RoomKey", "Signer", "Stats", "Topology", "Verifier", "Verify"]

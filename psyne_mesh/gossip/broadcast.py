@@ -1,112 +1,336 @@
-"""Broadcast with ids (origin, epoch, sequence): each message once, in the order of its origin."""
+"""Plumtree (SRDS'07): payloads along a tree of eager links, announcements along the lazy ones, repair by graft.
+
+Messages are named (origin, epoch, sequence), never by their content: a game sends the same bytes again and again.
+In a full mesh the origin sends to everybody itself (`flat`), and nobody forwards.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import deque
+from heapq import heappop, heappush
 
 import attrs
 
 from psyne_mesh.gossip import codec
-from psyne_mesh.gossip.codec import Reader, raw_of, sized, varint
+from psyne_mesh.gossip.broadcast_wire import (
+    FLAT,
+    REPAIR,
+    Have,
+    Id,
+    Message,
+    encode_gossip,
+    encode_graft,
+    encode_haves,
+    encode_ihave,
+    message_id,
+)
 from psyne_mesh.gossip.config import GossipConfig
-from psyne_mesh.identity import SIGNATURE_BYTES, PeerId
+from psyne_mesh.gossip.events import SendFrame
+from psyne_mesh.gossip.streams import Stream, Streams
+from psyne_mesh.identity import PeerId
 
-BROADCAST_DOMAIN = b"psyne-broadcast"
-_PENDING_MAX = 256  # messages of one origin that wait for an earlier one; the newest beyond that is dropped
-
-
-@attrs.frozen
-class Message:
-    """One broadcast: `body` is everything but the hop count, as it travels."""
-
-    origin: PeerId
-    epoch: int
-    sequence: int
-    payload: bytes
-    signed: bytes = attrs.field(repr=False)
-    signature: bytes = attrs.field(repr=False)
-    body: bytes = attrs.field(repr=False)
+_MISSING_MAX = 4096  # ids that we wait for, all told; more announcements are ignored (the summary repairs later)
+_MISSING_FROM_MAX = 1024  # and of one advertiser, so that one liar cannot fill the table
+_ADVERTISERS_MAX = 8  # remembered for one id; more change nothing
+_REPAIR_MAX = 256  # messages of one stream asked for after one HAVES; the oldest first
+_IHAVE_BATCH = 64  # announcements that are sent at once, without waiting for the delay
 
 
-class Stream:
-    """What we have of one origin's life."""
+@attrs.define
+class BroadcastStats:
+    duplicates: int = 0
+    grafts: int = 0
+    prunes: int = 0
+    repaired: int = 0
 
-    __slots__ = ("epoch", "expected", "pending", "stalled_at")
 
-    def __init__(self, epoch: int, expected: int) -> None:
-        self.epoch = epoch
-        self.expected = expected
-        self.pending: dict[int, bytes] = {}
-        self.stalled_at = math.inf
+class Missing:
+    """An id that neighbours have announced and nobody has sent. `hops` is the shortest way that was announced."""
+
+    __slots__ = ("advertisers", "deadline", "hops", "tries")
+
+    def __init__(self, deadline: float) -> None:
+        self.advertisers: list[PeerId] = []
+        self.hops: dict[PeerId, int] = {}
+        self.deadline = deadline
+        self.tries = 0
 
 
 class Broadcast:
-    """Delivers messages in per-origin order. How to drive it: `accept(message, now)` for each verified message,
-    `handle_timeout(now)` at `deadline`; drain `delivered`."""
+    """How to drive it:
+
+    1. `link_up`, `link_down` follow the links; `note_rtt` gives the round trip of a link in seconds.
+    2. `next_sequence(now)`, then `publish(message, now)` for our own; `wants(...)`, then `gossip_received` for a
+       verified message of a neighbour.
+    3. `ihave_received`, `graft_received`, `prune_received`, `haves_received` for the other frames.
+    4. `handle_timeout(now)` at `deadline`; drain `outbox` (frames) and `streams.delivered`.
+    """
 
     def __init__(self, config: GossipConfig) -> None:
         self._config = config
-        self._streams: dict[PeerId, Stream] = {}
-        self.delivered: list[tuple[PeerId, bytes, int]] = []
+        self.streams = Streams(config)
+        self.stats = BroadcastStats()
+        self.outbox: list[SendFrame] = []
         self.deadline = math.inf
-        self.duplicates = 0
-        self.skipped = 0
+        self.eager: dict[PeerId, None] = {}
+        self.lazy: dict[PeerId, None] = {}
+        self._srtt: dict[PeerId, float] = {}
+        self._pruned_at: dict[PeerId, float] = {}
+        self._cache: dict[Id, tuple[Message, int, float]] = {}
+        self._cache_bytes = 0
+        self._missing: dict[Id, Missing] = {}
+        self._missing_of: dict[PeerId, int] = {}
+        self._timers: list[tuple[float, Id]] = []
+        self._announce: list[tuple[bytes, PeerId | None]] = []
+        self._announce_at = math.inf
+        self._sequence = 0
+        self._sent_at: deque[float] = deque()
 
-    def is_new(self, origin: PeerId, epoch: int, sequence: int) -> bool:
-        stream = self._streams.get(origin)
-        if stream is None or epoch > stream.epoch:
-            return True
-        return epoch == stream.epoch and sequence >= stream.expected and sequence not in stream.pending
+    # ----------------------------------------------------------------------------------------------------- links
 
-    def accept(self, message: Message, now: float) -> None:
-        stream = self._streams.get(message.origin)
-        if stream is None or message.epoch > stream.epoch:
-            stream = self._streams[message.origin] = Stream(message.epoch, message.sequence)
-        if len(stream.pending) >= _PENDING_MAX and message.sequence != stream.expected:
+    def link_up(self, peer: PeerId) -> None:
+        """A new neighbour is eager, as in the paper: it may know nothing yet."""
+        self.lazy.pop(peer, None)
+        self.eager[peer] = None
+
+    def link_down(self, peer: PeerId) -> None:
+        for table in (self.eager, self.lazy, self._srtt, self._pruned_at, self._missing_of):
+            table.pop(peer, None)
+
+    def note_rtt(self, peer: PeerId, srtt: float) -> None:
+        self._srtt[peer] = srtt
+
+    # -------------------------------------------------------------------------------------------------- messages
+
+    def next_sequence(self, now: float) -> tuple[int, int]:
+        """(sequence, floor) of our next message."""
+        sent = self._sent_at
+        while sent and (now - sent[0] > self._config.cache_s or len(sent) >= _REPAIR_MAX):
+            sent.popleft()
+        self._sequence += 1
+        floor = self._sequence - len(sent)
+        sent.append(now)
+        return self._sequence, floor
+
+    def publish(self, message: Message, now: float, *, flat: bool) -> list[PeerId]:
+        """Send our own message. Returns whom it went to."""
+        self._remember(message, 0, now)
+        stream = self.streams.position(message.origin, message.epoch, message.sequence, now)
+        if stream is not None:
+            stream.expected, stream.active_at = message.sequence + 1, now
+        return self._forward(message, 0, None, now, flags=FLAT if flat else 0)
+
+    def wants(self, message: Message) -> bool:
+        return self.streams.is_new(message.origin, message.epoch, message.sequence)
+
+    def gossip_received(self, peer: PeerId, message: Message, hops: int, flags: int, now: float, *, flat: bool) -> None:
+        """A message that we want, its signature checked. `flat`: we are a full mesh ourselves."""
+        stream = self.streams.accept(
+            message.origin, message.epoch, message.sequence, message.floor, message.payload, now
+        )
+        if stream is None:
             return
-        stream.pending[message.sequence] = message.payload
-        self._flush(message.origin, stream, now)
+        waited = self._arrived((message.origin, message.epoch, message.sequence))
+        self._remember(message, hops, now)
+        if flags & REPAIR:
+            self.stats.repaired += 1
+        elif peer in self.lazy:
+            self._make_eager(peer)
+        if stream.pending:
+            self._ask_for_gap(peer, message.origin, stream, now)
+        if not (flat and flags & FLAT):
+            self._forward(message, hops + 1, peer, now, flags=0)
+            if waited is not None and not flags & REPAIR:
+                self._optimise(peer, hops, waited, now)
 
-    def forget(self, origin: PeerId) -> None:
-        self._streams.pop(origin, None)
+    def duplicate_received(self, peer: PeerId, flags: int, now: float) -> None:
+        """A message that we had: this link closes a cycle, so it becomes lazy on both sides."""
+        self.stats.duplicates += 1
+        if not flags & (REPAIR | FLAT):
+            self.prune(peer, now)
+
+    def prune(self, peer: PeerId, now: float) -> None:
+        if peer in self.eager and len(self.eager) > 1:
+            if now - self._pruned_at.get(peer, -math.inf) < self._config.prune_interval_s:
+                return  # a star of duplicates must not make links flap (libp2p/specs#215)
+            self._pruned_at[peer] = now
+            self._make_lazy(peer)
+            self.stats.prunes += 1
+            self._send(peer, codec.head(codec.PRUNE))
+
+    def prune_received(self, peer: PeerId) -> None:
+        if peer in self.eager:
+            self._make_lazy(peer)
+
+    def ihave_received(self, peer: PeerId, ids: list[tuple[Id, int]], now: float) -> None:
+        for identity, hops in ids:
+            if self.streams.is_new(*identity):
+                self._miss(identity, peer, hops, now)
+
+    def graft_received(self, peer: PeerId, ids: list[Id], flags: int) -> None:
+        """Send what is asked for; unless it is a mere repair, the link joins the tree."""
+        if not flags & REPAIR:
+            self._make_eager(peer)
+        for identity in ids:
+            cached = self._cache.get(identity)
+            if cached is not None:
+                self._send(peer, encode_gossip(cached[1] + 1, REPAIR, cached[0].body))
+
+    def haves(self, now: float) -> bytes | None:
+        """What streams of the last while we have, and how far: for a new neighbour, and with each summary."""
+        entries = []
+        for origin, stream in self.streams.recent(now - self._config.cache_s):
+            high = stream.expected - 1
+            low = high
+            while (origin, stream.epoch, low) in self._cache and high - low < _REPAIR_MAX:
+                low -= 1
+            entries.append(Have(origin, stream.epoch, high, low + 1))
+        return encode_haves(entries) if entries else None
+
+    def haves_received(self, peer: PeerId, entries: list[Have], now: float, *, newcomer: bool) -> None:
+        """`newcomer`: these are the first words of our first neighbour; what was sent before them is history."""
+        for have in entries:
+            first = have.high + 1 if newcomer else have.low
+            stream = self.streams.position(have.origin, have.epoch, first, now)
+            if stream is None:
+                continue
+            for sequence in range(max(stream.expected, have.low), have.high + 1)[:_REPAIR_MAX]:
+                if sequence not in stream.pending:
+                    self._miss((have.origin, have.epoch, sequence), peer, 0, now)
+
+    # ---------------------------------------------------------------------------------------------------- timers
 
     def handle_timeout(self, now: float) -> None:
-        for origin, stream in self._streams.items():
-            if now - stream.stalled_at >= self._config.gap_timeout_s:
-                first = min(stream.pending)
-                self.skipped += first - stream.expected
-                stream.expected = first
-                self._flush(origin, stream, now)
-        self.deadline = (
-            min((s.stalled_at for s in self._streams.values()), default=math.inf) + self._config.gap_timeout_s
-        )
+        if now >= self._announce_at:
+            self._flush_announcements()
+        grafts: dict[PeerId, list[Id]] = {}
+        while self._timers and self._timers[0][0] <= now:
+            deadline, identity = heappop(self._timers)
+            missing = self._missing.get(identity)
+            if missing is not None and missing.deadline == deadline:
+                self._graft(identity, missing, grafts, now)
+        for peer, ids in grafts.items():
+            self.stats.grafts += 1
+            self._make_eager(peer)
+            self._send(peer, encode_graft(ids, 0))
+        self.streams.handle_timeout(now)
+        self._trim(now)
+        self._rearm()
 
-    def _flush(self, origin: PeerId, stream: Stream, now: float) -> None:
-        while stream.expected in stream.pending:
-            self.delivered.append((origin, stream.pending.pop(stream.expected), stream.expected))
-            stream.expected += 1
-            stream.stalled_at = math.inf
-        if stream.pending and stream.stalled_at == math.inf:
-            stream.stalled_at = now
-            self.deadline = min(self.deadline, now + self._config.gap_timeout_s)
+    def _graft(self, identity: Id, missing: Missing, grafts: dict[PeerId, list[Id]], now: float) -> None:
+        while missing.advertisers:
+            peer = missing.advertisers.pop(0)
+            if peer in self.eager or peer in self.lazy:
+                grafts.setdefault(peer, []).append(identity)
+                missing.deadline = now + self._graft_timeout(peer)
+                heappush(self._timers, (missing.deadline, identity))
+                return
+        self._drop_missing(identity)  # nobody is left to ask: an id that nobody sends must not stay
 
+    def _graft_timeout(self, peer: PeerId) -> float:
+        config = self._config
+        return min(config.graft_timeout_max_s, max(config.graft_timeout_min_s, 3 * self._srtt.get(peer, 0.0)))
 
-def signed_part(origin: PeerId, epoch: int, sequence: int, payload: bytes) -> bytes:
-    return b"".join((raw_of(origin), varint(epoch), varint(sequence), sized(payload)))
+    # --------------------------------------------------------------------------------------------------- helpers
 
+    def _forward(self, message: Message, hops: int, source: PeerId | None, now: float, *, flags: int) -> list[PeerId]:
+        frame = encode_gossip(hops, flags, message.body)
+        reliable = self._config.broadcast_reliable or len(frame) > codec.UNRELIABLE_FRAME_MAX
+        origin = message.origin
+        if flags & FLAT:
+            targets = [*self.eager, *self.lazy]
+        else:
+            targets = [peer for peer in self.eager if peer not in (source, origin)]
+            if self.lazy:
+                self._announce.append((message_id(message, hops), source))
+                if len(self._announce) >= _IHAVE_BATCH:
+                    self._flush_announcements()
+                elif self._announce_at == math.inf:
+                    self._announce_at = now + self._config.ihave_delay_s
+                    self.deadline = min(self.deadline, self._announce_at)
+        for peer in targets:
+            self.outbox.append(SendFrame(peer, frame, reliable))
+        return targets
 
-def gossip(hops: int, body: bytes) -> bytes:
-    return codec.head(codec.GOSSIP) + bytes((min(hops, 255),)) + body
+    def _flush_announcements(self) -> None:
+        for peer in self.lazy:
+            ids = [line for line, source in self._announce if source != peer]
+            if ids:
+                self._send(peer, encode_ihave(ids))
+        self._announce.clear()
+        self._announce_at = math.inf
 
+    def _miss(self, identity: Id, peer: PeerId, hops: int, now: float) -> None:
+        missing = self._missing.get(identity)
+        if missing is None:
+            owed = self._missing_of.get(peer, 0)
+            if len(self._missing) >= _MISSING_MAX or owed >= _MISSING_FROM_MAX:
+                return
+            missing = self._missing[identity] = Missing(now + self._graft_timeout(peer))
+            self._missing_of[peer] = owed + 1
+            heappush(self._timers, (missing.deadline, identity))
+            self.deadline = min(self.deadline, missing.deadline)
+        if peer not in missing.hops and len(missing.hops) < _ADVERTISERS_MAX:
+            missing.advertisers.append(peer)
+            missing.hops[peer] = hops
 
-def gossip_untrusted(frame: bytes, payload_max: int) -> tuple[int, Message]:
-    """(hops, message); the signature is NOT yet checked."""
-    reader = Reader(frame)
-    hops = reader.u8_untrusted()
-    start = reader.offset
-    origin, epoch, sequence = reader.peer_untrusted(), reader.varint_untrusted(), reader.varint_untrusted()
-    payload = reader.sized_untrusted(payload_max)
-    signed = frame[start : reader.offset]
-    signature = reader.take_untrusted(SIGNATURE_BYTES)
-    reader.done_untrusted()
-    return hops, Message(origin, epoch, sequence, payload, signed, signature, frame[start:])
+    def _arrived(self, identity: Id) -> Missing | None:
+        return self._drop_missing(identity) if self._missing else None
+
+    def _drop_missing(self, identity: Id) -> Missing | None:
+        missing = self._missing.pop(identity, None)
+        if missing is not None:
+            first = next(iter(missing.hops))
+            left = self._missing_of.get(first, 0) - 1
+            if left > 0:
+                self._missing_of[first] = left
+            else:
+                self._missing_of.pop(first, None)
+        return missing
+
+    def _ask_for_gap(self, peer: PeerId, origin: PeerId, stream: Stream, now: float) -> None:
+        """Who has a message has most likely those before it: ask it, unless they come by themselves."""
+        for sequence in range(stream.expected, stream.high)[:_REPAIR_MAX]:
+            if sequence not in stream.pending:
+                self._miss((origin, stream.epoch, sequence), peer, 0, now)
+
+    def _optimise(self, peer: PeerId, hops: int, waited: Missing, now: float) -> None:
+        """Plumtree section 3.8: a lazy link that would have been much shorter takes the place of the eager one."""
+        best = min(waited.hops, key=lambda p: waited.hops[p])
+        if best in self.lazy and waited.hops[best] + self._config.optimisation_threshold < hops:
+            self._make_eager(best)
+            self._send(best, encode_graft([], 0))
+            self.prune(peer, now)
+
+    def _make_eager(self, peer: PeerId) -> None:
+        if peer in self.lazy:
+            del self.lazy[peer]
+            self.eager[peer] = None
+
+    def _make_lazy(self, peer: PeerId) -> None:
+        if peer in self.eager:
+            del self.eager[peer]
+            self.lazy[peer] = None
+
+    def _remember(self, message: Message, hops: int, now: float) -> None:
+        self._cache[message.origin, message.epoch, message.sequence] = (message, hops, now)
+        self._cache_bytes += len(message.body)
+        self._trim(now)
+
+    def _trim(self, now: float) -> None:
+        """Oldest first, by age and by bytes: what is gone from every cache can be repaired no more."""
+        cache, oldest = self._cache, now - self._config.cache_s
+        while cache:
+            identity = next(iter(cache))
+            message, _, since = cache[identity]
+            if since > oldest and self._cache_bytes <= self._config.cache_bytes:
+                break
+            del cache[identity]
+            self._cache_bytes -= len(message.body)
+
+    def _rearm(self) -> None:
+        self.deadline = min(self._announce_at, self.streams.deadline, self._timers[0][0] if self._timers else math.inf)
+
+    def _send(self, peer: PeerId, frame: bytes) -> None:
+        self.outbox.append(SendFrame(peer, frame, True))

@@ -29,8 +29,9 @@ FORWARD_JOIN, SHUFFLE, SHUFFLE_REPLY, DISCONNECT = 17, 18, 19, 20
 # Item types inside HELLO, RUMOURS, DELTA and behind probes.
 ITEM_RECORD, ITEM_ACCUSATION, ITEM_BALLOT = 1, 2, 3
 
-# version, type, sequence, view hash, srtt (0.1 ms, 0: unknown), coordinate x y z height (0.1 ms) and error (0.001)
-PROBE = struct.Struct(">BBIQHhhhHH")
+# version, type, sequence, view hash (0: no claim), srtt (0.1 ms, 0: unknown), number of links,
+# coordinate x y z height (0.1 ms) and error (0.001)
+PROBE = struct.Struct(">BBIQHBhhhHH")
 _INDIRECT = struct.Struct(">BBI16sB")
 
 
@@ -51,6 +52,11 @@ def frame_type_untrusted(frame: bytes) -> int:
 def peer_of(raw: bytes) -> PeerId:
     """The peer id of 16 raw bytes; remembered, because every hop asks it again."""
     return PeerId(raw.hex())
+
+
+@lru_cache(maxsize=32_768)
+def peer_of_key(public_key: bytes) -> PeerId:
+    return PeerId.of(public_key)
 
 
 @lru_cache(maxsize=32_768)
@@ -181,7 +187,7 @@ def pack_items(prefix: bytes, items: Iterable[bytes], limit: int) -> list[bytes]
 
 
 def probe_untrusted(frame: bytes) -> tuple[int, ...]:
-    """(version, type, sequence, view hash, srtt, x, y, z, height, error); items follow at `PROBE.size`."""
+    """(version, type, sequence, view hash, srtt, links, x, y, z, height, error); items follow at `PROBE.size`."""
     if len(frame) < PROBE.size:
         raise ProtocolError("probe too short")
     return PROBE.unpack_from(frame)

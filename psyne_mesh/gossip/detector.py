@@ -7,7 +7,7 @@ of `suspicion`; siblings never meet.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 
@@ -65,6 +65,9 @@ class LinkBroken:
     peer: PeerId
 
 
+Fact: TypeAlias = ProbeDue | FrameDue | LinkSilent | LinkHeard | LinkBroken
+
+
 class Link:
     """One probed link. `alive_at` is the last sign of life, by the link itself or through a helper."""
 
@@ -72,6 +75,7 @@ class Link:
         "alive_at",
         "asked_at",
         "fast_at",
+        "faults",
         "heard_at",
         "lost",
         "missed",
@@ -92,6 +96,7 @@ class Link:
         self.sampled_at = -math.inf
         self.fast_at = self.asked_at = -math.inf
         self.missed = 0
+        self.faults = 0  # broken frames that came over it
         self.nacks_due = 0
         self.silent = False
         self.lost = False  # the link itself is gone; only helpers can say whether the peer lives
@@ -113,7 +118,7 @@ class Detector:
         self._config = config
         self._rng = rng
         self.links: dict[PeerId, Link] = {}
-        self.outbox: list[ProbeDue | FrameDue | LinkSilent | LinkHeard | LinkBroken] = []
+        self.outbox: list[Fact] = []
         self.deadline = math.inf
         self.local_health = 0  # Lifeguard's LHM score: 0 healthy ... local_health_max - 1
         self.suspicions_raised = 0

@@ -40,9 +40,10 @@ class Change(Enum):
 
 
 class Member:
-    """`via` is the link that brought the newest record: a first step towards the member."""
+    """`via` is the link that brought the newest record: a first step towards the member. `closed`: it is down because
+    it hung up, so there is no use in waiting for it."""
 
-    __slots__ = ("record", "seen_at", "since", "status", "via")
+    __slots__ = ("closed", "record", "seen_at", "since", "status", "via")
 
     def __init__(self, record: Record, status: Status, now: float, via: PeerId | None) -> None:
         self.record = record
@@ -50,6 +51,7 @@ class Member:
         self.seen_at = now  # when the newest record came; its lifetime counts from here
         self.since = now  # when it got its present status
         self.via = via
+        self.closed = False
 
 
 class Membership:
@@ -99,7 +101,7 @@ class Membership:
             return Change.NOTED
         return Change.SAME if record.order == member.record.order else Change.STALE
 
-    def apply(self, record: Record, now: float, via: PeerId | None) -> Change:
+    def apply(self, record: Record, now: float, via: PeerId | None, age: float = 0.0) -> Change:
         change = self.compare(record)
         if change is not Change.NOTED:
             return change
@@ -111,13 +113,17 @@ class Membership:
             if len(self.alive) >= self._members_max:
                 return Change.REFUSED
             member = self._table[record.peer] = Member(record, Status.ALIVE, now, via)
+            member.seen_at = now - age
             self._enter(member, now)
             return Change.JOINED
-        return self._renew(member, record, now, via)
+        change = self._renew(member, record, now, via)
+        member.seen_at -= age if member.record is record else 0.0
+        return change
 
-    def mark_down(self, peer: PeerId, now: float) -> None:
+    def mark_down(self, peer: PeerId, now: float, *, closed: bool = False) -> None:
         member = self._table.get(peer)
         if member is not None and member.status is Status.ALIVE:
+            member.closed = closed
             self._exit(member, Status.DOWN, now)
 
     def forget(self, peer: PeerId, now: float) -> None:
@@ -127,9 +133,10 @@ class Membership:
         self._table.pop(peer, None)
         self._gone.pop(peer, None)
 
-    def down(self) -> list[PeerId]:
+    def down(self) -> list[Member]:
         """Members lost to silence, the longest lost first: they may be worth a knock."""
-        return [peer for peer in self._gone if self._table[peer].status is Status.DOWN]
+        gone = (self._table[peer] for peer in self._gone)
+        return [member for member in gone if member.status is Status.DOWN and not member.closed]
 
     def random_alive(self, rng: random.Random, count: int) -> list[PeerId]:
         return rng.sample(self.alive, min(count, len(self.alive)))
@@ -182,7 +189,7 @@ class Membership:
 
     def _enter(self, member: Member, now: float) -> None:
         peer = member.record.peer
-        member.status, member.since = Status.ALIVE, now
+        member.status, member.since, member.closed = Status.ALIVE, now, False
         self._place[peer] = len(self.alive)
         self.alive.append(peer)
         self._mix(member.record)

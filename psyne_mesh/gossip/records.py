@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 from functools import lru_cache
 from hashlib import blake2b, sha256
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import attrs
 
@@ -22,16 +22,20 @@ RECORD_DOMAIN = b"psyne-record"
 ACCUSATION_DOMAIN = b"psyne-accusation"
 NAME_MAX_BYTES = 64
 METADATA_MAX_BYTES = 512
-RECORD_MAX_BYTES = 900  # the largest record that our own limits can make is 781 bytes; leaves room for later fields
+RECORD_MAX_BYTES = 1040  # 1016 is the largest that our own limits can make; fits behind a probe in 1100 bytes
 ACCUSATION_MAX_BYTES = 160
 SEATS_MAX = 1024
+BALLOT_MAX = 32  # seats that one ballot names; larger rooms go without ballots
+BALLOT_ID_BYTES = 6  # of the holder's id: enough to tell apart those who claim one seat
 
 ALIVE, LEAVING = 0, 1
-LEAVE_REASONS = ("left", "capacity", "kicked")  # what a leaving record may say, by number
+LEAVE_REASONS: tuple[LeavingReason, ...] = ("left", "capacity", "kicked")  # what a leaving record says, by number
 SUSPECT, DOWN = 0, 1  # what an accusation says
 
 _RECORD_VERSION = 1
 _COORDINATES = struct.Struct(">hhhHH")
+
+LeavingReason: TypeAlias = Literal["left", "capacity", "kicked"]
 
 Verify: TypeAlias = Callable[[bytes, bytes, bytes, bytes], PeerId]
 """(public key, domain, payload, signature) -> the signer's id, or `ProtocolError`: a `Verifier`, or a cheap stand-in
@@ -72,8 +76,9 @@ class RoomKey:
 class Record:
     """One signed statement of a member about itself; `encoded` is what travels.
 
-    `seat` is the claimed seat number or None; `coordinates` are Vivaldi's (x, y, z, height, error) in wire units, or
-    None; `lifetime` is in seconds, from the moment the receiver first saw the record; `version_hash` names the bytes.
+    `seat` is the claimed seat number or None; `ballot` says whom it sees in which seat; `coordinates` are Vivaldi's
+    (x, y, z, height, error) in wire units, or None; `lifetime` is in seconds, from the moment the receiver first saw the
+    record; `version_hash` names the bytes.
     """
 
     peer: PeerId
@@ -85,6 +90,7 @@ class Record:
     reason: int
     joined_at: int
     seat: int | None
+    ballot: tuple[tuple[int, bytes], ...]
     lifetime: int
     coordinates: tuple[int, int, int, int, int] | None
     name: str
@@ -100,7 +106,7 @@ class Record:
         return self.encoded
 
     @property
-    def leave_reason(self) -> str:
+    def leave_reason(self) -> LeavingReason:
         return LEAVE_REASONS[self.reason]
 
     def __eq__(self, other: object) -> bool:
@@ -120,6 +126,7 @@ class OwnState:
     reason: int = 0
     joined_at: int = 0
     seat: int | None = None
+    ballot: tuple[tuple[int, bytes], ...] = ()
     lifetime: int = 300
     coordinates: tuple[int, int, int, int, int] | None = None
     name: str = ""
@@ -139,6 +146,8 @@ class OwnState:
             bytes((self.state, self.reason)),
             varint(self.joined_at),
             varint(0 if self.seat is None else self.seat + 1),
+            varint(len(self.ballot)),
+            *(varint(seat) + holder for seat, holder in self.ballot),
             varint(self.lifetime),
             b"\0" if self.coordinates is None else b"\1" + _COORDINATES.pack(*self.coordinates),
             sized(self.name.encode()),
@@ -163,11 +172,16 @@ def record_untrusted(encoded: bytes) -> Record:
     state, reason = reader.u8_untrusted(), reader.u8_untrusted()
     if state > LEAVING or reason >= len(LEAVE_REASONS):
         raise ProtocolError("unknown record state")
-    joined_at, seat, lifetime = reader.varint_untrusted(), reader.varint_untrusted(), reader.varint_untrusted()
+    joined_at, seat = reader.varint_untrusted(), reader.varint_untrusted()
+    ballot = tuple(
+        (reader.varint_untrusted(), reader.take_untrusted(BALLOT_ID_BYTES))
+        for _ in range(reader.count_untrusted(BALLOT_MAX))
+    )
+    lifetime = reader.varint_untrusted()
     if seat > SEATS_MAX or not 1 <= lifetime <= 86_400:
         raise ProtocolError("record seat or lifetime out of bounds")
     coordinates = None
-    if reader.u8_untrusted() == 1:
+    if reader.u8_untrusted():
         coordinates = _COORDINATES.unpack(reader.take_untrusted(_COORDINATES.size))
     raw_name, metadata = reader.sized_untrusted(NAME_MAX_BYTES), reader.sized_untrusted(METADATA_MAX_BYTES)
     reader.done_untrusted()
@@ -185,6 +199,7 @@ def record_untrusted(encoded: bytes) -> Record:
         reason=reason,
         joined_at=joined_at,
         seat=seat - 1 if seat else None,
+        ballot=ballot,
         lifetime=lifetime,
         coordinates=coordinates,
         name=name,

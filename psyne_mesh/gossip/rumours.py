@@ -28,9 +28,6 @@ class Rumours:
             del self._queue[next(iter(self._queue))]
         self._queue[key] = (item, times)
 
-    def remove(self, key: Key) -> None:
-        self._queue.pop(key, None)
-
     def take(self, room: int) -> bytes:
         """Whole items for one probe, at most `room` bytes in all; each loses one of its times."""
         queue = self._queue

@@ -75,6 +75,15 @@ class Suspicions:
         case = self._cases.get(subject)
         return case is not None and case.running
 
+    def knows(self, subject: PeerId, version: tuple[int, int], accuser: PeerId, verdict: int) -> bool:
+        """This accusation changes nothing: it is known, or as many of its kind as ever count."""
+        case = self._cases.get(subject)
+        if case is None or (case.epoch, case.incarnation) != version:
+            return False
+        if case.accusers.get(accuser, -1) >= verdict:
+            return True
+        return sum(v >= verdict for v in case.accusers.values()) > max(2, self._config.confirmations)
+
     @property
     def suspected(self) -> list[PeerId]:
         return [subject for subject, case in self._cases.items() if case.running]

@@ -1,0 +1,143 @@
+"""The bytes of broadcast frames: GOSSIP, IHAVE, GRAFT, HAVES (PRUNE has no body)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeAlias
+
+import attrs
+
+from psyne_mesh.errors import ProtocolError
+from psyne_mesh.gossip import codec
+from psyne_mesh.gossip.codec import Reader, raw_of, sized, varint
+from psyne_mesh.gossip.records import RoomKey, Signer, Verify
+from psyne_mesh.identity import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, PeerId
+
+Id: TypeAlias = tuple[PeerId, int, int]
+"""(origin, epoch, sequence): the name of a message."""
+
+BROADCAST_DOMAIN = b"psyne-broadcast"
+FLAT = 1  # the origin sent this to everybody itself: in a full mesh nobody forwards
+REPAIR = 2  # sent because it was asked for: says nothing about the shape of the tree
+_IDS_MAX = 4096  # in one IHAVE, GRAFT or HAVES
+_HEAD_BYTES = 4  # version, type, hops, flags
+
+
+@attrs.frozen
+class Message:
+    """One broadcast. `body` is everything behind the hop count, as it travels; `floor` is the oldest sequence of the
+    origin that could still be repaired when it was sent."""
+
+    origin: PeerId
+    public_key: bytes = attrs.field(repr=False)
+    epoch: int
+    sequence: int
+    floor: int
+    payload: bytes
+    body: bytes = attrs.field(repr=False)
+
+
+@attrs.frozen
+class Have:
+    """The sender holds `origin`'s messages up to `high` without a gap, and can repeat those from `low` on."""
+
+    origin: PeerId
+    epoch: int
+    high: int
+    low: int
+
+
+def sign_message(room: RoomKey, signer: Signer, epoch: int, sequence: int, floor: int, payload: bytes) -> Message:
+    signed = b"".join((signer.public_key, varint(epoch), varint(sequence), varint(sequence - floor), sized(payload)))
+    body = signed + signer.sign(BROADCAST_DOMAIN, room.raw + signed)
+    return Message(signer.peer_id, signer.public_key, epoch, sequence, floor, payload, body)
+
+
+def verify_message_untrusted(message: Message, room: RoomKey, verify: Verify) -> None:
+    signed, signature = message.body[:-SIGNATURE_BYTES], message.body[-SIGNATURE_BYTES:]
+    if verify(message.public_key, BROADCAST_DOMAIN, room.raw + signed, signature) != message.origin:
+        raise ProtocolError("broadcast signed by another key")
+
+
+def encode_gossip(hops: int, flags: int, body: bytes) -> bytes:
+    return bytes((codec.VERSION, codec.GOSSIP, min(hops, 255), flags)) + body
+
+
+def gossip_untrusted(frame: bytes, payload_max: int) -> tuple[int, int, Message]:
+    """(hops, flags, message); the signature is NOT yet checked."""
+    if len(frame) < _HEAD_BYTES:
+        raise ProtocolError("gossip frame too short")
+    reader = Reader(frame, _HEAD_BYTES)
+    public_key = reader.take_untrusted(PUBLIC_KEY_BYTES)
+    epoch, sequence, back = reader.varint_untrusted(), reader.varint_untrusted(), reader.varint_untrusted()
+    payload = reader.sized_untrusted(payload_max)
+    reader.take_untrusted(SIGNATURE_BYTES)
+    reader.done_untrusted()
+    if sequence == 0 or back >= sequence:
+        raise ProtocolError("broadcast sequences count from 1")
+    message = Message(
+        codec.peer_of_key(public_key), public_key, epoch, sequence, sequence - back, payload, frame[_HEAD_BYTES:]
+    )
+    return frame[2], frame[3], message
+
+
+def message_id(message: Message, hops: int) -> bytes:
+    """One line of an IHAVE: the id, and how far it had come."""
+    return _id(message.origin, message.epoch, message.sequence) + bytes((min(hops, 255),))
+
+
+def encode_ihave(lines: Iterable[bytes]) -> bytes:
+    return codec.head(codec.IHAVE) + b"".join(lines)
+
+
+def ihave_untrusted(frame: bytes) -> list[tuple[Id, int]]:
+    reader = Reader(frame)
+    ids: list[tuple[Id, int]] = []
+    while reader.more:
+        if len(ids) == _IDS_MAX:
+            raise ProtocolError("too many ids")
+        ids.append((_id_untrusted(reader), reader.u8_untrusted()))
+    return ids
+
+
+def encode_graft(ids: Iterable[Id], flags: int) -> bytes:
+    return codec.head(codec.GRAFT) + bytes((flags,)) + b"".join(_id(*identity) for identity in ids)
+
+
+def graft_untrusted(frame: bytes) -> tuple[int, list[Id]]:
+    """(flags, ids)."""
+    reader = Reader(frame)
+    flags = reader.u8_untrusted()
+    ids: list[Id] = []
+    while reader.more:
+        if len(ids) == _IDS_MAX:
+            raise ProtocolError("too many ids")
+        ids.append(_id_untrusted(reader))
+    return flags, ids
+
+
+def encode_haves(entries: Iterable[Have]) -> bytes:
+    lines = (_id(h.origin, h.epoch, h.high) + varint(h.high - h.low + 1) for h in entries)
+    return codec.head(codec.HAVES) + b"".join(lines)
+
+
+def haves_untrusted(frame: bytes) -> list[Have]:
+    reader = Reader(frame)
+    entries: list[Have] = []
+    while reader.more:
+        if len(entries) == _IDS_MAX:
+            raise ProtocolError("too many streams")
+        origin, epoch, high = _id_untrusted(reader)
+        count = reader.varint_untrusted()
+        if count > high:
+            raise ProtocolError("broadcast sequences count from 1")
+        entries.append(Have(origin, epoch, high, high - count + 1))
+    return entries
+
+
+def _id(origin: PeerId, epoch: int, sequence: int) -> bytes:
+    return raw_of(origin) + varint(epoch) + varint(sequence)
+
+
+def _id_untrusted(reader: Reader) -> Id:
+    return reader.peer_untrusted(), reader.varint_untrusted(), reader.varint_untrusted()

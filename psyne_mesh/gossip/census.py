@@ -1,0 +1,411 @@
+"""Who belongs to the room: takes records and accusations from anywhere, weighs them, and says what changed.
+
+Parent of `Membership` (the newest record of everybody) and `Suspicions` (open cases). Owns our own record, because only
+the subject may raise its numbers: incarnation against a suspicion, epoch against a verdict.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, TypeAlias
+
+import attrs
+
+from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.events import LeaveReason
+from psyne_mesh.gossip.membership import Change, Member, Membership, Status
+from psyne_mesh.gossip.records import (
+    ALIVE,
+    DOWN,
+    SUSPECT,
+    Accusation,
+    OwnState,
+    Record,
+    RoomKey,
+    Signer,
+    Verify,
+    accuse,
+    verify_accusation_untrusted,
+    verify_record_untrusted,
+)
+from psyne_mesh.gossip.suspicion import CaseOpened, Suspicions, VerdictReached
+from psyne_mesh.identity import PeerId
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Mapping
+
+_JOINING_S = 10.0  # so long after `start` an older life of our own key makes us raise our epoch instead of giving way
+_RENEWALS_MAX = 3  # and at most so often: two live processes with one key must not chase each other
+_REFUTE_GAP_S = 0.2  # an accuser can make us sign and spread at most so often
+
+
+@attrs.frozen
+class Tell:
+    """Send this record or accusation to one neighbour, if we have a link to it."""
+
+    peer: PeerId
+    news: Record | Accusation
+
+
+@attrs.frozen
+class TellAll:
+    """Send this to everybody whom we can reach."""
+
+    news: Record | Accusation
+
+
+@attrs.frozen
+class Spread:
+    """New to us, so maybe to others: `via` brought it."""
+
+    news: Record | Accusation
+    via: PeerId | None
+
+
+@attrs.frozen
+class Joined:
+    """A new member, or one that is back; `previous` is the newest record of its life before, if we knew one."""
+
+    record: Record
+    via: PeerId | None
+    previous: Record | None
+
+
+@attrs.frozen
+class Restarted:
+    """A member's new life, while its old one still counted as alive."""
+
+    record: Record
+    via: PeerId | None
+    previous: Record
+
+
+@attrs.frozen
+class Updated:
+    """A member says something new about itself."""
+
+    record: Record
+
+
+@attrs.frozen
+class Gone:
+    peer: PeerId
+    reason: LeaveReason
+
+
+@attrs.frozen
+class Suspected:
+    peer: PeerId
+
+
+@attrs.frozen
+class Resumed:
+    peer: PeerId
+
+
+@attrs.frozen
+class OwnSeatKnown:
+    """An older life of ours held this seat."""
+
+    seat: int
+
+
+@attrs.frozen
+class Superseded:
+    """The same key lives elsewhere, and is newer."""
+
+
+Fact: TypeAlias = (
+    Tell | TellAll | Spread | Joined | Restarted | Updated | Gone | Suspected | Resumed | OwnSeatKnown | Superseded
+)
+
+
+class Census:
+    """How to drive it:
+
+    1. `start(now)`; then `learn(record, now, via)` and `hear(accusation, now, via, ...)`, which raise `ProtocolError`
+       for what is badly signed.
+    2. `link_silent`, `link_heard` tell what our own links saw.
+    3. `handle_timeout(now)` at `deadline`; drain `outbox` after each call.
+    """
+
+    def __init__(
+        self,
+        config: GossipConfig,
+        identity: Signer,
+        room: RoomKey,
+        rng: random.Random,
+        verify: Verify,
+        state: OwnState,
+    ) -> None:
+        self._config = config
+        self._identity = identity
+        self._room = room
+        self._rng = rng
+        self._verify = verify
+        self.state = state
+        self.membership = Membership(config.full_knowledge_max)
+        self.suspicions = Suspicions(config)
+        self.outbox: list[Fact] = []
+        self.own = state.sign(room, identity)
+        self.membership.set_own(self.own, -math.inf)
+        self.lonely = False  # a lobby: nobody else watches whom we watch, so nobody will confirm
+        self.accusations_refused = 0
+        self.records_refused = 0
+        self.refutations = 0
+        self.verdicts = 0
+        self._started_at = 0.0
+        self._renewals = 0
+        self._renew_at = math.inf
+        self._refuted_at = -math.inf
+        self._expelled: dict[PeerId, None] = {}
+
+    @property
+    def deadline(self) -> float:
+        return min(self.suspicions.deadline, self._renew_at)
+
+    # ------------------------------------------------------------------------------------------------- own record
+
+    def start(self, now: float) -> None:
+        self._started_at = now
+        self._sign(now)
+
+    def reissue(self, now: float, state: OwnState | None = None) -> None:
+        """Sign a newer record, with the next incarnation of `state` or of what it said before, and tell everybody."""
+        state = state or self.state
+        self.state = attrs.evolve(state, incarnation=state.incarnation + 1)
+        self._sign(now)
+        self.outbox.append(TellAll(self.own))
+
+    def _sign(self, now: float) -> None:
+        self.own = self.state.sign(self._room, self._identity)
+        self.membership.set_own(self.own, now)
+        self._renew_at = now + self._config.record_lifetime_s * (0.35 + 0.15 * self._rng.random())
+
+    def _own_record_seen(self, record: Record, now: float) -> None:
+        """Our own key: an older life of ours, a copy of our newest record, or a second process that uses our key."""
+        own = self.own
+        if record.encoded == own.encoded:
+            return
+        if record.order <= own.order:
+            if record.seat is not None and record.joined_at != own.joined_at:
+                verify_record_untrusted(record, self._room, self._verify)
+                self.outbox.append(OwnSeatKnown(record.seat))
+            return
+        verify_record_untrusted(record, self._room, self._verify)
+        joining = now - self._started_at < _JOINING_S and self._renewals < _RENEWALS_MAX
+        if record.epoch > own.epoch and not joining and record.joined_at != own.joined_at:
+            self.outbox.append(Superseded())
+            return
+        self._renewals += 1
+        epoch, incarnation = record.epoch, record.incarnation
+        if record.state != ALIVE or record.epoch > own.epoch:
+            epoch, incarnation = record.epoch + 1, -1
+        self.reissue(now, attrs.evolve(self.state, epoch=epoch, incarnation=incarnation))
+
+    # ----------------------------------------------------------------------------------------------------- records
+
+    def expel(self, peer: PeerId, now: float) -> None:
+        self._expelled[peer] = None
+        self._lose(peer, "kicked", now, closed=True)
+
+    def is_expelled(self, peer: PeerId) -> bool:
+        return peer in self._expelled
+
+    def learn(self, record: Record, now: float, via: PeerId | None, age: float = 0.0) -> bool:
+        """True if it told us something. `age`: so many seconds ago its subject was last known to live."""
+        peer = record.peer
+        if peer == self.own.peer:
+            self._own_record_seen(record, now)
+            return False
+        if peer in self._expelled:
+            return False
+        if self.membership.compare(record) is not Change.NOTED:
+            self._answer_old_record(record, via)
+            return False
+        verify_record_untrusted(record, self._room, self._verify)
+        previous = self.membership.record(peer)
+        change = self.membership.apply(record, now, via, age)
+        if change is Change.REFUSED:
+            self.records_refused += 1
+            return False
+        if change in (Change.RESTARTED, Change.LEFT):
+            self.suspicions.drop(peer)
+        else:
+            self.suspicions.clear_older(peer, record.order[:2])
+        if change is Change.NOTED:
+            member = self.membership.get(peer)
+            if member is not None and via is not None:
+                self.tell_down(via, member)
+            return True
+        if change is Change.JOINED:
+            self.outbox.append(Joined(record, via, previous))
+        elif change is Change.RESTARTED and previous is not None:
+            self.outbox.append(Restarted(record, via, previous))
+        elif change is Change.LEFT:
+            self.outbox.append(Gone(peer, record.leave_reason))
+        else:
+            self.outbox.append(Updated(record))
+        if (
+            previous is not None
+            and previous.seat is not None
+            and via == peer
+            and record.joined_at != previous.joined_at
+        ):
+            self.outbox.append(Tell(peer, previous))  # it may not know which seat it had before it crashed
+        self.outbox.append(Spread(record, via))
+        return True
+
+    def _answer_old_record(self, record: Record, via: PeerId | None) -> None:
+        """Somebody believes a member alive that we know better: tell it at once (memberlist#345)."""
+        member = self.membership.get(record.peer)
+        if member is None or via is None or record.state != ALIVE:
+            return
+        if member.status is Status.DOWN:
+            self.tell_down(via, member)
+        elif member.status is Status.LEFT and via == record.peer and member.record.order > record.order:
+            self.outbox.append(Tell(via, member.record))
+
+    def tell_down(self, to: PeerId, member: Member) -> None:
+        """Let a neighbour know our verdict, signed, so that the subject can raise its epoch."""
+        if member.status is Status.DOWN:
+            self.outbox.append(Tell(to, self.accusation(member, DOWN)))
+
+    def expire(self, now: float, spare: Mapping[PeerId, object]) -> None:
+        """Records that nobody renewed are no members, unless we hear them ourselves (`spare`)."""
+        for peer in self.membership.expired(now):
+            if peer not in spare:
+                self._lose(peer, "timeout", now)
+
+    def forget(self, peer: PeerId, reason: LeaveReason, now: float) -> None:
+        """A lobby has a better use for this place in its table."""
+        if self.membership.is_alive(peer):
+            self.membership.forget(peer, now)
+            self.suspicions.drop(peer)
+            self.outbox.append(Gone(peer, reason))
+
+    # ------------------------------------------------------------------------------------------------- accusations
+
+    def accusation(self, member: Member, verdict: int) -> Accusation:
+        record = member.record
+        return accuse(self._room, self._identity, record.peer, record.epoch, record.incarnation, verdict)
+
+    def hear(self, accusation: Accusation, now: float, via: PeerId | None, *, contested: bool, linked: bool) -> bool:
+        """True if it told us something. `contested`: our own link hears the subject right now; `linked`: there is one."""
+        subject = accusation.subject
+        if accusation.accuser == self.own.peer or accusation.accuser in self._expelled:
+            return False
+        if subject == self.own.peer:
+            self._refute(accusation, now, via)
+            return False
+        member = self.membership.get(subject)
+        if member is None or member.status is not Status.ALIVE:
+            return False
+        version, ours = (accusation.epoch, accusation.incarnation), member.record.order[:2]
+        if version < ours:
+            if via is not None:  # refuted already: pass the refutation on
+                self.outbox.append(Tell(via, member.record))
+            return False
+        accuser = self.membership.get(accusation.accuser)
+        if version > ours or accuser is None or accuser.status is not Status.ALIVE:
+            self.accusations_refused += 1  # memberlist#358: nobody but the subject raises an incarnation
+            return False
+        if self.suspicions.knows(subject, version, accusation.accuser, accusation.verdict):
+            return False
+        verify_accusation_untrusted(accusation, self._room, accuser.record.public_key, self._verify)
+        news = self.suspicions.accuse(
+            subject,
+            version,
+            accusation.accuser,
+            accusation.verdict,
+            now,
+            own=False,
+            contested=contested,
+            witnesses=self._witnesses(),
+        )
+        if news:
+            if linked and via != subject:
+                self.outbox.append(Tell(subject, accusation))
+            self.outbox.append(Spread(accusation, via))
+        return news
+
+    def _refute(self, accusation: Accusation, now: float, via: PeerId | None) -> None:
+        version, ours = (accusation.epoch, accusation.incarnation), self.own.order[:2]
+        accuser = self.membership.get(accusation.accuser)
+        if version < ours and via is not None:
+            self.outbox.append(Tell(via, self.own))
+        if version != ours or accuser is None or now - self._refuted_at < _REFUTE_GAP_S:
+            return
+        verify_accusation_untrusted(accusation, self._room, accuser.record.public_key, self._verify)
+        self._refuted_at = now
+        self.refutations += 1
+        state = self.state
+        if accusation.verdict == DOWN:
+            state = attrs.evolve(state, epoch=state.epoch + 1, incarnation=-1)
+        self.reissue(now, state)
+
+    def link_silent(self, peer: PeerId, now: float) -> None:
+        member = self.membership.get(peer)
+        if member is None or member.status is not Status.ALIVE:
+            return
+        self.outbox.append(TellAll(self.accusation(member, SUSPECT)))
+        self.suspicions.accuse(
+            peer,
+            member.record.order[:2],
+            self.own.peer,
+            SUSPECT,
+            now,
+            own=True,
+            contested=False,
+            witnesses=self._witnesses(),
+        )
+
+    def link_heard(self, peer: PeerId) -> None:
+        self.suspicions.clear(peer)
+
+    def closed_by_peer(self, peer: PeerId, now: float) -> None:
+        """It hung up on purpose, without a goodbye that reached us."""
+        member = self.membership.get(peer)
+        if member is not None and self._lose(peer, "left", now, closed=True):
+            self.outbox.append(TellAll(self.accusation(member, DOWN)))
+
+    def _lose(self, peer: PeerId, reason: LeaveReason, now: float, *, closed: bool = False) -> bool:
+        if not self.membership.is_alive(peer):
+            return False
+        self.membership.mark_down(peer, now, closed=closed)
+        self.suspicions.drop(peer)
+        self.outbox.append(Gone(peer, reason))
+        return True
+
+    def _witnesses(self) -> int:
+        return 0 if self.lonely else max(0, len(self.membership) - 1)
+
+    # ------------------------------------------------------------------------------------------------------ timers
+
+    def handle_timeout(self, now: float) -> None:
+        if now >= self.suspicions.deadline:
+            self.suspicions.handle_timeout(now)
+        if now >= self._renew_at:
+            self.reissue(now)
+
+    def settle(self, now: float) -> None:
+        """Turn what the suspicions decided into facts."""
+        while self.suspicions.outbox:
+            cases, self.suspicions.outbox = self.suspicions.outbox, []
+            for case in cases:
+                if isinstance(case, VerdictReached):
+                    self._verdict(case, now)
+                elif isinstance(case, CaseOpened):
+                    self.outbox.append(Suspected(case.subject))
+                elif self.membership.is_alive(case.subject):
+                    self.outbox.append(Resumed(case.subject))
+
+    def _verdict(self, case: VerdictReached, now: float) -> None:
+        member = self.membership.get(case.subject)
+        if member is None or member.record.order[:2] != (case.epoch, case.incarnation):
+            return
+        if self._lose(case.subject, "timeout", now):
+            self.verdicts += 1
+            if case.own:  # who only heard of it has nothing to add
+                self.outbox.append(TellAll(self.accusation(member, DOWN)))

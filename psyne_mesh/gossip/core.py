@@ -1,0 +1,278 @@
+"""Everything that one node holds, and the few acts that several of its handlers need: links, sending, seats.
+
+`Node` is the door, `inbound` weighs frames, `outcome` carries out what the machines decided; all three work on this.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from psyne_mesh.gossip import codec
+from psyne_mesh.gossip.broadcast import Broadcast
+from psyne_mesh.gossip.census import Census
+from psyne_mesh.gossip.codec import PROBE
+from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.coordinates import Coordinate, distance
+from psyne_mesh.gossip.detector import Detector, Link
+from psyne_mesh.gossip.dialer import Dialer
+from psyne_mesh.gossip.events import CloseLink, Event, Output, SendFrame
+from psyne_mesh.gossip.exchange import HAVES_FOLLOW, ISOLATED, OUTBOUND, Exchange, News, encoded
+from psyne_mesh.gossip.healing import Cuts, Knocker
+from psyne_mesh.gossip.membership import Membership
+from psyne_mesh.gossip.overlay import Mode, Overlay
+from psyne_mesh.gossip.records import Accusation, OwnState, Record, RoomKey, Signer, Verify
+from psyne_mesh.gossip.routing import Router, encode_relay
+from psyne_mesh.gossip.seats import Claim, Seats
+from psyne_mesh.gossip.sync import delta
+from psyne_mesh.gossip.views import Stats
+from psyne_mesh.gossip.walks import Line, Walks
+from psyne_mesh.identity import PeerId
+
+if TYPE_CHECKING:
+    import random
+
+_ALTERNATIVES = 8  # records that a refused newcomer gets along
+_RETRY_PARTED_S = 60.0  # a member that parted from us in a small room is dialled again after that
+
+
+class Core:
+    def __init__(
+        self,
+        config: GossipConfig,
+        identity: Signer,
+        room: RoomKey,
+        rng: random.Random,
+        verify: Verify,
+        state: OwnState,
+        *,
+        wants_seat: bool,
+    ) -> None:
+        own = identity.peer_id
+        self.config = config
+        self.identity = identity
+        self.room = room
+        self.rng = rng
+        self.verify = verify
+        self.own = own
+        self.running = False
+        self.introduced = False  # a neighbour has said what was broadcast before our time
+        self.stats = Stats()
+        self.outputs: list[Output] = []
+        self.events: list[Event] = []
+        self.links: dict[PeerId, Link] = {}
+        self.census = Census(config, identity, room, rng, verify, state)
+        self.detector = Detector(config, rng)
+        self.exchange = Exchange(config, rng, self.census.membership)
+        self.dialer = Dialer(config, rng)
+        self.overlay = Overlay(config, own, rng)
+        self.walks = Walks(config, rng)
+        self.broadcast = Broadcast(config)
+        self.router = Router(config, own, rng)
+        self.cuts = Cuts(config)
+        self.knocker = Knocker(config, rng)
+        self.coordinate = Coordinate(rng)
+        self.seats = Seats(config, room.raw, own, rng, wanted=wants_seat)
+        self.kept_seats: dict[PeerId, tuple[int, float]] = {}  # of members that restarted: (seat, until)
+        self.seated_view = 0
+        self.seated_until = math.inf
+
+    @property
+    def membership(self) -> Membership:
+        return self.census.membership
+
+    @property
+    def full(self) -> bool:
+        return self.overlay.mode is Mode.FULL
+
+    # --------------------------------------------------------------------------------------------------- sending
+
+    def send(self, peer: PeerId, frame: bytes, *, reliable: bool = True) -> None:
+        self.emit(SendFrame(peer, frame, reliable))
+
+    def emit(self, output: SendFrame) -> None:
+        self.stats.frames_out += 1
+        self.stats.bytes_out += len(output.frame)
+        self.outputs.append(output)
+
+    def send_probe(self, kind: int, sequence: int, link: Link) -> None:
+        """A ping or ack, with whatever news still fit in."""
+        frame = PROBE.pack(
+            codec.VERSION,
+            kind,
+            sequence,
+            self.exchange.view_hash,
+            min(65_535, int(link.srtt * 10_000)),
+            min(255, len(self.links)),
+            *self.coordinate.wire,
+        )
+        frame += self.exchange.piggyback(codec.UNRELIABLE_FRAME_MAX - PROBE.size)
+        self.emit(SendFrame(link.peer, frame, False))
+
+    def send_anyhow(self, peer: PeerId, frame: bytes) -> None:
+        """Over the link, or through two neighbours where there is no working one."""
+        if peer in self.links and not self.detector.is_impaired(peer):
+            self.send(peer, frame)
+            return
+        helpers = [p for p in self.links if p != peer and not self.detector.is_impaired(p)]
+        relayed = encode_relay(peer, frame)
+        for helper in self.rng.sample(helpers, min(2, len(helpers))):
+            self.send(helper, relayed)
+
+    def send_to_unlinked(self, frame: bytes) -> None:
+        """To members of a full mesh whom we have no working link to."""
+        for peer in self.membership.alive:
+            if peer not in self.links or self.detector.is_impaired(peer):
+                self.send_anyhow(peer, frame)
+
+    def tell(self, peer: PeerId, news: News) -> None:
+        if peer in self.links:
+            self.send(peer, _told(news))
+
+    def tell_all(self, news: News, now: float) -> None:
+        """News of our own: directly to everybody in a small room, down the tree in a larger one."""
+        goodbye = isinstance(news, Record) and news.state != 0
+        if self.exchange.tree and not goodbye and not self.exchange.partial_view:
+            self.exchange.spread(news, None, now, self.broadcast.eager)
+            if isinstance(news, Accusation):
+                self.tell(news.subject, news)
+            return
+        frame = _told(news)
+        for peer in self.links:
+            self.send(peer, frame)
+        if self.full:
+            self.send_to_unlinked(frame)
+
+    # ---------------------------------------------------------------------------------------------------- links
+
+    def link_opened(self, peer: PeerId, now: float, rtt: float | None) -> None:
+        outbound = peer in self.dialer.in_flight
+        flags = (OUTBOUND if outbound else 0) | (ISOLATED if self.overlay.isolated else 0)
+        self.dialer.linked(peer)
+        self.detector.link_up(peer, now, rtt)
+        self.links[peer] = self.detector.links[peer]
+        self.overlay.link_up(peer, now, outbound=outbound)
+        haves = self.broadcast.haves(now)
+        if haves is not None:
+            flags |= HAVES_FOLLOW
+        self.exchange.link_up(peer, self.census.own, now, flags)
+        if haves is not None:
+            self.exchange.outbox.append(SendFrame(peer, haves, True))
+        self.broadcast.link_up(peer)
+        member = self.membership.get(peer)
+        if member is not None:
+            self.census.tell_down(peer, member)
+
+    def link_closed(self, peer: PeerId, now: float) -> None:
+        """Forget the link; the detector is told by the caller, because it may want to go on asking helpers."""
+        self.links.pop(peer, None)
+        self.overlay.link_down(peer, now)
+        self.exchange.link_down(peer)
+        self.broadcast.link_down(peer)
+        self.router.link_down(peer)
+
+    def hang_up(self, peer: PeerId, reason: str, now: float) -> None:
+        """Close a link to somebody who is gone."""
+        if peer in self.links:
+            self.link_closed(peer, now)
+            self.detector.link_down(peer)
+            self.outputs.append(CloseLink(peer, reason))
+
+    def part(self, peer: PeerId, reason: str, now: float) -> None:
+        """Close a link to somebody who is alive: it is told, and given others to turn to."""
+        if peer not in self.links:
+            return
+        records = [self.membership.record(p) for p in self.membership.random_alive(self.rng, _ALTERNATIVES)]
+        items = b"".join(encoded(record) for record in records if record is not None and record.peer != peer)
+        self.send(peer, codec.head(codec.DISCONNECT) + items)
+        self.overlay.parted(peer, now)
+        self.hang_up(peer, reason, now)
+        self.want_later(peer, now)
+
+    def want_later(self, peer: PeerId, now: float) -> None:
+        if self.full and self.membership.is_alive(peer):
+            self.dialer.want(peer, now + _RETRY_PARTED_S)
+
+    def want_member(self, record: Record, now: float) -> None:
+        """In a full mesh everybody is dialled; the elder of two waits for the newcomer's dial."""
+        if self.full and record.peer not in self.links:
+            own = self.census.own
+            newer = (own.joined_at, own.peer) > (record.joined_at, record.peer)
+            self.dialer.want(record.peer, now if newer else now + self.config.dial_patience_s)
+
+    def resize(self, now: float) -> None:
+        """The number of members changed: maybe the mode does, too."""
+        if not self.overlay.resize(len(self.membership) + 1, now):
+            return
+        mode = self.overlay.mode
+        self.exchange.tree = mode is not Mode.FULL
+        self.exchange.partial_view = self.census.lonely = mode is Mode.LOBBY
+        self.walks.arm(now, lobby=mode is Mode.LOBBY)
+        if mode is Mode.FULL:
+            for peer in self.membership.alive:
+                record = self.membership.record(peer)
+                if record is not None:
+                    self.want_member(record, now)
+        else:
+            for peer in self.dialer.wanted:
+                if peer not in self.dialer.in_flight:
+                    self.dialer.drop(peer)
+
+    def make_room(self) -> PeerId | None:
+        """Whom a lobby's full table can forget for a new record: anybody at random whom we have no link to."""
+        alive = self.membership.alive
+        if self.overlay.mode is not Mode.LOBBY or len(alive) < self.config.full_knowledge_max:
+            return None
+        for _ in range(8):
+            peer = self.rng.choice(alive)
+            if peer not in self.links:
+                return peer
+        return None
+
+    def how_far(self, peer: PeerId) -> float:
+        """Foretold round trip in seconds."""
+        record = self.membership.record(peer)
+        if record is None or record.coordinates is None:
+            return math.inf
+        return distance(self.coordinate.wire, record.coordinates)
+
+    def line_of(self, peer: PeerId, now: float) -> Line | None:
+        """A member for a shuffle; those we are linked to are fresh."""
+        member = self.membership.get(peer)
+        if member is None:
+            return None
+        return Line(member.record.encoded, 0 if peer in self.links else max(0, int(now - member.seen_at)))
+
+    # ---------------------------------------------------------------------------------------------------- seats
+
+    def seat_everybody(self, now: float) -> None:
+        """Compute the seating again if the view changed, or a held seat's time is over."""
+        view = self.membership
+        if not self.seats.enabled or (view.view_hash == self.seated_view and now < self.seated_until):
+            return
+        self.seated_view, self.seated_until = view.view_hash, math.inf
+        own = self.census.own
+        claims = [] if own.seat is None else [Claim(own.peer, own.seat)]
+        ballots = [] if own.seat is None else [own.ballot]
+        for peer in view.alive:
+            record = view.record(peer)
+            assert record is not None  # the living are in the table
+            if record.seat is not None:
+                claims.append(Claim(peer, record.seat))
+                ballots.append(record.ballot)
+            elif peer in self.kept_seats:
+                self._hold(claims, peer, *self.kept_seats[peer], now)
+        for member in view.down():
+            if member.record.seat is not None:
+                until = member.since + self.config.seat_hold_s
+                self._hold(claims, member.record.peer, member.record.seat, until, now)
+        self.seats.view(claims, ballots, now)
+
+    def _hold(self, claims: list[Claim], peer: PeerId, seat: int, until: float, now: float) -> None:
+        if now < until:
+            claims.append(Claim(peer, seat))
+            self.seated_until = min(self.seated_until, until)
+
+
+def _told(news: News) -> bytes:
+    return delta([], [encoded(news)], codec.FRAME_MAX)[0]

@@ -1,0 +1,234 @@
+"""How records and accusations travel: told, spread along the tree, piggybacked on probes, or compared and filled in.
+
+Parent of `Rumours` and `Sync`; reads the view (`Membership`), never changes it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, TypeAlias
+
+import attrs
+
+from psyne_mesh.errors import ProtocolError
+from psyne_mesh.gossip import codec, sync
+from psyne_mesh.gossip.codec import item
+from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.events import SendFrame
+from psyne_mesh.gossip.membership import Member, Membership, Status
+from psyne_mesh.gossip.records import Accusation, Record
+from psyne_mesh.gossip.rumours import Rumours
+from psyne_mesh.gossip.sync import Sync
+from psyne_mesh.identity import PeerId
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterable
+
+News: TypeAlias = Record | Accusation
+
+FRAME_BYTES = 16_384  # what one of our frames holds at most, if its items can be spread over several
+_SUMMARY_BYTES = 8 * sync.BUCKETS
+_NEWS_MAX = 1024  # waiting for one flush; more go out at once
+_PARTIAL_TIMES = 2  # in a partial mesh the tree spreads the news; riding on probes only mends what it loses
+
+# Flags of a HELLO.
+OUTBOUND = 1  # the sender dialled
+ISOLATED = 2  # the sender has no other link
+HAVES_FOLLOW = 4  # a HAVES frame comes next
+UNSUMMARISED = 8  # the sender knows a part of the room only: the hashes mean nothing
+
+
+@attrs.frozen
+class Hello:
+    flags: int
+    mask: int  # buckets in which the sender's view differs from ours
+    items: list[tuple[int, bytes]]
+
+
+class Exchange:
+    """How to drive it:
+
+    1. `link_up`, `link_down` follow the links.
+    2. `tell`, `spread` send news; `piggyback(room)` fills a probe.
+    3. `hello_received`, `digest_received`, `delta_received` return the items that the parent must weigh.
+    4. `handle_timeout(now, eager)` at `deadline`; drain `outbox`.
+    """
+
+    def __init__(self, config: GossipConfig, rng: random.Random, membership: Membership) -> None:
+        self._config = config
+        self._membership = membership
+        self._rumours = Rumours()
+        self.sync = Sync(config, rng)
+        self.outbox: list[SendFrame] = []
+        self.tree = False  # a partial mesh: news go along the eager links
+        self.partial_view = False  # a lobby: views are not compared
+        self._news: list[tuple[bytes, PeerId | None]] = []
+        self._flush_at = math.inf
+
+    @property
+    def deadline(self) -> float:
+        return min(self.sync.deadline, self._flush_at)
+
+    @property
+    def view_hash(self) -> int:
+        """What probes say of our view; 0 for no claim."""
+        return 0 if self.partial_view else self._membership.view_hash
+
+    # ------------------------------------------------------------------------------------------------------ links
+
+    def link_up(self, peer: PeerId, own: Record, now: float, flags: int) -> None:
+        self.sync.link_up(peer, now)
+        if self.partial_view:
+            flags |= UNSUMMARISED
+        hashes = sync.summary(self._membership.buckets)[2:]
+        self._send(peer, codec.head(codec.HELLO) + bytes((flags,)) + hashes + encoded(own))
+
+    def link_down(self, peer: PeerId) -> None:
+        self.sync.link_down(peer)
+
+    # ------------------------------------------------------------------------------------------------------- news
+
+    def tell(self, peer: PeerId, news: Iterable[News]) -> None:
+        for frame in sync.delta([], map(encoded, news), FRAME_BYTES):
+            self._send(peer, frame)
+
+    def spread(self, news: News, via: PeerId | None, now: float, eager: dict[PeerId, None]) -> None:
+        """Pass on what was new to us."""
+        data = encoded(news)
+        if self.tree:
+            self._news.append((data, via))
+            if len(self._news) >= _NEWS_MAX:
+                self._flush(eager)
+            self._flush_at = min(self._flush_at, now + self._config.ihave_delay_s)
+            if isinstance(news, Accusation):
+                self._rumours.add(_key(news), data, _PARTIAL_TIMES)
+        elif not self.partial_view and via != _author(news):
+            # What its author brought itself, everybody got from the author.
+            times = self._config.rumour_factor * max(1, len(self._membership)).bit_length()
+            self._rumours.add(_key(news), data, times)
+
+    def piggyback(self, room: int) -> bytes:
+        return self._rumours.take(room) if self._rumours else b""
+
+    def _flush(self, eager: dict[PeerId, None]) -> None:
+        news, self._news = self._news, []
+        self._flush_at = math.inf
+        shared: list[bytes] | None = None
+        for peer in eager:
+            if any(via == peer for _, via in news):
+                frames = _rumour_frames(data for data, via in news if via != peer)
+            else:
+                frames = shared = shared or _rumour_frames(data for data, _ in news)
+            for frame in frames:
+                self._send(peer, frame)
+
+    # ----------------------------------------------------------------------------------------------------- frames
+
+    def hello_received(self, frame: bytes) -> Hello:
+        if len(frame) < 3 + _SUMMARY_BYTES:
+            raise ProtocolError("hello too short")
+        flags = frame[2]
+        mask = 0
+        if not (flags & UNSUMMARISED or self.partial_view):
+            mask = sync.differing_untrusted(frame, 3, self._membership.buckets)
+        return Hello(flags, mask, codec.items_untrusted(frame, 3 + _SUMMARY_BYTES))
+
+    def summary_received(self, peer: PeerId, frame: bytes, now: float) -> None:
+        if not self.partial_view:
+            mask = sync.differing_untrusted(frame, 2, self._membership.buckets)
+            if mask:
+                self.send_digest(peer, mask, now)
+
+    def send_digest(self, peer: PeerId, mask: int, now: float) -> None:
+        if self.sync.may_send_digest(peer, now):
+            lines = [(m.record.peer, *_version(m)) for m in self._membership.entries(mask)]
+            self._send(peer, sync.digest(mask, lines))
+
+    def digest_received(self, peer: PeerId, frame: bytes) -> list[Member]:
+        """Answer with what the neighbour lacks and ask for what we lack. Returns members that are alive for the
+        neighbour and down for us: it should hear our accusation."""
+        mask, entries = sync.digest_untrusted(frame)
+        if self.partial_view:
+            return []
+        found = sync.compare(entries, self)
+        listed = {entry.peer for entry in entries}
+        view = self._membership
+        lacking = [
+            m.record
+            for m in view.entries(mask)
+            if m.status is Status.ALIVE and m.record.peer != peer and m.record.peer not in listed
+        ]
+        newer = [self._record(p) for p in found.ours_newer]
+        items = [encoded(record) for record in lacking + newer]
+        for reply in sync.delta(found.theirs_newer + found.they_call_down, items, FRAME_BYTES):
+            self._send(peer, reply)
+        return [member for p in found.we_call_down if (member := view.get(p)) is not None]
+
+    def delta_received(self, peer: PeerId, frame: bytes) -> tuple[list[tuple[int, bytes]], list[Member]]:
+        """(items, members down for us that the neighbour asked for). Records that it asked for are sent."""
+        wants, offset = sync.delta_untrusted(frame)
+        known = [member for p in wants if (member := self._membership.get(p)) is not None]
+        records = [m.record for m in known if m.status is not Status.DOWN]
+        own = self._membership.own
+        if own is not None and own.peer in wants:
+            records.append(own)
+        self.tell(peer, records)
+        return codec.items_untrusted(frame, offset), [m for m in known if m.status is Status.DOWN]
+
+    def version(self, peer: PeerId) -> tuple[int, int, int] | None:
+        """(epoch, incarnation, digest status) of what we know of `peer`."""
+        own = self._membership.own
+        if own is not None and peer == own.peer:
+            return own.epoch, own.incarnation, sync.ENTRY_ALIVE
+        member = self._membership.get(peer)
+        return _version(member) if member is not None else None
+
+    # ----------------------------------------------------------------------------------------------------- timers
+
+    def handle_timeout(self, now: float, eager: dict[PeerId, None]) -> None:
+        if now >= self._flush_at:
+            self._flush(eager)
+        self.sync.handle_timeout(now)
+
+    def take_partners(self) -> list[PeerId]:
+        """Neighbours to compare views with now: each is sent a summary."""
+        partners, self.sync.partners = self.sync.partners, []
+        if not self.partial_view:
+            for peer in partners:
+                self._send(peer, sync.summary(self._membership.buckets))
+        return partners
+
+    # ---------------------------------------------------------------------------------------------------- helpers
+
+    def _record(self, peer: PeerId) -> Record:
+        own = self._membership.own
+        record = own if own is not None and own.peer == peer else self._membership.record(peer)
+        assert record is not None  # `compare` found a version of it
+        return record
+
+    def _send(self, peer: PeerId, frame: bytes) -> None:
+        self.outbox.append(SendFrame(peer, frame, True))
+
+
+def encoded(news: News) -> bytes:
+    """The item that carries a record or an accusation."""
+    return item(codec.ITEM_RECORD if isinstance(news, Record) else codec.ITEM_ACCUSATION, news.encoded)
+
+
+def _key(news: News) -> tuple[int, str, str]:
+    if isinstance(news, Record):
+        return codec.ITEM_RECORD, news.peer, ""
+    return codec.ITEM_ACCUSATION, news.subject, news.accuser
+
+
+def _author(news: News) -> PeerId:
+    return news.peer if isinstance(news, Record) else news.accuser
+
+
+def _version(member: Member) -> tuple[int, int, int]:
+    return member.record.epoch, member.record.incarnation, int(member.status)
+
+
+def _rumour_frames(items: Iterable[bytes]) -> list[bytes]:
+    return codec.pack_items(codec.head(codec.RUMOURS), items, FRAME_BYTES)

@@ -1,0 +1,175 @@
+"""What a cut needs: one event for all that it takes away, knocking on the doors of the lost, and beacons.
+
+The field's open wound: memberlist forgets a dead member after 30 s and never finds it again. Here the lost are
+remembered for as long as the room lives, and somebody knocks at a constant rate, whatever the room's size.
+"""
+
+from __future__ import annotations
+
+import math
+from hashlib import blake2b
+from typing import TYPE_CHECKING, TypeAlias
+
+import attrs
+
+from psyne_mesh.errors import ProtocolError
+from psyne_mesh.gossip.codec import VERSION, Reader, sized
+from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.records import RECORD_MAX_BYTES
+from psyne_mesh.identity import PeerId
+
+if TYPE_CHECKING:
+    import random
+
+_CUT_MAX = 1024  # members of cuts remembered; more are simply lost one by one
+_BEACON_RECORDS = 4  # in one beacon: the author, and others to dial should the author be gone by then
+_POSTERS = 2  # the members with the lowest hashes post: one may be about to leave
+
+
+@attrs.frozen
+class CutSeen:
+    lost: tuple[PeerId, ...]
+    remaining: tuple[PeerId, ...]
+    majority: bool
+
+
+@attrs.frozen
+class CutMended:
+    returned: tuple[PeerId, ...]
+    missing: tuple[PeerId, ...]
+
+
+Fact: TypeAlias = CutSeen | CutMended
+
+
+class Cuts:
+    """Gathers losses and returns into one event each. How to drive it: `lost` and `back` as members are suspected, go
+    and return; `handle_timeout(now, alive)` at `deadline`; drain `outbox`."""
+
+    def __init__(self, config: GossipConfig) -> None:
+        self._config = config
+        self._losing: dict[PeerId, None] = {}
+        self._losing_until = math.inf
+        self._cut: dict[PeerId, None] = {}
+        self._returned: dict[PeerId, None] = {}
+        self._returning_until = math.inf
+        self.outbox: list[Fact] = []
+
+    @property
+    def deadline(self) -> float:
+        return min(self._losing_until, self._returning_until)
+
+    def lost(self, peer: PeerId, now: float) -> None:
+        """Suspected or gone by silence."""
+        self._returned.pop(peer, None)
+        if peer not in self._cut and len(self._losing) < _CUT_MAX:
+            self._losing[peer] = None
+            self._losing_until = min(self._losing_until, now + self._config.partition_hold_s)
+
+    def back(self, peer: PeerId, now: float) -> None:
+        """Heard again, or a member again."""
+        self._losing.pop(peer, None)
+        if peer in self._cut:
+            self._returned[peer] = None
+            self._returning_until = min(self._returning_until, now + self._config.partition_hold_s)
+
+    def forget(self, peer: PeerId) -> None:
+        """It left by its own will."""
+        self._losing.pop(peer, None)
+        self._cut.pop(peer, None)
+        self._returned.pop(peer, None)
+
+    def handle_timeout(self, now: float, alive: list[PeerId]) -> None:
+        if now >= self._losing_until:
+            self._losing_until = math.inf
+            if len(self._losing) >= self._config.partition_min_lost:
+                lost = tuple(self._losing)
+                remaining = tuple(peer for peer in alive if peer not in self._losing)
+                majority = len(remaining) + 1 > len(lost)  # we ourselves remain, too
+                self.outbox.append(CutSeen(lost, remaining, majority))
+                for peer in lost[: _CUT_MAX - len(self._cut)]:
+                    self._cut[peer] = None
+            self._losing.clear()
+        if now >= self._returning_until:
+            self._returning_until = math.inf
+            for peer in self._returned:
+                self._cut.pop(peer, None)
+            if self._returned:
+                self.outbox.append(CutMended(tuple(self._returned), tuple(self._cut)))
+            self._returned.clear()
+
+
+class Knocker:
+    """Now and then dials somebody who was lost: the expected number of knocks of a whole component in one interval is
+    `knock_factor`, so a large room does not knock more than a small one. Drain `knocks`."""
+
+    def __init__(self, config: GossipConfig, rng: random.Random) -> None:
+        self._config = config
+        self._rng = rng
+        self.knocks: list[PeerId] = []
+        self.deadline = math.inf
+
+    def arm(self, now: float) -> None:
+        """Somebody was lost: from now on there are doors to knock on."""
+        if self.deadline == math.inf:
+            self.deadline = now + self._config.knock_interval_s * self._rng.random()
+
+    def handle_timeout(self, now: float, down: list[PeerId], alive: int) -> None:
+        if now < self.deadline:
+            return
+        self.deadline = now + self._config.knock_interval_s * (0.75 + 0.5 * self._rng.random()) if down else math.inf
+        if down and self._rng.random() < self._config.knock_factor / (alive + 1):
+            self.knocks.append(self._rng.choice(down))
+
+    def cross_links(self, returned: list[PeerId], members: int) -> list[PeerId]:
+        """After a heal: with the right chance, one of the returned to dial, so that about 4 log2(n) links cross the
+        former cut."""
+        if self._rng.random() < 4 * max(1, members).bit_length() / max(1, members):
+            return [self._rng.choice(returned)]
+        return []
+
+
+# ---------------------------------------------------------------------------------------------------------- beacons
+
+
+@attrs.frozen
+class Beacon:
+    """What one component of a room posts to signaling: a hash of its view, its size, and records of members."""
+
+    view_hash: int
+    size: int
+    records: tuple[bytes, ...]
+
+
+def is_poster(room: bytes, own: PeerId, alive: list[PeerId]) -> bool:
+    """Whether we are one of the members whose task it is: those with the lowest H(room, peer)."""
+    mine = _rank(room, own)
+    lower = 0
+    for peer in alive:
+        lower += _rank(room, peer) < mine
+        if lower == _POSTERS:
+            return False
+    return True
+
+
+def encode_beacon(beacon: Beacon) -> bytes:
+    head = bytes((VERSION,)) + beacon.view_hash.to_bytes(8, "big") + beacon.size.to_bytes(4, "big")
+    return head + b"".join(sized(record) for record in beacon.records[:_BEACON_RECORDS])
+
+
+def beacon_untrusted(data: bytes) -> Beacon:
+    reader = Reader(data, 0)
+    if reader.u8_untrusted() != VERSION:
+        raise ProtocolError("unknown beacon version")
+    view_hash = int.from_bytes(reader.take_untrusted(8), "big")
+    size = int.from_bytes(reader.take_untrusted(4), "big")
+    records: list[bytes] = []
+    while reader.more:
+        if len(records) == _BEACON_RECORDS:
+            raise ProtocolError("too many records in a beacon")
+        records.append(reader.sized_untrusted(RECORD_MAX_BYTES))
+    return Beacon(view_hash, size, tuple(records))
+
+
+def _rank(room: bytes, peer: PeerId) -> bytes:
+    return blake2b(peer.encode(), key=room, digest_size=8).digest()

@@ -1,0 +1,270 @@
+"""Frames that came over links: read, checked, and handed to the machine that they are for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from psyne_mesh.errors import ProtocolError
+from psyne_mesh.gossip import broadcast_wire as wire
+from psyne_mesh.gossip import codec
+from psyne_mesh.gossip.codec import PROBE
+from psyne_mesh.gossip.core import Core
+from psyne_mesh.gossip.detector import Link
+from psyne_mesh.gossip.exchange import HAVES_FOLLOW, ISOLATED
+from psyne_mesh.gossip.overlay import Mode
+from psyne_mesh.gossip.records import Record, accusation_untrusted, record_untrusted
+from psyne_mesh.gossip.routing import encode_relay, relay_untrusted, signal_untrusted
+from psyne_mesh.gossip.walks import Line, join_untrusted, shuffle_untrusted
+from psyne_mesh.identity import PeerId
+
+Handler: TypeAlias = Callable[[Link, bytes, float], None]
+
+_RELAYED = (codec.DELTA, codec.GOSSIP)  # signed through and through: who carries them does not matter
+_FAULTS_MAX = 20  # broken frames of one link, then it is closed
+_SETTLED_S = 0.5  # our view has not changed for so long: a neighbour's different hash means something
+
+
+class Inbound:
+    """`handle(link, frame, now)` raises `ProtocolError` for what is dropped."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._handlers: dict[int, Handler] = {
+            codec.PING: self._on_ping,
+            codec.ACK: self._on_ack,
+            codec.PING_REQ: self._on_ping_req,
+            codec.INDIRECT: self._on_indirect,
+            codec.HELLO: self._on_hello,
+            codec.RUMOURS: self._on_rumours,
+            codec.SUMMARY: self._on_summary,
+            codec.DIGEST: self._on_digest,
+            codec.DELTA: self._on_delta,
+            codec.GOSSIP: self._on_gossip,
+            codec.IHAVE: self._on_ihave,
+            codec.GRAFT: self._on_graft,
+            codec.PRUNE: self._on_prune,
+            codec.HAVES: self._on_haves,
+            codec.SIGNAL: self._on_signal,
+            codec.RELAY: self._on_relay,
+            codec.FORWARD_JOIN: self._on_forward_join,
+            codec.SHUFFLE: self._on_shuffle,
+            codec.SHUFFLE_REPLY: self._on_shuffle_reply,
+            codec.DISCONNECT: self._on_disconnect,
+        }
+        self._awaiting_haves: PeerId | None = None
+
+    def handle(self, link: Link, frame: bytes, now: float) -> None:
+        handler = self._handlers.get(codec.frame_type_untrusted(frame))
+        if handler is None:
+            raise ProtocolError("unknown frame type")
+        self._core.detector.heard(link, now)
+        handler(link, frame, now)
+
+    def fault(self, link: Link, now: float) -> None:
+        """A frame of this link was broken. Too many, and we part: bugs and attackers look alike."""
+        link.faults += 1
+        if link.faults >= _FAULTS_MAX:
+            self._core.part(link.peer, "misbehaving", now)
+
+    # ---------------------------------------------------------------------------------------------------- probes
+
+    def _on_ping(self, link: Link, frame: bytes, now: float) -> None:
+        _, _, sequence, view_hash, srtt, degree, *_ = codec.probe_untrusted(frame)
+        core = self._core
+        core.detector.ping_received(link, now, srtt / 10_000)
+        self._probe_seen(link, frame, view_hash, degree, now)
+        core.send_probe(codec.ACK, sequence, link)
+
+    def _on_ack(self, link: Link, frame: bytes, now: float) -> None:
+        _, _, sequence, view_hash, _, degree, x, y, z, height, error = codec.probe_untrusted(frame)
+        core = self._core
+        rtt = core.detector.ack_received(link, sequence, now)
+        if rtt is not None:
+            core.coordinate.update((x, y, z, height, error), rtt)
+            core.broadcast.note_rtt(link.peer, link.srtt)
+        self._probe_seen(link, frame, view_hash, degree, now)
+
+    def _probe_seen(self, link: Link, frame: bytes, view_hash: int, degree: int, now: float) -> None:
+        core = self._core
+        core.overlay.heard(link.peer, degree, link.srtt)
+        ours = core.exchange.view_hash
+        if view_hash and ours:
+            settled = now - core.membership.changed_at > _SETTLED_S
+            core.exchange.sync.hash_seen(link.peer, same=view_hash == ours, settled=settled, now=now)
+        if len(frame) > PROBE.size:
+            self._take(codec.items_untrusted(frame, PROBE.size), link.peer, now)
+
+    def _on_ping_req(self, link: Link, frame: bytes, now: float) -> None:
+        sequence, target, _ = codec.indirect_untrusted(frame)
+        self._core.detector.ping_req_received(link.peer, sequence, target, now)
+
+    def _on_indirect(self, link: Link, frame: bytes, now: float) -> None:
+        _, target, alive = codec.indirect_untrusted(frame)
+        self._core.detector.indirect_received(target, alive, now)
+
+    # ---------------------------------------------------------------------------------------------------- records
+
+    def _on_hello(self, link: Link, frame: bytes, now: float) -> None:
+        core, peer = self._core, link.peer
+        hello = core.exchange.hello_received(frame)
+        self._take(hello.items, peer, now, welcome=True)
+        if not core.introduced:
+            if hello.flags & HAVES_FOLLOW:
+                self._awaiting_haves = peer
+            else:
+                core.introduced = True
+        if hello.mask and core.own < peer:
+            core.exchange.send_digest(peer, hello.mask, now)
+        elif not hello.mask:
+            core.seats.synced(now)
+        isolated = bool(hello.flags & ISOLATED)
+        if isolated and core.overlay.mode is Mode.LOBBY:
+            record = core.membership.record(peer)
+            if record is not None:
+                core.walks.newcomer(record, list(core.links))
+        if peer in core.links and not core.overlay.admits(peer, now, isolated=isolated):
+            core.part(peer, "full", now)
+
+    def _on_rumours(self, link: Link, frame: bytes, now: float) -> None:
+        items = codec.items_untrusted(frame, 2)
+        if items and not self._take(items, link.peer, now) and self._core.exchange.tree:
+            self._core.broadcast.prune(link.peer, now)
+
+    def _on_summary(self, link: Link, frame: bytes, now: float) -> None:
+        self._core.exchange.summary_received(link.peer, frame, now)
+
+    def _on_digest(self, link: Link, frame: bytes, now: float) -> None:
+        core = self._core
+        for member in core.exchange.digest_received(link.peer, frame):
+            core.census.tell_down(link.peer, member)
+
+    def _on_delta(self, link: Link, frame: bytes, now: float) -> None:
+        core = self._core
+        items, down = core.exchange.delta_received(link.peer, frame)
+        core.stats.syncs += 1
+        self._take(items, link.peer, now)
+        for member in down:
+            core.census.tell_down(link.peer, member)
+        core.seats.synced(now)
+
+    def _take(self, items: list[tuple[int, bytes]], via: PeerId, now: float, *, welcome: bool = False) -> int:
+        """Learn records and accusations; one bad item does not spoil the rest. Returns how many were news.
+        `welcome`: a lobby, which learns few records, learns these."""
+        core, news = self._core, 0
+        for kind, data in items:
+            try:
+                if kind == codec.ITEM_RECORD:
+                    news += self.learn(record_untrusted(data), now, via, welcome=welcome)
+                elif kind == codec.ITEM_ACCUSATION:
+                    accusation = accusation_untrusted(data)
+                    link = core.links.get(accusation.subject)
+                    patience = core.config.suspect_after_s / 2
+                    contested = link is not None and not link.silent and now - link.heard_at < patience
+                    news += core.census.hear(accusation, now, via, contested=contested, linked=link is not None)
+            except ProtocolError:
+                core.stats.items_refused += 1
+        return news
+
+    def learn(self, record: Record, now: float, via: PeerId | None, *, welcome: bool, age: float = 0.0) -> bool:
+        core = self._core
+        if core.overlay.mode is Mode.LOBBY and core.membership.get(record.peer) is None:
+            if not (welcome or record.peer in core.links):
+                return False
+            stale = core.make_room()
+            if stale is not None:
+                core.census.forget(stale, "capacity", now)
+        return core.census.learn(record, now, via, age)
+
+    # -------------------------------------------------------------------------------------------------- broadcasts
+
+    def _on_gossip(self, link: Link, frame: bytes, now: float) -> None:
+        core = self._core
+        hops, flags, message = wire.gossip_untrusted(frame, core.config.broadcast_max_bytes)
+        if message.origin == core.own or not core.broadcast.wants(message):
+            core.broadcast.duplicate_received(link.peer, flags, now)
+            return
+        if core.census.is_expelled(message.origin):
+            return
+        if link.peer != message.origin:  # over its own link it is proved already
+            wire.verify_message_untrusted(message, core.room, core.verify)
+        core.broadcast.gossip_received(link.peer, message, hops, flags, now, flat=core.full)
+
+    def _on_ihave(self, link: Link, frame: bytes, now: float) -> None:
+        self._core.broadcast.ihave_received(link.peer, wire.ihave_untrusted(frame), now)
+
+    def _on_graft(self, link: Link, frame: bytes, now: float) -> None:
+        flags, ids = wire.graft_untrusted(frame)
+        self._core.broadcast.graft_received(link.peer, ids, flags)
+
+    def _on_prune(self, link: Link, frame: bytes, now: float) -> None:
+        self._core.broadcast.prune_received(link.peer)
+
+    def _on_haves(self, link: Link, frame: bytes, now: float) -> None:
+        core = self._core
+        newcomer = not core.introduced and link.peer == self._awaiting_haves
+        core.broadcast.haves_received(link.peer, wire.haves_untrusted(frame), now, newcomer=newcomer)
+        core.introduced |= newcomer
+
+    # ------------------------------------------------------------------------------------------- signals and relays
+
+    def _on_signal(self, link: Link, frame: bytes, now: float) -> None:
+        core = self._core
+        signal = signal_untrusted(frame, core.config.signal_max_bytes, core.config.signal_ttl)
+        member = core.membership.get(signal.to)
+        core.router.received(link.peer, signal, member.via if member is not None else None, list(core.links), now)
+
+    def _on_relay(self, link: Link, frame: bytes, now: float) -> None:
+        core = self._core
+        to, inner = relay_untrusted(frame)
+        kind = codec.frame_type_untrusted(inner)
+        if kind not in _RELAYED:
+            raise ProtocolError("this frame type is not relayed")
+        if to == core.own:
+            self._handlers[kind](link, inner, now)
+        elif to in core.links and link.peer != to:
+            core.stats.relayed += 1
+            core.send(to, encode_relay(to, inner))
+
+    # ----------------------------------------------------------------------------------------------------- overlay
+
+    def _on_forward_join(self, link: Link, frame: bytes, now: float) -> None:
+        core = self._core
+        ttl, data = join_untrusted(frame)
+        record = record_untrusted(data)
+        if record.peer == core.own or record.peer in core.links:
+            return
+        if core.walks.join_received(link.peer, ttl, data, record.peer, list(core.links)):
+            self.learn(record, now, link.peer, welcome=True)
+
+    def _on_shuffle(self, link: Link, frame: bytes, now: float) -> None:
+        core = self._core
+        number, ttl, lines = shuffle_untrusted(frame)
+        sample = core.membership.random_alive(core.rng, len(lines))
+        known = [line for peer in sample if (line := core.line_of(peer, now)) is not None]
+        self._learn_lines(
+            core.walks.shuffle_received(link.peer, number, ttl, lines, known, list(core.links)), link.peer, now
+        )
+
+    def _on_shuffle_reply(self, link: Link, frame: bytes, now: float) -> None:
+        number, _, lines = shuffle_untrusted(frame)
+        self._learn_lines(self._core.walks.reply_received(number, lines, list(self._core.links)), link.peer, now)
+
+    def _learn_lines(self, lines: list[Line], via: PeerId, now: float) -> None:
+        for line in lines:
+            try:
+                record = record_untrusted(line.record)
+                if line.age < record.lifetime:
+                    self.learn(record, now, via, welcome=True, age=line.age)
+            except ProtocolError:
+                self._core.stats.items_refused += 1
+
+    def _on_disconnect(self, link: Link, frame: bytes, now: float) -> None:
+        """It lives and has no use for this link. It closes it; what comes next from it is no sign of leaving."""
+        core, peer = self._core, link.peer
+        items = codec.items_untrusted(frame, 2)
+        core.overlay.parted(peer, now)
+        core.link_closed(peer, now)
+        core.detector.link_down(peer)
+        self._take(items, peer, now, welcome=True)
+        core.want_later(peer, now)

@@ -1,0 +1,234 @@
+"""What the machines decided, carried out: their outboxes are drained until none has anything to say."""
+
+from __future__ import annotations
+
+import attrs
+
+from psyne_mesh.gossip import census, codec, events
+from psyne_mesh.gossip import detector as probes
+from psyne_mesh.gossip import seats as seating
+from psyne_mesh.gossip.core import Core
+from psyne_mesh.gossip.events import CloseLink, Dial, Evicted, PeerDiscovered, PeerLeft
+from psyne_mesh.gossip.healing import CutMended, CutSeen
+from psyne_mesh.gossip.overlay import Mode, Part
+from psyne_mesh.gossip.records import Record, record_untrusted
+from psyne_mesh.identity import PeerId
+
+_KEEP_CROSS_LINK_S = 60.0  # a link across a healed cut is not called surplus before
+
+
+class Outcome:
+    """`settle(now)` after every input. Each pass moves facts from one machine to the others."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._crossing: dict[PeerId, None] = {}
+
+    def settle(self, now: float) -> None:
+        core = self._core
+        if not core.running:
+            return
+        people, detector = core.census, core.detector
+        if core.seats.enabled:
+            core.seat_everybody(now)
+            self._seats(now)
+        while detector.outbox or people.outbox or people.suspicions.outbox:
+            drained, detector.outbox = detector.outbox, []
+            for said in drained:
+                self._probes(said, now)
+            people.settle(now)
+            facts, people.outbox = people.outbox, []
+            for fact in facts:
+                self._people(fact, now)
+            if core.seats.enabled and core.running:
+                core.seat_everybody(now)
+                self._seats(now)
+        if core.running:
+            self._frames(now)
+            self._links(now)
+
+    # ---------------------------------------------------------------------------------------------------- probing
+
+    def _probes(self, said: probes.Fact, now: float) -> None:
+        core = self._core
+        if isinstance(said, probes.ProbeDue):
+            link = core.links.get(said.peer)
+            if link is not None:
+                core.send_probe(codec.PING, said.sequence, link)
+        elif isinstance(said, probes.FrameDue):
+            if said.peer in core.links:
+                core.send(said.peer, said.frame, reliable=False)
+        elif isinstance(said, probes.LinkSilent):
+            core.census.link_silent(said.peer, now)
+        elif isinstance(said, probes.LinkHeard):
+            core.census.link_heard(said.peer)
+        elif said.peer in core.links:
+            core.part(said.peer, "impaired", now)
+            core.dialer.drop(said.peer)
+            if core.full:
+                core.dialer.want(said.peer, now + core.config.dial_backoff_min_s)
+
+    # ----------------------------------------------------------------------------------------------------- people
+
+    def _people(self, fact: census.Fact, now: float) -> None:
+        core = self._core
+        match fact:
+            case census.Tell(peer, news):
+                core.tell(peer, news)
+            case census.TellAll(news):
+                core.tell_all(news, now)
+            case census.Spread(news, via):
+                core.exchange.spread(news, via, now, core.broadcast.eager)
+            case census.Joined(record, _, previous):
+                core.events.append(PeerDiscovered(record))
+                self._keep_seat(record.peer, previous, record, now)
+                core.cuts.back(record.peer, now)
+                core.resize(now)
+                core.want_member(record, now)
+            case census.Restarted(record, via, previous):
+                core.events += (PeerLeft(record.peer, "superseded"), PeerDiscovered(record))
+                self._keep_seat(record.peer, previous, record, now)
+                if via != record.peer:  # the link that we have was its old life's
+                    core.hang_up(record.peer, "superseded", now)
+                core.want_member(record, now)
+            case census.Gone(peer, reason):
+                self._gone(peer, reason, now)
+            case census.Suspected(peer):
+                core.events.append(events.PeerSuspected(peer))
+                core.cuts.lost(peer, now)
+            case census.Resumed(peer):
+                core.events.append(events.PeerResumed(peer))
+                core.cuts.back(peer, now)
+            case census.OwnSeatKnown(seat):
+                core.seats.held_before(seat)
+            case census.Superseded():
+                self._stop("superseded")
+            case census.Updated():
+                pass  # whoever needs the record reads it
+
+    def _gone(self, peer: PeerId, reason: events.LeaveReason, now: float) -> None:
+        core = self._core
+        core.events.append(PeerLeft(peer, reason))
+        core.dialer.drop(peer)
+        core.kept_seats.pop(peer, None)
+        core.hang_up(peer, reason, now)
+        core.detector.link_down(peer)
+        if reason == "timeout":
+            core.cuts.lost(peer, now)
+            core.knocker.arm(now)
+        else:
+            core.cuts.forget(peer)
+        core.resize(now)
+
+    def _keep_seat(self, peer: PeerId, previous: Record | None, record: Record, now: float) -> None:
+        """Who restarts keeps its seat for a while, until its new life claims it."""
+        core = self._core
+        if previous is not None and previous.seat is not None and record.seat is None and core.seats.enabled:
+            core.kept_seats[peer] = (previous.seat, now + core.config.seat_hold_s)
+            core.seated_until = now
+
+    def _stop(self, reason: events.EvictionReason) -> None:
+        core = self._core
+        core.events.append(Evicted(reason))
+        core.outputs += [CloseLink(peer, reason) for peer in core.links]
+        core.links.clear()
+        core.running = False
+
+    # ------------------------------------------------------------------------------------------------------ seats
+
+    def _seats(self, now: float) -> None:
+        core = self._core
+        if not core.seats.outbox:
+            return
+        facts, core.seats.outbox = core.seats.outbox, []
+        state = core.census.state
+        for fact in facts:
+            if isinstance(fact, seating.Seating):
+                core.events.append(events.SeatsChanged(fact.seats, fact.own))
+            elif isinstance(fact, seating.SeatLost):
+                core.events.append(Evicted("capacity"))
+            elif isinstance(fact, seating.ClaimDue):
+                state = attrs.evolve(state, seat=fact.seat, ballot=state.ballot if fact.seat is not None else ())
+            else:
+                state = attrs.evolve(state, ballot=fact.ballot)
+        if state is not core.census.state:
+            core.census.reissue(now, state)
+
+    # ------------------------------------------------------------------------------------------------------ frames
+
+    def _frames(self, now: float) -> None:
+        """Move finished frames and messages out."""
+        core = self._core
+        exchange, broadcast, router, walks = core.exchange, core.broadcast, core.router, core.walks
+        if exchange.sync.partners:
+            haves = broadcast.haves(now)
+            for peer in exchange.take_partners():
+                if haves is not None:
+                    core.send(peer, haves)
+        for machine in (exchange, broadcast, router, walks):
+            if machine.outbox:
+                for frame in machine.outbox:
+                    if frame.peer in core.links:
+                        core.emit(frame)
+                machine.outbox.clear()
+        if broadcast.streams.delivered:
+            for origin, payload, sequence in broadcast.streams.delivered:
+                core.stats.broadcasts_delivered += 1
+                core.events.append(events.BroadcastReceived(origin, payload, sequence))
+            broadcast.streams.delivered.clear()
+        if router.arrived:
+            core.events += [events.SignalReceived(origin, blob) for origin, blob in router.arrived]
+            router.arrived.clear()
+
+    # ------------------------------------------------------------------------------------------------------- links
+
+    def _links(self, now: float) -> None:
+        core = self._core
+        if core.walks.adopt:
+            adopted, core.walks.adopt = core.walks.adopt, []
+            for data in adopted:
+                peer = record_untrusted(data).peer
+                if core.membership.is_alive(peer) and len(core.links) < core.overlay.target + 2:
+                    core.dialer.want(peer, now)
+        if core.overlay.outbox:
+            wishes, core.overlay.outbox = core.overlay.outbox, []
+            for wish in wishes:
+                if isinstance(wish, Part):
+                    core.part(wish.peer, wish.reason, now)
+                else:
+                    core.dialer.want(wish.peer, now)
+        if core.knocker.knocks:
+            for peer in core.knocker.knocks:
+                core.stats.knocks += 1
+                core.dialer.want(peer, now)
+            core.knocker.knocks.clear()
+        if core.cuts.outbox:
+            self._cuts(now)
+        if core.dialer.deadline <= now:
+            core.dialer.handle_timeout(now)
+        if core.dialer.dials:
+            for peer in core.dialer.dials:
+                record = core.membership.record(peer)
+                if record is not None:
+                    core.outputs.append(Dial(peer, record))
+            core.dialer.dials.clear()
+
+    def _cuts(self, now: float) -> None:
+        core = self._core
+        for fact in core.cuts.outbox:
+            if isinstance(fact, CutSeen):
+                core.events.append(events.PartitionSuspected(fact.lost, fact.remaining, fact.majority))
+            elif isinstance(fact, CutMended):
+                core.events.append(events.PartitionHealed(fact.returned, fact.missing))
+                if core.overlay.mode is not Mode.FULL:
+                    for peer in core.knocker.cross_links(list(fact.returned), len(core.membership)):
+                        if core.membership.is_alive(peer) and peer not in core.links:
+                            self._crossing[peer] = None
+                            core.dialer.want(peer, now)
+        core.cuts.outbox.clear()
+
+    def link_opened(self, peer: PeerId, now: float) -> None:
+        """A link that crosses a healed cut is kept."""
+        if peer in self._crossing:
+            del self._crossing[peer]
+            self._core.overlay.keep(peer, now + _KEEP_CROSS_LINK_S)

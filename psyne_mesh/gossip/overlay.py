@@ -1,0 +1,254 @@
+"""Which links to have: everybody in a small room, HyParView's active view (DSN'07) in a larger one.
+
+Departures from the paper, because a link costs a WebRTC handshake and joins can be hostile: at least half of the active
+view is dialled by ourselves (anchors, partly by min-hash as in Basalt) and no join displaces those; a full node refuses
+with alternatives instead of evicting at random; vacancies are dialled several at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from enum import Enum
+from hashlib import blake2b
+from typing import TYPE_CHECKING, TypeAlias
+
+import attrs
+
+from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.identity import PeerId
+
+if TYPE_CHECKING:
+    import random
+
+_TICK_S = 1.0  # maintenance, jittered
+_SETTLING_S = 5.0  # a link younger than that is not judged
+_BACKOFF_S = 60.0  # who parted from whom does not come back so soon (GossipSub's prune backoff)
+_BACKOFFS_MAX = 1024  # the oldest is forgotten
+_SLACK = 2  # links over the target that are not worth closing
+_ROOM_FOR_JOINS = 4  # links over the target that are still accepted from others
+_NEAR_GAIN = 0.6  # a near link is replaced by one that promises at most so much of its round trip
+_MIN_HASH_ANCHORS = 2
+
+Distance: TypeAlias = Callable[[PeerId], float]
+"""Foretold round trip to a member in seconds; infinity if nothing is known."""
+
+
+class Mode(Enum):
+    FULL = "full"  # a link to everybody
+    PARTIAL = "partial"  # everybody known, few links
+    LOBBY = "lobby"  # few known, few links
+
+
+@attrs.frozen
+class Part:
+    """Close this link in good order: it is not needed any more."""
+
+    peer: PeerId
+    reason: str
+
+
+@attrs.frozen
+class DialWanted:
+    """A vacancy: dial this member once."""
+
+    peer: PeerId
+
+
+class Neighbour:
+    __slots__ = ("degree", "keep_until", "outbound", "peer", "since", "srtt")
+
+    def __init__(self, peer: PeerId, now: float, *, outbound: bool) -> None:
+        self.peer = peer
+        self.since = now
+        self.outbound = outbound
+        self.keep_until = now + _SETTLING_S
+        self.degree = 0  # links that the neighbour says it has; 0: not said yet
+        self.srtt = 0.0
+
+
+class Overlay:
+    """How to drive it:
+
+    1. `resize(members, full, now)` whenever the number of members changes.
+    2. `link_up`, `link_down`, `parted` follow the links; `heard` passes on what probes say.
+    3. `admits(peer, isolated, now)` when a neighbour introduced itself: False means send it on to others.
+    4. `handle_timeout(now, alive, distance, pending)` at `deadline`; drain `outbox`: `DialWanted`, `Part`.
+    """
+
+    def __init__(self, config: GossipConfig, own: PeerId, rng: random.Random) -> None:
+        self._config = config
+        self._own = own
+        self._rng = rng
+        self.mode = Mode.FULL
+        self.members = 1
+        self.neighbours: dict[PeerId, Neighbour] = {}
+        self.outbox: list[Part | DialWanted] = []
+        self.deadline = math.inf
+        self._backoff: dict[PeerId, float] = {}
+        self._honoured: dict[PeerId, float] = {}
+        self._optimise_at = 0.0
+
+    # ------------------------------------------------------------------------------------------------------- mode
+
+    def resize(self, members: int, now: float) -> bool:
+        """Follow the size of the room, with hysteresis. True if the mode changed."""
+        self.members = members
+        config, before = self._config, self.mode
+        known = config.full_knowledge_max
+        if self.mode is Mode.FULL:
+            if members > config.full_mesh_max:
+                self.mode = Mode.PARTIAL
+        elif members <= config.full_mesh_max - config.full_mesh_hysteresis:
+            self.mode = Mode.FULL
+        elif self.mode is Mode.PARTIAL and members >= known:
+            self.mode = Mode.LOBBY
+        elif self.mode is Mode.LOBBY and members < known * 3 // 4:
+            self.mode = Mode.PARTIAL
+        if self.mode is not Mode.FULL and self.deadline == math.inf:
+            self.deadline = now + _TICK_S * self._rng.random()
+        return self.mode is not before
+
+    @property
+    def target(self) -> int:
+        """How many links we want."""
+        if self.mode is Mode.FULL:
+            return self._config.full_mesh_max - 1
+        return self._config.active_view or min(8, max(6, (self.members - 1).bit_length()))
+
+    @property
+    def anchors(self) -> int:
+        """How many of them we want to have chosen ourselves (GossipSub's D_out, but half)."""
+        return (self.target + 1) // 2
+
+    @property
+    def isolated(self) -> bool:
+        return len(self.neighbours) <= 1
+
+    # ------------------------------------------------------------------------------------------------------ links
+
+    def link_up(self, peer: PeerId, now: float, *, outbound: bool) -> None:
+        self.neighbours[peer] = Neighbour(peer, now, outbound=outbound)
+        if self.mode is not Mode.FULL:
+            self.deadline = min(self.deadline, now + _TICK_S)
+
+    def link_down(self, peer: PeerId, now: float) -> None:
+        if self.neighbours.pop(peer, None) is not None and self.mode is not Mode.FULL:
+            self.deadline = min(self.deadline, now)  # a vacancy is filled at once
+
+    def parted(self, peer: PeerId, now: float) -> None:
+        """One side closed the link in good order: neither dials the other for a while."""
+        self._remember(self._backoff, peer, now + _BACKOFF_S)
+
+    def heard(self, peer: PeerId, degree: int, srtt: float) -> None:
+        neighbour = self.neighbours.get(peer)
+        if neighbour is not None:
+            neighbour.degree = degree
+            neighbour.srtt = srtt
+
+    def keep(self, peer: PeerId, until: float) -> None:
+        """A link with a purpose, such as crossing a healed cut: it is not closed before."""
+        neighbour = self.neighbours.get(peer)
+        if neighbour is not None:
+            neighbour.keep_until = max(neighbour.keep_until, until)
+
+    def admits(self, peer: PeerId, now: float, *, isolated: bool) -> bool:
+        """Whether a link that is up may stay. An isolated newcomer takes the place of somebody who can spare us."""
+        count = len(self.neighbours)
+        if self.mode is Mode.FULL:
+            return count <= self._config.links_max
+        neighbour = self.neighbours[peer]
+        if neighbour.outbound or count <= min(self.target + _ROOM_FOR_JOINS, self._config.links_max):
+            return True
+        if isolated and now - self._honoured.get(peer, -math.inf) >= _BACKOFF_S:  # once a minute for each peer
+            spare = self._surplus(now, besides=peer)
+            if spare is not None:
+                self._remember(self._honoured, peer, now)
+                self._part(spare, "full", now)
+                return True
+        return False
+
+    # ----------------------------------------------------------------------------------------------------- upkeep
+
+    def handle_timeout(self, now: float, alive: list[PeerId], distance: Distance, pending: int) -> None:
+        """`alive`: the members known; `pending`: dials on their way."""
+        if now < self.deadline:
+            return
+        if self.mode is Mode.FULL:
+            self.deadline = math.inf
+            return
+        self.deadline = now + _TICK_S * (0.75 + 0.5 * self._rng.random())
+        count = len(self.neighbours)
+        outbound = sum(neighbour.outbound for neighbour in self.neighbours.values())
+        target = min(self.target, len(alive))
+        wanted = max(target - count, min(self.anchors, len(alive) - count) - outbound)
+        if wanted > 0:
+            self._fill(2 * wanted - pending, now, alive, distance)  # twice: a part of the dials fail
+        elif count > self.target + _SLACK:
+            spare = self._surplus(now)
+            if spare is not None:
+                self._part(spare, "surplus", now)
+        elif now >= self._optimise_at:
+            self._optimise_at = now + self._config.shuffle_interval_s * (0.75 + 0.5 * self._rng.random())
+            self._improve(now, alive, distance)
+
+    def _fill(self, count: int, now: float, alive: list[PeerId], distance: Distance) -> None:
+        if count <= 0:
+            return
+        pool = self._candidates(4 * count + 8, now, alive)
+        chosen: list[PeerId] = []
+        anchored = sum(neighbour.outbound for neighbour in self.neighbours.values())
+        if anchored < _MIN_HASH_ANCHORS and pool:
+            pool.sort(key=self._rank)
+            chosen += pool[: _MIN_HASH_ANCHORS - anchored]
+        near = sorted((peer for peer in pool if peer not in chosen), key=distance)
+        if near and distance(near[0]) < math.inf:
+            chosen += near[: max(0, count - len(chosen)) // 2]
+        others = [peer for peer in pool if peer not in chosen]
+        self._rng.shuffle(others)
+        for peer in (chosen + others)[:count]:
+            self.outbox.append(DialWanted(peer))
+
+    def _improve(self, now: float, alive: list[PeerId], distance: Distance) -> None:
+        """Exchange one far inbound or random link for a near one: dial now, let the surplus go later."""
+        pool = self._candidates(16, now, alive)
+        far = [n for n in self.neighbours.values() if n.srtt and now > n.keep_until and self._is_spare(n)]
+        if not pool or not far:
+            return
+        nearest = min(pool, key=distance)
+        farthest = max(far, key=lambda n: n.srtt)
+        if distance(nearest) < _NEAR_GAIN * farthest.srtt:
+            self.outbox.append(DialWanted(nearest))
+
+    def _candidates(self, count: int, now: float, alive: list[PeerId]) -> list[PeerId]:
+        """A random sample of members that are not linked and not in backoff: O(count), whatever the room's size."""
+        sample = self._rng.sample(alive, min(len(alive), count + len(self.neighbours)))
+        return [p for p in sample if p not in self.neighbours and self._backoff.get(p, 0.0) <= now][:count]
+
+    def _surplus(self, now: float, besides: PeerId | None = None) -> PeerId | None:
+        """The link that both sides can spare most easily: the farthest that we did not choose ourselves."""
+        spare = [n for n in self.neighbours.values() if n.peer != besides and now > n.keep_until and self._is_spare(n)]
+        if not spare:
+            return None
+        return max(spare, key=lambda n: (n.srtt, n.peer)).peer
+
+    def _is_spare(self, neighbour: Neighbour) -> bool:
+        if neighbour.degree <= self.target:
+            return False  # the other side needs it
+        outbound = sum(n.outbound for n in self.neighbours.values())
+        return not neighbour.outbound or outbound > self.anchors
+
+    def _part(self, peer: PeerId, reason: str, now: float) -> None:
+        self.parted(peer, now)
+        self.outbox.append(Part(peer, reason))
+
+    def _rank(self, peer: PeerId) -> bytes:
+        """Basalt's ranking: our own hash order of all peers, which nobody can foresee for many observers at once."""
+        return blake2b(peer.encode(), key=self._own.encode(), digest_size=8).digest()
+
+    @staticmethod
+    def _remember(table: dict[PeerId, float], peer: PeerId, value: float) -> None:
+        table.pop(peer, None)
+        if len(table) >= _BACKOFFS_MAX:
+            del table[next(iter(table))]
+        table[peer] = value

@@ -1,0 +1,143 @@
+"""Ways through the mesh: signals to members without a link, and frames carried one hop for a pair that cannot connect.
+
+A signal goes along remembered directions where there are any (the link that brought a member's record or its last
+signal), else by a few random walks. Every node passes one signal on once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from psyne_mesh.errors import ProtocolError
+from psyne_mesh.gossip import codec
+from psyne_mesh.gossip.codec import Reader, raw_of
+from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.events import SendFrame
+from psyne_mesh.identity import PeerId
+
+if TYPE_CHECKING:
+    import random
+
+_SEEN_MAX = 4096  # signals remembered against loops; the oldest is forgotten
+_ROUTES_MAX = 1024  # directions remembered; the oldest is forgotten
+_WALKERS = 3  # a signal without a direction starts so many walks
+_BURST = 64  # signals that one neighbour may have passed on at once; more are dropped, the newest first
+_RATE = 32.0  # and so many a second after that
+
+
+@attrs.frozen
+class Signal:
+    number: int
+    origin: PeerId
+    to: PeerId
+    ttl: int
+    blob: bytes
+
+
+class Router:
+    """How to drive it: `send(...)` for our own signals, `received(...)` for those of a neighbour; drain `outbox` and
+    `arrived`. `direction` is the link that brought the target's record, if it still stands."""
+
+    def __init__(self, config: GossipConfig, own: PeerId, rng: random.Random) -> None:
+        self._config = config
+        self._own = own
+        self._rng = rng
+        self._routes: dict[PeerId, PeerId] = {}
+        self._seen: dict[tuple[PeerId, int], None] = {}
+        self._credit: dict[PeerId, tuple[float, float]] = {}
+        self.outbox: list[SendFrame] = []
+        self.arrived: list[tuple[PeerId, bytes]] = []
+        self.passed_on = 0
+        self.dropped = 0
+
+    def send(self, to: PeerId, blob: bytes, direction: PeerId | None, links: list[PeerId]) -> None:
+        signal = Signal(self._rng.getrandbits(63), self._own, to, self._config.signal_ttl, blob)
+        self._first_time(signal)
+        self._pass_on(signal, direction, links, None, _WALKERS)
+
+    def received(self, peer: PeerId, signal: Signal, direction: PeerId | None, links: list[PeerId], now: float) -> None:
+        if not self._first_time(signal) or signal.origin == self._own:
+            return
+        self._learn_route(signal.origin, peer)
+        if signal.to == self._own:
+            self.arrived.append((signal.origin, signal.blob))
+        elif signal.ttl > 1 and self._may_pass(peer, now):
+            self.passed_on += 1
+            onward = attrs.evolve(signal, ttl=signal.ttl - 1)
+            self._pass_on(onward, direction, links, peer, 1)
+        else:
+            self.dropped += 1
+
+    def link_down(self, peer: PeerId) -> None:
+        self._credit.pop(peer, None)
+
+    def _pass_on(
+        self, signal: Signal, direction: PeerId | None, links: list[PeerId], source: PeerId | None, walkers: int
+    ) -> None:
+        route = self._routes.get(signal.to)
+        for step in (signal.to, route, direction):
+            if step is not None and step != source and step in links:
+                targets = [step]
+                break
+        else:
+            open_to = [peer for peer in links if peer not in (source, signal.origin)]
+            targets = self._rng.sample(open_to, min(walkers, len(open_to)))
+        frame = encode_signal(signal)
+        for peer in targets:
+            self.outbox.append(SendFrame(peer, frame, True))
+
+    def _first_time(self, signal: Signal) -> bool:
+        key = (signal.origin, signal.number)
+        if key in self._seen:
+            return False
+        if len(self._seen) >= _SEEN_MAX:
+            del self._seen[next(iter(self._seen))]
+        self._seen[key] = None
+        return True
+
+    def _learn_route(self, origin: PeerId, link: PeerId) -> None:
+        self._routes.pop(origin, None)
+        if len(self._routes) >= _ROUTES_MAX:
+            del self._routes[next(iter(self._routes))]
+        self._routes[origin] = link
+
+    def _may_pass(self, peer: PeerId, now: float) -> bool:
+        credit, since = self._credit.get(peer, (float(_BURST), now))
+        credit = min(_BURST, credit + (now - since) * _RATE)
+        self._credit[peer] = (credit - 1.0 if credit >= 1.0 else credit, now)
+        return credit >= 1.0
+
+
+def encode_signal(signal: Signal) -> bytes:
+    return b"".join(
+        (
+            codec.head(codec.SIGNAL),
+            signal.number.to_bytes(8, "big"),
+            raw_of(signal.origin),
+            raw_of(signal.to),
+            bytes((signal.ttl,)),
+            signal.blob,
+        )
+    )
+
+
+def signal_untrusted(frame: bytes, blob_max: int, ttl_max: int) -> Signal:
+    reader = Reader(frame)
+    number = int.from_bytes(reader.take_untrusted(8), "big")
+    origin, to, ttl = reader.peer_untrusted(), reader.peer_untrusted(), reader.u8_untrusted()
+    blob = reader.rest()
+    if len(blob) > blob_max:
+        raise ProtocolError(f"signal of {len(blob)} bytes, the limit is {blob_max}")
+    return Signal(number, origin, to, min(ttl, ttl_max), blob)
+
+
+def encode_relay(to: PeerId, frame: bytes) -> bytes:
+    """Ask a neighbour to hand `frame` to `to`, one hop further and no more."""
+    return codec.head(codec.RELAY) + raw_of(to) + frame
+
+
+def relay_untrusted(frame: bytes) -> tuple[PeerId, bytes]:
+    reader = Reader(frame)
+    return reader.peer_untrusted(), reader.rest()
