@@ -1,27 +1,46 @@
-"""How much may be in flight (RFC 9260 section 7.2)."""
+"""How much may be in flight: the window of RFC 9260 section 7.2, growing after a loss as CUBIC has it (RFC 9438)."""
 
 from __future__ import annotations
 
 from psyne_mesh.webrtc.sctp.config import SctpConfig
 from psyne_mesh.webrtc.sctp.hystart import HyStart
 
+CUBIC_C = 0.4  # RFC 9438 section 5: packets per second cubed
+CUBIC_BETA = 0.7  # section 4.6: what a loss leaves of the window
+CUBIC_ALPHA = 3 * (1 - CUBIC_BETA) / (1 + CUBIC_BETA)  # section 4.3: growth that is fair to Reno flows
+
 
 class CongestionWindow:
     """Slow start, congestion avoidance and fast recovery over bytes of user data.
 
     Acknowledgements come once per drained batch, not once per packet, so growth counts acknowledged bytes without
-    RFC 9260's per-SACK limit of one MTU (its rule assumes a SACK for every second packet).
+    RFC 9260's per-SACK limit of one MTU (its rule assumes a SACK for every second packet). Its congestion avoidance
+    of one MTU per round trip would take minutes to fill a long path again after one loss: hence CUBIC.
     """
 
-    __slots__ = ("_config", "_hystart", "_partial_bytes_acked", "cwnd", "mtu", "recovery_exit", "ssthresh")
+    __slots__ = (
+        "_config",
+        "_epoch",
+        "_hystart",
+        "_k_s",
+        "_w_est",
+        "_w_max",
+        "cwnd",
+        "mtu",
+        "recovery_exit",
+        "ssthresh",
+    )
 
     def __init__(self, config: SctpConfig) -> None:
         self._config = config
         self.mtu = config.packet_bytes_base
         self.cwnd = config.initial_window_packets * self.mtu
         self.ssthresh = 1 << 40  # RFC 9260 section 7.2.1: arbitrarily high
-        self._partial_bytes_acked = 0
         self._hystart = HyStart()
+        self._w_max = 0.0  # window before the last loss
+        self._epoch: float | None = None  # when this phase of congestion avoidance began
+        self._k_s = 0.0  # seconds from the epoch until the window is at _w_max again
+        self._w_est = 0.0  # where a Reno flow would be
         self.recovery_exit: int | None = None  # highest TSN sent when fast recovery began
 
     @property
@@ -33,18 +52,6 @@ class CongestionWindow:
         self.mtu = mtu
         self.cwnd = max(self.cwnd, self.floor)
 
-    def acked(self, n_bytes: int, was_full: bool) -> None:
-        """The cumulative TSN moved and `n_bytes` left the network. `was_full`: the window had limited us."""
-        if self.recovery_exit is not None or not was_full:
-            return
-        if self.cwnd <= self.ssthresh:
-            self.cwnd += min(n_bytes, self.cwnd) // self._hystart.divisor  # section 7.2.1: slow start, at most doubling
-            return
-        self._partial_bytes_acked += n_bytes  # section 7.2.2
-        while self._partial_bytes_acked >= self.cwnd:
-            self._partial_bytes_acked -= self.cwnd
-            self.cwnd += self.mtu
-
     def measured(self, rtt: float, cumulative_tsn: int, next_tsn: int) -> None:
         """A round trip was measured while the window limited us."""
         if self.cwnd <= self.ssthresh:
@@ -53,8 +60,19 @@ class CongestionWindow:
                 self.ssthresh = self.cwnd
                 self._hystart = HyStart()
 
+    def acked(self, n_bytes: int, was_full: bool, now: float, srtt: float) -> None:
+        """The cumulative TSN moved and `n_bytes` left the network. `was_full`: the window had limited us."""
+        if self.recovery_exit is not None:
+            return
+        if not was_full:
+            self._epoch = None  # RFC 9438 section 5.8: time without need for more does not count
+        elif self.cwnd <= self.ssthresh:
+            self.cwnd += min(n_bytes, self.cwnd) // self._hystart.divisor  # section 7.2.1: slow start, at most doubling
+        else:
+            self._avoid_congestion(n_bytes, now, srtt)
+
     def cumulative_tsn_moved(self, tsn: int) -> None:
-        """Section 7.2.4: fast recovery ends when all that was outstanding at its begin is acknowledged."""
+        """RFC 9260 section 7.2.4: fast recovery ends when all that was outstanding at its begin is acknowledged."""
         if self.recovery_exit is not None and tsn >= self.recovery_exit:
             self.recovery_exit = None
 
@@ -63,14 +81,14 @@ class CongestionWindow:
         if self.recovery_exit is not None:
             return False
         self.recovery_exit = highest_tsn
-        self._halve()
+        self._reduce()
         self.cwnd = self.ssthresh
         return True
 
     def timed_out(self) -> None:
         """T3-rtx expired (section 7.2.3): begin anew with one packet, of the base size (see `pmtud`)."""
         self.mtu = self._config.packet_bytes_base
-        self._halve()
+        self._reduce()
         self.cwnd = self.mtu
         self.recovery_exit = None
 
@@ -79,8 +97,25 @@ class CongestionWindow:
         self.ssthresh = max(self.ssthresh, self.cwnd * 3 // 4)
         restart = min(self.cwnd, self._config.initial_window_packets * self.mtu)  # RFC 5681 section 4.1
         self.cwnd = max(self.cwnd >> min(periods, 32), restart)
+        self._epoch = None
 
-    def _halve(self) -> None:
-        self.ssthresh = max(self.cwnd // 2, self.floor)
+    def _avoid_congestion(self, n_bytes: int, now: float, srtt: float) -> None:
+        """RFC 9438 sections 4.2 to 4.5, in bytes."""
+        cwnd, mtu = self.cwnd, self.mtu
+        if self._epoch is None:
+            self._epoch = now
+            self._w_est = cwnd
+            self._w_max = max(self._w_max, cwnd)
+            self._k_s = ((self._w_max - cwnd) / mtu / CUBIC_C) ** (1 / 3)
+        t = now - self._epoch + srtt
+        target = CUBIC_C * (t - self._k_s) ** 3 * mtu + self._w_max
+        target = min(max(target, cwnd), 1.5 * cwnd)
+        self._w_est += CUBIC_ALPHA * n_bytes / cwnd * mtu
+        self.cwnd = int(max(cwnd + (target - cwnd) * n_bytes / cwnd, self._w_est))
+
+    def _reduce(self) -> None:
+        # Section 4.7, fast convergence: a window that shrank twice makes room for newcomers
+        self._w_max = self.cwnd * (1 + CUBIC_BETA) / 2 if self.cwnd < self._w_max else float(self.cwnd)
+        self.ssthresh = max(int(self.cwnd * CUBIC_BETA), self.floor)
+        self._epoch = None
         self._hystart = HyStart()
-        self._partial_bytes_acked = 0

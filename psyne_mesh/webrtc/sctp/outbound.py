@@ -124,8 +124,7 @@ class Outbound:
 
     def fill_beside_cookie(self, builder: PacketBuilder, now: float) -> None:
         """Like `fill`, beside a COOKIE-ECHO: whenever that is repeated, what went with it is as well."""
-        if self.outstanding.mark_all_lost():
-            self.rack.timed_out()
+        self.outstanding.mark_lost_since(now)
         self.t3 = None
         self.fill(builder, now)
 
@@ -240,6 +239,8 @@ class Outbound:
             lost.popleft()
             table.resent(chunk, now)
             self.rack.sent(chunk)
+            if chunk.tsn == table.cumulative_tsn + 1 and chunk.transmissions == 2:
+                self.t3 = now + self.rto.rto  # RFC 9260 section 7.2.4 rule 4; only once, or T3-rtx might never expire
             self._counters.retransmissions += 1
             self._append(builder, chunk)
 
@@ -264,8 +265,9 @@ class Outbound:
         moved = cumulative > table.cumulative_tsn
         was_full = table.flight_bytes + self.congestion.mtu > self.congestion.cwnd
         result = table.acknowledge(cumulative, sack.gaps)
-        if result.newest_once is not None:
-            rtt = now - result.newest_once.sent_at
+        if result.newest is not None and result.newest.transmissions == 1:
+            # Karn's rule (RFC 9260 section 6.3.1 C5); an older chunk would measure how long its SACK was lost
+            rtt = now - result.newest.sent_at
             self.rto.measured(rtt)
             if was_full:
                 self.congestion.measured(rtt, cumulative, table.next_tsn)
@@ -298,7 +300,7 @@ class Outbound:
         if was_recovering and congestion.recovery_exit is None:
             self.rack.recovered()
         elif not was_recovering:
-            congestion.acked(bytes_acked, was_full)
+            congestion.acked(bytes_acked, was_full, now, self.rto.srtt or 0.0)
         if 0 <= self._probe_tsn <= table.cumulative_tsn:
             # RFC 8985 section 7.4: if the peer got the chunk only by the probe, the probe repaired a loss
             self._probe_tsn = -1
@@ -313,9 +315,8 @@ class Outbound:
 
     def _window_opened(self) -> None:
         """While the window was closed the peer dropped what came: do not wait for T3-rtx to repeat it."""
-        for chunk in self.outstanding.mark_all_lost():
+        for chunk in self.outstanding.mark_lost_since(float("inf")):
             chunk.header = _with_immediate_bit(chunk.header)
-        self.rack.timed_out()
         self._force_one = True
 
     def _detect_losses(self, now: float) -> None:
@@ -413,8 +414,8 @@ class Outbound:
         self._counters.timeouts += 1
         self.rto.expired()
         table.renege()
-        found = table.mark_all_lost()
-        self.rack.timed_out()
+        estimator = self.rto
+        found = table.mark_lost_since(now - self.rack.patience(estimator.min_rtt or 0.0, estimator.srtt or 0.0))
         self._probe_tsn = -1
         for chunk in found:
             chunk.header = _with_immediate_bit(chunk.header)

@@ -41,12 +41,11 @@ class Chunk:
 class AckResult:
     """What one SACK changed."""
 
-    __slots__ = ("bytes_acked", "newest", "newest_once")
+    __slots__ = ("bytes_acked", "newest")
 
     def __init__(self) -> None:
         self.bytes_acked = 0
         self.newest: Chunk | None = None  # the most lately sent of those newly acknowledged
-        self.newest_once: Chunk | None = None  # the same among chunks sent only once: an honest RTT sample (Karn)
 
 
 class Outstanding:
@@ -111,7 +110,7 @@ class Outstanding:
 
     def _note(self, chunks: list[Chunk], result: AckResult) -> None:
         flight = acked = 0
-        newest, newest_once = result.newest, result.newest_once
+        newest = result.newest
         for chunk in chunks:
             state = chunk.state
             if state > LOST:  # ACKED or ABANDONED
@@ -124,15 +123,19 @@ class Outstanding:
                 self.lost_bytes -= chunk.size
             if newest is None or chunk.serial > newest.serial:
                 newest = chunk
-            if chunk.transmissions == 1:
-                newest_once = chunk
         self.flight_bytes -= flight
         result.bytes_acked += acked
-        result.newest, result.newest_once = newest, newest_once
+        result.newest = newest
 
-    def mark_all_lost(self) -> list[Chunk]:
-        """T3-rtx expired: all that was in flight is lost. Returns the chunks found lost now, in TSN order."""
-        found = [chunk for chunk in self.chunks.values() if chunk.state == IN_FLIGHT]
+    def mark_lost_since(self, sent_before: float) -> list[Chunk]:
+        """T3-rtx expired: of what is in flight, the first chunk is lost and all that was sent by then (RFC 8985 section
+        6.3). Returns the chunks found lost now, in TSN order."""
+        first = self.cumulative_tsn + 1
+        found = [
+            chunk
+            for chunk in self.chunks.values()
+            if chunk.state == IN_FLIGHT and (chunk.sent_at <= sent_before or chunk.tsn == first)
+        ]
         for chunk in found:
             self.mark_lost(chunk)
         self.lost = deque(chunk for chunk in self.chunks.values() if chunk.state == LOST)

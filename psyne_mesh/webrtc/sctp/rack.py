@@ -57,7 +57,7 @@ class Rack:
     def detect_losses(self, now: float, min_rtt: float, srtt: float, reported_tsn: int) -> list[Chunk]:
         """Section 6.2 step 5. The count of later reports (DupThresh) is left out: bundled chunks would inflate it.
         Above `reported_tsn` nothing is known: a SACK of many gap blocks was cut there."""
-        patience = self._rtt + min(self._multiplier * min_rtt / 4, srtt)
+        patience = self.patience(min_rtt, srtt)
         order, newest_serial = self._order, self._newest_serial
         lost: list[Chunk] = []
         self.deadline = None
@@ -73,10 +73,9 @@ class Rack:
             order.popleft()
         return lost
 
-    def timed_out(self) -> None:
-        """T3-rtx expired: everything in flight is taken for lost and will be sent, and noted, again."""
-        self._order.clear()
-        self.deadline = None
+    def patience(self, min_rtt: float, srtt: float) -> float:
+        """For how long after its transmission a chunk may still be on its way (steps 3 and 4)."""
+        return self._rtt + min(self._multiplier * min_rtt / 4, srtt)
 
     def newest_in_flight(self) -> Chunk | None:
         """The chunk whose retransmission makes the best tail loss probe (section 7.3): the last one sent."""
