@@ -1,1 +1,62 @@
-"""Multiplayer rooms for Python games, peer to peer over WebRTC data channels, with no game server."""
+"""Multiplayer rooms for Python games, peer to peer over WebRTC data channels, with no game server.
+
+async with join_game_room("fps-lobby", max_players=16, region="us-west", skill_range=(1200, 1400)) as room:
+    positions = room.channel("position", PlayerPosition, mode="unreliable")
+    async for sender, position in positions: ...
+"""
+
+from psyne_mesh.config import DataChannelConfig, StunServer, TurnServer, WebRTCConfig
+from psyne_mesh.errors import (
+    ClosedError,
+    ConnectFailed,
+    EventBacklog,
+    FingerprintMismatch,
+    InvalidConfig,
+    InvalidUri,
+    LocalError,
+    MessageTooLarge,
+    PeerGone,
+    ProtocolError,
+    PsyneMeshError,
+    RemoteError,
+    RoomError,
+    RoomExists,
+    RoomFull,
+    RoomMismatch,
+    RoomNotFound,
+    SignalingError,
+    SignalingLost,
+    SignalingUnreachable,
+    TamperedSignaling,
+    UnserialisableMessage,
+    VersionMismatch,
+    WouldBlock,
+)
+from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.identity import Identity, PeerId
+from psyne_mesh.mesh.membership import SendOutcome
+from psyne_mesh.room import events
+from psyne_mesh.room.channel import Channel, ChannelStats, SendReport
+from psyne_mesh.room.delivery import DeliveryMode
+from psyne_mesh.room.direct import PeerChannel, create_channel, create_gaming_channel
+from psyne_mesh.room.mesh import Mesh, join_game_room, open_mesh
+from psyne_mesh.room.messages import Action, CombatAction, Finite, FloatVector, Message, PlayerPosition
+from psyne_mesh.room.peer import Peer
+from psyne_mesh.room.room import Room
+from psyne_mesh.signaling.memory import MemorySignaling
+from psyne_mesh.signaling.server import SignalingServer, open_server
+from psyne_mesh.signaling.transport import SignalingTransport
+from psyne_mesh.uri import GameUri, PeerUri, RoomUri, parse_uri
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Action", "Channel", "ChannelStats", "ClosedError", "CombatAction", "ConnectFailed", "DataChannelConfig",
+    "DeliveryMode", "EventBacklog", "FingerprintMismatch", "Finite", "FloatVector", "GameUri", "GossipConfig", "Identity",
+    "InvalidConfig", "InvalidUri", "LocalError", "MemorySignaling", "Mesh", "Message", "MessageTooLarge", "Peer",
+    "PeerChannel", "PeerGone", "PeerId", "PeerUri", "PlayerPosition", "ProtocolError", "PsyneMeshError", "RemoteError",
+    "Room", "RoomError", "RoomExists", "RoomFull", "RoomMismatch", "RoomNotFound", "RoomUri", "SendOutcome", "SendReport",
+    "SignalingError", "SignalingLost", "SignalingServer", "SignalingTransport", "SignalingUnreachable", "StunServer",
+    "TamperedSignaling", "TurnServer", "UnserialisableMessage", "VersionMismatch", "WebRTCConfig", "WouldBlock",
+    "create_channel", "create_gaming_channel", "events", "join_game_room", "open_mesh", "open_server", "parse_uri",
+]  # fmt: skip

@@ -6,6 +6,7 @@ Tasks, all in one nursery: one for each link, one that drains signaling, one tim
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 import secrets
 import time
@@ -178,8 +179,8 @@ class MeshCore:
 
     def rearm(self) -> None:
         """The nodes' next deadline may have changed; the timer task sleeps on this scope."""
-        self._timer.deadline = min((m.node.next_timeout() or float("inf") for m in self._rooms.values()),
-                                   default=float("inf"))  # fmt: skip
+        deadlines = (membership.node.next_timeout() for membership in self._rooms.values())
+        self._timer.deadline = min((due for due in deadlines if due is not None), default=math.inf)
 
     # ----------------------------------------------------------------------------------------- LinkOwner, for links
 
@@ -211,7 +212,7 @@ class MeshCore:
         del self._links[link.peer_id]
         self._link_ended.unpark_all()
         for membership in self._rooms_with(link.peer_id):
-            membership.link_gone(link.peer_id, reason, error, was_open=link.was_open)
+            membership.link_gone(link.peer_id, reason, error, was_open=link.was_open or link.replaces_open)
 
     def _rooms_with(self, peer: PeerId) -> list[Membership]:
         """A link that a peer opened may come before its record: with a single room there is no doubt."""
@@ -307,9 +308,11 @@ class MeshCore:
             return
         if link is not None and link.state is LinkState.DIALING and link.offerer and self.me > envelope.sender:
             return  # glare: both offered, and the higher id's offer stands (perfect negotiation's impolite peer)
+        successor = self._start_link(envelope.sender, envelope.session, offerer=False)
         if link is not None:
-            link.supersede()
-        self._start_link(envelope.sender, envelope.session, offerer=False).hear(envelope)
+            successor.replaces_open = link.was_open or link.replaces_open
+            link.close("superseded")
+        successor.hear(envelope)
 
     # -------------------------------------------------------------------------------------------------------- timer
 

@@ -70,6 +70,9 @@ class Link:
         self.born = born
         self.state = LinkState.DIALING
         self.was_open = False
+        self.replaces_open = (
+            False  # took the place of a link that rooms still count on: if this one fails, they must hear
+        )
         self.tampering: str | None = None
         self._endpoint = endpoint
         self._post_sealed = post
@@ -168,10 +171,6 @@ class Link:
         if self._close_reason is None:
             self._close_reason = reason
         self._closing.set()
-
-    def supersede(self) -> None:
-        """A newer session takes this one's place: it ends without a word to its owner's rooms."""
-        self.close("superseded")
 
     def send_frame(self, frame: bytes, *, reliable: bool) -> None:
         channel = self._control if reliable else self._gossip
