@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Sequence
 
 import attrs
 import trustme
 
 from tests.lab.namespaces import Namespaces, Process
+from tests.lab.nat import WEB_PORT
 from tests.lab.topology import Server
 
 STUN_PORT = 3478
-WEB_PORT = 443  # TLS and plain TCP both: coturn tells them apart
 REALM, USER, PASSWORD = "lab.example", "player", "only-in-the-lab"
 CA_FILE = "/run/lab/ca.pem"
-START_DEADLINE_S = 5.0
 
 
 @attrs.frozen(kw_only=True)
@@ -44,16 +42,14 @@ class Coturn:
         self._process: Process | None = None
 
     def start(self) -> None:
-        """Raises RuntimeError when it does not answer within START_DEADLINE_S."""
+        """Returns when it answers; raises RuntimeError when it does not."""
         name, run = self.server.name, f"/run/lab/{self.server.name}"
         authority, chain, key = certificate((*self.server.addresses4, *self.server.addresses6))
         for path, text in ((CA_FILE, authority), (f"{run}.crt", chain), (f"{run}.key", key)):
             self._namespaces.write(path, text)
         self._process = self._namespaces.spawn(name, self._command(run), pipes=False)
-        deadline = time.monotonic() + START_DEADLINE_S
-        while not self._answers():
-            if self._process.wait(0.005) is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"coturn in {name} does not answer: {self._process.errors()}{self.log()}")
+        address = self.server.addresses4[0]
+        self._namespaces.wait_for_server(self._process, name, address, WEB_PORT, STUN_PORT)
 
     def kill(self) -> None:
         """SIGKILL: no farewell to anybody."""
@@ -68,10 +64,6 @@ class Coturn:
     def log(self) -> str:
         return self._namespaces.run(self.server.name, ["cat", f"/run/lab/{self.server.name}.log"])
 
-    def _answers(self) -> bool:
-        first = self.server.addresses4[0]
-        return self._namespaces.answers(self.server.name, first, STUN_PORT, WEB_PORT)
-
     def _command(self, run: str) -> list[str]:
         listening = [f"--listening-ip={a}" for a in (*self.server.addresses4, *self.server.addresses6)]
         relaying = [f"--relay-ip={self.server.addresses4[0]}", f"--relay-ip={self.server.addresses6[0]}"]
@@ -81,7 +73,7 @@ class Coturn:
             *listening,
             *relaying,
             f"--listening-port={STUN_PORT}",
-            f"--tls-listening-port={WEB_PORT}",
+            f"--tls-listening-port={WEB_PORT}",  # TLS and plain TCP both: coturn tells them apart
             "--no-dtls",
             f"--cert={run}.crt",
             f"--pkey={run}.key",

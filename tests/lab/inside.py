@@ -32,6 +32,7 @@ SIOCETHTOOL = 0x8946
 ETHTOOL_OFF = (0x17, 0x19, 0x1F, 0x24, 0x2C)
 MAX_REQUEST_BYTES = 200_000
 NETNS = "/run/netns"
+HOSTS = "/run/lab/hosts"
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -41,6 +42,9 @@ def main() -> None:
     mount("tmpfs", "/run", "tmpfs")
     os.makedirs(NETNS)
     os.makedirs("/run/lab")
+    with open(HOSTS, "w") as file:
+        file.write("127.0.0.1 localhost\n::1 localhost\n")
+    mount(HOSTS, "/etc/hosts", "none", MS_BIND)
     Inside(control).serve()
 
 
@@ -139,20 +143,22 @@ class Inside:
                         fcntl.ioctl(sock, SIOCETHTOOL, request)
 
     def write(self, path: str, text: str) -> None:
-        """Writes a file under the lab's own /run, which ends with the lab."""
+        """Writes a file under the lab's own /run, which ends with the lab; /run/lab/hosts is its /etc/hosts."""
         with open(path, "w") as file:
             file.write(text)
 
-    def answers(self, netns: str, address: str, stun_port: int, tcp_port: int) -> bool:
-        """Whether a STUN server answers within 50 ms over UDP and a TCP server accepts, seen from their own namespace."""
+    def answers(self, netns: str, address: str, tcp_port: int, stun_port: int | None) -> bool:
+        """Whether a TCP server accepts and, if asked, a STUN server answers within 50 ms, seen from their namespace."""
         with self._in(netns):
-            udp, tcp = socket.socket(type=socket.SOCK_DGRAM), socket.socket()
-        with udp, tcp:
+            tcp, udp = socket.socket(), socket.socket(type=socket.SOCK_DGRAM)
+        with tcp, udp:
             try:
+                tcp.connect((address, tcp_port))
+                if stun_port is None:
+                    return True
                 udp.settimeout(0.05)
                 udp.connect((address, stun_port))
                 udp.send(struct.pack("!HHI12s", 0x0001, 0, 0x2112A442, os.urandom(12)))  # Binding request
-                tcp.connect((address, tcp_port))
                 return bool(udp.recv(1500))
             except OSError:
                 return False

@@ -15,12 +15,14 @@ from tests.lab import build
 from tests.lab.breaks import Breaks
 from tests.lab.coturn import CA_FILE, Coturn, TurnOptions
 from tests.lab.namespaces import REPOSITORY, Namespaces, Process
+from tests.lab.nat import WEB_PORT
 from tests.lab.shaper import Shape
-from tests.lab.topology import Plan, Site
+from tests.lab.topology import KINDS, Plan, Site
 
 # 15 ms a link and direction makes 60 ms from player to player and back: a continent. With none, the first check always
 # comes before the other side has opened its hole, and the relay wins by chance: zero latency lies.
 DEFAULT_SHAPE = Shape(delay_ms=15)
+SIGNALING_NAME = "sig.example"
 SHAPER = Path(__file__).with_name("shaper.py")
 SHAPER_DEADLINE_S = 5.0
 
@@ -53,6 +55,7 @@ class Lab:
             name: Coturn(self.namespaces, self.plan.servers[name], option) for name, option in options.items()
         }
         self.breaks = Breaks(self)
+        self.signaling: Process | None = None
         self._shaper: Process | None = None
         try:
             self._build(shape is not None)
@@ -79,6 +82,16 @@ class Lab:
         environment = {"PYTHONPATH": str(REPOSITORY), "SSL_CERT_FILE": CA_FILE, **(env or {})}
         return self.namespaces.spawn(player, [sys.executable, "-m", *arguments], env=environment)
 
+    def start_signaling(self) -> str:
+        """Starts our signaling server at "sig" and returns its URL. Port 443, which every firewall of the lab passes."""
+        server = self.plan.servers["sig"]
+        names = [f"{address} {SIGNALING_NAME}\n" for address in (server.addresses4[0], server.addresses6[0])]
+        self.namespaces.write("/run/lab/hosts", "127.0.0.1 localhost\n::1 localhost\n" + "".join(names))
+        where = ["--host", SIGNALING_NAME, "--port", str(WEB_PORT)]
+        self.signaling = self.python("sig", "psyne_mesh.cli", "serve", *where)
+        self.namespaces.wait_for_server(self.signaling, "sig", server.addresses4[0], WEB_PORT)
+        return f"ws://{SIGNALING_NAME}:{WEB_PORT}"
+
     def stun_uris(self, player: str) -> list[str]:
         return [f"stun:{address}:3478" for name in self.coturns for address in self.server_addresses(player, name)]
 
@@ -93,6 +106,10 @@ class Lab:
         uplink, place = self.plan.hosts[player].uplink, self.plan.servers[server]
         four = [place.addresses4[0]] if uplink.address4 else []
         return four + ([f"[{place.addresses6[0]}]"] if uplink.address6 else [])
+
+    def passes_udp(self, player: str) -> bool:
+        router = self.plan.routers.get(self.plan.hosts[player].uplink.to)
+        return router is None or KINDS[self.plan.sites[router.site].kind].udp
 
     def shape(self, site: str, up: Shape | None = None, down: Shape | None = None) -> dict[str, Any]:
         """Changes a link from now on; returns the counters of both directions so far (see shaper.Counters)."""

@@ -167,8 +167,14 @@ class Namespaces:
     def write(self, path: str, text: str) -> None:
         self._ask("write", path, text)
 
-    def answers(self, netns: str, address: str, stun_port: int, tcp_port: int) -> bool:
-        return bool(self._ask("answers", netns, address, stun_port, tcp_port))
+    def wait_for_server(
+        self, process: Process, netns: str, address: str, tcp_port: int, stun_port: int | None = None
+    ) -> None:
+        """Until the process accepts TCP and answers STUN there. RuntimeError when it ends or takes too long."""
+        deadline = time.monotonic() + START_DEADLINE_S
+        while not self._ask("answers", netns, address, tcp_port, stun_port):
+            if process.wait(0.005) is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{process.argv[0]} in {netns} does not answer: {process.errors()}")
 
     def signal(self, pid: int, number: int) -> bool:
         return bool(self._ask("signal", pid, number))
