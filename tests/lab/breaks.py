@@ -72,9 +72,8 @@ class Breaks:
         interface, rules = self._interface(name), []
         for way, share in (("i", up), ("o", down)):
             if share:
-                rules.append(
-                    f'{way}ifname "{interface}" numgen random mod {LOSS_STEPS} < {round(share * LOSS_STEPS)} drop'
-                )
+                chance = f"numgen random mod {LOSS_STEPS} < {round(share * LOSS_STEPS)} " if share < 1 else ""
+                rules.append(f'{way}ifname "{interface}" {chance}drop')
         with self._faults(rules):
             yield
 
@@ -101,8 +100,8 @@ class Breaks:
         """The site's outer NAT forgets all its mappings, and new ones get other ports. At the end only the range goes
         back: mappings made meanwhile stay as they are."""
         router = self._lab.plan.outer_router(site)
-        address = build.bare(router.uplink.address4)
-        if router.box.nat is None or address is None:
+        address = build.bare(router.uplink.address4) if router else None
+        if router is None or router.box.nat is None or address is None:
             raise ValueError(f"{site} has no NAT")
         self._nft(router.name, nat.ruleset(router.box, address, ports))
         self.forget_mappings(site)
@@ -193,8 +192,8 @@ class Breaks:
     @contextlib.contextmanager
     def _faults(self, rules: list[str]) -> Iterator[None]:
         self._rules.append(rules)
-        self._write_faults()
         try:
+            self._write_faults()
             yield
         finally:
             self._rules = [other for other in self._rules if other is not rules]

@@ -94,7 +94,9 @@ class RemotePlayer:
 
 
 @asynccontextmanager
-async def open_player(lab: Lab, host: str, /, *, payload: Payload = "psyne", **spec: Any) -> AsyncIterator[RemotePlayer]:
+async def open_player(
+    lab: Lab, host: str, /, *, payload: Payload = "psyne", **spec: Any
+) -> AsyncIterator[RemotePlayer]:
     """Starts a player at `host` and waits until it is ready; `spec` as in `player.Spec`."""
     player = RemotePlayer(host, lab.python(host, MODULES[payload]))
     try:

@@ -3,6 +3,7 @@
     probe.py nat HOST PORT             -> {"mapping": "EIM", "filtering": "APDF", "address": [...]}
     probe.py echo ADDRESS PORT         -> echoes until killed; says "ready" once
     probe.py ping HOST PORT COUNT MS   -> {"sent", "up", "down", "rtt_ms": [...], "reordered", "silence_ms"}
+    probe.py watch HOST PORT           -> {"own": [...], "mapped": [...]} or null, at first and at every change
 
 Standard library only. Results are one line of JSON on stdout.
 """
@@ -23,6 +24,7 @@ BINDING_REQUEST = 0x0001
 MAPPED_ADDRESS, CHANGE_REQUEST, XOR_MAPPED_ADDRESS, OTHER_ADDRESS = 0x0001, 0x0003, 0x0020, 0x802C
 CHANGE_IP, CHANGE_PORT = 0x04, 0x02
 ANSWER_WAIT_S = 0.4
+WATCH_INTERVAL_S = 0.02
 TRIES = 2
 LINGER_S = 0.5  # after the last ping, for what is still on its way
 
@@ -58,6 +60,25 @@ def find_filtering(server: Address) -> str | None:
         if ask(sock, server, change=CHANGE_IP | CHANGE_PORT):
             return "EIF"
         return "ADF" if ask(sock, server, change=CHANGE_PORT) else "APDF"
+
+
+def watch(server: Address) -> None:
+    """Keeps one socket for as long as the server answers it, and tells which addresses it has, inside and outside."""
+    told: object = ...
+    while True:
+        try:
+            with open_socket(server) as sock:
+                while answer := ask(sock, server):
+                    now = {"own": sock.getsockname()[:2], "mapped": answer[0]}
+                    if now != told:
+                        print(json.dumps(now), flush=True)
+                        told = now
+                    time.sleep(WATCH_INTERVAL_S)
+        except OSError:  # no route, or our address is gone
+            time.sleep(WATCH_INTERVAL_S)
+        if told is not None:
+            print("null", flush=True)
+            told = None
 
 
 def open_socket(server: Address) -> socket.socket:
@@ -115,7 +136,7 @@ def echo(address: str, port: int) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_DGRAM)
     sock.bind((address, port))
-    print("ready", flush=True)
+    print('"ready"', flush=True)
     counts: dict[bytes, itertools.count[int]] = {}
     while True:
         data, sender = sock.recvfrom(2048)
@@ -169,5 +190,7 @@ if __name__ == "__main__":
         print(json.dumps(classify((host, int(port)))))
     elif verb == "ping":
         print(json.dumps(ping((host, int(port)), int(rest[0]), float(rest[1]))))
+    elif verb == "watch":
+        watch((host, int(port)))
     else:
         sys.exit(__doc__)

@@ -187,10 +187,9 @@ class Plan:
                 links[site.name] = site.inhabitants[0]
         return links
 
-    def outer_router(self, site: str) -> Router:
-        """The router of a site that holds its outside address."""
-        name = f"cgn-{site}" if f"cgn-{site}" in self.routers else f"nat-{site}"
-        return self.routers[name]
+    def outer_router(self, site: str) -> Router | None:
+        """The router of a site that holds its outside address; an open site has none."""
+        return self.routers.get(f"cgn-{site}") or self.routers.get(f"nat-{site}")
 
 
 def check(sites: Sequence[Site]) -> None:
