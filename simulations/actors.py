@@ -1,0 +1,104 @@
+"""How a host gets its node: the gossip core itself, or one of the baselines, under the name that scenarios use."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.node import Node
+from psyne_mesh.identity import Identity, PeerId, verify_untrusted
+from simulations.baselines.flooding import FloodNode
+from simulations.baselines.gossipsub import GossipSubNode
+from simulations.baselines.swim import SwimNode
+from simulations.net import Host
+
+if TYPE_CHECKING:
+    from simulations.actor import Actor
+    from simulations.world import World
+
+ROOM = b"simulation"
+_EPOCH_0_MS = 1_800_000_000_000  # the wall clock at virtual time 0
+
+
+@attrs.frozen
+class StubSigner:
+    """A key pair for large runs: ids, sizes and domains are those of ed25519, the signature proves nothing."""
+
+    public_key: bytes
+    peer_id: PeerId
+
+    @classmethod
+    def of(cls, seed: bytes) -> StubSigner:
+        public_key = hashlib.blake2b(seed, digest_size=32).digest()
+        return cls(public_key, PeerId.of(public_key))
+
+    def sign(self, domain: bytes, payload: bytes, /) -> bytes:
+        return hashlib.blake2b(payload, key=self.public_key, person=domain[:16]).digest()
+
+
+@lru_cache(maxsize=65_536)
+def _peer_of(public_key: bytes) -> PeerId:
+    return PeerId.of(public_key)
+
+
+def stub_verify(public_key: bytes, domain: bytes, payload: bytes, signature: bytes) -> PeerId:
+    """Believes every signature: scale runs measure protocols, not ed25519. Attacks run with real keys."""
+    return _peer_of(public_key)
+
+
+def seed_of(run_seed: int, index: int) -> bytes:
+    return hashlib.blake2b(f"key/{run_seed}/{index}".encode(), digest_size=32).digest()
+
+
+class NodeFactory:
+    """Makes the signers of a run, and a node for each start of a host."""
+
+    def __init__(self, kind: str, seed: int, config: dict[str, Any], *, real_signatures: bool = False) -> None:
+        if kind != "node" and kind not in BASELINES:
+            raise ValueError(f"unknown actor {kind!r}: node, {', '.join(BASELINES)}")
+        self.kind = kind
+        self.config = GossipConfig(**config)
+        self._seed = seed
+        self._real = real_signatures
+        self._signers: list[Identity | StubSigner] = []
+        self.overrides: dict[int, Callable[[World, Host], Actor]] = {}  # hosts that run something else: attackers
+
+    def new_peer(self) -> PeerId:
+        """The id of the next host."""
+        seed = seed_of(self._seed, len(self._signers))
+        signer = Identity.from_seed(seed) if self._real else StubSigner.of(seed)
+        self._signers.append(signer)
+        return signer.peer_id
+
+    def signer(self, index: int) -> Identity | StubSigner:
+        return self._signers[index]
+
+    def __call__(self, world: World, host: Host) -> Actor:
+        special = self.overrides.get(host.index)
+        if special is not None:
+            return special(world, host)
+        if self.kind != "node":
+            assert host.rng is not None
+            baseline: Actor = BASELINES[self.kind](host.peer, host.rng)
+            return baseline
+        return self.make_node(world, host)
+
+    def make_node(self, world: World, host: Host, **options: Any) -> Node:
+        assert host.rng is not None
+        return Node(
+            self.config,
+            self.signer(host.index),
+            ROOM,
+            rng=host.rng,
+            verify=verify_untrusted if self._real else stub_verify,
+            epoch=_EPOCH_0_MS + int((world.now + host.wall_offset) * 1000),
+            **options,
+        )
+
+
+BASELINES: dict[str, Callable[..., Any]] = {"swim": SwimNode, "flooding": FloodNode, "gossipsub": GossipSubNode}

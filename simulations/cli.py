@@ -1,0 +1,184 @@
+"""`psyne-mesh sim ...`: list, run, all, report."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from simulations import runner, table
+from simulations.run import Result
+from simulations.scenario import Scenario, load
+
+app = typer.Typer(
+    help="Rooms of thousands of players in virtual time: scenarios, seeds, figures.", no_args_is_help=True
+)
+_RESULTS = Path("simulation-results")
+
+
+@app.command("list")
+def list_(as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False) -> None:
+    """Every scenario with its size and its targets."""
+    scenarios = load().values()
+    if as_json:
+        print(json.dumps({"scenarios": [_described(scenario) for scenario in scenarios]}))
+        return
+    shown = Table("#", "name", "nodes", "seeds", "what happens", "targets")
+    for scenario in scenarios:
+        targets = "\n".join(f"{name} {target}" for name, target in scenario.targets.items() if name != "violations")
+        shown.add_row(scenario.number, scenario.name, str(scenario.nodes), str(scenario.seeds), scenario.title, targets)
+    Console().print(shown)
+
+
+def _described(scenario: Scenario) -> dict[str, object]:
+    return {
+        "name": scenario.name,
+        "number": scenario.number,
+        "title": scenario.title,
+        "nodes": scenario.nodes,
+        "seeds": scenario.seeds,
+        "targets": {name: str(target) for name, target in scenario.targets.items()},
+        "best_known": scenario.best_known,
+    }
+
+
+@app.command()
+def run(
+    name: Annotated[str, typer.Argument(help="A scenario of `sim list`.")],
+    nodes: Annotated[int | None, typer.Option(help="How many nodes; default: what the scenario says.", min=2)] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same trace.")] = 0,
+    scale: Annotated[str, typer.Option(help="full, ci, nightly or tiny.")] = "full",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+    pictures: Annotated[Path | None, typer.Option(help="Also draw this run into the given folder.")] = None,
+) -> None:
+    """One scenario with one seed. The exit code says whether it met its targets."""
+    scenario = _known(name).scaled(scale)
+    if pictures is None:
+        result = runner.work(runner.Unit(name, scale, nodes, seed))
+    else:
+        from simulations.report import run_with_pictures
+
+        result = run_with_pictures(scenario, nodes, seed, pictures)
+    line = runner.result_line(result, scenario)
+    if as_json:
+        print(json.dumps(line))
+    else:
+        _show(result, scenario)
+    raise typer.Exit(0 if line["pass"] else 1)
+
+
+def _known(name: str) -> Scenario:
+    scenarios = load()
+    if name not in scenarios:
+        near = [known for known in scenarios if name.lower() in known or known in name.lower()]
+        raise typer.BadParameter(f"no scenario {name!r}; {'near: ' + ', '.join(near) if near else 'see: sim list'}")
+    return scenarios[name]
+
+
+def _show(result: Result, scenario: Scenario) -> None:
+    console = Console()
+    shown = Table(
+        "figure", "measured", "target", "", title=f"{scenario.title} ({result.nodes} nodes, seed {result.seed})"
+    )
+    figures = result.findings.figures
+    for name, target in scenario.targets.items():
+        value = figures.get(name, float("nan"))
+        shown.add_row(name, table.show(value), str(target), "ok" if target.met(value) else "[red]missed[/red]")
+    for name, value in figures.items():
+        if name not in scenario.targets:
+            shown.add_row(f"[dim]{name}[/dim]", f"[dim]{table.show(value)}[/dim]", "", "")
+    console.print(shown)
+    for note in result.findings.notes:
+        console.print(f"  {note}", style="yellow", highlight=False)
+    console.print(f"trace {result.trace_hash}; {result.events:,} events in {result.seconds:.1f} s", highlight=False)
+
+
+@app.command("all")
+def all_(
+    nightly: Annotated[bool, typer.Option(help="200 seeds, up to 10,000 nodes: hours.")] = False,
+    ci: Annotated[
+        bool, typer.Option(help="Fewer seeds and nodes: 10 minutes on 2 cores; compared with the baseline.")
+    ] = False,
+    only: Annotated[list[str] | None, typer.Option(help="Only these scenarios; may be given several times.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="So many seeds for each, from 0.", min=1)] = None,
+    jobs: Annotated[int | None, typer.Option(help="Processes; default: one for each processor.", min=1)] = None,
+    output: Annotated[Path, typer.Option(help="Where results.jsonl, results.csv and summary.json go.")] = _RESULTS,
+    write_docs: Annotated[Path | None, typer.Option(help="Write the result table into this page.")] = None,
+    write_baseline: Annotated[bool, typer.Option(help="Make these figures the committed baseline.")] = False,
+) -> None:
+    """Every scenario, with all its seeds, against its targets and against the committed baseline."""
+    scale = "nightly" if nightly else "ci" if ci else "full"
+    scenarios = [_known(name).scaled(scale) for name in (only or load())]
+    count = sum(seeds if seeds is not None else scenario.seeds for scenario in scenarios)
+    output.mkdir(parents=True, exist_ok=True)
+    results: list[Result] = []
+    by_name = {scenario.name: scenario for scenario in scenarios}
+    with (output / "results.jsonl").open("w", encoding="utf-8") as lines, _progress(count) as advance:
+
+        def keep(result: Result) -> None:
+            results.append(result)
+            lines.write(json.dumps(runner.result_line(result, by_name[result.scenario])) + "\n")
+            lines.flush()
+            advance(result)
+
+        chosen = range(seeds) if seeds is not None else None
+        with runner.processes(jobs) as executor:
+            rows = runner.run_all(scenarios, seeds=chosen, executor=executor, on_result=keep)
+    runner.write_csv(output / "results.csv", results)
+    (output / "summary.json").write_text(json.dumps([runner.row_line(row) for row in rows], indent=1), encoding="utf-8")
+    worse = runner.compare(rows, runner.read_baseline())
+    _summary(rows, worse)
+    if write_docs is not None:
+        table.write_docs(write_docs, rows)
+    if write_baseline:
+        runner.write_baseline(rows)
+    # CI guards against getting worse; elsewhere the targets themselves are the question.
+    raise typer.Exit(1 if (worse if ci else not all(row.passed for row in rows)) else 0)
+
+
+@contextlib.contextmanager
+def _progress(count: int) -> Iterator[Callable[[Result], None]]:
+    columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("scenarios", total=count)
+
+        def advance(result: Result) -> None:
+            progress.update(task, advance=1, description=f"{result.scenario} #{result.seed}")
+
+        yield advance
+
+
+def _summary(rows: list[runner.Row], worse: list[str]) -> None:
+    console = Console()
+    shown = Table("#", "scenario", "nodes", "seeds", "target: measured", "")
+    for row in rows:
+        judged = "\n".join(
+            f"{name} {target}: {table.show(row.figures.get(name, float('nan')))}"
+            for name, target in row.scenario.targets.items()
+            if not (name == "violations" and row.figures.get(name) == 0)
+        )
+        verdict = "pass" if row.passed else f"[red]FAIL[/red] {len(row.seeds_failed)}/{len(row.seeds)}"
+        shown.add_row(row.scenario.number, row.scenario.name, str(row.nodes), str(len(row.seeds)), judged, verdict)
+    console.print(shown)
+    console.print(f"{sum(row.passed for row in rows)} of {len(rows)} scenarios pass", highlight=False)
+    for sentence in worse:
+        console.print(f"worse than the baseline: {sentence}", style="red", highlight=False)
+
+
+@app.command()
+def report(
+    output: Annotated[Path, typer.Option(help="The folder for the pictures and index.html.")] = _RESULTS / "report",
+    results: Annotated[Path, typer.Option(help="The folder that `sim all` wrote.")] = _RESULTS,
+    quick: Annotated[bool, typer.Option(help="Small rooms: a look in a minute.")] = False,
+) -> None:
+    """Pictures (PNG and SVG) and one self-contained HTML page."""
+    from simulations.report import write_report
+
+    print(write_report(output, results, quick=quick))

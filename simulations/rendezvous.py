@@ -1,0 +1,124 @@
+"""The signaling server as the gossip layer sees it: who is registered, who hears of newcomers, who can be offered to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from simulations import trace as tr
+from simulations.net import Host
+
+if TYPE_CHECKING:
+    from simulations.world import World
+
+# What the server tells a newcomer of a large room, and how many members hear of the newcomer: a random part.
+LIST_MAX = 64
+NOTICES_MAX = 8
+SMALL_ROOM = 256  # up to here everybody hears of everybody
+BEACON_S = (15.0, 30.0)  # each client asks its node for a beacon, and reads the others', so often
+BEACON_LIFE_S = 60.0
+BEACONS_READ = 8  # the newest ones
+SOCKET_TIMEOUT_S = 10.0  # the server takes a silent client off its list after that
+
+
+class Rendezvous:
+    """Drive it so: `join(host)` when a machine starts, `leave`/`notice_gone` when it ends; `up = False` kills the server."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._members: dict[int, Host] = {}
+        self._beacons: dict[int, tuple[float, bytes]] = {}  # the newest of each member, the oldest first
+        self.up = True
+        self.list_max = LIST_MAX
+        self.only: Host | None = None  # the one member that newcomers are told of, if not all; nobody is told of them
+
+    def join(self, host: Host) -> None:
+        """Asks for the room's members. A client that cannot reach the server tries again every 2 s."""
+        if not self._serves(host):
+            self._world.after(2.0, self._join_again, host, host.generation)
+            return
+        self._world.after(self._world.net.signaling_s, self._register, host, host.generation)
+
+    def _join_again(self, host: Host, generation: int) -> None:
+        if host.up and host.generation == generation and not host.registered:
+            self.join(host)
+
+    def _register(self, host: Host, generation: int) -> None:
+        if not (host.up and host.generation == generation and self._serves(host)):
+            return
+        world = self._world
+        world.trace.add((world.now, tr.SIGNALING, host.index, -1, len(self._members)))
+        others = [other for other in self._members.values() if other is not host]
+        host.registered = True
+        self._members[host.index] = host
+        if self.only is not None:
+            others = [self.only] if self.only.registered and self.only is not host else []
+        shown = others if len(others) <= self.list_max else world.rng.sample(others, self.list_max)
+        told = (
+            []
+            if self.only is not None
+            else others
+            if len(others) < SMALL_ROOM
+            else world.rng.sample(others, NOTICES_MAX)
+        )
+        if shown:
+            world.after(
+                world.net.signaling_s, self._teach, host, generation, [other.actor.own_record for other in shown]
+            )
+        for other in told:
+            world.after(world.net.signaling_s, self._teach, other, other.generation, [host.actor.own_record])
+        if hasattr(host.actor, "beacon"):
+            world.after(world.rng.uniform(*BEACON_S), self._exchange_beacons, host, generation)
+
+    def _teach(self, host: Host, generation: int, records: list[object]) -> None:
+        if host.up and not host.paused and host.generation == generation and self._serves(host):
+            host.actor.learn(records, host.local(self._world.now))
+            self._world.drain(host)
+
+    def _exchange_beacons(self, host: Host, generation: int) -> None:
+        world = self._world
+        if not host.up or host.generation != generation:
+            return
+        world.after(world.rng.uniform(*BEACON_S), self._exchange_beacons, host, generation)
+        if not self._serves(host) or host.paused:
+            return
+        mine = host.actor.beacon(host.local(world.now))
+        if mine is not None:
+            self._beacons.pop(host.index, None)
+            self._beacons[host.index] = (world.now, mine)
+        fresh = [
+            beacon for index, (at, beacon) in self._beacons.items()
+            if index != host.index and world.now - at <= BEACON_LIFE_S
+        ]  # fmt: skip
+        for beacon in fresh[-BEACONS_READ:]:
+            host.actor.on_beacon(beacon, host.local(world.now))
+        world.drain(host)
+
+    def leave(self, host: Host) -> None:
+        host.registered = False
+        self._members.pop(host.index, None)
+
+    def notice_gone(self, host: Host) -> None:
+        """The machine died: its socket times out at the server."""
+        self._world.after(SOCKET_TIMEOUT_S, self._forget, host, host.generation)
+
+    def _forget(self, host: Host, generation: int) -> None:
+        if not host.up or host.generation != generation:
+            if host.generation == generation:
+                host.registered = False
+            if not host.up:
+                self._members.pop(host.index, None)
+
+    def _serves(self, host: Host) -> bool:
+        return self.up and host.sees_signaling
+
+    def connects(self, a: Host, b: Host) -> bool:
+        """Whether an offer can pass from `a` to `b` over the server now."""
+        return self._serves(a) and self._serves(b) and a.registered and b.registered and a.up and b.up
+
+    def knows_absent(self, caller: Host, callee: Host) -> bool:
+        """The server can tell `caller` at once that nobody of that name is registered."""
+        return self._serves(caller) and caller.registered and callee.index not in self._members and self._lossless()
+
+    def _lossless(self) -> bool:
+        """While cuts keep some clients away, an absent name proves nothing."""
+        return not self._world.cuts

@@ -1,0 +1,163 @@
+"""`psyne-mesh sim report`: runs what the pictures need, draws them, and writes one page that needs no other file."""
+
+from __future__ import annotations
+
+import html
+import json
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from simulations import pictures
+from simulations.figures import measured
+from simulations.findings import percentiles
+from simulations.run import Result, Run
+from simulations.scenario import Scenario, load
+from simulations.series import neighbours
+
+_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}
+table{border-collapse:collapse;font-size:13px}td,th{border:1px solid #ccc;padding:3px 7px;text-align:left;vertical-align:top}
+.no{color:#b00;font-weight:bold}svg{max-width:100%;height:auto}"""
+
+
+def write_report(folder: Path, results: Path, *, quick: bool = False, seed: int = 0) -> Path:
+    """Draws every picture and returns the path of the page. `results` may hold the summary.json of `sim all`."""
+    scenarios = load()
+    sections = [
+        ("A room is cut and heals", _partition(scenarios, folder, 24 if quick else 64, seed)),
+        ("How a broadcast spreads", _coverage(scenarios, folder, 48 if quick else 1000, seed)),
+        ("How soon a crash is known", _detection(scenarios, folder, 2 if quick else 20, 32 if quick else 256)),
+        (
+            "What it costs",
+            _load(scenarios, folder, (4, 8, 16, 32) if quick else (4, 8, 16, 32, 64, 128, 256, 512), seed),
+        ),
+    ]
+    body = "".join(f"<h2>{html.escape(title)}</h2>{content}" for title, content in sections)
+    page = folder / "index.html"
+    page.write_text(
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>psyne-mesh simulations</title><style>{_STYLE}</style>"
+        f"<h1>psyne-mesh simulations</h1>{_table(results / 'summary.json')}{body}</html>\n",
+        encoding="utf-8",
+    )
+    return page
+
+
+def run_with_pictures(scenario: Scenario, nodes: int | None, seed: int, folder: Path) -> Result:
+    """One run of one scenario (its first arm), with the pictures that its data allow."""
+    run = Run(scenario, nodes or scenario.nodes, seed)
+    run.play()
+    run.findings.finish({})
+    pictures.save(pictures.timeline(run.series, _cut_times(run), run.t0), folder, "timeline")
+    pictures.save(pictures.mesh_graph([("at the end", _edges(run))], *_sides(run)), folder, "mesh")
+    if run.accounting.sent:
+        hops = [list(sent.hops.values()) for sent in measured(run)]
+        pictures.save(pictures.coverage_per_hop({"psyne-mesh": hops}, run.nodes), folder, "coverage")
+    if run.findings.samples.get("detection_s"):
+        drawn = pictures.ecdf({scenario.name: run.findings.samples["detection_s"]}, scenario.title, "s")
+        pictures.save(drawn, folder, "detection")
+    return run.result()
+
+
+# ------------------------------------------------------------------------------------------------------------ sections
+
+
+def _partition(scenarios: dict[str, Scenario], folder: Path, nodes: int, seed: int) -> str:
+    split_s = 60.0
+    scenario = attrs.evolve(scenarios["split-with-signaling"].scaled("ci"), nodes=nodes)
+    scenario = attrs.evolve(scenario, params={"duration_s": 120.0, "split_s": split_s})
+    run = Run(scenario, nodes, seed)
+    panels: list[tuple[str, list[tuple[int, int]]]] = []
+    moments = (("before the cut", 4.0), ("just before the heal", split_s + 4), ("20 s after the heal", split_s + 25))
+
+    def take_pictures() -> None:
+        for title, at in moments:
+            run.world.at(run.t0 + at, lambda title=title: panels.append((title, _edges(run))))
+
+    run.before_play = take_pictures
+    run.play()
+    graph = pictures.save(pictures.mesh_graph(panels, *_sides(run)), folder, "mesh")
+    line = pictures.save(pictures.timeline(run.series, _cut_times(run), run.t0), folder, "timeline")
+    merged = run.findings.figures["merged_s_max"]
+    return f"<p>{nodes} nodes, {split_s:.0f} s apart, one room again {merged:.1f} s after the heal.</p>{graph}{line}"
+
+
+def _coverage(scenarios: dict[str, Scenario], folder: Path, nodes: int, seed: int) -> str:
+    curves = {}
+    for name, arm in (("psyne-mesh", {}), ("flooding", {"name": "f", "actor": "flooding"}), _GOSSIPSUB):
+        run = Run(scenarios["broadcast-one-source"].scaled("full"), nodes, seed, arm)
+        run.play()
+        curves[f"{name} ({run.findings.figures['copies_per_delivery']:.2f} copies)"] = [
+            list(sent.hops.values()) for sent in measured(run)
+        ]
+    return pictures.save(pictures.coverage_per_hop(curves, nodes), folder, "coverage")
+
+
+_GOSSIPSUB: tuple[str, dict[str, Any]] = ("GossipSub mesh", {"name": "g", "actor": "gossipsub"})
+
+
+def _detection(scenarios: dict[str, Scenario], folder: Path, seeds: int, large: int) -> str:
+    samples: dict[str, list[float]] = {}
+    for name, size in (("crash-16", 16), ("crash-256", large)):
+        for title, arm in ((f"psyne-mesh, {size}", {}), (f"SWIM, {size}", {"name": "s", "actor": "swim"})):
+            for seed in range(seeds if size == 16 else max(1, seeds // 10)):
+                run = Run(scenarios[name].scaled("full"), size, seed, arm)
+                run.play()
+                samples.setdefault(title, []).extend(run.findings.samples["detection_s"])
+    drawn = pictures.save(pictures.ecdf(samples, "From a crash to knowing it", "s"), folder, "detection")
+    rows = "".join(
+        f"<tr><td>{name}<td>{percentiles(values)['p50']:.2f}<td>{percentiles(values)['p99']:.2f}"
+        for name, values in samples.items()
+    )
+    return f"{drawn}<table><tr><th>room<th>p50 s<th>p99 s{rows}</table>"
+
+
+def _load(scenarios: dict[str, Scenario], folder: Path, sizes: tuple[int, ...], seed: int) -> str:
+    kbytes: dict[str, list[tuple[int, float]]] = {"psyne-mesh, mean": [], "psyne-mesh, p99": [], "SWIM, mean": []}
+    calm = attrs.evolve(scenarios["crash-16"], timeline=(), params={"duration_s": 30.0}, measures=["load"])
+    for size in sizes:
+        run = Run(calm, size, seed)
+        run.play()
+        kbytes["psyne-mesh, mean"].append((size, run.findings.figures["load_kb_s_mean"]))
+        kbytes["psyne-mesh, p99"].append((size, run.findings.figures["load_kb_s_p99"]))
+        swim = Run(calm, size, seed, {"name": "s", "actor": "swim"})
+        swim.play()
+        kbytes["SWIM, mean"].append((size, swim.findings.figures["load_kb_s_mean"]))
+    title = "Bytes a node sends while nothing happens (frames, without DTLS and UDP heads)"
+    return pictures.save(pictures.load_against_size(kbytes, title, "kB/s"), folder, "load")
+
+
+# --------------------------------------------------------------------------------------------------------------- parts
+
+
+def _edges(run: Run) -> list[tuple[int, int]]:
+    return [(host.index, other.index) for host in run.up() for other in neighbours(host) if host.index < other.index]
+
+
+def _sides(run: Run) -> tuple[list[int], dict[int, int]]:
+    nodes = [host.index for host in run.world.hosts if host.up]
+    first = next((cuts for _, cuts in run.accounting.cuts_since if cuts), ())
+    return nodes, dict(first[0].sides) if first else {}
+
+
+def _cut_times(run: Run) -> list[tuple[float, float]]:
+    changes = run.accounting.cuts_since
+    ends = [at for at, _ in changes[1:]] + [run.end]
+    return [(at, until) for (at, cuts), until in zip(changes, ends, strict=True) if cuts]
+
+
+def _table(summary: Path) -> str:
+    if not summary.exists():
+        return "<p>No results here yet: <code>psyne-mesh sim all</code> writes them.</p>"
+    rows = []
+    for line in json.loads(summary.read_text(encoding="utf-8")):
+        figures = line["figures"]
+        judged = "<br>".join(
+            f"{html.escape(name)} {html.escape(target)}: <b>{'never' if figures.get(name) is None else figures[name]}</b>"
+            for name, target in line["targets"].items()
+        )
+        verdict = "yes" if line["pass"] else "<span class=no>no</span>"
+        cells = (line["number"], line["scenario"], line["nodes"], line["seeds"], judged, verdict)
+        rows.append("<tr>" + "".join(f"<td>{cell}" for cell in cells))
+    head = "<tr><th>#<th>scenario<th>nodes<th>seeds<th>target: measured<th>pass"
+    return f"<h2>All scenarios</h2><table>{head}{''.join(rows)}</table>"

@@ -1,0 +1,203 @@
+"""Many scenarios, many seeds, many processors: what `psyne-mesh sim all` does.
+
+A unit of work is one (scenario, nodes, seed): a module-level function with plain arguments, so any
+`concurrent.futures.Executor` can run it: processes on this machine, Dask, Ray (docs/simulations.md shows both).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import math
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from simulations.findings import pool, rounded, verdict
+from simulations.run import Result, run_once
+from simulations.scenario import Scenario, load
+
+BASELINE_FILE = Path(__file__).with_name("baseline.json")
+# Against the committed baseline a figure may be so much worse before the comparison complains: seeds differ with every
+# change of the protocol, so small steps mean nothing.
+BASELINE_SLACK = 0.25
+
+
+@attrs.frozen
+class Unit:
+    scenario: str
+    scale: str
+    nodes: int | None
+    seed: int
+
+
+@attrs.frozen
+class Row:
+    """One scenario over all its seeds: the line of the result table."""
+
+    scenario: Scenario
+    nodes: int
+    seeds: tuple[int, ...]
+    figures: dict[str, float]
+    passed: bool
+    seeds_failed: tuple[int, ...]  # which of the seeds fail when judged alone
+    events: int
+    seconds: float
+    trace_hashes: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def work(unit: Unit) -> Result:
+    """Runs one unit, in whatever process this is."""
+    return run_once(load()[unit.scenario].scaled(unit.scale), unit.nodes, unit.seed)
+
+
+def run_all(
+    scenarios: Sequence[Scenario],
+    *,
+    nodes: int | None = None,
+    seeds: Sequence[int] | None = None,
+    executor: Executor | None = None,
+    on_result: Callable[[Result], None] = lambda result: None,
+) -> list[Row]:
+    """Every scenario (already scaled) with all its seeds. Without an executor: one after the other, here."""
+    units = [
+        Unit(scenario.name, scenario.scale, nodes, seed)
+        for scenario in scenarios
+        for seed in (range(scenario.seeds) if seeds is None else seeds)
+    ]
+    found: dict[str, list[Result]] = {scenario.name: [] for scenario in scenarios}
+    if executor is not None:
+        _collect(executor, units, found, on_result)
+    else:
+        for unit in units:
+            _book(work(unit), found, on_result)
+    return [row_of(scenario, found[scenario.name]) for scenario in scenarios]
+
+
+@contextlib.contextmanager
+def processes(jobs: int | None = None) -> Iterator[Executor | None]:
+    """An executor with so many processes (default: one for each processor); None where one process does as well."""
+    number = jobs or os.cpu_count() or 1
+    if number == 1:
+        yield None
+        return
+    # Spawned, not forked: the progress bar has a thread, and a fork would copy its locks.
+    with ProcessPoolExecutor(number, mp_context=multiprocessing.get_context("spawn")) as executor:
+        yield executor
+
+
+def _collect(
+    executor: Executor, units: Iterable[Unit], found: dict[str, list[Result]], on_result: Callable[[Result], None]
+) -> None:
+    futures = [executor.submit(work, unit) for unit in units]
+    for future in as_completed(futures):
+        _book(future.result(), found, on_result)
+
+
+def _book(result: Result, found: dict[str, list[Result]], on_result: Callable[[Result], None]) -> None:
+    found[result.scenario].append(result)
+    on_result(result)
+
+
+def row_of(scenario: Scenario, results: Sequence[Result]) -> Row:
+    ordered = sorted(results, key=lambda result: result.seed)
+    figures = pool([result.findings for result in ordered], scenario.targets)
+    alone = [result.seed for result in ordered if not verdict(result.findings.figures, scenario.targets)]
+    return Row(
+        scenario=scenario,
+        nodes=ordered[0].nodes,
+        seeds=tuple(result.seed for result in ordered),
+        figures=figures,
+        passed=verdict(figures, scenario.targets),
+        seeds_failed=tuple(alone),
+        events=sum(result.events for result in ordered),
+        seconds=sum(result.seconds for result in ordered),
+        trace_hashes=tuple(result.trace_hash for result in ordered),
+        notes=tuple(note for result in ordered for note in result.findings.notes)[:5],
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+
+
+def result_line(result: Result, scenario: Scenario) -> dict[str, Any]:
+    """What `sim run --json` prints, and a line of results.jsonl."""
+    return {
+        "scenario": result.scenario,
+        "nodes": result.nodes,
+        "seed": result.seed,
+        "trace_hash": result.trace_hash,
+        "pass": verdict(result.findings.figures, scenario.targets),
+        "figures": rounded(result.findings.figures),
+        "targets": {name: str(target) for name, target in scenario.targets.items()},
+    }
+
+
+def row_line(row: Row) -> dict[str, Any]:
+    return {
+        "scenario": row.scenario.name,
+        "number": row.scenario.number,
+        "nodes": row.nodes,
+        "seeds": len(row.seeds),
+        "pass": row.passed,
+        "seeds_failed": list(row.seeds_failed),
+        "figures": rounded(row.figures),
+        "targets": {name: str(target) for name, target in row.scenario.targets.items()},
+        "events": row.events,
+        "seconds": round(row.seconds, 1),
+        "notes": list(row.notes),
+    }
+
+
+def write_csv(path: Path, results: Iterable[Result]) -> None:
+    """One line for each figure of each run: scenario, nodes, seed, figure, value."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["scenario", "nodes", "seed", "figure", "value"])
+        for result in results:
+            for name, value in rounded(result.findings.figures).items():
+                writer.writerow([result.scenario, result.nodes, result.seed, name, "" if value is None else value])
+
+
+# ------------------------------------------------------------------------------------------------------------ baseline
+
+
+def read_baseline(path: Path = BASELINE_FILE) -> dict[str, Any]:
+    known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return known
+
+
+def write_baseline(rows: Iterable[Row], path: Path = BASELINE_FILE) -> None:
+    """Keeps the judged figures of each scenario and scale; entries of other scales stay."""
+    known = read_baseline(path)
+    for row in rows:
+        judged = {name: row.figures.get(name, math.nan) for name in row.scenario.targets}
+        known[f"{row.scenario.name}@{row.scenario.scale}"] = {"pass": row.passed, "figures": rounded(judged)}
+    path.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def compare(rows: Iterable[Row], baseline: dict[str, Any]) -> list[str]:
+    """What is worse than the committed baseline, as sentences: a pass that became a failure, a figure that slipped."""
+    worse = []
+    for row in rows:
+        known = baseline.get(f"{row.scenario.name}@{row.scenario.scale}")
+        if known is None:
+            continue
+        if known["pass"] and not row.passed:
+            worse.append(f"{row.scenario.name}: passed in the baseline, fails now")
+        for name, target in row.scenario.targets.items():
+            before, now = known["figures"].get(name), row.figures.get(name, math.nan)
+            if before is None or target.op == "==" or not math.isfinite(now):
+                continue
+            slack = BASELINE_SLACK * max(abs(before), 0.01 * abs(target.bound))
+            slipped = now > before + slack if target.op == "<=" else now < before - slack
+            if slipped and not row.passed:
+                worse.append(f"{row.scenario.name}: {name} was {before:g}, is {now:g} (target {target})")
+    return worse

@@ -1,0 +1,491 @@
+"""The discrete-event world: virtual time, hosts, links and faults around pure gossip nodes.
+
+Same seed, same world: every random draw comes from generators seeded with the world's seed, every queue entry has a
+sequence number, and nothing iterates over a set.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from heapq import heappop, heappush
+from typing import Any
+
+from psyne_mesh.gossip.events import CloseLink, Dial, SendFrame, SignalReceived
+from psyne_mesh.identity import PeerId
+from simulations import trace as tr
+from simulations.actor import CLOSED, Actor
+from simulations.cuts import SIGNALING, Cut
+from simulations.dialing import Dialer
+from simulations.latency import Latency
+from simulations.net import (
+    INBOX_FRAMES_MAX,
+    LANE_QUEUE_BYTES_MAX,
+    RTO_MAX_S,
+    RTO_MIN_S,
+    Host,
+    Lane,
+    LaneOverflow,
+    NetModel,
+    arrival_times,
+)
+from simulations.rendezvous import Rendezvous
+from simulations.trace import Trace
+
+_FRAME, _TIMER, _CALL = range(3)
+_FLUSH_EVERY = 4096  # events between two looks at the trace buffer
+
+MakeActor = Callable[["World", Host], Actor]
+
+
+class Watcher:
+    """What may be observed. The accounting overrides the methods it needs; the world calls them in event order."""
+
+    watches_frames = False  # `on_frame` costs time, so it is asked for
+
+    def on_event(self, host: Host, event: Any) -> None: ...
+    def on_up(self, host: Host) -> None: ...
+    def on_down(self, host: Host, how: str) -> None: ...
+    def on_link(self, lane: Lane) -> None: ...
+    def on_unlink(self, lane: Lane, reason: str) -> None: ...
+    def on_cuts(self, cuts: Sequence[Cut]) -> None: ...
+    def on_frame(self, lane: Lane, frame: bytes) -> None: ...
+    def on_broadcast(self, host: Host, payload: bytes) -> None: ...
+
+
+class World:
+    """Drive it so:
+
+    1. `World(seed, net, latency, make_actor)`, then `add_host(...)` for each machine.
+    2. `start(host)` now, or `at(time, world.start, host)` later; likewise `crash`, `pause`, `cut`, `mend`, ...
+    3. `run(until)`, as often as wanted; look at hosts and actors in between.
+    4. `trace.digest()` is the fingerprint of all that happened.
+    """
+
+    def __init__(
+        self, seed: int, net: NetModel, latency: Latency, make_actor: MakeActor, watcher: Watcher | None = None
+    ) -> None:
+        self.seed = seed
+        self.net = net
+        self.latency = latency
+        self.rng = random.Random(f"world/{seed}")
+        self.now = 0.0
+        self.events = 0
+        self.frames_lost = 0
+        self.hosts: list[Host] = []
+        self.by_peer: dict[PeerId, Host] = {}
+        self.cuts: list[Cut] = []
+        self.trace = Trace()
+        self.watcher = watcher or Watcher()
+        self.dialer = Dialer(self)
+        self.rendezvous = Rendezvous(self)
+        self._make_actor = make_actor
+        self._queue: list[tuple[float, int, int, Any, Any]] = []
+        self._seq = 0
+
+    # ------------------------------------------------------------------------------------------------------- time
+
+    def at(self, time: float, call: Callable[..., None], *arguments: Any) -> None:
+        """Has `call(*arguments)` happen at `time` (not before now)."""
+        self._push(max(time, self.now), _CALL, call, arguments)
+
+    def after(self, delay: float, call: Callable[..., None], *arguments: Any) -> None:
+        self._push(self.now + delay, _CALL, call, arguments)
+
+    def run(self, until: float) -> None:
+        """Lets everything happen that is due by `until`; afterwards `now == until`."""
+        queue, flush_at = self._queue, self.events + _FLUSH_EVERY
+        deliver, fire = self._deliver, self._fire
+        while queue and queue[0][0] <= until:
+            self.now, _, kind, target, data = heappop(queue)
+            self.events += 1
+            if kind == _FRAME:
+                deliver(target, data)
+            elif kind == _TIMER:
+                fire(target, data)
+            else:
+                target(*data)
+            if self.events >= flush_at:
+                self.trace.flush()
+                flush_at = self.events + _FLUSH_EVERY
+        self.now = max(self.now, until)
+
+    def _push(self, time: float, kind: int, target: Any, data: Any) -> None:
+        self._seq += 1
+        heappush(self._queue, (time, self._seq, kind, target, data))
+
+    # ------------------------------------------------------------------------------------------------------ hosts
+
+    def add_host(self, peer: PeerId) -> Host:
+        host = Host(len(self.hosts), peer)
+        self.hosts.append(host)
+        self.by_peer[peer] = host
+        return host
+
+    def start(self, host: Host, *, signaling: bool = True) -> None:
+        """Switches the machine on: a new node with the old name. It registers with the rendezvous if that can be reached."""
+        if host.up:
+            return
+        host.generation += 1
+        host.rng = random.Random(f"node/{self.seed}/{host.index}/{host.generation}")
+        host.actor = self._make_actor(self, host)
+        host.up, host.paused, host.waking = True, False, False
+        host.busy_until = 0.0
+        host.inbox = deque() if host.processing_s else None
+        host.joined_at = self.now
+        self.trace.add((self.now, tr.SCRIPT, host.index, 1, host.generation))
+        self.watcher.on_up(host)
+        host.actor.start(host.local(self.now))
+        self.drain(host)
+        if signaling:
+            self.rendezvous.join(host)
+
+    def crash(self, host: Host) -> None:
+        """The machine is gone without a word. Its links stay, for the others, until consent runs out."""
+        if not host.up:
+            return
+        self._switch_off(host, "crash")
+        for lane in list(host.lanes.values()):
+            lane.void = True
+            lane.twin.void = True
+            if self.net.instant_notice:
+                self.after(lane.base_s, self._lose, lane.twin, "lost")
+            else:
+                self._refresh_consent(lane.twin)
+        host.lanes.clear()
+        self.rendezvous.notice_gone(host)
+
+    def leave(self, host: Host) -> None:
+        """The player quits: the node says goodbye, what it sent still travels, then the machine is off."""
+        if not host.up:
+            return
+        host.actor.leave(host.local(self.now))
+        self.drain(host)
+        for lane in list(host.lanes.values()):
+            self.close_link(host, lane.dst.peer, "left")
+        if host.up:
+            self._switch_off(host, "leave")
+            self.rendezvous.leave(host)
+
+    def _switch_off(self, host: Host, how: str) -> None:
+        host.up, host.inbox, host.timer_at = False, None, math.inf
+        self.trace.add((self.now, tr.SCRIPT, host.index, 0, host.generation))
+        self.watcher.on_down(host, how)
+
+    def pause(self, host: Host, seconds: float) -> None:
+        """The process stands still (a debugger, a suspended laptop, a starved core) and then goes on where it was."""
+        if not host.up or host.paused:
+            return
+        host.paused, host.paused_since = True, self.now
+        if host.inbox is None:
+            host.inbox = deque()
+        self._refresh_consents_of(host)
+        self.after(seconds, self._resume, host, host.generation)
+
+    def _resume(self, host: Host, generation: int) -> None:
+        if not host.up or host.generation != generation:
+            return
+        host.paused = False
+        self._refresh_consents_of(host)
+        # The shell measures how late its own deadline fired, before it handles anything that queued up meanwhile.
+        host.actor.note_loop_lag(self.now - host.paused_since, host.local(self.now))
+        self.drain(host)
+        self._wake(host, generation)
+
+    def _refresh_consents_of(self, host: Host) -> None:
+        for lane in host.lanes.values():
+            self._refresh_consent(lane.twin)
+
+    def slow(self, host: Host, processing_s: float) -> None:
+        """From now on each frame and timer costs `processing_s` of one processor (0: as fast as the world)."""
+        host.processing_s = processing_s
+        if processing_s and host.inbox is None and host.up:
+            host.inbox = deque()
+
+    def set_clock(self, host: Host, offset: float, rate: float = 1.0) -> None:
+        host.clock_offset, host.clock_rate = offset, rate
+        host.true_clock = offset == 0.0 and rate == 1.0
+
+    # ---------------------------------------------------------------------------------------------------- traffic
+
+    def _send(self, host: Host, peer: PeerId, frame: bytes, reliable: bool) -> None:
+        lane = host.lanes.get(peer)
+        if lane is None:
+            lane = self._connectionless(host, peer)
+            if lane is None:
+                return
+        host.msgs_out += 1
+        host.bytes_out += len(frame)
+        if lane.plain:
+            at = self.now + lane.base_s
+            if self.net.jitter_s:
+                at += self.net.jitter_s * self.rng.random()
+            if reliable:
+                if at < lane.fifo_at:
+                    at = lane.fifo_at
+                lane.fifo_at = at
+            self._seq += 1
+            heappush(self._queue, (at, self._seq, _FRAME, lane, frame))
+        else:
+            self._send_impaired(lane, frame, reliable)
+
+    def _send_impaired(self, lane: Lane, frame: bytes, reliable: bool) -> None:
+        size = len(frame)
+        if lane.blocked and reliable:
+            if lane.held_bytes + size <= LANE_QUEUE_BYTES_MAX:
+                lane.held.append(frame)
+                lane.held_bytes += size
+                return
+            self.after(0.0, self._lose, lane, "overflow")
+            return
+        try:
+            times = () if lane.blocked else arrival_times(lane, size, reliable, self.now, self.net, self.rng)
+        except LaneOverflow:
+            self.after(0.0, self._lose, lane, "overflow")
+            return
+        if not times:
+            self._note_lost(lane, size)
+        for at in times:
+            self._push(at, _FRAME, lane, frame)
+
+    def _connectionless(self, host: Host, peer: PeerId) -> Lane | None:
+        """A lane on the spot for baselines that assume free datagrams; others may send only over links."""
+        other = self.by_peer.get(peer)
+        if other is None or not getattr(host.actor, "connectionless", False):
+            return None
+        lane = self._make_lanes(host, other)
+        host.lanes[peer] = lane
+        other.lanes[host.peer] = lane.twin
+        return lane
+
+    def _note_lost(self, lane: Lane, size: int) -> None:
+        self.frames_lost += 1
+        self.trace.add((self.now, tr.LOST, lane.src.index, lane.dst.index, size))
+
+    def _deliver(self, lane: Lane, frame: bytes) -> None:
+        host = lane.dst
+        if lane.void or not host.up:
+            self._note_lost(lane, len(frame))
+        elif host.inbox is None:
+            size = len(frame)
+            host.msgs_in += 1
+            host.bytes_in += size
+            now = self.now
+            self.trace.add((now, tr.FRAME, lane.src.index, host.index, size))
+            if self.watcher.watches_frames:
+                self.watcher.on_frame(lane, frame)
+            host.actor.receive(lane.src.peer, frame, now if host.true_clock else host.local(now))
+            self.drain(host)
+        elif len(host.inbox) < INBOX_FRAMES_MAX:
+            host.inbox.append((lane, frame))
+            self._wake_later(host)
+        else:
+            host.inbox_dropped += 1
+            self._note_lost(lane, len(frame))
+
+    def _fire(self, host: Host, generation: int) -> None:
+        if host.timer_at != self.now or host.generation != generation or not host.up:
+            return  # a newer entry took over
+        host.timer_at = math.inf
+        if host.paused or host.busy_until > self.now:
+            self._wake_later(host)
+            return
+        deadline = host.actor.next_timeout()
+        if deadline is None:
+            return
+        local = host.local(self.now)
+        if deadline > local + 1e-9:  # it moved later since this entry was made
+            self._arm(host, deadline)
+            return
+        self.trace.add((self.now, tr.TIMER, host.index, host.index, 0))
+        host.busy_until = self.now + host.processing_s
+        # Rounding between the clocks must not leave the timer a hair in the future: that would loop for ever.
+        host.actor.handle_timeout(max(local, deadline))
+        self.drain(host)
+
+    def drain(self, host: Host) -> None:
+        """Steps 3 of driving an actor: outputs, events, timer. To be called after every input."""
+        actor = host.actor
+        for output in actor.take_outputs():
+            if output.__class__ is SendFrame:
+                self._send(host, output.peer, output.frame, output.reliable)
+            elif output.__class__ is Dial:
+                self.dialer.dial(host, output.peer)
+            elif output.__class__ is CloseLink:
+                self.close_link(host, output.peer, output.reason)
+        for event in actor.take_events():
+            if event.__class__ is SignalReceived:
+                self.dialer.signal_received(host, event.origin, event.blob)
+            self.watcher.on_event(host, event)
+        deadline = actor.next_timeout()
+        if deadline is not None:
+            self._arm(host, deadline)
+
+    def _arm(self, host: Host, deadline: float) -> None:
+        at = deadline if host.true_clock else host.true(deadline)
+        if at < self.now:
+            at = self.now
+        if at < host.timer_at:
+            host.timer_at = at
+            self._push(at, _TIMER, host, host.generation)
+
+    def broadcast(self, host: Host, payload: bytes) -> None:
+        """The application on `host` sends `payload` to the room."""
+        if host.up:
+            self.watcher.on_broadcast(host, payload)
+            host.actor.broadcast(payload, host.local(self.now))
+            self.drain(host)
+
+    # ------------------------------------------------------------------------------------- stalled and slow hosts
+
+    def _wake_later(self, host: Host) -> None:
+        if not (host.waking or host.paused):
+            host.waking = True
+            self._push(max(self.now, host.busy_until), _CALL, self._wake, (host, host.generation))
+
+    def _wake(self, host: Host, generation: int) -> None:
+        """One unit of work for a process that queues: the next frame, or else the timer."""
+        if not host.up or host.generation != generation or host.paused or host.inbox is None:
+            host.waking = False
+            return
+        host.waking = False
+        if host.busy_until > self.now:
+            self._wake_later(host)
+            return
+        if host.inbox:
+            lane, frame = host.inbox.popleft()
+            inbox, host.inbox = host.inbox, None
+            self._deliver(lane, frame)
+            if host.up:
+                host.inbox = inbox
+        if not host.up:
+            return
+        host.busy_until = self.now + host.processing_s
+        if host.inbox:
+            self._wake_later(host)
+        elif not host.processing_s:
+            host.inbox = None  # caught up: back to the fast path
+        deadline = host.actor.next_timeout()
+        if deadline is not None:
+            self._arm(host, max(deadline, host.local(host.busy_until)))
+
+    # ------------------------------------------------------------------------------------------------------ links
+
+    def reachable(self, a: int, b: int) -> bool:
+        """Whether frames pass between two hosts, both ways, as far as the cuts go."""
+        return not any(cut.blocks(a, b) or cut.blocks(b, a) for cut in self.cuts)
+
+    def _make_lanes(self, a: Host, b: Host) -> Lane:
+        base_s = self.latency.one_way_s(a.index, b.index)
+        there, back = Lane(a, b, base_s), Lane(b, a, base_s)
+        there.twin, back.twin = back, there
+        for lane in (there, back):
+            lane.blocked = any(cut.blocks(lane.src.index, lane.dst.index) for cut in self.cuts)
+            lane.refresh(self.net)
+        return there
+
+    def connect(self, a: Host, b: Host) -> None:
+        """Both sides have a link from now on. It replaces an older one, without a `link_down`."""
+        for stale in (a.lanes.get(b.peer), b.lanes.get(a.peer)):
+            if stale is not None:
+                stale.void = stale.twin.void = True
+        if not (a.up and b.up):
+            return
+        lane = self._make_lanes(a, b)
+        a.lanes[b.peer] = lane
+        b.lanes[a.peer] = lane.twin
+        self.trace.add((self.now, tr.LINK_UP, a.index, b.index, 0))
+        self.watcher.on_link(lane)
+        rtt = 2 * lane.base_s
+        for one, other in ((a, b), (b, a)):
+            if one.up and other.peer in one.lanes:
+                one.actor.link_up(other.peer, one.local(self.now), rtt)
+                self.drain(one)
+
+    def close_link(self, host: Host, peer: PeerId, reason: str) -> None:
+        """`host` hangs up. What it sent before still arrives; then the other side learns of it. `host` itself knows."""
+        lane = host.lanes.get(peer)
+        if lane is None:
+            return
+        lane.twin.void = True
+        del host.lanes[peer]
+        if not lane.void:
+            self.at(max(self.now + lane.base_s, lane.fifo_at), self._lose, lane.twin, CLOSED)
+        self.watcher.on_unlink(lane, reason)
+
+    def _lose(self, lane: Lane, reason: str) -> None:
+        """The side `lane.src` finds that its link is gone. Harmless when it has another one by now."""
+        host = lane.src
+        if host.lanes.get(lane.dst.peer) is not lane:
+            return
+        lane.void = lane.twin.void = True
+        del host.lanes[lane.dst.peer]
+        self.trace.add((self.now, tr.LINK_DOWN, host.index, lane.dst.index, 0))
+        self.watcher.on_unlink(lane, reason)
+        if host.up:
+            host.actor.link_down(lane.dst.peer, reason, host.local(self.now))
+            self.drain(host)
+
+    # ------------------------------------------------------------------------------------------------------- cuts
+
+    def cut(self, cut: Cut) -> None:
+        self.cuts.append(cut)
+        self.refresh(self.hosts)
+        self.watcher.on_cuts(self.cuts)
+
+    def mend(self, cut: Cut) -> None:
+        if cut in self.cuts:
+            self.cuts.remove(cut)
+            self.refresh(self.hosts)
+            self.watcher.on_cuts(self.cuts)
+
+    def refresh(self, hosts: Iterable[Host]) -> None:
+        """Recomputes what lies across the links of these hosts, after cuts, losses or rates changed."""
+        lanes = [side for host in hosts for lane in host.lanes.values() for side in (lane, lane.twin)]
+        mended = []
+        for lane in lanes:
+            was_blocked = lane.blocked
+            lane.blocked = any(cut.blocks(lane.src.index, lane.dst.index) for cut in self.cuts)
+            lane.refresh(self.net)
+            if was_blocked and not lane.blocked:
+                mended.append(lane)
+        for lane in mended:
+            self._release(lane)
+        for lane in lanes:
+            self._refresh_consent(lane)
+        for host in self.hosts:
+            host.sees_signaling = not any(
+                cut.blocks(host.index, SIGNALING) or cut.blocks(SIGNALING, host.index) for cut in self.cuts
+            )
+
+    def _release(self, lane: Lane) -> None:
+        """What waited for the cut to heal goes out with the next retransmission, whose timeout has grown with the outage."""
+        outage = self.now - lane.broken_since if lane.broken_since >= 0 else RTO_MIN_S
+        at = self.now + lane.base_s + self.rng.random() * min(RTO_MAX_S, max(RTO_MIN_S, outage))
+        for frame in lane.held:
+            at = lane.fifo_at = max(at, lane.fifo_at)
+            self._push(at, _FRAME, lane, frame)
+        lane.held, lane.held_bytes = [], 0
+
+    def _refresh_consent(self, lane: Lane) -> None:
+        """RFC 7675: the side `lane.src` gives the path up when no answer has come for `consent_s`."""
+        broken = lane.void or lane.blocked or lane.twin.blocked or not lane.dst.up or lane.dst.paused
+        if not broken:
+            lane.broken_since = -1.0
+        elif lane.broken_since < 0:
+            lane.broken_since = self.now
+            self.after(self.net.consent_s, self._check_consent, lane, self.now)
+
+    def _check_consent(self, lane: Lane, since: float) -> None:
+        if lane.broken_since != since:
+            return
+        if lane.src.paused:
+            self.after(1.0, self._check_consent, lane, since)
+            return
+        far = lane.twin
+        void_before = lane.void
+        self._lose(lane, "consent")
+        if not void_before and far.src.up and not far.blocked and not lane.blocked:
+            self.after(lane.base_s, self._lose, far, CLOSED)
