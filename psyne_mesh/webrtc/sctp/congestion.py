@@ -54,7 +54,7 @@ class CongestionWindow:
 
     def measured(self, rtt: float, cumulative_tsn: int, next_tsn: int) -> None:
         """A round trip was measured while the window limited us."""
-        if self.cwnd <= self.ssthresh:
+        if self.cwnd < self.ssthresh:
             self._hystart.measured(rtt, cumulative_tsn, next_tsn)
             if self._hystart.is_over:
                 self.ssthresh = self.cwnd
@@ -66,8 +66,10 @@ class CongestionWindow:
             return
         if not was_full:
             self._epoch = None  # RFC 9438 section 5.8: time without need for more does not count
-        elif self.cwnd <= self.ssthresh:
-            self.cwnd += min(n_bytes, self.cwnd) // self._hystart.divisor  # section 7.2.1: slow start, at most doubling
+        elif self.cwnd < self.ssthresh:
+            # RFC 9260 section 7.2.1: slow start, at most doubling, and ending at the threshold for acknowledgements
+            # that come many at once
+            self.cwnd = min(self.cwnd + min(n_bytes, self.cwnd) // self._hystart.divisor, self.ssthresh)
         else:
             self._avoid_congestion(n_bytes, now, srtt)
 

@@ -14,11 +14,12 @@ _MAC_BYTES = 32
 
 
 class StaleCookie(ProtocolError):
-    """A genuine cookie that is older than its lifetime. `age_s` is by how much it is too old."""
+    """A genuine cookie of the peer with `peer_tag`, older than its lifetime by `age_s`."""
 
-    def __init__(self, age_s: float) -> None:
+    def __init__(self, age_s: float, peer_tag: int) -> None:
         super().__init__(f"state cookie is {age_s:.1f} s too old")
         self.age_s = age_s
+        self.peer_tag = peer_tag
 
 
 @attrs.frozen(kw_only=True)
@@ -84,5 +85,5 @@ def open_cookie_untrusted(data: bytes, secret: bytes, now: float, lifetime_s: fl
     )
     age = now - created_at - lifetime_s
     if age > 0:
-        raise StaleCookie(age)
+        raise StaleCookie(age, peer)
     return cookie

@@ -209,7 +209,7 @@ class AssociationCore:
             cookie = self._handshake.open_cookie_untrusted(packet[start + 4 : end], now)
         except StaleCookie as stale:
             cause = wire.parameter(wire.CAUSE_STALE_COOKIE, wire.U32.pack(min(int(stale.age_s * 1e6), 2**32 - 1)))
-            self._send_loose(self._peer_tag or tag, wire.error_chunk(wire.ERROR, [cause]))
+            self._send_loose(stale.peer_tag, wire.error_chunk(wire.ERROR, [cause]))
             raise
         if self._is_over or tag != cookie.local_tag:
             self._counters.dropped("cookie")
