@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 from collections import Counter
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -235,10 +236,16 @@ class Agent(ice.Connection):
         """Nobody waits in `recv()`."""
 
     def _pair_remote_candidate(self, remote_candidate: Candidate) -> None:
-        if len(self._check_list) >= PAIRS_MAX:
-            self.refused["too-many-pairs"] += 1
-            return
-        super()._pair_remote_candidate(remote_candidate)
+        known = {(pair.protocol, pair.remote_candidate) for pair in self._check_list}
+        for protocol in self._protocols:
+            if (protocol, remote_candidate) in known or not protocol.local_candidate.can_pair_with(remote_candidate):
+                continue
+            if protocol.local_candidate.type == "relay" and not _worth_relaying(protocol, remote_candidate):
+                continue
+            if len(self._check_list) >= PAIRS_MAX:
+                self.refused["too-many-pairs"] += 1
+                return
+            self._check_list.append(ice.CandidatePair(protocol, remote_candidate))
 
     # ---------------------------------------------------------------------------------------------------------- helpers
 
@@ -300,3 +307,11 @@ class Agent(ice.Connection):
         if len(self._remote_candidates) == before:
             self.refused["mdns-unresolved"] += 1
         self._pace()
+
+
+def _worth_relaying(protocol: ice.StunProtocol, remote: Candidate) -> bool:
+    """Not to the loopback of the server, and not to the address behind a .local name, which the server would learn."""
+    if mdns.is_mdns_hostname(remote.host):
+        return False
+    here, there = ipaddress.ip_address(protocol.local_candidate.host), ipaddress.ip_address(remote._network_host)
+    return here.is_loopback or not there.is_loopback

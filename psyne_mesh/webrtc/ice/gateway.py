@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -15,8 +16,10 @@ from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.webrtc.ice.candidates import Found
 from psyne_mesh.webrtc.ice.events import Address, CandidateKind
+from psyne_mesh.webrtc.ice.gather import ReflexiveSource, RelaySource
 from psyne_mesh.webrtc.ice.interfaces import Interface, host_addresses, list_interfaces
 from psyne_mesh.webrtc.ice.port import Base, UdpPort
+from psyne_mesh.webrtc.ice.turn import Relay
 from psyne_mesh.webrtc.ice.udp import DatagramSocket, open_udp_socket
 
 T = TypeVar("T")
@@ -38,12 +41,15 @@ class Subscriber(Protocol):
 
     def gathering_completed(self) -> None: ...
 
+    def base_lost(self, base: Base) -> None: ...
+
 
 class IceGateway:
     """Shared by all peers of an endpoint; made by `open_gateway`.
 
     found: local candidates with their bases, the same for every peer.
     gathered: nothing more will be found for now.
+    problems: what is wrong with a STUN or TURN server, by its URI.
     faults, last_fault: bugs that a datagram set off in aioice or here, by type of exception; the gateway survived them.
     """
 
@@ -60,10 +66,13 @@ class IceGateway:
         self.gathered = False
         self.faults: Counter[str] = Counter()
         self.last_fault: Exception | None = None
+        self.problems: dict[str, str] = {}
         self.port = UdpPort(sockets, call_soon=loop.call_soon, fault=self._fault, clock=trio.current_time)
         self._interfaces = interfaces
         self._subscribers: list[Subscriber] = []
         self._hosts: set[Address] = set()
+        self._relays: dict[Base, Literal["udp", "tcp", "tls"]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self.refresh()
 
     async def run_in_loop(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
@@ -105,12 +114,53 @@ class IceGateway:
         return mapped, "srflx" if any(found.address == mapped for found, _ in self.found) else "prflx"
 
     def relay_protocol(self, base: Base) -> Literal["udp", "tcp", "tls"] | None:
-        return None
+        return self._relays.get(base)
 
-    async def gather(self) -> None:
-        self.gathered = True
+    async def gather(self, tls: Callable[[], ssl.SSLContext]) -> None:
+        """Ask all servers at the same time, and keep what they gave for as long as the endpoint is open.
+
+        A dead server costs nobody time: host candidates are out already, and the end of gathering waits for it no
+        longer than `ice_gathering_timeout_s`.
+        """
+        config = self.config
+        sources: list[ReflexiveSource | RelaySource] = []
+        if not config.relay_only:
+            pairs = [(base, server) for server in config.stun_servers for base in self.port.bases]
+            sources += [ReflexiveSource(self, base, server, rank) for rank, (base, server) in enumerate(pairs)]
+        sources += [RelaySource(self, server, rank, tls) for rank, server in enumerate(config.turn_servers)]
+        async with trio.open_nursery() as nursery:
+            for source in sources:
+                nursery.start_soon(source.run)
+            with trio.move_on_after(config.ice_gathering_timeout_s):
+                for source in sources:
+                    await source.settled.wait()
+            self.gathered = True
+            for subscriber in list(self._subscribers):
+                subscriber.gathering_completed()
+
+    def replace(self, previous: Found | None, found: Found, base: Base) -> None:
+        """An address that a server saw; it takes the place of what the same server saw before."""
+        self.found = [item for item in self.found if previous is None or item[0] != previous]
+        if all(found.address != known.address for known, _ in self.found):
+            self._add(found, base)
+
+    def add_relay(self, found: Found, relay: Relay) -> None:
+        self._relays[relay] = relay.protocol
+        self._add(found, relay)
+
+    def drop_base(self, base: Base) -> None:
+        """A relay is gone: no new peer hears of it, and paths over it end."""
+        if self._relays.pop(base, None) is None:
+            return
+        self.found = [item for item in self.found if item[1] is not base]
         for subscriber in list(self._subscribers):
-            subscriber.gathering_completed()
+            subscriber.base_lost(base)
+        self.port.remove_base(base)
+
+    def spawn_in_loop(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)  # the loop itself holds tasks only weakly
+        task.add_done_callback(self._tasks.discard)
 
     def _add(self, found: Found, base: Base) -> None:
         self.found.append((found, base))
@@ -142,24 +192,44 @@ async def open_gateway(
     *,
     sockets: SocketFactory | None = None,
     interfaces: Callable[[], list[Interface]] = list_interfaces,
+    tls: Callable[[], ssl.SSLContext] = ssl.create_default_context,
 ) -> AsyncGenerator[IceGateway, None]:
     """Open the UDP ports and the loop, gather in the background, and close everything at the end.
+
+    tls: makes the context for TURN servers over TLS; by default they need a certificate that the system trusts.
 
     Raises `InvalidConfig` when the sockets cannot be opened as configured.
     """
     opened = (sockets or open_sockets)(config)
     try:
-        async with trio_asyncio.open_loop() as loop:
+        async with _one_error(), trio_asyncio.open_loop() as loop:
             gateway = IceGateway(config, opened, loop, interfaces)
             loop.set_exception_handler(gateway.loop_fault)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(gateway.port.run)
-                nursery.start_soon(gateway.gather)
-                yield gateway
-                nursery.cancel_scope.cancel()
+            async with trio.open_nursery() as draining:
+                draining.start_soon(gateway.port.run)
+                # Inside the other, so that the answers to the last requests of this one still come in.
+                async with trio.open_nursery() as gathering:
+                    gathering.start_soon(gateway.gather, tls)
+                    yield gateway
+                    gathering.cancel_scope.cancel()
+                draining.cancel_scope.cancel()
     finally:
         for one in opened:
             one.close()
+
+
+@asynccontextmanager
+async def _one_error() -> AsyncGenerator[None, None]:
+    """What the user's own block raised comes out as it is, not inside one group for each nursery here."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        if error is group:
+            raise
+        raise error from error.__cause__
 
 
 def open_sockets(config: WebRTCConfig) -> list[DatagramSocket]:

@@ -272,11 +272,15 @@ class UdpPort:
         self._handing_over = False
         while self._handover:
             receiver, data, address = self._handover.popleft()
-            try:
-                receiver.datagram_received(data, address)
-            except Exception as error:  # noqa: BLE001 - what aioice lets out would end the loop of all peers
-                self.drops["stun-choked"] += 1
-                self._fault(error)
+            self.guarded(receiver.datagram_received, data, address)
+
+    def guarded(self, receive: Callable[[bytes, Address], None], data: bytes, address: Address) -> None:
+        """Let aioice have a STUN message, and outlive what it lets out: that would end the loop of all peers."""
+        try:
+            receive(data, address)
+        except Exception as error:  # noqa: BLE001 - told to the owner of the port
+            self.drops["stun-choked"] += 1
+            self._fault(error)
 
     # --------------------------------------------------------------------------------------------------------- tables
 

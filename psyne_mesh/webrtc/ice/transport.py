@@ -64,7 +64,7 @@ def make_parameters() -> IceParameters:
 class _Generation:
     """The credentials of both sides and the agent between them; a restart begins a new one."""
 
-    __slots__ = ("agent", "deadline", "local", "number", "pending", "remote")
+    __slots__ = ("agent", "deadline", "introduced", "local", "number", "pending", "remote", "told")
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -73,6 +73,8 @@ class _Generation:
         self.agent: Agent | None = None
         self.pending: list[tuple[Candidate, str | None]] = []
         self.deadline = math.inf
+        self.told: set[Found] = set()  # the candidates that the peer has heard of
+        self.introduced = False  # all candidates found so far were told
 
 
 class IceTransport:
@@ -281,6 +283,7 @@ class IceTransport:
         await self._gateway.run_in_loop(self._make_agent, generation)
         for found, _ in self._gateway.found:
             self._tell_candidate(generation, found)
+        generation.introduced = True
         if self._gateway.gathered:
             self.gathering_completed()
 
@@ -350,14 +353,17 @@ class IceTransport:
             return ConnectFailed(
                 "ice-gathering",
                 "no local candidate was found",
-                advice="Check the network, `interfaces`, `bind_host` and, with `relay_only`, the TURN servers",
+                advice="; ".join(f"{name}: {problem}" for name, problem in self._gateway.problems.items())
+                or "Check the network, `interfaces` and `bind_host`",
             )
         agent = generation.agent
         tried = [
             f"{_text(pair.local_addr)} to {_text(pair.remote_addr)} ({_PAIR_STATES[pair.state]})"
             for pair in (agent.pairs if agent is not None else [])[:PAIRS_NAMED_MAX]
         ]
-        advice = "" if self._config.turn_servers else "A TURN server (turn_servers) connects where NATs do not"
+        advice = "; ".join(f"{name}: {problem}" for name, problem in self._gateway.problems.items())
+        if not self._config.turn_servers:
+            advice = "A TURN server (turn_servers) connects where NATs do not" + (f"; {advice}" if advice else "")
         reason = f"no path answered within {self._config.connection_timeout_s:g} s"
         return ConnectFailed("ice", reason, candidates=tried, advice=advice)
 
@@ -384,8 +390,16 @@ class IceTransport:
                 self._add_base(generation.agent, found, base)
         self._tell_candidate(self._newest, found)
 
+    def base_lost(self, base: Base) -> None:
+        for generation in {self._newest, self._current or self._newest}:
+            if generation.agent is not None:
+                self._gateway.spawn_in_loop(generation.agent.remove_base(base))
+        pair = self._pair
+        if pair is not None and isinstance(pair.protocol, CheckProtocol) and pair.protocol.base is base:
+            self._lose_path()
+
     def gathering_completed(self) -> None:
-        if self._gathering_told < self._newest.number and self._newest.agent is not None:
+        if self._gathering_told < self._newest.number and self._newest.introduced:
             self._gathering_told = self._newest.number
             self._emit(GatheringComplete())
         self._kick()
@@ -394,7 +408,10 @@ class IceTransport:
         return found.kind == "relay" or not self._config.relay_only
 
     def _tell_candidate(self, generation: _Generation, found: Found) -> None:
-        if self._shows(found):
+        # After the end of gathering, peers hear of nothing new in this generation. A new relay still serves it: its
+        # checks show the peer where they come from.
+        if self._shows(found) and self._gathering_told < generation.number and found not in generation.told:
+            generation.told.add(found)
             self._emit(LocalCandidate(found.text(generation.local.ufrag, hide_base=self._config.relay_only)))
 
     # ------------------------------------------------------------------------------------------------------- the agent
@@ -481,9 +498,7 @@ class IceTransport:
             return
         for verdict in consent.handle_timeout(now):
             if verdict == "disconnected":
-                self._emit(Disconnected())
-                if self._current is not None and self._current.agent is not None:
-                    self._gateway.loop.call_soon(self._current.agent.reopen)
+                self._lose_path()
             elif verdict == "expired":
                 self._send_batch = None  # RFC 7675 section 5.1: no more data without consent
                 self._failed = True
@@ -492,6 +507,11 @@ class IceTransport:
             else:
                 consent.check_sent(now)
                 self._ping(consent, pair, now)
+
+    def _lose_path(self) -> None:
+        self._emit(Disconnected())
+        if self._current is not None and self._current.agent is not None:
+            self._gateway.loop.call_soon(self._current.agent.reopen)
 
     def _ping(self, consent: Consent, pair: ice.CandidatePair, sent_at: float) -> None:
         agent = self._current.agent if self._current is not None else None

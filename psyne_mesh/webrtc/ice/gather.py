@@ -1,0 +1,213 @@
+"""Candidates that servers give us: one long-lived source for each server, none of which another waits for."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import trio
+from aioice import stun
+
+from psyne_mesh.config import StunServer, TurnServer
+from psyne_mesh.errors import ProtocolError
+from psyne_mesh.webrtc.ice.candidates import Found
+from psyne_mesh.webrtc.ice.events import Address
+from psyne_mesh.webrtc.ice.port import Base, SocketBase
+from psyne_mesh.webrtc.ice.stun_client import ask_mapped_address, family_of, resolve, source_towards
+from psyne_mesh.webrtc.ice.turn import CHANNEL_REFRESH_S, Relay
+from psyne_mesh.webrtc.ice.turn_link import Link, StreamLink, UdpLink
+
+if TYPE_CHECKING:
+    from psyne_mesh.webrtc.ice.gateway import IceGateway
+
+KEEPALIVE_S: Final = 20.0  # NATs forget a UDP mapping after 30 s at the earliest (RFC 4787 REQ-5 asks for 2 minutes)
+ANSWER_S: Final = 5.0  # for a keepalive; the first query has the gathering timeout
+SILENT_MAX: Final = 3  # keepalives without answer before a TURN server counts as dead
+RETRY_INITIAL_S: Final = 2.0  # after a server failed; doubles
+RETRY_MAX_S: Final = 60.0
+RELEASE_S: Final = 0.5  # the longest that freeing an allocation may hold up the end of the endpoint
+PREFERENCE_STEP: Final = {"udp": 65_535, "tcp": 40_000, "tls": 20_000}  # among relays: the fewer layers the better
+
+ServerErrors = (OSError, ConnectionError, ProtocolError, stun.TransactionError, trio.BrokenResourceError)
+
+
+class ReflexiveSource:
+    """Our address as one STUN server sees it, kept fresh: a later peer gets it without asking."""
+
+    def __init__(self, gateway: IceGateway, base: SocketBase, server: StunServer, rank: int) -> None:
+        self.settled = trio.Event()
+        self._gateway = gateway
+        self._base = base
+        self._server = server
+        self._preference = 65_535 - rank
+        self._found: Found | None = None
+
+    async def run(self) -> None:
+        name = f"stun:{self._server.host}:{self._server.port}"
+        patience_s = self._gateway.config.ice_gathering_timeout_s
+        while True:
+            mapped: Address | None = None
+            with trio.move_on_after(patience_s):
+                mapped = await self._ask(name)
+            if mapped is None:
+                self._gateway.problems.setdefault(name, "no answer")
+            self.settled.set()
+            patience_s = ANSWER_S
+            await trio.sleep(KEEPALIVE_S)
+
+    async def _ask(self, name: str) -> Address | None:
+        base = self._base
+        server = await resolve(self._server.host, self._server.port, family_of(base.address[0]))
+        if server is None:
+            self._gateway.problems[name] = "its name has no address of this family"
+            return None
+        try:
+            mapped = await ask_mapped_address(self._gateway.port, base, server)
+        except ProtocolError as error:
+            self._gateway.problems[name] = str(error)
+            return None
+        self._gateway.problems.pop(name, None)
+        if self._found is None or self._found.address != mapped:
+            previous = self._found
+            here = source_towards(base.address, server)
+            self._found = Found("srflx", mapped, here, self._preference, server=self._server.host)
+            self._gateway.replace(previous, self._found, base)
+        return mapped
+
+
+class RelaySource:
+    """An allocation on one TURN server, made anew when it is lost."""
+
+    def __init__(self, gateway: IceGateway, server: TurnServer, rank: int, tls: Callable[[], ssl.SSLContext]) -> None:
+        self.settled = trio.Event()
+        self._gateway = gateway
+        self._server = server
+        self._preference = PREFERENCE_STEP[server.transport] - 2 * rank
+        self._tls = tls
+        scheme = "turns" if server.transport == "tls" else "turn"
+        self._name = f"{scheme}:{server.host}:{server.port}?transport={server.transport}"
+
+    async def run(self) -> None:
+        pause_s = RETRY_INITIAL_S
+        while True:
+            try:
+                if await (self._over_udp() if self._server.transport == "udp" else self._over_stream()):
+                    pause_s = RETRY_INITIAL_S  # it worked for a while
+            except ServerErrors as error:
+                self._gateway.problems[self._name] = str(error) or type(error).__name__
+            self.settled.set()
+            await trio.sleep(pause_s)
+            pause_s = min(2 * pause_s, RETRY_MAX_S)
+
+    async def _over_udp(self) -> bool:
+        for base in self._gateway.port.bases:
+            server = await resolve(self._server.host, self._server.port, family_of(base.address[0]))
+            if server is not None and server not in base.servers:
+                return await self._serve(UdpLink(base, server), server, base)
+        raise ProtocolError("its name has no address of our families, or it is listed twice")
+
+    async def _over_stream(self) -> bool:
+        host, port = self._server.host, self._server.port
+        stream: trio.abc.Stream = await trio.open_tcp_stream(host, port)
+        if self._server.transport == "tls":
+            stream = trio.SSLStream(stream, self._tls(), server_hostname=host, https_compatible=True)
+        try:
+            return await self._serve(StreamLink(stream), (host, port), None)
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    async def _serve(self, link: Link, server: Address, base: SocketBase | None) -> bool:
+        """Allocate, offer the relay, and keep it until it is lost. True when it was there at all."""
+        gateway = self._gateway
+        relay = Relay(
+            gateway.port,
+            link,
+            server,
+            username=self._server.username,
+            credential=self._server.credential,
+            protocol=self._server.transport,
+            spawn=gateway.spawn_in_loop,
+            call_soon=gateway.loop.call_soon,
+        )
+        carrying = trio.CancelScope(shield=True)  # the stream outlives a cancellation until the allocation is freed
+        patience = trio.move_on_after(gateway.config.ice_gathering_timeout_s)
+        problem: Exception | None = ProtocolError("no answer")
+        async with trio.open_nursery() as nursery:
+            if base is not None:
+                base.servers[server] = relay
+            elif isinstance(link, StreamLink):
+                nursery.start_soon(self._carry, link, relay, patience, carrying)
+            try:
+                with patience:
+                    problem = await self._allocate(relay)
+                if problem is None:
+                    self._offer(relay, base)
+                    nursery.start_soon(self._keep, relay, base, server)
+                    await relay.lost.wait()
+            finally:
+                try:
+                    await self._release(relay, base, server)
+                finally:
+                    carrying.cancel()
+                    nursery.cancel_scope.cancel()
+        if problem is not None:
+            raise problem
+        return True
+
+    async def _allocate(self, relay: Relay) -> Exception | None:
+        try:
+            await self._gateway.run_in_loop(relay.open)
+        except ServerErrors as error:
+            return error
+        return None
+
+    async def _carry(
+        self, link: StreamLink, relay: Relay, patience: trio.CancelScope, carrying: trio.CancelScope
+    ) -> None:
+        with carrying:
+            try:
+                await link.run(relay.server_received)
+            except ProtocolError as error:
+                self._gateway.problems[self._name] = str(error)
+        relay.lost.set()
+        patience.cancel()
+
+    def _offer(self, relay: Relay, base: SocketBase | None) -> None:
+        gateway = self._gateway
+        gateway.problems.pop(self._name, None)
+        mapped = relay.mapped or relay.address
+        gateway.add_relay(Found("relay", relay.address, mapped, self._preference, server=self._name), relay)
+        if base is not None and relay.mapped is not None and not gateway.config.relay_only:
+            here = source_towards(base.address, relay.client.server)
+            gateway.replace(None, Found("srflx", relay.mapped, here, self._preference - 1, server=self._name), base)
+        self.settled.set()
+
+    async def _keep(self, relay: Relay, base: Base | None, server: Address) -> None:
+        """Keep the way to the server open, and the channels bound; notice when it is dead."""
+        refresh_at = trio.current_time() + CHANNEL_REFRESH_S
+        silent = 0
+        while not relay.lost.is_set():
+            await trio.sleep(KEEPALIVE_S)
+            if base is None:
+                relay.client.keep_alive()
+            else:
+                silent += 1
+                with trio.move_on_after(ANSWER_S):
+                    await ask_mapped_address(self._gateway.port, base, server)
+                    silent = 0
+                if silent >= SILENT_MAX:
+                    self._gateway.problems[self._name] = "it does not answer any more"
+                    relay.lost.set()
+            if trio.current_time() >= refresh_at:
+                refresh_at += CHANNEL_REFRESH_S
+                await self._gateway.run_in_loop(relay.refresh)
+
+    async def _release(self, relay: Relay, base: SocketBase | None, server: Address) -> None:
+        self._gateway.drop_base(relay)
+        with trio.move_on_after(RELEASE_S, shield=True):
+            if relay.address[0] and not relay.lost.is_set():
+                await self._gateway.close_in_loop(relay.close)
+        relay.client.stop()
+        if base is not None and base.servers.get(server) is relay:
+            del base.servers[server]

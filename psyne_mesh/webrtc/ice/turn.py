@@ -1,0 +1,274 @@
+"""An allocation on a TURN server as a base of ICE (RFC 8656): aioice asks for it, we carry its data.
+
+One allocation serves all peers of the endpoint, as one socket does. It is known before the second peer comes, a
+restart or the end of one peer asks nothing of the server, and the user quota of a server counts one where it would
+count thirty. The price: its bandwidth limit is shared, and when it is lost, all relayed paths are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, Literal
+
+import trio
+from aioice import stun, turn
+
+from psyne_mesh.errors import ProtocolError
+from psyne_mesh.webrtc.ice.events import Address
+from psyne_mesh.webrtc.ice.port import Route, ServerLink, UdpPort
+from psyne_mesh.webrtc.ice.stun_guard import REQUEST, check_stun_untrusted
+from psyne_mesh.webrtc.ice.turn_link import Link
+
+LIFETIME_S: Final = 600  # RFC 8656 section 3.2; aioice refreshes at 5/6 of what the server grants
+# RFC 8656 section 9: permissions live 300 s whatever the channel does, so one refresh of both well before that.
+CHANNEL_REFRESH_S: Final = 240.0
+CHANNEL_FIRST: Final = 0x4000  # RFC 8656 section 12
+CHANNELS_MAX: Final = 0x1000
+PENDING_MAX: Final = 16  # datagrams to one peer while its channel is being bound; the newest is dropped
+RETRY_S: Final = 5.0  # after a refused binding
+
+_CHANNEL_DATA: Final = struct.Struct("!HH")
+
+
+class Channel:
+    """A peer address that the server knows under a number."""
+
+    __slots__ = ("address", "bound", "number", "pending", "retry_at", "used")
+
+    def __init__(self, address: Address, number: int) -> None:
+        self.address = address
+        self.number = number
+        self.bound = False
+        self.used = True  # since the last refresh
+        self.pending: list[bytes] | None = None  # while a binding is under way
+        self.retry_at = 0.0
+
+
+class TurnClient(turn.TurnClientMixin):
+    """aioice's TURN requests over a link of ours."""
+
+    def __init__(self, link: Link, server: Address, username: str, credential: str, lost: Callable[[], None]) -> None:
+        super().__init__(server, username or None, credential or None, LIFETIME_S, LIFETIME_S)
+        self._link = link
+        self.transport: Any = _ClientTransport(lost)
+
+    def _send(self, data: bytes) -> None:
+        self._link.send((data,))
+
+    async def allocate(self) -> Address:
+        try:
+            return await self.connect()
+        except stun.TransactionFailed as error:
+            # RFC 8656 section 7.4: this port has an allocation already, left by a process that was killed.
+            if error.response.error_code != 437:
+                raise
+        await self._free()
+        return await self.connect()
+
+    async def _free(self) -> None:
+        request = stun.Message(stun.Method.REFRESH, stun.Class.REQUEST, attributes={"LIFETIME": 0})
+        with contextlib.suppress(stun.TransactionFailed):  # the second attempt to allocate tells what is wrong
+            await self.request_with_retry(request)
+
+    def keep_alive(self) -> None:
+        """A Binding indication: the NAT before the server stays open, and nobody answers."""
+        self._send(bytes(stun.Message(stun.Method.BINDING, stun.Class.INDICATION)))
+
+    def stop(self) -> None:
+        if self.refresh_task is not None:
+            self.refresh_task.cancel()
+            self.refresh_task = None
+
+
+class _ClientTransport:
+    """aioice closes it when a refresh failed: the allocation is gone."""
+
+    def __init__(self, lost: Callable[[], None]) -> None:
+        self._lost = lost
+        self._closing = False
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self._lost()
+
+
+class Relay:
+    """A base whose socket is on a TURN server.
+
+    1. `await open()` inside the asyncio loop makes the allocation; then `address` is valid.
+    2. `server_received` gets everything that comes from the server.
+    3. `await refresh()` inside the loop, every `CHANNEL_REFRESH_S`.
+    4. `lost` is set when the server gave the allocation up.
+    5. `await close()` inside the loop frees it.
+
+    spawn: starts a coroutine in the asyncio loop.
+    """
+
+    kind: Literal["host", "relay"] = "relay"
+
+    def __init__(
+        self,
+        port: UdpPort,
+        link: Link,
+        server: Address,
+        *,
+        username: str,
+        credential: str,
+        protocol: Literal["udp", "tcp", "tls"],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        call_soon: Callable[..., object],
+    ) -> None:
+        self.address: Address = ("", 0)
+        self.mapped: Address | None = None
+        self.routes: dict[Address, Route] = {}
+        self.servers: dict[Address, ServerLink] = {}
+        self.protocol = protocol
+        self.lost = trio.Event()
+        self.dropped = 0
+        self.client = TurnClient(link, server, username, credential, self.lost.set)
+        self.client.receiver = _IndicationReceiver(self)  # type: ignore[assignment]
+        self._port = port
+        self._link = link
+        self._server = server
+        self._spawn = spawn
+        self._call_soon = call_soon
+        self._channels: OrderedDict[Address, Channel] = OrderedDict()
+        self._by_number: dict[int, Channel] = {}
+        self._next_number = 0
+
+    async def open(self) -> None:
+        """Raises what aioice does: `stun.TransactionError`, `ConnectionError`."""
+        self.address = await self.client.allocate()
+        self.mapped = self.client.mapped_address
+
+    # ----------------------------------------------------------------------------------------------------------- data
+
+    def send_batch(self, datagrams: Sequence[bytes], address: Address) -> int:
+        channel = self._channels.get(address)
+        if channel is None or not channel.bound:
+            return self._send_later(channel or self._new_channel(address), datagrams)
+        channel.used = True
+        number = channel.number
+        pack = _CHANNEL_DATA.pack
+        return self._link.send([pack(number, len(data)) + data for data in datagrams])
+
+    def server_received(self, datagrams: list[bytes]) -> None:
+        batch: list[tuple[bytes, Address]] = []
+        for data in datagrams:
+            if data and data[0] >= 64:
+                self._channel_data(data, batch)
+            else:
+                self._control_message(data)
+        if batch:
+            self._port.dispatch(self, batch)
+
+    def _channel_data(self, data: bytes, batch: list[tuple[bytes, Address]]) -> None:
+        if len(data) < 4:
+            self._port.drops["turn-malformed"] += 1
+            return
+        number, length = _CHANNEL_DATA.unpack_from(data)
+        channel = self._by_number.get(number)
+        if channel is None or length > len(data) - 4:
+            self._port.drops["turn-unknown-channel" if channel is None else "turn-malformed"] += 1
+            return
+        channel.used = True
+        batch.append((data[4 : 4 + length], channel.address))
+
+    def _control_message(self, data: bytes) -> None:
+        try:
+            header = check_stun_untrusted(data)
+        except ProtocolError:
+            self._port.drops["turn-malformed"] += 1
+            return
+        if header.message_class != REQUEST:
+            self._call_soon(self._give_to_client, data)
+
+    def _give_to_client(self, data: bytes) -> None:
+        self._port.guarded(self.client.datagram_received, data, self._server)
+
+    def _send_later(self, channel: Channel, datagrams: Sequence[bytes]) -> int:
+        """Bind the channel first. Its first datagrams are checks of ICE, which would otherwise wait for their repeat."""
+        if channel.pending is None:
+            if trio.current_time() < channel.retry_at:
+                self.dropped += len(datagrams)
+                return 0
+            channel.pending = []
+            self._spawn(self._bind(channel))
+        room = PENDING_MAX - len(channel.pending)
+        channel.pending += datagrams[:room]
+        self.dropped += max(0, len(datagrams) - room)
+        return min(len(datagrams), room)
+
+    # -------------------------------------------------------------------------------------------------------- channels
+
+    def _new_channel(self, address: Address) -> Channel:
+        # A number stays with its address for as long as we can: the server refuses a second one for the same peer,
+        # and another peer under the same number, until minutes after the binding expired (RFC 8656 section 12).
+        if len(self._channels) >= CHANNELS_MAX:
+            oldest = next((c for c in self._channels.values() if not c.bound), next(iter(self._channels.values())))
+            self._forget(oldest)
+        while self._next_number in self._by_number or not self._next_number:
+            self._next_number = CHANNEL_FIRST + (self._next_number + 1) % CHANNELS_MAX
+        channel = Channel(address, self._next_number)
+        self._channels[address] = self._by_number[channel.number] = channel
+        return channel
+
+    def _forget(self, channel: Channel) -> None:
+        del self._channels[channel.address], self._by_number[channel.number]
+
+    async def _bind(self, channel: Channel) -> None:
+        bound = await self._ask_binding(channel)
+        pending, channel.pending = channel.pending or [], None
+        if bound:
+            self.send_batch(pending, channel.address)
+        else:
+            self.dropped += len(pending)
+
+    async def _ask_binding(self, channel: Channel) -> bool:
+        try:
+            await self.client.channel_bind(channel.number, channel.address)
+        except (stun.TransactionError, ConnectionError) as error:
+            if isinstance(error, stun.TransactionTimeout):
+                self.lost.set()  # the server was silent for half a minute
+            channel.bound = False
+            channel.retry_at = trio.current_time() + RETRY_S
+            return False
+        channel.bound = True
+        # What aioice lets Data indications through by: the peers that have a permission.
+        self.client.peer_to_channel[channel.address] = channel.number
+        return True
+
+    async def refresh(self) -> None:
+        """Bind the channels in use again, which renews their permissions; the others may expire."""
+        for channel in list(self._channels.values()):
+            if self.lost.is_set():
+                return
+            if channel.bound and channel.used:
+                channel.used = False
+                await self._ask_binding(channel)
+            elif channel.bound:
+                channel.bound = False
+                self.client.peer_to_channel.pop(channel.address, None)
+
+    async def close(self) -> None:
+        await self.client.delete()
+
+
+class _IndicationReceiver:
+    """What aioice hands data to that came without a channel: the first checks of a peer from a new port."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+
+    def datagram_received(self, data: bytes, addr: Address) -> None:
+        self._relay._port.dispatch(self._relay, ((data, addr),))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._relay.lost.set()
