@@ -44,10 +44,13 @@ class Replay(trio.abc.Stream):
         await self._inner.aclose()
 
 
-async def receive_guest(stream: trio.abc.Stream, page: Callable[[str], Page]) -> trio.abc.Stream | None:
+async def receive_guest(
+    stream: trio.abc.Stream, page: Callable[[str], Page], refusal: str | None = None
+) -> trio.abc.Stream | None:
     """The stream to run a WebSocket on, or None when the guest wanted a page (it has it) or was not understood.
 
-    `page(target)` makes the page for a request target such as "/rooms?app_id=chess". The caller bounds the time.
+    `page(target)` makes the page for a request target such as "/rooms?app_id=chess". With a `refusal` every request is
+    answered by it, with status 503. The caller bounds the time.
     """
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_MAX_BYTES)
     read = b""
@@ -62,20 +65,16 @@ async def receive_guest(stream: trio.abc.Stream, page: Callable[[str], Page]) ->
         answer = Page(error.error_status_hint, b"not a request that is understood here\n", "text/plain")
         await _answer(stream, connection, answer, with_body=True)
         return None
-    if _wants_websocket(event):
+    if _wants_websocket(event) and refusal is None:
         return Replay(stream, read)
-    if event.method not in (b"GET", b"HEAD"):
+    if refusal is not None:
+        answer = Page(503, refusal.encode() + b"\n", "text/plain")
+    elif event.method not in (b"GET", b"HEAD"):
         answer = Page(405, b"GET is all there is\n", "text/plain")
     else:
         answer = page(event.target.decode("ascii"))
     await _answer(stream, connection, answer, with_body=event.method != b"HEAD")
     return None
-
-
-async def refuse_guest(stream: trio.abc.Stream, text: str) -> None:
-    """No room for anybody more."""
-    connection = h11.Connection(h11.SERVER)
-    await _answer(stream, connection, Page(503, text.encode() + b"\n", "text/plain"), with_body=True)
 
 
 def _wants_websocket(request: h11.Request) -> bool:

@@ -140,6 +140,9 @@ class RoomRegistry:
         room = self._rooms.get(room_key)
         return room is not None and peer in room.members
 
+    def rooms_of(self, peer: PeerId) -> tuple[str, ...]:
+        return tuple(self._rooms_of.get(peer, ()))
+
     def list_rooms(
         self,
         *,

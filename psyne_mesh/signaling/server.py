@@ -6,11 +6,11 @@ It is not trusted by the players: offers are signed end to end, so all it can do
 from __future__ import annotations
 
 import logging
+import secrets
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from urllib.parse import parse_qs
 
 import attrs
@@ -19,8 +19,11 @@ import trio
 
 from psyne_mesh.identity import PeerId
 from psyne_mesh.signaling import messages
+from psyne_mesh.signaling.backplane import Backplane
+from psyne_mesh.signaling.cluster import ClusterSwitchboard, Dismissal
+from psyne_mesh.signaling.cluster_member import ClusterMember
 from psyne_mesh.signaling.convert import room_of
-from psyne_mesh.signaling.front_door import Page, receive_guest, refuse_guest
+from psyne_mesh.signaling.front_door import Page, receive_guest
 from psyne_mesh.signaling.guest import Guest, Refused, prove
 from psyne_mesh.signaling.limits import ServerConfig
 from psyne_mesh.signaling.switchboard import Switchboard
@@ -31,6 +34,13 @@ DEFAULT_PORT = 8080  # psyne's own
 
 _HOUSEKEEPING_S = 5.0
 _HANGUPS = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, WebSocketClosed)
+_REASONS = {  # what others are told; every other end is "dropped"
+    "left": "left",
+    "lost": "lost",
+    "closing": "lost",
+    "timeout": "timeout",
+    "superseded": "superseded",
+}
 logger = logging.getLogger(__name__)
 
 
@@ -53,6 +63,7 @@ class ServerStats:
     signals_not_relayed: int
     garbage: int
     internal_errors: int
+    servers: int  # of the cluster that this one hears, with itself; rooms and members are those that it keeps
     ends: dict[str, int]  # why clients went: left, lost, timeout, superseded, slow, misbehaved
 
 
@@ -63,13 +74,15 @@ async def open_server(
     *,
     config: ServerConfig | None = None,
     ssl_context: ssl.SSLContext | None = None,
+    backplane: Backplane | None = None,
 ) -> AsyncIterator[SignalingServer]:
     """A server for as long as the block; port 0 takes any free one. Raises `OSError` if it cannot listen there.
 
     With `ssl_context` (made for the server's side) it speaks `wss` and `https`. Leaving the block says goodbye to every
-    client, within `config.grace_s`.
+    client, within `config.grace_s`. With a `backplane` all servers on it are one: players meet wherever they connect.
+    Raises `BackplaneDown` if it cannot be attached.
     """
-    server = SignalingServer(config or ServerConfig(), ssl_context)
+    server = SignalingServer(config or ServerConfig(), ssl_context, backplane)
     async with open_background_nursery() as nursery:
         await nursery.start(server._run, host, port)
         try:
@@ -84,10 +97,11 @@ async def serve(
     *,
     config: ServerConfig | None = None,
     ssl_context: ssl.SSLContext | None = None,
+    backplane: Backplane | None = None,
     task_status: trio.TaskStatus[SignalingServer] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """A server until cancelled, then the goodbyes. `await nursery.start(serve, host, port)` gives the running server."""
-    async with open_server(host, port, config=config, ssl_context=ssl_context) as server:
+    async with open_server(host, port, config=config, ssl_context=ssl_context, backplane=backplane) as server:
         task_status.started(server)
         await trio.sleep_forever()
 
@@ -95,12 +109,18 @@ async def serve(
 class SignalingServer:
     """Made by `open_server`: `url`, `host`, `port` and `stats` to look at, `kill` to see what happens without it."""
 
-    def __init__(self, config: ServerConfig, ssl_context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, config: ServerConfig, ssl_context: ssl.SSLContext | None = None, backplane: Backplane | None = None
+    ) -> None:
         self.config = config
         self.host = ""
         self.port = 0
         self._ssl_context = ssl_context
+        self._backplane = backplane
         self._switchboard = Switchboard(config.registry)
+        self._cluster = ClusterSwitchboard(secrets.token_hex(8), self._switchboard) if backplane else None
+        self._desk: Switchboard | ClusterSwitchboard = self._cluster or self._switchboard
+        self._member: ClusterMember | None = None
         self._guests: dict[PeerId, Guest] = {}
         self._per_address: Counter[str] = Counter()  # entries that reach 0 are deleted
         self._counts: Counter[str] = Counter()
@@ -136,27 +156,33 @@ class SignalingServer:
             signals_not_relayed=self._switchboard.not_relayed,
             garbage=self._counts["garbage"],
             internal_errors=self._counts["internal_errors"],
+            servers=len(self._cluster.servers) if self._cluster else 1,
             ends=dict(self._ends),
         )
 
     async def _run(self, host: str, port: int, *, task_status: trio.TaskStatus[None]) -> None:
         """Listen and serve until `stop` or `kill`: whoever starts this calls one of them, cancelled or not."""
-        listeners = await trio.open_tcp_listeners(port, host=host)
-        if port == 0:  # a name with several addresses would get as many ports
-            for spare in listeners[1:]:
-                await spare.aclose()
-            del listeners[1:]
-        self.host, self.port = host, listeners[0].socket.getsockname()[1]
-        self._started_at = trio.current_time()
         with self._everything:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._keep_house)
-                with self._doors:
-                    serve_them = partial(trio.serve_listeners, self.handle, listeners, handler_nursery=nursery)
-                    async with trio.open_nursery() as doors:
-                        await doors.start(serve_them)
-                        task_status.started()
-                        self._everything.shield = True  # goodbyes are said when the block is cancelled, too
+            async with self._in_cluster():
+                listeners = await _listen(host, port)
+                self.host, self.port = host, listeners[0].socket.getsockname()[1]
+                self._started_at = trio.current_time()
+                task_status.started()
+                self._everything.shield = True  # goodbyes are said when the block is cancelled, too
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._keep_house)
+                    with self._doors:
+                        await trio.serve_listeners(self.handle, listeners, handler_nursery=nursery)
+
+    @asynccontextmanager
+    async def _in_cluster(self) -> AsyncIterator[None]:
+        if self._backplane is None or self._cluster is None:
+            yield
+            return
+        async with self._backplane.attach(self._cluster.me) as link, open_background_nursery() as nursery:
+            self._member = ClusterMember(self._cluster, link, self._deliver)
+            await nursery.start(self._member.run)
+            yield
 
     async def stop(self) -> None:
         """No new guests, a goodbye to those who are here, and the end after `grace_s` at most."""
@@ -167,6 +193,8 @@ class SignalingServer:
                 guest.dismiss(messages.GOING_AWAY, "the server is shutting down")
             if self._guests:
                 await self._all_gone.wait()
+            if self._member is not None:
+                await self._member.leave()
         self._everything.cancel()
 
     def kill(self) -> None:
@@ -199,19 +227,20 @@ class SignalingServer:
                 await tls.do_handshake()
                 stream = tls
         with trio.fail_after(timeout_s):
-            if (
-                len(self._guests) >= self.config.clients_max
-                or self._per_address[address] > self.config.clients_per_address_max
-            ):
-                await refuse_guest(stream, "this server has as many guests as it can serve")
-                return
-            upgraded = await receive_guest(stream, self._page)
+            upgraded = await receive_guest(stream, self._page, self._reason_to_refuse(address))
         if upgraded is None:
             await stream.aclose()
             return
         limit = messages.MAX_FRAME_BYTES
         async with accept_websocket(upgraded, max_message_bytes=limit, timeout_s=timeout_s) as websocket:
             await self._welcome(websocket)
+
+    def _reason_to_refuse(self, address: str) -> str | None:
+        if len(self._guests) >= self.config.clients_max:
+            return "this server has as many guests as it can serve"
+        if self._per_address[address] > self.config.clients_per_address_max:
+            return "this server has as many guests from your address as it allows"
+        return None
 
     async def _welcome(self, websocket: WebSocket) -> None:
         try:
@@ -237,6 +266,8 @@ class SignalingServer:
             old.dismiss(messages.SUPERSEDED, "the same identity connected anew")
             self._depart(guest.peer, "superseded")
         self._guests[guest.peer] = guest
+        self._desk.arrive(guest.peer)
+        self._deliver()
 
     def _unseat(self, guest: Guest) -> None:
         self._ends[guest.end] += 1
@@ -247,22 +278,35 @@ class SignalingServer:
             self._all_gone.set()
 
     def _depart(self, peer: PeerId, end: str) -> None:
-        reason = end if end in ("left", "lost", "timeout", "superseded") else "dropped"
-        self._switchboard.depart(peer, reason, trio.current_time())
+        reason = _REASONS.get(end, "dropped")
+        self._desk.depart(peer, reason, trio.current_time())
         self._deliver()
 
     def _receive_message(self, guest: Guest, message: messages.ClientMessage) -> None:
         if self._guests.get(guest.peer) is guest:  # else superseded a moment ago, and no longer speaking for the peer
-            self._switchboard.receive(guest.peer, message, trio.current_time())
+            self._desk.receive(guest.peer, message, trio.current_time())
             self._deliver()
 
     def _deliver(self) -> None:
-        for delivery in self._switchboard.take_outputs():
+        for delivery in self._desk.take_outputs():
             text = messages.encode(delivery.message)
             for peer in delivery.peers:
                 guest = self._guests.get(peer)
                 if guest is not None:
                     guest.push_text(text)
+        if self._cluster is not None and self._member is not None:
+            for dismissal in self._cluster.take_dismissals():
+                self._dismiss(dismissal)
+            self._member.flush()
+
+    def _dismiss(self, dismissal: Dismissal) -> None:
+        guest = self._guests.get(dismissal.peer)
+        if guest is None:
+            return
+        if dismissal.superseded:
+            guest.dismiss(messages.SUPERSEDED, "the same identity connected anew")
+        else:
+            guest.dismiss(messages.GOING_AWAY, "your room is kept by another server now; come back")
 
     async def _keep_house(self) -> None:
         while True:
@@ -288,6 +332,15 @@ class SignalingServer:
         listing = self._switchboard.registry.list_rooms(app_id=asked.get("app_id"), region=asked.get("region"))
         rooms = [room_of(info) for info in listing.rooms]
         return Page(200, msgspec.json.encode({"rooms": rooms, "truncated": listing.truncated}))
+
+
+async def _listen(host: str, port: int) -> list[trio.SocketListener]:
+    listeners = await trio.open_tcp_listeners(port, host=host)
+    if port == 0:  # a name with several addresses would get as many ports
+        for spare in listeners[1:]:
+            await spare.aclose()
+        del listeners[1:]
+    return listeners
 
 
 def _address_of(stream: trio.abc.Stream) -> str:

@@ -49,6 +49,9 @@ class Switchboard:
     def cost(message: messages.Message) -> int:
         return _COSTS.get(type(message), 1)
 
+    def arrive(self, peer: PeerId) -> None:
+        """There is nobody else to tell, in a cluster of one."""
+
     def receive(self, peer: PeerId, message: messages.ClientMessage, now: float) -> None:
         match message:
             case messages.Signal():

@@ -50,7 +50,7 @@ async def test_back_off_doubles_up_to_its_bound_and_is_shaken(autojump_clock: Mo
         times: list[float] = []
         dials = network.dials
         while len(times) < 7:
-            await trio.sleep(0.001)
+            await trio.sleep(0.005)
             if network.dials > dials:
                 dials = network.dials
                 times.append(trio.current_time())

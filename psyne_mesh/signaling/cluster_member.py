@@ -1,0 +1,71 @@
+"""The Trio shell of a `ClusterSwitchboard`: heartbeats, and payloads to and from the backplane."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import trio
+
+from psyne_mesh.signaling.backplane import BackplaneDown, BackplaneLink
+from psyne_mesh.signaling.cluster import HEARTBEAT_S, ClusterSwitchboard
+
+logger = logging.getLogger(__name__)
+
+_QUEUE_MAX = 10_000  # payloads for the backplane; more are dropped and counted: Redis is down or far too slow
+_SETTLE_S = 0.3  # for the answers of the other servers, before the first client comes in
+
+
+class ClusterMember:
+    """1. `await nursery.start(member.run)`: returns when the other servers had time to answer.
+    2. `flush()` whenever the switchboard was called. 3. `await leave()` before the end."""
+
+    def __init__(self, switchboard: ClusterSwitchboard, link: BackplaneLink, deliver: Callable[[], None]) -> None:
+        self._switchboard = switchboard
+        self._link = link
+        self._deliver = deliver  # what a payload or a heartbeat brought about; it flushes
+        self._queue, self._outbound = trio.open_memory_channel[tuple[str | None, bytes]](_QUEUE_MAX)
+        self.dropped = 0
+
+    async def run(self, task_status: trio.TaskStatus[None]) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._send_all)
+            nursery.start_soon(self._receive_all)
+            self._switchboard.start()
+            self.flush()
+            await trio.sleep(_SETTLE_S)
+            task_status.started()
+            while True:
+                await trio.sleep(HEARTBEAT_S)
+                self._switchboard.tick(trio.current_time())
+                self._deliver()
+
+    def flush(self) -> None:
+        for item in self._switchboard.take_wire():
+            try:
+                self._queue.send_nowait(item)
+            except trio.WouldBlock:
+                self.dropped += 1
+
+    async def leave(self) -> None:
+        """So that the others need not wait for our silence."""
+        self._switchboard.stop()
+        for to, payload in self._switchboard.take_wire():
+            try:
+                await self._link.publish(to, payload)
+            except BackplaneDown:
+                self.dropped += 1
+
+    async def _send_all(self) -> None:
+        async for to, payload in self._outbound:
+            try:
+                await self._link.publish(to, payload)
+            except BackplaneDown as error:
+                self.dropped += 1
+                logger.warning("the backplane is down, this server is on its own: %s", str(error))
+
+    async def _receive_all(self) -> None:
+        while True:
+            payload = await self._link.receive()
+            self._switchboard.receive_wire(payload, trio.current_time())
+            self._deliver()

@@ -1,0 +1,99 @@
+"""What the servers of one cluster tell each other: MessagePack, one message a payload. Pure.
+
+The servers belong to one operator and the backplane is theirs; it is read with the same care as everything else.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from psyne_mesh.errors import ProtocolError
+from psyne_mesh.signaling.messages import (
+    MAX_LISTED,
+    MAX_MEMBERS_LISTED,
+    MAX_SERVER_FRAME_BYTES,
+    ListRooms,
+    Peer,
+    Reason,
+    Room,
+)
+
+CLUSTER_VERSION: Literal[1] = 1
+
+ServerId = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+
+
+class ClusterMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    sender: ServerId
+    v: Literal[1] = CLUSTER_VERSION
+
+
+class Alive(ClusterMessage, frozen=True, tag="alive"):
+    """`is_new`: please answer with your own, at once."""
+
+    is_new: bool = False
+
+
+class Stopping(ClusterMessage, frozen=True, tag="stopping"):
+    """Do not wait for the silence."""
+
+
+class Arrived(ClusterMessage, frozen=True, tag="arrived"):
+    """`peer` has proved its identity at the sender: any older connection of it is superseded."""
+
+    peer: Peer
+
+
+class Departed(ClusterMessage, frozen=True, tag="departed"):
+    peer: Peer
+    reason: Reason
+
+
+class Forward(ClusterMessage, frozen=True, tag="forward"):
+    """A client of the sender says `frame`, about a room that the receiver keeps."""
+
+    peer: Peer
+    frame: str
+
+
+class Deliver(ClusterMessage, frozen=True, tag="deliver"):
+    """To clients of the receiver."""
+
+    peers: Annotated[list[Peer], msgspec.Meta(min_length=1, max_length=MAX_MEMBERS_LISTED)]
+    frame: str
+
+
+class AskRooms(ClusterMessage, frozen=True, tag="ask_rooms"):
+    question: int
+    wanted: ListRooms
+
+
+class HaveRooms(ClusterMessage, frozen=True, tag="have_rooms"):
+    question: int
+    rooms: Annotated[list[Room], msgspec.Meta(max_length=MAX_LISTED)]
+    truncated: bool
+
+
+AnyClusterMessage = Alive | Stopping | Arrived | Departed | Forward | Deliver | AskRooms | HaveRooms
+
+_MAX_BYTES = 2 * MAX_SERVER_FRAME_BYTES
+
+
+def encode(message: ClusterMessage) -> bytes:
+    return _encoder.encode(message)
+
+
+def decode_untrusted(payload: bytes) -> AnyClusterMessage:
+    """`ProtocolError` for what no server of this version says."""
+    if len(payload) > _MAX_BYTES:
+        raise ProtocolError(f"a cluster message of {len(payload)} bytes is over {_MAX_BYTES}")
+    try:
+        return _decoder.decode(payload)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"not a cluster message: {error}"[:200]) from error
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=str)
+_decoder: msgspec.msgpack.Decoder[AnyClusterMessage] = msgspec.msgpack.Decoder(AnyClusterMessage)
