@@ -79,8 +79,6 @@ class Coturn:
             f"--pkey={run}.key",
             f"--realm={REALM}",
             *self._credentials(),
-            # The RFC's default is IPv4 even for a client that came over IPv6 and does not ask (RFC 6156 section 4.2).
-            "--allocation-default-address-family=keep",
             "--relay-threads=1",
             "--no-cli",
             f"--userdb={run}.db",

@@ -18,6 +18,9 @@ from tests.lab.topology import Site, can_be_direct
 
 Reach = Literal["direct", "relay", "none"]
 DEADLINE_S = 15.0  # a pair that cannot connect says so by then
+UPGRADE_S = 5.0
+OPENED = ("open", "PeerConnected")
+DIRECT_KINDS = {"host", "srflx", "prflx"}
 
 MAIN_KINDS = (
     "open",
@@ -39,8 +42,9 @@ class Case:
     sites: tuple[Site, ...]
     direct: bool
 
-    def expected(self, turn: bool) -> Reach:
-        return "direct" if self.direct else "relay" if turn else "none"
+    def expected(self, turn: bool, payload: Payload) -> Reach:
+        """A room needs no TURN to reach everybody: it goes through a common peer or the signaling server."""
+        return "direct" if self.direct else "relay" if turn or payload == "room" else "none"
 
 
 def pair(a: str, b: str) -> Case:
@@ -132,6 +136,7 @@ class Cell:
     connected: bool
     path: str | None = None  # what A is to B, and what B is to A, each as the other side sees it
     relayed: bool = False  # on the selected pair of either side
+    upgraded: bool = False  # it opened over a relay, and `path` is the better one that came soon after
     known_to_open_ms: float | None = None
     start_to_open_ms: float | None = None
     error: str | None = None
@@ -158,27 +163,28 @@ def chosen(quick: bool, only: Sequence[str] = ()) -> Iterator[tuple[Case, bool]]
 async def run_case(case: Case, *, turn: bool, payload: Payload, shape: Shape = DEFAULT_SHAPE) -> Cell:
     """Builds a lab for the case, lets both players connect, and takes it down."""
     result: dict[str, Any] = {}
+    expected = case.expected(turn, payload)
     lab = await trio.to_thread.run_sync(lambda: Lab(case.sites, shape=shape))
     try:
+        url = await trio.to_thread.run_sync(lab.start_signaling) if payload == "room" else ""
+        specs = {
+            name: {"name": name, "offerer": name == "a", "deadline_s": DEADLINE_S, "room": "lab", "signaling": url}
+            | servers(lab, name, payload=payload, turn=turn)
+            for name in ("a", "b")
+        }
         async with (
-            open_player(lab, "a", payload=payload, **spec_of(lab, "a", payload, turn)) as a,
-            open_player(lab, "b", payload=payload, **spec_of(lab, "b", payload, turn)) as b,
+            open_player(lab, "a", payload=payload, **specs["a"]) as a,
+            open_player(lab, "b", payload=payload, **specs["b"]) as b,
             signaling(a, b),
         ):
             result = await _watch(a, b)
+            if result["connected"] and result["relayed"] and expected == "direct" and payload != "aioice":
+                result |= await _watch_upgrade(a, b)
     except* PlayerFailed as group:
-        result = {"connected": False, "error": str(group.exceptions[0])}
+        result = {"connected": False, "error": str(_first(group))}
     finally:
         lab.close()
-    return Cell(case=case.name, turn=turn, payload=payload, expected=case.expected(turn), **result)
-
-
-def spec_of(lab: Lab, name: str, payload: Payload, turn: bool) -> dict[str, object]:
-    return {
-        "offerer": name == "a",
-        "deadline_s": DEADLINE_S,
-        **servers(lab, name, payload=payload, turn=turn),
-    }
+    return Cell(case=case.name, turn=turn, payload=payload, expected=expected, **result)
 
 
 async def _watch(a: RemotePlayer, b: RemotePlayer) -> dict[str, Any]:
@@ -188,33 +194,68 @@ async def _watch(a: RemotePlayer, b: RemotePlayer) -> dict[str, Any]:
     opened = []
     for player in (a, b):
         with trio.move_on_after(DEADLINE_S + 5):
-            opened.append(await player.wait_for("open", "failed"))
+            opened.append(await player.wait_for(*OPENED, "failed"))
     failed = next((event for event in opened if event["event"] == "failed"), None)
     if failed or len(opened) < 2:
-        why = f"{failed['phase']}: {failed['error']}" if failed else "neither opened nor failed in time"
+        why = f"{failed['phase']}: {failed['error']}" if failed else f"not connected within {DEADLINE_S + 5:.0f} s"
         return {"connected": False, "error": why}
-    known = max([(await player.wait_for("known"))["t"] for player in (a, b)])
     last = max(event["t"] for event in opened)
+    known = [event["t"] for player in (a, b) for event in player.events if event.get("event") == "known"]
     return {
         "connected": True,
-        "path": f"{opened[1]['remote']}-{opened[0]['remote']}",
-        "relayed": any(event[end] == "relay" for event in opened for end in ("local", "remote")),
-        "known_to_open_ms": round((last - known) * 1000, 1),
+        **_paths(*(event.get("path", event) for event in opened)),
+        "known_to_open_ms": round((last - max(known)) * 1000, 1) if known else None,
         "start_to_open_ms": round((last - began) * 1000, 1),
     }
 
 
-def summary(cells: Sequence[Cell]) -> dict[str, float | int | None]:
+async def _watch_upgrade(a: RemotePlayer, b: RemotePlayer) -> dict[str, Any]:
+    """A pair that opened over a relay may find the better path afterwards: what it has after UPGRADE_S at most."""
+    result: dict[str, Any] = {}
+    with trio.move_on_after(UPGRADE_S):
+        while not result or result["relayed"]:
+            await trio.sleep(0.1)
+            reports = [await player.ask(do="report") for player in (a, b)]
+            result = _paths(*(report.get("path") or next(iter(report["peers"].values())) for report in reports))
+    return {**result, "upgraded": True} if result and not result["relayed"] else {}
+
+
+def _paths(at_a: dict[str, Any], at_b: dict[str, Any]) -> dict[str, Any]:
+    ends = [path[end] for path in (at_a, at_b) for end in ("local", "remote")]
+    return {"path": f"{at_b['remote']}-{at_a['remote']}", "relayed": not DIRECT_KINDS.issuperset(ends)}
+
+
+def _first(group: BaseExceptionGroup[PlayerFailed]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+@attrs.frozen(kw_only=True)
+class Summary:
+    cells: int
+    as_expected: int
+    connected: int  # of connectable
+    connectable: int
+    direct: int
+    can_be_direct: int
+    median_ms: float | None  # from both candidates known to channel open
+    p99_ms: float | None
+    max_ms: float | None
+
+
+def summary(cells: Sequence[Cell]) -> Summary:
     possible = [cell for cell in cells if cell.expected != "none"]
     times = sorted(cell.known_to_open_ms for cell in cells if cell.known_to_open_ms is not None)
-    return {
-        "cells": len(cells),
-        "as_expected": sum(cell.as_expected for cell in cells),
-        "connected": sum(cell.connected for cell in possible),
-        "connectable": len(possible),
-        "direct": sum(cell.direct for cell in cells),
-        "can_be_direct": sum(cell.expected == "direct" for cell in cells),
-        "median_ms": round(statistics.median(times), 1) if times else None,
-        "p99_ms": times[min(len(times) - 1, int(len(times) * 0.99))] if times else None,
-        "max_ms": times[-1] if times else None,
-    }
+    return Summary(
+        cells=len(cells),
+        as_expected=sum(cell.as_expected for cell in cells),
+        connected=sum(cell.connected for cell in possible),
+        connectable=len(possible),
+        direct=sum(cell.direct for cell in cells),
+        can_be_direct=sum(cell.expected == "direct" for cell in cells),
+        median_ms=statistics.median(times) if times else None,
+        p99_ms=times[min(len(times) - 1, int(len(times) * 0.99))] if times else None,
+        max_ms=times[-1] if times else None,
+    )

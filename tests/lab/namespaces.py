@@ -85,6 +85,13 @@ class Process:
             self.signal(signal.SIGKILL)
         self.wait(5)
 
+    def read(self) -> str:
+        """All that it has written to stdout since; call it when the process has ended."""
+        text = b""
+        while self.stdout is not None and (piece := os.read(self.stdout, 65536)):
+            text += piece
+        return text.decode()
+
     def errors(self) -> str:
         """What it has written to stderr."""
         self._stderr.seek(0)

@@ -89,9 +89,8 @@ def findings(world: Lab) -> dict[tuple[str, str], str]:
             )
     found = {}
     for key, process in running.items():
-        assert process.stdout is not None
         process.wait(20)
-        found[key] = os.read(process.stdout, 65536).decode()
+        found[key] = process.read()
         process.kill()
     return found
 

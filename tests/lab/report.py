@@ -1,0 +1,92 @@
+"""The matrix as tables: Markdown for `docs/networks.md`, JSON lines for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+
+from tests.lab.matrix import MAIN_KINDS, Cell, Summary, summary
+from tests.lab.namespaces import REPOSITORY
+
+PAGE = REPOSITORY / "docs/networks.md"
+BEGIN = "<!-- written by `python3 run.py lab matrix --write-docs`; do not edit by hand -->"
+END = "<!-- end of what the lab wrote -->"
+SHORT = {
+    "address-restricted": "address-r.",
+    "port-restricted": "port-r.",
+    "double-cone": "2 NATs cone",
+    "double-symmetric": "2 NATs sym.",
+    "udp-blocked": "UDP blocked",
+}
+
+
+def json_line(cell: Cell) -> str:
+    return json.dumps({**attrs.asdict(cell), "direct": cell.direct, "as_expected": cell.as_expected})
+
+
+def outcome(cell: Cell) -> str:
+    """Path and time, "-" for a pair that did not connect."""
+    if not cell.connected:
+        return "-"
+    time_ms = cell.known_to_open_ms if cell.known_to_open_ms is not None else cell.start_to_open_ms
+    return f"{cell.path} {time_ms:.0f}"
+
+
+def table_text(cell: Cell | None) -> str:
+    """The same, in bold where it is worse than it could be."""
+    if cell is None:
+        return ""
+    text = outcome(cell) if cell.connected or cell.expected == "none" else "FAILED"
+    return text if cell.as_expected else f"**{text}**"
+
+
+def markdown(cells: Sequence[Cell]) -> str:
+    """Headline figures, the square tables with and without TURN, and the special cases."""
+    parts = []
+    for turn in (True, False):
+        chosen = [cell for cell in cells if cell.turn == turn]
+        if chosen:
+            words = "With a TURN server" if turn else "With STUN only"
+            parts += [f"### {words}", headline(summary(chosen)), square(chosen), special(chosen)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def headline(figures: Summary) -> str:
+    times = (
+        f"median {figures.median_ms:.0f} ms, slowest of a hundred {figures.p99_ms:.0f} ms" if figures.median_ms else ""
+    )
+    return (
+        f"{figures.connected} of {figures.connectable} pairs that have a way connected, {figures.direct} of "
+        f"{figures.can_be_direct} that can be direct are direct; {times}."
+    )
+
+
+def square(cells: Sequence[Cell]) -> str:
+    by_name = {cell.case: cell for cell in cells}
+    if not any(f"{a} / {b}" in by_name for a in MAIN_KINDS for b in MAIN_KINDS):
+        return ""
+    lines = ["| A \\ B | " + " | ".join(SHORT.get(kind, kind) for kind in MAIN_KINDS) + " |"]
+    lines.append("|---" * (len(MAIN_KINDS) + 1) + "|")
+    for a in MAIN_KINDS:
+        row = [table_text(by_name.get(f"{a} / {b}")) for b in MAIN_KINDS]
+        lines.append(f"| {SHORT.get(a, a)} | " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
+def special(cells: Sequence[Cell]) -> str:
+    names = {f"{a} / {b}" for a in MAIN_KINDS for b in MAIN_KINDS}
+    rows = [f"| {cell.case} | {table_text(cell)} |" for cell in cells if cell.case not in names]
+    return "\n".join(["| special case (A / B) | |", "|---|---|", *rows]) if rows else ""
+
+
+def write_page(text: str, page: Path = PAGE) -> None:
+    """Replaces the marked block of the page."""
+    whole = page.read_text(encoding="utf-8")
+    before, begin, rest = whole.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"{page} does not hold the two markers of the lab's block")
+    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
