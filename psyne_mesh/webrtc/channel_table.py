@@ -59,7 +59,7 @@ class ChannelLimits:
 class ChannelTable:
     """All channels of one association.
 
-    1. `create` channels at any time; they wait until `start` says which DTLS role this side has.
+    1. `create` channels at any time; they wait until `start` brings the association and the DTLS role of this side.
     2. Give every list of the association's events to `handle_events`, in their order.
     3. Call `send` and `close`, then drain the association's packets.
     4. Drain `take_events`.
@@ -68,9 +68,9 @@ class ChannelTable:
     unordered message that overtook its OPEN) is kept until the channel appears, within `ChannelLimits`.
     """
 
-    def __init__(self, association: sctp.Association, limits: ChannelLimits, *, max_message_size: int) -> None:
-        self.max_message_size = max_message_size
-        self._association = association
+    def __init__(self, limits: ChannelLimits) -> None:
+        self.max_message_size = 0
+        self._association: sctp.Association  # from `start` on
         self._limits = limits
         self._by_id: dict[int, Channel] = {}
         self._waiting: list[Channel] = []  # created, in-band, before the DTLS role was known
@@ -85,8 +85,10 @@ class ChannelTable:
         """Bytes held for streams without a channel; they count as unread."""
         return self._early_bytes
 
-    def start(self, *, is_dtls_client: bool) -> None:
-        """The DTLS role is known, so in-band channels get their ids."""
+    def start(self, association: sctp.Association, *, is_dtls_client: bool, max_message_size: int) -> None:
+        """In-band channels get their ids. `max_message_size`: bytes of the largest message that `send` accepts."""
+        self._association = association
+        self.max_message_size = max_message_size
         self._first_id = 0 if is_dtls_client else 1  # RFC 8832 section 6
         for channel in self._waiting:
             self._assign_id(channel)
@@ -106,7 +108,7 @@ class ChannelTable:
             self._waiting.append(channel)
         else:
             self._assign_id(channel)
-        if self._association.is_established and channel.id is not None:
+        if self._first_id is not None and self._association.is_established:
             try:
                 self._open(channel, now)
             except LocalError:
@@ -150,10 +152,13 @@ class ChannelTable:
 
     def buffered_amount(self, channel: Channel) -> int:
         """Bytes accepted by `send` that have not gone out for the first time."""
-        return 0 if channel.id is None else self._association.buffered_amount(channel.id)
+        if channel.id is None or self._first_id is None:
+            return 0
+        return self._association.buffered_amount(channel.id)
 
     def set_buffered_amount_low_threshold(self, channel: Channel, threshold: int) -> None:
-        if channel.id is not None:
+        """Bytes. For an open channel."""
+        if channel.state == "open" and channel.id is not None:
             self._association.set_buffered_amount_low_threshold(channel.id, threshold)
 
     def close(self, channel: Channel, now: float) -> None:

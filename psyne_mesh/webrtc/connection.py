@@ -176,6 +176,7 @@ class Connection:
             is_client=is_client,
             remote_fingerprints=[dtls.Fingerprint.parse_untrusted(line) for line in remote.fingerprints],
             remote_max_message_size=remote.max_message_size,
+            remote_max_datagram_size=remote.max_datagram_size,
             now=now,
         )
         self._phase = self.stack.phase

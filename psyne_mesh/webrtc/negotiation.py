@@ -20,12 +20,15 @@ class Negotiation:
     Misuse raises `LocalError`, bad text `ProtocolError`; either leaves everything as it was.
     """
 
-    def __init__(self, *, offerer: bool, fingerprint: str, max_message_size: int, session_id: int) -> None:
+    def __init__(
+        self, *, offerer: bool, fingerprint: str, max_message_size: int, max_datagram_size: int, session_id: int
+    ) -> None:
         self.turn: Turn = "nothing"
         self.remote: Description | None = None
         self._offerer = offerer
         self._fingerprint = fingerprint
         self._max_message_size = max_message_size
+        self._max_datagram_size = max_datagram_size
         self._session_id = session_id
         self._version = 0
         self._setup: Setup = "actpass"
@@ -85,6 +88,7 @@ class Negotiation:
             fingerprints=(self._fingerprint,),
             setup=setup,
             max_message_size=self._max_message_size,
+            max_datagram_size=self._max_datagram_size,
             candidates=tuple(candidates),
             end_of_candidates=complete,
         )

@@ -53,6 +53,7 @@ class PeerConnection:
             offerer=offerer,
             fingerprint=str(certificate.fingerprint),
             max_message_size=gateway.config.max_message_size,
+            max_datagram_size=gateway.config.path_mtu_max,
             session_id=rng.getrandbits(62),
         )
         self.connection = Connection(

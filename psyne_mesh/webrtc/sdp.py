@@ -17,6 +17,7 @@ from psyne_mesh.errors import ProtocolError
 
 Setup: TypeAlias = Literal["actpass", "active", "passive"]
 
+_DATAGRAM_ATTRIBUTE = "psyne-max-datagram-size"
 DEFAULT_SCTP_PORT = 5000
 DEFAULT_MAX_MESSAGE_SIZE = 65_536  # RFC 8841 section 6.1: what the absence of the attribute means
 
@@ -59,7 +60,8 @@ class Description:
 
     `fingerprints` are lines such as "sha-256 AB:CD:..."; a certificate that matches any of them is the right one.
     `candidates` are lines such as "candidate:1 1 udp 2130706431 192.0.2.1 5000 typ host". `max_message_size` is in
-    bytes; 0 means that the writer takes any size. `sections[data_section]` is the m-section of the data channels.
+    bytes; 0 means that the writer takes any size. `max_datagram_size` is in bytes of UDP payload, 0 when the writer does
+    not tell: an attribute of our own, which others ignore. `sections[data_section]` is the m-section of the data channels.
     """
 
     ice_ufrag: str
@@ -67,6 +69,7 @@ class Description:
     fingerprints: tuple[str, ...]
     setup: Setup
     max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE
+    max_datagram_size: int = 0
     sctp_port: int = DEFAULT_SCTP_PORT
     candidates: tuple[str, ...] = ()
     end_of_candidates: bool = False
@@ -123,11 +126,10 @@ def _transport_lines(local: Description) -> list[str]:
     if local.ice_options:
         lines.append(f"a=ice-options:{' '.join(local.ice_options)}")
     lines += [f"a=fingerprint:{fingerprint}" for fingerprint in local.fingerprints]
-    lines += [
-        f"a=setup:{local.setup}",
-        f"a=sctp-port:{local.sctp_port}",
-        f"a=max-message-size:{local.max_message_size}",
-    ]
+    lines += [f"a=setup:{local.setup}", f"a=sctp-port:{local.sctp_port}"]
+    lines.append(f"a=max-message-size:{local.max_message_size}")
+    if local.max_datagram_size:
+        lines.append(f"a={_DATAGRAM_ATTRIBUTE}:{local.max_datagram_size}")
     lines += [f"a={candidate}" for candidate in local.candidates]
     if local.end_of_candidates:
         lines.append("a=end-of-candidates")
@@ -156,6 +158,7 @@ def parse_sdp_untrusted(text: object) -> Description:
         fingerprints=_fingerprints_untrusted(transport.all("fingerprint")),
         setup=_setup_untrusted(transport.first("setup")),
         max_message_size=_number_untrusted(attributes[at], "max-message-size", DEFAULT_MAX_MESSAGE_SIZE, 2**63),
+        max_datagram_size=_number_untrusted(attributes[at], _DATAGRAM_ATTRIBUTE, 0, 65_535),
         sctp_port=_number_untrusted(attributes[at], "sctp-port", DEFAULT_SCTP_PORT, 65_535),
         candidates=tuple(
             f"candidate:{line}" for line in lines if len(line) <= _CANDIDATE_LENGTH_MAX and _PRINTABLE.fullmatch(line)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 Phase: TypeAlias = Literal["new", "dtls", "sctp", "connected", "closed"]
 
 _EARLY_DATAGRAMS_MAX = 16  # kept before `start`, newest dropped: a ClientHello with post-quantum keys takes 2
+# bytes of UDP payload: Ethernet over IPv4. Peers may read records into buffers of 1500 (aiortc) or 2048 bytes (Chromium)
+# and make a mess of larger ones, probes of the path MTU among them, so only a peer that says so gets those.
+_DATAGRAM_SAFE = 1472
 _RECORD_OVERHEAD = 37  # bytes: record header 13, explicit nonce 8, tag 16 (RFC 6347 section 4.1, RFC 5288)
 _RECORD_MAX = 16_384  # bytes of plaintext in one record (RFC 6347 section 4.1.1), whatever the path carries
 
@@ -97,11 +100,9 @@ class Stack:
         self.last_received_at: float | None = None  # when an authentic packet came last
         self._certificate = certificate
         self._dtls: dtls.DtlsSession | None = None
-        self._association = sctp.Association(
-            _sctp_config(config),
-            rng=rng,
-        )
-        self._channels = ChannelTable(self._association, config.limits, max_message_size=config.max_message_size)
+        self._association = sctp.Association(_sctp_config(config, 0), rng=rng)
+        self._channels = ChannelTable(config.limits)
+        self._rng = rng
         self._events: list[StackEvent] = []
         self._early: list[bytes | memoryview] = []
         self._farewell: list[bytes] = []
@@ -114,15 +115,23 @@ class Stack:
         is_client: bool,
         remote_fingerprints: Sequence[dtls.Fingerprint],
         remote_max_message_size: int,
+        remote_max_datagram_size: int = 0,
         now: float,
     ) -> None:
-        """Begins DTLS; the client's ClientHello is ready to send. `remote_max_message_size` 0 means any size."""
+        """Begins DTLS; the client's ClientHello is ready to send.
+
+        remote_max_message_size: bytes; 0 means any size.
+        remote_max_datagram_size: bytes of UDP payload that the peer says it can take; 0 when it says nothing.
+        """
         if self.phase != "new":
             raise ClosedError("a stack is started once, before it is closed")
         self.phase = "dtls"
-        if remote_max_message_size:
-            self._channels.max_message_size = min(self.config.max_message_size, remote_max_message_size)
-        self._channels.start(is_dtls_client=is_client)
+        self._association = sctp.Association(_sctp_config(self.config, remote_max_datagram_size), rng=self._rng)
+        self._channels.start(
+            self._association,
+            is_dtls_client=is_client,
+            max_message_size=min(self.config.max_message_size, remote_max_message_size or 2**63),
+        )
         self._dtls = dtls.DtlsSession(self._certificate, is_client=is_client, remote_fingerprints=remote_fingerprints)
         self._dtls.start(now)
         early, self._early = self._early, []
@@ -301,8 +310,9 @@ class Stack:
         self._events.append(StackClosed(error, by_peer))
 
 
-def _sctp_config(config: StackConfig) -> sctp.SctpConfig:
-    largest = min(config.path_mtu_max - _RECORD_OVERHEAD, _RECORD_MAX)
+def _sctp_config(config: StackConfig, remote_max_datagram_size: int) -> sctp.SctpConfig:
+    datagram = min(config.path_mtu_max, remote_max_datagram_size or _DATAGRAM_SAFE)
+    largest = min(datagram - _RECORD_OVERHEAD, _RECORD_MAX)
     base = min(largest, sctp.SctpConfig().packet_bytes_base)
     return sctp.SctpConfig(
         receive_window_bytes=config.receive_window_bytes, packet_bytes_base=base, packet_bytes_max=largest

@@ -67,6 +67,7 @@ class Pair:
         drop: Callable[[bool, int, bytes], bool] = lambda *_: False,
         config: StackConfig | None = None,
         server_config: StackConfig | None = None,
+        announced: int = 65_507,
         start: bool = True,
     ) -> None:
         self.now = 1000.0
@@ -74,7 +75,7 @@ class Pair:
         self.client, self.server = Side(0, config, seed), Side(1, server_config or config, seed)
         self.loss, self.duplicate, self.delay_s, self.jitter_s, self.mtu, self.drop = (
             loss, duplicate, delay_s, jitter_s, mtu, drop)  # fmt: skip
-        self.rate, self.queue_s = rate, queue_s
+        self.rate, self.queue_s, self.announced = rate, queue_s, announced
         self._free_at = [0.0, 0.0]  # when the link has sent what was put on it
         self.sent = [0, 0]
         self.sizes: list[int] = []
@@ -89,6 +90,7 @@ class Pair:
                 is_client=side is self.client,
                 remote_fingerprints=[CERTIFICATES[0 if other is self.client else 1].fingerprint],
                 remote_max_message_size=other.stack.config.max_message_size,
+                remote_max_datagram_size=self.announced,
                 now=self.now,
             )
             self.settle(side)

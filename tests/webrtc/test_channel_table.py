@@ -63,8 +63,8 @@ class World:
 
     def __init__(self, *, established: bool = True, streams: int = 65_535, **limits: int) -> None:
         self.association = FakeAssociation(streams)
-        self.table = ChannelTable(self.association, ChannelLimits(**limits), max_message_size=1000)  # type: ignore[arg-type]
-        self.table.start(is_dtls_client=True)
+        self.table = ChannelTable(ChannelLimits(**limits))
+        self.table.start(self.association, is_dtls_client=True, max_message_size=1000)  # type: ignore[arg-type]
         if established:
             self.establish()
 
@@ -99,10 +99,10 @@ def test_ids_follow_the_dtls_role_and_fill_the_gaps() -> None:
     assert [world.create().id for _ in range(3)] == [0, 2, 4]
     world.create(negotiated=True, id=6)
     assert world.create().id == 8
-    server = ChannelTable(FakeAssociation(), ChannelLimits(), max_message_size=1)  # type: ignore[arg-type]
+    server = ChannelTable(ChannelLimits())
     early = server.create(DataChannelConfig(), 0.0)
     assert early.id is None
-    server.start(is_dtls_client=False)
+    server.start(FakeAssociation(), is_dtls_client=False, max_message_size=1)  # type: ignore[arg-type]
     assert early.id == 1
 
 
