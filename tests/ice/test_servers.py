@@ -303,25 +303,28 @@ async def test_a_stale_nonce_is_renewed() -> None:
 
 
 async def test_channels_and_permissions_are_renewed_and_unused_ones_are_not() -> None:
-    async with turn_server() as server:
-        async with gathered(with_turn(server, relay_only=True)) as (gateway, a), open_gateway(LOOPBACK) as right:
-            relay = gateway.found[-1][1]
-            async with trio.open_nursery() as nursery:
-                b = Side(right, controlling=False)
-                await nursery.start(b.transport.run)
-                introduce(a, b)
-                await selected(a, b)
-                first = server.requests.count("CHANNEL_BIND")
-                assert first == 1
-                await gateway.run_in_loop(relay.refresh)  # type: ignore[attr-defined]
-                assert server.requests.count("CHANNEL_BIND") == 2
-                await exchange(a, b)
-                await gateway.run_in_loop(relay.refresh)  # type: ignore[attr-defined]
-                await gateway.run_in_loop(relay.refresh)  # type: ignore[attr-defined]
-                assert server.requests.count("CHANNEL_BIND") == 3
-                await exchange(a, b)  # bound again under its old number: another would be refused
-                assert server.requests.count("CHANNEL_BIND") == 4
-                b.transport.close()
+    async with (
+        turn_server() as server,
+        gathered(with_turn(server, relay_only=True)) as (gateway, a),
+        open_gateway(LOOPBACK) as right,
+    ):
+        relay = gateway.found[-1][1]
+        async with trio.open_nursery() as nursery:
+            b = Side(right, controlling=False)
+            await nursery.start(b.transport.run)
+            introduce(a, b)
+            await selected(a, b)
+            first = server.requests.count("CHANNEL_BIND")
+            assert first == 1
+            await gateway.run_in_loop(relay.refresh)  # type: ignore[attr-defined]
+            assert server.requests.count("CHANNEL_BIND") == 2
+            await exchange(a, b)
+            await gateway.run_in_loop(relay.refresh)  # type: ignore[attr-defined]
+            await gateway.run_in_loop(relay.refresh)  # type: ignore[attr-defined]
+            assert server.requests.count("CHANNEL_BIND") == 3
+            await exchange(a, b)  # bound again under its old number: another would be refused
+            assert server.requests.count("CHANNEL_BIND") == 4
+            b.transport.close()
 
 
 async def test_a_peer_that_the_server_forbids_is_a_drop() -> None:
@@ -344,23 +347,26 @@ async def test_a_peer_that_the_server_forbids_is_a_drop() -> None:
 
 async def test_a_broken_stream_disconnects_at_once_and_another_path_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gather, "RETRY_INITIAL_S", 0.01)
-    async with turn_server() as server:
-        async with gathered(with_turn(server, "tcp", relay_only=True)) as (gateway, a), open_gateway(LOOPBACK) as right:
-            async with trio.open_nursery() as nursery:
-                b = Side(right, controlling=False)
-                await nursery.start(b.transport.run)
-                introduce(a, b)
-                await selected(a, b)
-                await exchange(a, b)
-                for stream in server.streams:
-                    await stream.aclose()
-                await a.event(Disconnected)
-                assert [found.kind for found, _ in gateway.found] == ["host"]
-                # After a pause a new allocation comes; the peer learns of it from its checks.
-                await a.event(PathSelected, 2)
-                await b.event(PathSelected, 2)
-                await exchange(a, b)
-                b.transport.close()
+    async with (
+        turn_server() as server,
+        gathered(with_turn(server, "tcp", relay_only=True)) as (gateway, a),
+        open_gateway(LOOPBACK) as right,
+        trio.open_nursery() as nursery,
+    ):
+        b = Side(right, controlling=False)
+        await nursery.start(b.transport.run)
+        introduce(a, b)
+        await selected(a, b)
+        await exchange(a, b)
+        for stream in server.streams:
+            await stream.aclose()
+        await a.event(Disconnected)
+        assert [found.kind for found, _ in gateway.found] == ["host"]
+        # After a pause a new allocation comes; the peer learns of it from its checks.
+        await a.event(PathSelected, 2)
+        await b.event(PathSelected, 2)
+        await exchange(a, b)
+        b.transport.close()
 
 
 async def test_a_dead_turn_server_is_noticed_and_closing_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
