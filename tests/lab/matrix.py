@@ -12,12 +12,13 @@ import attrs
 import trio
 
 from tests.lab.lab import DEFAULT_SHAPE, Lab
-from tests.lab.play import Payload, PlayerFailed, RemotePlayer, open_player, servers, signaling
+from tests.lab.play import Payload, PlayerFailed, RemotePlayer, open_players, servers, signaling
 from tests.lab.shaper import Shape
 from tests.lab.topology import Site, can_be_direct
 
 Reach = Literal["direct", "relay", "none"]
 DEADLINE_S = 15.0  # a pair that cannot connect says so by then
+GRACE_S = 5.0  # for the player to say that it gave up
 UPGRADE_S = 5.0
 OPENED = ("open", "PeerConnected")
 DIRECT_KINDS = {"host", "srflx", "prflx"}
@@ -160,7 +161,9 @@ def chosen(quick: bool, only: Sequence[str] = ()) -> Iterator[tuple[Case, bool]]
                 yield case, turn
 
 
-async def run_case(case: Case, *, turn: bool, payload: Payload, shape: Shape = DEFAULT_SHAPE) -> Cell:
+async def run_case(
+    case: Case, *, turn: bool, payload: Payload, shape: Shape = DEFAULT_SHAPE, deadline_s: float = DEADLINE_S
+) -> Cell:
     """Builds a lab for the case, lets both players connect, and takes it down."""
     result: dict[str, Any] = {}
     expected = case.expected(turn, payload)
@@ -168,16 +171,12 @@ async def run_case(case: Case, *, turn: bool, payload: Payload, shape: Shape = D
     try:
         url = await trio.to_thread.run_sync(lab.start_signaling) if payload == "room" else ""
         specs = {
-            name: {"name": name, "offerer": name == "a", "deadline_s": DEADLINE_S, "room": "lab", "signaling": url}
+            name: {"name": name, "offerer": name == "a", "deadline_s": deadline_s, "room": "lab", "signaling": url}
             | servers(lab, name, payload=payload, turn=turn)
             for name in ("a", "b")
         }
-        async with (
-            open_player(lab, "a", payload=payload, **specs["a"]) as a,
-            open_player(lab, "b", payload=payload, **specs["b"]) as b,
-            signaling(a, b),
-        ):
-            result = await _watch(a, b)
+        async with open_players(lab, specs, payload=payload) as (a, b), signaling(a, b):
+            result = await _watch(a, b, deadline_s + GRACE_S)
             if result["connected"] and result["relayed"] and expected == "direct" and payload != "aioice":
                 result |= await _watch_upgrade(a, b)
     except* PlayerFailed as group:
@@ -187,17 +186,17 @@ async def run_case(case: Case, *, turn: bool, payload: Payload, shape: Shape = D
     return Cell(case=case.name, turn=turn, payload=payload, expected=expected, **result)
 
 
-async def _watch(a: RemotePlayer, b: RemotePlayer) -> dict[str, Any]:
+async def _watch(a: RemotePlayer, b: RemotePlayer, limit_s: float) -> dict[str, Any]:
     began = time.monotonic()
     for player in (b, a):  # the one who answers first, as in a room that somebody joins
         await player.tell(do="start")
     opened = []
     for player in (a, b):
-        with trio.move_on_after(DEADLINE_S + 5):
+        with trio.move_on_after(limit_s):
             opened.append(await player.wait_for(*OPENED, "failed"))
     failed = next((event for event in opened if event["event"] == "failed"), None)
     if failed or len(opened) < 2:
-        why = f"{failed['phase']}: {failed['error']}" if failed else f"not connected within {DEADLINE_S + 5:.0f} s"
+        why = f"{failed['phase']}: {failed['error']}" if failed else f"not connected within {limit_s:.0f} s"
         return {"connected": False, "error": why}
     last = max(event["t"] for event in opened)
     known = [event["t"] for player in (a, b) for event in player.events if event.get("event") == "known"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
@@ -94,21 +94,24 @@ class RemotePlayer:
 
 
 @asynccontextmanager
-async def open_player(
-    lab: Lab, host: str, /, *, payload: Payload = "psyne", **spec: Any
-) -> AsyncIterator[RemotePlayer]:
-    """Starts a player at `host` and waits until it is ready; `spec` as in `player.Spec`."""
-    player = RemotePlayer(host, lab.python(host, MODULES[payload]))
+async def open_players(
+    lab: Lab, specs: Mapping[str, Mapping[str, Any]], *, payload: Payload = "psyne"
+) -> AsyncIterator[list[RemotePlayer]]:
+    """Starts a player at each named host, all at once, and waits until they are ready; a spec as in `Spec`."""
+    players = [RemotePlayer(host, lab.python(host, MODULES[payload])) for host in specs]
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(player.listen)
-            await player.tell(**spec)
+            for player in players:
+                nursery.start_soon(player.listen)
+                await player.tell(**specs[player.name])
             with trio.fail_after(READY_DEADLINE_S):
-                await player.wait_for("ready")
-            yield player
+                for player in players:
+                    await player.wait_for("ready")
+            yield players
             nursery.cancel_scope.cancel()
     finally:
-        await player.aclose()
+        for player in players:
+            await player.aclose()
 
 
 def servers(lab: Lab, name: str, *, payload: Payload, turn: bool) -> dict[str, Any]:
