@@ -101,6 +101,8 @@ class LossyLink:
             side.events.append(event)
             if self.on_event is not None:
                 self.on_event(side, event)
+                for packet in association.packets_to_send(self.now):  # the application may have answered
+                    self._transmit(side, packet)
 
     def run(self, seconds: float) -> None:
         self.run_until(lambda: False, seconds)

@@ -31,6 +31,7 @@ class RawPeer:
         self.tsn = initial_tsn
         self.initial_tsn = initial_tsn
         self.events: list[SctpEvent] = []
+        self._unread: list[bytes] = []
         self.init = wire.init_chunk(
             wire.INIT,
             TAG,
@@ -66,7 +67,7 @@ class RawPeer:
         self.association.receive(wire.seal(header, chunks), self.now)
 
     def read_packets(self) -> list[bytes]:
-        packets = self.association.packets_to_send(self.now)
+        packets, self._unread = self._unread + self.association.packets_to_send(self.now), []
         self.events += self.association.take_events()
         return packets
 
@@ -82,14 +83,13 @@ class RawPeer:
         return [kind for kind, _, _ in self.read()]
 
     def wait(self, seconds: float) -> None:
-        """Let the clock go on, timer by timer."""
+        """Let the clock go on, timer by timer. What is sent meanwhile comes with the next read."""
         end = self.now + seconds
         while (deadline := self.association.next_timeout()) is not None and deadline <= end:
             self.now = max(self.now, deadline)
             self.association.handle_timeout(self.now)
-            break
-        else:
-            self.now = end
+            self._unread = self.read_packets()
+        self.now = end
 
     def data(
         self,

@@ -8,7 +8,7 @@ from psyne_mesh.webrtc.sctp.send_queue import Message, SendQueue, SendStream
 
 
 def queue(*, interleaving: bool) -> SendQueue:
-    q = SendQueue(1000)
+    q = SendQueue()
     q.interleaving = interleaving
     return q
 

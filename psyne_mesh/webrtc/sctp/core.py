@@ -152,6 +152,18 @@ class AssociationCore:
 
     def _data_settled(self, inbound: Inbound) -> None:
         """Hand up what became whole, make deferred resets, report bad streams."""
+        self._take_messages(inbound)
+        if self._resets.settle(inbound):
+            self._take_reset_events()
+            self._take_messages(inbound)
+        for stream in inbound.invalid_streams:
+            self._report(wire.CAUSE_INVALID_STREAM, wire.U16.pack(stream) + bytes(2))
+        inbound.invalid_streams.clear()
+        if self._state is State.SHUTDOWN_SENT:
+            self._t2.due = True  # section 9.2: answer DATA with SACK and SHUTDOWN at once
+            inbound.ack_now = True
+
+    def _take_messages(self, inbound: Inbound) -> None:
         ready = inbound.reassembly.ready
         if ready:
             counters = self._counters
@@ -160,14 +172,6 @@ class AssociationCore:
                 counters.user_bytes_received += len(message.data)
             self._events += ready
             ready.clear()
-        if self._resets.settle(inbound):
-            self._take_reset_events()
-        for stream in inbound.invalid_streams:
-            self._report(wire.CAUSE_INVALID_STREAM, wire.U16.pack(stream) + bytes(2))
-        inbound.invalid_streams.clear()
-        if self._state is State.SHUTDOWN_SENT:
-            self._t2.due = True  # section 9.2: answer DATA with SACK and SHUTDOWN at once
-            inbound.ack_now = True
 
     # ------------------------------------------------------------------------------------------------------- handshake
 
@@ -328,9 +332,10 @@ class AssociationCore:
     def _re_config_received(self, packet: bytes, start: int, end: int, now: float) -> None:
         if self._inbound is None or self._state not in UP:
             return
+        self._take_messages(self._inbound)  # what came before the reset is told before it
         self._resets.received_untrusted(packet, start, end, self._inbound, self._outbound.queue)
-        self._data_settled(self._inbound)
         self._take_reset_events()
+        self._take_messages(self._inbound)
 
     def _error_received(self, packet: bytes, start: int, end: int, now: float) -> None:
         causes = wire.parse_parameters_untrusted(packet, start + 4, end)

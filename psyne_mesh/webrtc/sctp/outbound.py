@@ -14,7 +14,7 @@ from psyne_mesh.webrtc.sctp.stats import Counters
 
 TSNS_OUTSTANDING_MAX = 0xFFFF  # gap blocks have 16-bit offsets: what lies further could not be acknowledged
 GAP_BLOCKS_COMPLETE = 200  # a SACK with fewer gap blocks than this was surely not cut to fit a packet
-FRAGMENT_BYTES_MIN = 256  # a fragment fills up a packet only when at least this much fits
+FRAGMENT_BYTES_MIN = 128  # a fragment fills up a packet only when at least this much fits
 FORWARD_STREAMS_MAX = 140  # streams named in one (I-)FORWARD-TSN: 8 bytes each fit a base packet
 WINDOW_PROBE_INTERVAL_MAX_S = 5.0  # the SACK that opens the window may be lost
 
@@ -53,9 +53,7 @@ class Outbound:
     def __init__(self, config: SctpConfig, counters: Counters, initial_tsn: int) -> None:
         self._config = config
         self._counters = counters
-        # No chunk exceeds a base packet: it cannot be fragmented again (RFC 9260 section 6.9) when the path shrinks.
-        # 20 bytes of I-DATA header also leave room where DATA is used.
-        self.queue = SendQueue(((config.packet_bytes_base - wire.HEADER_BYTES) & ~3) - 20)
+        self.queue = SendQueue()
         self.rto = RtoEstimator(config)
         self.streams = config.streams_max  # how many the peer takes, once it is known
         self._begin(initial_tsn)
@@ -82,6 +80,9 @@ class Outbound:
         """The handshake told us the peer's window and abilities."""
         self.streams = streams
         self.peer_a_rwnd = self._peer_credit = a_rwnd
+        # No chunk exceeds a base packet: it cannot be fragmented again (RFC 9260 section 6.9) when the path shrinks
+        room = (self._config.packet_bytes_base - wire.HEADER_BYTES) & ~3
+        self.queue.fragment_bytes_max = room - (20 if interleaving else 16)
         self.queue.interleaving = interleaving
         self.forward_tsn = forward_tsn
         self.queue.clear_from(streams)

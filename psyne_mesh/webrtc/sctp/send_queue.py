@@ -86,12 +86,12 @@ class SendQueue:
 
     __slots__ = ("buffered", "fragment_bytes_max", "interleaving", "low_streams", "scheduler", "streams")
 
-    def __init__(self, fragment_bytes_max: int) -> None:
+    def __init__(self) -> None:
         self.streams: dict[int, SendStream] = {}  # at most 65535: the stream ids
         self.scheduler = Scheduler()
         self.buffered = 0
-        self.interleaving = False
-        self.fragment_bytes_max = fragment_bytes_max
+        self.interleaving = False  # this and the next are settled by the handshake
+        self.fragment_bytes_max = 1000
         self.low_streams: list[int] = []  # streams whose buffered amount fell to their threshold, not yet told
 
     def stream(self, stream_id: int) -> SendStream:

@@ -1,0 +1,172 @@
+"""Path MTU discovery (RFC 8899), and the promise that no other packet is longer than the path MTU."""
+
+from __future__ import annotations
+
+import pytest
+
+from psyne_mesh.webrtc.sctp import SctpConfig
+from psyne_mesh.webrtc.sctp.pmtud import PathMtu
+from tests.sctp.link import LinkConfig, LossyLink, assert_drained, is_probe
+
+
+@pytest.mark.parametrize(
+    ("limit", "found"),
+    [(65_535, 16_384), (16_383, 8900), (8999, 8900), (1500, 1450), (1447, 1400), (1399, 1191), (1191, 1191)],
+)
+def test_the_ladder_is_climbed_as_far_as_the_path_allows(limit: int, found: int) -> None:
+    link = LossyLink(LinkConfig(latency_s=0.02, mtu=limit))
+    link.connect()
+    link.run(10)
+    assert link.a.association.path_mtu == link.b.association.path_mtu == found
+    link.a.association.send(1, 51, bytes(200_000), link.now)
+    link.run(5)
+    assert len(link.b.data) == 1
+    assert found - 3 <= link.a.largest_packet <= found
+    assert link.a.association.stats.retransmissions == 0
+    assert_drained(link)
+
+
+def test_each_rung_takes_one_round_trip() -> None:
+    link = LossyLink(LinkConfig(latency_s=0.05))
+    link.connect()
+    start = link.now
+    assert link.run_until(lambda: link.a.association.path_mtu == 16_384, 5)
+    assert link.now - start <= 4 * 0.1 + 0.1
+
+
+@pytest.mark.parametrize("maximum", [1191, 1200, 2000, 16_384])
+def test_the_maximum_of_the_configuration_is_the_top_rung(maximum: int) -> None:
+    link = LossyLink(LinkConfig(latency_s=0.001), config_a=SctpConfig(packet_bytes_max=maximum))
+    link.connect()
+    link.run(3)
+    assert link.a.association.path_mtu == maximum
+
+
+def test_without_discovery_the_base_stays() -> None:
+    link = LossyLink(config_a=SctpConfig(path_mtu_discovery=False))
+    link.connect()
+    link.run(3)
+    assert link.a.association.path_mtu == 1191
+    assert link.a.association.stats.packets_sent <= 4
+
+
+def test_the_path_is_tried_again_after_a_while() -> None:
+    link = LossyLink(LinkConfig(mtu=1300), config_a=SctpConfig(path_mtu_raise_s=60.0))
+    link.connect()
+    link.run(30)
+    assert link.a.association.path_mtu == 1191
+    link.links["a"].mtu = 1500
+    link.run(60)
+    assert link.a.association.path_mtu == 1450
+
+
+@pytest.mark.parametrize("interleaving", [False, True])
+@pytest.mark.parametrize("before", [65_535, 1500])
+def test_a_black_hole_appears_in_the_middle(before: int, interleaving: bool) -> None:
+    """Trap 11: the path shrinks to 1280 (a tunnel comes up); all that was in flight still arrives."""
+    link = LossyLink(LinkConfig(latency_s=0.02, mtu=before), config_a=SctpConfig(interleaving=interleaving))
+    link.connect()
+    link.run(10)
+    for i in range(20):
+        link.a.association.send(1, 51, b"%2d" % i + bytes(40_000), link.now)
+    link.run(0.05)
+    assert len(link.b.data) < 20
+    link.links["a"].mtu = 1280 - 68
+    start = link.now
+    assert link.run_until(lambda: len(link.b.data) == 20, 30)
+    assert link.now - start < 5.0
+    assert [data[:2] for data in link.b.data] == [b"%2d" % i for i in range(20)]
+    link.run(10)
+    assert link.a.association.path_mtu == 1191
+    assert link.b.association.path_mtu == (16_384 if before > 2000 else 1450)  # the other direction is as it was
+    assert_drained(link)
+
+
+def test_a_timeout_that_was_no_black_hole_costs_one_confirmation() -> None:
+    link = LossyLink(LinkConfig(latency_s=0.02))
+    link.connect()
+    link.run(5)
+    link.drop = lambda name, packet, serial: True
+    link.a.association.send(1, 51, bytes(5000), link.now)
+    link.run(0.5)
+    assert link.a.association.stats.timeouts >= 1
+    assert link.a.association.path_mtu == 1191
+    link.drop = None
+    link.run(2)
+    assert link.a.association.path_mtu == 16_384
+    assert len(link.b.data) == 1
+
+
+def test_lost_probes_are_no_congestion() -> None:
+    link = LossyLink(LinkConfig(latency_s=0.02))
+    link.drop = lambda name, packet, serial: is_probe(packet)
+    link.connect()
+    for _ in range(50):
+        link.a.association.send(1, 51, bytes(1000), link.now)
+        link.run(0.1)
+    stats = link.a.association.stats
+    assert (stats.retransmissions, stats.timeouts) == (0, 0)
+    assert stats.path_mtu == 1191
+
+
+def test_every_packet_fits_1280_bytes_of_ip_when_the_path_does() -> None:
+    """Trap 11: 1191 + DTLS 37 + UDP 8 + IPv6 40 is 1276."""
+    link = LossyLink(LinkConfig(latency_s=0.02, mtu=1203, loss=0.05), seed=5)
+    link.connect()
+    for i in range(50):
+        link.a.association.send(i % 7, 51, bytes(i * 100 + 1), link.now, unordered=i % 2 == 0)
+        link.b.association.send(i % 7, 51, bytes(10_000), link.now)
+    link.run(20)
+    assert len(link.a.data) == len(link.b.data) == 50
+    assert max(link.a.largest_packet, link.b.largest_packet) <= 1191
+
+
+class TestMachine:
+    def test_three_lost_probes_end_the_climb(self) -> None:
+        path = PathMtu(SctpConfig())
+        path.start(0.0)
+        now = 0.0
+        for _ in range(3):
+            assert path.take_probe(now, 0.2) == 1400
+            assert path.take_probe(now, 0.2) is None
+            assert path.deadline == now + 1.0  # RFC 8899: the probe timer is at least a second
+            now += 1.0
+            path.handle_timeout(now)
+        assert path.take_probe(now, 0.2) is None
+        assert path.deadline == now + 600.0
+
+    def test_late_and_foreign_answers_are_ignored(self) -> None:
+        path = PathMtu(SctpConfig())
+        path.start(0.0)
+        path.probe_acked(16_384, 0.0)
+        assert path.current == 1191
+        path.take_probe(0.0, 0.2)
+        path.probe_acked(1400, 0.1)
+        path.probe_acked(1400, 0.2)
+        assert path.current == 1400
+        assert path.take_probe(0.2, 0.2) == 1450
+
+    def test_a_failed_confirmation_keeps_below_the_suspect_size(self) -> None:
+        path = PathMtu(SctpConfig())
+        path.start(0.0)
+        for size in (1400, 1450):
+            assert path.take_probe(0.0, 0.2) == size
+            path.probe_acked(size, 0.0)
+        path.timed_out()
+        assert path.current == 1191
+        now = 0.0
+        for _ in range(3):
+            assert path.take_probe(now, 0.2) == 1450
+            now += 1.0
+            path.handle_timeout(now)
+        assert path.take_probe(now, 0.2) == 1400
+        path.probe_acked(1400, now)
+        assert path.take_probe(now, 0.2) is None
+        assert path.current == 1400
+
+    def test_a_timeout_at_the_base_changes_nothing(self) -> None:
+        path = PathMtu(SctpConfig(path_mtu_discovery=False))
+        path.start(0.0)
+        path.timed_out()
+        assert path.take_probe(0.0, 0.2) is None
+        assert path.deadline is None
