@@ -118,6 +118,7 @@ class Breaks:
     @contextlib.contextmanager
     def wan_address_changed(self, site: str) -> Iterator[None]:
         """The site's outer NAT (or the player itself, at an open site) has another public IPv4 address."""
+        self._interface(site)
         plan = self._lab.plan
         edge = plan.internet_links()[site]
         router = plan.routers.get(edge)
@@ -169,6 +170,17 @@ class Breaks:
             yield
         finally:
             self._lab.coturns[name].start()
+
+    @contextlib.contextmanager
+    def signaling_killed(self) -> Iterator[None]:
+        """Our signaling server dies without a word; at the end a new one starts, which knows nobody."""
+        if self._lab.signaling is None:
+            raise ValueError("start_signaling comes first")
+        self._lab.signaling.kill()
+        try:
+            yield
+        finally:
+            self._lab.start_signaling()
 
     @contextlib.contextmanager
     def frozen(self, process: Process) -> Iterator[None]:

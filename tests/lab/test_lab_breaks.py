@@ -204,6 +204,18 @@ def test_turn_killed(world: Lab) -> None:
     watch.kill()
 
 
+def test_signaling_killed(world: Lab) -> None:
+    program = "import socket; print(socket.socket().connect_ex(('203.0.113.2', 443)) == 0)"
+    asked = [sys.executable, "-I", "-S", "-c", program]
+    with pytest.raises(ValueError, match="first"), world.breaks.signaling_killed():
+        pass
+    world.start_signaling()
+    assert world.namespaces.run("home", asked) == "True\n"
+    with world.breaks.signaling_killed():
+        assert world.namespaces.run("home", asked) == "False\n"
+    assert world.namespaces.run("home", asked) == "True\n"
+
+
 def test_frozen(world: Lab) -> None:
     process = world.namespaces.spawn("bob", ["sh", "-c", "while :; do echo 1; sleep 0.02; done"])
     read_line(process)
