@@ -42,11 +42,12 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes any free one.")] = 8080,
     certificate: Annotated[str | None, typer.Option(help="TLS certificate chain (PEM) for wss://.")] = None,
     key: Annotated[str | None, typer.Option(help="TLS private key (PEM).")] = None,
+    redis: Annotated[str | None, typer.Option(help="Share rooms with other servers through this Redis URL.")] = None,
 ) -> None:
     """Run a signaling server: WebSocket for players, /healthz, /stats and /rooms for people."""
     from psyne_mesh.cli.serve import run_serve
 
-    trio.run(run_serve, host, port, certificate, key)
+    trio.run(run_serve, host, port, certificate, key, redis)
 
 
 @app.command()

@@ -21,8 +21,8 @@ from rich.live import Live
 from rich.table import Table
 
 from psyne_mesh.cli.player import LATENCY_STEP_US
+from psyne_mesh.nurseries import unwrapped
 from psyne_mesh.signaling.server import open_server
-from psyne_mesh.webrtc.nursery import unwrapped
 
 START_TIMEOUT_S = 60  # sixteen interpreters starting on two cores
 MESH_TIMEOUT_S = 30

@@ -8,10 +8,11 @@ import trio
 from rich.console import Console
 
 from psyne_mesh.errors import InvalidConfig, SignalingError
+from psyne_mesh.signaling.backplane import Backplane
 from psyne_mesh.signaling.server import open_server
 
 
-async def run_serve(host: str, port: int, certificate: str | None, key: str | None) -> None:
+async def run_serve(host: str, port: int, certificate: str | None, key: str | None, redis: str | None) -> None:
     console = Console()
     context = None
     if certificate or key:
@@ -21,7 +22,7 @@ async def run_serve(host: str, port: int, certificate: str | None, key: str | No
         except (OSError, ssl.SSLError) as error:
             raise InvalidConfig(f"the TLS certificate or key cannot be used: {error}") from error
     try:
-        async with open_server(host, port, ssl_context=context) as server:
+        async with open_server(host, port, ssl_context=context, backplane=_backplane(redis)) as server:
             console.print(
                 f"signaling on [bold]{server.url}[/bold]   stats: {_http(server.url)}/stats   Ctrl-C stops it"
             )
@@ -30,6 +31,16 @@ async def run_serve(host: str, port: int, certificate: str | None, key: str | No
         raise SignalingError(f"cannot listen on {host}:{port}: {error.strerror or error}; try --port 0") from error
     except KeyboardInterrupt:
         console.print("stopped")
+
+
+def _backplane(redis: str | None) -> Backplane | None:
+    if redis is None:
+        return None
+    try:
+        from psyne_mesh.signaling.redis_backplane import RedisBackplane
+    except ImportError as error:
+        raise InvalidConfig("--redis needs the redis extra: pip install 'psyne-mesh[redis]'") from error
+    return RedisBackplane(redis)
 
 
 def _http(url: str) -> str:

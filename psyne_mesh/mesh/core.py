@@ -33,11 +33,11 @@ from psyne_mesh.identity import Identity, PeerId, verify_untrusted
 from psyne_mesh.mesh.link import Link, LinkState
 from psyne_mesh.mesh.membership import TAG_BYTES, Membership, RoomSink
 from psyne_mesh.mesh.profile import Profile
+from psyne_mesh.nurseries import unwrapped
 from psyne_mesh.signaling import events as signaling_events
 from psyne_mesh.signaling.envelope import Envelope, Kind, ReplayGuard, open_untrusted, seal, tampering_in
 from psyne_mesh.signaling.transport import CreatePolicy, SignalingTransport
 from psyne_mesh.webrtc.endpoint import Endpoint, open_endpoint
-from psyne_mesh.webrtc.nursery import unwrapped
 
 # Links of one process. A stranger's offer over this is not answered: each costs memory and a handshake.
 LINKS_MAX = 256

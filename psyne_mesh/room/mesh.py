@@ -14,10 +14,10 @@ from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.mesh.core import MeshCore, RoomRequest, open_core
 from psyne_mesh.mesh.profile import Profile
+from psyne_mesh.nurseries import unwrapped
 from psyne_mesh.room.room import Room
 from psyne_mesh.signaling.client import connect_signaling
 from psyne_mesh.signaling.transport import CreatePolicy, SignalingTransport
-from psyne_mesh.webrtc.nursery import unwrapped
 
 DEFAULT_SIGNALING = "ws://127.0.0.1:8080"  # where `psyne-mesh serve` listens; psyne's demos used the same port
 SkillRange = tuple[float, float]

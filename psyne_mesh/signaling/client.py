@@ -22,6 +22,7 @@ from psyne_mesh.errors import (
     WouldBlock,
 )
 from psyne_mesh.identity import Identity, PeerId
+from psyne_mesh.nurseries import open_background_nursery
 from psyne_mesh.signaling import messages
 from psyne_mesh.signaling.convert import joined_untrusted, listing_untrusted, peer_info
 from psyne_mesh.signaling.events import (
@@ -41,7 +42,6 @@ from psyne_mesh.signaling.inbox import EventIterator, Inbox
 from psyne_mesh.signaling.link import Dial, Link, SignalingConfig, Superseded, open_link
 from psyne_mesh.signaling.registry import JoinRequest
 from psyne_mesh.signaling.requests import check_record, checked_join, checked_list, message_of, request_again
-from psyne_mesh.signaling.tasks import open_background_nursery
 from psyne_mesh.signaling.transport import CreatePolicy
 from psyne_mesh.signaling.websocket import WebSocketUrl, dial_tcp
 

@@ -14,6 +14,7 @@ import trio
 
 from psyne_mesh.errors import ClosedError, MessageTooLarge, PeerGone, RoomError, SignalingError, SignalingLost
 from psyne_mesh.identity import PeerId
+from psyne_mesh.nurseries import open_background_nursery
 from psyne_mesh.signaling.events import (
     Joined,
     Lost,
@@ -30,7 +31,6 @@ from psyne_mesh.signaling.inbox import EventIterator, Inbox
 from psyne_mesh.signaling.messages import MAX_ENVELOPE_CHARS
 from psyne_mesh.signaling.registry import Arrival, Departure, JoinRequest, RegistryLimits, RoomRegistry
 from psyne_mesh.signaling.requests import check_record, checked_join, checked_list, request_again
-from psyne_mesh.signaling.tasks import open_background_nursery
 from psyne_mesh.signaling.transport import CreatePolicy
 
 Intercept = Callable[[PeerId, PeerId, str, str], "str | None"]

@@ -10,8 +10,8 @@ import coredis
 import coredis.exceptions
 import trio
 
+from psyne_mesh.nurseries import open_background_nursery, unwrapped
 from psyne_mesh.signaling.backplane import BackplaneDown, BackplaneLink
-from psyne_mesh.signaling.tasks import open_background_nursery, unwrapped
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class _RedisLink:
 
     async def _listen(self, connected: Callable[[], None]) -> None:
         """While coredis keeps the connection, which it also renews by itself."""
-        with unwrapped(levels=3):
+        with unwrapped():
             async with coredis.Redis.from_url(self._url) as client:
                 await self._check(client)
                 channels = [self._channel(None), self._channel(self._me)]

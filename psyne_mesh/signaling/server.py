@@ -18,6 +18,7 @@ import msgspec
 import trio
 
 from psyne_mesh.identity import PeerId
+from psyne_mesh.nurseries import open_background_nursery
 from psyne_mesh.signaling import messages
 from psyne_mesh.signaling.backplane import Backplane
 from psyne_mesh.signaling.cluster import ClusterSwitchboard, Dismissal
@@ -27,7 +28,6 @@ from psyne_mesh.signaling.front_door import Page, receive_guest
 from psyne_mesh.signaling.guest import Guest, Refused, prove
 from psyne_mesh.signaling.limits import ServerConfig
 from psyne_mesh.signaling.switchboard import Switchboard
-from psyne_mesh.signaling.tasks import open_background_nursery
 from psyne_mesh.signaling.websocket import WebSocket, WebSocketClosed, accept_websocket
 
 DEFAULT_PORT = 8080  # psyne's own

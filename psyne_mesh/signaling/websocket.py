@@ -18,7 +18,7 @@ import trio_websocket
 import wsproto.utilities
 
 from psyne_mesh.errors import InvalidUri
-from psyne_mesh.signaling.tasks import open_background_nursery
+from psyne_mesh.nurseries import open_background_nursery
 
 ABNORMAL_CLOSURE = 1006  # RFC 6455 section 7.4.1: no close frame came
 _LIBRARY_ERRORS = (wsproto.utilities.ProtocolError, trio.BrokenResourceError, trio.ClosedResourceError)

@@ -24,6 +24,7 @@ FLOORS = {
     "gossip": 5,
     "webrtc": 5,
     "identity": 6,
+    "nurseries": 7,
     "config": 7,
     "uri": 7,
     "errors": 8,
@@ -44,6 +45,8 @@ IMPURE = {"trio", "trio_asyncio", "asyncio", "socket", "time", "random", "thread
 PURE = ["gossip", "webrtc/sctp", "webrtc/dtls", "webrtc/sdp.py", "webrtc/dcep.py", "webrtc/stack.py",
         "webrtc/channel.py",
         "signaling/messages.py", "signaling/registry.py", "signaling/envelope.py",
+        "signaling/events.py", "signaling/convert.py", "signaling/requests.py", "signaling/switchboard.py",
+        "signaling/limits.py", "signaling/cluster.py", "signaling/cluster_messages.py", "signaling/transport.py",
         "room/codec.py", "room/messages.py", "room/delivery.py", "room/events.py",
         "errors.py", "identity.py", "config.py", "uri.py"]  # fmt: skip
 

@@ -10,10 +10,10 @@ import trio
 
 from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.identity import Identity
+from psyne_mesh.nurseries import unwrapped
 from psyne_mesh.room.mesh import Mesh, join_game_room, open_mesh
 from psyne_mesh.room.room import Room
 from psyne_mesh.signaling.memory import MemorySignaling, open_memory_signaling
-from psyne_mesh.webrtc.nursery import unwrapped
 
 # Generous: these tests say what happens, never how fast, and the machine may be busy.
 PATIENCE_S = 30

@@ -261,30 +261,29 @@ async def test_a_crashing_callback_ends_the_room_with_its_error() -> None:
 
 
 async def test_leaving_ends_iterators_and_refuses_further_use() -> None:
-    async with open_party() as party:
-        async with party.joining(name="ada") as ada:
-            channel = ada.channel("x")
-            async with trio.open_nursery() as nursery:
-                ended: list[str] = []
+    async with open_party() as party, party.joining(name="ada") as ada:
+        channel = ada.channel("x")
+        async with trio.open_nursery() as nursery:
+            ended: list[str] = []
 
-                async def read() -> None:
-                    async for _ in channel:
-                        pass
-                    ended.append("channel")
+            async def read() -> None:
+                async for _ in channel:
+                    pass
+                ended.append("channel")
 
-                async def watch() -> None:
-                    async for _ in ada.events():
-                        pass
-                    ended.append("events")
+            async def watch() -> None:
+                async for _ in ada.events():
+                    pass
+                ended.append("events")
 
-                nursery.start_soon(read)
-                nursery.start_soon(watch)
-                await trio.testing.wait_all_tasks_blocked()
-                await ada.leave()
-            assert sorted(ended) == ["channel", "events"]
-            for use in (lambda: channel.send_nowait(b"x"), lambda: ada.channel("y"), channel.receive_nowait):
-                with pytest.raises(ClosedError):
-                    use()
+            nursery.start_soon(read)
+            nursery.start_soon(watch)
+            await trio.testing.wait_all_tasks_blocked()
+            await ada.leave()
+        assert sorted(ended) == ["channel", "events"]
+        for use in (lambda: channel.send_nowait(b"x"), lambda: ada.channel("y"), channel.receive_nowait):
+            with pytest.raises(ClosedError):
+                use()
 
 
 async def test_two_rooms_share_one_link_for_each_pair() -> None:

@@ -10,11 +10,11 @@ import trio
 from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_pair
 
 from psyne_mesh.identity import Identity
+from psyne_mesh.nurseries import open_background_nursery
 from psyne_mesh.signaling.client import SignalingClient, connect_signaling
 from psyne_mesh.signaling.limits import ServerConfig
 from psyne_mesh.signaling.link import SignalingConfig
 from psyne_mesh.signaling.server import SignalingServer
-from psyne_mesh.signaling.tasks import open_background_nursery
 
 # On real sockets: come back at once, and fail within the time that a person would wait for a test.
 QUICK = SignalingConfig(backoff_first_s=0.01, backoff_max_s=0.05)

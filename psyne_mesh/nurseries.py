@@ -1,0 +1,51 @@
+"""Nurseries that a block hides from its user: what the block raises must not come wrapped in a group."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import trio
+
+
+@asynccontextmanager
+async def open_background_nursery() -> AsyncIterator[trio.Nursery]:
+    """A nursery that ends with its block: the tasks in it are cancelled, and the block's own exception leaves as itself
+    and not inside a group. Two exceptions at once still make a group."""
+    with unwrapped():
+        async with trio.open_nursery() as nursery:
+            try:
+                yield nursery
+            finally:
+                nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def unwrapped() -> Iterator[None]:
+    """Around a hidden nursery: when there was only one exception, the block raises that, and no group.
+
+    The user of `async with join_game_room(...)` did not open a nursery, and `except RoomFull` around it should work.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        alone = _sole_exception(group)
+        if alone is None:
+            raise
+        # The traceback of the exception itself tells everything; the group around it is ours.
+        raise alone from alone.__cause__
+
+
+def _sole_exception(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    """The one exception inside, at any depth; `None` when there are several. A `Cancelled` beside a real one does not
+    count: its scope delivers it again at the next checkpoint."""
+    leaves = _leaves(group)
+    real = [error for error in leaves if not isinstance(error, trio.Cancelled)] or leaves[:1]
+    return real[0] if len(real) == 1 else None
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    leaves: list[BaseException] = []
+    for error in group.exceptions:
+        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return leaves
