@@ -90,16 +90,16 @@ def matrix(
     chosen = list(pairs.chosen(quick, only or ()))
     cells: list[pairs.Cell] = []
 
-    async def run() -> None:
-        for number, (case, turn) in enumerate(chosen, 1):
-            cell = await pairs.run_case(case, turn=turn, payload=_payload(payload), shape=Shape(delay_ms=delay_ms))
-            cells.append(cell)
-            mark = "[green]ok [/green]" if cell.as_expected else "[red]BAD[/red]"
-            outcome = report.outcome(cell) if cell.connected else f"not connected: {cell.error}"
-            console.print(mark, f"{number:3}/{len(chosen)} {'TURN' if turn else 'STUN'} {case.name}: {outcome}")
+    def note(cell: pairs.Cell) -> None:
+        cells.append(cell)
+        mark = "[green]ok [/green]" if cell.as_expected else "[red]BAD[/red]"
+        outcome = report.outcome(cell) if cell.connected else f"not connected: {cell.error}"
+        words = f"{len(cells):3}/{len(chosen)} {'TURN' if cell.turn else 'STUN'} {cell.case}: {outcome}"
+        console.print(mark, words, soft_wrap=True)
 
+    who, shape = _payload(payload), Shape(delay_ms=delay_ms)
     try:
-        trio.run(run)
+        trio.run(lambda: pairs.run_cases(chosen, payload=who, shape=shape, on_cell=note))
     finally:
         if jsonl:
             jsonl.write_text("".join(report.json_line(cell) + "\n" for cell in cells), encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -20,6 +20,7 @@ Reach = Literal["direct", "relay", "none"]
 DEADLINE_S = 15.0  # a pair that cannot connect says so by then
 GRACE_S = 5.0  # for the player to say that it gave up
 UPGRADE_S = 5.0
+HOPELESS_AT_ONCE = 6
 OPENED = ("open", "PeerConnected")
 DIRECT_KINDS = {"host", "srflx", "prflx"}
 
@@ -159,6 +160,27 @@ def chosen(quick: bool, only: Sequence[str] = ()) -> Iterator[tuple[Case, bool]]
         for case in all_cases():
             if (not quick or case.name in names) and all(word in case.name for word in only):
                 yield case, turn
+
+
+async def run_cases(
+    cases: Iterable[tuple[Case, bool]], *, payload: Payload, shape: Shape, on_cell: Callable[[Cell], None]
+) -> None:
+    """Runs them one after the other, so that times mean something; those that can only fail wait side by side."""
+    hopeless: list[tuple[Case, bool]] = []
+    for case, turn in cases:
+        if case.expected(turn, payload) == "none":
+            hopeless.append((case, turn))
+        else:
+            on_cell(await run_case(case, turn=turn, payload=payload, shape=shape))
+    limit = trio.CapacityLimiter(HOPELESS_AT_ONCE)
+
+    async def run(case: Case, turn: bool) -> None:
+        async with limit:
+            on_cell(await run_case(case, turn=turn, payload=payload, shape=shape))
+
+    async with trio.open_nursery() as nursery:
+        for case, turn in hopeless:
+            nursery.start_soon(run, case, turn)
 
 
 async def run_case(

@@ -10,7 +10,8 @@ import pytest
 import trio
 
 from tests.lab import Lab, Site
-from tests.lab.matrix import Case, Cell, all_cases, chosen, run_case, summary
+from tests.lab.lab import DEFAULT_SHAPE
+from tests.lab.matrix import Case, Cell, all_cases, chosen, run_case, run_cases, summary
 from tests.lab.play import RemotePlayer, open_players, servers, signaling
 from tests.lab.report import BEGIN, END, markdown, write_page
 
@@ -58,7 +59,9 @@ async def test_plain_aioice_fails_where_no_way_is() -> None:
 @pytest.mark.timeout(900)
 async def test_quick_matrix() -> None:
     """A representative part of all pairs: every pair that has a way connects, directly where it can, in time."""
-    cells = [await run_case(each, turn=turn, payload="psyne") for each, turn in chosen(quick=True)]
+    cells: list[Cell] = []
+    await run_cases(chosen(quick=True), payload="psyne", shape=DEFAULT_SHAPE, on_cell=cells.append)
+    assert len(cells) == 25
     assert [cell for cell in cells if not cell.as_expected] == []
     figures = summary(cells)
     assert figures.median_ms is not None
@@ -146,6 +149,7 @@ async def test_loss_hits_the_fast_channel_and_not_the_reliable_one() -> None:
 
 
 @pytest.mark.lab
+@pytest.mark.slow
 async def test_four_players_of_four_kinds_in_one_room() -> None:
     """Joined by the lab's signaling server; all of them reach all of them."""
     kinds = {"ada": "open", "bob": "full-cone", "cleo": "dual-stack", "dan": "udp-blocked"}
