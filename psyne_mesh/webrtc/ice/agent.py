@@ -90,6 +90,8 @@ class Agent(ice.Connection):
 
     def add_base(self, base: Base, candidate: Candidate) -> None:
         """Check from `base` too. `candidate` stands for it in pairs: the best of those that the base serves."""
+        if self._closing or base in self._receivers:
+            return
         protocol = CheckProtocol(self, base, self._port, self._loop, self._check_life_s)
         protocol.local_candidate = candidate
         self._receivers[base] = protocol

@@ -233,10 +233,16 @@ async def _one_error() -> AsyncGenerator[None, None]:
 
 
 def open_sockets(config: WebRTCConfig) -> list[DatagramSocket]:
-    """One real socket for each address family in use, on the same port number when that is free."""
-    hosts = (
-        [config.bind_host] if config.bind_host else [*config.use_ipv4 * WILDCARDS[:1], *config.use_ipv6 * WILDCARDS[1:]]
-    )
+    """One real socket for each address family in use, on the same port number when that is free.
+
+    With `interfaces` it is one for each of their addresses instead: a socket of all interfaces would send over whichever
+    the routes choose.
+    """
+    hosts = [*config.use_ipv4 * WILDCARDS[:1], *config.use_ipv6 * WILDCARDS[1:]]
+    if config.bind_host:
+        hosts = [config.bind_host]
+    elif config.interfaces is not None:
+        hosts = host_addresses(list_interfaces(), config)
     opened: list[DatagramSocket] = []
     problem = "no address family"
     for host in hosts:

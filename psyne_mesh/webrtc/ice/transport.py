@@ -7,21 +7,19 @@ import random
 import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, Literal, cast
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
-from aioice import Candidate, ice, stun
+from aioice import ice, stun
 
 from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import ClosedError, ConnectFailed, LocalError, ProtocolError
 from psyne_mesh.webrtc.ice.agent import Agent
 from psyne_mesh.webrtc.ice.candidates import Found, parse_candidate_untrusted
-from psyne_mesh.webrtc.ice.checks import CheckProtocol
 from psyne_mesh.webrtc.ice.consent import Consent
 from psyne_mesh.webrtc.ice.events import (
     Address,
-    CandidateKind,
     Disconnected,
     Failed,
     GatheringComplete,
@@ -29,52 +27,19 @@ from psyne_mesh.webrtc.ice.events import (
     IceParameters,
     IceStats,
     LocalCandidate,
-    PairStats,
     Path,
     PathSelected,
 )
+from psyne_mesh.webrtc.ice.generation import Generation
 from psyne_mesh.webrtc.ice.port import Base
+from psyne_mesh.webrtc.ice.report import connect_failure, describe_pair, describe_path, gathering_failure, protocol_of
 
 if TYPE_CHECKING:
     from psyne_mesh.webrtc.ice.gateway import IceGateway
 
 EARLY_MAX: Final = 16  # datagrams kept until our own selection; the newest is dropped
-PENDING_MAX: Final = 64  # remote candidates that came before the credentials; the newest is dropped
 CLOSE_S: Final = 2.0  # the longest that letting go of a peer may take
 PING_LIFE_S: Final = 10.0  # an answer later than that tells nothing any more
-PAIRS_NAMED_MAX: Final = 10  # in the text of a failure
-
-PairState = Literal["frozen", "waiting", "in-progress", "succeeded", "failed"]
-_PAIR_STATES: Final[dict[ice.CandidatePair.State, PairState]] = {
-    ice.CandidatePair.State.FROZEN: "frozen",
-    ice.CandidatePair.State.WAITING: "waiting",
-    ice.CandidatePair.State.IN_PROGRESS: "in-progress",
-    ice.CandidatePair.State.SUCCEEDED: "succeeded",
-    ice.CandidatePair.State.FAILED: "failed",
-}
-_ICE_CHARS: Final = str.maketrans("-_", "+/")  # RFC 8839 section 5.4: ice-char
-
-
-def make_parameters() -> IceParameters:
-    """Fresh credentials: 48 bits of ufrag, so that no two agents of a port meet, and 144 bits of password."""
-    ufrag, password = secrets.token_urlsafe(6), secrets.token_urlsafe(18)
-    return IceParameters(ufrag.translate(_ICE_CHARS), password.translate(_ICE_CHARS))
-
-
-class _Generation:
-    """The credentials of both sides and the agent between them; a restart begins a new one."""
-
-    __slots__ = ("agent", "deadline", "introduced", "local", "number", "pending", "remote", "told")
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.local = make_parameters()
-        self.remote: IceParameters | None = None
-        self.agent: Agent | None = None
-        self.pending: list[tuple[Candidate, str | None]] = []
-        self.deadline = math.inf
-        self.told: set[Found] = set()  # the candidates that the peer has heard of
-        self.introduced = False  # all candidates found so far were told
 
 
 class IceTransport:
@@ -110,8 +75,8 @@ class IceTransport:
         self._deliver = deliver
         self._on_event = on_event
         self._rng = rng or random.Random(secrets.randbits(64))
-        self._newest = _Generation(0)
-        self._current: _Generation | None = None  # the one whose pair carries data
+        self._newest = Generation(0)
+        self._current: Generation | None = None  # the one whose pair carries data
         self._retired: list[Agent] = []
         self._route = self._port.open_route(self._receive_early, self._fault)
         self._early: list[bytes] = []
@@ -123,7 +88,6 @@ class IceTransport:
         self._closed = False
         self._error: Exception | None = None
         self._wake = trio.Event()
-        self._gathering_told = -1  # the generation that has heard GatheringComplete
         self._counts: Counter[str] = Counter()
         self.datagrams_dropped = 0
         self._datagrams_sent = self._bytes_sent = self._datagrams_received = self._bytes_received = 0
@@ -165,6 +129,8 @@ class IceTransport:
         Raises `LocalError` when this generation has others already: an ICE restart of the peer needs our `restart()`.
         """
         generation = self._newest
+        if self._closed:
+            return
         if generation.remote is not None:
             if generation.remote == parameters:
                 return
@@ -188,12 +154,10 @@ class IceTransport:
             self._counts["remote-refused"] += 1
             return
         generation = self._newest
-        if len(generation.pending) >= PENDING_MAX:
+        if not generation.add_remote(parsed, ufrag):
             self._counts["remote-refused"] += 1
-            return
-        generation.pending.append((parsed, ufrag))
-        if generation.remote is not None and generation.agent is not None:
-            self._gateway.loop.call_soon(self._flush_pending, generation)
+        elif generation.remote is not None and generation.agent is not None:
+            self._gateway.loop.call_soon(self._flush_remote, generation)
 
     def note_alive(self) -> None:
         """The layer above has authenticated data of the peer."""
@@ -203,13 +167,13 @@ class IceTransport:
     async def restart(self) -> IceParameters:
         """Begin a new generation and return its credentials for the peer (RFC 8445 section 9).
 
-        Raises `ClosedError` after `close`. Cancelling it leaves the old generation as it was.
+        Raises `ClosedError` after `close`. When cancelled, call it again: data goes on over the old path meanwhile.
         """
         if self._closed:
             raise ClosedError("this ICE transport is closed")
         self._failed = False
         abandoned = self._newest if self._newest is not self._current else None
-        self._newest = _Generation(self._newest.number + 1)
+        self._newest = Generation(self._newest.number + 1)
         if abandoned is not None and abandoned.agent is not None:
             self._retire(abandoned)
         self._gateway.refresh()
@@ -224,10 +188,15 @@ class IceTransport:
     def stats(self) -> IceStats:
         generation = self._current or self._newest
         agent = generation.agent
+        pairs = (
+            [describe_pair(self._gateway, agent, pair, selected=pair is self._pair) for pair in agent.pairs]
+            if agent is not None
+            else []
+        )
         return IceStats(
             generation=generation.number,
-            controlling=agent.ice_controlling if agent is not None else self._controlling,
-            pairs=tuple(self._pair_stats(agent, pair) for pair in agent.pairs) if agent is not None else (),
+            controlling=self._role(),
+            pairs=tuple(pairs),
             datagrams_sent=self._datagrams_sent,
             bytes_sent=self._bytes_sent,
             datagrams_received=self._datagrams_received,
@@ -279,7 +248,7 @@ class IceTransport:
         if self._wake.is_set():
             self._wake = trio.Event()
 
-    async def _open(self, generation: _Generation) -> None:
+    async def _open(self, generation: Generation) -> None:
         await self._gateway.run_in_loop(self._make_agent, generation)
         for found, _ in self._gateway.found:
             self._tell_candidate(generation, found)
@@ -287,12 +256,12 @@ class IceTransport:
         if self._gateway.gathered:
             self.gathering_completed()
 
-    async def _make_agent(self, generation: _Generation) -> None:
+    async def _make_agent(self, generation: Generation) -> None:
         agent = Agent(
             self._port,
             generation.local,
             self,
-            controlling=self._controlling,
+            controlling=self._role(),
             loop=self._gateway.loop,
             check_life_s=self._config.connection_timeout_s,
             loopback=self._config.include_loopback,
@@ -305,21 +274,18 @@ class IceTransport:
         if generation.remote is not None:
             self._start_checks(generation)
 
-    def _start_checks(self, generation: _Generation) -> None:
+    def _role(self) -> bool:
+        """Whether we are controlling: as given, or as a role conflict has settled it."""
+        agent = (self._current or self._newest).agent
+        return agent.ice_controlling if agent is not None else self._controlling
+
+    def _start_checks(self, generation: Generation) -> None:
         if generation.agent is not None and generation.remote is not None:
-            self._flush_pending(generation)
+            self._flush_remote(generation)
             generation.agent.start(generation.remote)
 
-    def _flush_pending(self, generation: _Generation) -> None:
-        agent, remote = generation.agent, generation.remote
-        if agent is None or remote is None:
-            return
-        pending, generation.pending = generation.pending, []
-        for candidate, ufrag in pending:
-            if ufrag is not None and ufrag != remote.ufrag:
-                self._counts["remote-refused"] += 1  # of another generation
-            else:
-                agent.add_remote(candidate)
+    def _flush_remote(self, generation: Generation) -> None:
+        self._counts["remote-refused"] += generation.flush_remote()
 
     def _add_base(self, agent: Agent, found: Found, base: Base) -> None:
         if self._config.relay_only and base.kind != "relay":
@@ -342,40 +308,24 @@ class IceTransport:
             if self.path is not None:
                 self._emit(PathSelected(self.path))
             return
-        error = self._connect_failure(generation, nothing)
+        problems = self._gateway.problems
+        error = gathering_failure(problems) if nothing else connect_failure(generation.agent, self._config, problems)
         self._failed = True
         self._emit(Failed(error))
         if self._current is None:
             raise error
 
-    def _connect_failure(self, generation: _Generation, nothing: bool) -> ConnectFailed:
-        if nothing:
-            return ConnectFailed(
-                "ice-gathering",
-                "no local candidate was found",
-                advice="; ".join(f"{name}: {problem}" for name, problem in self._gateway.problems.items())
-                or "Check the network, `interfaces` and `bind_host`",
-            )
-        agent = generation.agent
-        tried = [
-            f"{_text(pair.local_addr)} to {_text(pair.remote_addr)} ({_PAIR_STATES[pair.state]})"
-            for pair in (agent.pairs if agent is not None else [])[:PAIRS_NAMED_MAX]
-        ]
-        advice = "; ".join(f"{name}: {problem}" for name, problem in self._gateway.problems.items())
-        if not self._config.turn_servers:
-            advice = "A TURN server (turn_servers) connects where NATs do not" + (f"; {advice}" if advice else "")
-        reason = f"no path answered within {self._config.connection_timeout_s:g} s"
-        return ConnectFailed("ice", reason, candidates=tried, advice=advice)
-
     async def _close_agents(self) -> None:
-        agents = [*self._retired, *(g.agent for g in {self._newest, self._current} if g and g.agent)]
-        for generation in (self._newest, self._current):
-            if generation is not None:
-                self._port.unlisten(generation.local.ufrag)
-        for agent in agents:
+        for generation in (self._newest, self._current or self._newest):
+            self._port.unlisten(generation.local.ufrag)
+        for agent in (*self._retired, *self._agents()):
             await self._gateway.close_in_loop(agent.close)
 
-    def _retire(self, generation: _Generation) -> None:
+    def _agents(self) -> list[Agent]:
+        generations = [self._newest] if self._current in (None, self._newest) else [self._newest, self._current]
+        return [generation.agent for generation in generations if generation and generation.agent]
+
+    def _retire(self, generation: Generation) -> None:
         self._port.unlisten(generation.local.ufrag)
         if generation.agent is not None:
             self._retired.append(generation.agent)
@@ -385,32 +335,29 @@ class IceTransport:
     # ----------------------------------------------------------------------------------------------------- the gateway
 
     def candidate_found(self, found: Found, base: Base) -> None:
-        for generation in {self._newest, self._current or self._newest}:
-            if generation.agent is not None:
-                self._add_base(generation.agent, found, base)
+        for agent in self._agents():
+            self._gateway.loop.call_soon(self._add_base, agent, found, base)
         self._tell_candidate(self._newest, found)
 
     def base_lost(self, base: Base) -> None:
-        for generation in {self._newest, self._current or self._newest}:
-            if generation.agent is not None:
-                self._gateway.spawn_in_loop(generation.agent.remove_base(base))
-        pair = self._pair
-        if pair is not None and isinstance(pair.protocol, CheckProtocol) and pair.protocol.base is base:
+        for agent in self._agents():
+            self._gateway.spawn_in_loop(agent.remove_base(base))
+        if self._pair is not None and protocol_of(self._pair).base is base:
             self._lose_path()
 
     def gathering_completed(self) -> None:
-        if self._gathering_told < self._newest.number and self._newest.introduced:
-            self._gathering_told = self._newest.number
+        if self._newest.introduced and not self._newest.complete:
+            self._newest.complete = True
             self._emit(GatheringComplete())
         self._kick()
 
     def _shows(self, found: Found) -> bool:
         return found.kind == "relay" or not self._config.relay_only
 
-    def _tell_candidate(self, generation: _Generation, found: Found) -> None:
+    def _tell_candidate(self, generation: Generation, found: Found) -> None:
         # After the end of gathering, peers hear of nothing new in this generation. A new relay still serves it: its
         # checks show the peer where they come from.
-        if self._shows(found) and self._gathering_told < generation.number and found not in generation.told:
+        if self._shows(found) and not generation.complete and found not in generation.told:
             generation.told.add(found)
             self._emit(LocalCandidate(found.text(generation.local.ufrag, hide_base=self._config.relay_only)))
 
@@ -430,8 +377,6 @@ class IceTransport:
     def pair_selected(self, agent: Agent, pair: ice.CandidatePair) -> None:
         if self._closed:
             return
-        protocol = pair.protocol
-        assert isinstance(protocol, CheckProtocol)
         if agent is self._newest.agent:
             if self._current is not None and self._current is not self._newest:
                 self._retire(self._current)
@@ -441,8 +386,8 @@ class IceTransport:
         self._failed = False
         self._pair = pair
         self._remote_address = pair.remote_addr
-        self._send_batch = protocol.base.send_batch
-        self.path = self._describe(protocol, pair)
+        self._send_batch = protocol_of(pair).base.send_batch
+        self.path = describe_path(self._gateway, pair)
         self._consent = Consent(trio.current_time(), self._rng, self.path.rtt_s)
         self._emit(PathSelected(self.path))
         self._route.deliver = self._receive
@@ -456,39 +401,6 @@ class IceTransport:
             self._receive(early)
         except Exception as error:  # noqa: BLE001 - `run` raises it, as it does what comes through the port
             self._fault(error)
-
-    def _describe(self, protocol: CheckProtocol, pair: ice.CandidatePair) -> Path:
-        base = protocol.base
-        answer = protocol.answers.get(pair.remote_addr)
-        local, local_kind = self._gateway.identify(base, answer.mapped if answer is not None else None)
-        remote_kind = cast(CandidateKind, pair.remote_candidate.type)
-        kinds: set[CandidateKind] = {local_kind, remote_kind}
-        ranked: tuple[CandidateKind, ...] = ("relay", "prflx", "srflx", "host")
-        return Path(
-            kind=next(kind for kind in ranked if kind in kinds),
-            local=local,
-            remote=pair.remote_addr,
-            relay_protocol=self._gateway.relay_protocol(base),
-            rtt_s=answer.rtt_s if answer is not None else None,
-            local_kind=local_kind,
-            remote_kind=remote_kind,
-        )
-
-    def _pair_stats(self, agent: Agent, pair: ice.CandidatePair) -> PairStats:
-        protocol = pair.protocol
-        assert isinstance(protocol, CheckProtocol)
-        path = self._describe(protocol, pair)
-        return PairStats(
-            local=path.local,
-            remote=path.remote,
-            local_kind=path.local_kind,
-            remote_kind=path.remote_kind,
-            state=_PAIR_STATES[pair.state],
-            nominated=pair.nominated,
-            selected=pair is self._pair,
-            priority=agent.priority(pair),
-            rtt_s=path.rtt_s,
-        )
 
     # --------------------------------------------------------------------------------------------------------- consent
 
@@ -549,8 +461,3 @@ class IceTransport:
 
     def _kick(self) -> None:
         self._wake.set()
-
-
-def _text(address: Address) -> str:
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
