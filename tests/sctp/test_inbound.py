@@ -77,8 +77,7 @@ def test_duplicates_are_reported_at_once_and_not_delivered() -> None:
     peer.send(peer.data(tsn=INITIAL_TSN))
     chunks = peer.read()
     (sack,) = sacks(chunks)
-    assert sack.duplicates == 1
-    assert wire.U32.unpack_from(chunks[0][2], 16) == (INITIAL_TSN,)
+    assert sack.duplicates == (INITIAL_TSN,)
     assert len([event for event in peer.events if isinstance(event, MessageReceived)]) == 1
     assert peer.association.stats.duplicates_received == 1
 

@@ -209,7 +209,7 @@ class TestRack:
     def test_duplicates_widen_the_window_for_some_recoveries(self) -> None:
         rack = Rack()
         assert rack.patience(0.1, 1.0) == pytest.approx(0.025)
-        rack.duplicate_reported()
+        rack.duplicate_reported(0.0)
         assert rack.patience(0.1, 1.0) == pytest.approx(0.05)
         assert rack.patience(0.1, 0.03) == pytest.approx(0.03)  # never more than the smoothed RTT
         for _ in range(16):

@@ -359,7 +359,7 @@ class AssociationCore:
         if self._state not in UP or self._state is State.SHUTDOWN_ACK_SENT:
             return
         (tsn,) = wire.U32.unpack_from(packet, start + 4)
-        self._outbound.sack_received(wire.Sack(tsn, self._outbound.peer_a_rwnd, [], 0), now)
+        self._outbound.sack_received(wire.Sack(tsn, self._outbound.peer_a_rwnd, [], ()), now)
         if self._state is State.SHUTDOWN_SENT:
             self._enter_shutdown_ack_sent(now)
             return

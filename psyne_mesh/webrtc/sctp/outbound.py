@@ -14,6 +14,7 @@ from psyne_mesh.webrtc.sctp.stats import Counters
 
 TSNS_OUTSTANDING_MAX = 0xFFFF  # gap blocks have 16-bit offsets: what lies further could not be acknowledged
 GAP_BLOCKS_COMPLETE = 200  # a SACK with fewer gap blocks than this was surely not cut to fit a packet
+AMBIGUOUS_MAX = 64  # acknowledged repetitions that are remembered; older ones are forgotten
 FRAGMENT_BYTES_MIN = 128  # a fragment fills up a packet only when at least this much fits
 FORWARD_STREAMS_MAX = 140  # streams named in one (I-)FORWARD-TSN: 8 bytes each fit a base packet
 WINDOW_PROBE_INTERVAL_MAX_S = 5.0  # the SACK that opens the window may be lost
@@ -27,6 +28,7 @@ class Outbound:
     when a deadline of `deadlines()` has come; it says when T3-rtx expired."""
 
     __slots__ = (
+        "_ambiguous",
         "_config",
         "_counters",
         "_force_one",
@@ -69,6 +71,7 @@ class Outbound:
         self.tail_probe_at: float | None = None
         self._probe_tsn = -1  # TSN of a tail loss probe that is not answered
         self._probe_sent_at = 0.0
+        self._ambiguous: dict[int, float] = {}  # TSN on the wire -> RTT if its first transmission arrived
         self._reported_tsn = initial_tsn  # up to here the last SACK speaks
         self._force_one = False  # one packet may leave in spite of the congestion window
         self._heard = False  # a SACK came since T3-rtx expired last
@@ -272,10 +275,14 @@ class Outbound:
             self.rto.measured(rtt)
             if was_full:
                 self.congestion.measured(rtt, cumulative, table.next_tsn)
-        if sack.duplicates:
-            self.rack.duplicate_reported()
+        for duplicate in sack.duplicates:
+            rtt_of_first = self._ambiguous.pop(duplicate, None)
+            if rtt_of_first is not None:
+                self.rto.measured(rtt_of_first)
+                self.rack.duplicate_reported(rtt_of_first)
+        self._note_ambiguous(result.ambiguous, now)
         if moved:
-            self._cumulative_moved(result.bytes_acked, was_full, sack.duplicates, now)
+            self._cumulative_moved(result.bytes_acked, was_full, bool(sack.duplicates), now)
         if self._window_is_closed and sack.a_rwnd >= self._config.packet_bytes_base:
             self._window_opened()
         self._heard = True
@@ -294,7 +301,18 @@ class Outbound:
             self._arm_tail_probe(now)
         return True
 
-    def _cumulative_moved(self, bytes_acked: int, was_full: bool, duplicates: int, now: float) -> None:
+    def _note_ambiguous(self, chunks: list[Chunk], now: float) -> None:
+        """Remember how long chunks that were sent more than once took from their first transmission. Should the peer
+        report one as a duplicate, that first one did arrive, and this was its round trip: without such samples
+        (Karn's rule forbids others) a path whose RTT has grown would be flooded with needless repetitions for ever."""
+        if not chunks:
+            return
+        for chunk in chunks:
+            self._ambiguous[chunk.tsn & _WORD] = now - chunk.first_sent_at
+        while len(self._ambiguous) > AMBIGUOUS_MAX:
+            del self._ambiguous[next(iter(self._ambiguous))]
+
+    def _cumulative_moved(self, bytes_acked: int, was_full: bool, has_duplicates: bool, now: float) -> None:
         table, congestion = self.outstanding, self.congestion
         was_recovering = congestion.recovery_exit is not None
         congestion.cumulative_tsn_moved(table.cumulative_tsn)
@@ -305,7 +323,7 @@ class Outbound:
         if 0 <= self._probe_tsn <= table.cumulative_tsn:
             # RFC 8985 section 7.4: if the peer got the chunk only by the probe, the probe repaired a loss
             self._probe_tsn = -1
-            if not duplicates and now - self._probe_sent_at >= (self.rto.min_rtt or 0.0):
+            if not has_duplicates and now - self._probe_sent_at >= (self.rto.min_rtt or 0.0):
                 congestion.lost(table.next_tsn - 1)
         # RFC 9260 section 6.3.2 rules R2 and R3
         self.t3 = now + self.rto.rto if table.chunks else None

@@ -24,7 +24,18 @@ ABANDONED = 3  # RFC 3758: the peer is told to forget it
 class Chunk:
     """One DATA or I-DATA chunk that has a TSN. `header` is packed once: a retransmission is the same bytes."""
 
-    __slots__ = ("header", "message", "payload", "sent_at", "serial", "size", "state", "transmissions", "tsn")
+    __slots__ = (
+        "first_sent_at",
+        "header",
+        "message",
+        "payload",
+        "sent_at",
+        "serial",
+        "size",
+        "state",
+        "transmissions",
+        "tsn",
+    )
 
     def __init__(self, tsn: int, header: bytes, payload: bytes, size: int, message: Message, sent_at: float) -> None:
         self.tsn = tsn
@@ -33,6 +44,7 @@ class Chunk:
         self.size = size
         self.message = message
         self.sent_at = sent_at
+        self.first_sent_at: float  # when it was sent more than once
         self.transmissions = 1
         self.state = IN_FLIGHT
         self.serial = 0  # of its last transmission, among all
@@ -41,11 +53,12 @@ class Chunk:
 class AckResult:
     """What one SACK changed."""
 
-    __slots__ = ("bytes_acked", "newest")
+    __slots__ = ("ambiguous", "bytes_acked", "newest")
 
     def __init__(self) -> None:
         self.bytes_acked = 0
         self.newest: Chunk | None = None  # the most lately sent of those newly acknowledged
+        self.ambiguous: list[Chunk] = []  # those sent more than once: which transmission arrived?
 
 
 class Outstanding:
@@ -79,6 +92,8 @@ class Outstanding:
         self.flight_bytes += chunk.size
 
     def resent(self, chunk: Chunk, now: float) -> None:
+        if chunk.transmissions == 1:
+            chunk.first_sent_at = chunk.sent_at
         chunk.state = IN_FLIGHT
         chunk.sent_at = now
         chunk.transmissions += 1
@@ -123,6 +138,8 @@ class Outstanding:
                 self.lost_bytes -= chunk.size
             if newest is None or chunk.serial > newest.serial:
                 newest = chunk
+            if chunk.transmissions > 1:
+                result.ambiguous.append(chunk)
         self.flight_bytes -= flight
         result.bytes_acked += acked
         result.newest = newest

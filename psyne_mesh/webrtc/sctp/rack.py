@@ -38,13 +38,16 @@ class Rack:
     def acked(self, newest: Chunk, now: float, min_rtt: float | None) -> None:
         """`newest` is the most lately sent of the chunks that a SACK newly acknowledged (section 6.2 steps 1-2)."""
         rtt = now - newest.sent_at
-        if newest.transmissions > 1 and min_rtt is not None and rtt < min_rtt:
+        if newest.transmissions == 1:
+            self._rtt = rtt
+        elif min_rtt is not None and rtt < min_rtt:
             return  # the acknowledgement is that of an earlier transmission
-        self._rtt = rtt
         self._newest_serial = max(self._newest_serial, newest.serial)
 
-    def duplicate_reported(self) -> None:
-        """The peer got something twice: a retransmission was in vain, so wait longer next time (step 4)."""
+    def duplicate_reported(self, rtt: float) -> None:
+        """The peer got something twice: a retransmission was in vain, so wait longer next time (step 4). `rtt` is how
+        long the first transmission and its acknowledgement took in truth."""
+        self._rtt = max(self._rtt, rtt)
         self._multiplier = min(self._multiplier + 1, _MULTIPLIER_MAX)
         self._multiplier_left = _MULTIPLIER_LASTS
 

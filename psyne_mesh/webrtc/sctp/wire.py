@@ -136,7 +136,7 @@ class Sack(NamedTuple):
     cumulative_tsn: int
     a_rwnd: int
     gaps: list[tuple[int, int]]
-    duplicates: int
+    duplicates: tuple[int, ...]
 
 
 # -------------------------------------------------------------------------------------------------------------- parsers
@@ -223,7 +223,10 @@ def parse_sack_untrusted(packet: bytes, start: int, end: int) -> Sack:
             if first <= last or final < first:
                 raise ProtocolError(f"gap block {first}-{final} after {last}")
             last = final
-    return Sack(cumulative, a_rwnd, gaps, n_duplicates)
+    duplicates: tuple[int, ...] = ()
+    if n_duplicates:
+        duplicates = Struct(f"!{n_duplicates}I").unpack_from(packet, start + 16 + 4 * n_gaps)
+    return Sack(cumulative, a_rwnd, gaps, duplicates)
 
 
 def parse_forward_tsn_untrusted(packet: bytes, start: int, end: int) -> tuple[int, list[tuple[int, bool, int]]]:
