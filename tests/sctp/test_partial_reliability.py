@@ -8,7 +8,7 @@ import pytest
 
 from psyne_mesh.webrtc.sctp import SctpConfig, wire
 from tests.sctp.link import LinkConfig, LossyLink, assert_drained
-from tests.sctp.raw import RawPeer, data_tsns
+from tests.sctp.raw import RawPeer, data_tsns, sacks
 
 KINDS = pytest.mark.parametrize("interleaving", [False, True])
 
@@ -222,3 +222,25 @@ class TestForwardTsnOnTheWire:
         # and so is a repetition of it: our SACK may have been lost
         peer.send(wire.forward_tsn_chunk(peer.tsn + 1, [(1, False, 0)], interleaving=False))
         assert peer.read_kinds() == [wire.SACK]
+
+
+@pytest.mark.parametrize("unordered", [False, True])
+def test_the_end_before_the_begin_and_the_middle_lost(unordered: bool) -> None:
+    """Trap 7: fragments come as end, then begin; the middle never does, and is then forwarded over. Nothing hangs, and
+    the window is whole again."""
+    peer = RawPeer()
+    flag = wire.FLAG_UNORDERED if unordered else 0
+    first = peer.tsn
+    peer.send(peer.data(b"e" * 1000, tsn=first + 2, flags=flag | wire.FLAG_END))
+    peer.send(peer.data(b"b" * 1000, tsn=first, flags=flag | wire.FLAG_BEGIN))
+    before = sacks(peer.read())[-1]
+    assert (before.cumulative_tsn, before.gaps) == (first, [(2, 2)])
+    assert before.a_rwnd < 4 * 2**20 - 2000
+    skipped = [] if unordered else [(1, False, 0)]
+    peer.send(wire.forward_tsn_chunk(first + 1, skipped, interleaving=False))
+    after = sacks(peer.read())[-1]
+    assert (after.cumulative_tsn, after.gaps) == (first + 2, [])
+    assert after.a_rwnd == 4 * 2**20
+    peer.send(peer.data(b"next", tsn=first + 3, ssn=1, flags=flag | wire.FLAG_BEGIN | wire.FLAG_END))
+    peer.read()
+    assert peer.events[-1].data == b"next"  # type: ignore[union-attr]
