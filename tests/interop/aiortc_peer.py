@@ -110,6 +110,9 @@ class Peer:
             await asyncio.sleep(0.01)
         return state
 
+    async def leave(self) -> None:
+        await self.connection.close()
+
     async def quit(self) -> None:
         await self.connection.close()
 
