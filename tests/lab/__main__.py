@@ -13,8 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tests.lab import healing, report
 from tests.lab import matrix as pairs
-from tests.lab import report
 from tests.lab.lab import Lab
 from tests.lab.namespaces import missing
 from tests.lab.play import Payload
@@ -108,6 +108,27 @@ def matrix(
     figures = pairs.summary(cells)
     console.print_json(json.dumps(attrs.asdict(figures)))
     raise typer.Exit(0 if figures.as_expected == figures.cells else 1)
+
+
+@app.command()
+def breaks(
+    only: Annotated[list[str] | None, typer.Option(help="Only breaks whose name holds this word; repeatable.")] = None,
+) -> None:
+    """Break the network in the middle of a game in many ways, and see how the players come back together."""
+    table = Table("break", "healed", "outage s", "missing", "doubled", "oldest fast ms", "path", "events")
+    intact = True
+    for broken in healing.BREAKS:
+        if all(word in broken.name for word in only or ()):
+            found = trio.run(healing.run_break, broken)
+            intact = intact and found.intact
+            path = f"{found.path_before} > {found.path_after}"
+            figures = (found.outage_s, found.missing, found.doubled, found.replayed_ms)
+            table.add_row(
+                found.name, "yes" if found.healed else "[red]NO[/red]", *map(str, figures), path, " ".join(found.events)
+            )
+            console.print_json(json.dumps(attrs.asdict(found)), indent=None)
+    console.print(table)
+    raise typer.Exit(0 if intact else 1)
 
 
 def _kind(word: str) -> str:

@@ -37,15 +37,16 @@ class Tally:
 
     def report(self) -> dict[str, Any]:
         """received: different numbers; doubled: how often one came again; silence_s: the longest gap so far, the
-        present one included."""
+        present one (idle_s) included."""
         ordered = sorted(self.latencies_ms)
-        present = time.monotonic() - self.last_at if self.last_at is not None else 0.0
+        idle = time.monotonic() - self.last_at if self.last_at is not None else 0.0
         return {
             "sent": self.sent,
             "received": len(self.received),
             "doubled": sum(count - 1 for count in self.received.values()),
             "highest": max(self.received, default=-1),
-            "silence_s": round(max(self.silence_s, present), 3),
+            "silence_s": round(max(self.silence_s, idle), 3),
+            "idle_s": round(idle, 3),
             "latency_ms_median": round(ordered[len(ordered) // 2], 1) if ordered else None,
             "latency_ms_max": round(ordered[-1], 1) if ordered else None,
         }

@@ -1,0 +1,171 @@
+"""Breaks in the middle of a game, and how long the players do without each other.
+
+Two players in a room, joined by the lab's signaling server, send numbered messages on a reliable and a fast channel
+every 20 ms. Something breaks; what counts is how long nothing came after traffic was possible again, and whether
+anything reliable was lost or doubled. The players heal by themselves: nobody here tells them anything.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import attrs
+import trio
+
+from tests.lab.coturn import TurnOptions
+from tests.lab.lab import Lab
+from tests.lab.play import RemotePlayer, open_players, servers
+from tests.lab.topology import Site
+
+INTERVAL_MS = 20.0
+SETTLE_S = 3.0  # of traffic before the break: an upgrade of the path is over by then
+WATCH_S = 12.0  # after traffic is possible again
+ALIVE_S = 0.5  # a channel that was silent for so long at the end has not healed
+CONNECT_DEADLINE_S = 30.0
+HOMES = (Site("a", "port-restricted"), Site("b", "port-restricted"))
+SYMMETRIC = (Site("a", "symmetric"), Site("b", "symmetric"))
+MOBILE = Site("mobile", "symmetric", players=())
+
+
+@attrs.frozen(kw_only=True)
+class Break:
+    """lasts_s: how long traffic is impossible; None: the cause stays, but there is a way around it from the start."""
+
+    name: str
+    apply: Callable[[Lab], AbstractContextManager[None]]
+    sites: tuple[Site, ...] = HOMES
+    lasts_s: float | None = None
+    turn_servers: tuple[str, ...] = ("turn",)
+
+
+BREAKS = (
+    Break(name="NAT rebinding to new ports", apply=lambda lab: lab.breaks.nat_rebound("a")),
+    Break(
+        name="NAT rebinding, full cone",
+        apply=lambda lab: lab.breaks.nat_rebound("a"),
+        sites=(Site("a", "full-cone"), Site("b", "full-cone")),
+    ),
+    Break(name="new address of the home router", apply=lambda lab: lab.breaks.wan_address_changed("a")),
+    Break(name="new address in the home network", apply=lambda lab: lab.breaks.player_address_changed("a")),
+    Break(name="Wi-Fi to mobile", apply=lambda lab: lab.breaks.roamed("a", "mobile"), sites=(*HOMES, MOBILE)),
+    Break(
+        name="TURN server killed, another is there",
+        apply=lambda lab: lab.breaks.turn_killed("turn"),
+        sites=SYMMETRIC,
+        turn_servers=("turn", "turn2"),
+    ),
+    Break(name="direct path cut, relay open", apply=lambda lab: lab.breaks.partitioned(["a"], ["b"])),
+    Break(name="UDP blocked from now on", apply=lambda lab: lab.breaks.udp_blocked("a")),
+    Break(name="signaling server killed", apply=lambda lab: lab.breaks.signaling_killed()),
+    Break(name="silence of 3 s", apply=lambda lab: lab.breaks.silenced("a"), lasts_s=3),
+    Break(name="silence of 20 s", apply=lambda lab: lab.breaks.silenced("a"), lasts_s=20),
+    Break(name="one direction dead for 5 s", apply=lambda lab: lab.breaks.one_way("a", "b"), lasts_s=5),
+    Break(name="30 % loss one way for 5 s", apply=lambda lab: lab.breaks.lossy("a", up=0.3), lasts_s=5),
+    Break(
+        name="all servers and b gone for 45 s",
+        apply=lambda lab: lab.breaks.partitioned(["a"], ["b", "sig", "turn"]),
+        lasts_s=45,
+    ),
+)
+
+
+@attrs.frozen(kw_only=True)
+class Healing:
+    """outage_s: the longest silence on the fast channel of the slower side, less the time when nothing could pass."""
+
+    name: str
+    healed: bool
+    outage_s: float
+    missing: int  # reliable messages that were sent and had not come at the end
+    doubled: int
+    replayed_ms: float  # how old the oldest message was that the fast channel delivered
+    path_before: str
+    path_after: str
+    events: tuple[str, ...]  # what the room of `a` told after the break
+
+    @property
+    def intact(self) -> bool:
+        return self.healed and not self.missing and not self.doubled
+
+
+async def run_break(broken: Break) -> Healing:
+    """Builds the lab, plays, breaks, watches. Raises PlayerFailed or TooSlowError when the game does not even begin."""
+    options = {name: TurnOptions() for name in broken.turn_servers}
+    lab = await trio.to_thread.run_sync(lambda: Lab(broken.sites, turn_servers=options))
+    try:
+        url = await trio.to_thread.run_sync(lab.start_signaling)
+        specs = {
+            name: servers(lab, name, payload="room", turn=True) | {"name": name, "room": "lab", "signaling": url}
+            for name in ("a", "b")
+        }
+        async with open_players(lab, specs, payload="room") as players:
+            return await _play(lab, broken, players)
+    finally:
+        lab.close()
+
+
+async def _play(lab: Lab, broken: Break, players: Sequence[RemotePlayer]) -> Healing:
+    with trio.fail_after(CONNECT_DEADLINE_S):
+        for player in players:
+            await player.tell(do="start")
+        for player in players:
+            await player.wait_for("PeerConnected")
+    for player in players:
+        await player.tell(do="traffic", interval_ms=INTERVAL_MS)
+    await trio.sleep(SETTLE_S)
+    before, told = await _reports(players), len(players[0].events)
+    block = broken.apply(lab)
+    await trio.to_thread.run_sync(block.__enter__)
+    try:
+        if broken.lasts_s is None:
+            await trio.sleep(WATCH_S)
+        else:
+            await trio.sleep(broken.lasts_s)
+            await trio.to_thread.run_sync(lambda: block.__exit__(None, None, None))
+            await trio.sleep(WATCH_S)
+        alive = all(channels["fast"]["idle_s"] < ALIVE_S for channels in _of_the_other(await _reports(players)))
+        for player in players:
+            await player.tell(do="stop")
+        await trio.sleep(2 if alive else 0)
+        after = await _reports(players)
+    finally:
+        if broken.lasts_s is None:
+            await trio.to_thread.run_sync(lambda: block.__exit__(None, None, None))
+    return _judge(broken, alive, before, after, players[0].events[told:])
+
+
+def _judge(
+    broken: Break, alive: bool, before: list[dict[str, Any]], after: list[dict[str, Any]], events: list[dict[str, Any]]
+) -> Healing:
+    at_a, at_b = _of_the_other(after)
+    silence = max(channels["fast"]["silence_s"] for channels in (at_a, at_b))
+    return Healing(
+        name=broken.name,
+        healed=alive,
+        outage_s=round(max(silence - (broken.lasts_s or 0), 0), 2),
+        missing=sum(
+            after[1 - n]["sent"]["reliable"] - here["reliable"]["received"] for n, here in enumerate((at_a, at_b))
+        ),
+        doubled=sum(here["reliable"]["doubled"] for here in (at_a, at_b)),
+        replayed_ms=max(here["fast"]["latency_ms_max"] for here in (at_a, at_b)),
+        path_before=_path(before),
+        path_after=_path(after),
+        events=tuple(name for name, _ in itertools.groupby(e["event"] for e in events if "event" in e)),
+    )
+
+
+async def _reports(players: Sequence[RemotePlayer]) -> list[dict[str, Any]]:
+    return [await player.ask(do="report") for player in players]
+
+
+def _of_the_other(reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What each of the two got from the other."""
+    return [next(iter(report["report"].values())) for report in reports]
+
+
+def _path(reports: list[dict[str, Any]]) -> str:
+    ends = [next(iter(report["peers"].values()), None) or {"remote": "none"} for report in reports]
+    return f"{ends[1]['remote']}-{ends[0]['remote']}"
