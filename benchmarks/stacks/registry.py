@@ -1,0 +1,65 @@
+"""Which stacks there are, how their peer processes are started, and why one cannot be measured here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import attrs
+
+NODE = Path(__file__).resolve().parents[1] / "node"
+
+
+@attrs.frozen
+class Stack:
+    """command: starts a peer process that obeys `protocol.py`. needs: a Python module, or a package of `node/`."""
+
+    name: str
+    command: Sequence[str]
+    needs: str = ""
+    default: bool = True
+
+    def missing(self) -> str:
+        """Why it cannot run; empty when it can."""
+        if self.command[0] == "node":
+            if shutil.which("node") is None:
+                return "Node.js is not installed"
+            if not (NODE / "node_modules" / self.needs).is_dir():
+                return f"run `npm install` in {NODE}"
+        elif self.needs and find_spec(self.needs) is None:
+            return f"the Python package that provides `{self.needs}` is not installed"
+        return ""
+
+
+def _python(module: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", f"benchmarks.stacks.{module}")
+
+
+def _node(package: str) -> tuple[str, ...]:
+    return ("node", str(NODE / "peer.mjs"), package)
+
+
+STACKS = {
+    stack.name: stack
+    for stack in (
+        Stack("ours", _python("ours")),
+        Stack("rooms", _python("rooms")),
+        Stack("aiortc", _python("aiortc"), "aiortc"),
+        Stack("wrtc", _python("wrtc"), "webrtc"),
+        Stack("node-datachannel", _node("node-datachannel"), "node-datachannel"),
+        Stack("werift", _node("werift"), "werift"),
+        Stack("udp", _python("udp")),
+    )
+}
+
+
+def node_versions() -> dict[str, str]:
+    return {
+        package: json.loads((NODE / "node_modules" / package / "package.json").read_text())["version"]
+        for package in ("node-datachannel", "werift")
+        if (NODE / "node_modules" / package).is_dir()
+    }

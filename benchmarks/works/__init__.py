@@ -1,0 +1,18 @@
+"""The works, one file each; a file's docstring says what its figures mean."""
+
+from __future__ import annotations
+
+from benchmarks.work import Work
+from benchmarks.works import floor, rtt, setup, small, throughput, throughput_1191
+
+WORKS: dict[str, Work] = {
+    work.name: work
+    for work in (
+        floor.WORK,
+        setup.WORK,
+        rtt.WORK,
+        throughput.WORK,
+        throughput_1191.WORK,
+        small.WORK,
+    )
+}

@@ -1,0 +1,59 @@
+"""One side sends as fast as back-pressure allows, the other counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+
+from benchmarks.process import PeerFailed, PeerProcess, start_pair
+from benchmarks.stacks.registry import Stack
+from benchmarks.work import Scale
+from benchmarks.works.usage import CpuMeter
+
+STILL_S = 0.5  # nothing came for so long: nothing more will come
+PATIENCE_S = 60.0
+
+
+async def flood(
+    stack: Stack,
+    scale: Scale,
+    *,
+    size: int,
+    reliable: bool,
+    connections: int = 1,
+    settings: dict[str, Any] | None = None,
+) -> dict[str, float]:
+    """rate (messages/s and bytes/s after the warm-up), lost fraction, CPU seconds of both sides for all of it."""
+    async with start_pair(stack.command) as (one, two):
+        await one.call(
+            "dial", port=two.signaling, count=connections, reliable=reliable, mine="ping", theirs="sink",
+            settings=settings or {},
+        )  # fmt: skip
+        async with CpuMeter(one, two) as cpu:
+            await two.call("sink", warm_s=scale.warm_s)
+            sent = (await one.call("flood", size=size, seconds=scale.warm_s + scale.seconds))["sent"]
+            sunk = await _all_that_comes(two, sent)
+    if not sunk["span_ns"]:
+        raise PeerFailed(f"{sunk['messages']} of {sent} messages came: nothing to measure a rate with")
+    return {
+        "messages_per_s": sunk["span_messages"] / sunk["span_ns"] * 1e9,
+        "bytes_per_s": sunk["span_bytes"] / sunk["span_ns"] * 1e9,
+        "lost": 1 - sunk["messages"] / sent,
+        "cpu_s": cpu.seconds,
+        "bytes": sunk["bytes"],
+        "messages": sunk["messages"],
+    }
+
+
+async def _all_that_comes(receiver: PeerProcess, sent: int) -> dict[str, Any]:
+    """What the sink has once everything is there, or nothing has come for a while."""
+    sunk: dict[str, Any] = await receiver.call("sunk")
+    still_since = trio.current_time()
+    with trio.move_on_after(PATIENCE_S):
+        while sunk["messages"] < sent and trio.current_time() - still_since < STILL_S:
+            await trio.sleep(0.05)
+            before, sunk = sunk, await receiver.call("sunk")
+            if sunk["messages"] != before["messages"]:
+                still_since = trio.current_time()
+    return sunk
