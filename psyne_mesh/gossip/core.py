@@ -21,7 +21,7 @@ from psyne_mesh.gossip.exchange import HAVES_FOLLOW, ISOLATED, OUTBOUND, Exchang
 from psyne_mesh.gossip.healing import Cuts, Knocker
 from psyne_mesh.gossip.membership import Membership
 from psyne_mesh.gossip.overlay import Mode, Overlay
-from psyne_mesh.gossip.records import Accusation, OwnState, Record, RoomKey, Signer, Verify
+from psyne_mesh.gossip.records import OwnState, Record, RoomKey, Signer, Verify
 from psyne_mesh.gossip.routing import Router, encode_relay
 from psyne_mesh.gossip.seats import Claim, Seats
 from psyne_mesh.gossip.sync import delta
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import random
 
 _ALTERNATIVES = 8  # records that a refused newcomer gets along
+_PARTIAL_PACE = 2.0  # a large room is probed half as often: neighbours are fewer, but rooms and costs larger
 _RETRY_PARTED_S = 60.0  # a member that parted from us in a small room is dialled again after that
 
 
@@ -134,8 +135,6 @@ class Core:
         goodbye = isinstance(news, Record) and news.state != 0
         if self.exchange.tree and not goodbye and not self.exchange.partial_view:
             self.exchange.spread(news, None, now, self.broadcast.eager)
-            if isinstance(news, Accusation):
-                self.tell(news.subject, news)
             return
         frame = _told(news)
         for peer in self.links:
@@ -180,14 +179,17 @@ class Core:
 
     def part(self, peer: PeerId, reason: str, now: float) -> None:
         """Close a link to somebody who is alive: it is told, and given others to turn to."""
-        if peer not in self.links:
-            return
+        if peer in self.links:
+            self.refuse(peer)
+            self.overlay.parted(peer, now)
+            self.hang_up(peer, reason, now)
+            self.want_later(peer, now)
+
+    def refuse(self, peer: PeerId) -> None:
+        """Say that the link will be closed, and name others."""
         records = [self.membership.record(p) for p in self.membership.random_alive(self.rng, _ALTERNATIVES)]
         items = b"".join(encoded(record) for record in records if record is not None and record.peer != peer)
         self.send(peer, codec.head(codec.DISCONNECT) + items)
-        self.overlay.parted(peer, now)
-        self.hang_up(peer, reason, now)
-        self.want_later(peer, now)
 
     def want_later(self, peer: PeerId, now: float) -> None:
         if self.full and self.membership.is_alive(peer):
@@ -206,6 +208,7 @@ class Core:
             return
         mode = self.overlay.mode
         self.exchange.tree = mode is not Mode.FULL
+        self.detector.set_pace(1.0 if mode is Mode.FULL else _PARTIAL_PACE)
         self.exchange.partial_view = self.census.lonely = mode is Mode.LOBBY
         self.walks.arm(now, lobby=mode is Mode.LOBBY)
         if mode is Mode.FULL:

@@ -18,12 +18,13 @@ from psyne_mesh.identity import PeerId
 if TYPE_CHECKING:
     import random
 
-_TICK_S = 0.1  # while some link is late; else only the ping round wakes us
+_TICK_S = 0.1  # while some link is late, it is pinged so often: with 10 % loss, four more round trips fit before
+# `suspect_after_s`; else only the ping round wakes us
+_GRAIN_S = 0.01  # no two checks of silence are closer: sums of floats must not make us wake for ever
 _LATE_FACTOR = 1.25  # a link is late after 1.25 ping intervals of silence: then it is pinged faster
-_FAST_PING_S = 0.15  # a guess: with 10 % loss, three more round trips fit before `suspect_after_s`
 _INDIRECT_AT = 0.7  # indirect probes start at this part of the patience, so that answers can still come in
 _IMPAIRED_CLOSE_S = 10.0  # a link that only others can reach for so long is closed and dialled anew
-_SAMPLE_S = 4.0  # our own RTT sample is renewed at least so often, even while the other side does the pinging
+_SAMPLE_ROUNDS = 8  # our own RTT sample is renewed after so many, even while the other side does the pinging
 _HELPS_MAX = 64  # indirect probes that we do for others at the same time; more get no answer
 _PENDING_MAX = 16  # unanswered pings remembered for each link; the oldest is forgotten
 
@@ -121,6 +122,8 @@ class Detector:
         self.outbox: list[Fact] = []
         self.deadline = math.inf
         self.local_health = 0  # Lifeguard's LHM score: 0 healthy ... local_health_max - 1
+        self.interval = config.ping_interval_s
+        self.patience_min = config.suspect_after_s
         self.suspicions_raised = 0
         self._sequence = 0
         self._lag_known_at = -math.inf
@@ -129,6 +132,11 @@ class Detector:
             int, tuple[PeerId, int, PeerId, float]
         ] = {}  # our ping -> (asker, its sequence, target, nack at)
 
+    def set_pace(self, pace: float) -> None:
+        """Stretch all times by this factor: in a large room, where half the probes would do."""
+        self.interval = self._config.ping_interval_s * pace
+        self.patience_min = self._config.suspect_after_s * pace
+
     # ---------------------------------------------------------------------------------------------------- links
 
     def link_up(self, peer: PeerId, now: float, rtt: float | None) -> None:
@@ -136,7 +144,7 @@ class Detector:
         if rtt is not None:
             link.srtt, link.rttvar = rtt, rtt / 2
         if self._round_at == math.inf:
-            self._round_at = now + self._config.ping_interval_s * self._rng.random()
+            self._round_at = now + self.interval * self._rng.random()
         self.deadline = min(self.deadline, self._round_at)
 
     def link_down(self, peer: PeerId) -> None:
@@ -149,7 +157,7 @@ class Detector:
         link = self.links.get(peer)
         if link is not None:
             link.lost = True
-            link.heard_at = min(link.heard_at, now - self._config.ping_interval_s * _LATE_FACTOR)
+            link.heard_at = min(link.heard_at, now - self.interval * _LATE_FACTOR)
             self.deadline = now
 
     def heard(self, link: Link, now: float) -> None:
@@ -169,17 +177,22 @@ class Detector:
     def note_loop_lag(self, seconds: float, now: float) -> None:
         """We were deaf for so long: nobody's silence in that time counts, and our health is worse (Lifeguard)."""
         self._lag_known_at = now
-        if seconds < self._config.ping_interval_s / 5:
+        if seconds < self.interval / 5:
             return
-        self._worsen(min(3, math.ceil(seconds / self._config.ping_interval_s)))
+        self._worsen(min(3, math.ceil(seconds / self.interval)))
         for link in self.links.values():
             link.heard_at += seconds
             link.alive_at += seconds
 
     def patience(self, link: Link) -> float:
-        config = self._config
+        """So much silence of a link is a suspicion."""
         rto = link.srtt + 4 * link.rttvar
-        return max(config.suspect_after_s, rto + config.ping_interval_s * _LATE_FACTOR) * (1 + self.local_health)
+        return max(self.patience_min, rto + self.interval * _LATE_FACTOR) * (1 + self.local_health)
+
+    def hears(self, peer: PeerId, now: float) -> bool:
+        """The link to `peer` has spoken just now: whatever others say of it, we know better."""
+        link = self.links.get(peer)
+        return link is not None and not link.silent and now - link.heard_at < self.patience_min / 2
 
     def is_impaired(self, peer: PeerId) -> bool:
         """The link is up, and yet frames on it do not come through now: better go through a helper."""
@@ -214,9 +227,7 @@ class Detector:
             return
         if len(self._helps) >= _HELPS_MAX:
             return  # limit of _helps: the newest request is dropped; the asker has other helpers
-        nack_at = now + 0.8 * (
-            self._config.suspect_after_s * (1 - _INDIRECT_AT)
-        )  # memberlist: nack at 80 % of the time
+        nack_at = now + 0.8 * (1 - _INDIRECT_AT) * self.patience_min  # memberlist: at 80 % of the time
         self._helps[self._ping(link, now)] = (asker, sequence, target, nack_at)
         self.deadline = min(self.deadline, nack_at)
 
@@ -239,34 +250,43 @@ class Detector:
 
     def handle_timeout(self, now: float) -> None:
         late_by = now - max(self.deadline, self._lag_known_at)
-        if late_by > self._config.ping_interval_s / 2:
+        if late_by > self.interval / 2:
             self.note_loop_lag(late_by, now)
-        config, interval = self._config, self._config.ping_interval_s
+        interval = self.interval
         self._nack_late_helps(now)
         round_due = now >= self._round_at
         if round_due:
             self._round_at = now + interval * (0.9 + 0.2 * self._rng.random())
         late_after = interval * _LATE_FACTOR
         late = False
+        oldest = now
         for link in list(self.links.values()):
             silence = now - link.heard_at
             if silence < late_after:
+                oldest = min(oldest, link.heard_at)
                 # Who was pinged in this round need not ping back: the ack has told both sides what they want to know.
-                if round_due and (now - link.pinged_at > 0.8 * interval or now - link.sampled_at > _SAMPLE_S):
+                if round_due and (
+                    now - link.pinged_at > 0.8 * interval or now - link.sampled_at > _SAMPLE_ROUNDS * interval
+                ):
                     self._ping(link, now)
                 continue
             late = True
             self._chase(link, silence, now)
         if round_due and not late and self.local_health:
             self.local_health -= 1  # Lifeguard: -1 for a good probe; for us, a round in which nobody was late
-        self._rearm(now, late, config)
+        deadline = min(self._round_at, max(oldest + late_after, now + _GRAIN_S))
+        if late:
+            deadline = min(deadline, now + min(_TICK_S, interval / 4))
+        for _, _, _, nack_at in self._helps.values():
+            deadline = min(deadline, nack_at)
+        self.deadline = deadline
 
     def _chase(self, link: Link, silence: float, now: float) -> None:
         """A late link: ping fast, then ask helpers, then give it up."""
         config = self._config
         if now >= link.fast_at:
-            settled = link.silent and silence > 4 * config.suspect_after_s
-            link.fast_at = now + (config.ping_interval_s if settled else _FAST_PING_S)
+            settled = link.silent and silence > 4 * self.patience_min
+            link.fast_at = now + (self.interval if settled else 0.0)
             link.missed += 1
             if not link.lost:
                 self._ping(link, now)
@@ -306,14 +326,6 @@ class Detector:
             if now >= nack_at:
                 del self._helps[sequence]
                 self.outbox.append(FrameDue(asker, codec.indirect(asked, target, alive=False)))
-
-    def _rearm(self, now: float, late: bool, config: GossipConfig) -> None:
-        deadline = self._round_at
-        if late:
-            deadline = min(deadline, now + min(_TICK_S, config.ping_interval_s / 4))
-        for _, _, _, nack_at in self._helps.values():
-            deadline = min(deadline, nack_at)
-        self.deadline = deadline
 
     def _worsen(self, points: int) -> None:
         self.local_health = min(self._config.local_health_max - 1, self.local_health + points)

@@ -30,7 +30,6 @@ News: TypeAlias = Record | Accusation
 FRAME_BYTES = 16_384  # what one of our frames holds at most, if its items can be spread over several
 _SUMMARY_BYTES = 8 * sync.BUCKETS
 _NEWS_MAX = 1024  # waiting for one flush; more go out at once
-_PARTIAL_TIMES = 2  # in a partial mesh the tree spreads the news; riding on probes only mends what it loses
 
 # Flags of a HELLO.
 OUTBOUND = 1  # the sender dialled
@@ -96,13 +95,16 @@ class Exchange:
     def spread(self, news: News, via: PeerId | None, now: float, eager: dict[PeerId, None]) -> None:
         """Pass on what was new to us."""
         data = encoded(news)
-        if self.tree:
+        if self.tree and isinstance(news, Accusation):
+            # Its subject may have been the branch that would have carried it: to everybody, at once.
+            for peer in self.sync.neighbours:
+                if peer != via:
+                    self.tell(peer, [news])
+        elif self.tree:
             self._news.append((data, via))
             if len(self._news) >= _NEWS_MAX:
                 self._flush(eager)
             self._flush_at = min(self._flush_at, now + self._config.ihave_delay_s)
-            if isinstance(news, Accusation):
-                self._rumours.add(_key(news), data, _PARTIAL_TIMES)
         elif not self.partial_view and via != _author(news):
             # What its author brought itself, everybody got from the author.
             times = self._config.rumour_factor * max(1, len(self._membership)).bit_length()

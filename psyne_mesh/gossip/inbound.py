@@ -158,10 +158,9 @@ class Inbound:
                     news += self.learn(record_untrusted(data), now, via, welcome=welcome)
                 elif kind == codec.ITEM_ACCUSATION:
                     accusation = accusation_untrusted(data)
-                    link = core.links.get(accusation.subject)
-                    patience = core.config.suspect_after_s / 2
-                    contested = link is not None and not link.silent and now - link.heard_at < patience
-                    news += core.census.hear(accusation, now, via, contested=contested, linked=link is not None)
+                    contested = core.detector.hears(accusation.subject, now)
+                    linked = accusation.subject in core.links
+                    news += core.census.hear(accusation, now, via, contested=contested, linked=linked)
             except ProtocolError:
                 core.stats.items_refused += 1
         return news

@@ -107,8 +107,9 @@ class Node:
         core = self._core
         if not core.running or peer == self.peer_id:
             return
-        if core.census.is_expelled(peer) or len(core.links) >= 2 * core.config.links_max:
+        if core.census.is_expelled(peer) or (len(core.links) >= 2 * core.config.links_max and peer not in core.links):
             core.dialer.linked(peer)
+            core.refuse(peer)
             core.outputs.append(CloseLink(peer, "refused"))
             return
         core.link_opened(peer, now, rtt)

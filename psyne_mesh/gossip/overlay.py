@@ -101,7 +101,7 @@ class Overlay:
                 self.mode = Mode.PARTIAL
         elif members <= config.full_mesh_max - config.full_mesh_hysteresis:
             self.mode = Mode.FULL
-        elif self.mode is Mode.PARTIAL and members >= known:
+        elif self.mode is Mode.PARTIAL and members > known:
             self.mode = Mode.LOBBY
         elif self.mode is Mode.LOBBY and members < known * 3 // 4:
             self.mode = Mode.PARTIAL

@@ -71,23 +71,23 @@ class Sync:
     def __init__(self, config: GossipConfig, rng: random.Random) -> None:
         self._config = config
         self._rng = rng
-        self._neighbours: dict[PeerId, list[float]] = {}  # [differs since, we began at, digest sent at]
+        self.neighbours: dict[PeerId, list[float]] = {}  # [differs since, we began at, digest sent at]
         self.partners: list[PeerId] = []
         self.deadline = math.inf
 
     def link_up(self, peer: PeerId, now: float) -> None:
-        self._neighbours[peer] = [math.inf, -math.inf, -math.inf]
+        self.neighbours[peer] = [math.inf, -math.inf, -math.inf]
         if self.deadline == math.inf:
             self.deadline = now + self._config.sync_interval_s * (0.5 + self._rng.random())
 
     def link_down(self, peer: PeerId) -> None:
-        self._neighbours.pop(peer, None)
-        if not self._neighbours:
+        self.neighbours.pop(peer, None)
+        if not self.neighbours:
             self.deadline = math.inf
 
     def hash_seen(self, peer: PeerId, *, same: bool, settled: bool, now: float) -> None:
         """`settled`: our own view did not change just now, so a difference means something."""
-        neighbour = self._neighbours.get(peer)
+        neighbour = self.neighbours.get(peer)
         if neighbour is None:
             return
         if same:
@@ -99,7 +99,7 @@ class Sync:
             self.partners.append(peer)
 
     def may_send_digest(self, peer: PeerId, now: float) -> bool:
-        neighbour = self._neighbours.get(peer)
+        neighbour = self.neighbours.get(peer)
         if neighbour is None or now - neighbour[2] < _DIGEST_GAP_S:
             return False
         neighbour[2] = now
@@ -109,9 +109,9 @@ class Sync:
         if now < self.deadline:
             return
         self.deadline = now + self._config.sync_interval_s * (0.8 + 0.4 * self._rng.random())
-        if self._neighbours:
-            partner = self._rng.choice(list(self._neighbours))
-            self._neighbours[partner][1] = now
+        if self.neighbours:
+            partner = self._rng.choice(list(self.neighbours))
+            self.neighbours[partner][1] = now
             self.partners.append(partner)
 
 

@@ -227,8 +227,9 @@ class Cluster:
         link = (min(a, b), max(a, b))
         if link in self.links:
             self.links.discard(link)
-            if not self.blocked(a, b):
-                self.at(self.now + self._delay(), lambda: self._closed(b, a))
+            if not self.blocked(a, b):  # behind what was sent before
+                arrival = max(self.now + self._delay(), self._in_order.get((a, b), 0.0))
+                self.at(arrival, lambda: self._closed(b, a))
 
     def _closed(self, at: PeerId, by: PeerId) -> None:
         if at in self.nodes and not self.linked(at, by):
