@@ -14,6 +14,7 @@ from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import attrs
 import trio
@@ -23,6 +24,7 @@ from psyne_mesh.errors import (
     LocalError,
     ProtocolError,
     RemoteError,
+    RoomError,
     RoomExists,
     SignalingError,
     WouldBlock,
@@ -39,8 +41,14 @@ from psyne_mesh.signaling.envelope import Envelope, Kind, ReplayGuard, open_untr
 from psyne_mesh.signaling.transport import CreatePolicy, SignalingTransport
 from psyne_mesh.webrtc.endpoint import Endpoint, open_endpoint
 
+# The first byte of a blob that gossip carries for us: a sealed envelope, or a message of a room channel.
+ENVELOPE, CHANNEL_MESSAGE = b"\x00", b"\x01"
+
 # Links of one process. A stranger's offer over this is not answered: each costs memory and a handshake.
 LINKS_MAX = 256
+
+# Rejoining signaling as a beacon: 15 to 30 s after jitter, as the gossip layer's beacon_interval_s says.
+BEACON_S = 20.0
 
 
 @attrs.frozen(kw_only=True)
@@ -71,6 +79,7 @@ async def open_core(
             core = MeshCore(identity, signaling, endpoint, config, nursery, server=server, rng=rng)
             nursery.start_soon(core.drain_signaling)
             nursery.start_soon(core.run_timer)
+            nursery.start_soon(core.run_beacon)
             try:
                 yield core
             finally:
@@ -104,6 +113,7 @@ class MeshCore:
         self._links: dict[PeerId, Link] = {}
         self._rooms: dict[str, Membership] = {}
         self._by_tag: dict[bytes, Membership] = {}
+        self._requests: dict[str, dict[str, Any]] = {}
         self._timer = trio.CancelScope()
         self._link_ended = trio.lowlevel.ParkingLot()
         self._replays = ReplayGuard()
@@ -121,12 +131,13 @@ class MeshCore:
         digest = hashlib.sha256(b"psyne-room" + room.encode()).digest()
         node = Node(gossip, self.identity, digest[:16], rng=random.Random(self._rng.random()), verify=verify_untrusted,
                     epoch=_wall_ms(), name=name, metadata=profile.encode())  # fmt: skip
-        record = b64encode(node.own_record.encoded).decode()
-        joined = await self._signaling.join(
-            request.name, app_id=request.app_id, region=request.region, max_players=request.max_players,
-            skill_range=request.skill_range, create=request.create, record=record, metadata=request.metadata,
-        )  # fmt: skip
-        membership = Membership(room, digest[:TAG_BYTES], node, self, sink, self.config.max_message_size)
+        wanted: dict[str, Any] = {
+            "name": request.name, "app_id": request.app_id, "region": request.region, "max_players": request.max_players,
+            "skill_range": request.skill_range, "metadata": request.metadata,
+        }  # fmt: skip
+        joined = await self._signaling.join(**wanted, create=request.create, record=_record(node))
+        self._requests[room] = wanted
+        membership = Membership(room, digest[:TAG_BYTES], node, gossip, self, sink, self.config.max_message_size)
         self._rooms[room] = self._by_tag[membership.tag] = membership
         sink.on_admitted(membership)
         membership.tell(lambda node, now: node.start(now))
@@ -139,7 +150,7 @@ class MeshCore:
             return
         membership.tell(lambda node, now: node.leave(now))
         membership.closed = True
-        del self._rooms[membership.room], self._by_tag[membership.tag]
+        del self._rooms[membership.room], self._by_tag[membership.tag], self._requests[membership.room]
         for peer in list(self._links):
             self.unwant(peer, membership.room, "left")
         try:
@@ -238,12 +249,8 @@ class MeshCore:
             try:
                 self._signaling.send_signal(peer, membership.room, sealed)
             except (SignalingError, WouldBlock):
-                self._post_over_mesh(membership, peer, sealed.encode())
+                membership.send_signal(peer, ENVELOPE + sealed.encode())
             return
-
-    @staticmethod
-    def _post_over_mesh(membership: Membership, peer: PeerId, blob: bytes) -> None:
-        membership.tell(lambda node, now: node.send_signal(peer, blob, now))
 
     async def drain_signaling(self) -> None:
         async for event in self._signaling.events:
@@ -314,6 +321,21 @@ class MeshCore:
             link.close("superseded")
         successor.hear(envelope)
 
+    async def run_beacon(self) -> None:
+        """The two members that gossip chose enter the room at signaling again now and then: their records there stay
+        fresh for newcomers, and the lists that they get lead a component that a partition cut off back to the others."""
+        while True:
+            await trio.sleep(BEACON_S * self._rng.uniform(0.75, 1.5))
+            for membership in list(self._rooms.values()):
+                if self._signaling.is_connected and membership.node.beacon(self.now()) is not None:
+                    try:
+                        joined = await self._signaling.join(
+                            **self._requests[membership.room], record=_record(membership.node)
+                        )
+                    except (SignalingError, RoomError):
+                        continue  # the links stand; the next beacon tries again
+                    self._learn(membership, joined.peers)
+
     # -------------------------------------------------------------------------------------------------------- timer
 
     async def run_timer(self) -> None:
@@ -328,6 +350,10 @@ class MeshCore:
                 if due is not None and due <= now:
                     membership.node.note_loop_lag(now - due, now)
                     membership.tell(lambda node, now: node.handle_timeout(now))
+
+
+def _record(node: Node) -> str:
+    return b64encode(node.own_record.encoded).decode()
 
 
 def _wall_ms() -> int:

@@ -11,7 +11,9 @@ import trio
 from psyne_mesh.config import DataChannelConfig
 from psyne_mesh.errors import ConnectFailed, LocalError, MessageTooLarge, RemoteError
 from psyne_mesh.gossip import events as gossip_events
+from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.node import Node
+from psyne_mesh.gossip.views import Topology
 from psyne_mesh.identity import PeerId
 from psyne_mesh.mesh.link import HARD_BUDGET_BYTES, Link, LinkState
 from psyne_mesh.webrtc.ice import Path
@@ -57,9 +59,14 @@ class Membership:
     """Drives one `Node`: every call into it is followed by `pump()`, which carries its orders out and its news up."""
 
     def __init__(
-        self, room: str, tag: bytes, node: Node, table: LinkTable, sink: RoomSink, max_message_size: int
-    ) -> None:
+        self, room: str, tag: bytes, node: Node, gossip: GossipConfig, table: LinkTable, sink: RoomSink,
+        max_message_size: int,
+    ) -> None:  # fmt: skip
         self.room = room
+        # From so many members on, the overlay may be partial: having no link to somebody is then no fault.
+        self.partial_from = gossip.full_mesh_max - gossip.full_mesh_hysteresis + 1
+        self.broadcast_max = gossip.broadcast_max_bytes
+        self.signal_max = gossip.signal_max_bytes
         self.tag = tag
         self.node = node
         self.sink = sink
@@ -71,7 +78,7 @@ class Membership:
 
     # ------------------------------------------------------------------------------------------------- from the mesh
 
-    def tell(self, act: Callable[[Node, float], None]) -> None:
+    def tell(self, act: Callable[[Node, float], object]) -> None:
         """One input for the node, then its consequences."""
         if not self.closed:
             act(self.node, self._table.now())
@@ -153,6 +160,17 @@ class Membership:
             return SendOutcome.NOT_CONNECTED
         return SendOutcome.SENT
 
+    def broadcast(self, payload: bytes) -> None:
+        """To every member over the overlay, linked or not, in order; at most `broadcast_max` bytes."""
+        self.tell(lambda node, now: node.broadcast(payload, now))
+
+    def send_signal(self, peer: PeerId, blob: bytes) -> None:
+        """To one member without a link, through others; it may be lost. At most `signal_max` bytes."""
+        self.tell(lambda node, now: node.send_signal(peer, blob, now))
+
+    def topology(self) -> Topology:
+        return self.node.topology(self._table.now())
+
     async def wait_for_budget(self, peers: Iterable[PeerId], label: str, budget: int) -> None:
         """Until at least one of the peers that are linked has no more than `budget` bytes waiting."""
         peers = list(peers)
@@ -161,6 +179,11 @@ class Membership:
             if not links or any(link.buffered(label) <= budget for link in links):
                 return
             await self._drained.park()
+
+    @property
+    def is_partial(self) -> bool:
+        """The room is so large that others carry what we send, and we are linked to some of them."""
+        return len(self.node.members) >= self.partial_from and bool(self.topology().links)
 
     def is_linked(self, peer: PeerId) -> bool:
         link = self._table.link(peer)
@@ -180,6 +203,10 @@ class Membership:
         return None if link is None else link.path
 
     def rtt(self, peer: PeerId) -> float | None:
+        """Seconds. The probes of gossip are answered at once, SCTP's acknowledgements may be held back to save packets."""
+        for view in self.topology().links:
+            if view.peer == peer and view.srtt is not None:
+                return view.srtt
         link = self._table.link(peer)
         return None if link is None else link.rtt
 

@@ -12,6 +12,7 @@ import trio
 from psyne_mesh.errors import ClosedError, MessageTooLarge, PeerGone, ProtocolError, WouldBlock
 from psyne_mesh.identity import PeerId
 from psyne_mesh.mesh.membership import Membership, SendOutcome
+from psyne_mesh.room.carried import carried
 from psyne_mesh.room.codec import MessageCodec, Payload, RawCodec
 from psyne_mesh.room.delivery import DeliveryMode
 from psyne_mesh.room.peer import Peer
@@ -76,7 +77,8 @@ class Channel(Generic[M]):
         self._closed = False
 
     async def send(self, message: M, to: To = None) -> SendReport:
-        """Hand `message` to everybody who is connected, or to the peer or peers in `to`.
+        """Hand `message` to everybody in the room, or to the peer or peers in `to`. Those without a link of ours get it
+        through other members (up to 16 KiB): to everybody in order, to a single one as far as nothing is lost on the way.
 
         A broadcast waits only while every receiver is over its budget, so it goes at the pace of the fastest; those who
         stay behind are skipped on an unreliable channel, and on a reliable one are dropped from the room ("overflow")
@@ -90,11 +92,11 @@ class Channel(Generic[M]):
         targets = self._targets(to)
         if self.mode.reliable:
             await self._membership.wait_for_budget(targets, self._config.label, SOFT_BUDGET_BYTES)
-        return self._hand_over(payload, targets, alone=isinstance(to, Peer | PeerId))
+        return self._hand_over(payload, targets, to)
 
     def send_nowait(self, message: M, to: To = None) -> SendReport:
         """Like `send`, but never waits: receivers over their budget are skipped and named in the report."""
-        return self._hand_over(self._encoded(message), self._targets(to), alone=isinstance(to, Peer | PeerId))
+        return self._hand_over(self._encoded(message), self._targets(to), to)
 
     async def receive(self) -> tuple[Peer, M]:
         """The next message and who sent it. Cancelling it loses nothing. `ClosedError` after the room was left."""
@@ -163,17 +165,34 @@ class Channel(Generic[M]):
 
     def _targets(self, to: To) -> list[PeerId]:
         if to is None:
-            return [peer_id for peer_id, peer in self._peers.items() if peer.connected]
+            return list(self._peers)
         if isinstance(to, Peer):
             return [to.id]
         if isinstance(to, PeerId):
             return [to]
         return [peer.id if isinstance(peer, Peer) else peer for peer in to]
 
-    def _hand_over(self, payload: Payload, targets: list[PeerId], *, alone: bool) -> SendReport:
+    def _through_others(self, peer_id: PeerId, payload: Payload) -> SendOutcome:
+        peer = self._peers.get(peer_id)
+        blob = carried(self.name, payload)
+        if peer is None or not peer.relayed or len(blob) > self._membership.signal_max:
+            return SendOutcome.NOT_CONNECTED
+        self._membership.send_signal(peer_id, blob)
+        return SendOutcome.SENT
+
+    def _hand_over(self, payload: Payload, targets: list[PeerId], to: To) -> SendReport:
+        alone, everybody = isinstance(to, Peer | PeerId), to is None
         skipped: dict[PeerId, SendOutcome] = {}
+        if everybody and any(peer.relayed for peer in self._peers.values()):
+            blob = carried(self.name, payload)
+            if len(blob) <= self._membership.broadcast_max:
+                self._membership.broadcast(blob)
+                self.stats.sent += len(targets)
+                return SendReport(len(targets), skipped)
         for peer_id in targets:
             outcome = self._membership.send(peer_id, self._config, payload, reliable=self.mode.reliable)
+            if outcome is SendOutcome.NOT_CONNECTED:
+                outcome = self._through_others(peer_id, payload)
             if outcome is not SendOutcome.SENT:
                 skipped[peer_id] = outcome
         self.stats.sent += len(targets) - len(skipped)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Peer:
     """Another player. Two `Peer` objects are equal when they are the same player."""
 
-    __slots__ = ("_membership", "connected", "id", "name", "profile", "suspected")
+    __slots__ = ("_membership", "connected", "dial_failed", "id", "name", "profile", "suspected")
 
     def __init__(self, membership: Membership, peer_id: PeerId, name: str, profile: Profile) -> None:
         self._membership = membership
@@ -25,7 +25,13 @@ class Peer:
         self.name = name or peer_id.short
         self.profile = profile
         self.connected = False
+        self.dial_failed = False
         self.suspected = False
+
+    @property
+    def relayed(self) -> bool:
+        """No link, but others carry what we send: the room is a partial mesh, or this pair cannot connect."""
+        return not self.connected and (self.dial_failed or self._membership.is_partial)
 
     @property
     def path(self) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, TypeVar, overload
 
@@ -12,16 +13,18 @@ import trio
 from psyne_mesh.errors import ClosedError, InvalidConfig, ProtocolError, RemoteError
 from psyne_mesh.gossip import events as gossip_events
 from psyne_mesh.identity import PeerId
-from psyne_mesh.mesh.core import MeshCore, RoomRequest
+from psyne_mesh.mesh.core import ENVELOPE, MeshCore, RoomRequest
 from psyne_mesh.mesh.membership import Membership
 from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.room import events as room_events
+from psyne_mesh.room.carried import carried_untrusted
 from psyne_mesh.room.channel import INBOX_MAX, Channel
 from psyne_mesh.room.codec import Payload, codec_for
 from psyne_mesh.room.delivery import DeliveryMode
 from psyne_mesh.room.hub import Callback, EventHub, EventIterator
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.peer import Peer
+from psyne_mesh.room.topology import RoomTopology, TopologyLink
 
 M = TypeVar("M", bound=Message)
 C = TypeVar("C", bound=Callable[..., Any])
@@ -65,7 +68,8 @@ class Room:
         return [peer for peer in self._peers.values() if peer.connected]
 
     async def wait_connected(self, players: int | None = None) -> None:
-        """Wait until so many other players are connected; without a number, until all who are known are.
+        """Wait until so many other players are connected; without a number, until all who are known are, or are reached
+        through others (`peer.relayed`).
 
         There is no timeout argument: put it into `trio.fail_after`. Raises `ClosedError` when the room is left meanwhile.
         """
@@ -73,10 +77,21 @@ class Room:
         while True:
             if self._membership is None or self._membership.closed:
                 raise ClosedError(f"room {self.name!r} was left")
-            count = len(self.connected)
-            if count >= players if players is not None else count == len(self._peers):
+            if players is None:
+                if all(peer.connected or peer.relayed for peer in self._peers.values()):
+                    return
+            elif len(self.connected) >= players:
                 return
             await self._changed.park()
+
+    def topology(self) -> RoomTopology:
+        """What this player sees of the mesh: its own links with their round trips and paths, and who else is there."""
+        seen = self._joined().topology()
+        links = tuple(
+            TopologyLink(view.peer, None if view.srtt is None else view.srtt * 1000, self._joined().path(view.peer))
+            for view in seen.links
+        )
+        return RoomTopology(self.me, seen.mode, (self.me, *self._peers), links)
 
     # --------------------------------------------------------------------------------------------------------- events
 
@@ -110,6 +125,16 @@ class Room:
     def on_peer_left(self, callback: C) -> C:
         """`callback(peer, reason)`, exactly once for each stay; see `PeerLeft` for the reasons."""
         self._hub.subscribe(room_events.PeerLeft, lambda event: callback(event.peer, event.reason))
+        return callback
+
+    def on_partition(self, callback: C) -> C:
+        """`callback(event)` with a `PartitionSuspected` when several players fell silent together."""
+        self._hub.subscribe(room_events.PartitionSuspected, callback)
+        return callback
+
+    def on_heal(self, callback: C) -> C:
+        """`callback(event)` with a `PartitionHealed` when players that a partition had taken are back."""
+        self._hub.subscribe(room_events.PartitionHealed, callback)
         return callback
 
     def _on_peer(self, kind: type[Any], callback: C) -> C:
@@ -192,8 +217,13 @@ class Room:
                 self._hub.publish(room_events.PartitionSuspected(lost, remaining, majority))
             case gossip_events.PartitionHealed(returned=returned):
                 self._hub.publish(room_events.PartitionHealed(returned))
+            case gossip_events.BroadcastReceived(origin=origin, payload=payload):
+                self._on_carried(origin, payload)
             case gossip_events.SignalReceived(origin=origin, blob=blob):
-                self._core.on_mesh_signal(self._joined(), origin, blob)
+                if blob[:1] == ENVELOPE:
+                    self._core.on_mesh_signal(self._joined(), origin, blob[1:])
+                else:
+                    self._on_carried(origin, blob)
 
     def on_link_open(self, peer_id: PeerId) -> None:
         peer = self._peers.get(peer_id)
@@ -202,7 +232,9 @@ class Room:
 
     def on_link_failed(self, peer_id: PeerId, error: RemoteError) -> None:
         if peer := self._peers.get(peer_id):
+            peer.dial_failed = True
             self._hub.publish(room_events.PeerUnreachable(peer, error))
+            self._changed.unpark_all()
 
     def on_link_gone(self, peer_id: PeerId) -> None:
         if peer := self._peers.get(peer_id):
@@ -218,6 +250,12 @@ class Room:
             channel.deliver(peer, data)
         else:
             self._undeclared.append((peer, name, data))
+
+    def _on_carried(self, origin: PeerId, blob: bytes) -> None:
+        """A channel message that came over other members. What is not one is dropped: its author is no friend."""
+        with suppress(ProtocolError):
+            name, data = carried_untrusted(blob)
+            self.on_message(origin, name, data)
 
     def on_tampering(self, peer_id: PeerId, reason: str) -> None:
         self._hub.publish(room_events.TamperingDetected(self._core.server, peer_id, reason))
@@ -239,7 +277,7 @@ class Room:
             self._connected(peer)
 
     def _connected(self, peer: Peer) -> None:
-        peer.connected = True
+        peer.connected, peer.dial_failed = True, False
         self._hub.publish(room_events.PeerConnected(peer))
         self._changed.unpark_all()
 

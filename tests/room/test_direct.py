@@ -62,7 +62,7 @@ async def test_a_peer_in_a_game_room_by_name_and_by_id() -> None:
                 signaling=server.url,
                 player_name="bob",
                 config=LOOPBACK,
-            ),  # fmt: skip
+            ),
         )
 
 

@@ -1,0 +1,30 @@
+"""The mesh of a room, as one player sees it."""
+
+from __future__ import annotations
+
+import attrs
+
+from psyne_mesh.identity import PeerId
+from psyne_mesh.webrtc.ice import Path
+
+
+@attrs.frozen
+class TopologyLink:
+    """One of our own links. `rtt_ms` is None before it was measured, `path` while the link is being made."""
+
+    peer: PeerId
+    rtt_ms: float | None
+    path: Path | None
+
+
+@attrs.frozen
+class RoomTopology:
+    """`mode`: "full" (a link to everybody), "partial" (to some, the rest through them) or "lobby" (not everybody is known).
+
+    nodes: all members known, ourselves first. links: our own.
+    """
+
+    me: PeerId
+    mode: str
+    nodes: tuple[PeerId, ...]
+    links: tuple[TopologyLink, ...]

@@ -1,0 +1,79 @@
+"""Rooms where not everybody has a link to everybody: being in the room still means being reachable."""
+
+from __future__ import annotations
+
+import pytest
+import trio.testing
+
+from psyne_mesh.config import WebRTCConfig
+from psyne_mesh.errors import ProtocolError
+from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.room import events
+from psyne_mesh.room.carried import carried, carried_untrusted
+from psyne_mesh.room.messages import Message
+from tests.room.players import LOOPBACK, connected, first, open_party
+
+SMALL = GossipConfig(full_mesh_max=4, full_mesh_hysteresis=1, active_view=3, max_players=16)
+
+
+class Note(Message):
+    number: int
+
+
+async def test_a_broadcast_reaches_everybody_in_a_partial_mesh_in_order() -> None:
+    async with open_party() as party:
+        rooms = [await party.join(name=str(number), gossip=SMALL) for number in range(8)]
+        for room in rooms:  # everybody knows everybody, and hangs on the overlay by more than a thread
+            while len(room.peers) < 7 or len(room.connected) < 3:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            await room.wait_connected()
+        channels = [room.channel("notes", Note) for room in rooms]
+        report = [await channels[0].send(Note(number)) for number in range(20)]
+        assert all(one.sent == 7 for one in report)
+        for channel in channels[1:]:
+            assert [(await channel.receive())[1].number for _ in range(20)] == list(range(20))
+        views = [room.topology() for room in rooms]
+        assert all(len(view.nodes) == 8 for view in views)
+        assert {view.mode for view in views} == {"partial"}
+
+
+async def test_a_pair_that_cannot_connect_talks_through_a_third() -> None:
+    impatient = WebRTCConfig(bind_host="127.0.0.1", use_ipv6=False, connection_timeout_s=0.3)
+    async with open_party() as party:
+        ada = await party.join(name="ada", config=impatient)
+        bob = await party.join(name="bob", config=LOOPBACK)
+        await connected(ada, bob)
+        cid_key = None
+
+        def no_dial_between_ada_and_cid(sender: str, to: str, room: str, envelope: str) -> str | None:
+            return None if cid_key is not None and {sender, to} == {ada.me, cid_key} else envelope
+
+        from psyne_mesh.identity import Identity
+
+        identity = Identity.generate()
+        cid_key = identity.peer_id
+        party.hub.intercept = no_dial_between_ada_and_cid
+        cid = await party.join(name="cid", config=impatient, identity=identity)
+        await cid.wait_connected(1)
+        unreachable = await first(cid, events.PeerUnreachable)
+        assert unreachable.peer.id == ada.me
+        await first(ada, events.PeerUnreachable)
+        await cid.channel("notes", Note).send(Note(1))
+        assert (await ada.channel("notes", Note).receive())[1] == Note(1)
+        assert (await bob.channel("notes", Note).receive())[1] == Note(1)
+        await ada.channel("notes", Note).send(Note(2), to=cid.me)
+        assert (await cid.channel("notes", Note).receive())[1] == Note(2)
+
+
+@pytest.mark.parametrize("payload", [b"", b"\x00bytes", "", "text \N{SNOWMAN}"])
+def test_carried_messages_come_back_equal(payload: bytes | str) -> None:
+    assert carried_untrusted(carried("a/channel", payload)) == ("a/channel", payload)
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [b"", b"\x01", b"\x01\x00\x00", b"\x01\x02\x01a", b"\x01\x00\x05ab", b"\x01\x00\x01\xff", b"\x01\x00\x01a\xff"],
+)
+def test_bad_carried_messages(blob: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        carried_untrusted(blob)
