@@ -115,19 +115,16 @@ def breaks(
     only: Annotated[list[str] | None, typer.Option(help="Only breaks whose name holds this word; repeatable.")] = None,
 ) -> None:
     """Break the network in the middle of a game in many ways, and see how the players come back together."""
-    table = Table("break", "healed", "outage s", "missing", "doubled", "oldest fast ms", "path", "events")
     intact = True
     for broken in healing.BREAKS:
         if all(word in broken.name for word in only or ()):
             found = trio.run(healing.run_break, broken)
             intact = intact and found.intact
-            path = f"{found.path_before} > {found.path_after}"
-            figures = (found.outage_s, found.missing, found.doubled, found.replayed_ms)
-            table.add_row(
-                found.name, "yes" if found.healed else "[red]NO[/red]", *map(str, figures), path, " ".join(found.events)
-            )
-            console.print_json(json.dumps(attrs.asdict(found)), indent=None)
-    console.print(table)
+            mark = "[green]ok [/green]" if found.intact else "[red]BAD[/red]"
+            words = f"{found.name}: {'healed' if found.healed else 'not healed'}, outage {found.outage_s} s, "
+            words += f"{found.missing} reliable missing, {found.doubled} doubled, path {found.path_before} to "
+            words += f"{found.path_after}; {' '.join(found.events)}"
+            console.print(mark, words, soft_wrap=True)
     raise typer.Exit(0 if intact else 1)
 
 
