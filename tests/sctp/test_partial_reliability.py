@@ -122,6 +122,9 @@ def test_a_lifetime_ends_messages_that_wait_and_messages_on_their_way(interleavi
     assert stats.messages_abandoned_sent + stats.messages_abandoned_unsent == 400
     assert stats.messages_abandoned_unsent > 0
     assert stats.messages_abandoned_sent > 0
+    unsent_and_sent = (stats.messages_abandoned_unsent, stats.messages_abandoned_sent)
+    assert link.a.association.abandoned_messages(1) == unsent_and_sent
+    assert link.a.association.abandoned_messages(2) == (0, 0)
     assert link.a.association.buffered_amount(1) == 0
     link.run(2)
     assert_drained(link)

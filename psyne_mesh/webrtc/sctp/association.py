@@ -185,6 +185,11 @@ class Association(AssociationCore):
         stream = self._outbound.queue.streams.get(stream_id)
         return stream.buffered if stream is not None else 0
 
+    def abandoned_messages(self, stream_id: int) -> tuple[int, int]:
+        """How many messages of a stream were given up before any of them left, and after (RFC 7496 section 4.4)."""
+        stream = self._outbound.queue.streams.get(stream_id)
+        return (stream.abandoned_unsent, stream.abandoned_sent) if stream is not None else (0, 0)
+
     @property
     def total_buffered_amount(self) -> int:
         return self._outbound.queue.buffered

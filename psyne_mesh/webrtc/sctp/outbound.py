@@ -167,8 +167,9 @@ class Outbound:
             self._send_piece(builder, stream, size, now)
 
     def _send_piece(self, builder: PacketBuilder, stream: SendStream, size: int, now: float) -> None:
-        """Give the next `size` bytes of the stream's first message a TSN and put them into the open packet."""
-        queue, table = self.queue, self.outstanding
+        """Give the next `size` bytes of the stream's first message a TSN and put them into the open packet. This runs
+        once per chunk, so what `Outstanding.add` and `_append` would do stands here in full."""
+        queue, table, counters = self.queue, self.outstanding, self._counters
         message = stream.messages[0]
         tsn = table.next_tsn
         table.next_tsn = tsn + 1
@@ -178,11 +179,12 @@ class Outbound:
         if offset == 0:
             flags |= wire.FLAG_BEGIN
             message.first_tsn = tsn
-            self._number(stream)
+            if queue.interleaving or not message.unordered:
+                stream.number(message, queue.interleaving)
         message.last_tsn = tsn
         if end == message.size:
             flags |= wire.FLAG_END
-            self._counters.messages_sent += 1
+            counters.messages_sent += 1
         payload = message.data if size == message.size else message.data[offset:end]
         if queue.interleaving:
             header = wire.I_DATA_HEADER.pack(
@@ -200,23 +202,14 @@ class Outbound:
             header = wire.DATA_HEADER.pack(
                 wire.DATA, flags, 16 + size, tsn & _WORD, stream.id, message.number, message.ppid
             )
-        chunk = Chunk(tsn, header, payload, size, message, now)
-        table.add(chunk)
+        table.chunks[tsn] = chunk = Chunk(tsn, header, payload, size, message, now)
+        table.flight_bytes += size
         self.rack.sent(chunk)
         self._peer_credit -= size
-        self._counters.user_bytes_sent += size
-        self._append(builder, chunk)
+        counters.user_bytes_sent += size
+        builder.parts += (header, payload, _PADDING[size & 3]) if size & 3 else (header, payload)
+        builder.room -= len(header) + ((size + 3) & ~3)
         queue.sent(stream, size)
-
-    def _number(self, stream: SendStream) -> None:
-        """Give the first message of the stream its SSN or MID."""
-        message = stream.messages[0]
-        if not message.unordered:
-            message.number = stream.next_ordered
-            stream.next_ordered = (stream.next_ordered + 1) & (_WORD if self.queue.interleaving else 0xFFFF)
-        elif self.queue.interleaving:
-            message.number = stream.next_unordered
-            stream.next_unordered = (stream.next_unordered + 1) & _WORD
 
     def _send_lost(self, builder: PacketBuilder, now: float) -> None:
         table, congestion = self.outstanding, self.congestion
@@ -250,9 +243,7 @@ class Outbound:
 
     def _append(self, builder: PacketBuilder, chunk: Chunk) -> None:
         size = chunk.size
-        builder.parts += (chunk.header, chunk.payload)
-        if size & 3:
-            builder.parts.append(_PADDING[size & 3])
+        builder.parts += (chunk.header, chunk.payload, _PADDING[size & 3])
         builder.room -= len(chunk.header) + ((size + 3) & ~3)
 
     # --------------------------------------------------------------------------------------------- acknowledgement, loss

@@ -16,35 +16,34 @@ if TYPE_CHECKING:
 class Scheduler:
     """1. `add` a stream that became non-empty. 2. `pick`. 3. `charge` it for what left. 4. `remove` it when empty."""
 
-    __slots__ = ("_clock", "_heap", "_serial", "locked")
+    __slots__ = ("_clock", "_serial", "heap", "locked")
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, SendStream]] = []
+        self.heap: list[tuple[float, int, SendStream]] = []
         self._clock = 0.0
         self._serial = 0  # earlier comer first among equals
         # Without interleaving a message that has begun must end before another begins (RFC 9260 section 6.9)
         self.locked: SendStream | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._heap)
+        return bool(self.heap)
 
     def pick(self) -> SendStream | None:
         if self.locked is not None:
             return self.locked
-        return self._heap[0][2] if self._heap else None
+        return self.heap[0][2] if self.heap else None
 
     def add(self, stream: SendStream, next_size: int) -> None:
         self._serial += 1
-        heappush(self._heap, (self._clock + next_size / stream.weight, self._serial, stream))
+        heappush(self.heap, (self._clock + next_size / stream.weight, self._serial, stream))
 
     def charge(self, stream: SendStream, next_size: int) -> None:
-        """A piece of `stream`, which was picked, has left; its next piece has `next_size` bytes."""
-        heap = self._heap
-        if len(heap) == 1:
-            return  # alone, it competes with nobody
+        """A piece of `stream`, which was picked, has left; its next piece has `next_size` bytes. Alone in `heap`, a
+        stream competes with nobody and need not be charged."""
+        heap = self.heap
         if heap[0][2] is not stream:  # locked, while a stream with a smaller tag came in
-            self._heap = [entry for entry in heap if entry[2] is not stream]
-            heapify(self._heap)
+            self.heap = [entry for entry in heap if entry[2] is not stream]
+            heapify(self.heap)
             self.add(stream, next_size)
             return
         self._clock = heap[0][0]
@@ -52,11 +51,11 @@ class Scheduler:
         heapreplace(heap, (self._clock + next_size / stream.weight, self._serial, stream))
 
     def remove(self, stream: SendStream) -> None:
-        heap = self._heap
+        heap = self.heap
         if self.locked is stream:
             self.locked = None
         if heap and heap[0][2] is stream:
             self._clock = heappop(heap)[0]
             return
-        self._heap = [entry for entry in heap if entry[2] is not stream]
-        heapify(self._heap)
+        self.heap = [entry for entry in heap if entry[2] is not stream]
+        heapify(self.heap)

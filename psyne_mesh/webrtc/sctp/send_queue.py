@@ -80,6 +80,15 @@ class SendStream:
         self.abandoned_unsent = 0  # RFC 7496: messages given up before their first fragment left
         self.abandoned_sent = 0  # and after
 
+    def number(self, message: Message, interleaving: bool) -> None:
+        """Give a message whose first fragment leaves its MID, or its SSN when it is ordered."""
+        if message.unordered:
+            message.number = self.next_unordered
+            self.next_unordered = (self.next_unordered + 1) & 0xFFFFFFFF
+        else:
+            message.number = self.next_ordered
+            self.next_ordered = (self.next_ordered + 1) & (0xFFFFFFFF if interleaving else 0xFFFF)
+
 
 class SendQueue:
     """All outgoing streams and the order in which they are served. The limit on its bytes is the association's."""
@@ -118,17 +127,18 @@ class SendQueue:
         messages = stream.messages
         message = messages[0]
         if message.offset < message.size:
-            if self.interleaving:
-                self.scheduler.charge(stream, self._next_size(message))
-            else:
+            if not self.interleaving:
                 self.scheduler.locked = stream
+            elif len(self.scheduler.heap) > 1:
+                self.scheduler.charge(stream, self._next_size(message))
             return
         messages.popleft()
-        self.scheduler.locked = None
-        if messages:
-            self.scheduler.charge(stream, self._next_size(messages[0]))
-        else:
-            self.scheduler.remove(stream)
+        scheduler = self.scheduler
+        scheduler.locked = None
+        if not messages:
+            scheduler.remove(stream)
+        elif len(scheduler.heap) > 1:
+            scheduler.charge(stream, self._next_size(messages[0]))
 
     def discard(self, stream: SendStream) -> None:
         """Give up what is unsent of the first message of `stream`."""

