@@ -33,6 +33,7 @@ class Connection:
     3. DTLS starts by itself when ICE has a path. `connected` is set then or at the end; `error` tells which.
     4. `handle_timeout` at `next_timeout`, by the endpoint's timer.
 
+    bug: an exception that is nobody's fault but ours or `on_events`'s; `run` raises it.
     on_events: the stack's events. on_candidate: each local candidate, `None` after the last of a generation.
     """
 
@@ -71,7 +72,7 @@ class Connection:
         self._phase = self.stack.phase
         self._deadline: float | None = None
         self._alive_told = 0.0
-        self._bug: Exception | None = None
+        self.bug: Exception | None = None
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """ICE, for as long as the connection lives. Raises only what is a bug, of ours or of `on_events`."""
@@ -80,11 +81,15 @@ class Connection:
             await self.ice.run(task_status=task_status)
         except RemoteError as error:
             self.close(error)
-        except BaseException:
-            self.close(PeerGone("the connection was abandoned"))
+        except Exception as bug:
+            self.bug = self.bug or bug
+            self.close(PeerGone("a bug ended the connection"))
             raise
-        if self._bug is not None:
-            raise self._bug
+        except BaseException:
+            self.close(ClosedError("the connection was abandoned"))
+            raise
+        if self.bug is not None:
+            raise self.bug
 
     def begin(self) -> None:
         """The offer or answer is being made: from here on the phases count."""
@@ -118,7 +123,7 @@ class Connection:
 
     def fault(self, bug: Exception) -> None:
         """A bug showed outside this peer's tasks: `run` raises it in the nursery of this peer, and nowhere else."""
-        self._bug = self._bug or bug
+        self.bug = self.bug or bug
         self.ice.close()
 
     def next_timeout(self) -> float | None:

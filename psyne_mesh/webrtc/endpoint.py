@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 import trio
 
 from psyne_mesh.config import WebRTCConfig
-from psyne_mesh.errors import ClosedError
+from psyne_mesh.errors import ClosedError, PsyneMeshError
+from psyne_mesh.nurseries import unwrapped
 from psyne_mesh.webrtc import dtls, ice
 from psyne_mesh.webrtc.link import Link
-from psyne_mesh.webrtc.nursery import unwrapped
 from psyne_mesh.webrtc.peer import PeerConnection
 from psyne_mesh.webrtc.stack import StackEvent
 
@@ -69,11 +69,14 @@ class Endpoint:
         )
         self._peers[peer] = None
         try:
-            with unwrapped(lambda error: error is peer.error):
+            with unwrapped():
                 async with trio.open_nursery() as nursery:
                     try:
                         await nursery.start(peer.connection.run)
                         yield peer
+                    except PsyneMeshError as error:
+                        if peer.connection.bug is None or error is not peer.error:
+                            raise  # else a mere consequence of the bug, which the nursery is about to raise
                     finally:
                         peer.close()
         finally:
