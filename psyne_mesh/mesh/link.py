@@ -7,6 +7,7 @@ gossip and messages of room channels pass through it under their labels.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
 from typing import Protocol
 
@@ -175,7 +176,8 @@ class Link:
     def send_frame(self, frame: bytes, *, reliable: bool) -> None:
         channel = self._control if reliable else self._gossip
         if self.state is LinkState.OPEN and channel is not None and self._connection is not None:
-            self._connection.send(channel, frame)
+            with suppress(ClosedError, PeerGone):  # it ended a moment ago: `run` is about to say so
+                self._connection.send(channel, frame)
 
     def send_message(self, config: DataChannelConfig, data: bytes | str) -> None:
         """On our own channel of that label, which is announced with its first message."""

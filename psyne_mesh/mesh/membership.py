@@ -9,7 +9,7 @@ from typing import Protocol
 import trio
 
 from psyne_mesh.config import DataChannelConfig
-from psyne_mesh.errors import ConnectFailed, LocalError, MessageTooLarge, RemoteError
+from psyne_mesh.errors import ClosedError, ConnectFailed, MessageTooLarge, PeerGone, RemoteError
 from psyne_mesh.gossip import events as gossip_events
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.node import Node
@@ -156,7 +156,7 @@ class Membership:
             link.send_message(config, payload)
         except MessageTooLarge:
             return SendOutcome.TOO_LARGE
-        except LocalError:  # closed under our hands: the packet path will tell in this same tick
+        except (ClosedError, PeerGone):  # it ended a moment ago: its task is about to say so
             return SendOutcome.NOT_CONNECTED
         return SendOutcome.SENT
 
