@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from psyne_mesh.errors import ClosedError, LocalError, ProtocolError, WouldBlock
 from psyne_mesh.webrtc.sctp import wire
-from psyne_mesh.webrtc.sctp.core import UP, AssociationCore, State, exceeds
+from psyne_mesh.webrtc.sctp.core import AssociationCore, State, exceeds
 from psyne_mesh.webrtc.sctp.events import BufferedAmountLow, SctpEvent
 from psyne_mesh.webrtc.sctp.inbound import Inbound
 from psyne_mesh.webrtc.sctp.packets import PacketBuilder
@@ -14,8 +14,6 @@ from psyne_mesh.webrtc.sctp.send_queue import Message, SendStream
 from psyne_mesh.webrtc.sctp.stats import SctpStats, snapshot
 
 SHUTDOWN_REPEATS_MAX = 10  # also where association_retransmits_max is None: an end must come to an end
-_SENDS_DATA = frozenset({State.ESTABLISHED, State.SHUTDOWN_PENDING, State.SHUTDOWN_RECEIVED})
-_CAN_QUEUE = frozenset({State.CLOSED, State.COOKIE_WAIT, State.COOKIE_ECHOED, State.ESTABLISHED})
 
 
 class Association(AssociationCore):
@@ -46,7 +44,7 @@ class Association(AssociationCore):
         if self._state is State.ESTABLISHED:
             self._state = State.SHUTDOWN_PENDING
             self._advance_shutdown(now)
-        elif self._state not in UP:
+        elif not self._state.is_up:
             self._close("shut down before it was established", by_peer=False)
 
     def abort(self, now: float, reason: str = "") -> None:
@@ -78,7 +76,7 @@ class Association(AssociationCore):
         """Let every timer that is due expire."""
         if self._t1.handle_timeout(now) and exceeds(self._t1.expiries, self._config.init_retransmits_max):
             self._close("the peer does not answer the handshake", by_peer=False)
-        if self._state not in UP or self._inbound is None:
+        if not self._state.is_up or self._inbound is None:
             return
         self._inbound.handle_timeout(now)
         self._path.handle_timeout(now)
@@ -99,17 +97,19 @@ class Association(AssociationCore):
         """When `handle_timeout` has something to do, or None."""
         if self._is_over:
             return None
-        deadlines = [self._t1.deadline]
-        if self._inbound is not None and self._state in UP:
-            deadlines += self._outbound.deadlines()
-            deadlines += (
+        earliest = self._t1.deadline
+        if self._inbound is not None and self._state.is_up:
+            for deadline in (
+                *self._outbound.deadlines(),
                 self._inbound.ack_deadline,
                 self._resets.deadline,
                 self._heartbeat.deadline,
                 self._path.deadline,
                 self._t2.deadline,
-            )
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+            ):
+                if deadline is not None and (earliest is None or deadline < earliest):
+                    earliest = deadline
+        return earliest
 
     # ----------------------------------------------------------------------------------------------------------- output
 
@@ -125,7 +125,7 @@ class Association(AssociationCore):
         elif self._state is State.COOKIE_ECHOED:
             if self._t1.due:
                 packets.append(self._cookie_echo_packet(now))
-        elif self._inbound is not None and self._state in UP:
+        elif self._inbound is not None and self._state.is_up:
             self._flush(packets, self._inbound, now)
         self._counters.packets_sent += len(packets)
         self._counters.bytes_sent += sum(map(len, packets))
@@ -159,7 +159,7 @@ class Association(AssociationCore):
         Raises LocalError for an empty message or a stream out of range, ClosedError when closed, closing or while the
         stream is being reset, WouldBlock when `send_buffer_bytes_max` would be exceeded.
         """
-        if self._state not in _CAN_QUEUE or self._is_over:
+        if not self._state.takes_messages or self._is_over:
             raise ClosedError(f"the association is {self._state.value}")
         if not data:
             raise LocalError("SCTP carries no empty messages")
@@ -211,7 +211,7 @@ class Association(AssociationCore):
     def reset_streams(self, stream_ids: Sequence[int], now: float) -> None:
         """Close our direction of streams (RFC 6525), once what is queued on them has left. Ends with `StreamsReset`;
         until then they refuse messages. Streams whose reset is already under way are passed over."""
-        if self._state not in _CAN_QUEUE or self._is_over:
+        if not self._state.takes_messages or self._is_over:
             raise ClosedError(f"the association is {self._state.value}")
         streams = [self._stream(stream_id) for stream_id in stream_ids]
         fresh = [stream for stream in streams if not stream.resetting]
@@ -256,7 +256,7 @@ class Association(AssociationCore):
         for chunk in self._answers:
             builder.add(chunk)
         self._answers.clear()
-        sends_data = self._state in _SENDS_DATA
+        sends_data = self._state.sends_data
         sack = inbound.sack_if_due(with_data=sends_data and outbound.can_send)
         if sack is not None:
             builder.add(sack)
@@ -285,6 +285,8 @@ class Association(AssociationCore):
             packets.append(seal(self._header, self._heartbeat.probe(probe)))
 
     def _add_resets(self, builder: PacketBuilder, now: float) -> None:
+        if not self._resets.has_work:
+            return
         table = self._outbound.outstanding
         for chunk in self._resets.chunks_to_send(
             now, self._outbound.rto.rto, self._outbound.queue, table.next_tsn, table.cumulative_tsn

@@ -41,9 +41,18 @@ class State(enum.Enum):
     SHUTDOWN_RECEIVED = "shutdown-received"
     SHUTDOWN_ACK_SENT = "shutdown-ack-sent"
 
+    # What may be done in it; plain attributes, for a set of enum members is slow to ask
+    is_up: bool
+    takes_data: bool  # RFC 9260 section 6
+    sends_data: bool
+    takes_messages: bool  # from the owner
 
-UP = frozenset(State) - {State.CLOSED, State.COOKIE_WAIT, State.COOKIE_ECHOED}
-_TAKES_DATA = frozenset({State.ESTABLISHED, State.SHUTDOWN_PENDING, State.SHUTDOWN_SENT})  # RFC 9260 section 6
+
+for _state in State:
+    _state.is_up = _state not in (State.CLOSED, State.COOKIE_WAIT, State.COOKIE_ECHOED)
+    _state.takes_data = _state in (State.ESTABLISHED, State.SHUTDOWN_PENDING, State.SHUTDOWN_SENT)
+    _state.sends_data = _state in (State.ESTABLISHED, State.SHUTDOWN_PENDING, State.SHUTDOWN_RECEIVED)
+    _state.takes_messages = _state is State.ESTABLISHED or not _state.is_up
 
 
 class AssociationCore:
@@ -101,7 +110,7 @@ class AssociationCore:
                 self._chunks_received(packet, chunks[1:], now)
         elif self._tag_is_right(tag, first, chunks[0][1]):
             self._chunks_received(packet, chunks, now)
-        elif self._state is State.CLOSED or (first == wire.SHUTDOWN_ACK and self._state not in UP):
+        elif self._state is State.CLOSED or (first == wire.SHUTDOWN_ACK and not self._state.is_up):
             answer = answer_out_of_the_blue(first)  # section 8.5.1 E for the SHUTDOWN-ACK
             if answer:
                 self._send_loose(tag, answer)
@@ -119,7 +128,7 @@ class AssociationCore:
 
     def _chunks_received(self, packet: bytes, chunks: list[tuple[int, int, int, int]], now: float) -> None:
         inbound = self._inbound
-        data_kind = self._data_kind if self._state in _TAKES_DATA else -1
+        data_kind = self._data_kind if self._state.takes_data else -1
         had_data = False
         costly_left = 2
         for kind, flags, start, end in chunks:
@@ -153,7 +162,7 @@ class AssociationCore:
     def _data_settled(self, inbound: Inbound) -> None:
         """Hand up what became whole, make deferred resets, report bad streams."""
         self._take_messages(inbound)
-        if self._resets.settle(inbound):
+        if inbound.deferred_streams and self._resets.settle(inbound):
             self._take_reset_events()
             self._take_messages(inbound)
         for stream in inbound.invalid_streams:
@@ -192,7 +201,7 @@ class AssociationCore:
         if self._state is State.SHUTDOWN_ACK_SENT:
             self._t2.due = True  # section 9.2: it has not heard of the end: say it again
             return
-        standing = (self._handshake.tag, self._peer_tag) if self._state in UP else None
+        standing = (self._handshake.tag, self._peer_tag) if self._state.is_up else None
         self._send_loose(init.tag, self._handshake.init_ack_chunk(init, now, standing))
 
     def _init_ack_received(self, packet: bytes, start: int, end: int, now: float) -> None:
@@ -230,7 +239,7 @@ class AssociationCore:
             self._t2.due = True
             self._report(wire.CAUSE_COOKIE_IN_SHUTDOWN, b"")
             return False
-        if self._state in UP:
+        if self._state.is_up:
             self._restart(cookie)
         self._begin(cookie, now)
         self._answers.append(wire.chunk(wire.COOKIE_ACK, 0, b""))
@@ -260,7 +269,7 @@ class AssociationCore:
 
     def _enter_established(self, now: float) -> None:
         self._t1.stop()
-        if self._state in UP:
+        if self._state.is_up:
             return
         self._state = State.ESTABLISHED
         self._path.start(now)
@@ -284,7 +293,7 @@ class AssociationCore:
     # ----------------------------------------------------------------------------------------- chunks of a standing one
 
     def _sack_received(self, packet: bytes, start: int, end: int, now: float) -> None:
-        if self._state not in UP:
+        if not self._state.is_up:
             return
         before = self._outbound.outstanding.cumulative_tsn
         if not self._outbound.sack_received(wire.parse_sack_untrusted(packet, start, end), now):
@@ -303,12 +312,7 @@ class AssociationCore:
 
     def _skip(self, forward: tuple[int, list[tuple[int, bool, int]]], kind: int) -> None:
         inbound = self._inbound
-        if (
-            inbound is None
-            or self._state not in _TAKES_DATA
-            or kind != self._data_kind
-            or not self._outbound.forward_tsn
-        ):
+        if inbound is None or not self._state.takes_data or kind != self._data_kind or not self._outbound.forward_tsn:
             self._counters.dropped("unexpected_forward_tsn")
             return
         inbound.forward(*forward)
@@ -316,7 +320,7 @@ class AssociationCore:
 
     def _heartbeat_received(self, packet: bytes, start: int, end: int, now: float) -> None:
         # An answer as long as the question must not exceed the path MTU
-        if self._state in UP and wire.HEADER_BYTES + end - start + 3 <= self._path.current:
+        if self._state.is_up and wire.HEADER_BYTES + end - start + 3 <= self._path.current:
             self._answer(wire.chunk(wire.HEARTBEAT_ACK, 0, packet[start + 4 : end]))
 
     def _heartbeat_ack_received(self, packet: bytes, start: int, end: int, now: float) -> None:
@@ -330,7 +334,7 @@ class AssociationCore:
             self._errors = 0
 
     def _re_config_received(self, packet: bytes, start: int, end: int, now: float) -> None:
-        if self._inbound is None or self._state not in UP:
+        if self._inbound is None or not self._state.is_up:
             return
         self._take_messages(self._inbound)  # what came before the reset is told before it
         self._resets.received_untrusted(packet, start, end, self._inbound, self._outbound.queue)
@@ -356,7 +360,7 @@ class AssociationCore:
 
     def _shutdown_received(self, packet: bytes, start: int, end: int, now: float) -> None:
         """Section 9.2."""
-        if self._state not in UP or self._state is State.SHUTDOWN_ACK_SENT:
+        if not self._state.is_up or self._state is State.SHUTDOWN_ACK_SENT:
             return
         (tsn,) = wire.U32.unpack_from(packet, start + 4)
         self._outbound.sack_received(wire.Sack(tsn, self._outbound.peer_a_rwnd, [], ()), now)
@@ -371,7 +375,7 @@ class AssociationCore:
         if self._state in (State.SHUTDOWN_SENT, State.SHUTDOWN_ACK_SENT):
             self._send_loose(self._peer_tag, wire.chunk(wire.SHUTDOWN_COMPLETE, 0, b""))
             self._close("shut down", by_peer=self._closed_by_peer)
-        elif self._state not in UP:
+        elif not self._state.is_up:
             self._send_loose(self._handshake.tag, wire.chunk(wire.SHUTDOWN_COMPLETE, wire.FLAG_T, b""))
 
     def _shutdown_complete_received(self, packet: bytes, start: int, end: int, now: float) -> None:

@@ -29,7 +29,6 @@ class Inbound:
         "_ack_delay",
         "_advertised",
         "_counters",
-        "_deferred_streams",
         "_deferred_tsn",
         "_duplicates",
         "_gaps",
@@ -42,6 +41,7 @@ class Inbound:
         "ack_deadline",
         "ack_now",
         "cumulative_tsn",
+        "deferred_streams",
         "interleaving",
         "invalid_streams",
         "reassembly",
@@ -68,7 +68,7 @@ class Inbound:
         self.ack_deadline: float | None = None
         self.unread_bytes = 0  # delivered and still held by the application
         self.invalid_streams: list[int] = []  # to be reported (RFC 9260 section 6.5)
-        self._deferred_streams: set[int] = set()  # RFC 6525 section 5.2.2 E3: deferred reset processing
+        self.deferred_streams: set[int] = set()  # RFC 6525 section 5.2.2 E3: deferred reset processing
         self._deferred_tsn = -1
         self._held_back: list[tuple[int, int, int, int, int, bytes]] = []
 
@@ -97,7 +97,7 @@ class Inbound:
             if len(self.invalid_streams) < DUPLICATES_REPORTED_MAX:
                 self.invalid_streams.append(stream)
             return
-        if self._deferred_streams and stream in self._deferred_streams and unwrapped > self._deferred_tsn:
+        if self.deferred_streams and stream in self.deferred_streams and unwrapped > self._deferred_tsn:
             reassembly.hold(payload)
             self._held_back.append((unwrapped, stream, number, ppid, flags, payload))
             return
@@ -167,20 +167,20 @@ class Inbound:
         (RFC 6525 section 5.2.2 E3) and `deferred_done` tells when it was made."""
         unwrapped = wire.unwrap(self.cumulative_tsn, last_tsn)
         if unwrapped <= self.cumulative_tsn:
-            self._deferred_streams.difference_update(streams)
+            self.deferred_streams.difference_update(streams)
             self.reassembly.reset(streams)
             self._replay_held_back()
             return True
-        self._deferred_streams.update(streams)
+        self.deferred_streams.update(streams)
         self._deferred_tsn = max(self._deferred_tsn, unwrapped)
         return False
 
     def deferred_done(self) -> list[int]:
         """The streams whose deferred reset has just become possible, after making it."""
-        if not self._deferred_streams or self.cumulative_tsn < self._deferred_tsn:
+        if not self.deferred_streams or self.cumulative_tsn < self._deferred_tsn:
             return []
-        streams = sorted(self._deferred_streams)
-        self._deferred_streams.clear()
+        streams = sorted(self.deferred_streams)
+        self.deferred_streams.clear()
         self._deferred_tsn = -1
         self.reassembly.reset(streams)
         self._replay_held_back()

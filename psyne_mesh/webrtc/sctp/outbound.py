@@ -271,7 +271,8 @@ class Outbound:
             if rtt_of_first is not None:
                 self.rto.measured(rtt_of_first)
                 self.rack.duplicate_reported(rtt_of_first)
-        self._note_ambiguous(result.ambiguous, now)
+        if result.ambiguous:
+            self._note_ambiguous(result.ambiguous, now)
         if moved:
             self._cumulative_moved(result.bytes_acked, was_full, bool(sack.duplicates), now)
         if self._window_is_closed and sack.a_rwnd >= self._config.packet_bytes_base:
@@ -296,8 +297,6 @@ class Outbound:
         """Remember how long chunks that were sent more than once took from their first transmission. Should the peer
         report one as a duplicate, that first one did arrive, and this was its round trip: without such samples
         (Karn's rule forbids others) a path whose RTT has grown would be flooded with needless repetitions for ever."""
-        if not chunks:
-            return
         for chunk in chunks:
             self._ambiguous[chunk.tsn & _WORD] = now - chunk.first_sent_at
         while len(self._ambiguous) > AMBIGUOUS_MAX:

@@ -74,6 +74,11 @@ class StreamResets:
         """Whether a reset of ours is not through."""
         return bool(self._pending or self._streams)
 
+    @property
+    def has_work(self) -> bool:
+        """Whether `chunks_to_send` may have anything."""
+        return bool(self._responses or self._pending or self._streams)
+
     def chunks_to_send(
         self, now: float, rto: float, queue: SendQueue, next_tsn: int, cumulative_tsn: int
     ) -> list[bytes]:
