@@ -101,6 +101,8 @@ def matrix(
     try:
         trio.run(lambda: pairs.run_cases(chosen, payload=who, shape=shape, on_cell=note))
     finally:
+        order = [(case.name, turn) for case, turn in chosen]
+        cells.sort(key=lambda cell: order.index((cell.case, cell.turn)))
         if jsonl:
             jsonl.write_text("".join(report.json_line(cell) + "\n" for cell in cells), encoding="utf-8")
     if write_docs:
