@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _OFFER, _ANSWER = b"\x01sim-offer", b"\x02sim-answer"
 _REPEAT_OFFER_S = 1.5
+_CHECK_AGAIN_S = 0.5
 _SIGNED_OFFER_BYTES = 900  # a signed envelope with fingerprint, ufrag, password and a handful of candidates
 # Pairs of NATs that no candidate pair crosses without a TURN server (RFC 4787 words, RFC 5128 section 3.3).
 _INCOMPATIBLE_NATS = {
@@ -55,6 +56,7 @@ class Dialer:
         self._by_number: dict[int, _Dialing] = {}
         self._number = 0
         self.incompatible: dict[tuple[int, int], None] = {}  # pairs (low, high) that never connect
+        self._met: dict[tuple[int, int], tuple[int, int]] = {}  # pairs that had a link, and in which lives
         self.attempts = 0
         self.failures = 0
         self.over_mesh = 0
@@ -96,6 +98,8 @@ class Dialer:
         elif world.rendezvous.knows_absent(caller, callee):
             world.after(2 * world.net.signaling_s, self._fail, dialing, "not registered")
         else:
+            if world.net.direct_redial and self._met.get(_pair(caller, callee)) == _lives(caller, callee):
+                world.after(world.rng.uniform(*world.net.dial_s), self._finish, dialing)
             self.over_mesh += 1
             self._offer_over_mesh(dialing)
 
@@ -133,15 +137,17 @@ class Dialer:
         world, caller, callee = self._world, dialing.caller, dialing.callee
         if dialing.settled:
             return
-        if not dialing.is_current() or callee.paused or caller.paused:
+        if not dialing.is_current():
             return  # checks go unanswered: the timeout speaks
-        if not world.reachable(caller.index, callee.index):
-            return
         if _pair(caller, callee) in self.incompatible or (caller.nat, callee.nat) in _INCOMPATIBLE_NATS:
+            return
+        if callee.paused or caller.paused or not world.reachable(caller.index, callee.index):
+            world.after(_CHECK_AGAIN_S, self._finish, dialing)  # ICE keeps checking until the timeout
             return
         if world.net.dial_failure and world.rng.random() < world.net.dial_failure:
             return
         self._settle(dialing)
+        self._met[_pair(caller, callee)] = _lives(caller, callee)
         world.connect(caller, callee)
 
     def _fail(self, dialing: _Dialing, cause: str) -> None:
@@ -167,3 +173,7 @@ class Dialer:
 
 def _pair(a: Host, b: Host) -> tuple[int, int]:
     return (a.index, b.index) if a.index < b.index else (b.index, a.index)
+
+
+def _lives(a: Host, b: Host) -> tuple[int, int]:
+    return (a.generation, b.generation) if a.index < b.index else (b.generation, a.generation)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # A verdict may come so long after its cause went away: the longest suspicion plus a detection and a margin.
 VERDICT_LAG_S = 12.0
+_EPISODE_S = 1.0
 _UNTRUE = ("timeout", "left")  # reasons of PeerLeft that say something about the subject, not about our own tables
 
 MEASURES: dict[str, Callable[[Run], None]] = {}
@@ -126,7 +127,7 @@ def detection(run: Run) -> None:
 @measure
 def false_alarms(run: Run) -> None:
     """Verdicts and suspicions about nodes that were up and could be reached, directly or over others."""
-    accounting, findings = run.accounting, run.findings
+    findings = run.findings
     faulty = {host.index for host in run.labels.get("faulty", ())}
     downs = [f for f in _facts(run, "left") if f.reason in _UNTRUE and _was_false(run, f)]
     healthy = [f for f in downs if f.subject not in faulty]
@@ -136,15 +137,26 @@ def false_alarms(run: Run) -> None:
     suspicions = [f for f in _facts(run, "suspected") if f.subject not in faulty and _was_false(run, f)]
     hours = (run.end - run.t0) / 3600
     members = max(1, run.nodes)
-    findings.add("false_suspicions", float(len(suspicions)))
+    findings.add("false_suspicion_events", float(len(suspicions)))
+    findings.add("false_suspicions", float(_episodes(suspicions)))
     findings.figures["false_downs_per_member_hour"] = len(healthy) / members / hours
-    findings.figures["false_suspicions_per_member_min"] = len(suspicions) / members / hours / 60
+    findings.figures["false_suspicions_per_member_min"] = findings.figures["false_suspicions"] / members / hours / 60
+    findings.figures["false_suspicion_events_per_member_min"] = len(suspicions) / members / hours / 60
     findings.add_samples("refuted_s", _refutations(run, suspicions))
     for fact in healthy[:5]:
         findings.notes.append(
             f"false down at {fact.at - run.t0:.2f}: {fact.observer} of {fact.subject} ({fact.reason})"
         )
-    del accounting
+
+
+def _episodes(suspicions: list[Fact]) -> int:
+    """One accusation travels through the room and is an event everywhere; within `_EPISODE_S` it is one suspicion."""
+    last: dict[int, float] = {}
+    episodes = 0
+    for fact in suspicions:
+        episodes += fact.at - last.get(fact.subject, -math.inf) > _EPISODE_S
+        last[fact.subject] = fact.at
+    return episodes
 
 
 def _was_false(run: Run, fact: Fact) -> bool:

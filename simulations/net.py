@@ -37,6 +37,9 @@ class NetModel:
     )  # offer, answer, ICE, DTLS and SCTP together: measured range on the internet
     dial_failure: float = 0.0
     dial_timeout_s: float = 15.0  # WebRTCConfig.connection_timeout_s
+    # Peers that had a link in this life find each other again at the remembered address with the remembered credentials,
+    # without an offer: both still hold the one UDP port that the link went through.
+    direct_redial: bool = False
     consent_s: float = 30.0  # RFC 7675: a path that is dead for so long ends the connection
     instant_notice: bool = False  # a crash is told to the neighbours after one latency, as PeerSim's TCP does
     signaling_s: float = 0.05  # one way between a node and the rendezvous

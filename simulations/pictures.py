@@ -35,7 +35,7 @@ def mesh_graph(
     graph.add_edges_from(panels[0][1])
     places = networkx.spring_layout(graph, seed=1, k=1.6 / max(1, len(nodes)) ** 0.5)
     # Apart by side, so that links across the cut can be seen to go and come back.
-    places = {node: (x + 1.3 * sides.get(node, 0), y) for node, (x, y) in places.items()}
+    places = {node: (x + 2.4 * sides.get(node, 0), y) for node, (x, y) in places.items()}
     colours = [COLOURS[sides.get(node, 0) % len(COLOURS)] for node in nodes]
     for number, (title, edges) in enumerate(panels, 1):
         axes = figure.add_subplot(1, len(panels), number)

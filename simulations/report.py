@@ -114,7 +114,7 @@ def _detection(scenarios: dict[str, Scenario], folder: Path, seeds: int, large: 
 
 def _load(scenarios: dict[str, Scenario], folder: Path, sizes: tuple[int, ...], seed: int) -> str:
     kbytes: dict[str, list[tuple[int, float]]] = {"psyne-mesh, mean": [], "psyne-mesh, p99": [], "SWIM, mean": []}
-    calm = attrs.evolve(scenarios["crash-16"], timeline=(), params={"duration_s": 30.0}, measures=["load"])
+    calm = attrs.evolve(scenarios["crash-16"], timeline=(), params={"duration_s": 30.0}, measures=("load",))
     for size in sizes:
         run = Run(calm, size, seed)
         run.play()

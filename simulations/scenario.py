@@ -12,6 +12,8 @@ import attrs
 
 SCENARIO_FILE = Path(__file__).with_name("scenarios.toml")
 SCALES = ("full", "ci", "nightly", "tiny")
+TINY_S = 30.0  # a tiny run shows that a scenario works, not what the protocol can do
+TINY_SETTLE_S = 8.0
 _TARGET = re.compile(r"\s*(<=|>=|==)\s*([-+0-9.e]+)\s*")
 
 
@@ -81,6 +83,8 @@ class Scenario:
         if scale == "tiny":
             changes.setdefault("nodes", self.nodes_min)
             changes.setdefault("seeds", 1)
+            changes["boot"] = {**self.boot, "settle_s": min(TINY_SETTLE_S, self.boot.get("settle_s", TINY_SETTLE_S))}
+            changes["params"] = {"duration_s": min(TINY_S, self.duration_s), **changes.get("params", {})}
         params = {**self.params, **changes.pop("params", {})}
         return attrs.evolve(self, params=params, scale=scale, **changes)
 

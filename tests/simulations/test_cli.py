@@ -1,0 +1,131 @@
+"""The shapes that `psyne-mesh sim` prints and writes, and how it ends."""
+
+from __future__ import annotations
+
+import csv
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import attrs
+import pytest
+from typer.testing import CliRunner
+
+from simulations import runner, table
+from simulations.cli import app
+from simulations.scenario import load
+
+RESULT_KEYS = ["scenario", "nodes", "seed", "trace_hash", "pass", "figures", "targets"]
+
+
+def invoke(*words: str):
+    return CliRunner().invoke(app, list(words))
+
+
+def test_list_as_json_names_every_scenario():
+    done = invoke("list", "--json")
+    assert done.exit_code == 0
+    (told,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [scenario["name"] for scenario in told["scenarios"]] == list(load())
+    assert told["scenarios"][0]["targets"]["links_missing"] == "== 0"
+
+
+def test_list_for_people():
+    done = invoke("list")
+    assert done.exit_code == 0
+    assert "join-storm" in done.stdout
+
+
+def test_run_prints_one_json_object_as_its_last_line():
+    done = invoke("run", "crash-16", "--nodes", "5", "--seed", "3", "--json")
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert list(told) == RESULT_KEYS
+    assert (told["scenario"], told["nodes"], told["seed"]) == ("crash-16", 5, 3)
+    assert told["pass"] is (done.exit_code == 0)
+    assert told["targets"]["detection_s_p99"] == "<= 3"
+    assert isinstance(told["figures"]["detection_s_p99"], float)
+    again = invoke("run", "crash-16", "--nodes", "5", "--seed", "3", "--json")
+    assert json.loads(again.stdout.splitlines()[-1]) == told
+
+
+def test_run_for_people_shows_targets_and_trace():
+    done = invoke("run", "crash-16", "--scale", "tiny")
+    assert "detection_s_p99" in done.stdout
+    assert "trace " in done.stdout
+
+
+def test_a_misspelt_name_gets_a_hint():
+    done = invoke("run", "crash")
+    assert done.exit_code == 2
+    assert "crash-16" in done.output
+
+
+def test_all_writes_lines_table_and_summary(tmp_path):
+    done = invoke(
+        "all", "--ci", "--only", "join-storm", "--only", "one-way-pair", "--seeds", "2", "--jobs", "1",
+        "--output", str(tmp_path),
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert sorted((line["scenario"], line["seed"]) for line in lines) == [
+        ("join-storm", 0),
+        ("join-storm", 1),
+        ("one-way-pair", 0),
+        ("one-way-pair", 1),
+    ]
+    assert all(list(line) == RESULT_KEYS for line in lines)
+    with (tmp_path / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["scenario"] for row in rows} == {"join-storm", "one-way-pair"}
+    assert {"scenario", "nodes", "seed", "figure", "value"} == set(rows[0])
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert [row["scenario"] for row in summary] == ["join-storm", "one-way-pair"]
+    assert summary[0]["seeds"] == 2
+
+
+@pytest.fixture(scope="module")
+def rows():
+    scenario = load()["crash-16"].scaled("tiny")
+    return runner.run_all([scenario], seeds=[0, 1])
+
+
+def test_any_executor_will_do(rows):
+    with ThreadPoolExecutor(1) as executor:
+        others = runner.run_all([load()["crash-16"].scaled("tiny")], seeds=[0, 1], executor=executor)
+    assert others[0].trace_hashes == rows[0].trace_hashes
+
+
+def test_a_worse_result_than_the_baseline_is_told(rows, tmp_path):
+    path = tmp_path / "baseline.json"
+    runner.write_baseline(rows, path)
+    baseline = runner.read_baseline(path)
+    assert runner.compare(rows, baseline) == []
+    baseline["crash-16@tiny"]["figures"]["detection_s_p99"] = 0.1
+    (row,) = rows
+    slower = attrs.evolve(row, passed=False, figures={**row.figures, "detection_s_p99": 5.0})
+    told = runner.compare([slower], baseline)
+    assert any("passed in the baseline" in sentence for sentence in told)
+    assert any("detection_s_p99 was 0.1, is 5" in sentence for sentence in told)
+    assert runner.read_baseline(tmp_path / "none.json") == {}
+
+
+def test_the_table_is_written_between_its_marks(rows, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n", encoding="utf-8")
+    table.write_docs(page, rows)
+    text = page.read_text(encoding="utf-8")
+    assert "old" not in text
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "`crash-16`" in text
+    page.write_text("no marks", encoding="utf-8")
+    with pytest.raises(ValueError, match="lacks the marks"):
+        table.write_docs(page, rows)
+
+
+def test_figures_for_people():
+    assert [table.show(value) for value in (float("nan"), float("inf"), 0.12345, 12345.0)] == [
+        "not measured",
+        "never",
+        "0.1235",
+        "12,345",
+    ]

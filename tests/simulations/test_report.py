@@ -1,0 +1,40 @@
+"""The pictures are drawn, the same data give the same bytes, and the page needs no other file."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from simulations import pictures
+from simulations.report import run_with_pictures, write_report
+from simulations.scenario import load
+
+
+def test_the_same_data_give_the_same_picture(tmp_path):
+    texts = [
+        pictures.save(pictures.ecdf({"a": [1.0, 2.0]}, "title", "s"), tmp_path / name, "x") for name in ("one", "two")
+    ]
+    assert texts[0] == texts[1]
+    assert (tmp_path / "one" / "x.png").read_bytes() == (tmp_path / "two" / "x.png").read_bytes()
+
+
+def test_a_run_can_be_drawn(tmp_path):
+    scenario = load()["broadcast-one-source"].scaled("tiny")
+    result = run_with_pictures(scenario, 12, 1, tmp_path)
+    assert result.nodes == 12
+    assert {path.name for path in tmp_path.iterdir()} >= {"mesh.svg", "timeline.png", "coverage.svg"}
+
+
+@pytest.mark.slow
+def test_the_page_holds_everything(tmp_path):
+    line = {
+        "number": "3", "scenario": "crash-16", "nodes": 16, "seeds": 1, "pass": False,
+        "figures": {"detection_s_p99": None}, "targets": {"detection_s_p99": "<= 3"},
+    }  # fmt: skip
+    (tmp_path / "summary.json").write_text(json.dumps([line]), encoding="utf-8")
+    page = write_report(tmp_path / "report", tmp_path, quick=True).read_text(encoding="utf-8")
+    assert page.count("<svg") == 5
+    assert "detection_s_p99 &lt;= 3: <b>never</b>" in page
+    for name in ("mesh", "timeline", "coverage", "detection", "load"):
+        assert (tmp_path / "report" / f"{name}.png").stat().st_size > 1000

@@ -1,0 +1,286 @@
+"""Machines, links, cuts, dials and clocks of the world, seen through probes."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from psyne_mesh.gossip.events import CloseLink, Dial
+from simulations.actor import CLOSED, BareRecord
+from simulations.cuts import SIGNALING, Cut, place, regions, split
+from tests.simulations.helpers import pair, probes, send
+
+
+def dial(world, caller, callee) -> None:
+    caller.actor.order(Dial(callee.peer, BareRecord(callee.peer)))
+    world.drain(caller)
+
+
+# ----------------------------------------------------------------------------------------------------------------- cuts
+
+
+def test_a_cut_drops_unreliable_frames_and_holds_reliable_ones_until_it_heals():
+    world, a, b = pair()
+    cut = split([[0], [1]])
+    world.cut(cut)
+    send(world, a, b, b"lost")
+    send(world, a, b, b"first", reliable=True)
+    send(world, a, b, b"second", reliable=True)
+    world.run(5.0)
+    assert b.actor.frames() == []
+    world.mend(cut)
+    world.run(30.0)
+    assert b.actor.frames() == [b"first", b"second"]
+
+
+def test_a_one_way_cut_silences_one_direction_only():
+    world, a, b = pair()
+    world.cut(split([[0], [1]], one_way=True))
+    send(world, a, b, b"unheard")
+    send(world, b, a, b"heard")
+    world.run(2.0)
+    assert b.actor.frames() == []
+    assert a.actor.frames() == [b"heard"]
+
+
+def test_overlapping_cuts_hold_until_the_last_is_gone():
+    world, a, b = pair()
+    first, second = split([[0], [1]]), split([[0], [1]])
+    world.cut(first)
+    world.cut(second)
+    world.mend(first)
+    send(world, a, b, b"still cut")
+    world.run(1.0)
+    world.mend(second)
+    send(world, a, b, b"whole")
+    world.run(2.0)
+    assert b.actor.frames() == [b"whole"]
+
+
+def test_a_cut_link_dies_when_consent_runs_out_and_a_shorter_cut_is_survived():
+    world, a, b = pair()
+    short = split([[0], [1]])
+    world.cut(short)
+    world.run(20.0)
+    world.mend(short)
+    world.run(60.0)
+    assert a.actor.times("down") == []
+    world.cut(split([[0], [1]]))
+    world.run(100.0)
+    assert a.actor.times("down") == [pytest.approx(90.0)]
+    assert b.actor.times("down") == [pytest.approx(90.0)]
+    assert not a.lanes
+    assert not b.lanes
+
+
+def test_regions_join_over_third_parties():
+    pair_cut = Cut({0: 0, 1: 1})
+    numbers = regions([pair_cut])
+    assert numbers[place(0, [pair_cut])] != numbers[place(1, [pair_cut])]
+    chain = Cut({0: 0, 1: 1, 2: 2}, one_way=(0, 1))
+    numbers = regions([chain])  # 0 and 1 do not hear each other, but both reach 2
+    assert len({numbers[place(index, [chain])] for index in range(3)}) == 1
+
+
+def test_signaling_can_stand_on_one_side_of_a_cut():
+    world, hosts = probes(4)
+    world.cut(split([[0, 1], [2, 3]], signaling=0))
+    assert [host.sees_signaling for host in hosts] == [True, True, False, False]
+    world.mend(world.cuts[0])
+    assert all(host.sees_signaling for host in hosts)
+    assert SIGNALING not in split([[0], [1]]).sides
+
+
+# ------------------------------------------------------------------------------------------------------------- machines
+
+
+def test_a_silent_crash_is_noticed_by_consent_only():
+    world, a, b = pair()
+    world.crash(b)
+    world.run(29.0)
+    assert a.actor.times("down") == []
+    world.run(31.0)
+    assert a.actor.times("down") == [pytest.approx(30.5)]
+
+
+def test_a_crash_with_notice_is_known_after_one_latency():
+    world, a, b = pair(instant_notice=True)
+    world.crash(b)
+    world.run(2.0)
+    assert a.actor.log[-1][1:] == (pytest.approx(0.525), b.peer, "lost")
+
+
+def test_frames_to_the_dead_and_of_earlier_lives_go_nowhere():
+    world, a, b = pair()
+    world.crash(b)
+    send(world, a, b, b"to the dead")
+    world.run(1.0)
+    world.start(b)
+    send(world, a, b, b"over the old link")
+    world.run(2.0)
+    assert b.actor.frames() == []
+    assert b.generation == 2
+    assert world.frames_lost == 2
+
+
+def test_a_new_link_replaces_the_old_without_a_link_down():
+    world, a, b = pair()
+    world.crash(b)
+    world.start(b)
+    world.connect(b, a)
+    world.run(60.0)
+    assert len(a.actor.times("up")) == 2
+    assert a.actor.times("down") == []
+    send(world, a, b, b"new")
+    world.run(61.0)
+    assert b.actor.frames() == [b"new"]
+
+
+def test_a_goodbye_still_travels_and_then_the_link_is_closed():
+    world, a, b = pair()
+    send(world, b, a, b"bye", reliable=True)
+    world.leave(b)
+    world.run(2.0)
+    assert a.actor.frames() == [b"bye"]
+    assert a.actor.log[-1] == ("down", pytest.approx(0.525), b.peer, CLOSED)
+
+
+def test_closing_a_link_tells_the_other_side_only():
+    world, a, b = pair()
+    a.actor.order(CloseLink(b.peer, "surplus"))
+    world.drain(a)
+    world.run(2.0)
+    assert a.actor.times("down") == []
+    assert b.actor.log[-1][2:] == (a.peer, CLOSED)
+
+
+def test_a_paused_process_gets_what_queued_up_and_knows_how_long_it_slept():
+    world, a, b = pair()
+    b.actor.set_timer(1.0, "due")
+    world.drain(b)
+    world.pause(b, 4.0)
+    for number in range(5):
+        send(world, a, b, bytes([number]))
+    world.run(4.0)
+    assert b.actor.frames() == []
+    world.run(10.0)
+    assert b.actor.frames() == [bytes([number]) for number in range(5)]
+    assert b.actor.lag == pytest.approx(4.0)
+    assert b.actor.times("timer") == [pytest.approx(4.5)]
+    assert b.inbox is None
+
+
+def test_a_slow_process_works_one_frame_after_the_other():
+    world, a, b = pair()
+    world.slow(b, 0.1)
+    for number in range(5):
+        send(world, a, b, bytes([number]))
+    world.run(10.0)
+    times = b.actor.times("got")
+    assert [later - earlier for earlier, later in pairwise(times)] == [pytest.approx(0.1)] * 4
+
+
+def test_a_wrong_clock_shifts_what_the_node_sees_and_nothing_else():
+    world, hosts = probes(1)
+    host = hosts[0]
+    world.crash(host)
+    world.set_clock(host, offset=100.0, rate=2.0)
+    world.start(host)
+    assert host.actor.times("start") == [101.0]
+    host.actor.set_timer(103.0, "due")
+    world.drain(host)
+    world.run(1.49)
+    assert host.actor.times("timer") == []
+    world.run(1.51)
+    assert host.actor.times("timer") == [103.0]
+
+
+# ---------------------------------------------------------------------------------------------------------------- dials
+
+
+def test_a_dial_costs_its_time_and_links_both_sides():
+    world, hosts = probes(2)
+    dial(world, *hosts)
+    world.run(5.0)
+    (up,) = hosts[0].actor.times("up")
+    assert 0.8 <= up <= 2.0
+    assert hosts[1].actor.times("up") == [up]
+
+
+def test_both_dial_and_one_link_comes():
+    world, hosts = probes(2)
+    dial(world, hosts[0], hosts[1])
+    dial(world, hosts[1], hosts[0])
+    world.run(5.0)
+    assert [len(host.actor.times("up")) for host in hosts] == [1, 1]
+    assert world.dialer.attempts == 2
+
+
+@pytest.mark.parametrize("trouble", ["crash", "cut", "nat", "pair", "chance"])
+def test_a_dial_that_cannot_succeed_fails_after_its_timeout(trouble):
+    world, hosts = probes(2)
+    a, b = hosts
+    match trouble:
+        case "crash":
+            world.crash(b)
+        case "cut":
+            world.cut(split([[0], [1]]))
+        case "nat":
+            a.nat = b.nat = "symmetric"
+        case "pair":
+            world.dialer.incompatible[0, 1] = None
+        case "chance":
+            world.net.dial_failure = 1.0
+    dial(world, a, b)
+    world.run(20.0)
+    assert a.actor.times("failed") == [pytest.approx(15.5)]
+    assert a.actor.times("up") == []
+
+
+def test_the_server_tells_a_dialler_at_once_that_nobody_of_that_name_is_there():
+    world, hosts = probes(2)
+    world.crash(hosts[1])
+    world.run(20.0)
+    dial(world, *hosts)
+    world.run(25.0)
+    assert hosts[0].actor.log[-1][1:] == (pytest.approx(20.1), hosts[1].peer, "not registered")
+
+
+def test_a_restart_ends_a_dial_that_was_under_way():
+    world, hosts = probes(2)
+    a, b = hosts
+    dial(world, a, b)
+    world.crash(b)
+    world.start(b)
+    world.run(1.5)
+    dial(world, b, a)
+    world.run(5.0)
+    assert a.actor.times("failed")
+    assert len(b.actor.times("up")) == 1
+
+
+# ------------------------------------------------------------------------------------------------------------- the clock
+
+
+def test_things_of_the_same_moment_happen_in_the_order_in_which_they_were_planned():
+    world, _ = probes(1)
+    seen: list[int] = []
+    for number in range(20):
+        world.at(3.0, seen.append, number)
+    world.at(2.0, seen.append, -1)
+    world.run(3.0)
+    assert seen == [-1, *range(20)]
+    assert world.now == 3.0
+
+
+def test_a_timer_that_moves_later_fires_once():
+    world, hosts = probes(1)
+    host = hosts[0]
+    host.actor.set_timer(2.0, "early")
+    world.drain(host)
+    host.actor._timers.clear()
+    host.actor.set_timer(4.0, "late")
+    world.drain(host)
+    world.run(10.0)
+    assert host.actor.times("timer") == [4.0]
