@@ -40,6 +40,7 @@ class Channel:
         "max_retransmits",
         "messages_received",
         "messages_sent",
+        "open_queued",
         "outgoing_reset",
         "state",
         "unordered",
@@ -55,6 +56,7 @@ class Channel:
         self.life_time = None if life_time_ms is None else life_time_ms / 1000
         # RFC 8832 section 6: all user data goes ordered until anything has come back on the stream.
         self.confirmed = config.negotiated
+        self.open_queued = config.negotiated  # nothing more has to be said to open it
         self.incoming_reset = False  # the peer has reset its outgoing stream: nothing more of this generation will come
         self.outgoing_reset = False  # the peer has acknowledged the reset of ours
         self.announced = announced  # False: a stream that was refused; the application never hears of it

@@ -60,9 +60,10 @@ class ChannelTable:
     """All channels of one association.
 
     1. `create` channels at any time; they wait until `start` brings the association and the DTLS role of this side.
-    2. Give every list of the association's events to `handle_events`, in their order.
-    3. Call `send` and `close`, then drain the association's packets.
-    4. Drain `take_events`.
+    2. `announce` when the association begins to connect.
+    3. Give every list of the association's events to `handle_events`, in their order.
+    4. Call `send` and `close`, then drain the association's packets.
+    5. Drain `take_events`.
 
     Early data: a message on a stream without a channel (a negotiated channel that this side has not created yet, or an
     unordered message that overtook its OPEN) is kept until the channel appears, within `ChannelLimits`.
@@ -93,6 +94,12 @@ class ChannelTable:
         for channel in self._waiting:
             self._assign_id(channel)
         self._waiting.clear()
+
+    def announce(self, now: float) -> None:
+        """Queue the OPENs of all channels made so far: they travel beside SCTP's cookie, a round trip earlier."""
+        for channel in list(self._by_id.values()):
+            with contextlib.suppress(LocalError):  # `_open` tries again and tells
+                self._queue_open(channel, now)
 
     def create(self, config: DataChannelConfig, now: float) -> Channel:
         """A new channel; it opens when the association is established. Raises `InvalidConfig` when its id is taken."""
@@ -163,10 +170,10 @@ class ChannelTable:
 
     def close(self, channel: Channel, now: float) -> None:
         """Ends the channel once everything queued on it is sent. May be called in any state, and twice."""
-        if channel.state == "connecting":
+        if channel.state == "connecting" and (channel.config.negotiated or not channel.open_queued):
             self._forget(channel)
             self._announce_closed(channel)
-        elif channel.state == "open":
+        elif channel.state in ("connecting", "open"):
             self._begin_closing(channel, now)
 
     def close_all(self, reason: str, *, by_peer: bool) -> None:
@@ -232,7 +239,7 @@ class ChannelTable:
                 self._handle_unusual(event.stream_id, channel, ppid, data, now)
             elif type(event) is sctp.BufferedAmountLow:
                 channel = by_id.get(event.stream_id)
-                if channel is not None and channel.announced:
+                if channel is not None and channel.announced and channel.state == "open":
                     emit(BufferedAmountLow(channel))
             elif type(event) is sctp.StreamsResetByPeer:
                 self._handle_resets_by_peer(event.stream_ids, now)
@@ -337,12 +344,17 @@ class ChannelTable:
         if channel.state != "connecting":
             return
         assert channel.id is not None
-        self._set_up_stream(channel.id, channel.config.priority or 1)
-        if not channel.config.negotiated:
-            self._association.send(channel.id, PPID_DCEP, encode_open(channel.config), now)
+        self._queue_open(channel, now)
         channel.state = "open"
         self._events.append(ChannelOpened(channel, by_peer=False))
         self._replay_early(channel.id, now)
+
+    def _queue_open(self, channel: Channel, now: float) -> None:
+        assert channel.id is not None
+        self._set_up_stream(channel.id, channel.config.priority or 1)
+        if not channel.open_queued:
+            self._association.send(channel.id, PPID_DCEP, encode_open(channel.config), now)
+            channel.open_queued = True
 
     def _set_up_stream(self, stream_id: int, priority: int) -> None:
         self._association.set_priority(stream_id, priority)

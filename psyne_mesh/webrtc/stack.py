@@ -288,6 +288,7 @@ class Stack:
             self.phase, self._cipher, self._version = "sctp", event.cipher, event.version
             self.last_received_at = now
             self._events.append(DtlsConnected(event.cipher, event.version))
+            self._channels.announce(now)
             self._association.connect(now)  # both sides do: RFC 8831 section 6.2 leaves SCTP's roles open
         elif isinstance(event, dtls.Failed):
             self._finish(event.error, by_peer=False, now=now)

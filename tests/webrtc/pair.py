@@ -100,7 +100,8 @@ class Pair:
         label = settings.setdefault("label", "game")
         self.client.stack.create_channel(DataChannelConfig(**settings), self.now)
         self.settle(self.client)
-        self.run_until(lambda: any(c.label == label and c.state == "open" for c in self.server.channels))
+        for side in (self.client, self.server):
+            self.run_until(lambda: any(c.label == label and c.state == "open" for c in side.channels))  # noqa: B023
         return self.client.channel(label), self.server.channel(label)
 
     def send(self, side: Side, channel: Channel, data: Any) -> None:

@@ -117,6 +117,22 @@ def test_channels_open_when_the_association_stands() -> None:
     assert world.association.priorities == {0: 512}
 
 
+def test_the_announcement_may_go_before_the_association_stands() -> None:
+    world = World(established=False)
+    first, second = world.create(label="first"), world.create(label="second")
+    world.create(negotiated=True, id=7)
+    world.table.announce(0.0)
+    opens = [(0, DCEP, encode_open(first.config)), (2, DCEP, encode_open(second.config))]
+    assert world.association.sent == opens
+    world.table.close(second, 0.0)
+    assert world.association.resets == [2]
+    world.establish()
+    assert world.association.sent == opens
+    assert [type(event).__name__ for event in world.table.take_events()] == ["ChannelOpened", "ChannelOpened"]
+    world.feed(sctp.StreamsReset((2,)), sctp.StreamsResetByPeer((2,)))
+    assert world.table.take_events() == [ChannelClosed(second, False, "")]
+
+
 def test_a_channel_of_the_peer_is_acknowledged_and_announced() -> None:
     world = World()
     channel = world.peer_opens(1, label="theirs", ordered=False, max_retransmits=0)

@@ -33,10 +33,18 @@ ONE_WAY_S = 0.01
 def test_the_story_of_a_connection() -> None:
     pair = Pair(delay_s=ONE_WAY_S)
     pair.client.stack.create_channel(DataChannelConfig(label="a"), pair.now)
-    took_s = pair.run_until(lambda: bool(pair.server.channels))
+    took_s = pair.run_until(lambda: bool(pair.server.channels and pair.client.channels))
     assert pair.client.kinds() == pair.server.kinds() == ["DtlsConnected", "SctpConnected", "ChannelOpened"]
     assert took_s == pytest.approx(7 * ONE_WAY_S)  # DTLS 1.2 takes 4 one-way trips; SCTP 3 more, begun by the server
     assert pair.client.stack.stats().dtls_version == "DTLSv1.2"
+
+
+def test_the_channels_of_the_dtls_server_are_there_as_soon() -> None:
+    """The offerer is usually the DTLS server, and its OPEN travels beside the COOKIE-ECHO."""
+    pair = Pair(delay_s=ONE_WAY_S, start=False)
+    pair.server.stack.create_channel(DataChannelConfig(label="a"), pair.now)
+    pair.start()
+    assert pair.run_until(lambda: bool(pair.client.channels)) == pytest.approx(6 * ONE_WAY_S)
 
 
 def test_channels_created_at_any_moment_get_the_ids_of_their_side() -> None:
@@ -78,7 +86,7 @@ def test_any_one_datagram_of_the_handshake_may_be_lost(lost: int, from_client: b
     """The Finished that nobody repeats unless the timer runs on after the handshake; INIT; COOKIE-ACK: §6 9."""
     pair = Pair(drop=lambda client, number, _: client == from_client and number == lost)
     pair.client.stack.create_channel(DataChannelConfig(label="a"), pair.now)
-    took_s = pair.run_until(lambda: bool(pair.server.channels), within_s=3.0)
+    took_s = pair.run_until(lambda: bool(pair.server.channels and pair.client.channels), within_s=3.0)
     assert took_s < 1.6
     pair.send(pair.client, pair.client.channel("a"), "through")
     pair.run_until(lambda: pair.server.messages() == ["through"])
