@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ import trio
 from psyne_mesh.errors import ClosedError, ConnectFailed, PeerGone, ProtocolError, PsyneMeshError, RemoteError
 from psyne_mesh.webrtc import dtls, ice
 from psyne_mesh.webrtc.channel import ChannelOpened
+from psyne_mesh.webrtc.ladder import Ladder, Tunnel
 from psyne_mesh.webrtc.link import Link, Scheduler
 from psyne_mesh.webrtc.sdp import Description
 from psyne_mesh.webrtc.stack import DtlsConnected, SctpConnected, Stack, StackClosed, StackConfig, StackEvent
@@ -48,6 +50,7 @@ class Connection:
         name: str,
         on_events: Callable[[list[StackEvent]], None],
         on_candidate: Callable[[str | None], None],
+        tunnel: Tunnel | None = None,
     ) -> None:
         self.error: PsyneMeshError | None = None
         self.connected = trio.Event()  # or ended
@@ -60,7 +63,8 @@ class Connection:
             gateway, controlling=controlling, config=config, deliver=self._deliver, on_event=self._handle_ice, rng=rng
         )
         self.stack = Stack(StackConfig.of(config), certificate, rng=rng)
-        self.link = Link(self.stack, self.ice, scheduler, on_events=self._handle_events, fault=self.fault)
+        self.ladder = Ladder(self.ice, tunnel)
+        self.link = Link(self.stack, self.ladder, scheduler, on_events=self._handle_events, fault=self.fault)
         self._name = name
         self._timeout_s = config.connection_timeout_s
         self._scheduler = scheduler
@@ -80,7 +84,7 @@ class Connection:
         try:
             await self.ice.run(task_status=task_status)
         except RemoteError as error:
-            self.close(error)
+            await self._without_ice(error)
         except Exception as bug:
             self.bug = self.bug or bug
             self.close(PeerGone("a bug ended the connection"))
@@ -90,6 +94,25 @@ class Connection:
             raise
         if self.bug is not None:
             raise self.bug
+
+    async def _without_ice(self, error: RemoteError) -> None:
+        """ICE gave up. With a tunnel the connection lives on; else this is its end."""
+        if self.error is None and self.ladder.has_tunnel and self._remote is not None:
+            self.ladder.set_direct(False)
+            self._take_tunnel()
+            await self.closed.wait()
+        else:
+            self.close(error)
+
+    def deliver_tunnelled(self, datagrams: list[bytes]) -> None:
+        """Datagrams of the peer that came through the tunnel. It tunnels, so we answer the same way."""
+        if self.error is None and self.ladder.has_tunnel:
+            self._take_tunnel()
+            self._deliver(datagrams)
+
+    def _take_tunnel(self) -> None:
+        self.ladder.use_tunnel()
+        self._start_dtls()
 
     def begin(self) -> None:
         """The offer or answer is being made: from here on the phases count."""
@@ -110,6 +133,8 @@ class Connection:
             self.ice.add_remote_candidate(candidate)
         if remote.end_of_candidates:
             self.ice.add_remote_candidate(None)
+        self.ladder.note_described(now)
+        self._scheduler.wake_at(self.ladder.deadline)
 
     async def drain(self) -> None:
         """Until the peer has acknowledged all that was sent, or the connection has ended."""
@@ -127,18 +152,19 @@ class Connection:
         self.ice.close()
 
     def next_timeout(self) -> float | None:
-        deadline, limit = self.stack.next_timeout(), self._deadline
-        if deadline is None or limit is None:
-            return limit if deadline is None else deadline
-        return min(deadline, limit)
+        deadlines = (self.stack.next_timeout(), self._deadline, self.ladder.deadline)
+        first = min((deadline for deadline in deadlines if deadline is not None), default=math.inf)
+        return None if first == math.inf else first
 
     def handle_timeout(self, now: float) -> None:
         if self._deadline is not None and now >= self._deadline:
             self._deadline = None
             self.close(self._connect_failed(f"not done within {self._timeout_s:g} s"))
-        else:
-            self.link.handle_timeout(now)
-            self._wake_drained()
+            return
+        if now >= self.ladder.deadline:
+            self._take_tunnel()
+        self.link.handle_timeout(now)
+        self._wake_drained()
 
     # ------------------------------------------------------------------------------------------------------ from below
 
@@ -164,11 +190,22 @@ class Connection:
                 self._on_candidate(None)
             case ice.PathSelected():
                 self.disconnected = False
+                self.ladder.set_direct(True)
                 self._start_dtls()
             case ice.Disconnected():
                 self.disconnected = True
+                self._leave_path()
             case ice.Failed(error):
-                self.close(error if isinstance(error, PsyneMeshError) else PeerGone(str(error)))
+                if self.ladder.has_tunnel and self._remote is not None:
+                    self._leave_path()
+                else:
+                    self.close(error if isinstance(error, PsyneMeshError) else PeerGone(str(error)))
+
+    def _leave_path(self) -> None:
+        """The path of ICE is silent or gone: the tunnel carries until there is another."""
+        if self.ladder.has_tunnel:
+            self.ladder.set_direct(False)
+            self._take_tunnel()
 
     def _start_dtls(self) -> None:
         if self.stack.phase != "new" or self._remote is None:

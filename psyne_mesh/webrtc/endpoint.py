@@ -13,6 +13,7 @@ from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import ClosedError, PsyneMeshError
 from psyne_mesh.nurseries import unwrapped
 from psyne_mesh.webrtc import dtls, ice
+from psyne_mesh.webrtc.ladder import Tunnel
 from psyne_mesh.webrtc.link import Link
 from psyne_mesh.webrtc.peer import PeerConnection
 from psyne_mesh.webrtc.stack import StackEvent
@@ -48,13 +49,19 @@ class Endpoint:
 
     @asynccontextmanager
     async def open_peer(
-        self, *, offerer: bool, name: str = "", on_events: Callable[[list[StackEvent]], None] | None = None
+        self,
+        *,
+        offerer: bool,
+        name: str = "",
+        on_events: Callable[[list[StackEvent]], None] | None = None,
+        tunnel: Tunnel | None = None,
     ) -> AsyncIterator[PeerConnection]:
         """A connection to one peer. Leaving the block ends it, with all its tasks; what fails in it fails here only.
 
         offerer: exactly one of the two sides makes the offer. name: for error messages.
         on_events: gets all events of the stack, instead of `incoming_channels` and `DataChannel`. Called synchronously
             and often inside other calls; what it sends is bundled. What it raises comes out of this block.
+        tunnel: another way for the datagrams, used while ICE has none.
         """
         if self._closed:
             raise ClosedError("the endpoint is closed")
@@ -66,6 +73,7 @@ class Endpoint:
             rng=random.Random(self._rng.getrandbits(64)),
             name=name,
             on_events=on_events,
+            tunnel=tunnel,
         )
         self._peers[peer] = None
         try:

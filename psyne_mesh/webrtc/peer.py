@@ -14,6 +14,7 @@ from psyne_mesh.webrtc.channel import BufferedAmountLow, Channel, ChannelClosed,
 from psyne_mesh.webrtc.connection import Connection
 from psyne_mesh.webrtc.data_channel import DataChannel
 from psyne_mesh.webrtc.inbox import Inbox
+from psyne_mesh.webrtc.ladder import Tunnel
 from psyne_mesh.webrtc.link import Scheduler
 from psyne_mesh.webrtc.negotiation import Negotiation
 from psyne_mesh.webrtc.stack import StackEvent
@@ -43,6 +44,7 @@ class PeerConnection:
         rng: random.Random,
         name: str = "",
         on_events: Callable[[list[StackEvent]], None] | None = None,
+        tunnel: Tunnel | None = None,
     ) -> None:
         self.name = name
         self.incoming_channels: Inbox[DataChannel] = Inbox()
@@ -65,6 +67,7 @@ class PeerConnection:
             name=name,
             on_events=self._handle_events,
             on_candidate=self._handle_candidate,
+            tunnel=tunnel,
         )
         self._stack, self._link = self.connection.stack, self.connection.link
         self._channels: dict[Channel, DataChannel] = {}
@@ -112,6 +115,10 @@ class PeerConnection:
     def add_remote_candidate(self, candidate: str | None) -> None:
         """A candidate that the peer trickled ("candidate:..."), `None` after its last. Bad ones are counted, no more."""
         self.connection.ice.add_remote_candidate(candidate)
+
+    def deliver_tunnelled(self, datagrams: list[bytes]) -> None:
+        """Datagrams of this peer that came through the tunnel given at the opening."""
+        self.connection.deliver_tunnelled(datagrams)
 
     # ---------------------------------------------------------------------------------------------------------- waiting
 
@@ -188,13 +195,13 @@ class PeerConnection:
 
     @property
     def path(self) -> ice.Path | None:
-        """How the datagrams travel; `None` before ICE has found a way."""
-        return self.connection.ice.path
+        """How the datagrams travel; `None` before there is a way."""
+        return self.connection.ladder.path
 
     @property
     def rtt(self) -> float | None:
         """Seconds: smoothed by SCTP, or STUN's while SCTP has not measured yet."""
-        path = self.connection.ice.path
+        path = self.path
         return self._stack.srtt or (path.rtt_s if path is not None else None)
 
     @property

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 import attrs
 
 CandidateKind: TypeAlias = Literal["host", "srflx", "prflx", "relay"]
+PathKind: TypeAlias = Literal["host", "srflx", "prflx", "relay", "peer", "signaling"]
 Address: TypeAlias = tuple[str, int]  # numeric IP address and port; IPv6 without flow and scope
 
 
@@ -22,14 +23,15 @@ class IceParameters:
 class Path:
     """The selected pair, as far as this side can know it.
 
-    kind: the costlier of the two ends, so "relay" whenever a relay carries the data and "host" only when both are.
+    kind: the costlier of the two ends, so "relay" whenever a relay carries the data and "host" only when both are. The
+        last two are no pairs of ICE but tunnels, through a common peer or through the signaling server.
     local: our address as the peer sees it; local_kind and remote_kind say how each end was learnt.
     protocol: what carries the datagrams of a pair, always "udp".
     relay_protocol: how we reach our own relay ("udp", "tcp" or "tls"); None without a relay of ours.
     rtt_s: the last STUN round trip in seconds; None until one was measured.
     """
 
-    kind: CandidateKind
+    kind: PathKind
     local: Address
     remote: Address
     protocol: Literal["udp"] = "udp"
