@@ -31,7 +31,8 @@ class SctpConfig:
     local_port: int = attrs.field(default=5000, validator=_within(1, 65535))  # a=sctp-port of every browser
     remote_port: int = attrs.field(default=5000, validator=_within(1, 65535))
     streams_max: int = attrs.field(default=65535, validator=_within(1, 65535))  # RFC 8831 section 6.2
-    receive_window_bytes: int = attrs.field(default=4 * 2**20, validator=_within(65_536, 2**31))  # 100 ms at 40 MB/s
+    # 100 ms at 40 MB/s. There is no partial delivery: it must exceed the largest message that the peer may send
+    receive_window_bytes: int = attrs.field(default=4 * 2**20, validator=_within(65_536, 2**31))
     send_buffer_bytes_max: int = attrs.field(default=16 * 2**20, validator=_within(1, 2**31))  # Chromium's limit
     packet_bytes_base: int = attrs.field(default=1191, validator=_within(512, 16_384))  # dcSCTP: 1280 less all headers
     packet_bytes_max: int = attrs.field(default=16_384, validator=_within(512, 16_384))  # one DTLS record

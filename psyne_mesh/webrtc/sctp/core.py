@@ -24,7 +24,8 @@ from psyne_mesh.webrtc.sctp.stats import Counters
 if TYPE_CHECKING:
     from random import Random
 
-# Their work grows with what is held, so that one packet may not bring many; honest peers bring one of them
+# Their work grows with what is held, so one packet may not bring many; honest peers bring one
+COSTLY_CHUNKS_MAX = 2
 _COSTLY = frozenset({wire.FORWARD_TSN, wire.I_FORWARD_TSN, wire.RE_CONFIG})
 ANSWERS_MAX = 16  # answers (ERROR, HEARTBEAT-ACK, INIT-ACK...) of one flush; the peer repeats what goes unanswered
 
@@ -130,7 +131,7 @@ class AssociationCore:
         inbound = self._inbound
         data_kind = self._data_kind if self._state.takes_data else -1
         had_data = False
-        costly_left = 2
+        costly_left = COSTLY_CHUNKS_MAX
         for kind, flags, start, end in chunks:
             if kind == data_kind and inbound is not None:
                 had_data = True
@@ -394,7 +395,7 @@ class AssociationCore:
         self._answer(wire.error_chunk(wire.ERROR, [wire.parameter(cause, value[:256])]))
 
     def _send_loose(self, tag: int, chunk: bytes) -> None:
-        """A packet of its own, outside of the flow of packets: it has another tag, or comes before or after the flow."""
+        """A packet of its own: it has another tag than the flow of packets, or comes before or after it."""
         if len(self._loose_packets) < ANSWERS_MAX:
             self._loose_packets.append(wire.seal(self._ports() + wire.U32.pack(tag), [chunk]))
 

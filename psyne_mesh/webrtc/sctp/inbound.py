@@ -16,6 +16,9 @@ from psyne_mesh.webrtc.sctp.stats import Counters
 TSN_DISTANCE_MAX = 0xFFFF  # a gap block reports 16-bit offsets: what lies further could not be acknowledged
 DUPLICATES_REPORTED_MAX = 32  # further ones of one flush are counted, not listed
 GAP_BLOCKS_MAX = 256  # the lowest ones; with the duplicates a SACK fits a packet of 1191 bytes. The rest comes later
+# What a held chunk costs beside its bytes, about: many tiny ones must not outgrow the window, and their number is kept
+# low enough that a FORWARD-TSN may look at all of them
+CHUNK_OVERHEAD_BYTES = 256
 UPDATE_BYTES = 4096  # a closed window is opened by at least this much (RFC 9260 section 6.2: no silly window)
 
 _WORD = 0xFFFFFFFF
@@ -33,6 +36,7 @@ class Inbound:
         "_duplicates",
         "_gaps",
         "_held_back",
+        "_held_chunks_max",
         "_is_first_packet",
         "_packets_unacked",
         "_streams",
@@ -52,6 +56,7 @@ class Inbound:
         self, config: SctpConfig, counters: Counters, *, initial_tsn: int, streams: int, interleaving: bool
     ) -> None:
         self._window = config.receive_window_bytes
+        self._held_chunks_max = config.receive_window_bytes // CHUNK_OVERHEAD_BYTES
         self._ack_delay = config.ack_delay_max_s
         self._counters = counters
         self._streams = streams
@@ -83,7 +88,12 @@ class Inbound:
             tsn, stream, number, ppid = wire.DATA_FIELDS.unpack_from(packet, start + 4)
             payload = packet[start + 16 : end]
         reassembly = self.reassembly
-        if tsn == self._wire_next and not self._gaps and reassembly.held_bytes + self.unread_bytes < self._window:
+        if (
+            tsn == self._wire_next
+            and not self._gaps
+            and reassembly.held_bytes + self.unread_bytes < self._window
+            and reassembly.held_chunks < self._held_chunks_max
+        ):
             self.cumulative_tsn = unwrapped = self.cumulative_tsn + 1
             self._wire_next = (tsn + 1) & _WORD
             if flags & wire.FLAG_IMMEDIATE:
@@ -136,7 +146,11 @@ class Inbound:
 
     @property
     def a_rwnd(self) -> int:
-        return max(0, self._window - self.reassembly.held_bytes - self.unread_bytes)
+        """The window to offer (RFC 9260 section 6.2): what is left of it in bytes, and less when tiny chunks have used
+        up most of their number."""
+        reassembly = self.reassembly
+        by_count = (self._held_chunks_max - reassembly.held_chunks) * CHUNK_OVERHEAD_BYTES
+        return max(0, min(self._window - reassembly.held_bytes - self.unread_bytes, by_count))
 
     def handle_timeout(self, now: float) -> None:
         if self.ack_deadline is not None and now >= self.ack_deadline:
@@ -200,11 +214,10 @@ class Inbound:
         if unwrapped - self.cumulative_tsn > TSN_DISTANCE_MAX:
             self._counters.dropped("tsn_too_far")
             return -1
-        held = self.reassembly.held_bytes + self.unread_bytes
-        # RFC 9260 section 6.2: a full receiver drops new data. What fills the first hole may still come, up to twice
-        # the window, for it can let go of what is held
-        if held >= self._window and (
-            unwrapped != self.cumulative_tsn + 1 or self.unread_bytes >= self._window or held >= 2 * self._window
+        if not self._has_room(1) and not (
+            # RFC 9260 section 6.2: a full receiver drops new data. What fills the first hole may still come, up to
+            # twice the limits, for it can let go of what is held
+            unwrapped == self.cumulative_tsn + 1 and self.unread_bytes < self._window and self._has_room(2)
         ):
             self.ack_now = True
             self._counters.dropped("window_full")
@@ -219,6 +232,14 @@ class Inbound:
         else:
             self._gaps.add(unwrapped, unwrapped)
         return unwrapped
+
+    def _has_room(self, times: int) -> bool:
+        """Whether what is held and unread lies below the limits, taken `times` times."""
+        reassembly = self.reassembly
+        return (
+            reassembly.held_bytes + self.unread_bytes < times * self._window
+            and reassembly.held_chunks < times * self._held_chunks_max
+        )
 
     def _move_to(self, cumulative_tsn: int) -> None:
         self._gaps.discard_through(cumulative_tsn)

@@ -120,6 +120,9 @@ class Outbound:
             self._send_lost(builder, now)
         if self.queue.scheduler and not self.outstanding.lost:
             self._send_fresh(builder, now)
+        if self._forward_due and not builder.is_spent:  # something expired on the way
+            builder.flush()  # control chunks do not follow DATA in a packet
+            self._send_forward(builder, now)
         if self._counters.user_bytes_sent + self._counters.retransmissions > sent_before:
             self._last_sent_at = now
             if self.t3 is None:
@@ -246,7 +249,7 @@ class Outbound:
         builder.parts += (chunk.header, chunk.payload, _PADDING[size & 3])
         builder.room -= len(chunk.header) + ((size + 3) & ~3)
 
-    # --------------------------------------------------------------------------------------------- acknowledgement, loss
+    # -------------------------------------------------------------------------------------------- acknowledgement, loss
 
     def sack_received(self, sack: wire.Sack, now: float) -> bool:
         """Take in a SACK; False when it acknowledges what was never sent, and so changes nothing."""
@@ -276,7 +279,7 @@ class Outbound:
         if moved:
             self._cumulative_moved(result.bytes_acked, was_full, bool(sack.duplicates), now)
         if self._window_is_closed and sack.a_rwnd >= self._config.packet_bytes_base:
-            self._window_opened()
+            self._window_opened(now)
         self._heard = True
         self.peer_a_rwnd = sack.a_rwnd
         self._peer_credit = sack.a_rwnd - table.flight_bytes - table.lost_bytes
@@ -322,11 +325,19 @@ class Outbound:
     def _window_is_closed(self) -> bool:
         return self.peer_a_rwnd < self._config.packet_bytes_base
 
-    def _window_opened(self) -> None:
+    def _window_opened(self, now: float) -> None:
         """While the window was closed the peer dropped what came: do not wait for T3-rtx to repeat it."""
-        for chunk in self.outstanding.mark_lost_since(float("inf")):
-            chunk.header = _with_immediate_bit(chunk.header)
+        self._mark_overdue_lost(now)
         self._force_one = True
+
+    def _mark_overdue_lost(self, now: float) -> list[Chunk]:
+        """Take for lost, and ask for a quick answer to, what is in flight for longer than a round trip."""
+        estimator = self.rto
+        patience = self.rack.patience(estimator.min_rtt or 0.0, estimator.srtt or 0.0)
+        found = self.outstanding.mark_lost_since(now - patience)
+        for chunk in found:
+            chunk.header = _with_immediate_bit(chunk.header)
+        return found
 
     def _detect_losses(self, now: float) -> None:
         estimator = self.rto
@@ -336,10 +347,10 @@ class Outbound:
         if not found:
             return
         table = self.outstanding
-        if self.congestion.lost(table.next_tsn - 1):
-            self._force_one = True
         self._counters.fast_retransmissions += len(found)
         self._give_up_or_keep(found, now)
+        if self.congestion.lost(table.next_tsn - 1):
+            self._force_one = bool(table.lost)
 
     def _give_up_or_keep(self, found: list[Chunk], now: float) -> None:
         """Mark chunks lost, and abandon those whose message allows no more (RFC 3758 section 3.5 rule A3, RFC 7496)."""
@@ -423,14 +434,10 @@ class Outbound:
         self._counters.timeouts += 1
         self.rto.expired()
         table.renege()
-        estimator = self.rto
-        found = table.mark_lost_since(now - self.rack.patience(estimator.min_rtt or 0.0, estimator.srtt or 0.0))
         self._probe_tsn = -1
-        for chunk in found:
-            chunk.header = _with_immediate_bit(chunk.header)
-        self._give_up_or_keep(found, now)
+        self._give_up_or_keep(self._mark_overdue_lost(now), now)
         self._forward_due = table.advanced_tsn > table.cumulative_tsn
-        self._force_one = True
+        self._force_one = bool(table.lost)
         self.t3 = now + self.rto.rto
         heard, self._heard = self._heard, False
         if heard and self._window_is_closed:

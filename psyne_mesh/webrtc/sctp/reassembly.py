@@ -2,7 +2,7 @@
 
 DATA names no message: fragments belong together when their TSNs are neighbours (RFC 9260 section 6.9), so they are
 kept as runs. I-DATA names message and fragment (RFC 8260 section 2.1), so they are kept by that name.
-What is held here is limited by the receive window: `inbound` refuses chunks when `held_bytes` is over it.
+What is held here is limited: `inbound` refuses chunks when `held_bytes` or `held_chunks` is over its limit.
 """
 
 from __future__ import annotations
@@ -15,9 +15,6 @@ from psyne_mesh.webrtc.sctp.wire import FLAG_BEGIN, FLAG_END, FLAG_UNORDERED
 
 _WHOLE = FLAG_BEGIN | FLAG_END
 _new = tuple.__new__  # twice as fast as MessageReceived(...)
-# What a held chunk costs beside its bytes, about: many tiny ones must not outgrow the window, and it keeps their number
-# low enough that a FORWARD-TSN may look at all of them
-CHUNK_OVERHEAD_BYTES = 256
 
 
 class _Run:
@@ -58,6 +55,7 @@ class Reassembly:
         "_partials",
         "_waiting",
         "held_bytes",
+        "held_chunks",
         "ready",
         "violations",
     )
@@ -69,13 +67,14 @@ class Reassembly:
         self._by_start: dict[int, _Run] = {}
         self._by_end: dict[int, _Run] = {}
         self._partials: dict[tuple[int, bool, int], _Partial] = {}  # (stream, unordered, MID)
-        self.held_bytes = 0
+        self.held_bytes = 0  # user data that waits for other chunks
+        self.held_chunks = 0
         self.ready: list[MessageReceived] = []
         self.violations = 0  # chunks dropped because they contradict what is held
 
     @property
     def is_empty(self) -> bool:
-        return not (self._waiting or self._by_start or self._by_end or self._partials or self.held_bytes)
+        return not (self._waiting or self._by_start or self._by_end or self._partials or self.held_chunks)
 
     def add_data(self, tsn: int, stream: int, ssn: int, ppid: int, flags: int, payload: bytes) -> None:
         """A DATA chunk that came for the first time; `tsn` is unwrapped."""
@@ -100,7 +99,8 @@ class Reassembly:
             partial = self._partials[key] = _Partial()
         elif not flags & _WHOLE and ppid_or_fsn == len(partial.parts) and not partial.early and partial.last_fsn < 0:
             partial.parts.append(payload)  # the straight path: the next fragment of the middle
-            self.held_bytes += len(payload) + CHUNK_OVERHEAD_BYTES
+            self.held_bytes += len(payload)
+            self.held_chunks += 1
             return
         fsn = 0 if flags & FLAG_BEGIN else ppid_or_fsn
         if flags & FLAG_BEGIN:
@@ -173,11 +173,13 @@ class Reassembly:
         return list(self._next)
 
     def hold(self, payload: bytes) -> None:
-        self.held_bytes += len(payload) + CHUNK_OVERHEAD_BYTES
+        self.held_bytes += len(payload)
+        self.held_chunks += 1
 
     def release(self, payloads: Iterable[bytes]) -> None:
         for payload in payloads:
-            self.held_bytes -= len(payload) + CHUNK_OVERHEAD_BYTES
+            self.held_bytes -= len(payload)
+            self.held_chunks -= 1
 
     # --------------------------------------------------------------------------------------------------------- helpers
 
@@ -222,7 +224,8 @@ class Reassembly:
 
     def _completed(self, stream: int, number: int, ppid: int, parts: Collection[bytes], *, unordered: bool) -> None:
         data = b"".join(parts)
-        self.held_bytes -= len(data) + CHUNK_OVERHEAD_BYTES * len(parts)
+        self.held_bytes -= len(data)
+        self.held_chunks -= len(parts)
         if unordered:
             self.ready.append(MessageReceived(stream, ppid, data, True))
         else:
