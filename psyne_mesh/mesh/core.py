@@ -13,7 +13,7 @@ import time
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import attrs
@@ -35,6 +35,14 @@ from psyne_mesh.identity import Identity, PeerId, verify_untrusted
 from psyne_mesh.mesh.link import Link, LinkState
 from psyne_mesh.mesh.membership import TAG_BYTES, Membership, RoomSink
 from psyne_mesh.mesh.profile import Profile
+from psyne_mesh.mesh.tunnels import (
+    SIGNAL_PREFIX,
+    TUNNEL_TAG,
+    CarrierBudget,
+    PeerTunnel,
+    frame_untrusted,
+    signal_untrusted,
+)
 from psyne_mesh.nurseries import unwrapped
 from psyne_mesh.signaling import events as signaling_events
 from psyne_mesh.signaling.envelope import Envelope, Kind, ReplayGuard, open_untrusted, seal, tampering_in
@@ -117,6 +125,7 @@ class MeshCore:
         self._timer = trio.CancelScope()
         self._link_ended = trio.lowlevel.ParkingLot()
         self._replays = ReplayGuard()
+        self._carrier_budget = CarrierBudget()
         self._closing = False
 
     # -------------------------------------------------------------------------------------------------------- rooms
@@ -200,6 +209,9 @@ class MeshCore:
             membership.link_open(link)
 
     def on_frame(self, link: Link, data: bytes) -> None:
+        if data.startswith(TUNNEL_TAG):
+            self._on_tunnel_frame(link, data)
+            return
         membership = self._by_tag.get(data[:TAG_BYTES])
         if membership is not None:
             membership.tell(lambda node, now: node.receive(link.peer_id, data[TAG_BYTES:], now))
@@ -230,11 +242,43 @@ class MeshCore:
         rooms = list(self._rooms.values())
         return rooms if len(rooms) == 1 else [m for m in rooms if m.node.record(peer) is not None] or rooms
 
+    # ------------------------------------------------------------------------------------------------------ tunnels
+
+    def _on_tunnel_frame(self, carrier: Link, frame: bytes) -> None:
+        try:
+            to, sender, datagram = frame_untrusted(frame)
+        except ProtocolError:
+            return
+        if to == self.me:
+            self._deliver_tunnelled(sender, [datagram], carrier.peer_id)
+        elif sender == carrier.peer_id:  # we carry for neighbours only, and in their own name only
+            onward = self._links.get(to)
+            if onward is not None and onward.is_direct and self._carrier_budget.take(len(frame), self.now()):
+                onward.send_frame(frame, reliable=False)
+
+    def _deliver_tunnelled(self, sender: PeerId, datagrams: list[bytes], carrier: PeerId | None) -> None:
+        link = self._links.get(sender)
+        if link is not None and isinstance(link.tunnel, PeerTunnel):
+            link.tunnel.heard(carrier)
+            link.deliver_tunnelled(datagrams)
+
+    def _signal_tunnel(self, peer: PeerId, text: str) -> bool:
+        """The last rung: datagrams inside signaling messages. False when there is none; then they are lost."""
+        for membership in self._rooms_with(peer):
+            with suppress(SignalingError, LocalError):
+                self._signaling.send_signal(peer, membership.room, text)
+                return True
+        return False
+
     # ---------------------------------------------------------------------------------------------------- signaling
 
     def _start_link(self, peer: PeerId, session: str, *, offerer: bool) -> Link:
+        tunnel = PeerTunnel(
+            peer, self.me, now=self.now, signal=self._signal_tunnel,
+            links=lambda: [link for link in self._links.values() if link.peer_id != peer],
+        )  # fmt: skip
         link = Link(
-            peer, session, offerer=offerer, endpoint=self.endpoint, owner=self, born=self.now(),
+            peer, session, offerer=offerer, endpoint=self.endpoint, owner=self, tunnel=tunnel, born=self.now(),
             post=lambda kind, sequence, body: self._post(peer, kind, session, sequence, body),
         )  # fmt: skip
         self._links[peer] = link
@@ -289,6 +333,10 @@ class MeshCore:
     def _on_envelope(self, room: str, claimed: PeerId, text: str, carrier: str) -> None:
         membership = self._rooms.get(room)
         if membership is None or claimed == self.me:
+            return
+        if text.startswith(SIGNAL_PREFIX):
+            with suppress(ProtocolError):
+                self._deliver_tunnelled(claimed, signal_untrusted(text), None)
             return
         now_ms = _wall_ms()
         try:

@@ -20,6 +20,7 @@ from psyne_mesh.signaling.envelope import Envelope, Kind
 from psyne_mesh.webrtc.channel import BufferedAmountLow, Channel, ChannelClosed, ChannelOpened, MessageReceived
 from psyne_mesh.webrtc.endpoint import Endpoint
 from psyne_mesh.webrtc.ice import Path
+from psyne_mesh.webrtc.ladder import Tunnel
 from psyne_mesh.webrtc.peer import PeerConnection
 from psyne_mesh.webrtc.stack import StackEvent
 from psyne_mesh.webrtc.stats import PeerStats
@@ -63,7 +64,7 @@ class Link:
 
     def __init__(
         self, peer_id: PeerId, session: str, *, offerer: bool, endpoint: Endpoint, post: Post, owner: LinkOwner,
-        born: float,
+        tunnel: Tunnel, born: float,
     ) -> None:  # fmt: skip
         self.peer_id = peer_id
         self.session = session
@@ -75,6 +76,7 @@ class Link:
             False  # took the place of a link that rooms still count on: if this one fails, they must hear
         )
         self.tampering: str | None = None
+        self.tunnel = tunnel
         self._endpoint = endpoint
         self._post_sealed = post
         self._sequence = 0
@@ -94,7 +96,7 @@ class Link:
         error: PsyneMeshError | None = None
         try:
             async with self._endpoint.open_peer(
-                offerer=self.offerer, name=self.peer_id.short, on_events=self._on_events
+                offerer=self.offerer, name=self.peer_id.short, on_events=self._on_events, tunnel=self.tunnel
             ) as connection:
                 self._connection = connection
                 self._control = connection.open_channel(CONTROL)
@@ -197,6 +199,16 @@ class Link:
         """The application holds `delta` more (or fewer) bytes of this peer unread: its send window follows."""
         if self._connection is not None and self.state is LinkState.OPEN:
             self._connection.note_unread(delta)
+
+    def deliver_tunnelled(self, datagrams: list[bytes]) -> None:
+        if self._connection is not None:
+            self._connection.deliver_tunnelled(datagrams)
+
+    @property
+    def is_direct(self) -> bool:
+        """Open over a path of its own; only such links carry for others, so that no tunnel runs inside a tunnel."""
+        path = self.path
+        return self.state is LinkState.OPEN and path is not None and path.kind not in ("peer", "signaling")
 
     @property
     def path(self) -> Path | None:

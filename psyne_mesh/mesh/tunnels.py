@@ -1,0 +1,135 @@
+"""Tunnels: datagrams of a pair that has no path of its own, carried by a common peer or, last of all, by signaling.
+
+On a link a carried datagram is a frame under a tag of its own:
+`TUNNEL_TAG | to: 16 | from: 16 | datagram`. What is inside is DTLS between the two ends: a carrier can drop it, and no more.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from collections.abc import Callable, Iterable, Sequence
+
+from psyne_mesh.errors import ProtocolError
+from psyne_mesh.identity import PeerId
+from psyne_mesh.mesh.link import Link, LinkState
+from psyne_mesh.webrtc.ice import Path
+
+TUNNEL_TAG = bytes(8)
+SIGNAL_PREFIX = "tunnel."  # no sealed envelope begins like this: its alphabet has no such first part
+_ID_BYTES = 16
+_HEAD_BYTES = len(TUNNEL_TAG) + 2 * _ID_BYTES
+
+# A tunnel carries what fits any path; path MTU discovery finds that out. 1,191 bytes of SCTP and 37 of DTLS come first.
+DATAGRAM_BYTES_MAX = 1_400
+# Until the peer was heard, so many common peers are tried at once: which of them has a link to it is not known.
+TRIED_AT_ONCE = 3
+# A carrier that has been silent for so long is no longer trusted to carry.
+CARRIER_LIFE_S = 3.0
+# Signaling is asked only after common peers had so long to show that they carry.
+SIGNALING_AFTER_S = 1.0
+# What we carry for others: 2 Mbit/s all told, with a second's burst. More is dropped: our own game comes first.
+CARRIED_BYTES_PER_S = 256_000.0
+
+
+class PeerTunnel:
+    """The `Tunnel` of one link. It finds out by listening who carries: whoever brought something last."""
+
+    def __init__(
+        self,
+        peer: PeerId,
+        me: PeerId,
+        *,
+        now: Callable[[], float],
+        links: Callable[[], Iterable[Link]],
+        signal: Callable[[PeerId, str], bool],
+    ) -> None:
+        self._peer = peer
+        self._head = TUNNEL_TAG + peer.raw + me.raw
+        self._now = now
+        self._links = links
+        self._signal = signal
+        self._carrier: PeerId | None = None  # None: nobody known, or signaling
+        self._heard_at: float | None = None
+        self._began_at: float | None = None
+
+    @property
+    def path(self) -> Path:
+        return Path(kind="signaling" if self._carrier is None else "peer", local=("", 0), remote=("", 0))
+
+    def heard(self, carrier: PeerId | None) -> None:
+        """Something of the peer came through `carrier`, None for signaling. A peer that carries is preferred."""
+        now = self._now()
+        if carrier is not None or not self._fresh(now):
+            self._carrier = carrier
+        if carrier == self._carrier:
+            self._heard_at = now
+
+    def send(self, datagrams: Sequence[bytes]) -> None:
+        now = self._now()
+        self._began_at = now if self._began_at is None else self._began_at
+        fitting = [datagram for datagram in datagrams if len(datagram) <= DATAGRAM_BYTES_MAX]
+        carriers = [link for link in self._links() if link.state is LinkState.OPEN and link.is_direct]
+        if self._fresh(now):
+            carriers = [link for link in carriers if link.peer_id == self._carrier]
+        for link in carriers[:TRIED_AT_ONCE]:
+            for datagram in fitting:
+                link.send_frame(self._head + datagram, reliable=False)
+        by_signaling = self._carrier is None and (not carriers or now - self._began_at >= SIGNALING_AFTER_S)
+        if fitting and (by_signaling or not carriers):
+            self._signal(self._peer, SIGNAL_PREFIX + b64encode(b"".join(map(_sized, fitting))).decode())
+
+    def _fresh(self, now: float) -> bool:
+        return self._carrier is not None and self._heard_at is not None and now - self._heard_at < CARRIER_LIFE_S
+
+
+class CarrierBudget:
+    """A token bucket over everything we carry for others."""
+
+    def __init__(self, bytes_per_s: float = CARRIED_BYTES_PER_S) -> None:
+        self._rate = bytes_per_s
+        self._tokens = bytes_per_s
+        self._at = 0.0
+        self.carried = 0
+        self.dropped = 0
+
+    def take(self, size: int, now: float) -> bool:
+        self._tokens = min(self._rate, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        if self._tokens < size:
+            self.dropped += 1
+            return False
+        self._tokens -= size
+        self.carried += 1
+        return True
+
+
+def frame_untrusted(frame: bytes) -> tuple[PeerId, PeerId, bytes]:
+    """(to, from, datagram) of a tunnel frame, or `ProtocolError`."""
+    if not _HEAD_BYTES < len(frame) <= _HEAD_BYTES + DATAGRAM_BYTES_MAX or not frame.startswith(TUNNEL_TAG):
+        raise ProtocolError("not a tunnel frame")
+    at = len(TUNNEL_TAG)
+    to = PeerId.from_raw_untrusted(frame[at : at + _ID_BYTES])
+    sender = PeerId.from_raw_untrusted(frame[at + _ID_BYTES : _HEAD_BYTES])
+    return to, sender, frame[_HEAD_BYTES:]
+
+
+def signal_untrusted(text: str) -> list[bytes]:
+    """The datagrams inside a tunnel signal, or `ProtocolError`."""
+    try:
+        data = b64decode(text.removeprefix(SIGNAL_PREFIX), validate=True)
+    except (Base64Error, ValueError) as error:
+        raise ProtocolError("not a tunnel signal") from error
+    datagrams, at = [], 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 2], "big")
+        datagram = data[at + 2 : at + 2 + size]
+        if not 0 < size == len(datagram) <= DATAGRAM_BYTES_MAX:
+            raise ProtocolError("a datagram in a tunnel signal is cut short, empty or too long")
+        datagrams.append(datagram)
+        at += 2 + size
+    return datagrams
+
+
+def _sized(datagram: bytes) -> bytes:
+    return len(datagram).to_bytes(2, "big") + datagram

@@ -1,0 +1,79 @@
+"""The rungs of the ladder: direct, through a common peer, through signaling; always the same DTLS end to end."""
+
+from __future__ import annotations
+
+import pytest
+import trio.testing
+
+from psyne_mesh.config import WebRTCConfig
+from psyne_mesh.errors import ProtocolError
+from psyne_mesh.identity import Identity
+from psyne_mesh.mesh.tunnels import CarrierBudget, frame_untrusted, signal_untrusted
+from psyne_mesh.room.messages import Message
+from psyne_mesh.room.room import Room
+from tests.room.players import connected, open_party
+
+# One speaks only IPv4 and the other only IPv6: no pair of addresses will ever work between them.
+FOUR = WebRTCConfig(bind_host="127.0.0.1", use_ipv6=False)
+SIX = WebRTCConfig(bind_host="::1", use_ipv4=False)
+BOTH = WebRTCConfig()
+
+
+class Note(Message):
+    number: int
+
+
+async def talk(one: Room, other: Room) -> None:
+    for sender, receiver in ((one, other), (other, one)):
+        for number in range(30):
+            await sender.channel("notes", Note).send(Note(number), to=receiver.me)
+        assert [(await receiver.channel("notes", Note).receive())[1].number for _ in range(30)] == list(range(30))
+
+
+def kind(room: Room, other: Room) -> str:
+    path = room.peers[other.me].path
+    return "none" if path is None else path.kind
+
+
+async def test_a_common_peer_carries_for_a_pair_without_a_path() -> None:
+    async with open_party() as party:
+        ada, bob, cid = [await party.join(name=name, config=c) for name, c in (("ada", FOUR), ("bob", BOTH), ("cid", SIX))]
+        await connected(ada, bob, cid)
+        await talk(ada, cid)
+        assert {kind(ada, cid), kind(cid, ada)} == {"peer"}
+        assert kind(ada, bob) == kind(cid, bob) == "host"
+        await ada.channel("big").send(bytes(200_000), to=cid.me)
+        assert (await cid.channel("big").receive())[1] == bytes(200_000)
+
+
+async def test_signaling_is_the_last_rung() -> None:
+    async with open_party() as party:
+        ada, cid = await party.join(name="ada", config=FOUR), await party.join(name="cid", config=SIX)
+        await connected(ada, cid)
+        await talk(ada, cid)
+        assert {kind(ada, cid), kind(cid, ada)} == {"signaling"}
+        bob = await party.join(name="bob", config=BOTH)  # now there is somebody better
+        await connected(ada, bob, cid)
+        while {kind(ada, cid), kind(cid, ada)} != {"peer"}:
+            await talk(ada, cid)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+def test_frames_and_signals_from_outside() -> None:
+    to, sender = Identity.generate().peer_id, Identity.generate().peer_id
+    frame = bytes(8) + to.raw + sender.raw + b"datagram"
+    assert frame_untrusted(frame) == (to, sender, b"datagram")
+    for bad in (b"", frame[:40], b"x" + frame[1:], frame + bytes(2000)):
+        with pytest.raises(ProtocolError):
+            frame_untrusted(bad)
+    assert signal_untrusted("tunnel.AAFh") == [b"a"]
+    for text in ("tunnel.!", "tunnel.AAJh", "tunnel.AAA=", "tunnel.AA=="):
+        with pytest.raises(ProtocolError):
+            signal_untrusted(text)
+
+
+def test_what_is_carried_for_others_has_a_budget() -> None:
+    budget = CarrierBudget(1_000)
+    assert [budget.take(400, 0.0) for _ in range(3)] == [True, True, False]
+    assert budget.take(400, 1.0)
+    assert (budget.carried, budget.dropped) == (3, 1)
