@@ -126,25 +126,29 @@ async def _play(lab: Lab, broken: Break, players: Sequence[RemotePlayer]) -> Hea
             await trio.sleep(broken.lasts_s)
             await trio.to_thread.run_sync(lambda: block.__exit__(None, None, None))
             await trio.sleep(WATCH_S)
-        alive = all(channels["fast"]["idle_s"] < ALIVE_S for channels in _of_the_other(await _reports(players)))
+        during = await _reports(players)
         for player in players:
             await player.tell(do="stop")
-        await trio.sleep(2 if alive else 0)
+        await trio.sleep(2)  # what is reliable and under way may come still
         after = await _reports(players)
     finally:
         if broken.lasts_s is None:
             await trio.to_thread.run_sync(lambda: block.__exit__(None, None, None))
-    return _judge(broken, alive, before, after, players[0].events[told:])
+    return _judge(broken, before, during, after, players[0].events[told:])
 
 
 def _judge(
-    broken: Break, alive: bool, before: list[dict[str, Any]], after: list[dict[str, Any]], events: list[dict[str, Any]]
+    broken: Break,
+    before: list[dict[str, Any]],
+    during: list[dict[str, Any]],
+    after: list[dict[str, Any]],
+    events: list[dict[str, Any]],
 ) -> Healing:
     at_a, at_b = _of_the_other(after)
-    silence = max(channels["fast"]["silence_s"] for channels in (at_a, at_b))
+    silence = max(channels["fast"]["silence_s"] for channels in _of_the_other(during))
     return Healing(
         name=broken.name,
-        healed=alive,
+        healed=all(channels["fast"]["idle_s"] < ALIVE_S for channels in _of_the_other(during)),
         outage_s=round(max(silence - (broken.lasts_s or 0), 0), 2),
         missing=sum(
             after[1 - n]["sent"]["reliable"] - here["reliable"]["received"] for n, here in enumerate((at_a, at_b))

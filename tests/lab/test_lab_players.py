@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from tests.lab import Lab, Site
+from tests.lab.healing import BREAKS, run_break
 from tests.lab.lab import DEFAULT_SHAPE
 from tests.lab.matrix import Case, Cell, all_cases, chosen, run_case, run_cases, summary
 from tests.lab.play import RemotePlayer, open_players, servers, signaling
@@ -216,3 +217,25 @@ def test_the_page_is_rewritten_between_its_markers(tmp_path: Any) -> None:
     page.write_text("no markers")
     with pytest.raises(ValueError, match="markers"):
         write_page("x", page)
+
+
+# -------------------------------------------------------------------------------------------------------------- healing
+
+
+@pytest.mark.lab
+@pytest.mark.slow
+async def test_a_game_goes_on_without_its_signaling_server() -> None:
+    broken = next(each for each in BREAKS if each.name == "signaling server killed")
+    found = await run_break(broken)
+    assert found.intact, found
+    assert found.outage_s < 0.5
+    assert found.path_before == found.path_after
+
+
+@pytest.mark.lab
+@pytest.mark.slow
+async def test_a_game_goes_on_through_loss() -> None:
+    broken = next(each for each in BREAKS if each.name.startswith("30 % loss"))
+    found = await run_break(broken)
+    assert found.intact, found
+    assert found.replayed_ms < 500
