@@ -254,6 +254,8 @@ class Connection:
             failed = self._connect_failed(str(error))
             failed.__cause__ = error
             error = failed
+        elif self.connected.is_set() and isinstance(error, ConnectFailed):
+            error = PeerGone(error.reason)  # ICE speaks of the path; what was connected is gone
         self.error = error
         self._deadline = None
         self.connected.set()

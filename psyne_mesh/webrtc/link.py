@@ -58,7 +58,6 @@ class Link:
         "_unread_told",
         "_wire",
         "fault",
-        "queued_since",
         "stack",
     )
 
@@ -73,7 +72,7 @@ class Link:
     ) -> None:
         self.stack = stack
         self.fault = fault
-        self.queued_since: float | None = None  # since when the send queue has not been empty
+
         self._wire = wire
         self._scheduler = scheduler
         self._on_events = on_events
@@ -163,10 +162,6 @@ class Link:
             events = stack.take_events()
             if not events:
                 break
-        if not stack.buffered_amount:
-            self.queued_since = None
-        elif self.queued_since is None:
-            self.queued_since = now
         deadline = stack.next_timeout()
         if deadline is not None:
             self._scheduler.wake_at(deadline)

@@ -216,16 +216,16 @@ class PeerConnection:
 
     def stats(self) -> PeerStats:
         now = trio.current_time()
-        heard, queued = self._stack.last_received_at, self._link.queued_since
+        heard, stack = self._stack.last_received_at, self._stack.stats()
         return PeerStats(
             state=self.state,
             path=self.path,
             rtt_s=self.rtt,
             phase_s=dict(self.connection.clock.took_s),
-            queue_age_s=0.0 if queued is None else now - queued,
+            queue_age_s=stack.sctp.oldest_queued_age_s,
             idle_s=None if heard is None else now - heard,
             ice=self.connection.ice.stats(),
-            stack=self._stack.stats(),
+            stack=stack,
         )
 
     # ---------------------------------------------------------------------------------------------------------- inside

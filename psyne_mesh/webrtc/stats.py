@@ -36,7 +36,7 @@ class PeerStats:
 
     phase_s: how long each phase of connecting took: "ice-gathering", "signaling" (until the peer's description came),
         "ice", "dtls", "sctp", "channel" (until the first one opened); a phase that has not ended is absent.
-    queue_age_s: how long the send queue has not been empty; 0 when nothing waits.
+    queue_age_s: how long the oldest message has waited to be sent; 0 when none waits.
     idle_s: since the last authentic packet of the peer; `None` before the first.
     """
 
