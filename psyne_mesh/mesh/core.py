@@ -48,6 +48,7 @@ from psyne_mesh.signaling import events as signaling_events
 from psyne_mesh.signaling.envelope import Envelope, Kind, ReplayGuard, open_untrusted, seal, tampering_in
 from psyne_mesh.signaling.transport import CreatePolicy, SignalingTransport
 from psyne_mesh.webrtc.endpoint import Endpoint, open_endpoint
+from psyne_mesh.webrtc.ice import SocketFactory
 
 # The first byte of a blob that gossip carries for us: a sealed envelope, or a message of a room channel.
 ENVELOPE, CHANNEL_MESSAGE = b"\x00", b"\x01"
@@ -80,10 +81,11 @@ async def open_core(
     *,
     server: str,
     rng: random.Random,
+    sockets: SocketFactory | None = None,
 ) -> AsyncIterator[MeshCore]:
     """A mesh core that lives as long as the block; leaving it closes every link and leaves nothing behind."""
     with unwrapped():
-        async with open_endpoint(config) as endpoint, trio.open_nursery() as nursery:
+        async with open_endpoint(config, sockets=sockets) as endpoint, trio.open_nursery() as nursery:
             core = MeshCore(identity, signaling, endpoint, config, nursery, server=server, rng=rng)
             nursery.start_soon(core.drain_signaling)
             nursery.start_soon(core.run_timer)
@@ -196,6 +198,11 @@ class MeshCore:
         others = [m for m in self._rooms.values() if m.room != room and m.node.record(peer) is not None]
         if link is not None and not others:
             link.close(reason)
+
+    def suspect(self, peer: PeerId) -> None:
+        """A room's gossip misses the peer: perhaps it is only the path that has gone."""
+        if (link := self._links.get(peer)) is not None:
+            link.suspect()
 
     def rearm(self) -> None:
         """The nodes' next deadline may have changed; the timer task sleeps on this scope."""

@@ -35,6 +35,9 @@ INBOX_MAX = 64
 FLUSH_S = 0.5
 # A receiver that has so much waiting for it will not catch up within a game.
 HARD_BUDGET_BYTES = 16 * 2**20
+# The old path gets so long to answer before another is looked for, and each search so long before the next.
+PATH_PATIENCE_S = 0.5
+RESTART_EVERY_S = 3.0
 # Below so much waiting on a channel, those who wait to send on it are woken.
 LOW_WATER_BYTES = 2**19
 
@@ -84,6 +87,7 @@ class Link:
         self._heard_send, self._heard = trio.open_memory_channel[Envelope](INBOX_MAX)
         self._close_reason: str | None = None
         self._closing = trio.Event()
+        self._suspected = trio.Event()
         self._connection: PeerConnection | None = None
         self._control: Channel | None = None
         self._gossip: Channel | None = None
@@ -115,6 +119,7 @@ class Link:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._negotiate, connection)
             nursery.start_soon(self._close_when_asked, connection)
+            nursery.start_soon(self._find_new_paths, connection)
             await connection.wait_connected()
             await connection.wait_closed()
             nursery.cancel_scope.cancel()
@@ -140,8 +145,27 @@ class Link:
                     await connection.set_answer(envelope.body)
                 elif envelope.kind == "candidate":
                     connection.add_remote_candidate(envelope.body or None)
+                elif envelope.kind == "restart":
+                    self.suspect()
                 else:
                     self.close(envelope.body or "closed by peer")
+
+    async def _find_new_paths(self, connection: PeerConnection) -> None:
+        """While the peer is silent, look for another path: the offerer restarts ICE, the answerer asks it to."""
+        while True:
+            await self._suspected.wait()
+            self._suspected = trio.Event()
+            connection.distrust_path()
+            await trio.sleep(PATH_PATIENCE_S)
+            while connection.state == "disconnected":
+                if self.offerer:
+                    self._post("offer", await connection.restart_ice(trickle=True))
+                    with trio.move_on_after(RESTART_EVERY_S):
+                        await self._trickle(connection)
+                        await trio.sleep_forever()
+                else:
+                    self._post("restart", "")
+                    await trio.sleep(RESTART_EVERY_S)
 
     async def _trickle(self, connection: PeerConnection) -> None:
         async for candidate in connection.local_candidates:
@@ -168,6 +192,10 @@ class Link:
             self._heard_send.send_nowait(envelope)
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
             return
+
+    def suspect(self) -> None:
+        """The peer has been silent for longer than its path explains."""
+        self._suspected.set()
 
     def close(self, reason: str) -> None:
         """End it; what was sent reliably so far is flushed as far as the peer answers quickly."""

@@ -52,6 +52,7 @@ class LinkTable(Protocol):
     def link(self, peer: PeerId) -> Link | None: ...
     def dial(self, peer: PeerId) -> None: ...
     def unwant(self, peer: PeerId, room: str, reason: str) -> None: ...
+    def suspect(self, peer: PeerId) -> None: ...
     def rearm(self) -> None: ...
 
 
@@ -98,6 +99,8 @@ class Membership:
                 for output in outputs:
                     self._carry_out(output)
                 for event in events:
+                    if isinstance(event, gossip_events.PeerSuspected):
+                        self._table.suspect(event.peer)
                     self.sink.on_gossip(event)
         finally:
             self._pumping = False

@@ -18,6 +18,7 @@ from psyne_mesh.nurseries import unwrapped
 from psyne_mesh.room.room import Room
 from psyne_mesh.signaling.client import connect_signaling
 from psyne_mesh.signaling.transport import CreatePolicy, SignalingTransport
+from psyne_mesh.webrtc.ice import SocketFactory
 
 DEFAULT_SIGNALING = "ws://127.0.0.1:8080"  # where `psyne-mesh serve` listens; psyne's demos used the same port
 SkillRange = tuple[float, float]
@@ -69,11 +70,13 @@ async def open_mesh(
     player_name: str | None = None,
     config: WebRTCConfig | None = None,
     rng: random.Random | None = None,
+    sockets: SocketFactory | None = None,
 ) -> AsyncIterator[Mesh]:
     """A mesh for several rooms; links are shared between them, and leaving the block leaves every room.
 
     signaling: the URL of a server (`ws://` or `wss://`), or any `SignalingTransport`.
     identity: who we are; a new player each time without one. Keep `identity.seed` to be the same player again.
+    rng, sockets: for tests that want the same run again, or a virtual network under it.
 
     Raises `SignalingUnreachable` when no server answers at the URL.
     """
@@ -87,7 +90,7 @@ async def open_mesh(
         else:
             server = type(signaling).__name__
         core = await stack.enter_async_context(
-            open_core(identity, signaling, config or WebRTCConfig(), server=server, rng=rng)
+            open_core(identity, signaling, config or WebRTCConfig(), server=server, rng=rng, sockets=sockets)
         )
         nursery = await stack.enter_async_context(trio.open_nursery())
         try:
@@ -114,6 +117,8 @@ async def join_game_room(
     room_metadata: Mapping[str, str] | None = None,
     config: WebRTCConfig | None = None,
     gossip: GossipConfig | None = None,
+    rng: random.Random | None = None,
+    sockets: SocketFactory | None = None,
 ) -> AsyncIterator[Room]:
     """`async with join_game_room("fps-lobby", max_players=16, region="us-west", skill_range=(1200, 1400)) as room:`
 
@@ -131,7 +136,9 @@ async def join_game_room(
     # What can be refused here is refused before anything is opened.
     request = _request(name, max_players, region, skill_range, app_id, create, room_metadata)
     profile = Profile.make(region, skill_range, metadata)
-    async with open_mesh(signaling, identity=identity, player_name=player_name, config=config) as mesh:
+    async with open_mesh(
+        signaling, identity=identity, player_name=player_name, config=config, rng=rng, sockets=sockets
+    ) as mesh:
         yield await mesh._enter(request, profile, player_name or "", gossip)
 
 

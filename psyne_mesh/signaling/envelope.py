@@ -30,7 +30,7 @@ LIFETIME_MS = 30_000
 LIFETIME_MAX_MS = 300_000
 CLOCK_SKEW_MS = 600_000
 
-Kind = Literal["offer", "answer", "candidate", "bye"]
+Kind = Literal["offer", "answer", "candidate", "restart", "bye"]
 
 
 @attrs.frozen(kw_only=True)
@@ -39,7 +39,8 @@ class Envelope:
 
     session: names the connection attempt; whoever offers chooses it at random, all envelopes about it carry it.
     sequence: 0, 1, 2... for this sender in this session. expires_at_ms: the sender's wall clock, Unix milliseconds.
-    body: SDP for "offer" and "answer"; a candidate line, or "" for the end of candidates; a reason for "bye".
+    body: SDP for "offer" and "answer"; a candidate line, or "" for the end of candidates; empty for "restart" (the
+        answerer asks the offerer for a new path); a reason for "bye".
     """
 
     kind: Kind

@@ -112,6 +112,11 @@ class PeerConnection:
         await self._restart()
         return await self.create_offer(trickle=trickle)
 
+    def distrust_path(self) -> None:
+        """The peer has been silent for too long, says a heartbeat above: the path is checked at once, and until it answers
+        the tunnel carries, if there is one."""
+        self.connection.ice.distrust()
+
     def add_remote_candidate(self, candidate: str | None) -> None:
         """A candidate that the peer trickled ("candidate:..."), `None` after its last. Bad ones are counted, no more."""
         self.connection.ice.add_remote_candidate(candidate)

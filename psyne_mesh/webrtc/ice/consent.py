@@ -27,6 +27,7 @@ class Consent:
        `check_sent(now)`.
     3. `check_answered(now, rtt_s)` for its answer; `note_alive(now)` for anything else that the peer authenticated: a
        check of its own, or data that decrypted. A peer whose answers alone are lost is not dead.
+    4. `suspect(now)` when something else hints at silence.
     """
 
     __slots__ = (
@@ -83,6 +84,16 @@ class Consent:
             verdicts.append("check")
         return verdicts
 
+    def distrust(self, now: float) -> bool:
+        """A heartbeat above has missed the peer for long: disconnected until something comes, and a check is due at once.
+        False when that is known already."""
+        if self.disconnected or self.expired:
+            return False
+        self.disconnected = True
+        self._missed = max(self._missed, 1)
+        self._check_due = now
+        return True
+
     def check_sent(self, now: float) -> None:
         self._checks += 1
         self._answer_due = now + self.answer_deadline_s
@@ -96,6 +107,12 @@ class Consent:
         self._answer_due = None
         self.srtt_s = rtt_s if self.srtt_s is None else (1 - SMOOTHING) * self.srtt_s + SMOOTHING * rtt_s
         return self.note_alive(now)
+
+    def suspect(self, now: float) -> None:
+        """The layer above misses what it expects of the peer: check now, and believe in silence sooner."""
+        if self._answer_due is None and not self._missed:
+            self._missed = 1
+            self._check_due = now
 
     def note_alive(self, now: float) -> bool:
         """True when this ends a disconnection."""

@@ -49,8 +49,9 @@ class IceTransport:
     2. `set_remote` and `add_remote_candidate` with what the peer sends, in any order.
     3. After `PathSelected`, `send`; `deliver` gets what comes. A better path may be selected later.
     4. Call `note_alive` when data decrypted: it keeps the path alive where the answers to checks are lost.
-    5. `restart` makes new credentials on the same port; data flows over the old path until the new one is selected.
-    6. `close`; then `run` returns.
+    5. Call `check_path` when the peer is suspiciously silent.
+    6. `restart` makes new credentials on the same port; data flows over the old path until the new one is selected.
+    7. `close`; then `run` returns.
 
     deliver: gets all datagrams of the peer in one drained batch, synchronously.
     on_event: called synchronously. What these two raise, `run` raises.
@@ -164,6 +165,13 @@ class IceTransport:
         if self._consent is not None:
             self._alive(self._consent.note_alive(trio.current_time()))
 
+    def check_path(self) -> None:
+        """The layer above misses its heartbeats: check the path now. When it is dead, `Disconnected` comes after 1.5 s
+        instead of 7, and all other pairs are checked at once: a path that lives takes over without signaling."""
+        if self._consent is not None and not self._consent.expired:
+            self._consent.suspect(trio.current_time())
+            self._kick()
+
     async def restart(self) -> IceParameters:
         """Begin a new generation and return its credentials for the peer (RFC 8445 section 9).
 
@@ -176,7 +184,7 @@ class IceTransport:
         self._newest = Generation(self._newest.number + 1)
         if abandoned is not None and abandoned.agent is not None:
             self._retire(abandoned)
-        self._gateway.refresh()
+        self._gateway.regather()
         await self._open(self._newest)
         return self._newest.local
 
@@ -419,6 +427,13 @@ class IceTransport:
             else:
                 consent.check_sent(now)
                 self._ping(consent, pair, now)
+
+    def distrust(self) -> None:
+        """A heartbeat above has missed the peer for too long: check the path now. `Disconnected` comes at once, and
+        `PathSelected` as soon as the path answers."""
+        if self._consent is not None and not self._closed and self._consent.distrust(trio.current_time()):
+            self._lose_path()
+            self._kick()
 
     def _lose_path(self) -> None:
         self._emit(Disconnected())
