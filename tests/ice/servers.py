@@ -101,6 +101,7 @@ class TurnServer:
         self.nonce = os.urandom(8).hex().encode()
         self.channel_datagrams = 0
         self.streams: list[trio.abc.Stream] = []
+        self.mapped: Address | None = None  # what it says that it sees, in place of the truth
         self._host = host
         self._nursery = nursery
 
@@ -147,7 +148,7 @@ class TurnServer:
             await self.indication(message, key)
             return
         if message.message_method == stun.Method.BINDING:
-            await self.answer(message, send, {"XOR-MAPPED-ADDRESS": source})
+            await self.answer(message, send, {"XOR-MAPPED-ADDRESS": self.mapped or source}, signed=False)
             return
         if not message.check_message_integrity(KEY) or message.attributes.get("NONCE") != self.nonce:
             challenge = {"ERROR-CODE": (401, "who"), "REALM": REALM, "NONCE": self.nonce}
@@ -188,7 +189,7 @@ class TurnServer:
         self._nursery.start_soon(self.relay, allocation)
         granted = {
             "LIFETIME": min(600, message.attributes["LIFETIME"]),
-            "XOR-MAPPED-ADDRESS": source,
+            "XOR-MAPPED-ADDRESS": self.mapped or source,
             "XOR-RELAYED-ADDRESS": relay.getsockname()[:2],
         }
         await self.answer(message, send, granted)

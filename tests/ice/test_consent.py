@@ -94,3 +94,19 @@ def test_checks_are_quick_while_answers_are_missing(consent: Consent) -> None:
     drive(consent, 0.0, 10.0, rtt_s=0.01)
     times = [at for at, name in drive(consent, 10.0, 25.0, rtt_s=None) if name == "check"]
     assert max(b - a for a, b in pairwise(times[1:])) <= 1.0
+
+
+def test_a_hint_of_silence_makes_it_certain_in_a_second_and_a_half(consent: Consent) -> None:
+    drive(consent, 0.0, 12.0, rtt_s=0.01)
+    consent.suspect(12.0)
+    happened = drive(consent, 12.0, 20.0, rtt_s=None)
+    assert happened[0] == (12.0, "check")
+    assert next(at for at, name in happened if name == "disconnected") == pytest.approx(13.5)
+
+
+def test_a_false_alarm_costs_two_checks(consent: Consent) -> None:
+    drive(consent, 0.0, 12.0, rtt_s=0.01)
+    for _ in range(10):
+        consent.suspect(12.0)
+    assert names(drive(consent, 12.0, 15.9, rtt_s=0.1)) == ["check", "check"]
+    assert not consent.disconnected

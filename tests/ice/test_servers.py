@@ -385,3 +385,42 @@ async def test_closing_with_a_dead_turn_server_is_bounded() -> None:
             async with gathered(with_turn(server)) as (_, side):
                 server.silent = True
                 side.transport.close()
+
+
+async def test_a_restart_after_a_change_of_network_gathers_anew() -> None:
+    """Another address outside: what the STUN server says is new, and the allocation of the old address is dead."""
+    async with stun_server() as stun, turn_server() as turn:
+        stun.mapped = turn.mapped = OUTSIDE
+        config = attrs.evolve(with_turn(turn), stun_servers=(StunServer(*stun.address),))
+        async with gathered(config) as (gateway, side):
+            assert kinds(side) == ["host", "srflx", "relay"] or kinds(side) == ["host", "relay", "srflx"]
+            relays = [found for found, _ in gateway.found if found.kind == "relay"]
+            stun.mapped = turn.mapped = ("198.51.100.8", 8888)
+            turn.forget(gateway.port.bases[0].address)
+            await side.transport.restart()
+            await side.event(GatheringComplete, 2)
+            ufrag = side.transport.local.ufrag
+            texts = [text for text in side.candidates if text.endswith(ufrag)]
+            told = {(one.type, one.port) for one, _ in map(parse_candidate_untrusted, texts)}
+            new_relay = next(found for found, _ in gateway.found if found.kind == "relay")
+            assert new_relay not in relays
+            assert ("srflx", 8888) in told
+            assert ("relay", new_relay.address[1]) in told
+
+
+async def test_a_restart_without_a_change_keeps_the_allocation() -> None:
+    async with turn_server() as turn, gathered(with_turn(turn)) as (gateway, side):
+        before = list(gateway.found)
+        await side.transport.restart()
+        await side.event(GatheringComplete, 2)
+        assert gateway.found == before
+        assert turn.requests.count("ALLOCATE") == 1
+
+
+async def test_a_restart_notices_a_dead_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gather, "ANSWER_S", 0.05)
+    async with turn_server() as turn, gathered(with_turn(turn, "tcp", ice_gathering_timeout_s=0.3)) as (gateway, side):
+        turn.silent = True
+        await side.transport.restart()
+        await side.event(GatheringComplete, 2)
+        assert [found.kind for found, _ in gateway.found] == ["host"]

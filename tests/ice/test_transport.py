@@ -217,7 +217,7 @@ async def test_a_fault_above_ends_that_peer_and_no_other(from_event: bool) -> No
         await nursery.start(other.transport.run)
         introduce(good, other)
         await selected(good, other)
-        with pytest.raises(ExceptionGroup) as raised:  # noqa: PT012 - the nursery is the point
+        with pytest.raises(ExceptionGroup) as raised:
             async with trio.open_nursery() as doomed:
                 bad, peer = Side(left, controlling=True), Side(right, controlling=False)
                 await doomed.start(bad.transport.run)
@@ -627,4 +627,43 @@ async def test_a_path_that_dies_is_replaced_by_another_that_lives(autojump_clock
     with trio.fail_after(20):
         while not (a.transport.path.remote == B and b.transport.path and b.transport.path.remote == A):
             await trio.sleep(0.1)
+    await exchange(a, b)
+
+
+async def test_a_hint_from_above_finds_another_path_within_two_seconds(autojump_clock: MockClock, world: World) -> None:
+    sixes = [("2001:db8::1", 1001), ("2001:db8::2", 1002)]
+    a = await world.side(sixes[0], A, controlling=True)
+    b = await world.side(sixes[1], B, controlling=False)
+    introduce(a, b)
+    await selected(a, b)
+    await trio.sleep(7)
+    world.net.filter = lambda data, source, destination: None if ":" in source[0] else source
+    began = trio.current_time()
+    a.transport.check_path()
+    b.transport.check_path()
+    await a.event(PathSelected, 2)
+    await b.event(PathSelected, 2)
+    assert trio.current_time() - began < 2.0
+    await exchange(a, b)
+
+
+async def test_a_nat_that_forgets_is_survived_by_checks_alone(autojump_clock: MockClock, world: World) -> None:
+    """The mapping of `a` moves to another port, and the other side accepts whoever knows the password."""
+    outside = OUTSIDE_A
+    world.net.filter = lambda data, source, destination: (
+        outside if source == A else None if destination in (A, dead) else source
+    )
+    dead: Address | None = None
+    world.net.translate[OUTSIDE_A] = A
+    a, b = await world.side(A, controlling=True), await world.side(B, controlling=False)
+    introduce(a, b)
+    await selected(a, b)
+    await trio.sleep(7)
+    dead, outside = OUTSIDE_A, ("198.51.100.1", 2999)
+    world.net.translate[outside] = A
+    began = trio.current_time()
+    b.transport.check_path()
+    a.transport.check_path()
+    await b.until(lambda: b.transport.path and b.transport.path.remote == outside)
+    assert trio.current_time() - began < 3.0
     await exchange(a, b)

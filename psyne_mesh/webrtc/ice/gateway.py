@@ -14,9 +14,10 @@ import trio_asyncio
 
 from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import InvalidConfig
+from psyne_mesh.nurseries import unwrapped
 from psyne_mesh.webrtc.ice.candidates import Found
 from psyne_mesh.webrtc.ice.events import Address, CandidateKind
-from psyne_mesh.webrtc.ice.gather import ReflexiveSource, RelaySource
+from psyne_mesh.webrtc.ice.gather import ReflexiveSource, RelaySource, Source
 from psyne_mesh.webrtc.ice.interfaces import Interface, host_addresses, list_interfaces
 from psyne_mesh.webrtc.ice.port import Base, UdpPort
 from psyne_mesh.webrtc.ice.turn import Relay
@@ -73,7 +74,9 @@ class IceGateway:
         self._hosts: set[Address] = set()
         self._relays: dict[Base, Literal["udp", "tcp", "tls"]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self.refresh()
+        self._sources: list[Source] = []
+        self._again = trio.Event()
+        self._look_at_interfaces()
 
     async def run_in_loop(self, function: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
         """Run an asyncio coroutine function in the loop and wait for it."""
@@ -93,8 +96,17 @@ class IceGateway:
         if subscriber in self._subscribers:
             self._subscribers.remove(subscriber)
 
-    def refresh(self) -> None:
-        """Look at the interfaces again: a restart usually has its reason in a change of network."""
+    def regather(self) -> None:
+        """Look at the interfaces again and ask the servers again: a restart usually has its reason in a change of
+        network. `gathered` is false until they have answered."""
+        self._look_at_interfaces()
+        if self.gathered:
+            self.gathered = False
+            for source in self._sources:
+                source.again()
+            self._again.set()
+
+    def _look_at_interfaces(self) -> None:
         known = {found.address for found, _ in self.found if found.kind == "host"}
         hosts = self._host_candidates()
         self._hosts = {found.address for found, _ in hosts}
@@ -123,7 +135,7 @@ class IceGateway:
         longer than `ice_gathering_timeout_s`.
         """
         config = self.config
-        sources: list[ReflexiveSource | RelaySource] = []
+        sources = self._sources
         if not config.relay_only:
             pairs = [(base, server) for server in config.stun_servers for base in self.port.bases]
             sources += [ReflexiveSource(self, base, server, rank) for rank, (base, server) in enumerate(pairs)]
@@ -131,12 +143,15 @@ class IceGateway:
         async with trio.open_nursery() as nursery:
             for source in sources:
                 nursery.start_soon(source.run)
-            with trio.move_on_after(config.ice_gathering_timeout_s):
-                for source in sources:
-                    await source.settled.wait()
-            self.gathered = True
-            for subscriber in list(self._subscribers):
-                subscriber.gathering_completed()
+            while True:
+                with trio.move_on_after(config.ice_gathering_timeout_s):
+                    for source in sources:
+                        await source.settled.wait()
+                self.gathered = True
+                for subscriber in list(self._subscribers):
+                    subscriber.gathering_completed()
+                await self._again.wait()
+                self._again = trio.Event()
 
     def replace(self, previous: Found | None, found: Found, base: Base) -> None:
         """An address that a server saw; it takes the place of what the same server saw before."""
@@ -202,34 +217,21 @@ async def open_gateway(
     """
     opened = (sockets or open_sockets)(config)
     try:
-        async with _one_error(), trio_asyncio.open_loop() as loop:
-            gateway = IceGateway(config, opened, loop, interfaces)
-            loop.set_exception_handler(gateway.loop_fault)
-            async with trio.open_nursery() as draining:
-                draining.start_soon(gateway.port.run)
-                # Inside the other, so that the answers to the last requests of this one still come in.
-                async with trio.open_nursery() as gathering:
-                    gathering.start_soon(gateway.gather, tls)
-                    yield gateway
-                    gathering.cancel_scope.cancel()
-                draining.cancel_scope.cancel()
+        with unwrapped():
+            async with trio_asyncio.open_loop() as loop:
+                gateway = IceGateway(config, opened, loop, interfaces)
+                loop.set_exception_handler(gateway.loop_fault)
+                async with trio.open_nursery() as draining:
+                    draining.start_soon(gateway.port.run)
+                    # Inside the other, so that the answers to the last requests of this one still come in.
+                    async with trio.open_nursery() as gathering:
+                        gathering.start_soon(gateway.gather, tls)
+                        yield gateway
+                        gathering.cancel_scope.cancel()
+                    draining.cancel_scope.cancel()
     finally:
         for one in opened:
             one.close()
-
-
-@asynccontextmanager
-async def _one_error() -> AsyncGenerator[None, None]:
-    """What the user's own block raised comes out as it is, not inside one group for each nursery here."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
-        if error is group:
-            raise
-        raise error from error.__cause__
 
 
 def open_sockets(config: WebRTCConfig) -> list[DatagramSocket]:

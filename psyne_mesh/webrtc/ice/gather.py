@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from psyne_mesh.webrtc.ice.gateway import IceGateway
 
 KEEPALIVE_S: Final = 20.0  # NATs forget a UDP mapping after 30 s at the earliest (RFC 4787 REQ-5 asks for 2 minutes)
-ANSWER_S: Final = 5.0  # for a keepalive; the first query has the gathering timeout
+ANSWER_S: Final = 2.0  # for a keepalive
 SILENT_MAX: Final = 3  # keepalives without answer before a TURN server counts as dead
+SOON_S: Final = 0.2  # before an allocation that was lost is made anew, the first time
 RETRY_INITIAL_S: Final = 2.0  # after a server failed; doubles
 RETRY_MAX_S: Final = 60.0
 RELEASE_S: Final = 0.5  # the longest that freeing an allocation may hold up the end of the endpoint
@@ -32,12 +33,38 @@ PREFERENCE_STEP: Final = {"udp": 65_535, "tcp": 40_000, "tls": 20_000}  # among 
 ServerErrors = (OSError, ConnectionError, ProtocolError, stun.TransactionError, trio.BrokenResourceError)
 
 
-class ReflexiveSource:
+class Source:
+    """What one server gives.
+
+    settled: it has given what it can for now, or failed. `again()` makes it look once more: the network has changed.
+    """
+
+    def __init__(self, gateway: IceGateway) -> None:
+        self.settled = trio.Event()
+        self._gateway = gateway
+        self._again = trio.Event()
+
+    def again(self) -> None:
+        self.settled = trio.Event()
+        self._again.set()
+
+    async def pause(self, seconds: float) -> bool:
+        """Sleep; True when `again` ended it early."""
+        with trio.move_on_after(seconds):
+            await self._again.wait()
+            self._again = trio.Event()
+            return True
+        return False
+
+    async def run(self) -> None:
+        raise NotImplementedError
+
+
+class ReflexiveSource(Source):
     """Our address as one STUN server sees it, kept fresh: a later peer gets it without asking."""
 
     def __init__(self, gateway: IceGateway, base: SocketBase, server: StunServer, rank: int) -> None:
-        self.settled = trio.Event()
-        self._gateway = gateway
+        super().__init__(gateway)
         self._base = base
         self._server = server
         self._preference = 65_535 - rank
@@ -45,16 +72,14 @@ class ReflexiveSource:
 
     async def run(self) -> None:
         name = f"stun:{self._server.host}:{self._server.port}"
-        patience_s = self._gateway.config.ice_gathering_timeout_s
         while True:
             mapped: Address | None = None
-            with trio.move_on_after(patience_s):
+            with trio.move_on_after(self._gateway.config.ice_gathering_timeout_s):
                 mapped = await self._ask(name)
             if mapped is None:
                 self._gateway.problems.setdefault(name, "no answer")
             self.settled.set()
-            patience_s = ANSWER_S
-            await trio.sleep(KEEPALIVE_S)
+            await self.pause(KEEPALIVE_S)
 
     async def _ask(self, name: str) -> Address | None:
         base = self._base
@@ -76,12 +101,11 @@ class ReflexiveSource:
         return mapped
 
 
-class RelaySource:
+class RelaySource(Source):
     """An allocation on one TURN server, made anew when it is lost."""
 
     def __init__(self, gateway: IceGateway, server: TurnServer, rank: int, tls: Callable[[], ssl.SSLContext]) -> None:
-        self.settled = trio.Event()
-        self._gateway = gateway
+        super().__init__(gateway)
         self._server = server
         self._preference = PREFERENCE_STEP[server.transport] - 2 * rank
         self._tls = tls
@@ -93,11 +117,13 @@ class RelaySource:
         while True:
             try:
                 if await (self._over_udp() if self._server.transport == "udp" else self._over_stream()):
-                    pause_s = RETRY_INITIAL_S  # it worked for a while
+                    pause_s = RETRY_INITIAL_S
+                    await self.pause(SOON_S)
+                    continue
             except ServerErrors as error:
                 self._gateway.problems[self._name] = str(error) or type(error).__name__
             self.settled.set()
-            await trio.sleep(pause_s)
+            await self.pause(pause_s)
             pause_s = min(2 * pause_s, RETRY_MAX_S)
 
     async def _over_udp(self) -> bool:
@@ -188,20 +214,31 @@ class RelaySource:
         refresh_at = trio.current_time() + CHANNEL_REFRESH_S
         silent = 0
         while not relay.lost.is_set():
-            await trio.sleep(KEEPALIVE_S)
-            if base is None:
-                relay.client.keep_alive()
-            else:
-                silent += 1
-                with trio.move_on_after(ANSWER_S):
-                    await ask_mapped_address(self._gateway.port, base, server)
-                    silent = 0
-                if silent >= SILENT_MAX:
-                    self._gateway.problems[self._name] = "it does not answer any more"
-                    relay.lost.set()
+            asked = await self.pause(KEEPALIVE_S)
+            silent = 0 if await self._is_alive(relay, base, server) else silent + 1
+            if silent >= (1 if asked else SILENT_MAX):
+                self._gateway.problems[self._name] = "it does not answer any more"
+                relay.lost.set()
+            if relay.lost.is_set():
+                return
+            self.settled.set()
             if trio.current_time() >= refresh_at:
                 refresh_at += CHANNEL_REFRESH_S
                 await self._gateway.run_in_loop(relay.refresh)
+
+    async def _is_alive(self, relay: Relay, base: Base | None, server: Address) -> bool:
+        with trio.move_on_after(ANSWER_S):
+            if base is None:
+                return await self._gateway.run_in_loop(relay.verify)
+            try:
+                mapped = await ask_mapped_address(self._gateway.port, base, server)
+            except ProtocolError:
+                return True  # it refuses, so it is there
+            if relay.mapped not in (None, mapped):
+                # The server knows an allocation by where it comes from (RFC 8656 section 3.2), and ours has moved.
+                relay.lost.set()
+            return True
+        return False
 
     async def _release(self, relay: Relay, base: SocketBase | None, server: Address) -> None:
         self._gateway.drop_base(relay)

@@ -73,9 +73,14 @@ class TurnClient(turn.TurnClientMixin):
         with contextlib.suppress(stun.TransactionFailed):  # the second attempt to allocate tells what is wrong
             await self.request_with_retry(request)
 
-    def keep_alive(self) -> None:
-        """A Binding indication: the NAT before the server stays open, and nobody answers."""
-        self._send(bytes(stun.Message(stun.Method.BINDING, stun.Class.INDICATION)))
+    async def verify(self) -> bool:
+        """Whether the allocation is still there; asking also keeps the way to the server open."""
+        request = stun.Message(stun.Method.REFRESH, stun.Class.REQUEST, attributes={"LIFETIME": LIFETIME_S})
+        try:
+            await self.request_with_retry(request)
+        except stun.TransactionError:
+            return False
+        return True
 
     def stop(self) -> None:
         if self.refresh_task is not None:
@@ -256,6 +261,9 @@ class Relay:
             elif channel.bound:
                 channel.bound = False
                 self.client.peer_to_channel.pop(channel.address, None)
+
+    async def verify(self) -> bool:
+        return await self.client.verify()
 
     async def close(self) -> None:
         await self.client.delete()
