@@ -173,6 +173,29 @@ def _summary(rows: list[runner.Row], worse: list[str]) -> None:
 
 
 @app.command()
+def speed(
+    memory_nodes: Annotated[int, typer.Option(help="How many nodes the memory is measured with.", min=2)] = 10_000,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+) -> None:
+    """Events a second on one core, with and without the real node, and the memory of a large room."""
+    from simulations.speed import measure
+
+    found = measure(memory_nodes)
+    if as_json:
+        print(json.dumps(found))
+        return
+    shown = Table("node", "nodes", "events", "processor s", "events/s")
+    for case in found["speed"]:
+        shown.add_row(case["actor"], *(f"{case[key]:,}" for key in ("nodes", "events", "seconds", "events_per_second")))
+    console = Console()
+    console.print(shown)
+    memory = found["memory"]
+    console.print(
+        f"{memory['nodes']:,} nodes: {memory['mib']:,} MiB, {memory['linked']:,} of them linked", highlight=False
+    )
+
+
+@app.command()
 def report(
     output: Annotated[Path, typer.Option(help="The folder for the pictures and index.html.")] = _RESULTS / "report",
     results: Annotated[Path, typer.Option(help="The folder that `sim all` wrote.")] = _RESULTS,

@@ -93,6 +93,9 @@ class Host:
     generation: int = 0  # how often it was started
     lanes: dict[PeerId, Lane] = attrs.Factory(dict)
     timer_at: float = math.inf  # the live timer entry in the queue
+    deadline: float = math.inf  # what the node last asked for, by its own clock
+
+    timer_spins: int = 0  # timers in a row at one and the same moment
 
     # Clock: what the node reads is `clock_offset + t * clock_rate`.
     true_clock: bool = True

@@ -35,6 +35,7 @@ from simulations.rendezvous import Rendezvous
 from simulations.trace import Trace
 
 _FRAME, _TIMER, _CALL = range(3)
+_TIMER_SPINS_MAX = 10_000
 _FLUSH_EVERY = 4096  # events between two looks at the trace buffer
 
 MakeActor = Callable[["World", Host], Actor]
@@ -170,7 +171,7 @@ class World:
             self.rendezvous.leave(host)
 
     def _switch_off(self, host: Host, how: str) -> None:
-        host.up, host.inbox, host.timer_at = False, None, math.inf
+        host.up, host.inbox, host.timer_at, host.deadline = False, None, math.inf, math.inf
         self.trace.add((self.now, tr.SCRIPT, host.index, 0, host.generation))
         self.watcher.on_down(host, how)
 
@@ -292,10 +293,9 @@ class World:
         if host.paused or host.busy_until > self.now:
             self._wake_later(host)
             return
-        deadline = host.actor.next_timeout()
-        if deadline is None:
+        deadline, local = host.deadline, host.local(self.now)
+        if deadline == math.inf:
             return
-        local = host.local(self.now)
         if deadline > local + 1e-9:  # it moved later since this entry was made
             self._arm(host, deadline)
             return
@@ -320,7 +320,10 @@ class World:
                 self.dialer.signal_received(host, event.origin, event.blob)
             self.watcher.on_event(host, event)
         deadline = actor.next_timeout()
-        if deadline is not None:
+        if deadline is None:
+            host.deadline = math.inf
+        else:
+            host.deadline = deadline
             self._arm(host, deadline)
 
     def _arm(self, host: Host, deadline: float) -> None:
@@ -328,6 +331,11 @@ class World:
         if at < self.now:
             at = self.now
         if at < host.timer_at:
+            host.timer_spins = host.timer_spins + 1 if at == self.now else 0
+            if host.timer_spins > _TIMER_SPINS_MAX:
+                raise RuntimeError(
+                    f"node {host.index} asks for its timer again and again at {self.now}: time stands still"
+                )
             host.timer_at = at
             self._push(at, _TIMER, host, host.generation)
 
@@ -367,9 +375,8 @@ class World:
             self._wake_later(host)
         elif not host.processing_s:
             host.inbox = None  # caught up: back to the fast path
-        deadline = host.actor.next_timeout()
-        if deadline is not None:
-            self._arm(host, max(deadline, host.local(host.busy_until)))
+        if host.deadline < math.inf:
+            self._arm(host, max(host.deadline, host.local(host.busy_until)))
 
     # ------------------------------------------------------------------------------------------------------ links
 

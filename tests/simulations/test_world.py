@@ -284,3 +284,14 @@ def test_a_timer_that_moves_later_fires_once():
     world.drain(host)
     world.run(10.0)
     assert host.actor.times("timer") == [4.0]
+
+
+def test_a_node_whose_timer_never_moves_is_found_out():
+    world, hosts = probes(1)
+    host = hosts[0]
+    host.actor.timer_fired = lambda what, now: host.actor.set_timer(now, what)
+    host.actor.handle_timeout = lambda now: None
+    host.actor.set_timer(1.0, "stuck")
+    world.drain(host)
+    with pytest.raises(RuntimeError, match="time stands still"):
+        world.run(2.0)
