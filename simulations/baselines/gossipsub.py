@@ -32,11 +32,6 @@ class GossipSubNode(OverlayNode):
         self._cache: dict[bytes, bytes] = {}
         self._windows: list[list[bytes]] = [[]]
 
-    def link_up(self, peer: PeerId, now: float, rtt: float | None = None) -> None:
-        super().link_up(peer, now, rtt)
-        if len(self.mesh) < D and peer in self.links:
-            self._graft(peer)
-
     def neighbour_lost(self, peer: PeerId, now: float) -> None:
         self.mesh.pop(peer, None)
 

@@ -50,7 +50,7 @@ def test_gossipsub_pays_about_the_mesh_degree():
     found = run("against-gossipsub", "gossipsub", 60)
     figures = found.findings.figures
     assert figures["delivered_percent"] == 100
-    assert 3.5 <= figures["copies_per_delivery"] <= 8
+    assert 5 <= figures["copies_per_delivery"] <= 9  # the published 6.3 was at a mesh of 1,000
     degrees = [len(host.actor.mesh) for host in found.world.hosts]
     assert min(degrees) >= 4
     assert max(degrees) <= 13
