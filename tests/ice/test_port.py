@@ -293,4 +293,4 @@ async def test_the_drain_survives_a_bug_and_ends_with_its_socket(bench: Bench, m
         await trio.testing.wait_all_tasks_blocked()
         assert bench.faults == [error]
         assert got == [[b"\x17a"]]
-        bench.port.close()
+        bench.socket.close()

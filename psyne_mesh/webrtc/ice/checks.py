@@ -213,9 +213,6 @@ class BaseTransport:
     def is_closing(self) -> bool:
         return self._closing
 
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return self._protocol.base.address if name == "sockname" else default
-
     def close(self) -> None:
         """The socket stays open for the other peers; only aioice has to believe that it is gone."""
         if not self._closing:

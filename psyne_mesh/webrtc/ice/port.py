@@ -146,12 +146,6 @@ class UdpPort:
             except Exception as error:  # noqa: BLE001 - a datagram must never end the port of all the other peers
                 self._fault(error)
 
-    def close(self) -> None:
-        for base in self.bases:
-            base.socket.close()
-        self._early.clear()
-        self._handover.clear()
-
     # ------------------------------------------------------------------------------------------------------- incoming
 
     def dispatch(self, base: Base, batch: Sequence[tuple[bytes, Address]]) -> None:

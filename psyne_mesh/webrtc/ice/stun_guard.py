@@ -19,7 +19,6 @@ HEADER_BYTES: Final = 20
 STUN_BYTES_MAX: Final = 1500  # a check has about 100 bytes; RFC 8489 section 6.1 wants them under the path MTU
 
 REQUEST: Final = 0x000
-INDICATION: Final = 0x010
 SUCCESS: Final = 0x100
 ERROR: Final = 0x110
 BINDING: Final = 0x001

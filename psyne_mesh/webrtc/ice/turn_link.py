@@ -15,7 +15,6 @@ from psyne_mesh.webrtc.ice.port import Base
 
 QUEUE_BYTES_MAX: Final = 256 * 1024  # waiting for a slow stream: 100 ms at 20 Mbit/s; the newest is dropped
 RECEIVE_BYTES: Final = 64 * 1024
-FRAME_BYTES_MAX: Final = 65_535 + 20  # both framings carry a 16-bit length
 
 _LENGTH: Final = struct.Struct("!H")
 

@@ -39,7 +39,6 @@ SEGMENT_BYTES_SAFE: Final = 1232
 _GRO_SIZE: Final = struct.Struct("=i")
 _SEGMENT_SIZE: Final = struct.Struct("=H")
 _CONTROL_BYTES: Final = socket.CMSG_SPACE(_GRO_SIZE.size) if hasattr(socket, "CMSG_SPACE") else 0
-_FULL: Final = frozenset((errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, errno.ENOMEM))
 _NO_OFFLOAD: Final = frozenset((errno.EIO, errno.EINVAL, errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EMSGSIZE))
 _RECEIVE_ERRORS_MAX: Final = 64  # errors that the network left on the socket, skipped in one wake
 
