@@ -26,6 +26,12 @@ SPARE_WAN_OFFSET = 3  # still inside the site's /28
 SPARE_LAN_HOST = 100
 REBOUND_PORTS = (20_000, 29_999)  # Linux keeps ports above 32768: what lies here is surely new
 LOSS_STEPS = 10_000
+BLOCK_ALL = """
+table inet restarting {
+ chain everything { type filter hook prerouting priority raw; policy drop;
+ }
+}
+"""
 
 
 class Breaks:
@@ -103,8 +109,7 @@ class Breaks:
         address = build.bare(router.uplink.address4) if router else None
         if router is None or router.box.nat is None or address is None:
             raise ValueError(f"{site} has no NAT")
-        self._nft(router.name, nat.ruleset(router.box, address, ports))
-        self.forget_mappings(site)
+        self._forget([router], nat.outward_script(router.box.nat, router.box.hairpin, address, ports))
         try:
             yield
         finally:
@@ -112,8 +117,7 @@ class Breaks:
 
     def forget_mappings(self, site: str) -> None:
         """Every router of the site restarts: what it knew of connections is gone."""
-        names = [name for name, router in self._lab.plan.routers.items() if router.site == site]
-        self._lab.namespaces.commands([(name, ["conntrack", "-F"], "") for name in names])
+        self._forget([router for router in self._lab.plan.routers.values() if router.site == site])
 
     @contextlib.contextmanager
     def wan_address_changed(self, site: str) -> Iterator[None]:
@@ -218,6 +222,16 @@ class Breaks:
             f"table inet faults {{ chain forward {{ type filter hook forward priority 0;\n{lines}\n }}\n}}\n"
         )
         self._nft("inet", script)
+
+    def _forget(self, routers: Sequence[Router], script: str = "") -> None:
+        """Empties the tables of routers while nothing passes: else an answer under way to the old port would make the
+        old mapping anew."""
+        for router in routers:
+            self._nft(router.name, f"{BLOCK_ALL}\n{script}")
+        self._lab.namespaces.commands([(router.name, ["conntrack", "-F"], "") for router in routers])
+        for router in routers:
+            tables = "flush map ip translation mappings\nflush set ip translation permitted\n" if router.box.nat else ""
+            self._nft(router.name, f"{tables}delete table inet restarting")
 
     def _nft(self, netns: str, script: str) -> None:
         self._lab.namespaces.commands([(netns, ["nft", "-f", "-"], script)])
