@@ -15,6 +15,7 @@ import attrs
 from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.broadcast_wire import (
     FLAT,
+    KEEP_EPOCH,
     REPAIR,
     Have,
     Id,
@@ -23,7 +24,8 @@ from psyne_mesh.gossip.broadcast_wire import (
     encode_graft,
     encode_haves,
     encode_ihave,
-    message_id,
+    encode_keep,
+    message_line,
 )
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.events import SendFrame
@@ -34,6 +36,8 @@ _MISSING_MAX = 4096  # ids that we wait for, all told; more announcements are ig
 _MISSING_FROM_MAX = 1024  # and of one advertiser, so that one liar cannot fill the table
 _ADVERTISERS_MAX = 8  # remembered for one id; more change nothing
 _REPAIR_MAX = 256  # messages of one stream asked for after one HAVES; the oldest first
+_LIFE_MASK = (1 << 47) - 1  # unix milliseconds fit for 4,000 years
+_KEEPERS_MAX = 16  # normally one; the one silent for longest is forgotten
 _IHAVE_BATCH = 64  # announcements that are sent at once, without waiting for the delay
 
 
@@ -84,6 +88,7 @@ class Broadcast:
         self._timers: list[tuple[float, Id]] = []
         self._announce: list[tuple[bytes, PeerId | None]] = []
         self._announce_at = math.inf
+        self._kept: dict[PeerId, int] = {}  # tree keeper -> its newest number
         self._sequence = 0
         self._sent_at: deque[float] = deque()
 
@@ -151,7 +156,7 @@ class Broadcast:
             self.prune(peer, now)
 
     def prune(self, peer: PeerId, now: float) -> None:
-        if peer in self.eager and len(self.eager) > 1:
+        if peer in self.lazy or (peer in self.eager and len(self.eager) > 1):
             if now - self._pruned_at.get(peer, -math.inf) < self._config.prune_interval_s:
                 return  # a star of duplicates must not make links flap (libp2p/specs#215)
             self._pruned_at[peer] = now
@@ -163,9 +168,34 @@ class Broadcast:
         if peer in self.eager:
             self._make_lazy(peer)
 
+    def keep(self, origin: PeerId, life: int, now: float) -> None:
+        """Send an empty message of our own down the tree: it shapes and mends the tree while nobody broadcasts. `life`
+        grows with every start of the process, and the numbers with it."""
+        number = max(self._kept.get(origin, 0), (life & _LIFE_MASK) << 16) + 1
+        self._keep(origin, number, 0, None, now)
+
+    def keep_received(self, peer: PeerId, origin: PeerId, number: int, hops: int, now: float) -> None:
+        if number > self._kept.get(origin, 0):
+            self._drop_missing((origin, KEEP_EPOCH, number))
+            self._make_eager(peer)
+            self._keep(origin, number, hops + 1, peer, now)
+        elif peer in self.eager:
+            self.prune(peer, now)
+
+    def _keep(self, origin: PeerId, number: int, hops: int, source: PeerId | None, now: float) -> None:
+        self._kept.pop(origin, None)
+        if len(self._kept) >= _KEEPERS_MAX:
+            del self._kept[next(iter(self._kept))]
+        self._kept[origin] = number
+        for peer in self.eager:
+            if peer != source:
+                self._send(peer, encode_keep(hops, origin, number))
+        self._announce_later(message_line((origin, KEEP_EPOCH, number), hops), source, now)
+
     def ihave_received(self, peer: PeerId, ids: list[tuple[Id, int]], now: float) -> None:
         for identity, hops in ids:
-            if self.streams.is_new(*identity):
+            origin, epoch, sequence = identity
+            if sequence > self._kept.get(origin, 0) if epoch == KEEP_EPOCH else self.streams.is_new(*identity):
                 self._miss(identity, peer, hops, now)
 
     def graft_received(self, peer: PeerId, ids: list[Id], flags: int) -> None:
@@ -174,7 +204,9 @@ class Broadcast:
             self._make_eager(peer)
         for identity in ids:
             cached = self._cache.get(identity)
-            if cached is not None:
+            if identity[1] == KEEP_EPOCH:
+                self._send(peer, encode_keep(0, identity[0], self._kept.get(identity[0], 0)))
+            elif cached is not None:
                 self._send(peer, encode_gossip(cached[1] + 1, REPAIR, cached[0].body))
 
     def haves(self, now: float) -> bytes | None:
@@ -242,16 +274,20 @@ class Broadcast:
             targets = [*self.eager, *self.lazy]
         else:
             targets = [peer for peer in self.eager if peer not in (source, origin)]
-            if self.lazy:
-                self._announce.append((message_id(message, hops), source))
-                if len(self._announce) >= _IHAVE_BATCH:
-                    self._flush_announcements()
-                elif self._announce_at == math.inf:
-                    self._announce_at = now + self._config.ihave_delay_s
-                    self.deadline = min(self.deadline, self._announce_at)
+            self._announce_later(message_line((origin, message.epoch, message.sequence), hops), source, now)
         for peer in targets:
             self.outbox.append(SendFrame(peer, frame, reliable))
         return targets
+
+    def _announce_later(self, line: bytes, source: PeerId | None, now: float) -> None:
+        if not self.lazy:
+            return
+        self._announce.append((line, source))
+        if len(self._announce) >= _IHAVE_BATCH:
+            self._flush_announcements()
+        elif self._announce_at == math.inf:
+            self._announce_at = now + self._config.ihave_delay_s
+            self.deadline = min(self.deadline, self._announce_at)
 
     def _flush_announcements(self) -> None:
         for peer in self.lazy:

@@ -19,6 +19,7 @@ Id: TypeAlias = tuple[PeerId, int, int]
 BROADCAST_DOMAIN = b"psyne-broadcast"
 FLAT = 1  # the origin sent this to everybody itself: in a full mesh nobody forwards
 REPAIR = 2  # sent because it was asked for: says nothing about the shape of the tree
+KEEP_EPOCH = 0  # no life of a player: the ids of the tree keeper's empty messages
 _IDS_MAX = 4096  # in one IHAVE, GRAFT or HAVES
 _HEAD_BYTES = 4  # version, type, hops, flags
 
@@ -81,9 +82,9 @@ def gossip_untrusted(frame: bytes, payload_max: int) -> tuple[int, int, Message]
     return frame[2], frame[3], message
 
 
-def message_id(message: Message, hops: int) -> bytes:
+def message_line(identity: Id, hops: int) -> bytes:
     """One line of an IHAVE: the id, and how far it had come."""
-    return _id(message.origin, message.epoch, message.sequence) + bytes((min(hops, 255),))
+    return _id(*identity) + bytes((min(hops, 255),))
 
 
 def encode_ihave(lines: Iterable[bytes]) -> bytes:
@@ -114,6 +115,19 @@ def graft_untrusted(frame: bytes) -> tuple[int, list[Id]]:
             raise ProtocolError("too many ids")
         ids.append(_id_untrusted(reader))
     return flags, ids
+
+
+def encode_keep(hops: int, origin: PeerId, number: int) -> bytes:
+    """A message without content that keeps the tree in shape."""
+    return bytes((codec.VERSION, codec.KEEP, min(hops, 255))) + raw_of(origin) + varint(number)
+
+
+def keep_untrusted(frame: bytes) -> tuple[int, PeerId, int]:
+    """(hops, origin, number)."""
+    reader = Reader(frame)
+    kept = reader.u8_untrusted(), reader.peer_untrusted(), reader.varint_untrusted()
+    reader.done_untrusted()
+    return kept
 
 
 def encode_haves(entries: Iterable[Have]) -> bytes:

@@ -157,13 +157,13 @@ class Census:
         self.verdicts = 0
         self._started_at = 0.0
         self._renewals = 0
-        self._renew_at = math.inf
+        self.renew_at = math.inf
         self._refuted_at = -math.inf
         self._expelled: dict[PeerId, None] = {}
 
     @property
     def deadline(self) -> float:
-        return min(self.suspicions.deadline, self._renew_at)
+        return min(self.suspicions.deadline, self.renew_at)
 
     # ------------------------------------------------------------------------------------------------- own record
 
@@ -181,7 +181,7 @@ class Census:
     def _sign(self, now: float) -> None:
         self.own = self.state.sign(self._room, self._identity)
         self.membership.set_own(self.own, now)
-        self._renew_at = now + self._config.record_lifetime_s * (0.35 + 0.15 * self._rng.random())
+        self.renew_at = now + self._config.record_lifetime_s * (0.35 + 0.15 * self._rng.random())
 
     def _own_record_seen(self, record: Record, now: float) -> None:
         """Our own key: an older life of ours, a copy of our newest record, or a second process that uses our key."""
@@ -213,23 +213,23 @@ class Census:
     def is_expelled(self, peer: PeerId) -> bool:
         return peer in self._expelled
 
-    def learn(self, record: Record, now: float, via: PeerId | None, age: float = 0.0) -> bool:
-        """True if it told us something. `age`: so many seconds ago its subject was last known to live."""
+    def learn(self, record: Record, now: float, via: PeerId | None, age: float = 0.0) -> None:
+        """`age`: so many seconds ago its subject was last known to live."""
         peer = record.peer
         if peer == self.own.peer:
             self._own_record_seen(record, now)
-            return False
+            return
         if peer in self._expelled:
-            return False
+            return
         if self.membership.compare(record) is not Change.NOTED:
             self._answer_old_record(record, via)
-            return False
+            return
         verify_record_untrusted(record, self._room, self._verify)
         previous = self.membership.record(peer)
         change = self.membership.apply(record, now, via, age)
         if change is Change.REFUSED:
             self.records_refused += 1
-            return False
+            return
         if change in (Change.RESTARTED, Change.LEFT):
             self.suspicions.drop(peer)
         else:
@@ -238,7 +238,7 @@ class Census:
             member = self.membership.get(peer)
             if member is not None and via is not None:
                 self.tell_down(via, member)
-            return True
+            return
         if change is Change.JOINED:
             self.outbox.append(Joined(record, via, previous))
         elif change is Change.RESTARTED and previous is not None:
@@ -255,7 +255,6 @@ class Census:
         ):
             self.outbox.append(Tell(peer, previous))  # it may not know which seat it had before it crashed
         self.outbox.append(Spread(record, via))
-        return True
 
     def _answer_old_record(self, record: Record, via: PeerId | None) -> None:
         """Somebody believes a member alive that we know better: tell it at once (memberlist#345)."""
@@ -291,28 +290,28 @@ class Census:
         record = member.record
         return accuse(self._room, self._identity, record.peer, record.epoch, record.incarnation, verdict)
 
-    def hear(self, accusation: Accusation, now: float, via: PeerId | None, *, contested: bool, linked: bool) -> bool:
-        """True if it told us something. `contested`: our own link hears the subject right now; `linked`: there is one."""
+    def hear(self, accusation: Accusation, now: float, via: PeerId | None, *, contested: bool, linked: bool) -> None:
+        """`contested`: our own link hears the subject right now; `linked`: there is one."""
         subject = accusation.subject
         if accusation.accuser == self.own.peer or accusation.accuser in self._expelled:
-            return False
+            return
         if subject == self.own.peer:
             self._refute(accusation, now, via)
-            return False
+            return
         member = self.membership.get(subject)
         if member is None or member.status is not Status.ALIVE:
-            return False
+            return
         version, ours = (accusation.epoch, accusation.incarnation), member.record.order[:2]
         if version < ours:
             if via is not None:  # refuted already: pass the refutation on
                 self.outbox.append(Tell(via, member.record))
-            return False
+            return
         accuser = self.membership.get(accusation.accuser)
         if version > ours or accuser is None or accuser.status is not Status.ALIVE:
             self.accusations_refused += 1  # memberlist#358: nobody but the subject raises an incarnation
-            return False
+            return
         if self.suspicions.knows(subject, version, accusation.accuser, accusation.verdict):
-            return False
+            return
         verify_accusation_untrusted(accusation, self._room, accuser.record.public_key, self._verify)
         news = self.suspicions.accuse(
             subject,
@@ -328,7 +327,6 @@ class Census:
             if linked and via != subject:
                 self.outbox.append(Tell(subject, accusation))
             self.outbox.append(Spread(accusation, via))
-        return news
 
     def _refute(self, accusation: Accusation, now: float, via: PeerId | None) -> None:
         version, ours = (accusation.epoch, accusation.incarnation), self.own.order[:2]
@@ -386,7 +384,7 @@ class Census:
     def handle_timeout(self, now: float) -> None:
         if now >= self.suspicions.deadline:
             self.suspicions.handle_timeout(now)
-        if now >= self._renew_at:
+        if now >= self.renew_at:
             self.reissue(now)
 
     def settle(self, now: float) -> None:

@@ -21,38 +21,37 @@ _UNIT_S = 1e-4
 class Coordinate:
     """Our own place. Drive it with `update` for each measured round trip; `wire` is what to tell others."""
 
-    __slots__ = ("_rng", "error", "height", "position", "wire")
+    __slots__ = ("_rng", "error", "height", "wire", "x", "y", "z")
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
-        self.position = (0.0, 0.0, 0.0)
+        self.x = self.y = self.z = 0.0
         self.height = _HEIGHT_MIN_S
         self.error = _ERROR_MAX
         self.wire: Wire = (0, 0, 0, 0, 1500)
 
     def update(self, theirs: Wire, rtt: float) -> None:
+        """Written out by hand: this runs for every measured round trip."""
         if not 0.0 < rtt < _RTT_MAX_S:
             return
-        x, y, z, height, error_units = theirs
-        their_height, their_error = height * _UNIT_S, max(0.001, error_units / 1000)
-        delta = tuple(a - b * _UNIT_S for a, b in zip(self.position, (x, y, z), strict=True))
-        apart = math.sqrt(sum(d * d for d in delta))
-        distance = apart + self.height + their_height
-        weight = self.error / (self.error + their_error)
-        wrong = abs(distance - rtt) / rtt
-        self.error = min(_ERROR_MAX, max(0.001, _CE * weight * wrong + self.error * (1 - _CE * weight)))
-        force = _CC * weight * (rtt - distance)
+        x, y, z, height, error = self.x, self.y, self.z, self.height, self.error
+        dx, dy, dz = x - theirs[0] * _UNIT_S, y - theirs[1] * _UNIT_S, z - theirs[2] * _UNIT_S
+        heights = height + theirs[3] * _UNIT_S
+        apart = math.sqrt(dx * dx + dy * dy + dz * dz)
+        surprise = rtt - apart - heights
+        weight = error / (error + (theirs[4] or 1) / 1000)
+        error = _CE * weight * abs(surprise) / rtt + error * (1 - _CE * weight)
+        self.error = error = _ERROR_MAX if error > _ERROR_MAX else error
+        force = _CC * weight * surprise
         if apart > 1e-6:
-            unit = tuple(d / apart for d in delta)
-            self.height = max(_HEIGHT_MIN_S, self.height + (self.height + their_height) * force / apart)
+            height += heights * force / apart
+            height = _HEIGHT_MIN_S if height < _HEIGHT_MIN_S else min(height, _RTT_MAX_S)
         else:  # in one place: any direction will do
-            raw = tuple(self._rng.random() - 0.5 for _ in range(3))
-            size = math.sqrt(sum(d * d for d in raw)) or 1.0
-            unit = tuple(d / size for d in raw)
-        a, b, c = (p + u * force for p, u in zip(self.position, unit, strict=True))
-        self.position = (a, b, c)
-        self.height = min(self.height, _RTT_MAX_S)
-        self.wire = (_place(a), _place(b), _place(c), _size(self.height), min(65_535, int(self.error * 1000)))
+            dx, dy, dz = (self._rng.random() - 0.5 for _ in range(3))
+            apart = math.sqrt(dx * dx + dy * dy + dz * dz) or 1.0
+        force /= apart
+        self.x, self.y, self.z, self.height = x + dx * force, y + dy * force, z + dz * force, height
+        self.wire = _wire(self.x, self.y, self.z, height, error)
 
 
 def distance(a: Wire, b: Wire) -> float:
@@ -60,9 +59,13 @@ def distance(a: Wire, b: Wire) -> float:
     return _UNIT_S * (math.dist(a[:3], b[:3]) + a[3] + b[3])
 
 
-def _place(seconds: float) -> int:
-    return max(-32_768, min(32_767, round(seconds / _UNIT_S)))
+def _wire(x: float, y: float, z: float, height: float, error: float) -> Wire:
+    size = 1 / _UNIT_S
+    a, b, c, h, e = int(x * size), int(y * size), int(z * size), int(height * size), int(error * 1000)
+    if -32_768 < a < 32_768 and -32_768 < b < 32_768 and -32_768 < c < 32_768 and h < 65_536:
+        return a, b, c, h, e
+    return _clip(a), _clip(b), _clip(c), min(h, 65_535), e
 
 
-def _size(seconds: float) -> int:
-    return max(0, min(65_535, round(seconds / _UNIT_S)))
+def _clip(place: int) -> int:
+    return max(-32_768, min(32_767, place))

@@ -17,14 +17,13 @@ from psyne_mesh.gossip.coordinates import Coordinate, distance
 from psyne_mesh.gossip.detector import Detector, Link
 from psyne_mesh.gossip.dialer import Dialer
 from psyne_mesh.gossip.events import CloseLink, Event, Output, SendFrame
-from psyne_mesh.gossip.exchange import HAVES_FOLLOW, ISOLATED, OUTBOUND, Exchange, News, encoded
+from psyne_mesh.gossip.exchange import HAVES_FOLLOW, ISOLATED, OUTBOUND, Exchange, News, encoded, told
 from psyne_mesh.gossip.healing import Cuts, Knocker
 from psyne_mesh.gossip.membership import Membership
 from psyne_mesh.gossip.overlay import Mode, Overlay
 from psyne_mesh.gossip.records import OwnState, Record, RoomKey, Signer, Verify
 from psyne_mesh.gossip.routing import Router, encode_relay
 from psyne_mesh.gossip.seats import Claim, Seats
-from psyne_mesh.gossip.sync import delta
 from psyne_mesh.gossip.views import Stats
 from psyne_mesh.gossip.walks import Line, Walks
 from psyne_mesh.identity import PeerId
@@ -75,6 +74,8 @@ class Core:
         self.coordinate = Coordinate(rng)
         self.seats = Seats(config, room.raw, own, rng, wanted=wants_seat)
         self.kept_seats: dict[PeerId, tuple[int, float]] = {}  # of members that restarted: (seat, until)
+        self.keep_at = math.inf
+        self.keep_every_s = 0.5
         self.seated_view = 0
         self.seated_until = math.inf
 
@@ -103,11 +104,12 @@ class Core:
             kind,
             sequence,
             self.exchange.view_hash,
-            min(65_535, int(link.srtt * 10_000)),
+            link.srtt_wire,
             min(255, len(self.links)),
             *self.coordinate.wire,
         )
-        frame += self.exchange.piggyback(codec.UNRELIABLE_FRAME_MAX - PROBE.size)
+        if self.exchange.rumours.queue:
+            frame += self.exchange.rumours.take(codec.UNRELIABLE_FRAME_MAX - PROBE.size)
         self.emit(SendFrame(link.peer, frame, False))
 
     def send_anyhow(self, peer: PeerId, frame: bytes) -> None:
@@ -128,7 +130,7 @@ class Core:
 
     def tell(self, peer: PeerId, news: News) -> None:
         if peer in self.links:
-            self.send(peer, _told(news))
+            self.send(peer, told(news))
 
     def tell_all(self, news: News, now: float) -> None:
         """News of our own: directly to everybody in a small room, down the tree in a larger one."""
@@ -136,7 +138,7 @@ class Core:
         if self.exchange.tree and not goodbye and not self.exchange.partial_view:
             self.exchange.spread(news, None, now, self.broadcast.eager)
             return
-        frame = _told(news)
+        frame = told(news)
         for peer in self.links:
             self.send(peer, frame)
         if self.full:
@@ -211,6 +213,8 @@ class Core:
         self.detector.set_pace(1.0 if mode is Mode.FULL else _PARTIAL_PACE)
         self.exchange.partial_view = self.census.lonely = mode is Mode.LOBBY
         self.walks.arm(now, lobby=mode is Mode.LOBBY)
+        self.keep_every_s = 0.5
+        self.keep_at = math.inf if mode is Mode.FULL else now + self.rng.random()
         if mode is Mode.FULL:
             for peer in self.membership.alive:
                 record = self.membership.record(peer)
@@ -275,7 +279,3 @@ class Core:
         if now < until:
             claims.append(Claim(peer, seat))
             self.seated_until = min(self.seated_until, until)
-
-
-def _told(news: News) -> bytes:
-    return delta([], [encoded(news)], codec.FRAME_MAX)[0]

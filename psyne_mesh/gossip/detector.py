@@ -75,6 +75,7 @@ class Link:
     __slots__ = (
         "alive_at",
         "asked_at",
+        "degree",
         "fast_at",
         "faults",
         "heard_at",
@@ -88,6 +89,7 @@ class Link:
         "sampled_at",
         "silent",
         "srtt",
+        "srtt_wire",
     )
 
     def __init__(self, peer: PeerId, now: float) -> None:
@@ -97,11 +99,13 @@ class Link:
         self.sampled_at = -math.inf
         self.fast_at = self.asked_at = -math.inf
         self.missed = 0
+        self.degree = 0  # links that the peer says it has; 0: not said yet
         self.faults = 0  # broken frames that came over it
         self.nacks_due = 0
         self.silent = False
         self.lost = False  # the link itself is gone; only helpers can say whether the peer lives
         self.srtt = 0.0  # 0: unknown
+        self.srtt_wire = 0  # the same in 0.1 ms, as probes tell it
         self.rttvar = 0.0
         self.pending: dict[int, float] = {}
 
@@ -338,3 +342,4 @@ def _smooth(link: Link, rtt: float) -> None:
     else:
         link.rttvar += (abs(link.srtt - rtt) - link.rttvar) / 4
         link.srtt += (rtt - link.srtt) / 8
+    link.srtt_wire = min(65_535, int(link.srtt * 10_000))

@@ -49,7 +49,7 @@ class Exchange:
     """How to drive it:
 
     1. `link_up`, `link_down` follow the links.
-    2. `tell`, `spread` send news; `piggyback(room)` fills a probe.
+    2. `tell`, `spread` send news; `rumours.take(room)` fills a probe.
     3. `hello_received`, `digest_received`, `delta_received` return the items that the parent must weigh.
     4. `handle_timeout(now, eager)` at `deadline`; drain `outbox`.
     """
@@ -57,17 +57,17 @@ class Exchange:
     def __init__(self, config: GossipConfig, rng: random.Random, membership: Membership) -> None:
         self._config = config
         self._membership = membership
-        self._rumours = Rumours()
+        self.rumours = Rumours()
         self.sync = Sync(config, rng)
         self.outbox: list[SendFrame] = []
         self.tree = False  # a partial mesh: news go along the eager links
         self.partial_view = False  # a lobby: views are not compared
         self._news: list[tuple[bytes, PeerId | None]] = []
-        self._flush_at = math.inf
+        self.flush_at = math.inf
 
     @property
     def deadline(self) -> float:
-        return min(self.sync.deadline, self._flush_at)
+        return min(self.sync.deadline, self.flush_at)
 
     @property
     def view_hash(self) -> int:
@@ -89,7 +89,7 @@ class Exchange:
     # ------------------------------------------------------------------------------------------------------- news
 
     def tell(self, peer: PeerId, news: Iterable[News]) -> None:
-        for frame in sync.delta([], map(encoded, news), FRAME_BYTES):
+        for frame in codec.pack_items(codec.head(codec.TOLD), map(encoded, news), FRAME_BYTES):
             self._send(peer, frame)
 
     def spread(self, news: News, via: PeerId | None, now: float, eager: dict[PeerId, None]) -> None:
@@ -104,18 +104,15 @@ class Exchange:
             self._news.append((data, via))
             if len(self._news) >= _NEWS_MAX:
                 self._flush(eager)
-            self._flush_at = min(self._flush_at, now + self._config.ihave_delay_s)
+            self.flush_at = min(self.flush_at, now + self._config.ihave_delay_s)
         elif not self.partial_view and via != _author(news):
             # What its author brought itself, everybody got from the author.
             times = self._config.rumour_factor * max(1, len(self._membership)).bit_length()
-            self._rumours.add(_key(news), data, times)
-
-    def piggyback(self, room: int) -> bytes:
-        return self._rumours.take(room) if self._rumours else b""
+            self.rumours.add(_key(news), data, times)
 
     def _flush(self, eager: dict[PeerId, None]) -> None:
         news, self._news = self._news, []
-        self._flush_at = math.inf
+        self.flush_at = math.inf
         shared: list[bytes] | None = None
         for peer in eager:
             if any(via == peer for _, via in news):
@@ -175,7 +172,8 @@ class Exchange:
         own = self._membership.own
         if own is not None and own.peer in wants:
             records.append(own)
-        self.tell(peer, records)
+        for reply in sync.delta([], map(encoded, records), FRAME_BYTES):
+            self._send(peer, reply)
         return codec.items_untrusted(frame, offset), [m for m in known if m.status is Status.DOWN]
 
     def version(self, peer: PeerId) -> tuple[int, int, int] | None:
@@ -189,7 +187,7 @@ class Exchange:
     # ----------------------------------------------------------------------------------------------------- timers
 
     def handle_timeout(self, now: float, eager: dict[PeerId, None]) -> None:
-        if now >= self._flush_at:
+        if now >= self.flush_at:
             self._flush(eager)
         self.sync.handle_timeout(now)
 
@@ -211,6 +209,11 @@ class Exchange:
 
     def _send(self, peer: PeerId, frame: bytes) -> None:
         self.outbox.append(SendFrame(peer, frame, True))
+
+
+def told(news: News) -> bytes:
+    """The frame that brings one piece of news directly."""
+    return codec.head(codec.TOLD) + encoded(news)
 
 
 def encoded(news: News) -> bytes:

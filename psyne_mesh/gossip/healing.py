@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _CUT_MAX = 1024  # members of cuts remembered; more are simply lost one by one
 _BEACON_RECORDS = 4  # in one beacon: the author, and others to dial should the author be gone by then
-_POSTERS = 2  # the members with the lowest hashes post: one may be about to leave
+POSTERS = 2  # the members with the lowest hashes post: one may be about to leave
 
 
 @attrs.frozen
@@ -49,29 +49,29 @@ class Cuts:
     def __init__(self, config: GossipConfig) -> None:
         self._config = config
         self._losing: dict[PeerId, None] = {}
-        self._losing_until = math.inf
+        self.losing_until = math.inf
         self._cut: dict[PeerId, None] = {}
         self._returned: dict[PeerId, None] = {}
-        self._returning_until = math.inf
+        self.returning_until = math.inf
         self.outbox: list[Fact] = []
 
     @property
     def deadline(self) -> float:
-        return min(self._losing_until, self._returning_until)
+        return min(self.losing_until, self.returning_until)
 
     def lost(self, peer: PeerId, now: float) -> None:
         """Suspected or gone by silence."""
         self._returned.pop(peer, None)
         if peer not in self._cut and len(self._losing) < _CUT_MAX:
             self._losing[peer] = None
-            self._losing_until = min(self._losing_until, now + self._config.partition_hold_s)
+            self.losing_until = min(self.losing_until, now + self._config.partition_hold_s)
 
     def back(self, peer: PeerId, now: float) -> None:
         """Heard again, or a member again."""
         self._losing.pop(peer, None)
         if peer in self._cut:
             self._returned[peer] = None
-            self._returning_until = min(self._returning_until, now + self._config.partition_hold_s)
+            self.returning_until = min(self.returning_until, now + self._config.partition_hold_s)
 
     def forget(self, peer: PeerId) -> None:
         """It left by its own will."""
@@ -80,8 +80,8 @@ class Cuts:
         self._returned.pop(peer, None)
 
     def handle_timeout(self, now: float, alive: list[PeerId]) -> None:
-        if now >= self._losing_until:
-            self._losing_until = math.inf
+        if now >= self.losing_until:
+            self.losing_until = math.inf
             if len(self._losing) >= self._config.partition_min_lost:
                 lost = tuple(self._losing)
                 remaining = tuple(peer for peer in alive if peer not in self._losing)
@@ -90,8 +90,8 @@ class Cuts:
                 for peer in lost[: _CUT_MAX - len(self._cut)]:
                     self._cut[peer] = None
             self._losing.clear()
-        if now >= self._returning_until:
-            self._returning_until = math.inf
+        if now >= self.returning_until:
+            self.returning_until = math.inf
             for peer in self._returned:
                 self._cut.pop(peer, None)
             if self._returned:
@@ -141,13 +141,13 @@ class Beacon:
     records: tuple[bytes, ...]
 
 
-def is_poster(room: bytes, own: PeerId, alive: list[PeerId]) -> bool:
+def is_poster(room: bytes, own: PeerId, alive: list[PeerId], posters: int = POSTERS) -> bool:
     """Whether we are one of the members whose task it is: those with the lowest H(room, peer)."""
     mine = _rank(room, own)
     lower = 0
     for peer in alive:
         lower += _rank(room, peer) < mine
-        if lower == _POSTERS:
+        if lower == posters:
             return False
     return True
 

@@ -20,9 +20,8 @@ from psyne_mesh.identity import PeerId
 
 Handler: TypeAlias = Callable[[Link, bytes, float], None]
 
-_RELAYED = (codec.DELTA, codec.GOSSIP)  # signed through and through: who carries them does not matter
+_RELAYED = (codec.TOLD, codec.GOSSIP)  # signed through and through: who carries them does not matter
 _FAULTS_MAX = 20  # broken frames of one link, then it is closed
-_SETTLED_S = 0.5  # our view has not changed for so long: a neighbour's different hash means something
 
 
 class Inbound:
@@ -40,11 +39,13 @@ class Inbound:
             codec.SUMMARY: self._on_summary,
             codec.DIGEST: self._on_digest,
             codec.DELTA: self._on_delta,
+            codec.TOLD: self._on_rumours,
             codec.GOSSIP: self._on_gossip,
             codec.IHAVE: self._on_ihave,
             codec.GRAFT: self._on_graft,
             codec.PRUNE: self._on_prune,
             codec.HAVES: self._on_haves,
+            codec.KEEP: self._on_keep,
             codec.SIGNAL: self._on_signal,
             codec.RELAY: self._on_relay,
             codec.FORWARD_JOIN: self._on_forward_join,
@@ -73,7 +74,8 @@ class Inbound:
         _, _, sequence, view_hash, srtt, degree, *_ = codec.probe_untrusted(frame)
         core = self._core
         core.detector.ping_received(link, now, srtt / 10_000)
-        self._probe_seen(link, frame, view_hash, degree, now)
+        link.degree = degree
+        self._probe_seen(link, frame, view_hash, now)
         core.send_probe(codec.ACK, sequence, link)
 
     def _on_ack(self, link: Link, frame: bytes, now: float) -> None:
@@ -83,15 +85,14 @@ class Inbound:
         if rtt is not None:
             core.coordinate.update((x, y, z, height, error), rtt)
             core.broadcast.note_rtt(link.peer, link.srtt)
-        self._probe_seen(link, frame, view_hash, degree, now)
+        link.degree = degree
+        self._probe_seen(link, frame, view_hash, now)
 
-    def _probe_seen(self, link: Link, frame: bytes, view_hash: int, degree: int, now: float) -> None:
+    def _probe_seen(self, link: Link, frame: bytes, view_hash: int, now: float) -> None:
         core = self._core
-        core.overlay.heard(link.peer, degree, link.srtt)
         ours = core.exchange.view_hash
         if view_hash and ours:
-            settled = now - core.membership.changed_at > _SETTLED_S
-            core.exchange.sync.hash_seen(link.peer, same=view_hash == ours, settled=settled, now=now)
+            core.exchange.sync.hash_seen(link.peer, view_hash, ours, core.membership.changed_at, now)
         if len(frame) > PROBE.size:
             self._take(codec.items_untrusted(frame, PROBE.size), link.peer, now)
 
@@ -127,9 +128,7 @@ class Inbound:
             core.part(peer, "full", now)
 
     def _on_rumours(self, link: Link, frame: bytes, now: float) -> None:
-        items = codec.items_untrusted(frame, 2)
-        if items and not self._take(items, link.peer, now) and self._core.exchange.tree:
-            self._core.broadcast.prune(link.peer, now)
+        self._take(codec.items_untrusted(frame, 2), link.peer, now)
 
     def _on_summary(self, link: Link, frame: bytes, now: float) -> None:
         self._core.exchange.summary_received(link.peer, frame, now)
@@ -148,32 +147,31 @@ class Inbound:
             core.census.tell_down(link.peer, member)
         core.seats.synced(now)
 
-    def _take(self, items: list[tuple[int, bytes]], via: PeerId, now: float, *, welcome: bool = False) -> int:
-        """Learn records and accusations; one bad item does not spoil the rest. Returns how many were news.
-        `welcome`: a lobby, which learns few records, learns these."""
-        core, news = self._core, 0
+    def _take(self, items: list[tuple[int, bytes]], via: PeerId, now: float, *, welcome: bool = False) -> None:
+        """Learn records and accusations; one bad item does not spoil the rest. `welcome`: a lobby, which learns few
+        records, learns these."""
+        core = self._core
         for kind, data in items:
             try:
                 if kind == codec.ITEM_RECORD:
-                    news += self.learn(record_untrusted(data), now, via, welcome=welcome)
+                    self.learn(record_untrusted(data), now, via, welcome=welcome)
                 elif kind == codec.ITEM_ACCUSATION:
                     accusation = accusation_untrusted(data)
                     contested = core.detector.hears(accusation.subject, now)
                     linked = accusation.subject in core.links
-                    news += core.census.hear(accusation, now, via, contested=contested, linked=linked)
+                    core.census.hear(accusation, now, via, contested=contested, linked=linked)
             except ProtocolError:
                 core.stats.items_refused += 1
-        return news
 
-    def learn(self, record: Record, now: float, via: PeerId | None, *, welcome: bool, age: float = 0.0) -> bool:
+    def learn(self, record: Record, now: float, via: PeerId | None, *, welcome: bool, age: float = 0.0) -> None:
         core = self._core
         if core.overlay.mode is Mode.LOBBY and core.membership.get(record.peer) is None:
             if not (welcome or record.peer in core.links):
-                return False
+                return
             stale = core.make_room()
             if stale is not None:
                 core.census.forget(stale, "capacity", now)
-        return core.census.learn(record, now, via, age)
+        core.census.learn(record, now, via, age)
 
     # -------------------------------------------------------------------------------------------------- broadcasts
 
@@ -198,6 +196,10 @@ class Inbound:
 
     def _on_prune(self, link: Link, frame: bytes, now: float) -> None:
         self._core.broadcast.prune_received(link.peer)
+
+    def _on_keep(self, link: Link, frame: bytes, now: float) -> None:
+        hops, origin, number = wire.keep_untrusted(frame)
+        self._core.broadcast.keep_received(link.peer, origin, number, hops, now)
 
     def _on_haves(self, link: Link, frame: bytes, now: float) -> None:
         core = self._core

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 CLOSED_BY_PEER = ("closed by peer", "dtls close", "left")  # reasons of `link_down` that mean: it hung up on purpose
 _MOVED_S = 0.02  # our place on the latency map is told anew once it is off by so much
+_KEEP_TREE_S = 10.0  # a hole in the tree is found within that time; broadcasts find it at once
 _PLACE_GAP_S = 30.0  # and at most so often
 
 
@@ -275,17 +276,21 @@ class Node:
             return None
         deadline = min(
             core.detector.deadline,
-            core.census.deadline,
-            core.exchange.deadline,
+            core.census.suspicions.deadline,
+            core.census.renew_at,
+            core.exchange.sync.deadline,
+            core.exchange.flush_at,
             core.dialer.deadline,
             core.overlay.deadline,
             core.walks.deadline,
+            core.keep_at,
             core.broadcast.deadline,
-            core.cuts.deadline,
+            core.cuts.losing_until,
+            core.cuts.returning_until,
             core.knocker.deadline,
-            core.seats.deadline,
-            core.seated_until,
         )
+        if core.seats.enabled:
+            deadline = min(deadline, core.seats.deadline, core.seated_until)
         return None if deadline == math.inf else deadline
 
     def handle_timeout(self, now: float) -> None:
@@ -301,10 +306,13 @@ class Node:
         if now >= core.dialer.deadline:
             core.dialer.handle_timeout(now)
         if now >= core.overlay.deadline:
-            pending = len(core.dialer.wanted)
-            core.overlay.handle_timeout(now, core.membership.alive, core.how_far, pending)
+            for peer, link in core.links.items():
+                core.overlay.heard(peer, link.degree, link.srtt)
+            core.overlay.handle_timeout(now, core.membership.alive, core.how_far, len(core.dialer.wanted))
         if now >= core.walks.deadline:
             self._shuffle(now)
+        if now >= core.keep_at:
+            self._keep_tree(now)
         if now >= core.broadcast.deadline:
             core.broadcast.handle_timeout(now)
         if now >= core.cuts.deadline:
@@ -329,6 +337,14 @@ class Node:
         if not core.full and moved and core.coordinate.error < 0.5 and now - self._placed_at >= _PLACE_GAP_S:
             self._placed_at = now
             core.census.reissue(now, attrs.evolve(core.census.state, coordinates=wire))
+
+    def _keep_tree(self, now: float) -> None:
+        """In a room that is silent, the member with the lowest hash keeps the broadcast tree in shape: records use it."""
+        core = self._core
+        core.keep_every_s = min(_KEEP_TREE_S, 2 * core.keep_every_s)  # often at first: the tree is young
+        core.keep_at = now + core.keep_every_s * (0.9 + 0.2 * core.rng.random())
+        if core.overlay.mode is Mode.PARTIAL and is_poster(core.room.raw, self.peer_id, core.membership.alive, 1):
+            core.broadcast.keep(self.peer_id, core.census.own.joined_at, now)
 
     def _shuffle(self, now: float) -> None:
         core = self._core
@@ -416,5 +432,5 @@ class Node:
             members=len(core.membership) + 1,
             suspected=tuple(core.census.suspicions.suspected),
             local_health=core.detector.local_health,
-            coordinates=(*core.coordinate.position, core.coordinate.height),
+            coordinates=(core.coordinate.x, core.coordinate.y, core.coordinate.z, core.coordinate.height),
         )

@@ -40,11 +40,23 @@ class Outcome:
             facts, people.outbox = people.outbox, []
             for fact in facts:
                 self._people(fact, now)
-            if core.seats.enabled and core.running:
+            if not core.running:
+                return
+            if core.seats.enabled:
                 core.seat_everybody(now)
                 self._seats(now)
-        if core.running:
+        self._move(now)
+
+    def _move(self, now: float) -> None:
+        """Most calls find nothing to do here: the tests are cheaper than the calls behind them."""
+        core = self._core
+        exchange, broadcast, router = core.exchange, core.broadcast, core.router
+        spoken = exchange.outbox or exchange.sync.partners or broadcast.outbox or broadcast.streams.delivered
+        if spoken or router.outbox or router.arrived or core.walks.outbox:
             self._frames(now)
+        dialer = core.dialer
+        wished = core.overlay.outbox or core.walks.adopt or core.cuts.outbox or core.knocker.knocks
+        if wished or dialer.dials or dialer.deadline <= now:
             self._links(now)
 
     # ---------------------------------------------------------------------------------------------------- probing

@@ -8,7 +8,7 @@ with alternatives instead of evicting at random; vacancies are dialled several a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from hashlib import blake2b
 from typing import TYPE_CHECKING, TypeAlias
@@ -28,6 +28,7 @@ _BACKOFFS_MAX = 1024  # the oldest is forgotten
 _SLACK = 2  # links over the target that are not worth closing
 _ROOM_FOR_JOINS = 4  # links over the target that are still accepted from others
 _NEAR_GAIN = 0.6  # a near link is replaced by one that promises at most so much of its round trip
+_IMPROVE_EVERY_MAX_S = 600.0
 _MIN_HASH_ANCHORS = 2
 
 Distance: TypeAlias = Callable[[PeerId], float]
@@ -87,7 +88,11 @@ class Overlay:
         self.deadline = math.inf
         self._backoff: dict[PeerId, float] = {}
         self._honoured: dict[PeerId, float] = {}
-        self._optimise_at = 0.0
+        self._improve_at = 0.0
+        self._improve_every_s = config.shuffle_interval_s
+        self._promise: tuple[PeerId, float] | None = (
+            None  # a near link that we dialled, and the round trip it must beat
+        )
 
     # ------------------------------------------------------------------------------------------------------- mode
 
@@ -161,7 +166,7 @@ class Overlay:
         if neighbour.outbound or count <= min(self.target + _ROOM_FOR_JOINS, self._config.links_max):
             return True
         if isolated and now - self._honoured.get(peer, -math.inf) >= _BACKOFF_S:  # once a minute for each peer
-            spare = self._surplus(now, besides=peer)
+            spare = self._spare_inbound(now, besides=peer)
             if spare is not None:
                 self._remember(self._honoured, peer, now)
                 self._part(spare, "full", now)
@@ -188,8 +193,9 @@ class Overlay:
             spare = self._surplus(now)
             if spare is not None:
                 self._part(spare, "surplus", now)
-        elif now >= self._optimise_at:
-            self._optimise_at = now + self._config.shuffle_interval_s * (0.75 + 0.5 * self._rng.random())
+        elif now >= self._improve_at:
+            self._judge_promise()
+            self._improve_at = now + self._improve_every_s * (0.75 + 0.5 * self._rng.random())
             self._improve(now, alive, distance)
 
     def _fill(self, count: int, now: float, alive: list[PeerId], distance: Distance) -> None:
@@ -210,33 +216,52 @@ class Overlay:
             self.outbox.append(DialWanted(peer))
 
     def _improve(self, now: float, alive: list[PeerId], distance: Distance) -> None:
-        """Exchange one far inbound or random link for a near one: dial now, let the surplus go later."""
+        """Exchange a far link of ours for a near one: dial now, let the surplus go later."""
         pool = self._candidates(16, now, alive)
-        far = [n for n in self.neighbours.values() if n.srtt and now > n.keep_until and self._is_spare(n)]
+        far = [n for n in self.neighbours.values() if n.srtt and n.outbound and self._can_go(n, now)]
         if not pool or not far:
             return
         nearest = min(pool, key=distance)
         farthest = max(far, key=lambda n: n.srtt)
         if distance(nearest) < _NEAR_GAIN * farthest.srtt:
+            self._promise = (nearest, farthest.srtt)
             self.outbox.append(DialWanted(nearest))
+
+    def _judge_promise(self) -> None:
+        """Coordinates foretell with errors: where they deceive us, we try less and less often."""
+        if self._promise is None:
+            return
+        peer, to_beat = self._promise
+        self._promise = None
+        neighbour = self.neighbours.get(peer)
+        kept = neighbour is not None and 0.0 < neighbour.srtt < (1 + _NEAR_GAIN) / 2 * to_beat
+        longest = _IMPROVE_EVERY_MAX_S
+        self._improve_every_s = self._config.shuffle_interval_s if kept else min(longest, 2 * self._improve_every_s)
 
     def _candidates(self, count: int, now: float, alive: list[PeerId]) -> list[PeerId]:
         """A random sample of members that are not linked and not in backoff: O(count), whatever the room's size."""
         sample = self._rng.sample(alive, min(len(alive), count + len(self.neighbours)))
-        return [p for p in sample if p not in self.neighbours and self._backoff.get(p, 0.0) <= now][:count]
+        free = [p for p in sample if p not in self.neighbours]
+        rested = [p for p in free if self._backoff.get(p, 0.0) <= now]
+        lonely = len(self.neighbours) < self.target // 2
+        return (rested or free if lonely else rested)[:count]
 
-    def _surplus(self, now: float, besides: PeerId | None = None) -> PeerId | None:
-        """The link that both sides can spare most easily: the farthest that we did not choose ourselves."""
-        spare = [n for n in self.neighbours.values() if n.peer != besides and now > n.keep_until and self._is_spare(n)]
-        if not spare:
-            return None
-        return max(spare, key=lambda n: (n.srtt, n.peer)).peer
-
-    def _is_spare(self, neighbour: Neighbour) -> bool:
-        if neighbour.degree <= self.target:
-            return False  # the other side needs it
+    def _surplus(self, now: float) -> PeerId | None:
+        """The farthest link that both sides can spare. Only who dialled calls a link surplus: if the other side did,
+        the dialler would lack an anchor and dial again, for ever."""
         outbound = sum(n.outbound for n in self.neighbours.values())
-        return not neighbour.outbound or outbound > self.anchors
+        if outbound <= self.anchors:
+            return None
+        return _farthest(n for n in self.neighbours.values() if n.outbound and self._can_go(n, now))
+
+    def _spare_inbound(self, now: float, besides: PeerId) -> PeerId | None:
+        """Whose place an isolated newcomer gets."""
+        return _farthest(
+            n for n in self.neighbours.values() if not n.outbound and n.peer != besides and self._can_go(n, now)
+        )
+
+    def _can_go(self, neighbour: Neighbour, now: float) -> bool:
+        return now > neighbour.keep_until and neighbour.degree > self.target  # else the other side needs it
 
     def _part(self, peer: PeerId, reason: str, now: float) -> None:
         self.parted(peer, now)
@@ -252,3 +277,8 @@ class Overlay:
         if len(table) >= _BACKOFFS_MAX:
             del table[next(iter(table))]
         table[peer] = value
+
+
+def _farthest(neighbours: Iterable[Neighbour]) -> PeerId | None:
+    farthest = max(neighbours, key=lambda n: (n.srtt, n.peer), default=None)
+    return None if farthest is None else farthest.peer

@@ -14,25 +14,20 @@ Key: TypeAlias = tuple[int, str, str]
 class Rumours:
     """A bounded queue of encoded items by key; a newer item of the same key takes the place of the older."""
 
-    __slots__ = ("_queue",)
+    __slots__ = ("queue",)
 
     def __init__(self) -> None:
-        self._queue: dict[Key, tuple[bytes, int]] = {}
-
-    def __len__(self) -> int:
-        return len(self._queue)
+        self.queue: dict[Key, tuple[bytes, int]] = {}
 
     def add(self, key: Key, item: bytes, times: int) -> None:
-        self._queue.pop(key, None)
-        if len(self._queue) >= _RUMOURS_MAX:
-            del self._queue[next(iter(self._queue))]
-        self._queue[key] = (item, times)
+        self.queue.pop(key, None)
+        if len(self.queue) >= _RUMOURS_MAX:
+            del self.queue[next(iter(self.queue))]
+        self.queue[key] = (item, times)
 
     def take(self, room: int) -> bytes:
         """Whole items for one probe, at most `room` bytes in all; each loses one of its times."""
-        queue = self._queue
-        if not queue:
-            return b""
+        queue = self.queue
         taken: list[bytes] = []
         for key in list(queue):
             if room < _ITEM_MIN_BYTES:

@@ -81,6 +81,7 @@ class Seats:
 
     def __init__(self, config: GossipConfig, room: bytes, own: PeerId, rng: random.Random, *, wanted: bool) -> None:
         self._count = config.max_players
+        self.enabled = self._count > 0
         self._room = room
         self._own = own
         self._rng = rng
@@ -95,10 +96,6 @@ class Seats:
         self._told_lost = False
         self._claim_at = self._yield_at = self._vote_at = math.inf
         self._unsynced_until = math.inf
-
-    @property
-    def enabled(self) -> bool:
-        return self._count > 0
 
     @property
     def deadline(self) -> float:

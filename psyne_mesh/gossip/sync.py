@@ -26,7 +26,7 @@ BUCKETS = 16
 _HASHES = struct.Struct(f">{BUCKETS}Q")
 _ENTRIES_MAX = 4096  # of one digest; the rest waits for the next round
 _WANTS_MAX = 1024  # ids asked for in one DELTA
-_MISMATCH_S = 1.0  # a view hash in a ping that differs for so long starts a sync
+_MISMATCH_S = 1.0  # two views that stand still for so long and differ start a sync
 _DIGEST_GAP_S = 0.5  # a neighbour gets at most one digest in this time: it is our costliest answer
 _PAIR_GAP_S = 2.0  # and we start at most one sync with the same neighbour in this time
 
@@ -60,23 +60,34 @@ class Comparison:
     we_call_down: list[PeerId]  # same version or older, down for us: send them our accusation
 
 
+class Neighbour:
+    """`view_hash` is what its probes say since `since`; no comparison before `next_at`."""
+
+    __slots__ = ("digest_at", "next_at", "since", "view_hash")
+
+    def __init__(self) -> None:
+        self.view_hash = 0
+        self.since = math.inf
+        self.next_at = self.digest_at = -math.inf
+
+
 class Sync:
     """When to compare views, and with whom. How to drive it:
 
     1. `link_up`, `link_down` follow the links.
-    2. `hash_seen(peer, theirs, ours, since, now)` for every probe.
+    2. `hash_seen(...)` for every probe.
     3. `handle_timeout(now)` at `deadline`; drain `partners`: send each a SUMMARY.
     """
 
     def __init__(self, config: GossipConfig, rng: random.Random) -> None:
         self._config = config
         self._rng = rng
-        self.neighbours: dict[PeerId, list[float]] = {}  # [differs since, we began at, digest sent at]
+        self.neighbours: dict[PeerId, Neighbour] = {}
         self.partners: list[PeerId] = []
         self.deadline = math.inf
 
     def link_up(self, peer: PeerId, now: float) -> None:
-        self.neighbours[peer] = [math.inf, -math.inf, -math.inf]
+        self.neighbours[peer] = Neighbour()
         if self.deadline == math.inf:
             self.deadline = now + self._config.sync_interval_s * (0.5 + self._rng.random())
 
@@ -85,24 +96,22 @@ class Sync:
         if not self.neighbours:
             self.deadline = math.inf
 
-    def hash_seen(self, peer: PeerId, *, same: bool, settled: bool, now: float) -> None:
-        """`settled`: our own view did not change just now, so a difference means something."""
+    def hash_seen(self, peer: PeerId, theirs: int, ours: int, ours_since: float, now: float) -> None:
+        """The view hash of a probe. It says something only if neither view moves: news are always on their way."""
         neighbour = self.neighbours.get(peer)
         if neighbour is None:
             return
-        if same:
-            neighbour[0] = math.inf
-        elif neighbour[0] == math.inf:
-            neighbour[0] = now
-        elif settled and now - neighbour[0] >= _MISMATCH_S and now - neighbour[1] >= _PAIR_GAP_S:
-            neighbour[0], neighbour[1] = now, now
+        if theirs != neighbour.view_hash:
+            neighbour.view_hash, neighbour.since = theirs, now
+        elif theirs != ours and now - max(neighbour.since, ours_since) >= _MISMATCH_S and now >= neighbour.next_at:
+            neighbour.next_at = now + _PAIR_GAP_S
             self.partners.append(peer)
 
     def may_send_digest(self, peer: PeerId, now: float) -> bool:
         neighbour = self.neighbours.get(peer)
-        if neighbour is None or now - neighbour[2] < _DIGEST_GAP_S:
+        if neighbour is None or now - neighbour.digest_at < _DIGEST_GAP_S:
             return False
-        neighbour[2] = now
+        neighbour.digest_at = now
         return True
 
     def handle_timeout(self, now: float) -> None:
@@ -111,7 +120,7 @@ class Sync:
         self.deadline = now + self._config.sync_interval_s * (0.8 + 0.4 * self._rng.random())
         if self.neighbours:
             partner = self._rng.choice(list(self.neighbours))
-            self.neighbours[partner][1] = now
+            self.neighbours[partner].next_at = now + _PAIR_GAP_S
             self.partners.append(partner)
 
 

@@ -88,7 +88,7 @@ class Walks:
             number = self._rng.getrandbits(64).to_bytes(8, "big")
             self._remember(number, None)
             lines = [own, *self._pick(near, _SHUFFLE_LINKS), *self._pick(known, _SHUFFLE_KNOWN)]
-            frame = encode_shuffle(codec.SHUFFLE, number, self._config.active_walk_length, lines)
+            frame = encode_shuffle(codec.SHUFFLE, number, max(1, self._config.passive_walk_length), lines)
             self.outbox.append(SendFrame(self._rng.choice(links), frame, True))
 
     def shuffle_received(
