@@ -59,6 +59,7 @@ class Link:
         "_wire",
         "fault",
         "stack",
+        "turned",
     )
 
     def __init__(
@@ -72,6 +73,7 @@ class Link:
     ) -> None:
         self.stack = stack
         self.fault = fault
+        self.turned = trio.lowlevel.ParkingLot()
 
         self._wire = wire
         self._scheduler = scheduler
@@ -123,6 +125,12 @@ class Link:
         self.stack.close_channel(channel, now)
         self.turn(now)
 
+    def channel_buffered_amount(self, channel: Channel) -> int:
+        return self.stack.channel_buffered_amount(channel)
+
+    def set_buffered_amount_low_threshold(self, channel: Channel, threshold: int) -> None:
+        self.stack.set_buffered_amount_low_threshold(channel, threshold)
+
     def close(self, error: PsyneMeshError | None = None) -> None:
         now = trio.current_time()
         self.stack.close(now, error)
@@ -162,6 +170,8 @@ class Link:
             events = stack.take_events()
             if not events:
                 break
+        if self.turned:
+            self.turned.unpark_all()
         deadline = stack.next_timeout()
         if deadline is not None:
             self._scheduler.wake_at(deadline)

@@ -267,7 +267,7 @@ class PeerConnection:
             self.local_candidates.put(candidate)
 
     def _adopt(self, channel: Channel) -> DataChannel:
-        adopted = self._channels[channel] = DataChannel(self, channel)
+        adopted = self._channels[channel] = DataChannel(self._link, channel)
         return adopted
 
     def _handle_events(self, events: list[StackEvent]) -> None:

@@ -9,7 +9,7 @@ import trio.testing
 
 from psyne_mesh.config import DataChannelConfig
 from psyne_mesh.errors import ClosedError, InvalidConfig, MessageTooLarge, PeerGone, WouldBlock
-from psyne_mesh.webrtc.data_channel import HIGH_WATER_BYTES, LOW_WATER_BYTES
+from psyne_mesh.webrtc.data_channel import HIGH_WATER_BYTES, LOW_WATER_BYTES, DataChannel
 from psyne_mesh.webrtc.inbox import Inbox
 from tests.webrtc.dial import LOOPBACK, dialled, introduce, two_peers
 
@@ -148,3 +148,27 @@ async def test_an_inbox_keeps_order_and_ends() -> None:
         nursery.start_soon(wait)
         await trio.testing.wait_all_tasks_blocked()
         other.close(ValueError("broken"))
+
+
+async def test_many_channels_that_fill_the_queue_together_wait_for_each_other() -> None:
+    async with dialled() as call:
+        channels = [call.offerer.create_channel(DataChannelConfig(label=str(n))) for n in range(20)]
+        chunk, count = b"x" * 100_000, 15  # 30 MB, of which the connection queues 16 MiB
+        peak = 0
+
+        async def send_and_close(channel: DataChannel) -> None:
+            nonlocal peak
+            for _ in range(count):
+                await channel.send(chunk)
+                peak = max(peak, call.offerer.buffered_amount)
+            channel.close()
+
+        async def drain(channel: DataChannel) -> None:
+            assert len([message async for message in channel]) == count
+
+        async with trio.open_nursery() as nursery:
+            for channel in channels:
+                nursery.start_soon(send_and_close, channel)
+            for _ in channels:
+                nursery.start_soon(drain, await anext(call.answerer.incoming_channels))
+        assert peak > 15 * 2**20

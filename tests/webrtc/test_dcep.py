@@ -47,6 +47,7 @@ def test_the_reliability_of_a_reliable_channel_is_ignored() -> None:
 @pytest.mark.parametrize(
     "wire",
     ["", "01", "03", "03 00 0100 00000000 0000", "03 00 0100 00000000 0001 0000", "03 00 0100 00000000 0000 0000 61",
+     "03 00 0100 00000000 0001 0000 c3a9 61",
      "03 03 0100 00000000 0000 0000", "03 7f 0100 00000000 0000 0000", "03 00 0100 00000000 0001 0000 ff"],
 )  # fmt: skip
 def test_what_is_malformed_is_one_error(wire: str) -> None:
@@ -57,6 +58,12 @@ def test_what_is_malformed_is_one_error(wire: str) -> None:
 def test_a_label_without_utf8_form_is_refused_before_the_wire() -> None:
     with pytest.raises(InvalidConfig):
         encode_open(DataChannelConfig(label="\ud800"))
+
+
+def test_lengths_in_characters_are_understood_where_bytes_do_not_add_up() -> None:
+    """What aiortc 1.16 sends for the label "théirs" and the protocol "ß"."""
+    message = bytes.fromhex("03 00 0000 00000000 0006 0001") + "théirsß".encode()
+    assert parse_dcep_untrusted(message) == DataChannelConfig(label="théirs", protocol="ß")
 
 
 @given(st.binary(max_size=64) | st.binary(max_size=64).map(lambda tail: b"\x03" + tail))
