@@ -45,14 +45,11 @@ def parse_dcep_untrusted(message: bytes) -> DataChannelConfig | None:
     if len(message) < _OPEN_HEADER.size or message[0] != _OPEN:
         raise ProtocolError("neither DATA_CHANNEL_OPEN nor DATA_CHANNEL_ACK (RFC 8832 section 8.2.1)")
     _, channel_type, priority, reliability, label_length, protocol_length = _OPEN_HEADER.unpack_from(message)
-    label_end = _OPEN_HEADER.size + label_length
-    if len(message) != label_end + protocol_length:
-        raise ProtocolError("the lengths in DATA_CHANNEL_OPEN do not add up to its size")
     kind = channel_type & ~_UNORDERED
     if kind > _PARTIAL_RELIABLE_TIMED:
         raise ProtocolError(f"channel type {channel_type:#x} is unassigned (RFC 8832 section 8.2.2)")
     try:
-        label, protocol = message[_OPEN_HEADER.size : label_end].decode(), message[label_end:].decode()
+        label, protocol = _texts_untrusted(message[_OPEN_HEADER.size :], label_length, protocol_length)
     except UnicodeDecodeError as error:
         raise ProtocolError("label and protocol of DATA_CHANNEL_OPEN are UTF-8") from error
     reliability = min(reliability, _RELIABILITY_MAX)
@@ -64,3 +61,14 @@ def parse_dcep_untrusted(message: bytes) -> DataChannelConfig | None:
         max_packet_life_time_ms=reliability if kind == _PARTIAL_RELIABLE_TIMED else None,
         priority=priority or PRIORITY_NORMAL,
     )
+
+
+def _texts_untrusted(data: bytes, label_length: int, protocol_length: int) -> tuple[str, str]:
+    """Label and protocol. Their lengths count bytes (RFC 8832 section 5.1); aiortc up to 1.16 counts characters, which is
+    unmistakable: the bytes do not add up then, and the characters do."""
+    if len(data) == label_length + protocol_length:
+        return data[:label_length].decode(), data[label_length:].decode()
+    text = data.decode()
+    if len(text) != label_length + protocol_length:
+        raise ProtocolError("the lengths in DATA_CHANNEL_OPEN do not add up to its size")
+    return text[:label_length], text[label_length:]

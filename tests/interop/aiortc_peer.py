@@ -1,7 +1,7 @@
 """An aiortc peer in a process of its own, so that its asyncio loop and our Trio loop stay clean.
 
-JSON lines: a command on stdin, one reply on stdout. A channel whose label begins with "echo" echoes; every other one
-counts and hashes what it gets.
+JSON lines: a command on stdin, one reply on stdout; the commands are those of `js/peer.js`. A channel whose label begins
+with "echo" echoes; every other one counts and hashes what it gets.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import sys
 from typing import Any
 
+import aiortc
 from aiortc import RTCDataChannel, RTCPeerConnection, RTCSessionDescription
 
 Hash = Any  # hashlib has no public name for it
@@ -19,12 +21,24 @@ Hash = Any  # hashlib has no public name for it
 
 class Peer:
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
         self.connection = RTCPeerConnection()
         self.channels: dict[str, RTCDataChannel] = {}
         self.hashes: dict[str, Hash] = {}
         self.counts: dict[str, list[int]] = {}
         self.changed = asyncio.Event()
         self.connection.on("datachannel", self.adopt)
+
+    async def begin(self) -> str:
+        """A new connection in the place of the last one; says which stack this is."""
+        await self.end()
+        self.reset()
+        return f"aiortc {aiortc.__version__}"
+
+    async def end(self) -> None:
+        await self.connection.close()
 
     def adopt(self, channel: RTCDataChannel) -> None:
         label = channel.label
@@ -80,8 +94,8 @@ class Peer:
         await self.until(label, lambda channel: channel.readyState == "open")
         channel, digest = self.channels[label], hashlib.sha256()
         channel.bufferedAmountLowThreshold = 1_000_000
-        for number in range(count):
-            data = number.to_bytes(4, "big") * (size // 4)
+        for _ in range(count):
+            data = os.urandom(size)
             digest.update(data)
             channel.send(data)
             await self.until(label, lambda channel: channel.bufferedAmount <= 2_000_000)
@@ -89,9 +103,23 @@ class Peer:
         return digest.hexdigest()
 
     async def received(self, label: str, messages: int) -> list[Any]:
-        """What came on a channel, once so many messages have."""
+        """What came on a channel, once so many messages have: messages, bytes, hash. Forgets them."""
         await self.until(label, lambda _: self.counts[label][0] >= messages)
-        return [*self.counts[label], self.hashes[label].hexdigest()]
+        got = [*self.counts[label], self.hashes[label].hexdigest()]
+        self.hashes[label], self.counts[label] = hashlib.sha256(), [0, 0]
+        return got
+
+    async def count(self, label: str) -> int:
+        """How many messages have come so far on a channel that may lose some."""
+        return self.counts[label][0]
+
+    async def send_text(self, label: str, text: str) -> None:
+        await self.until(label, lambda channel: channel.readyState == "open")
+        self.channels[label].send(text)
+
+    async def send_bytes(self, label: str, size: int) -> None:
+        await self.until(label, lambda channel: channel.readyState == "open")
+        self.channels[label].send(bytes(size))
 
     async def describe(self, label: str) -> dict[str, Any]:
         await self.until(label, lambda channel: channel.readyState == "open")
@@ -105,10 +133,10 @@ class Peer:
     async def wait_channel_closed(self, label: str) -> None:
         await self.until(label, lambda channel: channel.readyState == "closed")
 
-    async def wait_state(self, state: str) -> str:
-        while self.connection.connectionState != state:
+    async def wait_state(self, *states: str) -> str:
+        while self.connection.connectionState not in states:
             await asyncio.sleep(0.01)
-        return state
+        return self.connection.connectionState
 
     async def leave(self) -> None:
         await self.connection.close()

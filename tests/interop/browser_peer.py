@@ -1,0 +1,163 @@
+"""A headless browser in a process of its own: `browser_peer.py chromium|firefox`.
+
+Serves `js/page.html` on loopback and opens it in the browser. Its WebSocket gets each line of stdin, and what it says goes
+to stdout; no driver is needed. The browser and its profile are gone when stdin ends.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import IO, NoReturn
+
+import trio
+
+from psyne_mesh.signaling.front_door import Page, receive_guest
+from psyne_mesh.signaling.websocket import WebSocket, WebSocketClosed, accept_websocket
+
+_PAGES = {
+    "/": ("page.html", "text/html; charset=utf-8"),
+    "/peer.js": ("peer.js", "text/javascript; charset=utf-8"),
+}
+_REPLY_MAX_BYTES = 2**20
+
+PROGRAMS = {"chromium": ("chromium", "chromium-browser", "google-chrome"), "firefox": ("firefox-esr", "firefox")}
+
+_CHROMIUM_FLAGS = (
+    "--headless=new", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--disable-default-apps", "--disable-extensions",
+    "--disable-crash-reporter", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    "--allow-loopback-in-peer-connection",
+)  # fmt: skip
+
+# Nothing of it looks for the internet; ICE may use loopback, which is all that some machines have.
+_FIREFOX_PREFERENCES = """
+user_pref("app.normandy.enabled", false);
+user_pref("app.update.enabled", false);
+user_pref("browser.aboutwelcome.enabled", false);
+user_pref("browser.newtabpage.enabled", false);
+user_pref("browser.safebrowsing.downloads.remote.enabled", false);
+user_pref("browser.safebrowsing.malware.enabled", false);
+user_pref("browser.safebrowsing.phishing.enabled", false);
+user_pref("browser.shell.checkDefaultBrowser", false);
+user_pref("browser.startup.page", 0);
+user_pref("datareporting.policy.dataSubmissionEnabled", false);
+user_pref("extensions.update.enabled", false);
+user_pref("media.gmp-manager.updateEnabled", false);
+user_pref("media.peerconnection.ice.loopback", true);
+user_pref("network.captive-portal-service.enabled", false);
+user_pref("network.connectivity-service.enabled", false);
+user_pref("network.dns.native-is-localhost", true);
+user_pref("network.prefetch-next", false);
+user_pref("services.settings.server", "data:,#remote-settings-dummy/v1");
+user_pref("toolkit.telemetry.enabled", false);
+user_pref("toolkit.telemetry.reportingpolicy.firstRun", false);
+"""
+
+
+def find_browser(name: str) -> str | None:
+    """Its program, or `None` when this machine has none."""
+    return next((path for path in map(shutil.which, PROGRAMS[name]) if path), None)
+
+
+def command_line(name: str, program: str, profile: Path, url: str) -> list[str]:
+    if name == "chromium":
+        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # its sandbox refuses root
+        return [program, *_CHROMIUM_FLAGS, *sandbox, f"--user-data-dir={profile}", url]
+    (profile / "user.js").write_text(_FIREFOX_PREFERENCES, encoding="ascii")
+    return [program, "--headless", "--no-remote", "--profile", str(profile), url]
+
+
+@asynccontextmanager
+async def running(command: list[str], home: Path) -> AsyncIterator[None]:
+    """The browser and all its processes; `trio.BrokenResourceError` when it ends before the block does."""
+    environment = os.environ | {"HOME": str(home), "MOZ_CRASHREPORTER_DISABLE": "1", "XDG_RUNTIME_DIR": str(home)}
+    with tempfile.TemporaryFile() as log:
+        process = await trio.lowlevel.open_process(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=environment
+        )
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_ends_too_early, process, log)
+                yield
+                nursery.cancel_scope.cancel()
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)  # its children too; the profile is thrown away
+            with trio.CancelScope(shield=True):
+                await process.wait()
+
+
+async def _ends_too_early(process: trio.Process, log: IO[bytes]) -> NoReturn:
+    status = await process.wait()
+    log.seek(0)
+    said = log.read()[-2000:].decode(errors="replace")
+    raise trio.BrokenResourceError(f"the browser ended with status {status} and said: {said}")
+
+
+def page(target: str) -> Page:
+    name, content_type = _PAGES.get(target, ("", ""))
+    if not name:
+        return Page(404, b"", "text/plain")
+    return Page(200, (Path(__file__).parent / "js" / name).read_bytes(), content_type)
+
+
+async def read_stdin(lines: trio.MemorySendChannel[str]) -> None:
+    stdin, buffer = trio.lowlevel.FdStream(os.dup(0)), b""
+    async with stdin, lines:
+        while more := await stdin.receive_some():
+            buffer += more
+            *whole, buffer = buffer.split(b"\n")
+            for line in whole:
+                await lines.send(line.decode())
+
+
+async def serve(listener: trio.SocketListener, lines: trio.MemoryReceiveChannel[str]) -> None:
+    """Pages for whoever asks; a WebSocket gets the lines."""
+
+    async def handle(stream: trio.SocketStream) -> None:
+        upgraded = await receive_guest(stream, page)
+        if upgraded is None:
+            await stream.aclose()
+            return
+        async with accept_websocket(upgraded, max_message_bytes=_REPLY_MAX_BYTES, timeout_s=10) as websocket:
+            await relay(websocket, lines)
+
+    await trio.serve_listeners(handle, [listener])
+
+
+async def relay(websocket: WebSocket, lines: trio.MemoryReceiveChannel[str]) -> None:
+    try:
+        async for line in lines:
+            await websocket.send(line)
+            print(await websocket.receive(), flush=True)
+    except WebSocketClosed as error:
+        sys.exit(f"the page is gone: {error}")
+
+
+async def main(name: str) -> None:
+    program = find_browser(name)
+    if program is None:
+        sys.exit(f"{name} is not installed")
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}/"
+    home = Path(tempfile.mkdtemp(prefix="psyne-browser-"))
+    to_page, lines = trio.open_memory_channel[str](0)
+    try:
+        (home / "profile").mkdir()
+        async with running(command_line(name, program, home / "profile", url), home), trio.open_nursery() as nursery:
+            nursery.start_soon(serve, listener, lines)
+            await read_stdin(to_page)
+            nursery.cancel_scope.cancel()
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    trio.run(main, sys.argv[1])

@@ -1,0 +1,48 @@
+"""One process for each foreign stack, and what the tests measured, printed at the end of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.interop.foreign import STACKS, Figures, ForeignProcess, ForeignStack
+
+_FIGURES = pytest.StashKey[Figures]()
+_MISSING = pytest.StashKey[dict[str, str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_FIGURES] = Figures()
+    config.stash[_MISSING] = {}
+
+
+@pytest.fixture(scope="session", params=STACKS, ids=lambda stack: stack.name)
+def foreign(request: pytest.FixtureRequest) -> Iterator[ForeignProcess]:
+    """Every stack in turn; skipped, loudly, where it is not installed."""
+    stack: ForeignStack = request.param
+    reason = stack.missing()
+    if reason:
+        request.config.stash[_MISSING][stack.name] = reason
+        pytest.skip(reason)
+    process = ForeignProcess(stack)
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> Figures:
+    return request.config.stash[_FIGURES]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if missing := config.stash[_MISSING]:
+        terminalreporter.section("NOT TESTED: stacks that are missing on this machine", sep="!", red=True, bold=True)
+        for reason in missing.values():
+            terminalreporter.line(reason)
+    if lines := config.stash[_FIGURES].lines:
+        terminalreporter.section("interop figures")
+        for line in lines:
+            terminalreporter.line(line)

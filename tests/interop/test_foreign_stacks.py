@@ -1,0 +1,305 @@
+"""Against stacks that others have made: aiortc, werift, libdatachannel, Chromium, Firefox. The same cases for each.
+
+`side` is ours. When we answer, the other stack made the offer, controls ICE and is the DTLS server.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any, get_args
+
+import pytest
+import trio
+
+from psyne_mesh.config import DataChannelConfig, WebRTCConfig
+from psyne_mesh.errors import MessageTooLarge, PeerGone
+from psyne_mesh.webrtc.data_channel import DataChannel
+from psyne_mesh.webrtc.peer import PeerConnection
+from tests.interop.foreign import STACKS, Figures, ForeignProcess, Remote, Side, connected, incoming, introduced
+
+pytestmark = [pytest.mark.interop, pytest.mark.parametrize("side", get_args(Side))]
+
+LARGE_MESSAGE = 2 * 2**20  # bytes: more than most say they take, and what a map of a game may have
+SETTINGS: tuple[dict[str, Any], ...] = (
+    {},
+    {"ordered": False},
+    {"ordered": False, "maxRetransmits": 0},
+    {"maxRetransmits": 3},
+    {"ordered": False, "maxPacketLifeTime": 200},
+    {"maxPacketLifeTime": 65_535},
+    {"protocol": "chât ☃"},
+)
+
+
+def those_that(ability: str) -> pytest.MarkDecorator:
+    """For tests that not every stack can take. All stay parameters, so that those of one stack run in a row."""
+    stacks = [
+        pytest.param(
+            stack,
+            id=stack.name,
+            marks=() if getattr(stack, ability) else pytest.mark.skip(reason=f"{stack.name} has no: {ability}"),
+        )
+        for stack in STACKS
+    ]
+    return pytest.mark.parametrize("foreign", stacks, indirect=True, scope="session")
+
+
+def our_config(label: str, settings: dict[str, Any]) -> DataChannelConfig:
+    return DataChannelConfig(
+        label=label,
+        ordered=settings.get("ordered", True),
+        max_retransmits=settings.get("maxRetransmits"),
+        max_packet_life_time_ms=settings.get("maxPacketLifeTime"),
+        protocol=settings.get("protocol", ""),
+    )
+
+
+async def check_echo(channel: DataChannel, message: str | bytes = "are you there") -> None:
+    await channel.send(message)
+    assert await channel.receive() == message
+
+
+async def test_messages_of_every_kind_and_size_come_back(foreign: ForeignProcess, side: Side) -> None:
+    largest = min(foreign.stack.max_message_size, LARGE_MESSAGE)
+    config = WebRTCConfig(max_message_size=max(largest, 262_144))
+    async with connected(foreign, side, [{"label": "theirs"}], config) as (peer, remote):
+        channel = peer.create_channel(DataChannelConfig(label="echo"))
+        for message in ("text ☃", b"bytes", "", b"", "x" * 65_535):
+            await check_echo(channel, message)
+        for size in sorted({1, 1_200, 16_384, 65_535, 65_536, largest}):
+            await check_echo(channel, os.urandom(size))
+        with pytest.raises(MessageTooLarge):
+            await channel.send(bytes(largest + 1))
+        if foreign.stack.refuses_large:
+            with pytest.raises(AssertionError, match="TypeError"):
+                await remote.call("send_bytes", "theirs", config.max_message_size + 1)
+        await check_echo(channel)
+        stats = peer.stats()
+        assert stats.stack.dtls_version == "DTLSv1.2"
+        assert stats.stack.sctp.interleaving is foreign.stack.interleaves
+
+
+async def test_channels_of_both_sides_carry_their_configuration(foreign: ForeignProcess, side: Side) -> None:
+    theirs = [{"label": f"theirs-ø{number}", **settings} for number, settings in enumerate(SETTINGS)]
+    async with connected(foreign, side, theirs) as (peer, remote):
+        arrived: dict[str, DataChannel] = {}
+        while len(arrived) < len(theirs):
+            channel = await anext(peer.incoming_channels)
+            arrived[channel.label] = channel
+        ids = {channel.id for channel in arrived.values()}
+        for number, settings in enumerate(SETTINGS):
+            ours = our_config(f"echo-ø{number}", settings)
+            channel = peer.create_channel(ours)
+            await check_echo(channel, "hello")
+            described = await remote.call("describe", ours.label)
+            if foreign.stack.describes:
+                assert {name: described[name] for name in settings} == settings
+            assert (described["id"], described["protocol"]) == (channel.id, ours.protocol)
+            ids.add(channel.id)
+            answer = arrived[theirs[number]["label"]]
+            assert attributes(answer.config) == attributes(ours)
+            await answer.send("to theirs")
+            assert (await remote.call("received", answer.label, 1))[:2] == [1, 9]
+            await remote.call("send_text", answer.label, "to ours")
+            assert await answer.receive() == "to ours"
+        assert len(ids) == 2 * len(SETTINGS)
+
+
+def attributes(config: DataChannelConfig) -> tuple[Any, ...]:
+    return config.ordered, config.max_retransmits, config.max_packet_life_time_ms, config.protocol
+
+
+async def test_negotiated_channels(foreign: ForeignProcess, side: Side) -> None:
+    theirs = [{"label": f"echo{number}", "negotiated": True, "id": number} for number in (0, 10, 501)]
+    async with connected(foreign, side, theirs) as (peer, _):
+        for settings in theirs:
+            await check_echo(peer.create_channel(DataChannelConfig(label="ours", negotiated=True, id=settings["id"])))
+
+
+async def test_many_channels(foreign: ForeignProcess, side: Side) -> None:
+    async with connected(foreign, side) as (peer, remote):
+        ours = [peer.create_channel(DataChannelConfig(label=f"echo{number}")) for number in range(60)]
+        for channel in ours:
+            await channel.send(channel.label)
+        for channel in ours:
+            assert await channel.receive() == channel.label
+        assert len({channel.id for channel in ours}) == len(ours)
+        for channel in ours:
+            channel.close()
+        for channel in ours:
+            await remote.call("wait_channel_closed", channel.label)
+        await check_echo(peer.create_channel(DataChannelConfig(label="echo of the last")))
+
+
+@pytest.mark.parametrize("closer", ["ours", "theirs"])
+async def test_a_channel_closes_and_its_id_is_used_again(foreign: ForeignProcess, side: Side, closer: str) -> None:
+    async with connected(foreign, side) as (peer, remote):
+        ids = set()
+        for number in range(3):
+            channel = peer.create_channel(DataChannelConfig(label=f"echo{number}"))
+            await check_echo(channel)
+            ids.add(channel.id)
+            if closer == "ours":
+                channel.close()
+            else:
+                await remote.call("close_channel", channel.label)
+                with pytest.raises(PeerGone):
+                    await channel.receive()
+            await remote.call("wait_channel_closed", channel.label)
+            await gone(peer, f"echo{number}")
+        assert peer.state == "connected"
+        assert len(ids) == 1
+
+
+async def test_a_channel_of_theirs_closes_from_either_side(foreign: ForeignProcess, side: Side) -> None:
+    async with connected(foreign, side, [{"label": "one"}, {"label": "two"}]) as (peer, remote):
+        channels = [await anext(peer.incoming_channels) for _ in range(2)]
+        one, two = sorted(channels, key=lambda channel: channel.label)
+        one.close()
+        await remote.call("wait_channel_closed", "one")
+        await remote.call("send_text", "two", "the last message")
+        await remote.call("close_channel", "two")
+        assert [message async for message in two] == ["the last message"]
+        await gone(peer, "one", "two")
+        assert await remote.call("open_later", {"label": "three"}) in {one.id, two.id}
+        assert (await incoming(peer, "three")).state == "open"
+
+
+async def gone(peer: PeerConnection, *labels: str) -> None:
+    while any(channel.label in labels for channel in peer.stats().stack.channels):
+        await trio.sleep(0.01)
+
+
+async def check_floods(
+    foreign: ForeignProcess, side: Side, size: int, count: int, figures: Figures | None = None
+) -> None:
+    """`count` messages of random bytes, first theirs, then ours; both arrive in order, complete and unchanged."""
+    config = WebRTCConfig(bind_host=foreign.stack.bind_host)
+    async with connected(foreign, side, [{"label": "theirs"}], config) as (peer, remote):
+        theirs = await incoming(peer, "theirs")
+        began, got = trio.current_time(), hashlib.sha256()
+        async with trio.open_nursery() as nursery:
+            expected: list[str] = []
+
+            @nursery.start_soon
+            async def flood() -> None:
+                expected.append(await remote.call("flood", "theirs", size, count))
+
+            for _ in range(count):
+                message = await theirs.receive()
+                assert isinstance(message, bytes)
+                got.update(message)
+            down = trio.current_time() - began
+        assert [got.hexdigest()] == expected
+        channel, sent = peer.create_channel(DataChannelConfig(label="ours")), hashlib.sha256()
+        await channel.wait_open()
+        began = trio.current_time()
+        for _ in range(count):
+            data = os.urandom(size)
+            sent.update(data)
+            await channel.send(data)
+        assert await remote.call("received", "ours", count) == [count, size * count, sent.hexdigest()]
+        up = trio.current_time() - began
+    if figures is not None:
+        megabytes = size * count / 1e6
+        figures.note(foreign.agent, side, f"received {megabytes / down:.1f} MB/s, sent {megabytes / up:.1f} MB/s")
+
+
+async def test_two_megabytes_each_way_arrive_intact(foreign: ForeignProcess, side: Side) -> None:
+    await check_floods(foreign, side, 16_384, 128)
+
+
+@pytest.mark.slow
+async def test_fifty_megabytes_each_way_arrive_intact(foreign: ForeignProcess, side: Side, figures: Figures) -> None:
+    await check_floods(foreign, side, 65_536, 800, figures)
+
+
+async def test_messages_that_may_be_lost(foreign: ForeignProcess, side: Side) -> None:
+    """Both ways at once on loopback, where few are lost: what comes is whole, and the next channel is unharmed."""
+    lossy = {"ordered": False, "maxRetransmits": 0}
+    async with connected(foreign, side, [{"label": "theirs", **lossy}]) as (peer, remote):
+        theirs = await incoming(peer, "theirs")
+        ours = peer.create_channel(our_config("ours", lossy))
+        for _ in range(100):
+            await ours.send(bytes(3_000))
+        await remote.call("flood", "theirs", 3_000, 100)
+        assert len(await theirs.receive()) == 3_000
+        messages, octets, _ = await remote.call("received", "ours", 1)
+        assert octets == 3_000 * messages
+        await check_echo(peer.create_channel(DataChannelConfig(label="echo")))
+
+
+async def test_leaving_is_noticed_by_the_other_side(foreign: ForeignProcess, side: Side, figures: Figures) -> None:
+    """By its channels: browsers take 5 to 10 s until `connectionState` says it."""
+    began = trio.current_time()
+    async with connected(foreign, side, [{"label": "theirs"}]) as (peer, remote):
+        setup = trio.current_time() - began
+        phases = ", ".join(f"{name} {took * 1000:.0f}" for name, took in peer.stats().phase_s.items())
+        figures.note(foreign.agent, side, f"connected in {setup * 1000:.0f} ms ({phases})")
+        await incoming(peer, "theirs")
+        peer.close()
+        await remote.call("wait_channel_closed", "theirs")
+    async with connected(foreign, side) as (peer, remote):
+        await remote.call("end")
+        await peer.wait_closed()
+        assert isinstance(peer.error, PeerGone)
+
+
+@those_that("trickles")
+async def test_candidates_that_trickle(foreign: ForeignProcess, side: Side) -> None:
+    async with introduced(foreign, side) as (peer, remote):
+        if side == "offerer":
+            await peer.set_answer(await remote.call("answer", await peer.create_offer(trickle=True), [], True))
+        else:
+            offer = await remote.call("offer", [{"label": "unused"}], True)
+            await remote.call("accept", await peer.create_answer(offer, trickle=True))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trickle, peer, remote)
+            await peer.wait_connected()
+            nursery.cancel_scope.cancel()
+        await check_echo(peer.create_channel(DataChannelConfig(label="echo")))
+
+
+async def trickle(peer: PeerConnection, remote: Remote) -> None:
+    """Both ways until cancelled; one task, since commands go one at a time."""
+    async for candidate in peer.local_candidates:
+        await remote.call("add_candidate", candidate, "0")
+    while True:
+        for found in await remote.call("candidates"):
+            peer.add_remote_candidate(found)
+        await trio.sleep(0.01)
+
+
+@those_that("restarts")
+async def test_ice_restarts(foreign: ForeignProcess, side: Side) -> None:
+    async with connected(foreign, side) as (peer, remote):
+        channel = peer.create_channel(DataChannelConfig(label="echo"))
+        await check_echo(channel)
+        before = peer.stats().ice.generation
+        if side == "offerer":
+            await peer.set_answer(await remote.call("answer", await peer.restart_ice(), []))
+        else:
+            await remote.call("accept", await peer.create_answer(await remote.call("offer", [], False, True)))
+        while peer.stats().ice.generation == before or peer.path is None:
+            await check_echo(channel)
+            await trio.sleep(0.01)
+        await check_echo(channel)
+        assert peer.state == "connected"
+
+
+@those_that("hides_addresses")
+async def test_addresses_hidden_behind_mdns_names(foreign: ForeignProcess, side: Side) -> None:
+    """Browsers hide their addresses from pages; their checks show them to us, whether or not the names resolve."""
+    async with introduced(foreign, side) as (peer, remote):
+        if side == "offerer":
+            theirs = await remote.call("answer", await peer.create_offer(), [])
+            await peer.set_answer(theirs)
+        else:
+            theirs = await remote.call("offer", [{"label": "unused"}])
+            await remote.call("accept", await peer.create_answer(theirs))
+        hosts = {line.split()[4] for line in theirs.splitlines() if line.startswith("a=candidate:")}
+        assert hosts
+        assert all(host.endswith(".local") for host in hosts)
+        await peer.wait_connected()
+        await check_echo(peer.create_channel(DataChannelConfig(label="echo")))
