@@ -256,6 +256,12 @@ class Census:
             self.outbox.append(Tell(peer, previous))  # it may not know which seat it had before it crashed
         self.outbox.append(Spread(record, via))
 
+    def learn_gone(self, record: Record, since: float) -> None:
+        """A neighbour lost this member before our time. No event: for us it never was here."""
+        if record.peer != self.own.peer and record.state == ALIVE and self.membership.get(record.peer) is None:
+            verify_record_untrusted(record, self._room, self._verify)
+            self.membership.remember_down(record, since)
+
     def _answer_old_record(self, record: Record, via: PeerId | None) -> None:
         """Somebody believes a member alive that we know better: tell it at once (memberlist#345)."""
         member = self.membership.get(record.peer)

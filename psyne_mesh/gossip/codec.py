@@ -28,7 +28,7 @@ FORWARD_JOIN, SHUFFLE, SHUFFLE_REPLY, DISCONNECT = 17, 18, 19, 20
 TOLD, KEEP = 21, 22
 
 # Item types inside HELLO, RUMOURS, DELTA and behind probes.
-ITEM_RECORD, ITEM_ACCUSATION, ITEM_BALLOT = 1, 2, 3
+ITEM_RECORD, ITEM_ACCUSATION, ITEM_GONE = 1, 2, 3
 
 # version, type, sequence, view hash (0: no claim), srtt (0.1 ms, 0: unknown), number of links,
 # coordinate x y z height (0.1 ms) and error (0.001)

@@ -17,7 +17,7 @@ from psyne_mesh.gossip.coordinates import Coordinate, distance
 from psyne_mesh.gossip.detector import Detector, Link
 from psyne_mesh.gossip.dialer import Dialer
 from psyne_mesh.gossip.events import CloseLink, Event, Output, SendFrame
-from psyne_mesh.gossip.exchange import HAVES_FOLLOW, ISOLATED, OUTBOUND, Exchange, News, encoded, told
+from psyne_mesh.gossip.exchange import HAVES_FOLLOW, ISOLATED, NEWCOMER, OUTBOUND, Exchange, News, encoded, told
 from psyne_mesh.gossip.healing import Cuts, Knocker
 from psyne_mesh.gossip.membership import Membership
 from psyne_mesh.gossip.overlay import Mode, Overlay
@@ -149,6 +149,7 @@ class Core:
     def link_opened(self, peer: PeerId, now: float, rtt: float | None) -> None:
         outbound = peer in self.dialer.in_flight
         flags = (OUTBOUND if outbound else 0) | (ISOLATED if self.overlay.isolated else 0)
+        flags |= 0 if self.introduced else NEWCOMER
         self.dialer.linked(peer)
         self.detector.link_up(peer, now, rtt)
         self.links[peer] = self.detector.links[peer]
@@ -192,6 +193,14 @@ class Core:
         records = [self.membership.record(p) for p in self.membership.random_alive(self.rng, _ALTERNATIVES)]
         items = b"".join(encoded(record) for record in records if record is not None and record.peer != peer)
         self.send(peer, codec.head(codec.DISCONNECT) + items)
+
+    def announce(self, record: Record, via: PeerId | None) -> None:
+        """A newcomer introduced itself to us: in a small room everybody hears of it at once."""
+        if self.full and via == record.peer:
+            frame = told(record)
+            for peer in self.links:
+                if peer != via:
+                    self.send(peer, frame)
 
     def want_later(self, peer: PeerId, now: float) -> None:
         if self.full and self.membership.is_alive(peer):

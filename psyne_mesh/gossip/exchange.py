@@ -12,7 +12,7 @@ import attrs
 
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.gossip import codec, sync
-from psyne_mesh.gossip.codec import item
+from psyne_mesh.gossip.codec import Reader, item, varint
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.events import SendFrame
 from psyne_mesh.gossip.membership import Member, Membership, Status
@@ -29,6 +29,9 @@ News: TypeAlias = Record | Accusation
 
 FRAME_BYTES = 16_384  # what one of our frames holds at most, if its items can be spread over several
 _SUMMARY_BYTES = 8 * sync.BUCKETS
+ALL_BUCKETS = (1 << sync.BUCKETS) - 1
+_GONE_MAX = 64  # members lost to silence that a newcomer hears of: it may knock, and their seats wait for them
+_GONE_S = 600.0  # no longer ago than that
 _NEWS_MAX = 1024  # waiting for one flush; more go out at once
 
 # Flags of a HELLO.
@@ -36,6 +39,7 @@ OUTBOUND = 1  # the sender dialled
 ISOLATED = 2  # the sender has no other link
 HAVES_FOLLOW = 4  # a HAVES frame comes next
 UNSUMMARISED = 8  # the sender knows a part of the room only: the hashes mean nothing
+NEWCOMER = 16  # the sender has met nobody yet: it wants to hear of those who are gone, too
 
 
 @attrs.frozen
@@ -124,13 +128,18 @@ class Exchange:
 
     # ----------------------------------------------------------------------------------------------------- frames
 
-    def hello_received(self, frame: bytes) -> Hello:
+    def hello_received(self, frame: bytes, *, newcomer: bool) -> Hello:
+        """`newcomer`: we have met nobody before."""
         if len(frame) < 3 + _SUMMARY_BYTES:
             raise ProtocolError("hello too short")
         flags = frame[2]
         mask = 0
         if not (flags & UNSUMMARISED or self.partial_view):
-            mask = sync.differing_untrusted(frame, 3, self._membership.buckets)
+            mask = (
+                ALL_BUCKETS
+                if newcomer or flags & NEWCOMER
+                else sync.differing_untrusted(frame, 3, self._membership.buckets)
+            )
         return Hello(flags, mask, codec.items_untrusted(frame, 3 + _SUMMARY_BYTES))
 
     def summary_received(self, peer: PeerId, frame: bytes, now: float) -> None:
@@ -144,7 +153,7 @@ class Exchange:
             lines = [(m.record.peer, *_version(m)) for m in self._membership.entries(mask)]
             self._send(peer, sync.digest(mask, lines))
 
-    def digest_received(self, peer: PeerId, frame: bytes) -> list[Member]:
+    def digest_received(self, peer: PeerId, frame: bytes, now: float) -> list[Member]:
         """Answer with what the neighbour lacks and ask for what we lack. Returns members that are alive for the
         neighbour and down for us: it should hear our accusation."""
         mask, entries = sync.digest_untrusted(frame)
@@ -159,12 +168,13 @@ class Exchange:
             if m.status is Status.ALIVE and m.record.peer != peer and m.record.peer not in listed
         ]
         newer = [self._record(p) for p in found.ours_newer]
-        items = [encoded(record) for record in lacking + newer]
+        gone = [m for m in view.entries(mask) if m.status is Status.DOWN and m.record.peer not in listed]
+        items = [encoded(record) for record in lacking + newer] + _gone_items(gone, now)
         for reply in sync.delta(found.theirs_newer + found.they_call_down, items, FRAME_BYTES):
             self._send(peer, reply)
         return [member for p in found.we_call_down if (member := view.get(p)) is not None]
 
-    def delta_received(self, peer: PeerId, frame: bytes) -> tuple[list[tuple[int, bytes]], list[Member]]:
+    def delta_received(self, peer: PeerId, frame: bytes, now: float) -> tuple[list[tuple[int, bytes]], list[Member]]:
         """(items, members down for us that the neighbour asked for). Records that it asked for are sent."""
         wants, offset = sync.delta_untrusted(frame)
         known = [member for p in wants if (member := self._membership.get(p)) is not None]
@@ -172,9 +182,10 @@ class Exchange:
         own = self._membership.own
         if own is not None and own.peer in wants:
             records.append(own)
-        for reply in sync.delta([], map(encoded, records), FRAME_BYTES):
+        down = [m for m in known if m.status is Status.DOWN]
+        for reply in sync.delta([], [*map(encoded, records), *_gone_items(down, now)], FRAME_BYTES):
             self._send(peer, reply)
-        return codec.items_untrusted(frame, offset), [m for m in known if m.status is Status.DOWN]
+        return codec.items_untrusted(frame, offset), down
 
     def version(self, peer: PeerId) -> tuple[int, int, int] | None:
         """(epoch, incarnation, digest status) of what we know of `peer`."""
@@ -219,6 +230,18 @@ def told(news: News) -> bytes:
 def encoded(news: News) -> bytes:
     """The item that carries a record or an accusation."""
     return item(codec.ITEM_RECORD if isinstance(news, Record) else codec.ITEM_ACCUSATION, news.encoded)
+
+
+def _gone_items(members: Iterable[Member], now: float) -> list[bytes]:
+    """For a newcomer: who was lost to silence, and how many seconds ago."""
+    fresh = [m for m in members if not m.closed and now - m.since < _GONE_S]
+    return [item(codec.ITEM_GONE, varint(int(now - m.since)) + m.record.encoded) for m in fresh[-_GONE_MAX:]]
+
+
+def gone_untrusted(data: bytes) -> tuple[int, bytes]:
+    """(seconds, record)."""
+    reader = Reader(data, 0)
+    return min(reader.varint_untrusted(), 86_400), reader.rest()
 
 
 def _key(news: News) -> tuple[int, str, str]:

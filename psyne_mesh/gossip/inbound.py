@@ -11,7 +11,7 @@ from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.codec import PROBE
 from psyne_mesh.gossip.core import Core
 from psyne_mesh.gossip.detector import Link
-from psyne_mesh.gossip.exchange import HAVES_FOLLOW, ISOLATED
+from psyne_mesh.gossip.exchange import HAVES_FOLLOW, ISOLATED, gone_untrusted
 from psyne_mesh.gossip.overlay import Mode
 from psyne_mesh.gossip.records import Record, accusation_untrusted, record_untrusted
 from psyne_mesh.gossip.routing import encode_relay, relay_untrusted, signal_untrusted
@@ -108,7 +108,7 @@ class Inbound:
 
     def _on_hello(self, link: Link, frame: bytes, now: float) -> None:
         core, peer = self._core, link.peer
-        hello = core.exchange.hello_received(frame)
+        hello = core.exchange.hello_received(frame, newcomer=not core.introduced)
         self._take(hello.items, peer, now, welcome=True)
         if not core.introduced:
             if hello.flags & HAVES_FOLLOW:
@@ -135,12 +135,12 @@ class Inbound:
 
     def _on_digest(self, link: Link, frame: bytes, now: float) -> None:
         core = self._core
-        for member in core.exchange.digest_received(link.peer, frame):
+        for member in core.exchange.digest_received(link.peer, frame, now):
             core.census.tell_down(link.peer, member)
 
     def _on_delta(self, link: Link, frame: bytes, now: float) -> None:
         core = self._core
-        items, down = core.exchange.delta_received(link.peer, frame)
+        items, down = core.exchange.delta_received(link.peer, frame, now)
         core.stats.syncs += 1
         self._take(items, link.peer, now)
         for member in down:
@@ -160,6 +160,9 @@ class Inbound:
                     contested = core.detector.hears(accusation.subject, now)
                     linked = accusation.subject in core.links
                     core.census.hear(accusation, now, via, contested=contested, linked=linked)
+                elif kind == codec.ITEM_GONE and not core.census.lonely:
+                    seconds, encoded = gone_untrusted(data)
+                    core.census.learn_gone(record_untrusted(encoded), now - seconds)
             except ProtocolError:
                 core.stats.items_refused += 1
 

@@ -133,6 +133,11 @@ class Membership:
         self._table.pop(peer, None)
         self._gone.pop(peer, None)
 
+    def remember_down(self, record: Record, since: float) -> None:
+        """Somebody unknown to us is known to be gone."""
+        if record.peer not in self._table:
+            self._remember_gone(record, Status.DOWN, since)
+
     def down(self) -> list[Member]:
         """Members lost to silence, the longest lost first: they may be worth a knock."""
         gone = (self._table[peer] for peer in self._gone)

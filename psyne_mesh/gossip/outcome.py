@@ -91,13 +91,15 @@ class Outcome:
                 core.tell_all(news, now)
             case census.Spread(news, via):
                 core.exchange.spread(news, via, now, core.broadcast.eager)
-            case census.Joined(record, _, previous):
+            case census.Joined(record, via, previous):
+                core.announce(record, via)
                 core.events.append(PeerDiscovered(record))
                 self._keep_seat(record.peer, previous, record, now)
                 core.cuts.back(record.peer, now)
                 core.resize(now)
                 core.want_member(record, now)
             case census.Restarted(record, via, previous):
+                core.announce(record, via)
                 core.events += (PeerLeft(record.peer, "superseded"), PeerDiscovered(record))
                 self._keep_seat(record.peer, previous, record, now)
                 if via != record.peer:  # the link that we have was its old life's

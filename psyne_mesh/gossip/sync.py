@@ -169,7 +169,7 @@ def compare(entries: list[Entry], ours: Versioned) -> Comparison:
         mine = ours.version(entry.peer)
         theirs = (entry.epoch, entry.incarnation)
         if mine is None:
-            if entry.status == ENTRY_ALIVE:
+            if entry.status != ENTRY_LEFT:
                 result.theirs_newer.append(entry.peer)
             continue
         epoch, incarnation, status = mine
