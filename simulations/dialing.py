@@ -36,7 +36,7 @@ class _Dialing:
     caller_generation: int
     callee_generation: int
     waiting: list[tuple[Host, int]]  # who asked, and as which generation
-    answered: bool = False  # over the mesh
+    answered: bool = False
     settled: bool = False
 
     def is_current(self) -> bool:
@@ -92,16 +92,29 @@ class Dialer:
 
     def _offer(self, dialing: _Dialing) -> None:
         world, caller, callee = self._world, dialing.caller, dialing.callee
+        world.after(world.net.answer_timeout_s, self._check_answer, dialing)
         if world.rendezvous.connects(caller, callee):
-            low, high = world.net.dial_s
-            world.after(world.rng.uniform(low, high), self._finish, dialing)
+            world.after(2 * world.net.signaling_s, self._answer, dialing)
+            world.after(world.rng.uniform(*world.net.dial_s), self._finish, dialing)
         elif world.rendezvous.knows_absent(caller, callee):
             world.after(2 * world.net.signaling_s, self._fail, dialing, "not registered")
         else:
-            if world.net.direct_redial and self._met.get(_pair(caller, callee)) == _lives(caller, callee):
+            if self._is_direct(caller, callee):
                 world.after(world.rng.uniform(*world.net.dial_s), self._finish, dialing)
             self.over_mesh += 1
             self._offer_over_mesh(dialing)
+
+    def _answer(self, dialing: _Dialing) -> None:
+        dialing.answered = dialing.is_current() and not dialing.callee.paused
+
+    def _check_answer(self, dialing: _Dialing) -> None:
+        """Nobody answered the offer: give up, unless checks on a remembered address are still under way."""
+        if not dialing.answered and not self._is_direct(dialing.caller, dialing.callee):
+            self._fail(dialing, "no answer")
+
+    def _is_direct(self, caller: Host, callee: Host) -> bool:
+        met = self._met.get(_pair(caller, callee))
+        return self._world.net.direct_redial and met == _lives(caller, callee)
 
     def _offer_over_mesh(self, dialing: _Dialing) -> None:
         """Signals over the mesh may be lost: the offer is repeated until an answer is back."""

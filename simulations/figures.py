@@ -99,9 +99,9 @@ def detection(run: Run) -> None:
     """How long after each crash each survivor that knew the victim said so."""
     accounting = run.accounting
     times, unnoticed = [], 0
-    by_pair: dict[tuple[int, int], list[Fact]] = {}
+    about: dict[int, dict[int, list[Fact]]] = {}  # subject -> observer -> what it said, in order
     for fact in accounting.facts:
-        by_pair.setdefault((fact.observer, fact.subject), []).append(fact)
+        about.setdefault(fact.subject, {}).setdefault(fact.observer, []).append(fact)
     deaths = [
         (host, life.down_at)
         for host, lives in accounting.lives.items()
@@ -109,8 +109,8 @@ def detection(run: Run) -> None:
         if life.how == "crash" and life.down_at >= run.t0
     ]
     for victim, died_at in deaths:
-        for (observer, subject), facts in by_pair.items():
-            if subject != victim or not accounting.was_up(observer, died_at, min(run.end, died_at + 60)):
+        for observer, facts in about.get(victim, {}).items():
+            if not accounting.was_up(observer, died_at, min(run.end, died_at + 60)):
                 continue
             before = [fact for fact in facts if fact.at <= died_at]
             if not before or before[-1].kind == "left":

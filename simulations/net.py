@@ -37,6 +37,7 @@ class NetModel:
     )  # offer, answer, ICE, DTLS and SCTP together: measured range on the internet
     dial_failure: float = 0.0
     dial_timeout_s: float = 15.0  # WebRTCConfig.connection_timeout_s
+    answer_timeout_s: float = 4.0  # an offer that nobody has answered by then failed: long before ICE would say so
     # Peers that had a link in this life find each other again at the remembered address with the remembered credentials,
     # without an offer: both still hold the one UDP port that the link went through.
     direct_redial: bool = False
