@@ -1,0 +1,6 @@
+"""What you need to test a game on a bad network: see `docs/testing.md`."""
+
+from psyne_mesh.testing.network import NatKind, Quality, VirtualHost, VirtualNetwork
+from psyne_mesh.testing.world import World, open_network, open_world
+
+__all__ = ["NatKind", "Quality", "VirtualHost", "VirtualNetwork", "World", "open_network", "open_world"]

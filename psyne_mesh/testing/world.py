@@ -1,0 +1,88 @@
+"""Whole rooms on a virtual network: `open_world` gives players, and breaks for them."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+
+from psyne_mesh.identity import Identity, PeerId
+from psyne_mesh.nurseries import open_background_nursery
+from psyne_mesh.room.mesh import join_game_room
+from psyne_mesh.room.room import Room
+from psyne_mesh.signaling.memory import MemorySignaling, open_memory_signaling
+from psyne_mesh.testing.network import NatKind, Quality, VirtualHost, VirtualNetwork
+
+
+@asynccontextmanager
+async def open_network(seed: int = 0, quality: Quality | None = None) -> AsyncIterator[VirtualNetwork]:
+    """A virtual network for as long as the block."""
+    network = VirtualNetwork(seed, quality)
+    async with open_background_nursery() as nursery:
+        await nursery.start(network.run)
+        yield network
+
+
+class World:
+    """A virtual network, a signaling hub in memory, and the players who joined through `join`.
+
+    net: partitions and qualities. hub: `hub.kill()` and `hub.revive()` are the signaling server's death and return.
+    """
+
+    def __init__(self, net: VirtualNetwork, hub: MemorySignaling, nursery: trio.Nursery, seed: int) -> None:
+        self.net = net
+        self.hub = hub
+        self.hosts: dict[str, VirtualHost] = {}
+        self._ids: dict[str, PeerId] = {}
+        self._nursery = nursery
+        self._seed = seed
+
+    async def join(self, room: str, name: str, *, nat: NatKind = "none", **options: Any) -> Room:
+        """A player on a machine of its own; it leaves when the world ends. `options` are those of `join_game_room`."""
+        joined: Room = await self._nursery.start(self._stay, room, name, nat, options)
+        return joined
+
+    async def _stay(
+        self, room: str, name: str, nat: NatKind, options: dict[str, Any],
+        task_status: trio.TaskStatus[Room] = trio.TASK_STATUS_IGNORED,
+    ) -> None:  # fmt: skip
+        """A task of its own for each player, so that a test may join players inside any block of its own."""
+        async with self.joining(room, name, nat=nat, **options) as joined:
+            task_status.started(joined)
+            await trio.sleep_forever()
+
+    @asynccontextmanager
+    async def joining(self, room: str, name: str, *, nat: NatKind = "none", **options: Any) -> AsyncIterator[Room]:
+        """The same for a player who leaves at the end of the block."""
+        host = self.hosts.get(name) or self.net.host(name, nat=nat)
+        self.hosts[name] = host
+        identity = Identity.from_seed(hashlib.sha256(f"{self._seed}/{name}".encode()).digest())
+        self._ids[name] = identity.peer_id
+        async with (
+            self.hub.connect(identity.peer_id) as transport,
+            join_game_room(
+                room, signaling=transport, identity=identity, player_name=name, sockets=host.sockets,
+                rng=random.Random(f"{self._seed}/{name}"), **{"config": host.config, **options},
+            ) as joined,
+        ):  # fmt: skip
+            yield joined
+
+    def crash(self, name: str) -> None:
+        """The player's machine dies: nothing more comes from it, by any way. Its room object is a ghost from now on."""
+        self.hosts[name].crash()
+        self.hub.disconnect(self._ids[name])
+
+
+@asynccontextmanager
+async def open_world(seed: int = 0, quality: Quality | None = None) -> AsyncIterator[World]:
+    """`async with open_world(seed=1) as world: ada = await world.join("lobby", "ada")`; all of it ends with the block."""
+    async with (
+        open_network(seed, quality) as net,
+        open_memory_signaling() as hub,
+        open_background_nursery() as nursery,
+    ):
+        yield World(net, hub, nursery, seed)

@@ -1,0 +1,167 @@
+"""The kit that users test their games with: rooms on a virtual network, in virtual time."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from psyne_mesh.errors import InvalidConfig
+from psyne_mesh.room import events
+from psyne_mesh.room.messages import Message
+from psyne_mesh.room.room import Room
+from psyne_mesh.testing import Quality, World, open_world
+
+
+class Note(Message):
+    number: int
+
+
+async def everybody(world: World, *names: str, **options: object) -> list[Room]:
+    rooms = [await world.join("lobby", name, **options) for name in names]  # type: ignore[arg-type]
+    for room in rooms:
+        await room.wait_connected(len(names) - 1)
+    return rooms
+
+
+async def first(room: Room, kind: type) -> object:
+    """The next event of that kind; in virtual time a wait in vain would never end."""
+    with trio.fail_after(60):
+        async for event in room.events():
+            if isinstance(event, kind):
+                return event
+    raise AssertionError
+
+
+async def test_a_room_meets_and_talks_over_a_lossy_path(autojump_clock: MockClock) -> None:
+    async with open_world(
+        seed=1, quality=Quality(latency_s=0.03, jitter_s=0.01, loss=0.1, duplicate=0.05, reorder=0.1)
+    ) as world:
+        ada, bob, _ = await everybody(world, "ada", "bob", "cid")
+        for number in range(200):
+            await ada.channel("notes", Note).send(Note(number))
+        assert [(await bob.channel("notes", Note).receive())[1].number for _ in range(200)] == list(range(200))
+
+
+async def test_a_partition_is_suspected_and_heals_without_a_human(autojump_clock: MockClock) -> None:
+    async with open_world(seed=2) as world:
+        names = ["a1", "a2", "a3", "b1", "b2", "b3", "b4"]
+        rooms = await everybody(world, *names)
+        left, right = names[:3], names[3:]
+        world.hub.kill()  # else signaling would be the bridge: that is the next test
+        with world.net.partition(left, right):
+            seen = await first(rooms[0], events.PartitionSuspected)
+            assert isinstance(seen, events.PartitionSuspected)
+            assert len(seen.lost) == 4
+            assert not seen.majority
+            await trio.sleep(45)
+            assert len(rooms[0].connected) == 2
+            assert len(rooms[3].connected) == 3
+        with trio.fail_after(60):  # no server, no human
+            for room in rooms:
+                await room.wait_connected(6)
+        await rooms[0].channel("notes", Note).send(Note(1))
+        for room in rooms[1:]:
+            assert (await room.channel("notes", Note).receive())[1] == Note(1)
+
+
+async def test_signaling_bridges_a_partition_that_leaves_it_alone(autojump_clock: MockClock) -> None:
+    async with open_world(seed=8) as world:
+        ada, bob, cid, dan = await everybody(world, "ada", "bob", "cid", "dan")
+        with world.net.partition(["ada", "bob"], ["cid", "dan"]):
+            await trio.sleep(20)
+            with trio.fail_after(30):
+                for room in (ada, bob, cid, dan):
+                    await room.wait_connected(3)
+            await ada.channel("notes", Note).send(Note(1))
+            assert (await dan.channel("notes", Note).receive())[1] == Note(1)
+            path = ada.peers[dan.me].path
+            assert path is not None
+            assert path.kind in ("signaling", "peer")
+
+
+async def test_a_crash_is_known_within_three_seconds(autojump_clock: MockClock) -> None:
+    async with open_world(seed=3) as world:
+        ada, bob, cid = await everybody(world, "ada", "bob", "cid")
+        left: list[tuple[str, str, float]] = []
+        for room in (ada, bob):
+            room.on_peer_left(lambda peer, reason: left.append((peer.id, reason, trio.current_time())))
+        began = trio.current_time()
+        world.crash("cid")
+        await trio.sleep(10)
+        assert [(who, why) for who, why, _ in left] == [(cid.me, "timeout")] * 2
+        assert max(when for _, _, when in left) - began <= 3.0  # virtual time: the same on every machine
+
+
+async def test_a_short_silence_is_suspected_and_taken_back(autojump_clock: MockClock) -> None:
+    async with open_world(seed=4) as world:
+        ada, bob, _ = await everybody(world, "ada", "bob", "cid")
+        with world.hosts["bob"].pause():
+            await first(ada, events.PeerSuspected)
+        await first(ada, events.PeerResumed)
+        await bob.channel("notes", Note).send(Note(1))
+        assert (await ada.channel("notes", Note).receive())[1] == Note(1)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("full-cone", "symmetric"), ("port", "port"), ("address", "port"), ("none", "symmetric")]
+)
+async def test_nats_that_can_be_crossed_are_crossed(autojump_clock: MockClock, one: str, other: str) -> None:
+    async with open_world(seed=5) as world:
+        ada = await world.join("lobby", "ada", nat=one)  # type: ignore[arg-type]
+        bob = await world.join("lobby", "bob", nat=other)  # type: ignore[arg-type]
+        with trio.fail_after(30):
+            await ada.wait_connected(1)
+            await bob.wait_connected(1)
+        while (path := ada.peers[bob.me].path) is None or path.kind in ("peer", "signaling"):
+            await trio.sleep(0.1)
+
+
+async def test_two_symmetric_nats_are_bridged_by_a_common_peer(autojump_clock: MockClock) -> None:
+    async with open_world(seed=6) as world:
+        ada = await world.join("lobby", "ada", nat="symmetric")
+        bob = await world.join("lobby", "bob", nat="none")
+        cid = await world.join("lobby", "cid", nat="symmetric")
+        with trio.fail_after(30):
+            for room in (ada, bob, cid):
+                await room.wait_connected(2)
+        await ada.channel("notes", Note).send(Note(1), to=cid.me)
+        assert (await cid.channel("notes", Note).receive())[1] == Note(1)
+        path = ada.peers[cid.me].path
+        assert path is not None
+        assert path.kind == "peer"
+
+
+async def test_a_forgetful_nat_costs_seconds_and_nothing_else(autojump_clock: MockClock) -> None:
+    async with open_world(seed=7) as world:
+        ada = await world.join("lobby", "ada", nat="port")
+        bob = await world.join("lobby", "bob", nat="port")
+        await ada.wait_connected(1)
+        await bob.wait_connected(1)
+        received: list[int] = []
+
+        async def read() -> None:
+            async for _, note in bob.channel("notes", Note):
+                received.append(note.number)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            world.hosts["ada"].rebind()
+            began = trio.current_time()
+            for number in range(100):
+                await ada.channel("notes", Note).send(Note(number))
+                await trio.sleep(0.1)
+            while len(received) < 100:
+                await trio.sleep(0.1)
+            assert trio.current_time() - began < 20
+            nursery.cancel_scope.cancel()
+        assert received == list(range(100))
+
+
+async def test_bad_names_are_refused(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        world.net.host("ada")
+        with pytest.raises(InvalidConfig):
+            world.net.host("ada")
+        with pytest.raises(InvalidConfig), world.net.cut(("ada", "nobody")):
+            pass
