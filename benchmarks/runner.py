@@ -11,16 +11,17 @@ from benchmarks.samples import Samples
 from benchmarks.stacks.registry import STACKS, Stack
 from benchmarks.work import Scale, Work
 
+ALWAYS = ("udp", "simulator")  # they stand beside no other stack
 Told = Callable[[str], None]
 
 
 def plan(works: Sequence[Work], wanted: Sequence[str], told: Told) -> list[tuple[Work, list[Stack]]]:
     """Which stacks each work is done with; what is missing here is told loudly and left out."""
-    missing = {name: reason for name in wanted if (reason := STACKS[name].missing())}
+    missing = {name: reason for name in (*wanted, *ALWAYS) if (reason := STACKS[name].missing())}
     for name, reason in missing.items():
         told(f"[bold yellow]{name} is not measured: {reason}[/]")
     return [
-        (work, [STACKS[name] for name in work.stacks if (name in wanted or name == "udp") and name not in missing])
+        (work, [STACKS[name] for name in work.stacks if (name in wanted or name in ALWAYS) and name not in missing])
         for work in works
     ]
 

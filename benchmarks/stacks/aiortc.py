@@ -36,6 +36,9 @@ class AiortcConnecting(Connecting):
     async def accept(self, answer: str) -> None:
         await self.connection.setRemoteDescription(aiortc.RTCSessionDescription(answer, "answer"))
 
+    async def close(self) -> None:
+        await self.connection.close()
+
     async def add_candidate(self, candidate: dict[str, Any]) -> None:
         raise NotImplementedError("aiortc does not trickle")
 

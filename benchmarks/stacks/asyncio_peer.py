@@ -27,7 +27,7 @@ class AsyncioPeer(ABC):
         self.sink = Sink()
         self.latencies = Latencies()
         self.channels: dict[str, list[Any]] = {}  # by the player that they belong to
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._connections: list[Connecting] = []
 
     @abstractmethod
     def versions(self) -> dict[str, str]: ...
@@ -84,6 +84,7 @@ class AsyncioPeer(ABC):
             channel = await connecting.opened
             opened = max(now_ns(), (await wire.receive())["opened_ns"])
             times.append({"setup_ns": opened - began, "created_ns": opened - created})
+            self._connections.append(connecting)
             self._adopt(players.get("from", ""), channel, mine)
         hearing.cancel()
         wire.close()
@@ -100,8 +101,15 @@ class AsyncioPeer(ABC):
                 await connecting.answer((await wire.receive())["offer"], wire)
                 channel = await connecting.opened
                 wire.send({"opened_ns": now_ns()})
+                self._connections.append(connecting)
                 self._adopt(wanted["player"], channel, wanted["mode"])
         wire.close()
+
+    async def do_hang_up(self) -> None:
+        self.channels.clear()
+        connections, self._connections = self._connections, []
+        for connection in connections:
+            await connection.close()
 
     def _adopt(self, player: str, channel: Any, mode: str) -> None:
         self.channels.setdefault(player, []).append(channel)
@@ -189,8 +197,8 @@ class AsyncioPeer(ABC):
     async def do_latencies(self) -> dict[str, Any]:
         return self.latencies.report()
 
-    async def do_usage(self) -> dict[str, float]:
-        return usage()
+    async def do_usage(self, *, tidy: bool) -> dict[str, float]:
+        return usage(tidy=tidy)
 
 
 class Connecting(ABC):
@@ -207,6 +215,9 @@ class Connecting(ABC):
 
     @abstractmethod
     async def accept(self, answer: str) -> None: ...
+
+    @abstractmethod
+    async def close(self) -> None: ...
 
     @abstractmethod
     async def add_candidate(self, candidate: dict[str, Any]) -> None:

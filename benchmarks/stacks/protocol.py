@@ -6,6 +6,7 @@ One JSON object a line on stdin and stdout, one reply for each command, in order
     dial       {port, count, reliable, mine, theirs, from, to, settings}: open `count` connections, one after the other, to the
                peer process whose signaling port it is. -> [{setup_ns, created_ns}]: from the first line of the offer, and
                from nothing, to a channel that is open on both sides
+    hang_up    {}: close all connections that this process knows. -> null
     ping       {count, size}: so many round trips on the first connection; a lost one is repeated. -> {times_ns: [...], lost}
     flood      {size, seconds}: send on every connection as fast as its back-pressure allows. -> {sent}
     sink       {warm_s}: count anew on the connections in mode "sink"; the rate counts after so many seconds. -> null
@@ -13,7 +14,7 @@ One JSON object a line on stdin and stdout, one reply for each command, in order
     tick       {size, hz, seconds, start_ns, phases: {player: fraction of a tick}}: every player sends one message a tick
                on each of its connections. -> {sent, late}
     latencies  {}: what the connections in mode "latency" received. -> see `Latencies.report`
-    usage      {}: -> {cpu_s, rss_kib}
+    usage      {tidy}: -> {cpu_s, rss_kib}; tidy: collect garbage first
     quit       {}: close everything and end.
 
 `mine` and `theirs` are the modes of the two ends: "echo", "sink", "latency", or "ping" (nobody listens by itself).
@@ -102,9 +103,10 @@ def stamped(stamp_ns: int, size: int) -> bytes:
     return stamp_ns.to_bytes(STAMP_BYTES, "little").ljust(size, b"\0")
 
 
-def usage() -> dict[str, float]:
-    """CPU seconds of the whole process with all its threads, and what it holds in memory."""
-    gc.collect()
+def usage(*, tidy: bool) -> dict[str, float]:
+    """CPU seconds of the whole process with all its threads, and what it holds in memory; tidy: after a collection."""
+    if tidy:
+        gc.collect()
     used = resource.getrusage(resource.RUSAGE_SELF)
     pages = int(Path("/proc/self/statm").read_text().split()[1]) if sys.platform == "linux" else 0
     return {"cpu_s": used.ru_utime + used.ru_stime, "rss_kib": pages * os.sysconf("SC_PAGE_SIZE") / 1024}

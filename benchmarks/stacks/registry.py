@@ -30,9 +30,16 @@ class Stack:
                 return "Node.js is not installed"
             if not (NODE / "node_modules" / self.needs).is_dir():
                 return f"run `npm install` in {NODE}"
-        elif self.needs and find_spec(self.needs) is None:
+        elif self.needs and not _is_there(self.needs):
             return f"the Python package that provides `{self.needs}` is not installed"
         return ""
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of its parent
+        return False
 
 
 def _python(module: str) -> tuple[str, ...]:
@@ -53,6 +60,8 @@ STACKS = {
         Stack("node-datachannel", _node("node-datachannel"), "node-datachannel"),
         Stack("werift", _node("werift"), "werift"),
         Stack("udp", _python("udp")),
+        Stack("core", _python("core")),
+        Stack("simulator", _python("simulator"), "simulations.run"),
     )
 }
 

@@ -8,12 +8,14 @@ import sys
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Protocol
 
 import trio
+import trio.testing
 
 from benchmarks.stacks.protocol import LOST_AFTER_S, Latencies, Sink, now_ns, signaling_socket, stamped, usage
+from psyne_mesh.errors import ClosedError, PeerGone
 
 Reply = Any
 
@@ -65,6 +67,7 @@ class TrioPeer(ABC):
         self.sink = Sink()
         self.latencies = Latencies()
         self.channels: dict[str, list[BenchChannel]] = {}  # by the player that they belong to
+        self._hung_up = trio.Event()
         self.nursery: trio.Nursery
 
     @abstractmethod
@@ -73,6 +76,11 @@ class TrioPeer(ABC):
     ) -> AbstractAsyncContextManager[Connecting]:
         """A new connection that lives as long as the block."""
 
+    def hand_over(self, channel: Any, message: bytes) -> int:
+        """Send without waiting; to how many it went."""
+        channel.send_nowait(message)
+        return 1
+
     @abstractmethod
     def versions(self) -> dict[str, str]: ...
 
@@ -80,7 +88,7 @@ class TrioPeer(ABC):
         async with trio.open_nursery() as nursery:
             self.nursery = nursery
             listener = trio.SocketListener(trio.socket.from_stdlib_socket(signaling_socket()))
-            nursery.start_soon(trio.serve_listeners, self._answer_calls, [listener])
+            nursery.start_soon(trio.serve_listeners, self.answer_calls, [listener])
             await self.obey({"signaling": listener.socket.getsockname()[1], "versions": self.versions()})
             nursery.cancel_scope.cancel()
 
@@ -126,7 +134,7 @@ class TrioPeer(ABC):
                 self._adopt(players.get("from", ""), channel, mine)
             return times
 
-    async def _answer_calls(self, stream: trio.SocketStream) -> None:
+    async def answer_calls(self, stream: trio.SocketStream) -> None:
         lines = Lines(stream)
         while True:
             try:
@@ -146,9 +154,16 @@ class TrioPeer(ABC):
         self, offerer: bool, player: str, reliable: bool, settings: dict[str, Any],
         task_status: trio.TaskStatus[Connecting] = trio.TASK_STATUS_IGNORED,
     ) -> None:  # fmt: skip
+        hung_up = self._hung_up
         async with self.connecting(offerer=offerer, player=player, reliable=reliable, settings=settings) as connecting:
             task_status.started(connecting)
-            await trio.sleep_forever()
+            await hung_up.wait()
+
+    async def do_hang_up(self) -> None:
+        self.channels.clear()
+        self._hung_up.set()
+        self._hung_up = trio.Event()
+        await trio.testing.wait_all_tasks_blocked()
 
     def _adopt(self, player: str, channel: BenchChannel, mode: str) -> None:
         self.channels.setdefault(player, []).append(channel)
@@ -219,8 +234,7 @@ class TrioPeer(ABC):
                 message = stamped(due, size)
                 for channel in self.channels[player]:
                     try:
-                        channel.send_nowait(message)
-                        tallies[0] += 1
+                        tallies[0] += self.hand_over(channel, message)
                     except Exception:  # noqa: BLE001 - whatever the stack says to "not now"
                         tallies[1] += 1
                 due += tick_ns
@@ -234,18 +248,20 @@ class TrioPeer(ABC):
     async def do_latencies(self) -> dict[str, Any]:
         return self.latencies.report()
 
-    async def do_usage(self) -> dict[str, float]:
-        return usage()
+    async def do_usage(self, *, tidy: bool) -> dict[str, float]:
+        return usage(tidy=tidy)
 
 
 async def _echo(channel: BenchChannel) -> None:
-    async for message in channel:
-        await channel.send(message)  # type: ignore[arg-type]  # the pings are bytes
+    with suppress(ClosedError, PeerGone):  # hung up
+        async for message in channel:
+            await channel.send(message)  # type: ignore[arg-type]  # the pings are bytes
 
 
 async def _hear(channel: BenchChannel, add: Callable[[str | bytes], None]) -> None:
-    async for message in channel:
-        add(message)
+    with suppress(ClosedError, PeerGone):
+        async for message in channel:
+            add(message)
 
 
 class _Deaf(trio.abc.SendStream):

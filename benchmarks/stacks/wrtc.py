@@ -60,6 +60,9 @@ class WrtcConnecting(Connecting):
         await self.connection.set_remote_description(webrtc.RTCSessionDescriptionInit("answer", answer))
         self._described.set()
 
+    async def close(self) -> None:
+        self.connection.close()
+
     async def add_candidate(self, candidate: dict[str, Any]) -> None:
         await self._described.wait()
         await self.connection.add_ice_candidate(webrtc.RTCIceCandidateInit.from_json(candidate))

@@ -3,7 +3,22 @@
 from __future__ import annotations
 
 from benchmarks.work import Work
-from benchmarks.works import floor, rtt, setup, small, throughput, throughput_1191
+from benchmarks.works import (
+    floor,
+    gossip,
+    growth,
+    join,
+    lossy,
+    memory,
+    mesh16,
+    mesh16_processes,
+    poll,
+    rtt,
+    setup,
+    small,
+    throughput,
+    throughput_1191,
+)
 
 WORKS: dict[str, Work] = {
     work.name: work
@@ -14,5 +29,13 @@ WORKS: dict[str, Work] = {
         throughput.WORK,
         throughput_1191.WORK,
         small.WORK,
+        memory.WORK,
+        mesh16.WORK,
+        mesh16_processes.WORK,
+        join.WORK,
+        lossy.WORK,
+        poll.WORK,
+        gossip.WORK,
+        growth.WORK,
     )
 }

@@ -25,4 +25,4 @@ class CpuMeter:
             self.seconds += await self._total()
 
     async def _total(self) -> float:
-        return sum([float((await peer.call("usage"))["cpu_s"]) for peer in self._peers])
+        return sum([float((await peer.call("usage", tidy=False))["cpu_s"]) for peer in self._peers])
