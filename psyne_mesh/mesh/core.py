@@ -56,6 +56,10 @@ ENVELOPE, CHANNEL_MESSAGE = b"\x00", b"\x01"
 # Links of one process. A stranger's offer over this is not answered: each costs memory and a handshake.
 LINKS_MAX = 256
 
+# Links to peers that fell silent are kept so long, and so many: a partition may last for a while.
+ASLEEP_S = 1800.0
+ASLEEP_MAX = 64
+
 # Rejoining signaling as a beacon: 15 to 30 s after jitter, as the gossip layer's beacon_interval_s says.
 BEACON_S = 20.0
 
@@ -196,8 +200,23 @@ class MeshCore:
         """A room has no use for the link any more. It closes when no other room's node knows the peer."""
         link = self._links.get(peer)
         others = [m for m in self._rooms.values() if m.room != room and m.node.record(peer) is not None]
-        if link is not None and not others:
+        if link is None or others:
+            return
+        if reason == "timeout" and link.state is LinkState.OPEN:
+            link.sleep(self.now())
+            self._wake_limit()
+        else:
             link.close(reason)
+
+    def _wake_limit(self) -> None:
+        """Sleeping links cost a check every few seconds; the one that sleeps longest goes first."""
+        asleep = [link for link in self._links.values() if link.asleep_since is not None]
+        asleep.sort(key=lambda link: link.asleep_since or 0.0)
+        for link in asleep[: max(0, len(asleep) - ASLEEP_MAX)]:
+            link.close("timeout")
+        for link in asleep:
+            if self.now() - (link.asleep_since or 0.0) > ASLEEP_S:
+                link.close("timeout")
 
     def suspect(self, peer: PeerId) -> None:
         """A room's gossip misses the peer: perhaps it is only the path that has gone."""
@@ -231,6 +250,11 @@ class MeshCore:
             return  # not a channel of a room: nobody here reads it
         if membership is not None:
             membership.sink.on_message(link.peer_id, name, data)
+
+    def on_link_revived(self, link: Link) -> None:
+        """A peer that was taken for gone answers again, over the link that we kept."""
+        for membership in self._rooms_with(link.peer_id):
+            membership.link_open(link)
 
     def on_drained(self, link: Link) -> None:
         for membership in self._rooms.values():
@@ -381,6 +405,7 @@ class MeshCore:
         fresh for newcomers, and the lists that they get lead a component that a partition cut off back to the others."""
         while True:
             await trio.sleep(BEACON_S * self._rng.uniform(0.75, 1.5))
+            self._wake_limit()
             for membership in list(self._rooms.values()):
                 if self._signaling.is_connected and membership.node.beacon(self.now()) is not None:
                     try:

@@ -22,7 +22,7 @@ from psyne_mesh.webrtc.endpoint import Endpoint
 from psyne_mesh.webrtc.ice import Path
 from psyne_mesh.webrtc.ladder import Tunnel
 from psyne_mesh.webrtc.peer import PeerConnection
-from psyne_mesh.webrtc.stack import StackEvent
+from psyne_mesh.webrtc.stack import PathRevived, StackEvent
 from psyne_mesh.webrtc.stats import PeerStats
 
 # Pre-negotiated on every link, so that gossip flows with the first packet. Ids 0 and 1: one for each parity.
@@ -35,9 +35,13 @@ INBOX_MAX = 64
 FLUSH_S = 0.5
 # A receiver that has so much waiting for it will not catch up within a game.
 HARD_BUDGET_BYTES = 16 * 2**20
+# A frame of no room: whoever hears it over a sleeping link knows that the link carries again, direct or by tunnel.
+KNOCK = b"\xff" * 8
+
 # The old path gets so long to answer before another is looked for, and each search so long before the next.
 PATH_PATIENCE_S = 0.5
 RESTART_EVERY_S = 3.0
+RESTART_PAUSE_MAX_S = 20.0
 # Below so much waiting on a channel, those who wait to send on it are woken.
 LOW_WATER_BYTES = 2**19
 
@@ -57,6 +61,7 @@ class LinkOwner(Protocol):
     def on_frame(self, link: Link, data: bytes) -> None: ...
     def on_channel_message(self, link: Link, label: str, data: bytes | str) -> None: ...
     def on_drained(self, link: Link) -> None: ...
+    def on_link_revived(self, link: Link) -> None: ...
     def on_link_gone(self, link: Link, reason: str, error: RemoteError | None) -> None: ...
 
 
@@ -75,6 +80,7 @@ class Link:
         self.born = born
         self.state = LinkState.DIALING
         self.was_open = False
+        self.asleep_since: float | None = None
         self.replaces_open = (
             False  # took the place of a link that rooms still count on: if this one fails, they must hear
         )
@@ -126,7 +132,7 @@ class Link:
 
     async def _close_when_asked(self, connection: PeerConnection) -> None:
         await self._closing.wait()
-        if self.state is LinkState.OPEN:
+        if self.state is LinkState.OPEN and self.asleep_since is None:
             with trio.move_on_after(FLUSH_S):
                 await connection.drain()
         connection.close()
@@ -157,15 +163,18 @@ class Link:
             self._suspected = trio.Event()
             connection.distrust_path()
             await trio.sleep(PATH_PATIENCE_S)
-            while connection.state == "disconnected":
+            pause_s = RESTART_EVERY_S
+            while connection.state == "disconnected" or self.asleep_since is not None:
+                self.send_frame(KNOCK, reliable=False)
                 if self.offerer:
                     self._post("offer", await connection.restart_ice(trickle=True))
-                    with trio.move_on_after(RESTART_EVERY_S):
+                    with trio.move_on_after(pause_s):
                         await self._trickle(connection)
                         await trio.sleep_forever()
                 else:
                     self._post("restart", "")
-                    await trio.sleep(RESTART_EVERY_S)
+                    await trio.sleep(pause_s)
+                pause_s = min(1.5 * pause_s, RESTART_PAUSE_MAX_S)
 
     async def _trickle(self, connection: PeerConnection) -> None:
         async for candidate in connection.local_candidates:
@@ -192,6 +201,13 @@ class Link:
             self._heard_send.send_nowait(envelope)
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
             return
+
+    def sleep(self, now: float) -> None:
+        """The peer is taken for gone, but only because it is silent: keep its DTLS and SCTP, and go on knocking. If it
+        comes back, the owner hears `on_link_revived`, and what was sent reliably arrives."""
+        if self.asleep_since is None:
+            self.asleep_since = now
+            self.suspect()
 
     def suspect(self) -> None:
         """The peer has been silent for longer than its path explains."""
@@ -254,6 +270,9 @@ class Link:
 
     def _on_events(self, events: list[StackEvent]) -> None:
         for event in events:
+            if self.asleep_since is not None and type(event) in (MessageReceived, PathRevived):
+                self.asleep_since = None
+                self._owner.on_link_revived(self)
             if type(event) is MessageReceived:
                 channel = event.channel
                 if channel.config.negotiated:

@@ -115,7 +115,10 @@ class Membership:
             case gossip_events.Dial(peer=peer):
                 link = self._table.link(peer)
                 if link is not None and link.state is LinkState.OPEN:
-                    self.node.link_up(peer, self._table.now(), link.rtt)
+                    if link.asleep_since is None:
+                        self.node.link_up(peer, self._table.now(), link.rtt)
+                    else:  # it knocks by itself, on the old path and through signaling
+                        self.node.dial_failed(peer, "asleep", self._table.now())
                 else:
                     self._table.dial(peer)
             case gossip_events.CloseLink(peer=peer, reason=reason):
@@ -190,7 +193,7 @@ class Membership:
 
     def is_linked(self, peer: PeerId) -> bool:
         link = self._table.link(peer)
-        return link is not None and link.state is LinkState.OPEN
+        return link is not None and link.state is LinkState.OPEN and link.asleep_since is None
 
     def hold(self, peer: PeerId, size: int) -> None:
         """The room holds `size` bytes of this peer that nobody has read."""

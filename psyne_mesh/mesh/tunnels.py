@@ -27,7 +27,7 @@ TRIED_AT_ONCE = 3
 # A carrier that has been silent for so long is no longer trusted to carry.
 CARRIER_LIFE_S = 3.0
 # Signaling is asked only after common peers had so long to show that they carry.
-SIGNALING_AFTER_S = 1.0
+SIGNALING_AFTER_S = 0.3
 # What we carry for others: 2 Mbit/s all told, with a second's burst. More is dropped: our own game comes first.
 CARRIED_BYTES_PER_S = 256_000.0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 import attrs
@@ -58,6 +58,7 @@ class Channel(Generic[M]):
         self,
         membership: Membership,
         peers: Mapping[PeerId, Peer],
+        hoped_for: Callable[[], list[PeerId]],
         name: str,
         codec: RawCodec | MessageCodec,
         mode: DeliveryMode,
@@ -69,6 +70,7 @@ class Channel(Generic[M]):
         self.stats = ChannelStats()
         self._membership = membership
         self._peers = peers
+        self._hoped_for = hoped_for
         self._codec = codec
         self._config = mode.data_channel(membership.label(name), priority)
         self._inbox: deque[tuple[Peer, Payload]] = deque()
@@ -189,6 +191,9 @@ class Channel(Generic[M]):
                 self._membership.broadcast(blob)
                 self.stats.sent += len(targets)
                 return SendReport(len(targets), skipped)
+        if everybody and self.mode.reliable:
+            for peer_id in self._hoped_for():  # silent, perhaps only for seconds: it waits in their link
+                self._membership.send(peer_id, self._config, payload, reliable=True)
         for peer_id in targets:
             outcome = self._membership.send(peer_id, self._config, payload, reliable=self.mode.reliable)
             if outcome is SendOutcome.NOT_CONNECTED:

@@ -56,8 +56,9 @@ class Mesh:
         return await self._enter(request, profile, player_name or self._name or "", gossip)
 
     async def _enter(self, request: RoomRequest, profile: Profile, name: str, gossip: GossipConfig | None) -> Room:
-        room = Room(request, self._core)
-        await self._core.join(request, name, profile, gossip or GossipConfig(max_players=request.max_players), room)
+        gossip = gossip or GossipConfig(max_players=request.max_players)
+        room = Room(request, self._core, gossip.seat_hold_s)
+        await self._core.join(request, name, profile, gossip, room)
         self._nursery.start_soon(room.run, name=f"events of room {request.name}")
         return room
 

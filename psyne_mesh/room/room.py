@@ -32,6 +32,8 @@ C = TypeVar("C", bound=Callable[..., Any])
 # Messages that came on channels this side has not declared yet; the oldest goes first.
 UNDECLARED_MAX = 1024
 CHANNELS_MAX = 256
+# Silent players remembered; the one remembered longest goes first.
+SILENT_MAX = 64
 
 
 class Room:
@@ -41,7 +43,7 @@ class Room:
     players already there.
     """
 
-    def __init__(self, request: RoomRequest, core: MeshCore) -> None:
+    def __init__(self, request: RoomRequest, core: MeshCore, silence_s: float) -> None:
         self.name = request.name
         self.region = request.region
         self.max_players = request.max_players
@@ -50,6 +52,10 @@ class Room:
         self._core = core
         self._membership: Membership | None = None
         self._peers: dict[PeerId, Peer] = {}
+        # Players who fell silent, and until when reliable messages still go their way: if they come back over the link
+        # that was kept, nothing reliable is lost.
+        self._silent: dict[PeerId, tuple[Peer, float]] = {}
+        self._silence_s = silence_s
         self._channels: dict[str, Channel[Any]] = {}
         self._undeclared: deque[tuple[Peer, str, Payload]] = deque(maxlen=UNDECLARED_MAX)
         self._hub = EventHub(self._present)
@@ -173,7 +179,14 @@ class Room:
         if inbox_max < 1:
             raise InvalidConfig("inbox_max must be at least 1")
         channel: Channel[Any] = Channel(
-            membership, self._peers, name, codec_for(kinds), DeliveryMode.parse(mode), priority, inbox_max
+            membership,
+            self._peers,
+            self._hoped_for,
+            name,
+            codec_for(kinds),
+            DeliveryMode.parse(mode),
+            priority,
+            inbox_max,
         )
         self._channels[name] = channel
         waiting = [item for item in self._undeclared if item[1] == name]
@@ -242,7 +255,7 @@ class Room:
             self._changed.unpark_all()
 
     def on_message(self, peer_id: PeerId, name: str, data: Payload) -> None:
-        peer = self._peers.get(peer_id)
+        peer = self._peers.get(peer_id) or self._silent_peer(peer_id)
         if peer is None:
             return  # linked for another room, or not admitted here
         channel = self._channels.get(name)
@@ -271,6 +284,7 @@ class Room:
         except ProtocolError:
             profile = Profile()  # a profile we cannot read is no reason to shut a player out
         assert self._membership is not None
+        self._silent.pop(peer_id, None)
         peer = self._peers[peer_id] = Peer(self._membership, peer_id, name, profile)
         self._hub.publish(room_events.PeerDiscovered(peer))
         if self._membership.is_linked(peer_id):
@@ -286,9 +300,23 @@ class Room:
             peer.suspected = suspected
             self._hub.publish(room_events.PeerSuspected(peer) if suspected else room_events.PeerResumed(peer))
 
+    def _hoped_for(self) -> list[PeerId]:
+        """Silent players whose link is kept."""
+        now = trio.current_time()
+        return [peer_id for peer_id, (_, until) in self._silent.items() if now < until]
+
+    def _silent_peer(self, peer_id: PeerId) -> Peer | None:
+        """One who was taken for gone not long ago. What it sent reliably comes before gossip has it back."""
+        silent = self._silent.get(peer_id)
+        return silent[0] if silent is not None and trio.current_time() < silent[1] else None
+
     def _left(self, peer_id: PeerId, reason: str) -> None:
         if peer := self._peers.pop(peer_id, None):
             peer.connected = False
+            if reason == "timeout":
+                self._silent[peer_id] = peer, trio.current_time() + self._silence_s
+                while len(self._silent) > SILENT_MAX:
+                    del self._silent[next(iter(self._silent))]
             self._hub.publish(room_events.PeerLeft(peer, reason))
             self._changed.unpark_all()
 

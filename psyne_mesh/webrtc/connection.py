@@ -14,7 +14,15 @@ from psyne_mesh.webrtc.channel import ChannelOpened
 from psyne_mesh.webrtc.ladder import Ladder, Tunnel
 from psyne_mesh.webrtc.link import Link, Scheduler
 from psyne_mesh.webrtc.sdp import Description
-from psyne_mesh.webrtc.stack import DtlsConnected, SctpConnected, Stack, StackClosed, StackConfig, StackEvent
+from psyne_mesh.webrtc.stack import (
+    DtlsConnected,
+    PathRevived,
+    SctpConnected,
+    Stack,
+    StackClosed,
+    StackConfig,
+    StackEvent,
+)
 from psyne_mesh.webrtc.stats import ConnectPhase, PhaseClock
 
 _ALIVE_NEWS_S = 1.0  # how often ICE hears that authentic data came; consent counts in tens of seconds
@@ -108,7 +116,8 @@ class Connection:
         """Datagrams of the peer that came through the tunnel. It tunnels, so we answer the same way."""
         if self.error is None and self.ladder.has_tunnel:
             self._take_tunnel()
-            self._deliver(datagrams)
+            self.link.deliver(datagrams)  # says nothing of the path of ICE, so ICE does not hear of it
+            self._wake_drained()
 
     def _take_tunnel(self) -> None:
         self.ladder.use_tunnel()
@@ -189,9 +198,11 @@ class Connection:
                 self.clock.end("ice-gathering", trio.current_time())
                 self._on_candidate(None)
             case ice.PathSelected():
-                self.disconnected = False
+                revived, self.disconnected = self.disconnected, False
                 self.ladder.set_direct(True)
                 self._start_dtls()
+                if revived and self.error is None:
+                    self._on_events([PathRevived()])
             case ice.Disconnected():
                 self.disconnected = True
                 self._leave_path()

@@ -19,12 +19,10 @@ if TYPE_CHECKING:
 Phase: TypeAlias = Literal["new", "dtls", "sctp", "connected", "closed"]
 
 _EARLY_DATAGRAMS_MAX = 16  # kept before `start`, newest dropped: a ClientHello with post-quantum keys takes 2
-# bytes of UDP payload: Ethernet over IPv4. Peers may read records into buffers of 1500 (aiortc) or 2048 bytes (Chromium)
-# and make a mess of larger ones, probes of the path MTU among them, so only a peer that says so gets those.
-_DATAGRAM_SAFE = 1472
 # aiortc sends a message when the last one is acknowledged, so RFC 9260's 200 ms let it send five a second, of any size.
 # 20 ms is libdatachannel's; it is above the tick of a game at 60 Hz, whose acknowledgements travel with its data.
 _ACK_DELAY_S = 0.02
+_RTO_MAX_S = 3.0  # Pion's RTO cap for WebRTC
 _RECORD_OVERHEAD = 37  # bytes: record header 13, explicit nonce 8, tag 16 (RFC 6347 section 4.1, RFC 5288)
 _RECORD_MAX = 16_384  # bytes of plaintext in one record (RFC 6347 section 4.1.1), whatever the path carries
 
@@ -58,6 +56,10 @@ class SctpConnected(NamedTuple):
     """The association stands; the channels created so far open with the events that follow."""
 
 
+class PathRevived(NamedTuple):
+    """The path below has come back after a silence: what waited goes out with the next retransmission."""
+
+
 class StackClosed(NamedTuple):
     """The last event. `error` says why: `ClosedError` after our own close, `PeerGone` when the peer closed or fell silent,
     `FingerprintMismatch` or `ProtocolError` when DTLS failed. Every channel has been closed before."""
@@ -66,7 +68,7 @@ class StackClosed(NamedTuple):
     by_peer: bool
 
 
-StackEvent: TypeAlias = DtlsConnected | SctpConnected | StackClosed | ChannelEvent
+StackEvent: TypeAlias = DtlsConnected | SctpConnected | PathRevived | StackClosed | ChannelEvent
 
 
 @attrs.frozen(kw_only=True)
@@ -315,12 +317,18 @@ class Stack:
 
 
 def _sctp_config(config: StackConfig, remote_max_datagram_size: int) -> sctp.SctpConfig:
-    datagram = min(config.path_mtu_max, remote_max_datagram_size or _DATAGRAM_SAFE)
+    # Probes of the path MTU go only to peers that say what they take. Others read records into buffers of 1500 (aiortc) or
+    # 2048 bytes (Chromium) and make a mess of larger ones, and the PAD chunk of a probe ends the process of werift 0.25.
+    datagram = min(config.path_mtu_max, remote_max_datagram_size or config.path_mtu_max)
     largest = min(datagram - _RECORD_OVERHEAD, _RECORD_MAX)
     base = min(largest, sctp.SctpConfig().packet_bytes_base)
     return sctp.SctpConfig(
         receive_window_bytes=config.receive_window_bytes,
         packet_bytes_base=base,
-        packet_bytes_max=largest,
+        packet_bytes_max=largest if remote_max_datagram_size else base,
         ack_delay_max_s=_ACK_DELAY_S,
+        # As libwebrtc: whether the peer is still there is for ICE's consent and the heartbeats above to say. And once it
+        # is back, the wait for the next retransmission is part of the break: seconds, not a minute.
+        association_retransmits_max=None,
+        rto_max_s=_RTO_MAX_S,
     )

@@ -66,7 +66,7 @@ class Consent:
 
     def next_timeout(self) -> float:
         due = self._check_due if self._answer_due is None else min(self._check_due, self._answer_due)
-        return min(due, self._alive_at + EXPIRY_S)
+        return due if self.expired else min(due, self._alive_at + EXPIRY_S)
 
     def handle_timeout(self, now: float) -> list[Verdict]:
         verdicts: list[Verdict] = []
@@ -80,7 +80,7 @@ class Consent:
         if now >= self._alive_at + EXPIRY_S and not self.expired:
             self.expired = True
             verdicts.append("expired")
-        if now >= self._check_due and not self.expired:
+        if now >= self._check_due:
             verdicts.append("check")
         return verdicts
 
@@ -97,12 +97,15 @@ class Consent:
     def check_sent(self, now: float) -> None:
         self._checks += 1
         self._answer_due = now + self.answer_deadline_s
-        early = self._checks < 2 or self._missed
+        # Without consent we go on asking for it, slowly: the peer may be back after an hour (a check is no data).
+        early = (self._checks < 2 or self._missed) and not self.expired
         self._check_due = now + (SUSPICION_S if early else INTERVAL_S * self._rng.uniform(0.8, 1.2))
         self._check_due = max(self._check_due, self._answer_due)
 
     def check_answered(self, now: float, rtt_s: float) -> bool:
-        """True when this ends a disconnection. An answer after its deadline counts too: slow is not dead."""
+        """True when this ends a disconnection. An answer after its deadline counts too: slow is not dead. After consent
+        expired, an answer to a check of ours is a new consent."""
+        self.expired = False
         self.answered += 1
         self._answer_due = None
         self.srtt_s = rtt_s if self.srtt_s is None else (1 - SMOOTHING) * self.srtt_s + SMOOTHING * rtt_s

@@ -414,7 +414,7 @@ class IceTransport:
 
     def _keep_consent(self, now: float) -> None:
         consent, pair = self._consent, self._pair
-        if consent is None or pair is None or consent.expired:
+        if consent is None or pair is None:
             return
         for verdict in consent.handle_timeout(now):
             if verdict == "disconnected":
@@ -459,6 +459,8 @@ class IceTransport:
         if revived and self.path is not None and self._pair is not None:
             if self._current is not None and self._current.agent is not None:
                 self._current.agent.settle(self._pair)
+            self._send_batch = protocol_of(self._pair).base.send_batch
+            self._failed = False
             self._emit(PathSelected(self.path))
             self._kick()
 
