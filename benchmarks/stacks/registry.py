@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -64,11 +63,3 @@ STACKS = {
         Stack("simulator", _python("simulator"), "simulations.run"),
     )
 }
-
-
-def node_versions() -> dict[str, str]:
-    return {
-        package: json.loads((NODE / "node_modules" / package / "package.json").read_text())["version"]
-        for package in ("node-datachannel", "werift")
-        if (NODE / "node_modules" / package).is_dir()
-    }

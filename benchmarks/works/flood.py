@@ -16,7 +16,7 @@ from benchmarks.works.usage import CpuMeter
 
 RELAY = (sys.executable, "-m", "benchmarks.relay")
 STILL_S = 0.5  # nothing came for so long: nothing more will come
-PATIENCE_S = 60.0
+PATIENCE_S = 15.0
 
 
 @attrs.frozen

@@ -1,13 +1,16 @@
 """Cost must grow as the work grows, and no step may be worse than linear. Three series:
 
-`throughput_cpu_1`, `_4`, `_16`: CPU seconds per 10^9 bytes (both processes) while 64 KiB messages flow on so many connections at
-once, and `throughput_mb_per_s_...` what they carry together. `rtt_us_1`, `_100`: median ping-pong on one of so many connections,
-the others idle. `sctp_us_1`, `_100`, `_10000`: CPU per message of 100 bytes in the SCTP core alone, both sides, while so many
-are outstanding and the first one of each round is lost (ours only). `worst_step`: the largest growth from one step of a series
-to the next of the cost of one unit (a byte, a round trip, a message); 1 is linear in the units, whatever else is there.
+`throughput_cpu_1`, `_4`, `_16`: CPU seconds per 10^9 bytes (both processes) while 64 KiB messages flow on so many
+connections at once, and `throughput_mb_per_s_...` what they carry together. `rtt_us_1`, `_100`: median ping-pong on one of so
+many connections, the others idle. `sctp_us_1`, `_100`, `_10000`: CPU per message of 100 bytes in the SCTP core alone, both
+sides, while so many are outstanding and the first one of each round is lost (ours only). `worst_step`: the largest growth from
+one step of a series to the next of the cost of one unit (a byte, a round trip, a message); 1 is linear in the units, whatever
+else is there.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 from benchmarks.process import start_pair, start_peer
 from benchmarks.stacks.registry import STACKS, Stack
@@ -53,7 +56,7 @@ def worst_step(figures: Figures, scale: Scale) -> float:
             ("sctp_us", scale.outstanding_series),
         )
     ]
-    return max(after / before for costs in series for before, after in zip(costs, costs[1:], strict=False))
+    return max(after / before for costs in series for before, after in pairwise(costs))
 
 
 def _figures(scale: Scale) -> dict[str, Figure]:
