@@ -66,6 +66,7 @@ class Exchange:
         self.outbox: list[SendFrame] = []
         self.tree = False  # a partial mesh: news go along the eager links
         self.partial_view = False  # a lobby: views are not compared
+        self._alarms: list[tuple[bytes, PeerId | None]] = []
         self._news: list[tuple[bytes, PeerId | None]] = []
         self.flush_at = math.inf
 
@@ -99,14 +100,11 @@ class Exchange:
     def spread(self, news: News, via: PeerId | None, now: float, eager: dict[PeerId, None]) -> None:
         """Pass on what was new to us."""
         data = encoded(news)
-        if self.tree and isinstance(news, Accusation):
-            # Its subject may have been the branch that would have carried it: to everybody, at once.
-            for peer in self.sync.neighbours:
-                if peer != via:
-                    self.tell(peer, [news])
-        elif self.tree:
-            self._news.append((data, via))
-            if len(self._news) >= _NEWS_MAX:
+        if self.tree:
+            # An accusation goes to all neighbours: its subject may have been the branch that would have carried it.
+            waiting = self._alarms if isinstance(news, Accusation) else self._news
+            waiting.append((data, via))
+            if len(waiting) >= _NEWS_MAX:
                 self._flush(eager)
             self.flush_at = min(self.flush_at, now + self._config.ihave_delay_s)
         elif not self.partial_view and via != _author(news):
@@ -115,14 +113,22 @@ class Exchange:
             self.rumours.add(_key(news), data, times)
 
     def _flush(self, eager: dict[PeerId, None]) -> None:
-        news, self._news = self._news, []
         self.flush_at = math.inf
-        shared: list[bytes] | None = None
-        for peer in eager:
-            if any(via == peer for _, via in news):
-                frames = _rumour_frames(data for data, via in news if via != peer)
-            else:
-                frames = shared = shared or _rumour_frames(data for data, _ in news)
+        news, self._news = self._news, []
+        self._scatter(codec.RUMOURS, news, eager)
+        alarms, self._alarms = self._alarms, []
+        self._scatter(codec.TOLD, alarms, self.sync.neighbours)
+
+    def _scatter(self, kind: int, news: list[tuple[bytes, PeerId | None]], peers: Iterable[PeerId]) -> None:
+        """Send each item to all `peers` but the one that brought it."""
+        if not news:
+            return
+        sources = {via for _, via in news}
+        shared = codec.pack_items(codec.head(kind), (data for data, _ in news), FRAME_BYTES)
+        for peer in peers:
+            frames = shared
+            if peer in sources:
+                frames = codec.pack_items(codec.head(kind), (data for data, via in news if via != peer), FRAME_BYTES)
             for frame in frames:
                 self._send(peer, frame)
 
@@ -256,7 +262,3 @@ def _author(news: News) -> PeerId:
 
 def _version(member: Member) -> tuple[int, int, int]:
     return member.record.epoch, member.record.incarnation, int(member.status)
-
-
-def _rumour_frames(items: Iterable[bytes]) -> list[bytes]:
-    return codec.pack_items(codec.head(codec.RUMOURS), items, FRAME_BYTES)

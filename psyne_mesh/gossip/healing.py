@@ -49,6 +49,7 @@ class Cuts:
     def __init__(self, config: GossipConfig) -> None:
         self._config = config
         self._losing: dict[PeerId, None] = {}
+        self._losing_since = self._returning_since = 0.0
         self.losing_until = math.inf
         self._cut: dict[PeerId, None] = {}
         self._returned: dict[PeerId, None] = {}
@@ -62,16 +63,24 @@ class Cuts:
     def lost(self, peer: PeerId, now: float) -> None:
         """Suspected or gone by silence."""
         self._returned.pop(peer, None)
-        if peer not in self._cut and len(self._losing) < _CUT_MAX:
+        if peer not in self._cut and peer not in self._losing and len(self._losing) < _CUT_MAX:
+            if not self._losing:
+                self._losing_since = now
             self._losing[peer] = None
-            self.losing_until = min(self.losing_until, now + self._config.partition_hold_s)
+            self.losing_until = self._hold(self._losing_since, now)
 
     def back(self, peer: PeerId, now: float) -> None:
         """Heard again, or a member again."""
         self._losing.pop(peer, None)
-        if peer in self._cut:
+        if peer in self._cut and peer not in self._returned:
+            if not self._returned:
+                self._returning_since = now
             self._returned[peer] = None
-            self.returning_until = min(self.returning_until, now + self._config.partition_hold_s)
+            self.returning_until = self._hold(self._returning_since, now)
+
+    def _hold(self, since: float, now: float) -> float:
+        """Until nothing was added for one hold time, and three at most."""
+        return min(since + 3 * self._config.partition_hold_s, now + self._config.partition_hold_s)
 
     def forget(self, peer: PeerId) -> None:
         """It left by its own will."""

@@ -157,8 +157,8 @@ class Suspicions:
         low, high = self._config.suspicion_min_s, self._config.suspicion_max_s
         accusers = len(case.accusers)
         downs = sum(verdict == DOWN for verdict in case.accusers.values())
-        if downs >= (1 if case.own else 2):
-            case.deadline = now  # others have waited the whole timeout already
+        if case.own and downs > 0:
+            case.deadline = now  # another has waited the whole timeout already, and our own link agrees
             return
         wanted = min(self._config.confirmations, witnesses)
         confirmed = accusers - 1
@@ -166,5 +166,5 @@ class Suspicions:
         if wanted > 0:
             timeout = max(low, high - (high - low) * math.log(confirmed + 1) / math.log(wanted + 1))
         if not case.own and accusers < 2:
-            timeout = 2 * high  # one stranger's word: the subject gets all the time to refute it
+            timeout = high  # one stranger's word: the subject gets all the time to refute it
         case.deadline = case.since + timeout
