@@ -42,7 +42,7 @@ def test_any_flipped_bit_breaks_the_checksum() -> None:
         b"\0",
         b"\x06\x00\x00\x03",  # length below four
         b"\x06\x00\x00\x05",  # beyond the packet
-        b"\x00\x03\x00\x10" + bytes(12),  # DATA without user data
+        b"\x00\x03\x00\x0f" + bytes(12),  # DATA cut short
         b"\x03\x00\x00\x0c" + bytes(8),  # SACK cut short
         b"\x0b\x00\x00\x04\x00\x00",  # stray bytes
     ],

@@ -49,7 +49,7 @@ class Association(AssociationCore):
 
     def abort(self, now: float, reason: str = "") -> None:
         """Close at once, telling the peer; what is queued is lost (section 9.1). Ends with `Closed`."""
-        self._abort(wire.CAUSE_USER_ABORT, reason or "closed by us", reason.encode()[:512])
+        self._abort(wire.CAUSE_USER_ABORT, reason or "closed by us", reason.encode())
 
     @property
     def state(self) -> State:
@@ -69,13 +69,16 @@ class Association(AssociationCore):
         self._counters.bytes_received += len(packet)
         try:
             self._receive_untrusted(packet, now)
+        except wire.NoUserData as empty:
+            # RFC 9260 section 6.2. Dropping it would only hide that the peer's data has a hole for ever
+            self._abort(wire.CAUSE_NO_USER_DATA, str(empty), wire.U32.pack(empty.tsn))
         except ProtocolError:
             self._counters.dropped("malformed")
 
     def handle_timeout(self, now: float) -> None:
         """Let every timer that is due expire."""
         if self._t1.handle_timeout(now) and exceeds(self._t1.expiries, self._config.init_retransmits_max):
-            self._close("the peer does not answer the handshake", by_peer=False)
+            self._give_up("the peer does not answer the handshake")
         if not self._state.is_up or self._inbound is None:
             return
         self._inbound.handle_timeout(now)
@@ -91,7 +94,7 @@ class Association(AssociationCore):
         if self._t2.handle_timeout(now):
             self._count_error()
             if self._t2.expiries > SHUTDOWN_REPEATS_MAX:
-                self._close("the peer does not answer the shutdown", by_peer=False)
+                self._give_up("the peer does not answer the shutdown")
 
     def next_timeout(self) -> float | None:
         """When `handle_timeout` has something to do, or None."""
@@ -300,6 +303,10 @@ class Association(AssociationCore):
         self._t1.due = False
         builder = PacketBuilder(self._header, self._path.current, zero_checksum=False, packets_max=1)
         builder.add(self._t1.chunk)
+        for chunk in self._answers:
+            if len(chunk) <= builder.room:
+                builder.add(chunk)
+        self._answers.clear()
         self._outbound.fill_beside_cookie(builder, now)
         builder.flush()
         return builder.packets[0]

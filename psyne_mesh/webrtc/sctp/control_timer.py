@@ -23,6 +23,11 @@ class ControlTimer:
         self._interval_s = interval_s
         self.deadline = now + interval_s
 
+    def again(self, now: float) -> None:
+        """Send it once more at once, and wait anew for the answer."""
+        self.due = True
+        self.deadline = now + self._interval_s
+
     def stop(self) -> None:
         self.chunk = b""
         self.due = False

@@ -147,6 +147,7 @@ class AssociationCore:
                 handler(self, packet, start, end, now)
                 if self._is_over:
                     return
+                data_kind = self._data_kind if self._state.takes_data else -1  # a COOKIE-ACK opens the door for DATA
             elif kind in (wire.DATA, wire.I_DATA):
                 self._counters.dropped("unexpected_data")  # closing, or not the kind that was agreed on
             elif kind != wire.PAD:
@@ -158,9 +159,9 @@ class AssociationCore:
                     break
         if had_data and inbound is not None:
             inbound.packet_ended(now)
-            self._data_settled(inbound)
+            self._data_settled(inbound, now)
 
-    def _data_settled(self, inbound: Inbound) -> None:
+    def _data_settled(self, inbound: Inbound, now: float) -> None:
         """Hand up what became whole, make deferred resets, report bad streams."""
         self._take_messages(inbound)
         if inbound.deferred_streams and self._resets.settle(inbound):
@@ -170,7 +171,7 @@ class AssociationCore:
             self._report(wire.CAUSE_INVALID_STREAM, wire.U16.pack(stream) + bytes(2))
         inbound.invalid_streams.clear()
         if self._state is State.SHUTDOWN_SENT:
-            self._t2.due = True  # section 9.2: answer DATA with SACK and SHUTDOWN at once
+            self._t2.again(now)  # section 9.2: answer DATA with SACK and SHUTDOWN at once
             inbound.ack_now = True
 
     def _take_messages(self, inbound: Inbound) -> None:
@@ -188,13 +189,11 @@ class AssociationCore:
     def _init_received(self, packet: bytes, start: int, end: int, now: float) -> None:
         """Sections 5.1, 5.2.1 and 5.2.2: answer, and keep nothing."""
         init = wire.parse_init_untrusted(packet, start, end)
-        if init.tag == 0 or init.inbound_streams == 0 or init.outbound_streams == 0:
-            # Section 3.3.2: a zero tag is dropped (there is no tag to answer to), zero streams are refused
+        fault = _fault_of(init)
+        if fault is not None:
             self._counters.dropped("init")
-            if init.tag:
-                self._send_loose(
-                    init.tag, wire.error_chunk(wire.ABORT, [wire.parameter(wire.CAUSE_INVALID_PARAMETER, b"")])
-                )
+            if init.tag:  # section 3.3.2: without a tag there is nobody to answer to
+                self._send_loose(init.tag, wire.error_chunk(wire.ABORT, [wire.parameter(*fault)]))
             return
         if self._is_over:
             self._send_loose(init.tag, wire.error_chunk(wire.ABORT, []))
@@ -208,11 +207,19 @@ class AssociationCore:
     def _init_ack_received(self, packet: bytes, start: int, end: int, now: float) -> None:
         if self._state is not State.COOKIE_WAIT:
             return  # section 5.2.3
-        init = wire.parse_init_untrusted(packet, start, end)
-        if init.tag == 0 or init.inbound_streams == 0 or init.outbound_streams == 0 or not init.cookie:
-            self._peer_tag = init.tag
-            self._abort(wire.CAUSE_MISSING_PARAMETER, "INIT-ACK without tag, streams or cookie", b"\0\0\0\1\0\7")
+        if not _stands_alone(packet, start, end):
+            self._counters.dropped("bundled")
             return
+        init = wire.parse_init_untrusted(packet, start, end)
+        fault = _fault_of(init)
+        if fault is None and not init.cookie:
+            fault = wire.CAUSE_MISSING_PARAMETER, b"\0\0\0\1\0\7"  # one: the state cookie
+        if fault is not None:
+            self._peer_tag = init.tag
+            self._abort(fault[0], f"the peer's INIT-ACK cannot be used: {wire.describe_cause(fault[0], b'')}", fault[1])
+            return
+        if init.unrecognized:
+            self._report(wire.CAUSE_UNRECOGNIZED_PARAMETERS, b"".join(init.unrecognized))
         self._begin(self._handshake.cookie_from(init, now), now)
         self._state = State.COOKIE_ECHOED
         self._t1.start(wire.chunk(wire.COOKIE_ECHO, 0, init.cookie), now, self._outbound.rto.rto)
@@ -306,18 +313,18 @@ class AssociationCore:
             self._advance_shutdown(now)
 
     def _forward_tsn_received(self, packet: bytes, start: int, end: int, now: float) -> None:
-        self._skip(wire.parse_forward_tsn_untrusted(packet, start, end), wire.DATA)
+        self._skip(wire.parse_forward_tsn_untrusted(packet, start, end), wire.DATA, now)
 
     def _i_forward_tsn_received(self, packet: bytes, start: int, end: int, now: float) -> None:
-        self._skip(wire.parse_i_forward_tsn_untrusted(packet, start, end), wire.I_DATA)
+        self._skip(wire.parse_i_forward_tsn_untrusted(packet, start, end), wire.I_DATA, now)
 
-    def _skip(self, forward: tuple[int, list[tuple[int, bool, int]]], kind: int) -> None:
+    def _skip(self, forward: tuple[int, list[tuple[int, bool, int]]], kind: int, now: float) -> None:
         inbound = self._inbound
         if inbound is None or not self._state.takes_data or kind != self._data_kind or not self._outbound.forward_tsn:
             self._counters.dropped("unexpected_forward_tsn")
             return
         inbound.forward(*forward)
-        self._data_settled(inbound)
+        self._data_settled(inbound, now)
 
     def _heartbeat_received(self, packet: bytes, start: int, end: int, now: float) -> None:
         # An answer as long as the question must not exceed the path MTU
@@ -380,7 +387,7 @@ class AssociationCore:
             self._send_loose(self._handshake.tag, wire.chunk(wire.SHUTDOWN_COMPLETE, wire.FLAG_T, b""))
 
     def _shutdown_complete_received(self, packet: bytes, start: int, end: int, now: float) -> None:
-        if self._state is State.SHUTDOWN_ACK_SENT:
+        if self._state is State.SHUTDOWN_ACK_SENT and _stands_alone(packet, start, end):
             self._close("shut down", by_peer=self._closed_by_peer)
 
     def _ports(self) -> bytes:
@@ -424,11 +431,21 @@ class AssociationCore:
         """Section 8.1."""
         self._errors += 1
         if exceeds(self._errors, self._config.association_retransmits_max):
-            self._close("the peer does not answer", by_peer=False)
+            self._give_up("the peer does not answer")
+
+    def _give_up(self, reason: str) -> None:
+        """End it, and say so: perhaps only the way back is broken."""
+        self._abort(wire.CAUSE_USER_ABORT, reason, b"no answer")
 
     def _abort(self, cause: int, reason: str, value: bytes) -> None:
-        if self._peer_tag and not self._is_over:
-            self._send_loose(self._peer_tag, wire.error_chunk(wire.ABORT, [wire.parameter(cause, value)]))
+        if self._is_over:
+            return
+        causes = [wire.parameter(cause, value[:512])]
+        if self._peer_tag:
+            self._send_loose(self._peer_tag, wire.error_chunk(wire.ABORT, causes))
+        elif self._state is State.COOKIE_WAIT and cause == wire.CAUSE_INVALID_PARAMETER:
+            # Section 8.5.1 B: the peer gave us no tag, so the packet carries our own, and the T bit says so
+            self._send_loose(self._handshake.tag, wire.error_chunk(wire.ABORT, causes, flags=wire.FLAG_T))
         self._close(reason, by_peer=False)
 
     def _close(self, reason: str, *, by_peer: bool) -> None:
@@ -446,6 +463,20 @@ class AssociationCore:
     def _take_reset_events(self) -> None:
         self._events += self._resets.events
         self._resets.events.clear()
+
+
+def _fault_of(init: wire.Init) -> tuple[int, bytes] | None:
+    """Cause and value for an INIT or INIT-ACK that must be refused (sections 3.3.2 and 3.3.3), or None."""
+    if init.tag == 0 or init.inbound_streams == 0 or init.outbound_streams == 0:
+        return wire.CAUSE_INVALID_PARAMETER, b""
+    if init.host_name:
+        return wire.CAUSE_UNRESOLVABLE_ADDRESS, init.host_name[:512]
+    return None
+
+
+def _stands_alone(packet: bytes, start: int, end: int) -> bool:
+    """Section 6.10: INIT, INIT-ACK and SHUTDOWN-COMPLETE share their packet with no other chunk."""
+    return start == wire.HEADER_BYTES and end + 3 >= len(packet)
 
 
 def exceeds(count: int, limit: int | None) -> bool:

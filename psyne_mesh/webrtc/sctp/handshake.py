@@ -41,7 +41,7 @@ class Handshake:
         self.initial_tsn = rng.randrange(2**32)
 
     def init_chunk(self) -> bytes:
-        return self._init(wire.INIT, self.tag, self.initial_tsn, ())
+        return self._init(wire.INIT, self.tag, self.initial_tsn, self._config.streams_max, ())
 
     def cookie_from(self, init: wire.Init, now: float) -> StateCookie:
         """What an INIT or INIT-ACK of the peer agrees on with our own offer."""
@@ -79,7 +79,7 @@ class Handshake:
             )
         extra = [wire.parameter(wire.PARAM_STATE_COOKIE, cookie.seal(self._secret))]
         extra += [wire.parameter(wire.PARAM_UNRECOGNIZED, whole) for whole in init.unrecognized[:8]]
-        return self._init(wire.INIT_ACK, cookie.local_tag, cookie.local_initial_tsn, extra)
+        return self._init(wire.INIT_ACK, cookie.local_tag, cookie.local_initial_tsn, cookie.outbound_streams, extra)
 
     def open_cookie_untrusted(self, data: bytes, now: float) -> StateCookie:
         return open_cookie_untrusted(data, self._secret, now, self._config.cookie_lifetime_s)
@@ -94,7 +94,7 @@ class Handshake:
             return CookieVerdict.RESTART
         return CookieVerdict.DISCARD
 
-    def _init(self, kind: int, tag: int, initial_tsn: int, extra: list[bytes] | tuple[()]) -> bytes:
+    def _init(self, kind: int, tag: int, initial_tsn: int, outbound: int, extra: list[bytes] | tuple[()]) -> bytes:
         config = self._config
         extensions = [wire.RE_CONFIG, wire.PAD]
         parameters: list[bytes] = []
@@ -109,7 +109,6 @@ class Handshake:
             value = wire.U32.pack(wire.ZERO_CHECKSUM_DTLS)
             parameters.append(wire.parameter(wire.PARAM_ZERO_CHECKSUM, value))
         parameters.append(wire.parameter(wire.PARAM_EXTENSIONS, bytes(extensions)))
-        streams = config.streams_max
         return wire.init_chunk(
-            kind, tag, config.receive_window_bytes, streams, streams, initial_tsn, [*parameters, *extra]
+            kind, tag, config.receive_window_bytes, outbound, config.streams_max, initial_tsn, [*parameters, *extra]
         )

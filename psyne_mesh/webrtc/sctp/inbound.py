@@ -80,13 +80,15 @@ class Inbound:
     # ---------------------------------------------------------------------------------------------------------- input
 
     def data_received(self, packet: bytes, flags: int, start: int, end: int) -> None:
-        """One DATA chunk (or I-DATA when interleaving is on) that lies at packet[start:end]."""
+        """One DATA chunk (or I-DATA when interleaving is on) that lies at packet[start:end]. Raises NoUserData."""
         if self.interleaving:
             tsn, stream, _, number, ppid = wire.I_DATA_FIELDS.unpack_from(packet, start + 4)
             payload = packet[start + 20 : end]
         else:
             tsn, stream, number, ppid = wire.DATA_FIELDS.unpack_from(packet, start + 4)
             payload = packet[start + 16 : end]
+        if not payload:
+            raise wire.NoUserData(tsn)
         reassembly = self.reassembly
         if (
             tsn == self._wire_next

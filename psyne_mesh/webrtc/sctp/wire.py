@@ -46,6 +46,7 @@ FLAG_T = 1
 PARAM_HEARTBEAT_INFO = 1
 PARAM_STATE_COOKIE = 7
 PARAM_UNRECOGNIZED = 8
+PARAM_HOST_NAME = 11
 PARAM_OUTGOING_RESET = 13
 PARAM_INCOMING_RESET = 14
 PARAM_TSN_RESET = 15
@@ -55,8 +56,8 @@ PARAM_ADD_INCOMING = 18
 PARAM_ZERO_CHECKSUM = 0x8001
 PARAM_EXTENSIONS = 0x8008
 PARAM_FORWARD_TSN = 0xC000
-# Known, and of no use over DTLS: addresses, cookie preservative, host name, address types, random, algorithms
-IGNORED_INIT_PARAMS = frozenset((5, 6, 9, 11, 12, 0x8000, 0x8002, 0x8003, 0x8004, 0xC006))
+# Known, and of no use over DTLS: addresses, cookie preservative, address types, random, algorithms
+IGNORED_INIT_PARAMS = frozenset((5, 6, 9, 12, 0x8000, 0x8002, 0x8003, 0x8004, 0xC006))
 
 ZERO_CHECKSUM_DTLS = 1  # RFC 9653 section 4: error detection method "SCTP over DTLS"
 
@@ -65,8 +66,11 @@ CAUSE_INVALID_STREAM = 1
 CAUSE_MISSING_PARAMETER = 2
 CAUSE_STALE_COOKIE = 3
 CAUSE_OUT_OF_RESOURCE = 4
+CAUSE_UNRESOLVABLE_ADDRESS = 5
 CAUSE_UNRECOGNIZED_CHUNK = 6
 CAUSE_INVALID_PARAMETER = 7
+CAUSE_UNRECOGNIZED_PARAMETERS = 8
+CAUSE_NO_USER_DATA = 9
 CAUSE_COOKIE_IN_SHUTDOWN = 10
 CAUSE_USER_ABORT = 12
 CAUSE_PROTOCOL_VIOLATION = 13
@@ -89,11 +93,10 @@ _ZEROES = b"\0\0\0\0"
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")  # by length & 3
 _WORD = 0xFFFFFFFF
 
-# Shortest legal chunk by type, header included. DATA without user data is refused here (RFC 9260 section 6.2: it
-# SHOULD end the association; dropping it keeps one bad packet from doing so).
+# Shortest chunk by type, header included. DATA without user data is refused where its TSN is read.
 _CHUNK_BYTES_MIN = {
-    DATA: 17,
-    I_DATA: 21,
+    DATA: 16,
+    I_DATA: 20,
     INIT: 20,
     INIT_ACK: 20,
     SACK: 16,
@@ -103,6 +106,14 @@ _CHUNK_BYTES_MIN = {
     FORWARD_TSN: 8,
     I_FORWARD_TSN: 8,
 }
+
+
+class NoUserData(ProtocolError):
+    """A DATA or I-DATA chunk that carries nothing, and its TSN as on the wire."""
+
+    def __init__(self, tsn: int) -> None:
+        super().__init__(f"DATA chunk {tsn} is empty")
+        self.tsn = tsn
 
 
 class Packet(NamedTuple):
@@ -127,6 +138,7 @@ class Init(NamedTuple):
     extensions: frozenset[int]
     forward_tsn: bool
     zero_checksum: bool
+    host_name: bytes  # the whole parameter, or b""
     unrecognized: tuple[bytes, ...]
 
 
@@ -185,7 +197,7 @@ def parse_parameters_untrusted(packet: bytes, start: int, end: int) -> list[tupl
 def parse_init_untrusted(packet: bytes, start: int, end: int) -> Init:
     """Read an INIT or INIT-ACK chunk. Raises ProtocolError."""
     tag, a_rwnd, outbound, inbound, tsn = INIT_FIELDS.unpack_from(packet, start + 4)
-    cookie = b""
+    cookie = host_name = b""
     extensions: frozenset[int] = frozenset()
     forward_tsn = zero_checksum = False
     unrecognized: list[bytes] = []
@@ -198,6 +210,8 @@ def parse_init_untrusted(packet: bytes, start: int, end: int) -> Init:
             forward_tsn = True
         elif kind == PARAM_ZERO_CHECKSUM:
             zero_checksum = value == U32.pack(ZERO_CHECKSUM_DTLS)
+        elif kind == PARAM_HOST_NAME:
+            host_name = parameter(kind, value)
         elif kind not in IGNORED_INIT_PARAMS and kind != PARAM_UNRECOGNIZED:
             # RFC 9260 section 3.2.1: bit 14 says report, bit 15 says go on with the next parameter
             if kind & 0x4000:
@@ -205,8 +219,9 @@ def parse_init_untrusted(packet: bytes, start: int, end: int) -> Init:
             if not kind & 0x8000:
                 break
     return Init(
-        tag, a_rwnd, outbound, inbound, tsn, cookie, extensions, forward_tsn, zero_checksum, tuple(unrecognized)
-    )
+        tag, a_rwnd, outbound, inbound, tsn, cookie, extensions, forward_tsn, zero_checksum, host_name,
+        tuple(unrecognized),
+    )  # fmt: skip
 
 
 def parse_sack_untrusted(packet: bytes, start: int, end: int) -> Sack:
