@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable
 
+import attrs
 import trio
 
 from psyne_mesh.errors import ClosedError, ConnectFailed, PeerGone, ProtocolError, PsyneMeshError, RemoteError
@@ -70,7 +71,8 @@ class Connection:
         self.ice = ice.IceTransport(
             gateway, controlling=controlling, config=config, deliver=self._deliver, on_event=self._handle_ice, rng=rng
         )
-        self.stack = Stack(StackConfig.of(config), certificate, rng=rng)
+        stack_config = attrs.evolve(StackConfig.of(config), gives_up=tunnel is None)
+        self.stack = Stack(stack_config, certificate, rng=rng)
         self.ladder = Ladder(self.ice, tunnel)
         self.link = Link(self.stack, self.ladder, scheduler, on_events=self._handle_events, fault=self.fault)
         self._name = name

@@ -29,12 +29,17 @@ _RECORD_MAX = 16_384  # bytes of plaintext in one record (RFC 6347 section 4.1.1
 
 @attrs.frozen(kw_only=True)
 class StackConfig:
-    """What a stack is built from. Sizes in bytes; `path_mtu_max` counts the payload of UDP."""
+    """What a stack is built from. Sizes in bytes; `path_mtu_max` counts the payload of UDP.
+
+    gives_up: end when the peer acknowledges nothing through ten retransmissions (RFC 9260 section 8.1). Without it, whether
+        the peer is still there is for the heartbeats above to say, as in libwebrtc, and a long silence loses nothing.
+    """
 
     max_message_size: int = 262_144
     receive_window_bytes: int = 4 * 2**20
     path_mtu_max: int = 65_507
     limits: ChannelLimits = attrs.Factory(ChannelLimits)
+    gives_up: bool = True
 
     @classmethod
     def of(cls, config: WebRTCConfig) -> StackConfig:
@@ -327,8 +332,7 @@ def _sctp_config(config: StackConfig, remote_max_datagram_size: int) -> sctp.Sct
         packet_bytes_base=base,
         packet_bytes_max=largest if remote_max_datagram_size else base,
         ack_delay_max_s=_ACK_DELAY_S,
-        # As libwebrtc: whether the peer is still there is for ICE's consent and the heartbeats above to say. And once it
-        # is back, the wait for the next retransmission is part of the break: seconds, not a minute.
-        association_retransmits_max=None,
+        association_retransmits_max=sctp.SctpConfig().association_retransmits_max if config.gives_up else None,
+        # Once a silent peer is back, the wait for the next retransmission is part of the break: seconds, not a minute.
         rto_max_s=_RTO_MAX_S,
     )
