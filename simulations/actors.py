@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -58,11 +58,20 @@ def seed_of(run_seed: int, index: int) -> bytes:
 class NodeFactory:
     """Makes the signers of a run, and a node for each start of a host."""
 
-    def __init__(self, kind: str, seed: int, config: dict[str, Any], *, real_signatures: bool = False) -> None:
+    def __init__(
+        self,
+        kind: str,
+        seed: int,
+        config: dict[str, Any],
+        *,
+        real_signatures: bool = False,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         if kind != "node" and kind not in BASELINES:
             raise ValueError(f"unknown actor {kind!r}: node, {', '.join(BASELINES)}")
         self.kind = kind
         self.config = GossipConfig(**config)
+        self._options = dict(options or {})  # of a baseline
         self._seed = seed
         self._real = real_signatures
         self._signers: list[Identity | StubSigner] = []
@@ -84,7 +93,7 @@ class NodeFactory:
             return special(world, host)
         if self.kind != "node":
             assert host.rng is not None
-            baseline: Actor = BASELINES[self.kind](host.peer, host.rng)
+            baseline: Actor = BASELINES[self.kind](host.peer, host.rng, **self._options)
             return baseline
         return self.make_node(world, host)
 

@@ -117,12 +117,16 @@ def _pause(run: Run, host: Host, seconds: float) -> None:
 
 @verb
 def stall(run: Run, step: Step) -> None:
-    """For `for_s`: stand still for `pause_s`, go for `run_s`, again and again (the Lifeguard paper's anomaly)."""
+    """For `for_s`: stand still for `pause_s`, go for `run_s`, again and again (the Lifeguard paper's anomaly).
+
+    `pause_s` and `run_s` may be lists: each seed takes another pair.
+    """
     until = run.world.now + run.value(step["for_s"])
+    pause_s, run_s = run.by_seed(step["pause_s"], 5), run.by_seed(step["run_s"], 15)
     for host in run.pick(step):
         # They do not all stand still at the same moment.
-        first = run.rng.random() * (run.value(step["pause_s"]) + run.value(step["run_s"]))
-        run.world.after(first, _stall, run, host, run.value(step["pause_s"]), run.value(step["run_s"]), until)
+        first = run.rng.random() * (pause_s + run_s)
+        run.world.after(first, _stall, run, host, pause_s, run_s, until)
 
 
 def _stall(run: Run, host: Host, pause_s: float, run_s: float, until: float) -> None:

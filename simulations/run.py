@@ -60,6 +60,7 @@ class Run:
             seed,
             {**scenario.config, **arm.get("config", {})},
             real_signatures=scenario.real_signatures,
+            options=arm.get("options"),
         )
         net: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in scenario.net.items()
@@ -190,9 +191,14 @@ class Run:
     def count_of(self, step: faults.Step, size: int) -> int:
         """`count` (a list: by seed) or `share` of `size`, at least one."""
         if "count" in step:
-            count = step["count"]
-            return int(count[self.seed % len(count)] if isinstance(count, Sequence) else self.value(count))
+            return int(self.by_seed(step["count"], 1))
         return max(1, round(float(step["share"]) * size))
+
+    def by_seed(self, given: Any, every: int) -> float:
+        """A value, or of a list the one that is this seed's turn; the turn changes after `every` seeds."""
+        if isinstance(given, Sequence) and not isinstance(given, str):
+            return float(given[self.seed // every % len(given)])
+        return self.value(given)
 
     def label(self, step: faults.Step, hosts: list[Host]) -> None:
         name = step.get("as")

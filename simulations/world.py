@@ -193,6 +193,9 @@ class World:
         # The shell measures how late its own deadline fired, before it handles anything that queued up meanwhile.
         host.actor.note_loop_lag(self.now - host.paused_since, host.local(self.now))
         self.drain(host)
+        # An event loop that wakes finds timers overdue and frames waiting, and takes them in no promised order.
+        if self.rng.random() < 0.5 and host.timer_at == self.now:
+            self._fire(host, generation)
         self._wake(host, generation)
 
     def _refresh_consents_of(self, host: Host) -> None:

@@ -1,6 +1,6 @@
 """Plain SWIM with suspicion (DSN'02), with the figures that the Lifeguard paper gives its baseline (memberlist's LAN ones).
 
-Period 1 s, probe timeout 0.5 s, 3 indirect probes, suspicion 5 log10(n) periods, piggyback 3 log2(n) times. It assumes
+Period 1 s, probe timeout half of it, 3 indirect probes, suspicion 5 log10(n) periods, piggyback 3 log2(n) times. It assumes
 what SWIM assumes: a datagram to anybody, at any time, for nothing.
 """
 
@@ -20,7 +20,7 @@ from psyne_mesh.identity import PeerId
 from simulations.actor import BareRecord
 from simulations.baselines.base import Baseline
 
-PERIOD_S, PROBE_TIMEOUT_S, INDIRECT = 1.0, 0.5, 3
+PERIOD_S, INDIRECT = 1.0, 3
 SUSPICION_ALPHA = 5.0
 RUMOURS_MAX = 10  # in one datagram
 _PING, _ACK, _PING_REQ, _SYNC = 1, 2, 3, 4
@@ -42,8 +42,9 @@ class SwimNode(Baseline):
 
     connectionless = True
 
-    def __init__(self, peer: PeerId, rng: random.Random) -> None:
+    def __init__(self, peer: PeerId, rng: random.Random, period_s: float = PERIOD_S) -> None:
         super().__init__(peer, rng)
+        self._period_s = period_s
         self.members: dict[PeerId, _Member] = {}
         self._dead: dict[PeerId, int] = {}  # with the incarnation that died: only a newer one comes back
         self._incarnation = 0
@@ -54,7 +55,7 @@ class SwimNode(Baseline):
         self._rumours: dict[PeerId, list[int]] = {}  # subject -> [incarnation, state, how often told]
 
     def start(self, now: float) -> None:
-        self.set_timer(now + self.rng.random() * PERIOD_S, ("period", None))
+        self.set_timer(now + self.rng.random() * self._period_s, ("period", None))
 
     def learn(self, records: Sequence[Any], now: float) -> None:
         for record in records:
@@ -81,7 +82,7 @@ class SwimNode(Baseline):
         elif kind == _PING_REQ:
             self._sequence += 1
             self._relayed[self._sequence] = (peer, sequence)
-            self.set_timer(now + PERIOD_S, ("forget", self._sequence))
+            self.set_timer(now + self._period_s, ("forget", self._sequence))
             self._send(PeerId(subject.hex()), _PING, self._sequence, _NOBODY)
         elif kind == _SYNC:
             self._send_all(peer)
@@ -90,7 +91,7 @@ class SwimNode(Baseline):
         kind, about = what
         if kind == "period":
             self._probe(now)
-            self.set_timer(now + PERIOD_S, what)
+            self.set_timer(now + self._period_s, what)
         elif kind == "probe":
             self._ask_others(about)
         elif kind == "judge":
@@ -118,8 +119,8 @@ class SwimNode(Baseline):
         self._sequence += 1
         self._waiting[self._sequence] = target
         self._send(target, _PING, self._sequence, _NOBODY)
-        self.set_timer(now + PROBE_TIMEOUT_S, ("probe", self._sequence))
-        self.set_timer(now + PERIOD_S, ("judge", self._sequence))
+        self.set_timer(now + self._period_s / 2, ("probe", self._sequence))
+        self.set_timer(now + self._period_s, ("judge", self._sequence))
 
     def _ask_others(self, sequence: int) -> None:
         target = self._waiting.get(sequence)
@@ -160,7 +161,7 @@ class SwimNode(Baseline):
             self.emit(PeerResumed(peer))
 
     def _suspicion_s(self) -> float:
-        return SUSPICION_ALPHA * max(1.0, math.log10(len(self.members) + 1)) * PERIOD_S
+        return SUSPICION_ALPHA * max(1.0, math.log10(len(self.members) + 1)) * self._period_s
 
     def _send(self, peer: PeerId, kind: int, sequence: int, subject: bytes) -> None:
         limit = 3 * math.ceil(math.log2(len(self.members) + 2))
