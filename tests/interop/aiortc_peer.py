@@ -141,9 +141,6 @@ class Peer:
     async def leave(self) -> None:
         await self.connection.close()
 
-    async def quit(self) -> None:
-        await self.connection.close()
-
 
 async def main() -> None:
     loop, peer = asyncio.get_running_loop(), Peer()
@@ -154,8 +151,6 @@ async def main() -> None:
         except Exception as error:  # noqa: BLE001 - the test reads it
             reply = {"error": repr(error)}
         print(json.dumps(reply), flush=True)
-        if command == "quit":
-            return
 
 
 if __name__ == "__main__":

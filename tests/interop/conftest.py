@@ -17,6 +17,19 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_MISSING] = {}
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what `those_that` says a stack cannot take."""
+    unfit = [item for item in items if isinstance(item, pytest.Function) and not _fits(item)]
+    if unfit:
+        items[:] = [item for item in items if item not in unfit]
+        config.hook.pytest_deselected(items=unfit)
+
+
+def _fits(item: pytest.Function) -> bool:
+    ability = getattr(item.function, "needs", None)
+    return ability is None or getattr(item.callspec.params["foreign"], ability)
+
+
 @pytest.fixture(scope="session", params=STACKS, ids=lambda stack: stack.name)
 def foreign(request: pytest.FixtureRequest) -> Iterator[ForeignProcess]:
     """Every stack in turn; skipped, loudly, where it is not installed."""

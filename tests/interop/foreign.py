@@ -11,7 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import attrs
 import trio
@@ -49,11 +49,15 @@ def _aiortc() -> str:
 class ForeignStack:
     """How to start it, why it cannot be started here ("" when it can), and what it can do.
 
-    max_message_size: bytes, what its SDP says. interleaves: it agrees to I-DATA (RFC 8260). trickles: it speaks before it
-    has gathered. restarts: ICE, on its own offer and on ours. hides_addresses: behind mDNS names. refuses_large: its `send`
-    raises for messages over what we said we take. describes: a channel of ours has its attributes there. announces_order:
-    also of lossy channels. sends_empty: an empty message harms nothing. bind_host: our address in tests of bulk data,
-    loopback for those that can use it.
+    max_message_size: bytes, what its SDP says.
+    interleaves: it agrees to I-DATA (RFC 8260).
+    trickles: it speaks before it has gathered.
+    restarts: ICE, on its own offer and on ours.
+    is_browser: it hides addresses behind mDNS names, has media and RSA keys, and its `send` raises for what is too large.
+    describes: a channel of ours has its attributes there.
+    announces_order: also of lossy channels.
+    sends_empty: an empty message harms nothing.
+    bind_host: our address in tests of bulk data, loopback for those that can use it.
     """
 
     name: str
@@ -63,8 +67,7 @@ class ForeignStack:
     interleaves: bool = False
     trickles: bool = True
     restarts: bool = True
-    hides_addresses: bool = False
-    refuses_large: bool = False
+    is_browser: bool = False
     describes: bool = True
     announces_order: bool = True
     sends_empty: bool = True
@@ -78,14 +81,7 @@ def _node_stack(name: str, **abilities: Any) -> ForeignStack:
 
 def _browser_stack(name: str, **abilities: Any) -> ForeignStack:
     command = (sys.executable, "-m", "tests.interop.browser_peer", name)
-    return ForeignStack(
-        name=name,
-        command=command,
-        missing=lambda: _browser(name),
-        hides_addresses=True,
-        refuses_large=True,
-        **abilities,
-    )
+    return ForeignStack(name=name, command=command, missing=lambda: _browser(name), is_browser=True, **abilities)
 
 
 STACKS = (
@@ -105,6 +101,19 @@ STACKS = (
     _browser_stack("chromium", max_message_size=262_144),
     _browser_stack("firefox", max_message_size=1_073_741_823, interleaves=True, bind_host=None),
 )
+
+
+_Test = TypeVar("_Test", bound=Callable[..., Any])
+
+
+def those_that(ability: str) -> Callable[[_Test], _Test]:
+    """For a test that not every stack can take: the name of an attribute of `ForeignStack`."""
+
+    def mark(test: _Test) -> _Test:
+        test.needs = ability  # type: ignore[attr-defined]  # conftest.py reads it
+        return test
+
+    return mark
 
 
 class Figures:
@@ -193,13 +202,7 @@ async def connected(
 ) -> AsyncIterator[tuple[PeerConnection, Remote]]:
     """Our peer on `side`, and the other stack with the channels `theirs`."""
     async with introduced(foreign, side, config) as (peer, remote):
-        if side == "offerer":
-            await peer.set_answer(await remote.call("answer", await peer.create_offer(), theirs))
-        else:
-            # An offer without any channel has no data section.
-            offer = await remote.call("offer", theirs or [{"label": "unused"}])
-            await remote.call("accept", await peer.create_answer(offer))
-        await peer.wait_connected()
+        await exchange(peer, remote, side, theirs)
         yield peer, remote
 
 
@@ -215,6 +218,19 @@ async def introduced(
                 endpoint.open_peer(offerer=side == "offerer", name=foreign.stack.name) as peer,
             ):
                 yield peer, remote
+
+
+async def exchange(peer: PeerConnection, remote: Remote, side: Side, theirs: Sequence[dict[str, Any]] = ()) -> str:
+    """Offer and answer, until the two are connected; the description that they gave."""
+    if side == "offerer":
+        description: str = await remote.call("answer", await peer.create_offer(), theirs)
+        await peer.set_answer(description)
+    else:
+        # An offer without any channel has no data section.
+        description = await remote.call("offer", theirs or [{"label": "unused"}])
+        await remote.call("accept", await peer.create_answer(description))
+    await peer.wait_connected()
+    return description
 
 
 async def incoming(peer: PeerConnection, label: str) -> DataChannel:

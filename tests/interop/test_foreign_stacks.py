@@ -16,7 +16,17 @@ from psyne_mesh.config import DataChannelConfig, WebRTCConfig
 from psyne_mesh.errors import MessageTooLarge, PeerGone
 from psyne_mesh.webrtc.data_channel import DataChannel
 from psyne_mesh.webrtc.peer import PeerConnection
-from tests.interop.foreign import STACKS, Figures, ForeignProcess, Remote, Side, connected, incoming, introduced
+from tests.interop.foreign import (
+    Figures,
+    ForeignProcess,
+    Remote,
+    Side,
+    connected,
+    exchange,
+    incoming,
+    introduced,
+    those_that,
+)
 
 pytestmark = [pytest.mark.interop, pytest.mark.parametrize("side", get_args(Side))]
 
@@ -30,19 +40,6 @@ SETTINGS: tuple[dict[str, Any], ...] = (
     {"maxPacketLifeTime": 65_535},
     {"protocol": "chât ☃"},
 )
-
-
-def those_that(ability: str) -> pytest.MarkDecorator:
-    """For tests that not every stack can take. All stay parameters, so that those of one stack run in a row."""
-    stacks = [
-        pytest.param(
-            stack,
-            id=stack.name,
-            marks=() if getattr(stack, ability) else pytest.mark.skip(reason=f"{stack.name} has no: {ability}"),
-        )
-        for stack in STACKS
-    ]
-    return pytest.mark.parametrize("foreign", stacks, indirect=True, scope="session")
 
 
 def our_config(label: str, settings: dict[str, Any]) -> DataChannelConfig:
@@ -65,7 +62,7 @@ async def test_messages_of_every_kind_and_size_come_back(foreign: ForeignProcess
     config = WebRTCConfig(max_message_size=max(largest, 262_144))
     async with connected(foreign, side, [{"label": "theirs"}], config) as (peer, remote):
         channel = peer.create_channel(DataChannelConfig(label="echo"))
-        kinds = ["text ☃", b"bytes", *(["", b""] if foreign.stack.sends_empty else []), "x" * 65_535]
+        kinds: list[str | bytes] = ["text ☃", b"bytes", *(["", b""] if foreign.stack.sends_empty else []), "x" * 65_535]
         for message in kinds:
             await check_echo(channel, message)
         answer = await incoming(peer, "theirs")
@@ -76,7 +73,7 @@ async def test_messages_of_every_kind_and_size_come_back(foreign: ForeignProcess
             await check_echo(channel, os.urandom(size))
         with pytest.raises(MessageTooLarge):
             await channel.send(bytes(largest + 1))
-        if foreign.stack.refuses_large:
+        if foreign.stack.is_browser:
             with pytest.raises(AssertionError, match="TypeError"):
                 await remote.call("send_bytes", "theirs", config.max_message_size + 1)
         await check_echo(channel)
@@ -118,10 +115,11 @@ def reliability(config: DataChannelConfig) -> tuple[Any, ...]:
 
 
 async def test_negotiated_channels(foreign: ForeignProcess, side: Side) -> None:
-    theirs = [{"label": f"echo{number}", "negotiated": True, "id": number} for number in (0, 10, 501)]
+    ids = (0, 10, 501)
+    theirs = [{"label": f"echo{number}", "negotiated": True, "id": number} for number in ids]
     async with connected(foreign, side, theirs) as (peer, _):
-        for settings in theirs:
-            await check_echo(peer.create_channel(DataChannelConfig(label="ours", negotiated=True, id=settings["id"])))
+        for number in ids:
+            await check_echo(peer.create_channel(DataChannelConfig(label="ours", negotiated=True, id=number)))
 
 
 async def test_many_channels(foreign: ForeignProcess, side: Side) -> None:
@@ -213,13 +211,64 @@ async def check_floods(
         figures.note(foreign.agent, side, f"received {megabytes / down:.1f} MB/s, sent {megabytes / up:.1f} MB/s")
 
 
-async def test_two_megabytes_each_way_arrive_intact(foreign: ForeignProcess, side: Side) -> None:
-    await check_floods(foreign, side, 16_384, 128)
+async def test_two_megabytes_each_way_at_once_arrive_intact(foreign: ForeignProcess, side: Side) -> None:
+    size, count = 16_384, 128
+    config = WebRTCConfig(bind_host=foreign.stack.bind_host)
+    async with connected(foreign, side, [{"label": "theirs"}], config) as (peer, remote):
+        theirs, ours = await incoming(peer, "theirs"), peer.create_channel(DataChannelConfig(label="ours"))
+        sent, got, expected = hashlib.sha256(), hashlib.sha256(), []
+
+        async def flood() -> None:
+            expected.append(await remote.call("flood", "theirs", size, count))
+
+        async def send() -> None:
+            for _ in range(count):
+                data = os.urandom(size)
+                sent.update(data)
+                await ours.send(data)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(flood)
+            nursery.start_soon(send)
+            for _ in range(count):
+                message = await theirs.receive()
+                assert isinstance(message, bytes)
+                got.update(message)
+        assert [got.hexdigest()] == expected
+        assert await remote.call("received", "ours", count) == [count, size * count, sent.hexdigest()]
 
 
 @pytest.mark.slow
 async def test_fifty_megabytes_each_way_arrive_intact(foreign: ForeignProcess, side: Side, figures: Figures) -> None:
     await check_floods(foreign, side, 65_536, 800, figures)
+
+
+@pytest.mark.slow
+async def test_pings_overtake_bulk_data(foreign: ForeignProcess, side: Side, figures: Figures) -> None:
+    """Ten megabytes queued on one channel, pings on another: most come back long before the bulk is through."""
+    size, count = 65_536, 160
+    config = WebRTCConfig(bind_host=foreign.stack.bind_host)
+    async with connected(foreign, side, config=config) as (peer, remote):
+        bulk, echo = (peer.create_channel(DataChannelConfig(label=label)) for label in ("bulk", "echo"))
+        await check_echo(echo)
+        times: list[float] = []
+
+        async def send() -> None:
+            for _ in range(count):
+                await bulk.send(bytes(size))
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            while True:
+                began = trio.current_time()
+                await check_echo(echo)
+                times.append(trio.current_time() - began)
+        assert (await remote.call("received", "bulk", count))[:2] == [count, size * count]
+    assert len(times) >= 3
+    times.sort()
+    figures.note(foreign.agent, side, f"{len(times)} pings under bulk: median {times[len(times) // 2] * 1000:.0f} ms, "
+                 f"longest {times[-1] * 1000:.0f} ms")  # fmt: skip
 
 
 async def test_messages_that_may_be_lost(foreign: ForeignProcess, side: Side) -> None:
@@ -293,18 +342,48 @@ async def test_ice_restarts(foreign: ForeignProcess, side: Side) -> None:
         assert peer.state == "connected"
 
 
-@those_that("hides_addresses")
+@those_that("is_browser")
 async def test_addresses_hidden_behind_mdns_names(foreign: ForeignProcess, side: Side) -> None:
     """Browsers hide their addresses from pages; their checks show them to us, whether or not the names resolve."""
     async with introduced(foreign, side) as (peer, remote):
-        if side == "offerer":
-            theirs = await remote.call("answer", await peer.create_offer(), [])
-            await peer.set_answer(theirs)
-        else:
-            theirs = await remote.call("offer", [{"label": "unused"}])
-            await remote.call("accept", await peer.create_answer(theirs))
+        theirs = await exchange(peer, remote, side)
         hosts = {line.split()[4] for line in theirs.splitlines() if line.startswith("a=candidate:")}
         assert hosts
         assert all(host.endswith(".local") for host in hosts)
+        await check_echo(peer.create_channel(DataChannelConfig(label="echo")))
+
+
+@those_that("is_browser")
+async def test_a_peer_with_an_rsa_certificate(foreign: ForeignProcess, side: Side) -> None:
+    async with introduced(foreign, side) as (peer, remote):
+        await remote.call("begin", True)
+        await exchange(peer, remote, side)
+        await check_echo(peer.create_channel(DataChannelConfig(label="echo")))
+        assert ("RSA" in peer.stats().stack.dtls_cipher) is (side == "answerer")  # the server's key names the cipher
+
+
+@those_that("is_browser")
+async def test_media_that_they_offer_is_refused(foreign: ForeignProcess, side: Side) -> None:
+    """Beside the data channels, and before them in the offer, so that the section that leads the bundle is refused."""
+    if side == "offerer":
+        return  # our offers have none
+    async with introduced(foreign, side) as (peer, remote):
+        answer = await peer.create_answer(await remote.call("offer_with_media", [{"label": "theirs"}]))
+        assert [line.split()[:2] for line in answer.splitlines() if line.startswith("m=")] == [
+            ["m=audio", "0"], ["m=video", "0"], ["m=application", "9"],
+        ]  # fmt: skip
+        await remote.call("accept", answer)
         await peer.wait_connected()
         await check_echo(peer.create_channel(DataChannelConfig(label="echo")))
+        await (await incoming(peer, "theirs")).send("x")
+        assert (await remote.call("received", "theirs", 1))[:2] == [1, 1]
+
+
+@those_that("restarts")
+async def test_a_second_offer_without_news_changes_nothing(foreign: ForeignProcess, side: Side) -> None:
+    async with connected(foreign, side) as (peer, remote):
+        channel = peer.create_channel(DataChannelConfig(label="echo"))
+        await check_echo(channel)
+        await exchange(peer, remote, side)
+        await check_echo(channel)
+        assert peer.stats().ice.generation == 0

@@ -7,10 +7,18 @@ const LOW_BYTES = 1_000_000; // sending goes on below it
 const HIGH_BYTES = 4_000_000; // and waits above it: Chromium ends a channel that holds more than 16 MB
 const NAP_MS = 5; // not every stack fires every event, so waiting also looks by itself
 
+const RSA = {
+  name: "RSASSA-PKCS1-v1_5",
+  modulusLength: 2048,
+  publicExponent: new Uint8Array([1, 0, 1]),
+  hash: "SHA-256",
+};
+
 export class Peer {
   // PeerConnection: the class; configuration: what its constructor takes.
   constructor(PeerConnection, configuration, agent) {
-    this.make = () => new PeerConnection(configuration);
+    this.PeerConnection = PeerConnection;
+    this.configuration = configuration;
     this.agent = agent;
     this.connection = null;
   }
@@ -26,13 +34,15 @@ export class Peer {
 
   // ---------------------------------------------------------------------------------------------------- connection
 
-  // A new connection in the place of the last one; says which stack this is.
-  begin() {
+  // A new connection in the place of the last one, if asked with a key of the old kind; says which stack this is.
+  async begin(rsa = false) {
     this.end();
+    const certificates = rsa ? [await this.PeerConnection.generateCertificate(RSA)] : undefined;
     this.channels = {};
     this.kept = {};
     this.found = []; // candidates that no caller has taken; null after the last
-    const connection = (this.connection = this.make());
+    const connection = new this.PeerConnection({ ...this.configuration, certificates });
+    this.connection = connection;
     connection.ondatachannel = (event) => this.adopt(event.channel);
     connection.onicecandidate = ({ candidate }) => this.found.push(candidate?.candidate || null);
     return this.agent;
@@ -55,6 +65,13 @@ export class Peer {
     await this.connection.setRemoteDescription({ type: "offer", sdp });
     await this.connection.setLocalDescription(await this.connection.createAnswer());
     return this.described(trickle);
+  }
+
+  // An offer that has sound and pictures before the data channels.
+  async offer_with_media(channels) {
+    this.connection.addTransceiver("audio");
+    this.connection.addTransceiver("video");
+    return this.offer(channels);
   }
 
   async accept(sdp) {
