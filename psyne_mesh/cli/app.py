@@ -64,6 +64,24 @@ def join(
     trio.run(run_join, room, name, signaling, region, max_players)
 
 
+@app.command()
+def doctor(
+    stun: Annotated[list[str] | None, typer.Option(help="A STUN server, stun:HOST[:PORT]; may be repeated.")] = None,
+    turn: Annotated[list[str] | None, typer.Option(help="A TURN server, turn(s):HOST[:PORT][?transport=tcp].")] = None,
+    turn_user: Annotated[str, typer.Option(help="The user name for all --turn.")] = "",
+    turn_credential: Annotated[str, typer.Option(help="Its credential.", envvar="PSYNE_MESH_TURN_CREDENTIAL")] = "",
+    signaling: Annotated[str, _SIGNALING] = DEFAULT_SIGNALING,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object instead of words.")] = False,
+) -> None:
+    """Look at this network: addresses, servers, NAT; say which players can be reached, and what to configure next.
+
+    Exit status 0 when rooms will work, 1 when not. `--signaling none` leaves signaling out.
+    """
+    from psyne_mesh.cli.doctor import run_doctor
+
+    sys.exit(trio.run(run_doctor, stun or [], turn or [], turn_user, turn_credential, signaling, json))
+
+
 if find_spec("simulations") is not None and find_spec("simulations.cli") is not None:
     from simulations.cli import app as sim
 

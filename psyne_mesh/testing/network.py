@@ -28,6 +28,9 @@ NatKind = Literal["none", "full-cone", "address", "port", "symmetric"]
 BATCH_MAX = 64  # as the real sockets hand over
 INBOX_MAX = 4096  # datagrams a host's socket holds, about what 4 MiB of kernel buffer do; then new ones are lost
 STUN_ADDRESS: Address = ("203.0.113.1", 3478)  # TEST-NET-3 of RFC 5737
+STUN_OTHER_ADDRESS: Address = ("203.0.113.2", 3479)  # the server's second address and port (RFC 5780 section 6)
+_STUN_OTHER_HOST = {STUN_ADDRESS[0]: STUN_OTHER_ADDRESS[0], STUN_OTHER_ADDRESS[0]: STUN_ADDRESS[0]}
+_STUN_OTHER_PORT = {STUN_ADDRESS[1]: STUN_OTHER_ADDRESS[1], STUN_OTHER_ADDRESS[1]: STUN_ADDRESS[1]}
 _PUBLIC = "198.51.100."  # TEST-NET-2
 _PRIVATE = "10.0."
 
@@ -126,8 +129,8 @@ class VirtualNetwork:
     def carry(self, sender: VirtualHost, data: bytes, source: Address, destination: Address) -> None:
         """Called by a socket: decides the fate of one datagram."""
         self.sent += 1
-        if destination == STUN_ADDRESS:
-            self._schedule(self.quality.latency_s, STUN_ADDRESS, source, self._stun_answer(data, source))
+        if destination[0] in _STUN_OTHER_HOST and destination[1] in _STUN_OTHER_PORT:
+            self._answer_stun(data, source, destination)
             return
         receiver = self._outside.get(destination[0])
         if receiver is None or any((sender.name, receiver.name) in cut for cut in self._cuts):
@@ -159,9 +162,7 @@ class VirtualNetwork:
         self._busy_until[pair] = begins + size / quality.bytes_per_s
         return self._busy_until[pair] - now
 
-    def _schedule(self, delay: float, source: Address, destination: Address, data: bytes | None) -> None:
-        if data is None:
-            return
+    def _schedule(self, delay: float, source: Address, destination: Address, data: bytes) -> None:
         self._number += 1
         heapq.heappush(self._due, (trio.current_time() + delay, self._number, source, destination, data))
         self._wake.set()
@@ -173,19 +174,22 @@ class VirtualNetwork:
         else:
             self.lost += 1
 
-    @staticmethod
-    def _stun_answer(data: bytes, source: Address) -> bytes | None:
+    def _answer_stun(self, data: bytes, source: Address, asked: Address) -> None:
         try:
             request = stun.parse_message(data)
         except ValueError:
-            return None
+            return
+        other = (_STUN_OTHER_HOST[asked[0]], _STUN_OTHER_PORT[asked[1]])
+        change = request.attributes.get("CHANGE-REQUEST", 0)
+        answering = (other[0] if change & 0x04 else asked[0], other[1] if change & 0x02 else asked[1])
         answer = stun.Message(
             message_method=request.message_method,
             message_class=stun.Class.RESPONSE,
             transaction_id=request.transaction_id,
         )
         answer.attributes["XOR-MAPPED-ADDRESS"] = source
-        return bytes(answer)
+        answer.attributes["OTHER-ADDRESS"] = other
+        self._schedule(self.quality.latency_s, answering, source, bytes(answer))
 
     def _check(self, *names: str) -> None:
         for name in names:
