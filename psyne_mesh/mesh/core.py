@@ -222,6 +222,7 @@ class MeshCore:
         """A room's gossip misses the peer: perhaps it is only the path that has gone."""
         if (link := self._links.get(peer)) is not None:
             link.suspect()
+            self._signaling.doubt()  # the way to the server may have gone with it, and the search for a path needs it
 
     def rearm(self) -> None:
         """The nodes' next deadline may have changed; the timer task sleeps on this scope."""
@@ -341,6 +342,8 @@ class MeshCore:
                     for membership in self._rooms.values():
                         membership.sink.on_signaling(str(cause))
                 case signaling_events.Restored(rooms=rooms):
+                    for link in self._links.values():
+                        link.note_signaling()
                     for joined in rooms:
                         if membership := self._rooms.get(joined.room):
                             membership.sink.on_signaling(None)

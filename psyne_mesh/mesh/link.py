@@ -94,6 +94,7 @@ class Link:
         self._close_reason: str | None = None
         self._closing = trio.Event()
         self._suspected = trio.Event()
+        self._signals_again = trio.Event()
         self._connection: PeerConnection | None = None
         self._control: Channel | None = None
         self._gossip: Channel | None = None
@@ -165,16 +166,17 @@ class Link:
             await trio.sleep(PATH_PATIENCE_S)
             pause_s = RESTART_EVERY_S
             while connection.state == "disconnected" or self.asleep_since is not None:
+                self._signals_again = trio.Event()
                 self.send_frame(KNOCK, reliable=False)
-                if self.offerer:
-                    self._post("offer", await connection.restart_ice(trickle=True))
-                    with trio.move_on_after(pause_s):
+                with trio.move_on_after(pause_s):
+                    if self.offerer:
+                        self._post("offer", await connection.restart_ice(trickle=True))
                         await self._trickle(connection)
-                        await trio.sleep_forever()
-                else:
-                    self._post("restart", "")
-                    await trio.sleep(pause_s)
+                    else:
+                        self._post("restart", "")
+                    await self._signals_again.wait()
                 pause_s = min(1.5 * pause_s, RESTART_PAUSE_MAX_S)
+            self._suspected = trio.Event()  # what was suspected meanwhile has found its answer
 
     async def _trickle(self, connection: PeerConnection) -> None:
         async for candidate in connection.local_candidates:
@@ -212,6 +214,10 @@ class Link:
     def suspect(self) -> None:
         """The peer has been silent for longer than its path explains."""
         self._suspected.set()
+
+    def note_signaling(self) -> None:
+        """Signaling is back: what was posted while it was gone is lost, so a search for a path starts anew."""
+        self._signals_again.set()
 
     def close(self, reason: str) -> None:
         """End it; what was sent reliably so far is flushed as far as the peer answers quickly."""

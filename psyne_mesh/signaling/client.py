@@ -171,6 +171,11 @@ class SignalingClient:
         if room in self._rooms:
             self._rooms[room] = attrs.evolve(self._rooms[room], record=record)
 
+    def doubt(self) -> None:
+        """See `SignalingTransport.doubt`."""
+        if self._link is not None:
+            self._link.doubt()
+
     async def next_event(self) -> SignalingEvent:
         """See `SignalingTransport.next_event`."""
         return await self._inbox.get()

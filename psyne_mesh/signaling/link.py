@@ -30,6 +30,7 @@ class SignalingConfig:
     backoff_first_s: float = 0.25  # doubles with each failure...
     backoff_max_s: float = 15.0  # ...up to this; the actual wait is between half of it and all of it
     silence_factor: float = 3.0  # keepalive intervals without a word before the server counts as gone
+    doubt_s: float = 1.5  # for a word of the server when something hints that it is gone
     outbound_max: int = 512  # messages to the server; more raise WouldBlock
     inbox_max: int = 4_096  # events for the mesh; more count as a loss (see Inbox)
 
@@ -68,9 +69,12 @@ class Link:
     def __init__(self, websocket: WebSocket, keepalive_s: float, config: SignalingConfig) -> None:
         self._websocket = websocket
         self._keepalive_s = keepalive_s
+        self._doubt_s = config.doubt_s
+        self._outbound_max = config.outbound_max
         self._silence_s = keepalive_s * config.silence_factor
         self._queue, self._outbound = trio.open_memory_channel[str](config.outbound_max)
         self._heard_at = trio.current_time()
+        self._doubted = trio.Event()
         self._is_finishing = False
         self._garbage = 0
 
@@ -82,6 +86,10 @@ class Link:
             raise WouldBlock("the queue to the signaling server is full") from None
         except trio.ClosedResourceError:
             raise SignalingLost("the connection to the signaling server is being closed") from None
+
+    def doubt(self) -> None:
+        """The server must say something within `doubt_s`, else it counts as gone."""
+        self._doubted.set()
 
     def finish(self) -> None:
         self._is_finishing = True
@@ -129,13 +137,25 @@ class Link:
     async def _keep_alive(self) -> None:
         ref = 0
         while not self._is_finishing:
-            await trio.sleep(self._keepalive_s)
+            with trio.move_on_after(self._keepalive_s):
+                await self._doubted.wait()
             silence_s = trio.current_time() - self._heard_at
             if silence_s > self._silence_s:
                 raise SignalingLost(f"the server said nothing for {silence_s:.1f} s")
             ref += 1
-            if not self._is_finishing and self._queue.statistics().current_buffer_used == 0:  # else words are under way
+            waiting = self._queue.statistics().current_buffer_used  # words under way are as good as a ping
+            if not self._is_finishing and (waiting == 0 or (self._doubted.is_set() and waiting < self._outbound_max)):
                 self.push(messages.encode(messages.Ping(ref=ref)))
+            if self._doubted.is_set():
+                await self._dispel_doubt()
+
+    async def _dispel_doubt(self) -> None:
+        """A ping is under way. TCP would repeat it for many minutes to an address that is not ours any more."""
+        asked_at = trio.current_time()
+        await trio.sleep(self._doubt_s)
+        if self._heard_at < asked_at and not self._is_finishing:
+            raise SignalingLost(f"the server did not answer within {self._doubt_s:g} s")
+        self._doubted = trio.Event()
 
 
 async def _hello(websocket: WebSocket, identity: Identity, audience: str) -> messages.Welcome:

@@ -223,6 +223,9 @@ class MemorySignalingClient:
         if room in self._rooms:
             self._rooms[room] = attrs.evolve(self._rooms[room], record=record)
 
+    def doubt(self) -> None:
+        """See `SignalingTransport.doubt`. Memory is never silent."""
+
     async def next_event(self) -> SignalingEvent:
         return await self._inbox.get()
 

@@ -81,6 +81,11 @@ class SignalingTransport(Protocol):
         """The record with which we enter `room` again after a loss. Nothing is sent now."""
         ...
 
+    def doubt(self) -> None:
+        """Something else has fallen silent, so the network may have changed under this connection, too: find out soon
+        instead of at the next keepalive, and connect anew if so. Does nothing where nothing can be asked."""
+        ...
+
     async def next_event(self) -> SignalingEvent:
         """The next event; cancelling loses none. Raises `ClosedError` after the transport was closed."""
         ...

@@ -45,11 +45,11 @@ def consent() -> Consent:
     return Consent(0.0, random.Random(1))
 
 
-def test_checks_come_at_once_after_a_second_and_then_every_five(consent: Consent) -> None:
+def test_checks_come_at_once_soon_again_and_then_every_five(consent: Consent) -> None:
     times = [at for at, name in drive(consent, 0.0, 60.0, rtt_s=0.02)]
     assert times[0] == 0.0
-    assert times[1] == 1.0
-    gaps = [b - a for a, b in pairwise(times[1:])]
+    assert times[1:3] == [0.5, 1.5]  # they confirm the nomination
+    gaps = [b - a for a, b in pairwise(times[2:])]
     assert len(gaps) > 8
     assert all(4.0 <= gap <= 6.0 for gap in gaps)
     assert len(set(gaps)) == len(gaps)
@@ -110,3 +110,28 @@ def test_a_false_alarm_costs_two_checks(consent: Consent) -> None:
         consent.suspect(12.0)
     assert names(drive(consent, 12.0, 15.9, rtt_s=0.1)) == ["check", "check"]
     assert not consent.disconnected
+
+
+def test_distrust_ends_with_an_answer_and_with_nothing_else(consent: Consent) -> None:
+    """What the peer sends shows that its direction works. Ours may be the dead one."""
+    drive(consent, 0.0, 12.0, rtt_s=0.01)
+    assert consent.distrust(12.0)
+    assert not consent.distrust(12.1)
+    happened = drive(consent, 12.1, 20.0, rtt_s=None, alive_every_s=0.1)
+    assert set(names(happened)) == {"check"}
+    assert consent.disconnected
+    assert names(drive(consent, 20.0, 25.0, rtt_s=0.05)).count("revived") == 1
+
+
+def test_a_peer_that_is_back_after_consent_expired_is_found_within_two_seconds(consent: Consent) -> None:
+    drive(consent, 0.0, 60.0, rtt_s=None)
+    assert consent.expired
+    asked: list[float] = []
+    now = 60.0
+    while now < 70.0:
+        now = consent.next_timeout()
+        if "check" in consent.handle_timeout(now):
+            asked.append(now)
+            consent.check_sent(now)
+    assert max(b - a for a, b in pairwise(asked)) <= 2.0
+    assert consent.check_answered(now, 0.05)

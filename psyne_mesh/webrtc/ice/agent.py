@@ -80,6 +80,7 @@ class Agent(ice.Connection):
         self._loopback = loopback
         self._receivers: dict[Base, CheckProtocol] = {}
         self._nominations: dict[ice.CandidatePair, bytes] = {}  # the peer's last USE-CANDIDATE, by transaction id
+        self._reopened = False
         self._pacer: asyncio.TimerHandle | None = None
         self._resolving: set[asyncio.Task[None]] = set()
 
@@ -161,10 +162,27 @@ class Agent(ice.Connection):
         return check
 
     def reopen(self) -> None:
-        """The selected pair has fallen silent: check all pairs again, the first to answer wins."""
+        """The selected pair has fallen silent: check all pairs again, the first to answer wins.
+
+        From now on only a `ping` on the winner nominates. The peer may not have noticed the silence, and takes a
+        repeated nomination for a decision: checks that nominate would lead it from pair to pair.
+        """
         self.selected = None
+        self._reopened = True
+        self._nominations.clear()
         for pair in self._check_list:
             if pair.task is None:
+                pair.state = State.WAITING
+                pair.nominated = pair.remote_nominated = False
+        self._pace()
+
+    def seek_better(self) -> None:
+        """After a break the first pair to answer won, and a better one may work by now: check those again."""
+        if not self._reopened or self.selected is None:
+            return
+        floor = self.priority(self.selected)
+        for pair in self._check_list:
+            if pair.task is None and pair is not self.selected and self.priority(pair) > floor:
                 pair.state = State.WAITING
                 pair.nominated = pair.remote_nominated = False
         self._pace()
@@ -199,7 +217,7 @@ class Agent(ice.Connection):
 
     def build_request(self, pair: ice.CandidatePair, nominate: bool) -> stun.Message:
         # Nominating with the first check saves a round trip. Once a pair is selected, only a `ping` on it nominates.
-        return super().build_request(pair, nominate=nominate and self.selected is None)
+        return super().build_request(pair, nominate=nominate and self.selected is None and not self._reopened)
 
     def request_received(self, message: stun.Message, addr: Address, protocol: ice.StunProtocol) -> None:
         assert isinstance(protocol, CheckProtocol)

@@ -12,6 +12,7 @@ EXPIRY_S: Final = 30.0  # RFC 7675 section 5.1
 ANSWER_MIN_S: Final = 0.5  # aioice's fixed deadline, which kills links with a longer round trip; ours grows with it
 ANSWER_ROUND_TRIPS: Final = 3.0
 SUSPICION_S: Final = 1.0  # between checks while answers are missing
+EXPIRED_S: Final = 2.0  # between checks after consent expired: they ask for a new one, and are no data
 MISSED_MAX: Final = 3  # checks without answer, and nothing else heard, before the path counts as disconnected
 SMOOTHING: Final = 0.125  # RFC 6298 section 2
 
@@ -21,13 +22,14 @@ Verdict: TypeAlias = Literal["check", "disconnected", "expired"]
 class Consent:
     """The timers of one selected path.
 
-    1. Create it when the path is selected; the first check is due at once, the second a second later: on the
+    1. Create it when the path is selected; the first check is due at once, the second half a second later: on the
        controlling side they also confirm the nomination.
     2. Sleep until `next_timeout()`, then do what `handle_timeout(now)` says; "check" means send one and call
        `check_sent(now)`.
     3. `check_answered(now, rtt_s)` for its answer; `note_alive(now)` for anything else that the peer authenticated: a
        check of its own, or data that decrypted. A peer whose answers alone are lost is not dead.
-    4. `suspect(now)` when something else hints at silence.
+    4. `suspect(now)` when something else hints at silence; `distrust(now)` when it is sure. Only an answer to a check
+       ends distrust: what comes from the peer says nothing of our own direction.
     """
 
     __slots__ = (
@@ -35,6 +37,7 @@ class Consent:
         "_answer_due",
         "_check_due",
         "_checks",
+        "_distrusted",
         "_missed",
         "_rng",
         "answered",
@@ -50,6 +53,7 @@ class Consent:
         self._answer_due: float | None = None
         self._missed = 0
         self._checks = 0
+        self._distrusted = False
         self.answered = 0
         self.srtt_s = srtt_s
         self.disconnected = False
@@ -85,9 +89,12 @@ class Consent:
         return verdicts
 
     def distrust(self, now: float) -> bool:
-        """A heartbeat above has missed the peer for long: disconnected until something comes, and a check is due at once.
+        """A heartbeat above has missed the peer for long: disconnected until a check is answered, and one is due at once.
         False when that is known already."""
-        if self.disconnected or self.expired:
+        if self.expired:
+            return False
+        self._distrusted = True
+        if self.disconnected:
             return False
         self.disconnected = True
         self._missed = max(self._missed, 1)
@@ -97,15 +104,20 @@ class Consent:
     def check_sent(self, now: float) -> None:
         self._checks += 1
         self._answer_due = now + self.answer_deadline_s
-        # Without consent we go on asking for it, slowly: the peer may be back after an hour (a check is no data).
-        early = (self._checks < 2 or self._missed) and not self.expired
-        self._check_due = now + (SUSPICION_S if early else INTERVAL_S * self._rng.uniform(0.8, 1.2))
+        # Without consent we go on asking for it: the peer may be back after an hour.
+        if self.expired:
+            pause_s = EXPIRED_S
+        elif self._missed or self._checks == 2:
+            pause_s = SUSPICION_S
+        else:
+            pause_s = ANSWER_MIN_S if self._checks == 1 else INTERVAL_S * self._rng.uniform(0.8, 1.2)
+        self._check_due = now + pause_s
         self._check_due = max(self._check_due, self._answer_due)
 
     def check_answered(self, now: float, rtt_s: float) -> bool:
         """True when this ends a disconnection. An answer after its deadline counts too: slow is not dead. After consent
         expired, an answer to a check of ours is a new consent."""
-        self.expired = False
+        self.expired = self._distrusted = False
         self.answered += 1
         self._answer_due = None
         self.srtt_s = rtt_s if self.srtt_s is None else (1 - SMOOTHING) * self.srtt_s + SMOOTHING * rtt_s
@@ -122,6 +134,8 @@ class Consent:
         if self.expired:
             return False
         self._alive_at = now
+        if self._distrusted:
+            return False
         self._missed = 0
         revived, self.disconnected = self.disconnected, False
         return revived

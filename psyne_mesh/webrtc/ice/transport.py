@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 EARLY_MAX: Final = 16  # datagrams kept until our own selection; the newest is dropped
 CLOSE_S: Final = 2.0  # the longest that letting go of a peer may take
+SEEK_EVERY: Final = 6  # consent checks, so each half minute: whether a better pair works again
 PING_LIFE_S: Final = 10.0  # an answer later than that tells nothing any more
 
 
@@ -375,8 +376,13 @@ class IceTransport:
         if self._closed:
             return
         self._port.claim(self._route, base, address, proven=False)
-        if self._consent is not None and address == self._remote_address:
+        # A relay of ours may see the peer at the very address that we reach it at directly: the base tells them apart.
+        if self._consent is not None and self._pair is not None and (base, address) == self._place_of(self._pair):
             self._alive(self._consent.note_alive(trio.current_time()))
+
+    @staticmethod
+    def _place_of(pair: ice.CandidatePair) -> tuple[Base, Address]:
+        return protocol_of(pair).base, pair.remote_addr
 
     def address_proven(self, base: Base, address: Address) -> None:
         if not self._closed:
@@ -426,6 +432,8 @@ class IceTransport:
                 self._emit(Failed(silent))
             else:
                 consent.check_sent(now)
+                if consent.checks_sent % SEEK_EVERY == 0 and not consent.disconnected:
+                    self._gateway.loop.call_soon(self._seek_better)
                 self._ping(consent, pair, now)
 
     def distrust(self) -> None:
@@ -439,6 +447,10 @@ class IceTransport:
         self._emit(Disconnected())
         if self._current is not None and self._current.agent is not None:
             self._gateway.loop.call_soon(self._current.agent.reopen)
+
+    def _seek_better(self) -> None:
+        if self._current is not None and self._current.agent is not None:
+            self._current.agent.seek_better()
 
     def _ping(self, consent: Consent, pair: ice.CandidatePair, sent_at: float) -> None:
         agent = self._current.agent if self._current is not None else None
