@@ -23,7 +23,7 @@ from psyne_mesh.gossip.events import (
 from psyne_mesh.identity import PeerId
 from simulations.cuts import Cut, place, regions
 from simulations.net import Host, Lane
-from simulations.world import Watcher
+from simulations.watcher import Watcher
 
 MARK = b"\xa5\x5aSIM\xa5\x5a\x01"  # in front of every payload that the world sends; 8 bytes do not occur by chance
 _MARK_BYTES = len(MARK) + 4

@@ -88,7 +88,7 @@ class Dialer:
     def connect_directly(self, caller: Host, callee: Host) -> None:
         """A link that needs no offer in the room: an invitation passed by hand. It costs one dial."""
         low, high = self._world.net.dial_s
-        self._world.after(self._world.rng.uniform(low, high), self._world.connect, caller, callee)
+        self._world.after(self._world.rng.uniform(low, high), self._world.links.connect, caller, callee)
 
     def _offer(self, dialing: _Dialing) -> None:
         world, caller, callee = self._world, dialing.caller, dialing.callee
@@ -154,14 +154,14 @@ class Dialer:
             return  # checks go unanswered: the timeout speaks
         if _pair(caller, callee) in self.incompatible or (caller.nat, callee.nat) in _INCOMPATIBLE_NATS:
             return
-        if callee.paused or caller.paused or not world.reachable(caller.index, callee.index):
+        if callee.paused or caller.paused or not world.links.reachable(caller.index, callee.index):
             world.after(_CHECK_AGAIN_S, self._finish, dialing)  # ICE keeps checking until the timeout
             return
         if world.net.dial_failure and world.rng.random() < world.net.dial_failure:
             return
         self._settle(dialing)
         self._met[_pair(caller, callee)] = _lives(caller, callee)
-        world.connect(caller, callee)
+        world.links.connect(caller, callee)
 
     def _fail(self, dialing: _Dialing, cause: str) -> None:
         if not dialing.settled:

@@ -183,7 +183,7 @@ def join_sides(run: Run, step: Step) -> None:
             host = run.add_host()
             for cut in run.named_cuts[str(step["as"])]:
                 cut.sides[host.index] = side
-            run.world.refresh([host])
+            run.world.links.refresh([host])
             run.world.start(host)
 
 
@@ -242,14 +242,14 @@ def flap(run: Run, step: Step) -> None:
 
 def _flip(run: Run, cut: Cut, on_s: float, off_s: float, until: float) -> None:
     if run.world.now + on_s <= until:
-        run.world.cut(cut)
-        run.world.after(on_s, run.world.mend, cut)
+        run.world.links.cut(cut)
+        run.world.after(on_s, run.world.links.mend, cut)
         run.world.after(on_s + off_s, _flip, run, cut, on_s, off_s, until)
 
 
 def _cut(run: Run, step: Step, cut: Cut) -> None:
     run.named_cuts.setdefault(str(step.get("as", "cut")), []).append(cut)
-    run.world.cut(cut)
+    run.world.links.cut(cut)
 
 
 @verb
@@ -258,7 +258,7 @@ def mend(run: Run, step: Step) -> None:
     names = [str(step["what"])] if "what" in step else list(run.named_cuts)
     for name in names:
         for cut in run.named_cuts.pop(name, []):
-            run.world.mend(cut)
+            run.world.links.mend(cut)
     run.mended_at = run.world.now
 
 
@@ -271,7 +271,7 @@ def net(run: Run, step: Step) -> None:
             setattr(run.world.net, key, tuple(value) if isinstance(value, list) else value)
         elif key not in ("at", "do"):
             raise ValueError(f"net has no field {key!r}")
-    run.world.refresh(run.world.hosts)
+    run.world.links.refresh(run.world.hosts)
 
 
 @verb
@@ -280,7 +280,7 @@ def loss(run: Run, step: Step) -> None:
     hosts = run.pick(step)
     for host in hosts:
         host.loss_in, host.loss_out = float(step.get("in", 0)), float(step.get("out", 0))
-    run.world.refresh(hosts)
+    run.world.links.refresh(hosts)
 
 
 @verb
@@ -289,7 +289,7 @@ def bandwidth(run: Run, step: Step) -> None:
     hosts = run.pick(step)
     for host in hosts:
         host.downlink, host.uplink = float(step.get("down", 0)), float(step.get("up", 0))
-    run.world.refresh(hosts)
+    run.world.links.refresh(hosts)
 
 
 @verb

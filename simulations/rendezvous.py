@@ -121,4 +121,4 @@ class Rendezvous:
 
     def _lossless(self) -> bool:
         """While cuts keep some clients away, an absent name proves nothing."""
-        return not self._world.cuts
+        return not self._world.links.cuts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,14 @@ class Target:
         return f"{self.op} {self.bound:g}"
 
 
+def _tables(given: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    return tuple(given)
+
+
+def _names(given: Iterable[str]) -> tuple[str, ...]:
+    return tuple(given)
+
+
 @attrs.frozen(kw_only=True)
 class Scenario:
     """One entry of scenarios.toml. The file's head explains every field."""
@@ -65,10 +73,10 @@ class Scenario:
     latency: Mapping[str, Any] = attrs.Factory(lambda: {"model": "constant", "rtt_ms": 50})
     config: Mapping[str, Any] = attrs.Factory(dict)
     boot: Mapping[str, Any] = attrs.Factory(lambda: {"kind": "settled"})
-    timeline: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=tuple)
-    measures: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    timeline: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=_tables)
+    measures: tuple[str, ...] = attrs.field(default=(), converter=_names)
     targets: Mapping[str, Target] = attrs.Factory(dict)
-    arms: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=tuple)
+    arms: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=_tables)
     ratios: Mapping[str, str] = attrs.Factory(dict)
     hook: str = ""
     real_signatures: bool = False

@@ -9,22 +9,20 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
 
 from psyne_mesh.gossip.events import CloseLink, Dial, SendFrame, SignalReceived
 from psyne_mesh.identity import PeerId
 from simulations import trace as tr
-from simulations.actor import CLOSED, Actor
-from simulations.cuts import SIGNALING, Cut
+from simulations.actor import Actor
 from simulations.dialing import Dialer
 from simulations.latency import Latency
+from simulations.links import Links
 from simulations.net import (
     INBOX_FRAMES_MAX,
     LANE_QUEUE_BYTES_MAX,
-    RTO_MAX_S,
-    RTO_MIN_S,
     Host,
     Lane,
     LaneOverflow,
@@ -33,6 +31,7 @@ from simulations.net import (
 )
 from simulations.rendezvous import Rendezvous
 from simulations.trace import Trace
+from simulations.watcher import Watcher
 
 _FRAME, _TIMER, _CALL = range(3)
 _TIMER_SPINS_MAX = 10_000
@@ -41,26 +40,11 @@ _FLUSH_EVERY = 4096  # events between two looks at the trace buffer
 MakeActor = Callable[["World", Host], Actor]
 
 
-class Watcher:
-    """What may be observed. The accounting overrides the methods it needs; the world calls them in event order."""
-
-    watches_frames = False  # `on_frame` costs time, so it is asked for
-
-    def on_event(self, host: Host, event: Any) -> None: ...
-    def on_up(self, host: Host) -> None: ...
-    def on_down(self, host: Host, how: str) -> None: ...
-    def on_link(self, lane: Lane) -> None: ...
-    def on_unlink(self, lane: Lane, reason: str) -> None: ...
-    def on_cuts(self, cuts: Sequence[Cut]) -> None: ...
-    def on_frame(self, lane: Lane, frame: bytes) -> None: ...
-    def on_broadcast(self, host: Host, payload: bytes) -> None: ...
-
-
 class World:
     """Drive it so:
 
     1. `World(seed, net, latency, make_actor)`, then `add_host(...)` for each machine.
-    2. `start(host)` now, or `at(time, world.start, host)` later; likewise `crash`, `pause`, `cut`, `mend`, ...
+    2. `start(host)` now, or `at(time, world.start, host)` later; likewise `crash`, `pause`, `links.cut`, `links.mend`, ...
     3. `run(until)`, as often as wanted; look at hosts and actors in between.
     4. `trace.digest()` is the fingerprint of all that happened.
     """
@@ -77,9 +61,9 @@ class World:
         self.frames_lost = 0
         self.hosts: list[Host] = []
         self.by_peer: dict[PeerId, Host] = {}
-        self.cuts: list[Cut] = []
         self.trace = Trace()
         self.watcher = watcher or Watcher()
+        self.links = Links(self)
         self.dialer = Dialer(self)
         self.rendezvous = Rendezvous(self)
         self._make_actor = make_actor
@@ -117,6 +101,9 @@ class World:
         self._seq += 1
         heappush(self._queue, (time, self._seq, kind, target, data))
 
+    def push_frame(self, time: float, lane: Lane, frame: bytes) -> None:
+        self._push(time, _FRAME, lane, frame)
+
     # ------------------------------------------------------------------------------------------------------ hosts
 
     def add_host(self, peer: PeerId) -> Host:
@@ -152,9 +139,9 @@ class World:
             lane.void = True
             lane.twin.void = True
             if self.net.instant_notice:
-                self.after(lane.base_s, self._lose, lane.twin, "lost")
+                self.after(lane.base_s, self.links.lose, lane.twin, "lost")
             else:
-                self._refresh_consent(lane.twin)
+                self.links.refresh_consent(lane.twin)
         host.lanes.clear()
         self.rendezvous.notice_gone(host)
 
@@ -165,7 +152,7 @@ class World:
         host.actor.leave(host.local(self.now))
         self.drain(host)
         for lane in list(host.lanes.values()):
-            self.close_link(host, lane.dst.peer, "left")
+            self.links.close(host, lane.dst.peer, "left")
         if host.up:
             self._switch_off(host, "leave")
             self.rendezvous.leave(host)
@@ -200,7 +187,7 @@ class World:
 
     def _refresh_consents_of(self, host: Host) -> None:
         for lane in host.lanes.values():
-            self._refresh_consent(lane.twin)
+            self.links.refresh_consent(lane.twin)
 
     def slow(self, host: Host, processing_s: float) -> None:
         """From now on each frame and timer costs `processing_s` of one processor (0: as fast as the world)."""
@@ -242,12 +229,12 @@ class World:
                 lane.held.append(frame)
                 lane.held_bytes += size
                 return
-            self.after(0.0, self._lose, lane, "overflow")
+            self.after(0.0, self.links.lose, lane, "overflow")
             return
         try:
             times = () if lane.blocked else arrival_times(lane, size, reliable, self.now, self.net, self.rng)
         except LaneOverflow:
-            self.after(0.0, self._lose, lane, "overflow")
+            self.after(0.0, self.links.lose, lane, "overflow")
             return
         if not times:
             self._note_lost(lane, size)
@@ -259,7 +246,7 @@ class World:
         other = self.by_peer.get(peer)
         if other is None or not getattr(host.actor, "connectionless", False):
             return None
-        lane = self._make_lanes(host, other)
+        lane = self.links.make_lanes(host, other)
         host.lanes[peer] = lane
         other.lanes[host.peer] = lane.twin
         return lane
@@ -317,7 +304,7 @@ class World:
             elif output.__class__ is Dial:
                 self.dialer.dial(host, output.peer)
             elif output.__class__ is CloseLink:
-                self.close_link(host, output.peer, output.reason)
+                self.links.close(host, output.peer, output.reason)
         for event in actor.take_events():
             if event.__class__ is SignalReceived:
                 self.dialer.signal_received(host, event.origin, event.blob)
@@ -380,122 +367,3 @@ class World:
             host.inbox = None  # caught up: back to the fast path
         if host.deadline < math.inf:
             self._arm(host, max(host.deadline, host.local(host.busy_until)))
-
-    # ------------------------------------------------------------------------------------------------------ links
-
-    def reachable(self, a: int, b: int) -> bool:
-        """Whether frames pass between two hosts, both ways, as far as the cuts go."""
-        return not any(cut.blocks(a, b) or cut.blocks(b, a) for cut in self.cuts)
-
-    def _make_lanes(self, a: Host, b: Host) -> Lane:
-        base_s = self.latency.one_way_s(a.index, b.index)
-        there, back = Lane(a, b, base_s), Lane(b, a, base_s)
-        there.twin, back.twin = back, there
-        for lane in (there, back):
-            lane.blocked = any(cut.blocks(lane.src.index, lane.dst.index) for cut in self.cuts)
-            lane.refresh(self.net)
-        return there
-
-    def connect(self, a: Host, b: Host) -> None:
-        """Both sides have a link from now on. It replaces an older one, without a `link_down`."""
-        for stale in (a.lanes.get(b.peer), b.lanes.get(a.peer)):
-            if stale is not None:
-                stale.void = stale.twin.void = True
-        if not (a.up and b.up):
-            return
-        lane = self._make_lanes(a, b)
-        a.lanes[b.peer] = lane
-        b.lanes[a.peer] = lane.twin
-        self.trace.add((self.now, tr.LINK_UP, a.index, b.index, 0))
-        self.watcher.on_link(lane)
-        rtt = 2 * lane.base_s
-        for one, other in ((a, b), (b, a)):
-            if one.up and other.peer in one.lanes:
-                one.actor.link_up(other.peer, one.local(self.now), rtt)
-                self.drain(one)
-
-    def close_link(self, host: Host, peer: PeerId, reason: str) -> None:
-        """`host` hangs up. What it sent before still arrives; then the other side learns of it. `host` itself knows."""
-        lane = host.lanes.get(peer)
-        if lane is None:
-            return
-        lane.twin.void = True
-        del host.lanes[peer]
-        if not lane.void:
-            self.at(max(self.now + lane.base_s, lane.fifo_at), self._lose, lane.twin, CLOSED)
-        self.watcher.on_unlink(lane, reason)
-
-    def _lose(self, lane: Lane, reason: str) -> None:
-        """The side `lane.src` finds that its link is gone. Harmless when it has another one by now."""
-        host = lane.src
-        if host.lanes.get(lane.dst.peer) is not lane:
-            return
-        lane.void = lane.twin.void = True
-        del host.lanes[lane.dst.peer]
-        self.trace.add((self.now, tr.LINK_DOWN, host.index, lane.dst.index, 0))
-        self.watcher.on_unlink(lane, reason)
-        if host.up:
-            host.actor.link_down(lane.dst.peer, reason, host.local(self.now))
-            self.drain(host)
-
-    # ------------------------------------------------------------------------------------------------------- cuts
-
-    def cut(self, cut: Cut) -> None:
-        self.cuts.append(cut)
-        self.refresh(self.hosts)
-        self.watcher.on_cuts(self.cuts)
-
-    def mend(self, cut: Cut) -> None:
-        if cut in self.cuts:
-            self.cuts.remove(cut)
-            self.refresh(self.hosts)
-            self.watcher.on_cuts(self.cuts)
-
-    def refresh(self, hosts: Iterable[Host]) -> None:
-        """Recomputes what lies across the links of these hosts, after cuts, losses or rates changed."""
-        lanes = [side for host in hosts for lane in host.lanes.values() for side in (lane, lane.twin)]
-        mended = []
-        for lane in lanes:
-            was_blocked = lane.blocked
-            lane.blocked = any(cut.blocks(lane.src.index, lane.dst.index) for cut in self.cuts)
-            lane.refresh(self.net)
-            if was_blocked and not lane.blocked:
-                mended.append(lane)
-        for lane in mended:
-            self._release(lane)
-        for lane in lanes:
-            self._refresh_consent(lane)
-        for host in self.hosts:
-            host.sees_signaling = not any(
-                cut.blocks(host.index, SIGNALING) or cut.blocks(SIGNALING, host.index) for cut in self.cuts
-            )
-
-    def _release(self, lane: Lane) -> None:
-        """What waited for the cut to heal goes out with the next retransmission, whose timeout has grown with the outage."""
-        outage = self.now - lane.broken_since if lane.broken_since >= 0 else RTO_MIN_S
-        at = self.now + lane.base_s + self.rng.random() * min(RTO_MAX_S, max(RTO_MIN_S, outage))
-        for frame in lane.held:
-            at = lane.fifo_at = max(at, lane.fifo_at)
-            self._push(at, _FRAME, lane, frame)
-        lane.held, lane.held_bytes = [], 0
-
-    def _refresh_consent(self, lane: Lane) -> None:
-        """RFC 7675: the side `lane.src` gives the path up when no answer has come for `consent_s`."""
-        broken = lane.void or lane.blocked or lane.twin.blocked or not lane.dst.up or lane.dst.paused
-        if not broken:
-            lane.broken_since = -1.0
-        elif lane.broken_since < 0:
-            lane.broken_since = self.now
-            self.after(self.net.consent_s, self._check_consent, lane, self.now)
-
-    def _check_consent(self, lane: Lane, since: float) -> None:
-        if lane.broken_since != since:
-            return
-        if lane.src.paused:
-            self.after(1.0, self._check_consent, lane, since)
-            return
-        far = lane.twin
-        void_before = lane.void
-        self._lose(lane, "consent")
-        if not void_before and far.src.up and not far.blocked and not lane.blocked:
-            self.after(lane.base_s, self._lose, far, CLOSED)

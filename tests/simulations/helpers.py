@@ -73,7 +73,7 @@ def probes(number: int, *, seed: int = 1, latency: Latency | None = None, **net:
 def pair(**settings: Any) -> tuple[World, Host, Host]:
     """Two probes with a link between them."""
     world, hosts = probes(2, **settings)
-    world.connect(hosts[0], hosts[1])
+    world.links.connect(hosts[0], hosts[1])
     return world, hosts[0], hosts[1]
 
 

@@ -34,7 +34,7 @@ def room(number: int):
     """Probes in a row, each linked to the next."""
     world, hosts = probes(number)
     for left, right in pairwise(hosts):
-        world.connect(left, right)
+        world.links.connect(left, right)
     return world, hosts, of(world)
 
 
@@ -86,9 +86,9 @@ def test_every_miss_has_its_reason():
     world.crash(hosts[2])
     accounting.note_pause(3, 1.1, 2.0)
     cut = split([[0, 1, 2, 3, 4], [5]])
-    world.cut(cut)
+    world.links.cut(cut)
     world.run(1.5)
-    world.mend(cut)
+    world.links.mend(cut)
     world.run(20.0)
     misses = accounting.misses(sent, 5.0, range(7))
     assert {miss.host: miss.why for miss in misses} == {
@@ -175,9 +175,9 @@ def test_the_true_graph_falls_apart_and_comes_together():
     world, hosts, _ = room(4)
     assert [sorted(group) for group in components_of(hosts)] == [[0, 1, 2, 3]]
     cut = split([[0, 1], [2, 3]])
-    world.cut(cut)
+    world.links.cut(cut)
     assert [sorted(group) for group in components_of(hosts)] == [[0, 1], [2, 3]]
-    world.mend(cut)
+    world.links.mend(cut)
     world.crash(hosts[1])
     seen = sample(world, of(world), compare_views=True)
     assert (seen.up, seen.components, seen.largest, seen.isolated, seen.min_degree) == (3, 2, 2, 1, 0)

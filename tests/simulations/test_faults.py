@@ -83,11 +83,11 @@ def test_splits_cut_the_given_shares_and_mend_heals_them():
     run = played({"at": 1, "do": "split", "parts": [0.25, 0.75], "as": "x"})
     assert [len(run.labels[f"x.{side}"]) for side in (0, 1)] == [2, 6]
     left, right = run.labels["x.0"][0].index, run.labels["x.1"][0].index
-    assert not run.world.reachable(left, right)
+    assert not run.world.links.reachable(left, right)
     assert not run.accounting.connected(left, right, run.t0 + 2, run.t0 + 3)
     assert run.accounting.connected(left, right, run.t0, run.t0 + 0.5)
     run = played({"at": 1, "do": "split", "parts": [0.5, 0.5]}, {"at": 2, "do": "mend"})
-    assert run.world.cuts == []
+    assert run.world.links.cuts == []
     assert run.mended_at == pytest.approx(run.t0 + 2)
 
 
@@ -97,7 +97,7 @@ def test_overlapping_splits_are_mended_by_name():
         {"at": 2, "do": "split", "parts": [0.3, 0.7], "as": "b"},
         {"at": 3, "do": "mend", "what": "a"},
     )
-    assert len(run.world.cuts) == 1
+    assert len(run.world.links.cuts) == 1
 
 
 def test_newcomers_join_on_their_side_of_a_cut():
@@ -106,32 +106,32 @@ def test_newcomers_join_on_their_side_of_a_cut():
         {"at": 2, "do": "join_sides", "parts": [2, 1], "as": "cut"},
     )
     left, right = run.world.hosts[8], run.world.hosts[10]
-    assert run.world.reachable(left.index, run.labels["cut.0"][0].index)
-    assert not run.world.reachable(left.index, right.index)
+    assert run.world.links.reachable(left.index, run.labels["cut.0"][0].index)
+    assert not run.world.links.reachable(left.index, right.index)
 
 
 def test_one_way_verbs_cut_in_one_direction():
     run = played({"at": 1, "do": "one_way", "who": [0], "direction": "in"})
-    (cut,) = run.world.cuts
+    (cut,) = run.world.links.cuts
     assert cut.blocks(1, 0)
     assert not cut.blocks(0, 1)
     run = played({"at": 1, "do": "one_way", "who": [0], "direction": "out"})
-    assert run.world.cuts[0].blocks(0, 1)
-    assert not run.world.cuts[0].blocks(1, 0)
+    assert run.world.links.cuts[0].blocks(0, 1)
+    assert not run.world.links.cuts[0].blocks(1, 0)
     run = played({"at": 1, "do": "one_way_pair", "who": [2, 5]})
-    (cut,) = run.world.cuts
+    (cut,) = run.world.links.cuts
     assert [cut.blocks(*ends) for ends in ((2, 5), (5, 2), (2, 4))] == [True, False, False]
 
 
 def test_isolate_flap_and_flip_flop_come_and_go():
     run = played({"at": 1, "do": "isolate", "who": [0, 1]})
-    assert not run.world.reachable(0, 1)
-    assert not run.world.reachable(0, 5)
-    assert run.world.reachable(4, 5)
+    assert not run.world.links.reachable(0, 1)
+    assert not run.world.links.reachable(0, 5)
+    assert run.world.links.reachable(4, 5)
     for step in ({"do": "flap", "who": [0]}, {"do": "flip_flop", "who": [0], "direction": "in"}):
         run = played({"at": 0, "on_s": 1, "off_s": 1, "for_s": 8, **step})
         assert len(run.accounting.cuts_since) - 1 == 8
-        assert run.world.cuts == []
+        assert run.world.links.cuts == []
 
 
 def test_net_changes_every_link_and_refuses_unknown_fields():

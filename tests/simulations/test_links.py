@@ -109,7 +109,7 @@ def test_a_narrow_downlink_serialises_frames_and_bounds_its_queue():
 def test_a_reliable_frame_that_finds_the_queue_full_breaks_the_link():
     world, a, b = pair()
     b.downlink = 1000.0
-    world.refresh([b])
+    world.links.refresh([b])
     for _ in range(80):
         send(world, a, b, bytes(60_000), reliable=True)
     world.run(1.0)

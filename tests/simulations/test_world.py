@@ -23,20 +23,20 @@ def dial(world, caller, callee) -> None:
 def test_a_cut_drops_unreliable_frames_and_holds_reliable_ones_until_it_heals():
     world, a, b = pair()
     cut = split([[0], [1]])
-    world.cut(cut)
+    world.links.cut(cut)
     send(world, a, b, b"lost")
     send(world, a, b, b"first", reliable=True)
     send(world, a, b, b"second", reliable=True)
     world.run(5.0)
     assert b.actor.frames() == []
-    world.mend(cut)
+    world.links.mend(cut)
     world.run(30.0)
     assert b.actor.frames() == [b"first", b"second"]
 
 
 def test_a_one_way_cut_silences_one_direction_only():
     world, a, b = pair()
-    world.cut(split([[0], [1]], one_way=True))
+    world.links.cut(split([[0], [1]], one_way=True))
     send(world, a, b, b"unheard")
     send(world, b, a, b"heard")
     world.run(2.0)
@@ -47,12 +47,12 @@ def test_a_one_way_cut_silences_one_direction_only():
 def test_overlapping_cuts_hold_until_the_last_is_gone():
     world, a, b = pair()
     first, second = split([[0], [1]]), split([[0], [1]])
-    world.cut(first)
-    world.cut(second)
-    world.mend(first)
+    world.links.cut(first)
+    world.links.cut(second)
+    world.links.mend(first)
     send(world, a, b, b"still cut")
     world.run(1.0)
-    world.mend(second)
+    world.links.mend(second)
     send(world, a, b, b"whole")
     world.run(2.0)
     assert b.actor.frames() == [b"whole"]
@@ -61,12 +61,12 @@ def test_overlapping_cuts_hold_until_the_last_is_gone():
 def test_a_cut_link_dies_when_consent_runs_out_and_a_shorter_cut_is_survived():
     world, a, b = pair()
     short = split([[0], [1]])
-    world.cut(short)
+    world.links.cut(short)
     world.run(20.0)
-    world.mend(short)
+    world.links.mend(short)
     world.run(60.0)
     assert a.actor.times("down") == []
-    world.cut(split([[0], [1]]))
+    world.links.cut(split([[0], [1]]))
     world.run(100.0)
     assert a.actor.times("down") == [pytest.approx(90.0)]
     assert b.actor.times("down") == [pytest.approx(90.0)]
@@ -85,9 +85,9 @@ def test_regions_join_over_third_parties():
 
 def test_signaling_can_stand_on_one_side_of_a_cut():
     world, hosts = probes(4)
-    world.cut(split([[0, 1], [2, 3]], signaling=0))
+    world.links.cut(split([[0, 1], [2, 3]], signaling=0))
     assert [host.sees_signaling for host in hosts] == [True, True, False, False]
-    world.mend(world.cuts[0])
+    world.links.mend(world.links.cuts[0])
     assert all(host.sees_signaling for host in hosts)
     assert SIGNALING not in split([[0], [1]]).sides
 
@@ -128,7 +128,7 @@ def test_a_new_link_replaces_the_old_without_a_link_down():
     world, a, b = pair()
     world.crash(b)
     world.start(b)
-    world.connect(b, a)
+    world.links.connect(b, a)
     world.run(60.0)
     assert len(a.actor.times("up")) == 2
     assert a.actor.times("down") == []
@@ -225,7 +225,7 @@ def test_a_dial_that_cannot_succeed_fails_after_its_timeout(trouble):
         case "crash":
             world.crash(b)
         case "cut":
-            world.cut(split([[0], [1]]))
+            world.links.cut(split([[0], [1]]))
         case "nat":
             a.nat = b.nat = "symmetric"
         case "pair":
