@@ -178,3 +178,22 @@ class TestSend:
             peer.now += 1 / 60
             peer.association.send(1, 51, bytes(100), peer.now)
             assert len(data_tsns(peer.read())) == 1
+
+
+def test_many_long_messages_at_once_never_fill_the_window_with_halves() -> None:
+    """Thirty streams of interleaved messages, together twice the window: each must be able to end."""
+    link = LossyLink(LinkConfig(latency_s=0.01), seed=5)
+    link.connect()
+    for number in range(60):
+        link.a.association.send(number % 30, 53, bytes([number]) * 250_000, link.now)
+    link.flush(link.a)
+    assert link.run_until(lambda: len(link.b.messages) == 60, 60)
+    assert sorted(link.b.data) == sorted(bytes([number]) * 250_000 for number in range(60))
+    for number in range(4):  # a short one still passes
+        link.a.association.send(number, 53, bytes(250_000), link.now)
+    link.a.association.send(31, 53, b"short", link.now)
+    link.flush(link.a)
+    assert link.run_until(lambda: len(link.b.messages) == 65, 5)
+    assert link.b.data[60] == b"short"
+    link.run(5)
+    assert_drained(link)

@@ -87,6 +87,7 @@ class Outbound:
         room = (self._config.packet_bytes_base - wire.HEADER_BYTES) & ~3
         self.queue.fragment_bytes_max = room - (20 if interleaving else 16)
         self.queue.interleaving = interleaving
+        self.queue.begun_bytes_max = a_rwnd // 2
         self.forward_tsn = forward_tsn
         self.queue.clear_from(streams)
 
@@ -140,7 +141,8 @@ class Outbound:
         scheduler = queue.scheduler
         if table.flight_bytes == 0 and self._last_sent_at is not None and now - self._last_sent_at > self.rto.rto:
             congestion.idled(int((now - self._last_sent_at) / self.rto.rto))
-        header_bytes = 20 if queue.interleaving else 16
+        interleaving = queue.interleaving
+        header_bytes = 20 if interleaving else 16
         fragment_max = queue.fragment_bytes_max
         cwnd = congestion.cwnd
         if table.flight_bytes >= cwnd:
@@ -151,6 +153,8 @@ class Outbound:
                 self._expire(stream, now)
                 continue
             size = message.size - message.offset
+            if interleaving and size > fragment_max and not message.offset and queue.hold_back(stream):
+                continue
             room = builder.room - header_bytes
             if size > room or size > fragment_max:
                 # A message that fits one packet is not split: losing half of it would be losing all of it

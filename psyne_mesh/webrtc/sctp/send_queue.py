@@ -93,14 +93,29 @@ class SendStream:
 class SendQueue:
     """All outgoing streams and the order in which they are served. The limit on its bytes is the association's."""
 
-    __slots__ = ("buffered", "fragment_bytes_max", "interleaving", "low_streams", "scheduler", "streams")
+    __slots__ = (
+        "_held_back",
+        "begun_bytes",
+        "begun_bytes_max",
+        "buffered",
+        "fragment_bytes_max",
+        "interleaving",
+        "low_streams",
+        "scheduler",
+        "streams",
+    )
 
     def __init__(self) -> None:
         self.streams: dict[int, SendStream] = {}  # at most 65535: the stream ids
         self.scheduler = Scheduler()
         self.buffered = 0
-        self.interleaving = False  # this and the next are settled by the handshake
+        self.interleaving = False  # this and the next two are settled by the handshake
         self.fragment_bytes_max = 1000
+        # Interleaved messages share the peer's window while they are incomplete: were they to fill it, none of them could
+        # ever end, since there is no partial delivery. So another one begins only while all of them fit into this much.
+        self.begun_bytes_max = 2**21
+        self.begun_bytes = 0  # whole sizes of the messages of which a part has left
+        self._held_back: list[SendStream] = []
         self.low_streams: list[int] = []  # streams whose buffered amount fell to their threshold, not yet told
 
     def stream(self, stream_id: int) -> SendStream:
@@ -127,12 +142,16 @@ class SendQueue:
         messages = stream.messages
         message = messages[0]
         if message.offset < message.size:
+            if message.offset == size:
+                self.begun_bytes += message.size
             if not self.interleaving:
                 self.scheduler.locked = stream
             elif len(self.scheduler.heap) > 1:
                 self.scheduler.charge(stream, self._next_size(message))
             return
         messages.popleft()
+        if message.size > size:
+            self._ended(message)
         scheduler = self.scheduler
         scheduler.locked = None
         if not messages:
@@ -140,13 +159,28 @@ class SendQueue:
         elif len(scheduler.heap) > 1:
             scheduler.charge(stream, self._next_size(messages[0]))
 
+    def hold_back(self, stream: SendStream) -> bool:
+        """Whether the long first message of `stream`, which the scheduler picked, must wait until another one has ended.
+        If so the stream stands aside until then."""
+        message = stream.messages[0]
+        if not self.begun_bytes or self.begun_bytes + message.size <= self.begun_bytes_max:
+            return False
+        self.scheduler.remove(stream)
+        self._held_back.append(stream)
+        return True
+
     def discard(self, stream: SendStream) -> None:
         """Give up what is unsent of the first message of `stream`."""
         message = stream.messages[0]
         self._forget(stream, message)
-        message.offset = message.size
+        begun, message.offset = message.offset, message.size
         stream.messages.popleft()
-        self.scheduler.remove(stream)
+        if stream in self._held_back:
+            self._held_back.remove(stream)
+        else:
+            self.scheduler.remove(stream)
+        if begun:
+            self._ended(message)
         if stream.messages:
             self.scheduler.add(stream, self._next_size(stream.messages[0]))
 
@@ -160,7 +194,8 @@ class SendQueue:
     def clear(self) -> None:
         """Forget every message and stream number; thresholds and priorities stay."""
         self.scheduler = Scheduler()
-        self.buffered = 0
+        self.buffered = self.begun_bytes = 0
+        self._held_back.clear()
         for stream in self.streams.values():
             stream.messages.clear()
             stream.buffered = stream.next_ordered = stream.next_unordered = 0
@@ -175,6 +210,13 @@ class SendQueue:
 
     def oldest_queued_at(self) -> float | None:
         return min((s.messages[0].queued_at for s in self.streams.values() if s.messages), default=None)
+
+    def _ended(self, message: Message) -> None:
+        """A message of which parts had left is through, or given up: who stood aside may try again."""
+        self.begun_bytes -= message.size
+        held_back, self._held_back = self._held_back, []
+        for stream in held_back:
+            self.scheduler.add(stream, self._next_size(stream.messages[0]))
 
     def _forget(self, stream: SendStream, message: Message) -> None:
         size = message.size - message.offset
