@@ -37,7 +37,9 @@ def kind(room: Room, other: Room) -> str:
 
 async def test_a_common_peer_carries_for_a_pair_without_a_path() -> None:
     async with open_party() as party:
-        ada, bob, cid = [await party.join(name=name, config=c) for name, c in (("ada", FOUR), ("bob", BOTH), ("cid", SIX))]
+        ada, bob, cid = [
+            await party.join(name=name, config=c) for name, c in (("ada", FOUR), ("bob", BOTH), ("cid", SIX))
+        ]
         await connected(ada, bob, cid)
         await talk(ada, cid)
         assert {kind(ada, cid), kind(cid, ada)} == {"peer"}
