@@ -77,7 +77,7 @@ def show(console: Console, network: NetworkReport, signaling: SignalingReport | 
         f"(wanted {one.wanted_buffer // 1024}), receive offload {_yes(one.gro)}, send offload {_yes(one.gso)}"
     )
     for line in verdict.advice:
-        console.print(f"[yellow]-[/yellow] {escape(line)}")
+        console.print(f"[yellow]-[/yellow] {escape(line)}", soft_wrap=True)
     console.print(
         f"[bold {'green' if verdict.ok else 'red'}]{'OK' if verdict.ok else 'NO'}[/]: {escape(verdict.summary)}"
     )

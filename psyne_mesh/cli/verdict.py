@@ -98,6 +98,12 @@ def reachable(nat: NatKind, behaviour: NatBehaviour | None) -> tuple[str, ...]:
     return tuple(player for player in PLAYERS if player != "symmetric")
 
 
+def udp_is_blocked(network: NetworkReport) -> bool:
+    """No UDP answer, and it is not that the servers are dead: one gave a relay over TCP or TLS."""
+    relays = [server for server in network.servers if server.relay is not None]
+    return network.udp is False and any(server.transport != "udp" for server in relays)
+
+
 # ------------------------------------------------------------------------------------------------------------- summary
 
 
@@ -124,8 +130,11 @@ def _outcome(
     if nat == "udp-blocked" and not over_ipv6:
         if otherwise == "nothing":
             return False, "No UDP answer came back and no TURN server over TCP or TLS works: no player can be reached."
-        way = "your TURN server" if otherwise == "relay" else "a common peer or, slowly, through the signaling server"
-        return True, f"UDP does not get out: every player outside your network is reached through {way}."
+        way = "your TURN server" if otherwise == "relay" else "a common peer or, slowly, the signaling server"
+        cause = (
+            "UDP does not get out" if udp_is_blocked(network) else "No UDP answer came back (blocked, or servers down)"
+        )
+        return True, f"{cause}: players outside your network are reached through {way}."
     if nat == "unknown" and not over_ipv6:
         where = "in your own network directly"
         return True, f"Rooms work with players {where}; {rest}, unless your NAT is better than what was seen of it."
@@ -148,11 +157,11 @@ def _is_loopback(host: str) -> bool:
 
 
 def _about_servers(network: NetworkReport, turn_user: str, unix_time: float) -> list[str]:
-    over_stream = any(server.relay is not None and server.transport != "udp" for server in network.servers)
-    return [_about_server(server, turn_user, unix_time, over_stream) for server in network.servers if server.problem]
+    blocked = udp_is_blocked(network)
+    return [_about_server(server, turn_user, unix_time, blocked) for server in network.servers if server.problem]
 
 
-def _about_server(server: ServerReport, turn_user: str, unix_time: float, over_stream: bool) -> str:
+def _about_server(server: ServerReport, turn_user: str, unix_time: float, blocked: bool) -> str:
     problem = server.problem or ""
     expiry = turn_user.partition(":")[0]  # of time-limited credentials: "unix time:name"
     if "(401" in problem and not turn_user:
@@ -167,8 +176,8 @@ def _about_server(server: ServerReport, turn_user: str, unix_time: float, over_s
         advice = "its name cannot be found: check the spelling and your DNS"
     elif problem.startswith("TLS"):
         advice = "the connection stands but TLS does not: is the certificate valid for this name, and is it a TLS port?"
-    elif server.transport == "udp" and over_stream:
-        advice = "UDP does not reach it while TCP reaches a TURN server: a firewall here lets no UDP out"
+    elif server.transport == "udp" and blocked:
+        advice = "UDP reaches nobody while TCP reaches a TURN server: a firewall here lets no UDP out"
     elif server.udp:
         advice = "it answers STUN but allocates nothing: is it a TURN server?"
     else:

@@ -59,7 +59,7 @@ async def probe_signaling(
         return attrs.evolve(report, problem=str(error))
     headers = await _health_headers(WebSocketUrl.parse(url), ssl_context)
     skew_s = None
-    if (told := _time_untrusted(headers.get(b"date", b""))) is not None:
+    if (told := time_untrusted(headers.get(b"date", b""))) is not None:
         skew_s = round((told - wall_clock).total_seconds() - (trio.current_time() - began), 1)
     software = headers.get(b"server", b"").decode("ascii", "replace")[:80] or None
     return attrs.evolve(report, clock_skew_s=skew_s, software=software)
@@ -88,7 +88,8 @@ async def _get(stream: trio.abc.Stream, authority: str) -> dict[bytes, bytes]:
     return dict(event.headers) if isinstance(event, h11.Response) else {}
 
 
-def _time_untrusted(text: bytes) -> datetime | None:
+def time_untrusted(text: bytes) -> datetime | None:
+    """A Date header (RFC 9110 section 5.6.7); None for anything else."""
     try:
         told = parsedate_to_datetime(text.decode("ascii"))
     except ValueError:
