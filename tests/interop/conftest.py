@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import get_args
 
 import pytest
 
-from tests.interop.foreign import STACKS, Figures, ForeignProcess, ForeignStack
+from tests.interop.foreign import STACKS, Figures, ForeignProcess, ForeignStack, Side
 
 _FIGURES = pytest.StashKey[Figures]()
 _MISSING = pytest.StashKey[dict[str, str]]()
@@ -43,6 +44,12 @@ def foreign(request: pytest.FixtureRequest) -> Iterator[ForeignProcess]:
         yield process
     finally:
         process.stop()
+
+
+@pytest.fixture(params=get_args(Side))
+def side(request: pytest.FixtureRequest) -> Side:
+    role: Side = request.param
+    return role
 
 
 @pytest.fixture

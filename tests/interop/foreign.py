@@ -198,21 +198,25 @@ class ForeignProcess:
 
 @asynccontextmanager
 async def connected(
-    foreign: ForeignProcess, side: Side, theirs: Sequence[dict[str, Any]] = (), config: WebRTCConfig | None = None
+    foreign: ForeignProcess,
+    side: Side,
+    theirs: Sequence[dict[str, Any]] = (),
+    config: WebRTCConfig | None = None,
+    deadline_s: float = DEADLINE_S,
 ) -> AsyncIterator[tuple[PeerConnection, Remote]]:
     """Our peer on `side`, and the other stack with the channels `theirs`."""
-    async with introduced(foreign, side, config) as (peer, remote):
+    async with introduced(foreign, side, config, deadline_s) as (peer, remote):
         await exchange(peer, remote, side, theirs)
         yield peer, remote
 
 
 @asynccontextmanager
 async def introduced(
-    foreign: ForeignProcess, side: Side, config: WebRTCConfig | None = None
+    foreign: ForeignProcess, side: Side, config: WebRTCConfig | None = None, deadline_s: float = DEADLINE_S
 ) -> AsyncIterator[tuple[PeerConnection, Remote]]:
     """The two before they have told each other anything."""
     async with foreign.open() as remote:
-        with trio.fail_after(DEADLINE_S):
+        with trio.fail_after(deadline_s):
             async with (
                 open_endpoint(config) as endpoint,
                 endpoint.open_peer(offerer=side == "offerer", name=foreign.stack.name) as peer,
