@@ -184,16 +184,19 @@ def sides_of(link: LossyLink) -> Iterator[Side]:
 def assert_drained(link: LossyLink) -> None:
     """Nothing is left behind in any structure that grows with traffic."""
     for side in sides_of(link):
-        association = side.association
         assert not side.has(Closed), side.events[-1]
-        table = association._outbound.outstanding
-        assert not table.chunks
-        assert not table.lost
-        assert table.flight_bytes == table.lost_bytes == 0
-        assert not table._skipped
-        assert association.total_buffered_amount == 0
-        assert association.outstanding_bytes == 0
-        assert association._inbound is not None
-        assert association._inbound.reassembly.is_empty
-        assert not association._inbound._gaps
-        assert not association._inbound._held_back
+        assert_association_drained(side.association)
+
+
+def assert_association_drained(association: Association) -> None:
+    table = association._outbound.outstanding
+    assert not table.chunks
+    assert not table.lost
+    assert table.flight_bytes == table.lost_bytes == 0
+    assert not table._skipped
+    assert association.total_buffered_amount == 0
+    assert association.outstanding_bytes == 0
+    assert association._inbound is not None
+    assert association._inbound.reassembly.is_empty
+    assert not association._inbound._gaps
+    assert not association._inbound._held_back
