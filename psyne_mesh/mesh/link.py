@@ -42,6 +42,8 @@ KNOCK = b"\xff" * 8
 PATH_PATIENCE_S = 0.5
 RESTART_EVERY_S = 3.0
 RESTART_PAUSE_MAX_S = 20.0
+# An unreliable message that could not leave for so long is dropped: while a path is dead, or the network too slow.
+STALE_S = 0.5
 # Below so much waiting on a channel, those who wait to send on it are woken.
 LOW_WATER_BYTES = 2**19
 
@@ -238,6 +240,8 @@ class Link:
         if channel is None:
             channel = self._outgoing[config.label] = self._connection.open_channel(config)
             self._connection.set_buffered_amount_low_threshold(channel, LOW_WATER_BYTES)
+            if config.max_retransmits == 0:  # a position that found no room on the network is worth nothing later
+                channel.life_time = STALE_S
         self._connection.send(channel, data)
 
     def buffered(self, label: str) -> int:

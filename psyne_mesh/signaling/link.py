@@ -30,7 +30,7 @@ class SignalingConfig:
     backoff_first_s: float = 0.25  # doubles with each failure...
     backoff_max_s: float = 15.0  # ...up to this; the actual wait is between half of it and all of it
     silence_factor: float = 3.0  # keepalive intervals without a word before the server counts as gone
-    doubt_s: float = 1.5  # for a word of the server when something hints that it is gone
+    doubt_s: float = 1.0  # for a word of the server when something hints that it is gone
     outbound_max: int = 512  # messages to the server; more raise WouldBlock
     inbox_max: int = 4_096  # events for the mesh; more count as a loss (see Inbox)
 

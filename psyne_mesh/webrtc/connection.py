@@ -203,6 +203,8 @@ class Connection:
                 revived, self.disconnected = self.disconnected, False
                 self.ladder.set_direct(True)
                 self._start_dtls()
+                if revived:
+                    self._hurry()
                 if revived and self.error is None:
                     self._on_events([PathRevived()])
             case ice.Disconnected():
@@ -219,6 +221,14 @@ class Connection:
         if self.ladder.has_tunnel:
             self.ladder.set_direct(False)
             self._take_tunnel()
+            self._hurry()
+
+    def _hurry(self) -> None:
+        """Datagrams go another way now: what was lost must not wait for a timeout that doubled meanwhile."""
+        if self.error is None:
+            now = trio.current_time()
+            self.stack.path_changed(now)
+            self.link.turn(now)
 
     def _start_dtls(self) -> None:
         if self.stack.phase != "new" or self._remote is None:

@@ -171,6 +171,12 @@ class Stack:
             self._association.handle_timeout(now)
             self._collect(now)
 
+    def path_changed(self, now: float) -> None:
+        """Datagrams go another way from now on, or arrive again: what was lost is repeated at once."""
+        if self._dtls is not None and self.phase == "connected":
+            self._association.path_changed(now)
+            self.handle_timeout(now)
+
     def create_channel(self, config: DataChannelConfig, now: float) -> Channel:
         """A channel in state "connecting", or "open" when the association stands. Raises `InvalidConfig`."""
         if self.phase == "closed":

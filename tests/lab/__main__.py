@@ -115,18 +115,24 @@ def matrix(
 @app.command()
 def breaks(
     only: Annotated[list[str] | None, typer.Option(help="Only breaks whose name holds this word; repeatable.")] = None,
+    write_docs: Annotated[bool, typer.Option(help="Rewrite the table of breaks in docs/networks.md.")] = False,
 ) -> None:
     """Break the network in the middle of a game in many ways, and see how the players come back together."""
     intact = True
+    founds: list[healing.Healing] = []
     for broken in healing.BREAKS:
         if all(word in broken.name for word in only or ()):
             found = trio.run(healing.run_break, broken)
             intact = intact and found.intact
             mark = "[green]ok [/green]" if found.intact else "[red]BAD[/red]"
+            founds.append(found)
             words = f"{found.name}: {'healed' if found.healed else 'not healed'}, outage {found.outage_s} s, "
-            words += f"{found.missing} reliable missing, {found.doubled} doubled, path {found.path_before} to "
+            words += f"{found.missing} reliable missing, {found.doubled} doubled, "
+            words += f"oldest fast message {found.replayed_ms:.0f} ms, path {found.path_before} to "
             words += f"{found.path_after}; {' '.join(found.events)}"
             console.print(mark, words, soft_wrap=True)
+    if write_docs:
+        report.write_page(report.breaks_table(founds), begin=report.BREAKS_BEGIN)
     raise typer.Exit(0 if intact else 1)
 
 

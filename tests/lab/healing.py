@@ -1,15 +1,15 @@
 """Breaks in the middle of a game, and how long the players do without each other.
 
-Two players in a room, joined by the lab's signaling server, send numbered messages on a reliable and a fast channel
-every 20 ms. Something breaks; what counts is how long nothing came after traffic was possible again, and whether
+Players in a room, joined by the lab's signaling server, send numbered messages on a reliable and a fast channel every
+20 ms. Something breaks; what counts is how long nothing came after traffic was possible again, and whether
 anything reliable was lost or doubled. The players heal by themselves: nobody here tells them anything.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import attrs
@@ -17,7 +17,7 @@ import trio
 
 from tests.lab.coturn import TurnOptions
 from tests.lab.lab import Lab
-from tests.lab.play import RemotePlayer, open_players, servers
+from tests.lab.play import RemotePlayer, everybody_connected, open_players, servers
 from tests.lab.topology import Site
 
 INTERVAL_MS = 20.0
@@ -25,20 +25,38 @@ SETTLE_S = 3.0  # of traffic before the break: an upgrade of the path is over by
 WATCH_S = 12.0  # after traffic is possible again
 ALIVE_S = 0.5  # a channel that was silent for so long at the end has not healed
 CONNECT_DEADLINE_S = 30.0
+Report = Mapping[str, Any]
 HOMES = (Site("a", "port-restricted"), Site("b", "port-restricted"))
 SYMMETRIC = (Site("a", "symmetric"), Site("b", "symmetric"))
 MOBILE = Site("mobile", "symmetric", players=())
+OPEN_MOBILE = Site("mobile", "full-cone", players=())
+FOUR = tuple(Site(name, kind) for name, kind in zip("abcd", ("port-restricted", "full-cone") * 2, strict=True))
 
 
 @attrs.frozen(kw_only=True)
 class Break:
-    """lasts_s: how long traffic is impossible; None: the cause stays, but there is a way around it from the start."""
+    """lasts_s: how long traffic is impossible; None: the cause stays, but there is a way around it from the start.
+    turn: whether the players know the TURN servers; as STUN servers they know them always."""
 
     name: str
     apply: Callable[[Lab], AbstractContextManager[None]]
     sites: tuple[Site, ...] = HOMES
     lasts_s: float | None = None
     turn_servers: tuple[str, ...] = ("turn",)
+    turn: bool = True
+
+    @property
+    def players(self) -> tuple[str, ...]:
+        return tuple(player for site in self.sites for player in site.inhabitants)
+
+
+@contextmanager
+def cut_in_two_without_servers(lab: Lab) -> Iterator[None]:
+    """Nobody outside knows the players any more when the cut ends: the server that joined them stays dead."""
+    assert lab.signaling is not None
+    lab.signaling.kill()
+    with lab.breaks.partitioned(["a", "b"], ["c", "d"], ["turn"]):
+        yield
 
 
 BREAKS = (
@@ -52,6 +70,12 @@ BREAKS = (
     Break(name="new address in the home network", apply=lambda lab: lab.breaks.player_address_changed("a")),
     Break(name="Wi-Fi to mobile", apply=lambda lab: lab.breaks.roamed("a", "mobile"), sites=(*HOMES, MOBILE)),
     Break(
+        name="Wi-Fi to mobile, without TURN",
+        apply=lambda lab: lab.breaks.roamed("a", "mobile"),
+        sites=(*HOMES, OPEN_MOBILE),
+        turn=False,
+    ),
+    Break(
         name="TURN server killed, another is there",
         apply=lambda lab: lab.breaks.turn_killed("turn"),
         sites=SYMMETRIC,
@@ -62,11 +86,17 @@ BREAKS = (
     Break(name="signaling server killed", apply=lambda lab: lab.breaks.signaling_killed()),
     Break(name="silence of 3 s", apply=lambda lab: lab.breaks.silenced("a"), lasts_s=3),
     Break(name="silence of 20 s", apply=lambda lab: lab.breaks.silenced("a"), lasts_s=20),
-    Break(name="one direction dead for 5 s", apply=lambda lab: lab.breaks.one_way("a", "b"), lasts_s=5),
+    Break(name="one direction dead, relay open", apply=lambda lab: lab.breaks.one_way("a", "b")),
     Break(name="30 % loss one way for 5 s", apply=lambda lab: lab.breaks.lossy("a", up=0.3), lasts_s=5),
     Break(
         name="all servers and b gone for 45 s",
         apply=lambda lab: lab.breaks.partitioned(["a"], ["b", "sig", "turn"]),
+        lasts_s=45,
+    ),
+    Break(
+        name="two and two cut apart for 45 s, signaling dead for ever",
+        apply=cut_in_two_without_servers,
+        sites=FOUR,
         lasts_s=45,
     ),
 )
@@ -98,8 +128,8 @@ async def run_break(broken: Break) -> Healing:
     try:
         url = await trio.to_thread.run_sync(lab.start_signaling)
         specs = {
-            name: servers(lab, name, payload="room", turn=True) | {"name": name, "room": "lab", "signaling": url}
-            for name in ("a", "b")
+            name: servers(lab, name, payload="room", turn=broken.turn) | {"name": name, "room": "lab", "signaling": url}
+            for name in broken.players
         }
         async with open_players(lab, specs, payload="room") as players:
             return await _play(lab, broken, players)
@@ -112,7 +142,7 @@ async def _play(lab: Lab, broken: Break, players: Sequence[RemotePlayer]) -> Hea
         for player in players:
             await player.tell(do="start")
         for player in players:
-            await player.wait_for("PeerConnected")
+            await everybody_connected(player, set(broken.players) - {player.name})
     for player in players:
         await player.tell(do="traffic", interval_ms=INTERVAL_MS)
     await trio.sleep(SETTLE_S)
@@ -139,37 +169,45 @@ async def _play(lab: Lab, broken: Break, players: Sequence[RemotePlayer]) -> Hea
 
 def _judge(
     broken: Break,
-    before: list[dict[str, Any]],
-    during: list[dict[str, Any]],
-    after: list[dict[str, Any]],
+    before: Sequence[Report],
+    during: Sequence[Report],
+    after: Sequence[Report],
     events: list[dict[str, Any]],
 ) -> Healing:
-    at_a, at_b = _of_the_other(after)
-    silence = max(channels["fast"]["silence_s"] for channels in _of_the_other(during))
+    """Over all directions between any two of the players."""
+    fast = [_channel(during, one, other, "fast") for one, other in _directions(broken)]
+    ends = [(one, _channel(after, one, other, "reliable")) for one, other in _directions(broken)]
+    sent = {name: report["sent"]["reliable"] for name, report in zip(broken.players, after, strict=True)}
+    silence_s = max(channel["silence_s"] for channel in fast)
     return Healing(
         name=broken.name,
-        healed=all(channels["fast"]["idle_s"] < ALIVE_S for channels in _of_the_other(during)),
-        outage_s=round(max(silence - (broken.lasts_s or 0), 0), 2),
-        missing=sum(
-            after[1 - n]["sent"]["reliable"] - here["reliable"]["received"] for n, here in enumerate((at_a, at_b))
-        ),
-        doubled=sum(here["reliable"]["doubled"] for here in (at_a, at_b)),
-        replayed_ms=max(here["fast"]["latency_ms_max"] for here in (at_a, at_b)),
-        path_before=_path(before),
-        path_after=_path(after),
+        healed=all(channel["idle_s"] < ALIVE_S for channel in fast),
+        outage_s=round(max(silence_s - (broken.lasts_s or 0), 0), 2),
+        missing=sum(sent[sender] - channel["received"] for sender, channel in ends),
+        doubled=sum(channel["doubled"] for _, channel in ends),
+        replayed_ms=max(_channel(after, one, other, "fast")["latency_ms_max"] for one, other in _directions(broken)),
+        path_before=_path(broken, before),
+        path_after=_path(broken, after),
         events=tuple(name for name, _ in itertools.groupby(e["event"] for e in events if "event" in e)),
     )
 
 
-async def _reports(players: Sequence[RemotePlayer]) -> list[dict[str, Any]]:
+def _directions(broken: Break) -> Iterator[tuple[str, str]]:
+    return itertools.permutations(broken.players, 2)
+
+
+async def _reports(players: Sequence[RemotePlayer]) -> list[Report]:
     return [await player.ask(do="report") for player in players]
 
 
-def _of_the_other(reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What each of the two got from the other."""
-    return [next(iter(report["report"].values())) for report in reports]
+def _channel(reports: Sequence[Report], sender: str, receiver: str, channel: str) -> dict[str, Any]:
+    """What `receiver` got from `sender`; players are in the order of their names."""
+    found: dict[str, Any] = reports["abcd".index(receiver)]["report"][sender][channel]
+    return found
 
 
-def _path(reports: list[dict[str, Any]]) -> str:
-    ends = [next(iter(report["peers"].values()), None) or {"remote": "none"} for report in reports]
-    return f"{ends[1]['remote']}-{ends[0]['remote']}"
+def _path(broken: Break, reports: Sequence[Report]) -> str:
+    """Between the first player and the last: what each is to the other."""
+    first, last = broken.players[0], broken.players[-1]
+    ends = [reports[0]["peers"].get(last), reports[-1]["peers"].get(first)]
+    return "-".join("none" if end is None else str(end["remote"]) for end in reversed(ends))

@@ -114,6 +114,16 @@ async def open_players(
             await player.aclose()
 
 
+async def everybody_connected(player: RemotePlayer, others: set[str]) -> None:
+    """Until it has told of a connection to each of the others."""
+    seen: set[str] = set()
+    after = 0
+    while not others <= seen:
+        event = await player.wait_for("PeerConnected", after=after)
+        after = player.events.index(event) + 1
+        seen.add(event["peer"])
+
+
 def servers(lab: Lab, name: str, *, payload: Payload, turn: bool) -> dict[str, Any]:
     """The part of a spec that names the servers. Our stack gets all of them and must find out which work; aioice takes
     only one, so the lab chooses for it."""

@@ -154,6 +154,8 @@ class Player:
 def path_of(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {"local": None, "remote": None}
+    if path.kind in ("peer", "signaling"):  # a tunnel has no candidates: who carries is both ends
+        return {"local": path.kind, "remote": path.kind, "relay_protocol": None}
     return {"local": path.local_kind, "remote": path.remote_kind, "relay_protocol": path.relay_protocol}
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
 
+from tests.lab.healing import Healing
 from tests.lab.matrix import MAIN_KINDS, Cell, Summary, summary
 from tests.lab.namespaces import REPOSITORY
 
 PAGE = REPOSITORY / "docs/networks.md"
 BEGIN = "<!-- written by `python3 run.py lab matrix --write-docs`; do not edit by hand -->"
+BREAKS_BEGIN = "<!-- written by `python3 run.py lab breaks --write-docs`; do not edit by hand -->"
 END = "<!-- end of what the lab wrote -->"
 SHORT = {
     "address-restricted": "address-r.",
@@ -82,11 +85,26 @@ def special(cells: Sequence[Cell]) -> str:
     return "\n".join(["| special case (A / B) | |", "|---|---|", *rows]) if rows else ""
 
 
-def write_page(text: str, page: Path = PAGE) -> None:
+def breaks_table(found: Sequence[Healing]) -> str:
+    """One line a break; in bold what did not come back whole."""
+    lines = [
+        "| what breaks | s without traffic | reliable messages lost, doubled | path before | after |",
+        "|---|---|---|---|---|",
+    ]
+    for one in found:
+        seconds = f"{one.outage_s:.1f}" if one.healed else "not healed"
+        whole = f"{one.missing}, {one.doubled}"
+        cells = [seconds, whole] if one.intact else [f"**{seconds}**", f"**{whole}**"]
+        lines.append(f"| {' | '.join([one.name, *cells, one.path_before, one.path_after])} |")
+    middle = statistics.median(one.outage_s for one in found)
+    return "\n".join([*lines, "", f"Median {middle:.1f} s."])
+
+
+def write_page(text: str, page: Path = PAGE, *, begin: str = BEGIN) -> None:
     """Replaces the marked block of the page."""
     whole = page.read_text(encoding="utf-8")
-    before, begin, rest = whole.partition(BEGIN)
+    before, marker, rest = whole.partition(begin)
     _, end, after = rest.partition(END)
-    if not (begin and end):
+    if not (marker and end):
         raise ValueError(f"{page} does not hold the two markers of the lab's block")
     page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")

@@ -10,10 +10,9 @@ import pytest
 import trio
 
 from tests.lab import Lab, Site
-from tests.lab.healing import BREAKS, run_break
 from tests.lab.lab import DEFAULT_SHAPE
 from tests.lab.matrix import Case, Cell, all_cases, chosen, run_case, run_cases, summary
-from tests.lab.play import RemotePlayer, open_players, servers, signaling
+from tests.lab.play import RemotePlayer, everybody_connected, open_players, servers, signaling
 from tests.lab.report import BEGIN, END, markdown, write_page
 
 CASES = {case.name: case for case in all_cases()}
@@ -176,15 +175,6 @@ async def test_four_players_of_four_kinds_in_one_room() -> None:
                         assert channels["fast"]["received"] > 10, (player.name, name, answer)
 
 
-async def everybody_connected(player: RemotePlayer, others: set[str]) -> None:
-    seen: set[str] = set()
-    after = 0
-    while not others <= seen:
-        event = await player.wait_for("PeerConnected", after=after)
-        after = player.events.index(event) + 1
-        seen.add(event["peer"])
-
-
 # --------------------------------------------------------------------------------------------------------------- tables
 
 
@@ -217,25 +207,3 @@ def test_the_page_is_rewritten_between_its_markers(tmp_path: Any) -> None:
     page.write_text("no markers")
     with pytest.raises(ValueError, match="markers"):
         write_page("x", page)
-
-
-# -------------------------------------------------------------------------------------------------------------- healing
-
-
-@pytest.mark.lab
-@pytest.mark.slow
-async def test_a_game_goes_on_without_its_signaling_server() -> None:
-    broken = next(each for each in BREAKS if each.name == "signaling server killed")
-    found = await run_break(broken)
-    assert found.intact, found
-    assert found.outage_s < 0.5
-    assert found.path_before == found.path_after
-
-
-@pytest.mark.lab
-@pytest.mark.slow
-async def test_a_game_goes_on_through_loss() -> None:
-    broken = next(each for each in BREAKS if each.name.startswith("30 % loss"))
-    found = await run_break(broken)
-    assert found.intact, found
-    assert found.replayed_ms < 500

@@ -96,6 +96,11 @@ class Association(AssociationCore):
             if self._t2.expiries > SHUTDOWN_REPEATS_MAX:
                 self._give_up("the peer does not answer the shutdown")
 
+    def path_changed(self, now: float) -> None:
+        """The layer below has another path, or its own again: repeat at once what was lost, at the next `handle_timeout`."""
+        if self._state.is_up and self._inbound is not None:
+            self._outbound.path_changed(now)
+
     def next_timeout(self) -> float | None:
         """When `handle_timeout` has something to do, or None."""
         if self._is_over:

@@ -429,6 +429,12 @@ class Outbound:
             self._probe_tail(now)
         return False
 
+    def path_changed(self, now: float) -> None:
+        """What is outstanding went into the old path: T3-rtx expires now, without what it had backed off to."""
+        self.rto.path_changed()
+        if self.outstanding.chunks:
+            self.t3 = now
+
     def _t3_expired(self, now: float) -> bool:
         """RFC 9260 section 6.3.3."""
         table = self.outstanding

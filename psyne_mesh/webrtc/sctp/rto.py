@@ -27,7 +27,14 @@ class RtoEstimator:
             self.rttvar += (abs(self.srtt - rtt) - self.rttvar) / 4
             self.srtt += (rtt - self.srtt) / 8
             self.min_rtt = min(rtt, self.min_rtt or rtt)
+        self.path_changed()
+
+    def path_changed(self) -> None:
+        """Ends any back-off: the timeouts were the old path's."""
         config = self._config
+        if self.srtt is None:
+            self.rto = config.rto_initial_s
+            return
         rto = self.srtt + max(4 * self.rttvar, config.rtt_variance_min_s)
         self.rto = min(max(rto, config.rto_min_s), config.rto_max_s)
 
