@@ -35,7 +35,8 @@ class Peer:
         """A new connection in the place of the last one; says which stack this is."""
         await self.end()
         self.reset()
-        return f"aiortc {aiortc.__version__}"
+        version: str = aiortc.__version__
+        return version
 
     async def end(self) -> None:
         await self.connection.close()

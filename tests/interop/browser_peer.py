@@ -1,4 +1,4 @@
-"""A headless browser in a process of its own: `browser_peer.py chromium|firefox`.
+"""A headless browser in a process of its own: `browser_peer.py chromium|firefox [FLAG...]`.
 
 Serves `js/page.html` on loopback and opens it in the browser. Its WebSocket gets each line of stdin, and what it says goes
 to stdout; no driver is needed. The browser and its profile are gone when stdin ends.
@@ -67,12 +67,12 @@ def find_browser(name: str) -> str | None:
     return next((path for path in map(shutil.which, PROGRAMS[name]) if path), None)
 
 
-def command_line(name: str, program: str, profile: Path, url: str) -> list[str]:
+def command_line(name: str, program: list[str], profile: Path, url: str) -> list[str]:
     if name == "chromium":
         sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # its sandbox refuses root
-        return [program, *_CHROMIUM_FLAGS, *sandbox, f"--user-data-dir={profile}", url]
+        return [*program, *_CHROMIUM_FLAGS, *sandbox, f"--user-data-dir={profile}", url]
     (profile / "user.js").write_text(_FIREFOX_PREFERENCES, encoding="ascii")
-    return [program, "--headless", "--no-remote", "--profile", str(profile), url]
+    return [*program, "--headless", "--no-remote", "--profile", str(profile), url]
 
 
 @asynccontextmanager
@@ -141,7 +141,8 @@ async def relay(websocket: WebSocket, lines: trio.MemoryReceiveChannel[str]) -> 
         sys.exit(f"the page is gone: {error}")
 
 
-async def main(name: str) -> None:
+async def main(*arguments: str) -> None:
+    name, *flags = arguments
     program = find_browser(name)
     if program is None:
         sys.exit(f"{name} is not installed")
@@ -151,7 +152,8 @@ async def main(name: str) -> None:
     to_page, lines = trio.open_memory_channel[str](0)
     try:
         (home / "profile").mkdir()
-        async with running(command_line(name, program, home / "profile", url), home), trio.open_nursery() as nursery:
+        command = command_line(name, [program, *flags], home / "profile", url)
+        async with running(command, home), trio.open_nursery() as nursery:
             nursery.start_soon(serve, listener, lines)
             await read_stdin(to_page)
             nursery.cancel_scope.cancel()
@@ -160,4 +162,4 @@ async def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, sys.argv[1])
+    trio.run(main, *sys.argv[1:])

@@ -31,7 +31,10 @@ def _fits(item: pytest.Function) -> bool:
     return ability is None or getattr(item.callspec.params["foreign"], ability)
 
 
-@pytest.fixture(scope="session", params=STACKS, ids=lambda stack: stack.name)
+_PARAMS = [pytest.param(stack, id=stack.name, marks=[pytest.mark.slow] if stack.is_slow else []) for stack in STACKS]
+
+
+@pytest.fixture(scope="session", params=_PARAMS)
 def foreign(request: pytest.FixtureRequest) -> Iterator[ForeignProcess]:
     """Every stack in turn; skipped, loudly, where it is not installed."""
     stack: ForeignStack = request.param

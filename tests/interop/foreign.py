@@ -54,6 +54,7 @@ class ForeignStack:
     trickles: it speaks before it has gathered.
     restarts: ICE, on its own offer and on ours.
     is_browser: it hides addresses behind mDNS names, has media and RSA keys, and its `send` raises for what is too large.
+    is_slow: left to the long tests.
     describes: a channel of ours has its attributes there.
     announces_order: also of lossy channels.
     sends_empty: an empty message harms nothing.
@@ -68,6 +69,7 @@ class ForeignStack:
     trickles: bool = True
     restarts: bool = True
     is_browser: bool = False
+    is_slow: bool = False
     describes: bool = True
     announces_order: bool = True
     sends_empty: bool = True
@@ -79,9 +81,9 @@ def _node_stack(name: str, **abilities: Any) -> ForeignStack:
     return ForeignStack(name=name, command=command, missing=lambda: _node(name), **abilities)
 
 
-def _browser_stack(name: str, **abilities: Any) -> ForeignStack:
-    command = (sys.executable, "-m", "tests.interop.browser_peer", name)
-    return ForeignStack(name=name, command=command, missing=lambda: _browser(name), is_browser=True, **abilities)
+def _browser_stack(name: str, program: str, *flags: str, **abilities: Any) -> ForeignStack:
+    command = (sys.executable, "-m", "tests.interop.browser_peer", program, *flags)
+    return ForeignStack(name=name, command=command, missing=lambda: _browser(program), is_browser=True, **abilities)
 
 
 STACKS = (
@@ -98,8 +100,19 @@ STACKS = (
     # after which nothing ordered arrives any more.
     _node_stack("werift", max_message_size=65_536, announces_order=False, sends_empty=False),
     _node_stack("node-datachannel", max_message_size=262_144, restarts=False, describes=False),
-    _browser_stack("chromium", max_message_size=262_144),
-    _browser_stack("firefox", max_message_size=1_073_741_823, interleaves=True, bind_host=None),
+    _browser_stack("chromium", "chromium", max_message_size=262_144),
+    # What Chromium tries out: I-DATA, SCTP's handshake in the SDP (SNAP), DTLS's in STUN (SPED). It offers the last two;
+    # we answer without them.
+    _browser_stack(
+        "chromium-trials",
+        "chromium",
+        "--force-fieldtrials=WebRTC-DataChannelMessageInterleaving/Enabled/WebRTC-Sctp-Snap/Enabled/"
+        "WebRTC-IceHandshakeDtls/Enabled/",
+        max_message_size=262_144,
+        interleaves=True,
+        is_slow=True,
+    ),
+    _browser_stack("firefox", "firefox", max_message_size=1_073_741_823, interleaves=True, bind_host=None),
 )
 
 
@@ -169,7 +182,7 @@ class ForeignProcess:
         async with stdin, stdout:
             remote = Remote(self, stdin, stdout)
             with trio.fail_after(_START_S):
-                self.agent = await remote.call("begin")
+                self.agent = f"{self.stack.name} ({await remote.call('begin')})"
             yield remote
             with trio.fail_after(_QUIT_S):
                 await remote.call("end")

@@ -19,7 +19,7 @@ const name = process.argv[2];
 const manifest = new URL(`./node_modules/${name}/package.json`, import.meta.url);
 const { RTCPeerConnection } = await stacks[name].load();
 const { version } = JSON.parse(readFileSync(manifest, "utf8"));
-const peer = new Peer(RTCPeerConnection, stacks[name].configuration, `${name} ${version}`);
+const peer = new Peer(RTCPeerConnection, stacks[name].configuration, version);
 for await (const line of createInterface({ input: process.stdin })) process.stdout.write(`${await peer.run(line)}\n`);
 peer.end();
 process.exit(0);
