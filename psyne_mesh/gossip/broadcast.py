@@ -209,7 +209,7 @@ class Broadcast:
             elif cached is not None:
                 self._send(peer, encode_gossip(cached[1] + 1, REPAIR, cached[0].body))
 
-    def haves(self, now: float) -> bytes | None:
+    def haves(self, now: float) -> list[Have]:
         """What streams of the last while we have, and how far: for a new neighbour, and with each summary."""
         entries = []
         for origin, stream in self.streams.recent(now - self._config.cache_s):
@@ -218,7 +218,14 @@ class Broadcast:
             while (origin, stream.epoch, low) in self._cache and high - low < _REPAIR_MAX:
                 low -= 1
             entries.append(Have(origin, stream.epoch, high, low + 1))
-        return encode_haves(entries) if entries else None
+        return entries
+
+    def answer_haves(self, peer: PeerId, theirs: list[Have], now: float) -> None:
+        """A neighbour asked what it lacks."""
+        known = {(have.origin, have.epoch): have.high for have in theirs}
+        ahead = [have for have in self.haves(now) if have.high > known.get((have.origin, have.epoch), 0)]
+        if ahead:
+            self._send(peer, encode_haves(ahead, 0))
 
     def haves_received(self, peer: PeerId, entries: list[Have], now: float, *, newcomer: bool) -> None:
         """`newcomer`: these are the first words of our first neighbour; what was sent before them is history."""

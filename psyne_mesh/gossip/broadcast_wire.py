@@ -19,6 +19,7 @@ Id: TypeAlias = tuple[PeerId, int, int]
 BROADCAST_DOMAIN = b"psyne-broadcast"
 FLAT = 1  # the origin sent this to everybody itself: in a full mesh nobody forwards
 REPAIR = 2  # sent because it was asked for: says nothing about the shape of the tree
+ASK = 1  # HAVES: tell me what I lack
 KEEP_EPOCH = 0  # no life of a player: the ids of the tree keeper's empty messages
 _IDS_MAX = 4096  # in one IHAVE, GRAFT or HAVES
 _HEAD_BYTES = 4  # version, type, hops, flags
@@ -130,13 +131,15 @@ def keep_untrusted(frame: bytes) -> tuple[int, PeerId, int]:
     return kept
 
 
-def encode_haves(entries: Iterable[Have]) -> bytes:
+def encode_haves(entries: Iterable[Have], flags: int) -> bytes:
     lines = (_id(h.origin, h.epoch, h.high) + varint(h.high - h.low + 1) for h in entries)
-    return codec.head(codec.HAVES) + b"".join(lines)
+    return codec.head(codec.HAVES) + bytes((flags,)) + b"".join(lines)
 
 
-def haves_untrusted(frame: bytes) -> list[Have]:
+def haves_untrusted(frame: bytes) -> tuple[int, list[Have]]:
+    """(flags, entries)."""
     reader = Reader(frame)
+    flags = reader.u8_untrusted()
     entries: list[Have] = []
     while reader.more:
         if len(entries) == _IDS_MAX:
@@ -146,7 +149,7 @@ def haves_untrusted(frame: bytes) -> list[Have]:
         if count > high:
             raise ProtocolError("broadcast sequences count from 1")
         entries.append(Have(origin, epoch, high, high - count + 1))
-    return entries
+    return flags, entries
 
 
 def _id(origin: PeerId, epoch: int, sequence: int) -> bytes:

@@ -267,10 +267,9 @@ class Census:
         member = self.membership.get(record.peer)
         if member is None or via is None or record.state != ALIVE:
             return
-        if member.status is Status.DOWN:
-            self.tell_down(via, member)
-        elif member.status is Status.LEFT and via == record.peer and member.record.order > record.order:
-            self.outbox.append(Tell(via, member.record))
+        if via == record.peer and member.record.order > record.order:
+            self.outbox.append(Tell(via, member.record))  # it restarted, and its clock had gone back
+        self.tell_down(via, member)
 
     def tell_down(self, to: PeerId, member: Member) -> None:
         """Let a neighbour know our verdict, signed, so that the subject can raise its epoch."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.broadcast import Broadcast
+from psyne_mesh.gossip.broadcast_wire import encode_haves
 from psyne_mesh.gossip.census import Census
 from psyne_mesh.gossip.codec import PROBE
 from psyne_mesh.gossip.config import GossipConfig
@@ -155,11 +156,11 @@ class Core:
         self.links[peer] = self.detector.links[peer]
         self.overlay.link_up(peer, now, outbound=outbound)
         haves = self.broadcast.haves(now)
-        if haves is not None:
+        if haves:
             flags |= HAVES_FOLLOW
         self.exchange.link_up(peer, self.census.own, now, flags)
-        if haves is not None:
-            self.exchange.outbox.append(SendFrame(peer, haves, True))
+        if haves:
+            self.exchange.outbox.append(SendFrame(peer, encode_haves(haves, 0), True))
         self.broadcast.link_up(peer)
         member = self.membership.get(peer)
         if member is not None:

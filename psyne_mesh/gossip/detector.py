@@ -101,7 +101,7 @@ class Link:
         self.missed = 0
         self.degree = 0  # links that the peer says it has; 0: not said yet
         self.faults = 0  # broken frames that came over it
-        self.nacks_due = 0
+        self.nacks_due: list[PeerId] = []  # helpers that have not answered
         self.silent = False
         self.lost = False  # the link itself is gone; only helpers can say whether the peer lives
         self.srtt = 0.0  # 0: unknown
@@ -162,13 +162,14 @@ class Detector:
         if link is not None:
             link.lost = True
             link.heard_at = min(link.heard_at, now - self.interval * _LATE_FACTOR)
+            link.alive_at = now - _INDIRECT_AT * self.patience(link)  # ask now, and leave them time to answer
             self.deadline = now
 
     def heard(self, link: Link, now: float) -> None:
         link.heard_at = link.alive_at = now
         if link.missed:
             link.missed = 0
-            link.nacks_due = 0
+            link.nacks_due.clear()
         if link.silent:
             link.silent = False
             self.outbox.append(LinkHeard(link.peer))
@@ -235,20 +236,20 @@ class Detector:
         self._helps[self._ping(link, now)] = (asker, sequence, target, nack_at)
         self.deadline = min(self.deadline, nack_at)
 
-    def indirect_received(self, target: PeerId, alive: bool, now: float) -> None:
+    def indirect_received(self, helper: PeerId, target: PeerId, alive: bool, now: float) -> None:
         link = self.links.get(target)
         if link is None:
             return
         if alive:
             link.alive_at = now
-            link.nacks_due = 0
+            link.nacks_due.clear()
             if link.silent:
                 link.silent = False
                 self.outbox.append(LinkHeard(target))
             if link.lost:
                 del self.links[target]
-        else:
-            link.nacks_due = max(0, link.nacks_due - 1)
+        elif helper in link.nacks_due:
+            link.nacks_due.remove(helper)
 
     # --------------------------------------------------------------------------------------------------- timers
 
@@ -297,9 +298,12 @@ class Detector:
         patience = self.patience(link)
         unseen = now - link.alive_at
         if unseen >= _INDIRECT_AT * patience and now - link.asked_at >= patience * (1 - _INDIRECT_AT):
-            self._worsen(link.nacks_due)  # Lifeguard: a helper that did not even nack speaks against ourselves
+            # Lifeguard: a helper that did not even nack speaks against ourselves; unless it has fallen silent as well.
+            self._worsen(sum(self._is_good(helper) for helper in link.nacks_due))
             link.asked_at = now
-            link.nacks_due = self._ask_helpers(link, now)
+            link.nacks_due = self._ask_helpers(link)
+            if not link.nacks_due and len(self.links) > 1:
+                self._worsen(1)  # nobody at all is heard: are we deaf?
         if unseen >= patience and link.missed >= config.missed_pings and not link.silent:
             link.silent = True
             self.suspicions_raised += 1
@@ -307,14 +311,22 @@ class Detector:
         elif not link.silent and silence > _IMPAIRED_CLOSE_S:
             self.outbox.append(LinkBroken(link.peer))
 
-    def _ask_helpers(self, link: Link, now: float) -> int:
-        good = [other.peer for other in self.links.values() if other.missed == 0 and other is not link]
-        helpers = self._rng.sample(good, min(len(good), self._config.indirect_probes))
+    def _is_good(self, peer: PeerId) -> bool:
+        link = self.links.get(peer)
+        return link is not None and link.missed == 0
+
+    def _ask_helpers(self, link: Link) -> list[PeerId]:
+        """The half that was heard last: after a cut, the other half may be on the far side without our knowing yet."""
+        count = self._config.indirect_probes
+        good = [other for other in self.links.values() if other.missed == 0 and other is not link]
+        good.sort(key=lambda other: -other.heard_at)
+        fresh = [other.peer for other in good[: max(count, len(good) // 2)]]
+        helpers = self._rng.sample(fresh, min(len(fresh), count))
         self._sequence = (self._sequence + 1) & 0xFFFFFFFF
         frame = codec.ping_req(self._sequence, link.peer)
         for helper in helpers:
             self.outbox.append(FrameDue(helper, frame))
-        return len(helpers)
+        return helpers
 
     def _ping(self, link: Link, now: float) -> int:
         sequence = self._sequence = (self._sequence + 1) & 0xFFFFFFFF

@@ -76,7 +76,7 @@ class Dialer:
         if now < self.deadline:
             return
         for peer, since in list(self.in_flight.items()):
-            if now - since >= _LOST_S:
+            if since + _LOST_S <= now:
                 self.failed(peer, now)
         free = self._config.dials_max - len(self.in_flight)
         if free > 0:

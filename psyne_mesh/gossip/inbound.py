@@ -102,7 +102,7 @@ class Inbound:
 
     def _on_indirect(self, link: Link, frame: bytes, now: float) -> None:
         _, target, alive = codec.indirect_untrusted(frame)
-        self._core.detector.indirect_received(target, alive, now)
+        self._core.detector.indirect_received(link.peer, target, alive, now)
 
     # ---------------------------------------------------------------------------------------------------- records
 
@@ -207,8 +207,11 @@ class Inbound:
     def _on_haves(self, link: Link, frame: bytes, now: float) -> None:
         core = self._core
         newcomer = not core.introduced and link.peer == self._awaiting_haves
-        core.broadcast.haves_received(link.peer, wire.haves_untrusted(frame), now, newcomer=newcomer)
+        flags, entries = wire.haves_untrusted(frame)
+        core.broadcast.haves_received(link.peer, entries, now, newcomer=newcomer)
         core.introduced |= newcomer
+        if flags & wire.ASK:
+            core.broadcast.answer_haves(link.peer, entries, now)
 
     # ------------------------------------------------------------------------------------------- signals and relays
 

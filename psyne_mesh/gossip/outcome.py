@@ -7,6 +7,7 @@ import attrs
 from psyne_mesh.gossip import census, codec, events
 from psyne_mesh.gossip import detector as probes
 from psyne_mesh.gossip import seats as seating
+from psyne_mesh.gossip.broadcast_wire import ASK, encode_haves
 from psyne_mesh.gossip.core import Core
 from psyne_mesh.gossip.events import CloseLink, Dial, Evicted, PeerDiscovered, PeerLeft
 from psyne_mesh.gossip.healing import CutMended, CutSeen
@@ -175,10 +176,9 @@ class Outcome:
         core = self._core
         exchange, broadcast, router, walks = core.exchange, core.broadcast, core.router, core.walks
         if exchange.sync.partners:
-            haves = broadcast.haves(now)
+            haves = encode_haves(broadcast.haves(now), ASK)
             for peer in exchange.take_partners():
-                if haves is not None:
-                    core.send(peer, haves)
+                core.send(peer, haves)
         for machine in (exchange, broadcast, router, walks):
             if machine.outbox:
                 for frame in machine.outbox:

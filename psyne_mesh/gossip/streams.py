@@ -71,7 +71,7 @@ class Streams:
         stream.active_at = now
         stream.pending[sequence] = payload
         if stream.expected < floor:
-            self._skip(origin, stream, min(floor, *stream.pending))
+            self._skip(origin, stream, floor)
         self._flush(origin, stream, now)
         return stream
 
@@ -83,7 +83,9 @@ class Streams:
         if now < self.deadline:
             return
         for origin, stream in self._streams.items():
-            if now - stream.stalled_at >= self._gap_timeout_s:
+            if (
+                stream.stalled_at + self._gap_timeout_s <= now
+            ):  # the same sum as in `deadline`: rounding must not stall us
                 self._skip(origin, stream, min(stream.pending))
                 self._flush(origin, stream, now)
         self.deadline = min((s.stalled_at for s in self._streams.values()), default=math.inf) + self._gap_timeout_s

@@ -59,6 +59,7 @@ class Cluster:
         self.links: set[tuple[PeerId, PeerId]] = set()
         self.blocked: Callable[[PeerId, PeerId], bool] = lambda a, b: False  # frames a -> b vanish
         self.no_dial: Callable[[PeerId, PeerId], bool] = lambda a, b: False  # dials fail
+        self.asleep: dict[PeerId, list[tuple[PeerId, bytes]]] = {}
         self.log: list[tuple[float, PeerId, Event]] = []
         self.frames = self.bytes = self.dials = self.steps = 0
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
@@ -94,6 +95,24 @@ class Cluster:
         self.nodes.pop(peer)
         self._armed.pop(peer, None)
         self.links = {link for link in self.links if peer not in link}
+
+    def stall(self, peer: PeerId, seconds: float) -> None:
+        """The process stands still; frames wait for it. Its shell notices how late it is."""
+        self.asleep[peer] = []
+        self.run(seconds)
+        node = self.nodes[peer]
+        node.note_loop_lag(seconds, self.now)
+        for sender, frame in self.asleep.pop(peer):
+            node.receive(sender, frame, self.now)
+        node.handle_timeout(self.now)
+        self._armed.pop(peer, None)
+        self.drain(peer)
+
+    def leave(self, peer: PeerId) -> None:
+        """Goodbye; the process ends once its last frames are out."""
+        self.tell(peer, lambda node: node.leave(self.now))
+        self.run(0.5)
+        self.crash(peer)
 
     def ids(self) -> list[PeerId]:
         return list(self.nodes)
@@ -141,6 +160,16 @@ class Cluster:
 
     # ------------------------------------------------------------------------------------------------------ views
 
+    def say(self, peer: PeerId, payload: bytes) -> None:
+        self.tell(peer, lambda node: node.broadcast(payload, self.now))
+
+    def cut(self, side: set[PeerId]) -> None:
+        """No frame and no dial crosses from `side` to the others."""
+        self.blocked = lambda a, b: (a in side) != (b in side)
+
+    def mend(self) -> None:
+        self.blocked = lambda a, b: False
+
     def linked(self, a: PeerId, b: PeerId) -> bool:
         return (min(a, b), max(a, b)) in self.links
 
@@ -170,7 +199,7 @@ class Cluster:
     # ----------------------------------------------------------------------------------------------------- network
 
     def _wake(self, peer: PeerId, node: Node, due: float) -> None:
-        if self.nodes.get(peer) is not node or self._armed.get(peer) != due:
+        if self.nodes.get(peer) is not node or self._armed.get(peer) != due or peer in self.asleep:
             return
         del self._armed[peer]
         wanted = node.next_timeout()
@@ -202,6 +231,9 @@ class Cluster:
     def _arrive(self, sender: PeerId, receiver: PeerId, frame: bytes) -> None:
         node = self.nodes.get(receiver)
         if node is None or sender not in self.nodes or self.blocked(sender, receiver):
+            return
+        if receiver in self.asleep:
+            self.asleep[receiver].append((sender, frame))
             return
         node.receive(sender, frame, self.now)
         self.drain(receiver)

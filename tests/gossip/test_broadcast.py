@@ -1,0 +1,340 @@
+"""Plumtree on three or four hand-driven neighbours, and per-origin order."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from psyne_mesh.errors import ProtocolError
+from psyne_mesh.gossip import broadcast_wire as wire
+from psyne_mesh.gossip import codec
+from psyne_mesh.gossip.broadcast import Broadcast
+from psyne_mesh.gossip.broadcast_wire import FLAT, REPAIR, Have, Message
+from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.records import RoomKey
+from psyne_mesh.gossip.streams import Streams
+from psyne_mesh.identity import PeerId
+from tests.gossip.cluster import CheapIdentity, cheap_verify
+
+ROOM = RoomKey.of(b"room")
+ORIGIN = CheapIdentity(0)
+A, B, C = (CheapIdentity(n).peer_id for n in (1, 2, 3))
+CONFIG = GossipConfig()
+
+
+def message(sequence: int, floor: int | None = None, epoch: int = 1, payload: bytes = b"same bytes") -> Message:
+    return wire.sign_message(ROOM, ORIGIN, epoch, sequence, floor or max(1, sequence - 20), payload)
+
+
+def tree(*links: PeerId) -> Broadcast:
+    broadcast = Broadcast(CONFIG)
+    for peer in links:
+        broadcast.link_up(peer)
+    return broadcast
+
+
+def sent(broadcast: Broadcast) -> list[tuple[PeerId, int]]:
+    """(to, frame type), drained."""
+    frames = [(out.peer, out.frame[1]) for out in broadcast.outbox]
+    broadcast.outbox.clear()
+    return frames
+
+
+def receive(
+    broadcast: Broadcast, peer: PeerId, msg: Message, now: float, hops: int = 0, flags: int = 0, *, flat: bool = False
+) -> None:
+    if broadcast.wants(msg):
+        broadcast.gossip_received(peer, msg, hops, flags, now, flat=flat)
+    else:
+        broadcast.duplicate_received(peer, flags, now)
+
+
+def delivered(broadcast: Broadcast) -> list[int]:
+    sequences = [sequence for _, _, sequence in broadcast.streams.delivered]
+    broadcast.streams.delivered.clear()
+    return sequences
+
+
+def test_a_message_goes_on_to_eager_links_and_is_announced_to_lazy_ones() -> None:
+    broadcast = tree(A, B, C)
+    broadcast.prune_received(C)
+    receive(broadcast, A, message(1), 0.0)
+    assert sent(broadcast) == [(B, codec.GOSSIP)]
+    assert delivered(broadcast) == [1]
+    assert broadcast.deadline == pytest.approx(CONFIG.ihave_delay_s)
+    broadcast.handle_timeout(broadcast.deadline)
+    assert sent(broadcast) == [(C, codec.IHAVE)]
+
+
+def test_identical_payloads_are_different_messages() -> None:
+    broadcast = tree(A)
+    for sequence in (1, 2, 3):
+        receive(broadcast, A, message(sequence), 0.0)
+    assert delivered(broadcast) == [1, 2, 3]
+
+
+def test_a_duplicate_prunes_its_link_but_never_the_last_and_not_too_often() -> None:
+    broadcast = tree(A, B)
+    receive(broadcast, A, message(1), 0.0)
+    sent(broadcast)
+    receive(broadcast, B, message(1), 0.0)
+    receive(broadcast, B, message(1), 0.1)
+    assert sent(broadcast) == [(B, codec.PRUNE)]
+    assert (list(broadcast.eager), list(broadcast.lazy)) == ([A], [B])
+    receive(broadcast, A, message(1), 2.0)
+    assert sent(broadcast) == []
+    assert broadcast.stats.duplicates == 3
+
+
+def test_repairs_and_flat_copies_do_not_shape_the_tree() -> None:
+    broadcast = tree(A, B)
+    receive(broadcast, A, message(1), 0.0)
+    sent(broadcast)
+    receive(broadcast, B, message(1), 0.0, flags=REPAIR)
+    receive(broadcast, B, message(1), 0.0, flags=FLAT)
+    assert sent(broadcast) == []
+    assert list(broadcast.eager) == [A, B]
+
+
+def test_an_announced_message_that_does_not_come_is_grafted_from_one_after_the_other() -> None:
+    broadcast = tree(A, B, C)
+    for peer in (B, C):
+        broadcast.prune_received(peer)
+        broadcast.ihave_received(peer, [((ORIGIN.peer_id, 1, 1), 2)], 0.0)
+    broadcast.handle_timeout(0.1)
+    assert sent(broadcast) == [(B, codec.GRAFT)]
+    assert B in broadcast.eager
+    broadcast.handle_timeout(0.2)
+    assert sent(broadcast) == [(C, codec.GRAFT)]
+    broadcast.handle_timeout(broadcast.deadline)  # nobody is left to ask
+    assert sent(broadcast) == []
+    assert broadcast._missing == {}
+    assert broadcast._missing_of == {}
+
+
+def test_a_message_in_time_cancels_the_graft() -> None:
+    broadcast = tree(A, B)
+    broadcast.prune_received(B)
+    broadcast.ihave_received(B, [((ORIGIN.peer_id, 1, 1), 2)], 0.0)
+    receive(broadcast, A, message(1), 0.05)
+    sent(broadcast)
+    broadcast.handle_timeout(0.1)
+    assert (B, codec.GRAFT) not in sent(broadcast)
+
+
+@pytest.mark.parametrize(("srtt", "timeout"), [(0.0, 0.1), (0.01, 0.1), (0.1, 0.3), (2.0, 1.0)])
+def test_the_graft_timeout_follows_the_round_trip_within_bounds(srtt: float, timeout: float) -> None:
+    broadcast = tree(A)
+    broadcast.note_rtt(A, srtt)
+    broadcast.ihave_received(A, [((ORIGIN.peer_id, 1, 1), 2)], 5.0)
+    assert broadcast.deadline == pytest.approx(5.0 + timeout)
+
+
+def test_a_graft_is_answered_from_the_cache_and_makes_the_link_eager() -> None:
+    broadcast = tree(A, B)
+    broadcast.prune_received(B)
+    receive(broadcast, A, message(1), 0.0, hops=4)
+    broadcast.outbox.clear()
+    broadcast.graft_received(B, [(ORIGIN.peer_id, 1, 1), (ORIGIN.peer_id, 1, 2)], 0)
+    [reply] = broadcast.outbox
+    hops, flags, again = wire.gossip_untrusted(reply.frame, 1000)
+    assert (reply.peer, hops, flags, again) == (B, 5, REPAIR, message(1))
+    assert B in broadcast.eager
+
+
+def test_a_much_shorter_lazy_link_takes_the_place_of_the_eager_one() -> None:
+    broadcast = tree(A, B)
+    broadcast.prune_received(B)
+    broadcast.ihave_received(B, [((ORIGIN.peer_id, 1, 1), 2)], 0.0)
+    receive(broadcast, A, message(1), 0.05, hops=6)
+    assert sent(broadcast) == [(B, codec.GRAFT), (A, codec.PRUNE)]
+    assert list(broadcast.eager) == [B]
+
+
+def test_in_a_full_mesh_the_origin_sends_to_all_and_nobody_forwards() -> None:
+    broadcast = tree(A, B)
+    broadcast.prune_received(B)
+    broadcast.publish(message(1), 0.0, flat=True)
+    assert sent(broadcast) == [(A, codec.GOSSIP), (B, codec.GOSSIP)]
+    receiver = tree(B, C)
+    receive(receiver, B, message(1), 0.0, flags=FLAT, flat=True)
+    assert sent(receiver) == []
+    switching = tree(B, C)  # a receiver that is in a partial mesh already passes it on
+    receive(switching, B, message(1), 0.0, flags=FLAT)
+    assert sent(switching) == [(C, codec.GOSSIP)]
+
+
+def test_a_gap_is_asked_for_and_filled() -> None:
+    broadcast = tree(A)
+    receive(broadcast, A, message(1), 0.0)
+    receive(broadcast, A, message(3), 0.0)
+    assert delivered(broadcast) == [1]
+    broadcast.outbox.clear()
+    broadcast.handle_timeout(0.1)
+    [graft] = broadcast.outbox
+    assert wire.graft_untrusted(graft.frame)[1] == [(ORIGIN.peer_id, 1, 2)]
+    receive(broadcast, A, message(2), 0.2, flags=REPAIR)
+    assert delivered(broadcast) == [2, 3]
+
+
+def test_what_neighbours_have_is_compared_and_missing_ends_are_repaired() -> None:
+    one, two = tree(A), tree(B)
+    for sequence in (1, 2, 3):
+        receive(one, A, message(sequence), 0.0)
+    receive(two, B, message(1), 0.0)
+    assert two.haves(1.0) == [Have(ORIGIN.peer_id, 1, 1, 1)]
+    two.answer_haves(B, one.haves(1.0), 1.0)
+    assert [out.frame[1] for out in two.outbox] == [codec.GOSSIP] * 0
+    one.outbox.clear()
+    one.answer_haves(A, two.haves(1.0), 1.0)
+    [answer] = one.outbox
+    assert wire.haves_untrusted(answer.frame) == (0, [Have(ORIGIN.peer_id, 1, 3, 1)])
+    two.haves_received(B, one.haves(1.0), 1.0, newcomer=False)
+    two.outbox.clear()
+    two.handle_timeout(1.1)
+    [graft] = two.outbox
+    assert wire.graft_untrusted(graft.frame)[1] == [(ORIGIN.peer_id, 1, 2), (ORIGIN.peer_id, 1, 3)]
+
+
+def test_for_a_newcomer_what_was_before_is_history() -> None:
+    broadcast = tree(A)
+    broadcast.haves_received(A, [Have(ORIGIN.peer_id, 1, 7, 1)], 0.0, newcomer=True)
+    assert broadcast.deadline == float("inf")
+    receive(broadcast, A, message(7, floor=1), 0.1)
+    receive(broadcast, A, message(8, floor=1), 0.1)
+    assert delivered(broadcast) == [8]
+
+
+def test_a_lying_announcer_fills_no_table() -> None:
+    broadcast = tree(A, B)
+    for number in range(10):
+        broadcast.ihave_received(
+            A, [((CheapIdentity(9).peer_id, 1, 1 + number * 1000 + i), 1) for i in range(1000)], 0.0
+        )
+    assert len(broadcast._missing) == 1024
+    broadcast.ihave_received(B, [((ORIGIN.peer_id, 1, 1), 1)], 0.0)
+    assert len(broadcast._missing) == 1025
+
+
+def test_the_cache_is_bounded_by_age_and_bytes() -> None:
+    broadcast = Broadcast(GossipConfig(cache_bytes=65_536, cache_s=10.0))
+    broadcast.link_up(A)
+    for sequence in range(1, 101):
+        receive(broadcast, A, message(sequence, payload=bytes(1000)), 0.0)
+    assert broadcast._cache_bytes <= 65_536
+    assert 50 < len(broadcast._cache) < 66
+    receive(broadcast, A, message(101), 11.0)
+    assert len(broadcast._cache) == 1
+
+
+def test_own_sequences_and_floors() -> None:
+    broadcast = tree(A)
+    assert [broadcast.next_sequence(now) for now in (0.0, 1.0, 2.0)] == [(1, 1), (2, 1), (3, 1)]
+    assert broadcast.next_sequence(31.5) == (4, 3)  # the first two are older than the cache
+    assert broadcast.next_sequence(100.0) == (5, 5)
+
+
+def test_the_keeper_shapes_and_mends_the_tree() -> None:
+    broadcast = tree(A, B, C)
+    broadcast.keep_received(A, ORIGIN.peer_id, 5, 0, 0.0)
+    assert sent(broadcast) == [(B, codec.KEEP), (C, codec.KEEP)]
+    broadcast.keep_received(B, ORIGIN.peer_id, 5, 1, 0.0)
+    assert sent(broadcast) == [(B, codec.PRUNE)]
+    broadcast.ihave_received(B, [((ORIGIN.peer_id, wire.KEEP_EPOCH, 6), 1)], 1.0)
+    broadcast.handle_timeout(1.2)
+    assert sent(broadcast) == [(B, codec.GRAFT)]
+    broadcast.graft_received(B, [(ORIGIN.peer_id, wire.KEEP_EPOCH, 5)], 0)
+    assert sent(broadcast) == [(B, codec.KEEP)]
+
+
+def test_the_keepers_numbers_outlive_its_process() -> None:
+    broadcast = tree(A)
+    broadcast.keep(ORIGIN.peer_id, 1000, 0.0)
+    broadcast.keep(ORIGIN.peer_id, 1000, 10.0)
+    first, second = (wire.keep_untrusted(out.frame)[2] for out in broadcast.outbox)
+    broadcast.outbox.clear()
+    restarted = tree(A)
+    restarted.keep(ORIGIN.peer_id, 1001, 20.0)
+    third = wire.keep_untrusted(restarted.outbox[0].frame)[2]
+    assert first < second < third
+
+
+def test_a_forged_message_is_refused() -> None:
+    good = message(1)
+    _, _, bent = wire.gossip_untrusted(wire.encode_gossip(0, 0, good.body[:-1] + b"\0"), 1000)
+    with pytest.raises(ProtocolError):
+        wire.verify_message_untrusted(bent, ROOM, cheap_verify)
+    with pytest.raises(ProtocolError):
+        wire.verify_message_untrusted(good, RoomKey.of(b"elsewhere"), cheap_verify)
+    wire.verify_message_untrusted(good, ROOM, cheap_verify)
+    with pytest.raises(ProtocolError):
+        wire.gossip_untrusted(wire.encode_gossip(0, 0, good.body), 3)
+
+
+def test_golden_gossip() -> None:
+    frame = wire.encode_gossip(2, FLAT, message(300, payload=b"hi").body)
+    assert frame[:-64].hex() == "010a0201" + ORIGIN.public_key.hex() + "01" + "ac02" + "14" + "02" + b"hi".hex()
+
+
+# ------------------------------------------------------------------------------------------------------------ order
+
+
+def test_fifo_steps_over_what_nobody_can_give() -> None:
+    streams = Streams(GossipConfig(gap_timeout_s=3.0))
+    for sequence in (1, 4, 5):
+        streams.accept(A, 1, sequence, 1, b"", 10.0)
+    assert [s for _, _, s in streams.delivered] == [1]
+    assert streams.deadline == 13.0
+    streams.handle_timeout(13.0)
+    assert [s for _, _, s in streams.delivered] == [1, 4, 5]
+    assert streams.skipped == 2
+    assert streams.deadline == float("inf")
+
+
+def test_the_floor_ends_hopeless_waits() -> None:
+    streams = Streams(CONFIG)
+    streams.accept(A, 1, 1, 1, b"", 0.0)
+    streams.accept(A, 1, 3, 1, b"", 0.0)
+    streams.accept(A, 1, 1000, 1000, b"", 60.0)
+    assert [s for _, _, s in streams.delivered] == [1, 3, 1000]
+    assert streams.skipped == 997
+
+
+def test_a_new_life_starts_anew_and_the_old_one_is_over() -> None:
+    streams = Streams(CONFIG)
+    streams.accept(A, 1, 9, 9, b"", 0.0)
+    streams.accept(A, 2, 1, 1, b"", 0.0)
+    assert not streams.is_new(A, 1, 10)
+    assert streams.accept(A, 1, 10, 10, b"", 0.0) is None
+    assert [s for _, _, s in streams.delivered] == [9, 1]
+
+
+def test_streams_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psyne_mesh.gossip.streams._STREAMS_MAX", 2)
+    monkeypatch.setattr("psyne_mesh.gossip.streams._PENDING_MAX", 3)
+    streams = Streams(CONFIG)
+    for peer in (A, B, C):
+        streams.accept(peer, 1, 1, 1, b"", 0.0)
+    assert streams.get(A) is None
+    for sequence in range(3, 20):
+        streams.accept(C, 1, sequence, 1, b"", 0.0)
+    stream = streams.get(C)
+    assert stream is not None
+    assert len(stream.pending) == 3
+
+
+@given(st.permutations(range(1, 13)), st.sets(st.integers(1, 12), max_size=4), st.integers(0, 2**32))
+def test_any_order_with_any_losses_is_delivered_in_order_once(order: list[int], lost: set[int], seed: int) -> None:
+    streams, rng, now = Streams(GossipConfig(gap_timeout_s=3.0)), random.Random(seed), 0.0
+    streams.position(A, 1, 1, now)
+    for sequence in order:
+        now += rng.random() / 10
+        for _ in range(rng.randint(1, 2)):
+            if sequence not in lost and streams.is_new(A, 1, sequence):
+                streams.accept(A, 1, sequence, 1, b"", now)
+    while streams.deadline < float("inf"):
+        streams.handle_timeout(streams.deadline)
+    assert [s for _, _, s in streams.delivered] == [s for s in range(1, 13) if s not in lost]

@@ -1,0 +1,240 @@
+"""Probing of links, with a clock by hand."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from psyne_mesh.gossip import codec
+from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.detector import Detector, FrameDue, LinkBroken, LinkHeard, LinkSilent, ProbeDue
+from psyne_mesh.identity import PeerId
+
+PEERS = [PeerId(f"{n:032x}") for n in range(1, 8)]
+X = PEERS[0]
+
+
+class Bench:
+    """A detector whose peers answer every probe at once, unless they are in `dead`."""
+
+    def __init__(self, links: int = 5) -> None:
+        self.detector = Detector(GossipConfig(), random.Random(1))
+        self.now = 0.0
+        self.dead: list[PeerId] = []
+        self.frames: list[FrameDue] = []
+        self.pings: list[ProbeDue] = []
+        self.facts: list[tuple[float, object]] = []
+        for peer in PEERS[:links]:
+            self.detector.link_up(peer, self.now, 0.05)
+
+    def run(self, until: float) -> None:
+        while self.detector.deadline <= until:
+            self.now = max(self.now, self.detector.deadline)
+            self.detector.handle_timeout(self.now)
+            self.drain()
+        self.now = until
+
+    def drain(self) -> None:
+        while self.detector.outbox:
+            fact = self.detector.outbox.pop(0)
+            if isinstance(fact, ProbeDue):
+                self.pings.append(fact)
+                if fact.peer not in self.dead:
+                    link = self.detector.links[fact.peer]
+                    self.detector.heard(link, self.now)
+                    self.detector.ack_received(link, fact.sequence, self.now)
+            elif isinstance(fact, FrameDue):
+                self.frames.append(fact)
+            else:
+                self.facts.append((self.now, fact))
+
+
+def test_everybody_is_pinged_once_a_round() -> None:
+    bench = Bench()
+    bench.run(10.0)
+    for peer in PEERS[:5]:
+        assert 18 <= sum(ping.peer == peer for ping in bench.pings) <= 23
+    assert bench.facts == []
+    assert bench.detector.local_health == 0
+
+
+def test_who_pings_us_need_not_be_pinged() -> None:
+    bench = Bench(links=1)
+    link = bench.detector.links[X]
+    for tick in range(100):
+        bench.now = tick / 10
+        bench.detector.heard(link, bench.now)
+        bench.detector.ping_received(link, bench.now, 0.04)
+        bench.run(bench.now)
+    assert len(bench.pings) < 6
+
+
+def test_silence_is_a_suspicion_after_a_second_and_three_pings() -> None:
+    bench = Bench()
+    bench.run(5.0)
+    heard = bench.detector.links[X].heard_at
+    bench.dead = [X]
+    bench.run(8.0)
+    [(when, fact)] = bench.facts
+    assert fact == LinkSilent(X)
+    assert 1.0 <= when - heard <= 1.2
+    assert bench.detector.is_impaired(X)
+    asked = [codec.indirect_untrusted(frame.frame) for frame in bench.frames]
+    assert {(target, alive) for _, target, alive in asked} == {(X, False)}
+    assert len({frame.peer for frame in bench.frames[:3]}) == 3
+
+
+def test_a_voice_ends_the_suspicion() -> None:
+    bench = Bench()
+    bench.dead = [X]
+    bench.run(3.0)
+    bench.dead = []
+    bench.run(4.0)
+    assert [fact for _, fact in bench.facts] == [LinkSilent(X), LinkHeard(X)]
+    assert not bench.detector.is_impaired(X)
+
+
+def test_helpers_who_reach_it_keep_it_alive_until_the_link_is_called_broken() -> None:
+    bench = Bench()
+    bench.dead = [X]
+    for tick in range(1, 120):
+        bench.run(tick / 10)
+        if bench.frames:
+            helper = bench.frames[0].peer
+            bench.frames.clear()
+            bench.detector.indirect_received(helper, X, True, bench.now)
+    assert bench.facts[0][1] == LinkBroken(X)
+    assert bench.facts[0][0] > 9.0
+
+
+def test_missing_nacks_speak_against_ourselves() -> None:
+    silent_helpers = Bench()
+    silent_helpers.dead = [X]
+    silent_helpers.run(1.3)
+    assert silent_helpers.detector.local_health > 0
+    patient = silent_helpers.detector.patience(silent_helpers.detector.links[X])
+    assert patient >= 2.0
+    nacking = Bench()
+    nacking.dead = [X]
+    for tick in range(1, 14):
+        nacking.run(tick / 10)
+        while nacking.frames:
+            nacking.detector.indirect_received(nacking.frames.pop().peer, X, False, nacking.now)
+    assert nacking.detector.local_health == 0
+
+
+def test_helpers_that_fell_silent_themselves_say_nothing_about_us() -> None:
+    bench = Bench(links=6)
+    bench.run(5.0)
+    bench.dead = PEERS[:3]  # a cut
+    for tick in range(51, 90):
+        bench.run(tick / 10)
+        while bench.frames:
+            helper = bench.frames.pop().peer
+            if helper not in bench.dead:
+                bench.detector.indirect_received(helper, X, False, bench.now)
+                bench.detector.indirect_received(helper, PEERS[1], False, bench.now)
+                bench.detector.indirect_received(helper, PEERS[2], False, bench.now)
+    assert [fact for _, fact in bench.facts] == [LinkSilent(peer) for peer in bench.dead]
+    assert bench.facts[-1][0] < 6.5
+
+
+def test_all_links_late_at_once_is_most_likely_our_own_fault() -> None:
+    bench = Bench(links=4)
+    bench.run(5.0)
+    bench.dead = list(PEERS)
+    bench.run(6.6)
+    assert bench.facts == []
+    assert bench.detector.local_health > 0
+
+
+def test_a_late_loop_is_our_own_fault() -> None:
+    bench = Bench()
+    bench.run(5.0)
+    bench.now = 12.0  # the process stood still
+    bench.detector.handle_timeout(bench.now)
+    assert bench.detector.local_health > 0
+    assert not any(isinstance(fact, LinkSilent) for fact in bench.detector.outbox)
+    told = Bench()
+    told.run(5.0)
+    told.detector.note_loop_lag(7.0, 12.0)
+    told.detector.handle_timeout(12.0)
+    assert told.detector.local_health == bench.detector.local_health  # told and measured count once
+
+
+def test_local_health_recovers() -> None:
+    bench = Bench()
+    bench.run(1.0)
+    bench.detector.note_loop_lag(2.0, bench.now)
+    assert bench.detector.local_health == 3
+    bench.run(4.0)
+    assert bench.detector.local_health == 0
+
+
+def test_we_help_others_and_nack_what_we_cannot_reach() -> None:
+    bench = Bench()
+    asker, stranger = PEERS[1], PEERS[6]
+    bench.detector.ping_req_received(asker, 7, stranger, bench.now)
+    bench.drain()
+    assert bench.frames.pop() == FrameDue(asker, codec.indirect(7, stranger, alive=False))
+    bench.detector.ping_req_received(asker, 8, X, bench.now)
+    bench.drain()
+    assert bench.frames.pop() == FrameDue(asker, codec.indirect(8, X, alive=True))
+    bench.dead = [X]
+    bench.detector.ping_req_received(asker, 9, X, bench.now)
+    bench.run(bench.now + 0.3)
+    assert FrameDue(asker, codec.indirect(9, X, alive=False)) in bench.frames
+
+
+def test_help_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psyne_mesh.gossip.detector._HELPS_MAX", 2)
+    bench = Bench()
+    bench.dead = [X]
+    for sequence in range(5):
+        bench.detector.ping_req_received(PEERS[1], sequence, X, bench.now)
+    assert len([fact for fact in bench.detector.outbox if isinstance(fact, ProbeDue)]) == 2
+
+
+def test_a_lost_link_asks_helpers_and_is_theirs_to_watch_if_they_reach_it() -> None:
+    bench = Bench()
+    bench.run(2.0)
+    bench.detector.link_lost(X, bench.now)
+    pings = len(bench.pings)
+    bench.run(2.2)
+    assert all(ping.peer != X for ping in bench.pings[pings:])
+    assert bench.frames
+    bench.detector.indirect_received(bench.frames[0].peer, X, True, bench.now)
+    assert X not in bench.detector.links
+    bench.run(6.0)
+    assert bench.facts == []
+
+
+def test_a_lost_link_without_a_good_word_is_silent() -> None:
+    bench = Bench()
+    bench.run(2.0)
+    bench.detector.link_lost(X, bench.now)
+    bench.run(4.0)
+    assert [fact for _, fact in bench.facts] == [LinkSilent(X)]
+
+
+def test_large_round_trips_get_more_patience() -> None:
+    bench = Bench()
+    link = bench.detector.links[X]
+    for _ in range(50):
+        bench.detector.note_rtt(X, 0.8)
+    assert bench.detector.patience(link) > 1.3
+    bench.detector.set_pace(2.0)
+    assert bench.detector.patience(link) > 2.0
+
+
+def test_acks_measure_and_strange_acks_do_not() -> None:
+    bench = Bench(links=1)
+    link = bench.detector.links[X]
+    bench.detector.handle_timeout(bench.detector.deadline)
+    [probe] = bench.detector.outbox
+    assert isinstance(probe, ProbeDue)
+    assert bench.detector.ack_received(link, probe.sequence + 1, 1.0) is None
+    sent = link.pending[probe.sequence]
+    assert bench.detector.ack_received(link, probe.sequence, sent + 0.03) == pytest.approx(0.03)
+    assert bench.detector.ack_received(link, probe.sequence, sent + 9.0) is None  # replayed

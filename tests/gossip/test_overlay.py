@@ -1,0 +1,183 @@
+"""The active view: how many links, which, and who may not displace whom."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+
+import pytest
+
+from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.overlay import DialWanted, Mode, Overlay, Part
+from psyne_mesh.identity import PeerId
+
+OWN = PeerId("f" * 32)
+PEERS = [PeerId(f"{n:032x}") for n in range(1, 101)]
+
+
+def nowhere(peer: PeerId) -> float:
+    return math.inf
+
+
+def partial(members: int = 100, **config: int) -> Overlay:
+    overlay = Overlay(GossipConfig(**config), OWN, random.Random(1))  # type: ignore[arg-type]
+    overlay.resize(members, 0.0)
+    return overlay
+
+
+def tick(overlay: Overlay, now: float, pending: int = 0) -> list[object]:
+    overlay.deadline = min(overlay.deadline, now)
+    overlay.handle_timeout(now, PEERS, nowhere, pending)
+    facts, overlay.outbox = list(overlay.outbox), []
+    return facts
+
+
+@pytest.mark.parametrize(
+    ("sizes", "mode"),
+    [
+        ([16], Mode.FULL), ([17], Mode.PARTIAL), ([17, 13], Mode.PARTIAL), ([17, 12], Mode.FULL), ([256], Mode.PARTIAL),
+        ([20, 257], Mode.LOBBY), ([20, 257, 192], Mode.LOBBY), ([20, 257, 191], Mode.PARTIAL), ([20, 257, 5], Mode.FULL),
+    ],
+)  # fmt: skip
+def test_modes_change_with_hysteresis(sizes: list[int], mode: Mode) -> None:
+    overlay = Overlay(GossipConfig(), OWN, random.Random(1))
+    for size in sizes:
+        overlay.resize(size, 0.0)
+    assert overlay.mode is mode
+
+
+@pytest.mark.parametrize(("members", "target"), [(17, 6), (64, 6), (65, 7), (128, 7), (200, 8), (256, 8)])
+def test_the_target_grows_with_the_logarithm(members: int, target: int) -> None:
+    assert partial(members).target == target
+
+
+def test_vacancies_are_dialled_twice_over_in_parallel() -> None:
+    overlay = partial()
+    wishes = tick(overlay, 1.0)
+    assert len(wishes) == 14
+    assert len({wish.peer for wish in wishes if isinstance(wish, DialWanted)}) == 14
+    assert tick(overlay, 3.0, pending=14) == []
+
+
+def test_half_of_the_view_is_our_own_choice() -> None:
+    overlay = partial()
+    for peer in PEERS[:7]:
+        overlay.link_up(peer, 0.0, outbound=False)
+    assert len(tick(overlay, 10.0)) == 8  # four anchors are missing, though there are links enough
+    for peer in PEERS[7:11]:
+        overlay.link_up(peer, 0.0, outbound=True)
+    assert not any(isinstance(fact, DialWanted) for fact in tick(overlay, 20.0))
+
+
+def test_the_first_anchors_go_by_our_own_hash() -> None:
+    wishes = [[wish.peer for wish in tick(partial(), 1.0) if isinstance(wish, DialWanted)][:2] for _ in range(2)]
+    assert wishes[0] == wishes[1]
+    overlay = partial()
+    overlay._rng = random.Random(2)
+    first = [wish.peer for wish in tick(overlay, 1.0) if isinstance(wish, DialWanted)]
+    assert set(first[:2]) != set(first[2:4])
+    assert overlay._rank(first[0]) < min(overlay._rank(peer) for peer in first[2:])
+
+
+def test_near_members_are_half_of_the_rest() -> None:
+    overlay = partial()
+    near = dict(zip(PEERS[:40], (n / 100 for n in range(40)), strict=True))
+    overlay.handle_timeout(1.0, PEERS[:40], lambda peer: near[peer], 0)
+    chosen = [wish.peer for wish in overlay.outbox if isinstance(wish, DialWanted)]
+    average = sum(near[peer] for peer in chosen) / len(chosen)
+    assert average < 0.17  # the mean of all is 0.195
+
+
+def test_only_the_dialler_sheds_and_only_what_both_can_spare() -> None:
+    overlay = partial()
+    for peer in PEERS[:12]:
+        overlay.link_up(peer, 0.0, outbound=False)
+    for peer in PEERS[12:18]:
+        overlay.link_up(peer, 0.0, outbound=True)
+    for place, peer in enumerate(PEERS[:18]):
+        overlay.heard(peer, 20, place / 100)
+    assert tick(overlay, 2.0) == []  # too young
+    assert tick(overlay, 10.0) == [Part(PEERS[17], "surplus")]
+    overlay.link_down(PEERS[17], 10.0)
+    overlay.heard(PEERS[16], 6, 0.16)
+    assert tick(overlay, 12.0) == [Part(PEERS[15], "surplus")]
+    overlay.link_down(PEERS[15], 12.0)
+    assert tick(overlay, 14.0) == []  # four anchors stay, whatever the number of inbound links
+
+
+def full_house(overlay: Overlay) -> PeerId:
+    for peer in PEERS[:4]:
+        overlay.link_up(peer, 0.0, outbound=True)
+    for peer in PEERS[4:12]:
+        overlay.link_up(peer, 0.0, outbound=False)
+        overlay.heard(peer, 20, 0.1)
+    return PEERS[11]
+
+
+def test_a_full_house_refuses_but_makes_room_for_the_isolated_once() -> None:
+    overlay = partial()
+    newcomer = full_house(overlay)
+    assert not overlay.admits(newcomer, 10.0, isolated=False)
+    assert overlay.admits(newcomer, 10.0, isolated=True)
+    [part] = overlay.outbox
+    assert isinstance(part, Part)
+    assert part.peer in PEERS[4:11]  # an inbound link, never an anchor
+    overlay.outbox.clear()
+    assert not overlay.admits(newcomer, 20.0, isolated=True)
+    assert overlay.admits(newcomer, 80.0, isolated=True)
+
+
+def test_what_we_dialled_ourselves_is_admitted() -> None:
+    overlay = partial()
+    full_house(overlay)
+    overlay.link_up(PEERS[20], 10.0, outbound=True)
+    assert overlay.admits(PEERS[20], 10.0, isolated=False)
+
+
+def test_who_parted_is_not_dialled_for_a_minute() -> None:
+    overlay = partial()
+    for peer in PEERS[:90]:
+        overlay.parted(peer, 0.0)
+    for peer in PEERS[90:94]:
+        overlay.link_up(peer, 0.0, outbound=True)
+    first = {wish.peer for wish in tick(overlay, 30.0) if isinstance(wish, DialWanted)}
+    assert first <= set(PEERS[94:])
+    later = {wish.peer for wish in tick(overlay, 70.0) if isinstance(wish, DialWanted)}
+    assert not later <= set(PEERS[94:])
+
+
+def test_a_lonely_node_ignores_the_backoff() -> None:
+    overlay = partial()
+    for peer in PEERS:
+        overlay.parted(peer, 0.0)
+    assert len(tick(overlay, 1.0)) > 0
+
+
+def test_a_link_across_a_healed_cut_is_kept() -> None:
+    overlay = partial()
+    for peer in PEERS[:18]:
+        overlay.link_up(peer, 0.0, outbound=True)
+        overlay.heard(peer, 20, 0.1)
+    overlay.keep(PEERS[17], 60.0)
+    for now in range(6, 59):
+        for fact in tick(overlay, float(now)):
+            assert isinstance(fact, Part)
+            assert fact.peer != PEERS[17]
+            overlay.link_down(fact.peer, float(now))
+
+
+def test_a_promise_that_coordinates_do_not_keep_makes_us_try_less() -> None:
+    overlay = partial(active_view=4)
+    for peer in PEERS[:5]:
+        overlay.link_up(peer, 0.0, outbound=True)
+        overlay.heard(peer, 20, 0.1)
+    tries = []
+    for now in range(10, 600):
+        overlay.deadline = float(now)
+        overlay.handle_timeout(float(now), PEERS, lambda peer: 0.01, 0)
+        tries += [now for fact in overlay.outbox if isinstance(fact, DialWanted)]
+        overlay.outbox.clear()
+    assert 3 <= len(tries) <= 7
+    gaps = [b - a for a, b in itertools.pairwise(tries)]
+    assert gaps == sorted(gaps)

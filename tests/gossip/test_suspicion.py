@@ -1,0 +1,128 @@
+"""Cases: how long they run, what confirms, refutes and ends them."""
+
+from __future__ import annotations
+
+import pytest
+
+from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.records import DOWN, SUSPECT
+from psyne_mesh.gossip.suspicion import CaseClosed, CaseOpened, Suspicions, VerdictReached
+from psyne_mesh.identity import PeerId
+
+ME, X, A, B, C = (PeerId(letter * 32) for letter in "0abcd")
+CONFIG = GossipConfig(suspicion_min_s=1.0, suspicion_max_s=6.0, confirmations=2)
+
+
+def accuse(
+    cases: Suspicions, accuser: PeerId, now: float, *, verdict: int = SUSPECT, contested: bool = False,
+    witnesses: int = 10, version: tuple[int, int] = (1, 0),
+) -> bool:  # fmt: skip
+    return cases.accuse(X, version, accuser, verdict, now, own=accuser == ME, contested=contested, witnesses=witnesses)
+
+
+def verdicts(cases: Suspicions) -> list[object]:
+    return [fact for fact in cases.outbox if isinstance(fact, VerdictReached)]
+
+
+# Lifeguard: max(Min, Max - (Max - Min) * log(C + 1) / log(K + 1)) with Min 1, Max 6, K 2
+@pytest.mark.parametrize(
+    ("accusers", "timeout"), [([ME], 6.0), ([ME, A], 2.845), ([ME, A, B], 1.0), ([ME, A, B, C], 1.0)]
+)
+def test_confirmations_shorten_the_wait(accusers: list[PeerId], timeout: float) -> None:
+    cases = Suspicions(CONFIG)
+    for accuser in accusers:
+        accuse(cases, accuser, 10.0)
+    assert cases.deadline == pytest.approx(10.0 + timeout, abs=0.01)
+    cases.handle_timeout(cases.deadline)
+    assert verdicts(cases) == [VerdictReached(X, 1, 0, own=True)]
+
+
+@pytest.mark.parametrize(("witnesses", "timeout"), [(0, 1.0), (1, 6.0), (2, 6.0)])
+def test_without_witnesses_there_is_nothing_to_wait_for(witnesses: int, timeout: float) -> None:
+    cases = Suspicions(CONFIG)
+    accuse(cases, ME, 0.0, witnesses=witnesses)
+    assert cases.deadline == pytest.approx(timeout)
+
+
+def test_one_witness_is_enough_where_there_is_only_one() -> None:
+    cases = Suspicions(CONFIG)
+    accuse(cases, ME, 0.0, witnesses=1)
+    accuse(cases, A, 0.5, witnesses=1)
+    assert cases.deadline == pytest.approx(1.0)
+
+
+def test_a_verdict_of_another_ends_our_own_case_at_once() -> None:
+    cases = Suspicions(CONFIG)
+    accuse(cases, ME, 0.0)
+    accuse(cases, A, 0.3, verdict=DOWN)
+    cases.handle_timeout(0.3)
+    assert len(verdicts(cases)) == 1
+
+
+def test_a_stranger_alone_convinces_late_and_strangers_never_at_once() -> None:
+    cases = Suspicions(CONFIG)
+    accuse(cases, A, 0.0, verdict=DOWN)
+    assert cases.deadline == pytest.approx(6.0)
+    accuse(cases, B, 0.1, verdict=DOWN)
+    accuse(cases, C, 0.1, verdict=DOWN)
+    assert cases.deadline == pytest.approx(1.0)
+    cases.handle_timeout(1.0)
+    assert verdicts(cases) == [VerdictReached(X, 1, 0, own=False)]
+
+
+def test_hearing_the_subject_closes_the_case() -> None:
+    cases = Suspicions(CONFIG)
+    accuse(cases, ME, 0.0)
+    assert cases.suspected == [X]
+    cases.clear(X)
+    assert cases.outbox == [CaseOpened(X), CaseClosed(X)]
+    cases.handle_timeout(100.0)
+    assert verdicts(cases) == []
+
+
+def test_a_newer_record_refutes_an_older_case_only() -> None:
+    cases = Suspicions(CONFIG)
+    accuse(cases, A, 0.0, version=(1, 3))
+    cases.clear_older(X, (1, 3))
+    assert cases.is_suspected(X)
+    cases.clear_older(X, (1, 4))
+    assert not cases.is_suspected(X)
+    accuse(cases, A, 0.0, version=(1, 4))
+    assert not accuse(cases, B, 0.0, version=(1, 3))
+
+
+def test_a_contested_case_rests_but_its_accusers_count_later() -> None:
+    cases = Suspicions(CONFIG)
+    accuse(cases, A, 0.0, contested=True)
+    accuse(cases, B, 0.1, contested=True)
+    assert cases.outbox == []
+    assert not cases.is_suspected(X)
+    accuse(cases, ME, 0.5)
+    assert cases.deadline == pytest.approx(1.5)
+
+
+def test_a_contested_case_ends_without_a_verdict() -> None:
+    cases = Suspicions(CONFIG)
+    accuse(cases, A, 0.0, contested=True)
+    cases.handle_timeout(50.0)
+    assert cases.outbox == []
+    assert not cases.knows(X, (1, 0), A, SUSPECT)
+
+
+def test_repetitions_and_crowds_are_no_news() -> None:
+    cases = Suspicions(CONFIG)
+    assert accuse(cases, A, 0.0)
+    assert cases.knows(X, (1, 0), A, SUSPECT)
+    assert not cases.knows(X, (1, 0), A, DOWN)
+    assert not cases.knows(X, (1, 1), A, SUSPECT)
+    for letter in "123456789":
+        accuse(cases, PeerId(letter * 32), 0.0)
+    assert cases.knows(X, (1, 0), PeerId("e" * 32), SUSPECT)
+    assert not cases.knows(X, (1, 0), PeerId("e" * 32), DOWN)
+
+
+def test_the_number_of_cases_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psyne_mesh.gossip.suspicion._CASES_MAX", 1)
+    cases = Suspicions(CONFIG)
+    accuse(cases, A, 0.0)
+    assert not cases.accuse(B, (1, 0), A, SUSPECT, 0.0, own=False, contested=False, witnesses=3)
