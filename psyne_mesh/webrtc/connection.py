@@ -75,6 +75,7 @@ class Connection:
         self.stack = Stack(stack_config, certificate, rng=rng)
         self.ladder = Ladder(self.ice, tunnel)
         self.link = Link(self.stack, self.ladder, scheduler, on_events=self._handle_events, fault=self.fault)
+        self._gateway = gateway
         self._name = name
         self._timeout_s = config.connection_timeout_s
         self._scheduler = scheduler
@@ -292,9 +293,10 @@ class Connection:
         candidates = []
         if phase == "ice":
             candidates = [f"{_text(p.local)} to {_text(p.remote)} ({p.state})" for p in self.ice.stats().pairs[:10]]
-        return ConnectFailed(
-            phase, reason, peer=self._name or None, candidates=candidates, advice=_ADVICE.get(phase, "")
-        )
+        advice = _ADVICE.get(phase, "")
+        if phase in ("ice-gathering", "ice") and (problems := self._gateway.problems):
+            advice = "; ".join([advice, *(f"{name}: {problem}" for name, problem in problems.items())])
+        return ConnectFailed(phase, reason, peer=self._name or None, candidates=candidates, advice=advice)
 
     def _connect_phase(self) -> ConnectPhase:
         """What is being waited for."""

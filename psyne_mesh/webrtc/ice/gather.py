@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +28,7 @@ SILENT_MAX: Final = 3  # keepalives without answer before a TURN server counts a
 SOON_S: Final = 0.2  # before an allocation that was lost is made anew, the first time
 RETRY_INITIAL_S: Final = 2.0  # after a server failed; doubles
 RETRY_MAX_S: Final = 60.0
+UNAUTHORIZED: Final = 401  # RFC 8489 section 14.8
 RELEASE_S: Final = 0.5  # the longest that freeing an allocation may hold up the end of the endpoint
 PREFERENCE_STEP: Final = {"udp": 65_535, "tcp": 40_000, "tls": 20_000}  # among relays: the fewer layers the better
 
@@ -121,7 +123,7 @@ class RelaySource(Source):
                     await self.pause(SOON_S)
                     continue
             except ServerErrors as error:
-                self._gateway.problems[self._name] = str(error) or type(error).__name__
+                self._gateway.problems[self._name] = _explain(error, self._server)
             self.settled.set()
             await self.pause(pause_s)
             pause_s = min(2 * pause_s, RETRY_MAX_S)
@@ -248,3 +250,19 @@ class RelaySource(Source):
         relay.client.stop()
         if base is not None and base.servers.get(server) is relay:
             del base.servers[server]
+
+
+def _explain(error: Exception, server: TurnServer) -> str:
+    """What a user can do something about, in words of the configuration."""
+    if not isinstance(error, stun.TransactionFailed):
+        return str(error) or type(error).__name__
+    code, words = error.response.attributes["ERROR-CODE"]
+    if code != UNAUTHORIZED:
+        return f"it refuses an allocation: {code} {words}".strip()
+    if not server.username:
+        return "it wants a user name and a credential, and none are configured"
+    # Time-limited credentials (draft-uberti-behave-turn-rest): the user name begins with the Unix time of their end.
+    expires = server.username.partition(":")[0]
+    if expires.isascii() and expires.isdigit() and len(expires) <= 12 and int(expires) <= time.time():
+        return f"its time-limited credential has expired ({int(time.time()) - int(expires)} s ago): ask for a new one"
+    return f"it refuses the user name {server.username!r} or its credential ({code} {words})"
