@@ -275,11 +275,12 @@ async def test_messages_that_may_be_lost(foreign: ForeignProcess, side: Side) ->
 
 async def test_leaving_is_noticed_by_the_other_side(foreign: ForeignProcess, side: Side, figures: Figures) -> None:
     """By its channels: browsers take 5 to 10 s until `connectionState` says it."""
-    began = trio.current_time()
-    async with connected(foreign, side, [{"label": "theirs"}]) as (peer, remote):
-        setup = trio.current_time() - began
-        phases = ", ".join(f"{name} {took * 1000:.0f}" for name, took in peer.stats().phase_s.items())
-        figures.note(foreign.agent, side, f"connected in {setup * 1000:.0f} ms ({phases})")
+    async with introduced(foreign, side) as (peer, remote):
+        began = trio.current_time()
+        await exchange(peer, remote, side, [{"label": "theirs"}])
+        took = trio.current_time() - began
+        phases = ", ".join(f"{name} {seconds * 1000:.0f}" for name, seconds in peer.stats().phase_s.items())
+        figures.note(foreign.agent, side, f"connected in {took * 1000:.0f} ms ({phases})")
         await incoming(peer, "theirs")
         peer.close()
         await remote.call("wait_channel_closed", "theirs")
