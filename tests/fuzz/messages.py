@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from psyne_mesh.errors import ProtocolError
+from psyne_mesh.errors import ProtocolError, VersionMismatch
 from psyne_mesh.gossip import broadcast_wire, codec, healing, records, routing, sync, walks
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.node import Node
@@ -118,10 +118,11 @@ def run_sdp(data: bytes) -> None:
 
 
 def run_signaling(data: bytes) -> None:
-    """Every reader of a frame, from both sides."""
-    refused(lambda: signals.decode_client_untrusted(data))
+    """Every reader of a frame, from both sides. A frame of another version may say so."""
+    with contextlib.suppress(ProtocolError, VersionMismatch):
+        signals.decode_client_untrusted(data)
     signals.ref_untrusted(data)
-    with contextlib.suppress(ProtocolError):
+    with contextlib.suppress(ProtocolError, VersionMismatch):
         message = signals.decode_server_untrusted(data)
         if isinstance(message, signals.JoinedRoom):
             refused(lambda: joined_untrusted(message, ME.peer_id))

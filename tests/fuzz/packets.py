@@ -1,11 +1,13 @@
-"""Targets below the channels: STUN, DTLS, SCTP. Each takes the fuzzer's bytes and raises only when something is wrong."""
+"""Targets below the channels: STUN, candidates, TURN, DTLS, the parsers of SCTP.
+
+Each takes the fuzzer's bytes and raises only when something is wrong.
+"""
 
 from __future__ import annotations
 
 import binascii
 import contextlib
 import itertools
-import random
 
 from aioice import stun
 
@@ -15,7 +17,7 @@ from psyne_mesh.webrtc.dtls.records import holds_handshake_untrusted, split_untr
 from psyne_mesh.webrtc.ice.candidates import may_check, parse_candidate_untrusted
 from psyne_mesh.webrtc.ice.stun_guard import check_stun_untrusted, is_authentic
 from psyne_mesh.webrtc.ice.turn_link import split_frames_untrusted
-from psyne_mesh.webrtc.sctp import Association, SctpConfig, State, wire
+from psyne_mesh.webrtc.sctp import wire
 from tests.fuzz.inputs import Cursor
 
 KEY = b"password of the receiver"
@@ -144,81 +146,3 @@ def run_sctp_parsers(data: bytes) -> None:
         for parse in parsers:
             with contextlib.suppress(ProtocolError):
                 parse(data, 0, len(data))
-
-
-class _World:
-    """An association that the fuzzer's peer has established by hand."""
-
-    TAG = 0x1234
-    INITIAL_TSN = 0xFFFF_FFF0
-
-    def __init__(self, options: int) -> None:
-        self.now = 10.0
-        config = SctpConfig(
-            interleaving=bool(options & 1), partial_reliability=not options & 2, receive_window_bytes=65_536
-        )
-        self.association = Association(config, rng=random.Random(1))
-        self.tag = 0
-        extensions = bytes((wire.RE_CONFIG, wire.FORWARD_TSN, wire.I_DATA, wire.I_FORWARD_TSN))
-        parameters = [wire.parameter(wire.PARAM_EXTENSIONS, extensions)]
-        self.give(0, wire.init_chunk(wire.INIT, self.TAG, 1 << 20, 20, 20, self.INITIAL_TSN, parameters))
-        (packet,) = self.association.packets_to_send(self.now)
-        ack = wire.parse_init_untrusted(packet, *wire.parse_packet_untrusted(packet).chunks[0][2:])
-        self.tag = ack.tag
-        self.give(ack.tag, wire.chunk(wire.COOKIE_ECHO, 0, ack.cookie))
-        if options & 4:  # data of ours on its way
-            for stream in range(5):
-                self.association.send(stream, 51, bytes(3000), self.now, max_retransmits=stream % 2 or None)
-        self.settle()
-        if options & 8:
-            self.association.reset_streams([1, 2, 9], self.now)
-        if options & 16:
-            self.association.shutdown(self.now)
-        self.settle()
-
-    def give(self, tag: int, body: bytes, *, zero_checksum: bool = False) -> None:
-        header = wire.PARAM_HEADER.pack(5000, 5000) + wire.U32.pack(tag)
-        seal = wire.seal_without_checksum if zero_checksum else wire.seal
-        self.association.receive(seal(header, [body]), self.now)
-
-    def settle(self) -> None:
-        association = self.association
-        packets = association.packets_to_send(self.now)
-        assert sum(map(len, packets)) < 60_000, "one input, and a flood of answers"
-        for packet in packets:
-            kinds = [chunk[0] for chunk in wire.parse_packet_untrusted(packet).chunks]
-            assert len(packet) <= association.path_mtu or wire.PAD in kinds
-        association.take_events()
-        inbound = association._inbound
-        if inbound is not None:
-            assert inbound.reassembly.held_bytes <= 2 * 65_536 + 20_000
-            assert inbound.a_rwnd >= 0
-        table = association._outbound.outstanding
-        assert table.flight_bytes >= 0 <= table.lost_bytes
-
-
-def run_association(data: bytes) -> None:
-    """First byte: what has happened before. Flags of a piece: 1 as it is, without header; 2 another tag; 4 wait for a
-    timer first; 8 no checksum."""
-    cursor = Cursor(data)
-    world = _World(cursor.byte())
-    association = world.association
-    for flags, body in cursor.pieces():
-        if flags & 4 and (deadline := association.next_timeout()) is not None:
-            world.now = max(world.now, deadline)
-            association.handle_timeout(world.now)
-        if flags & 1:
-            association.receive(body, world.now)
-        else:
-            world.give(world.tag ^ (flags & 2), body, zero_checksum=bool(flags & 8))
-        world.settle()
-    for _ in range(30):
-        deadline = association.next_timeout()
-        if deadline is None:
-            break
-        assert deadline >= world.now - 1e-9
-        world.now = deadline
-        association.handle_timeout(world.now)
-        world.settle()
-    if association.state is State.CLOSED:
-        assert association.next_timeout() is None

@@ -20,6 +20,7 @@ from psyne_mesh.signaling import messages as signals
 from psyne_mesh.webrtc.dcep import ACK, encode_open
 from psyne_mesh.webrtc.sctp import SctpConfig, wire
 from tests.dtls.pair import Pair
+from tests.fuzz.association import FITTING, INITIAL_TSN, LATER, SEND, TAG, WAIT
 from tests.fuzz.inputs import pieces
 from tests.fuzz.messages import ME, PEER, ROOM, Inventory, Move
 from tests.fuzz.targets import CORPUS
@@ -110,38 +111,49 @@ def seeds_of_sctp() -> Iterator[bytes]:
     yield from _conversation().values()
 
 
+def _data(tsn: int, flags: int = 3, ssn: int = 0) -> bytes:
+    fields = wire.DATA_FIELDS.pack((INITIAL_TSN + tsn) & 0xFFFFFFFF, 1, ssn, 51)
+    return wire.chunk(wire.DATA, flags, fields + bytes(20))
+
+
+def _i_data(tsn: int, flags: int = 3, mid: int = 0) -> bytes:
+    fields = wire.I_DATA_FIELDS.pack((INITIAL_TSN + tsn) & 0xFFFFFFFF, 1, 0, mid, 51)
+    return wire.chunk(wire.I_DATA, flags, fields + bytes(20))
+
+
+def _reset(kind: int, *numbers: int, streams: bytes = b"\0\1") -> bytes:
+    value = b"".join(wire.U32.pack(number) for number in numbers) + streams
+    return wire.chunk(wire.RE_CONFIG, 0, wire.parameter(kind, value))
+
+
 def seeds_of_association() -> Iterator[bytes]:
-    first, stream = 0xFFFF_FFF0, 1
-
-    def data(tsn: int, flags: int = 3, ssn: int = 0, size: int = 20) -> bytes:
-        return wire.chunk(
-            wire.DATA, flags, wire.DATA_FIELDS.pack((first + tsn) & 0xFFFFFFFF, stream, ssn, 51) + bytes(size)
-        )
-
-    def i_data(tsn: int, flags: int = 3, mid: int = 0) -> bytes:
-        fields = wire.I_DATA_FIELDS.pack((first + tsn) & 0xFFFFFFFF, stream, 0, mid, 51)
-        return wire.chunk(wire.I_DATA, flags, fields + bytes(20))
-
-    def request(kind: int, *numbers: int, streams: bytes = b"\0\1") -> bytes:
-        value = b"".join(wire.U32.pack(number & 0xFFFFFFFF) for number in numbers) + streams
-        return wire.chunk(wire.RE_CONFIG, 0, wire.parameter(kind, value))
-
-    forward = wire.forward_tsn_chunk(first + 6, [(1, False, 1)], interleaving=False)
-    yield b"\0" + pieces(data(0), data(2, ssn=2), data(1, ssn=1), data(1, ssn=1))
-    yield b"\0" + pieces(data(0, 2), data(2, 1), data(1, 0)) + pieces(data(4, 2)) + pieces(forward, flags=4)
-    yield b"\1" + pieces(i_data(0), i_data(3, mid=2), i_data(1, 2, 1))
-    yield b"\1" + pieces(wire.forward_tsn_chunk(first + 9, [(1, True, 3), (2, False, 7)], interleaving=True))
-    yield b"\0" + pieces(data(0), request(wire.PARAM_OUTGOING_RESET, first, 1, first + 1), data(1, ssn=1))
-    yield b"\x0c" + pieces(
-        request(wire.PARAM_INCOMING_RESET, first), request(wire.PARAM_RECONFIG_RESPONSE, 7, 1), flags=4
-    )
-    yield b"\4" + pieces(wire.sack_chunk(1, 5000, [(2, 3), (5, 5)], [1, 2])) + pieces(b"", flags=4) * 3
-    yield b"\x10" + pieces(wire.chunk(wire.SHUTDOWN, 0, wire.U32.pack(9)), wire.chunk(wire.SHUTDOWN_ACK, 0, b""))
-    yield b"\0" + pieces(wire.chunk(wire.HEARTBEAT, 0, wire.parameter(1, b"info")), wire.chunk(0xC9, 0, b"unknown"))
-    yield b"\0" + pieces(wire.error_chunk(wire.ERROR, [wire.parameter(3, bytes(4))]), wire.chunk(wire.ABORT, 0, b""))
+    """First the story so far, then pieces; numbers under FITTING are relative."""
+    forward = wire.forward_tsn_chunk(INITIAL_TSN + 6, [(1, False, 1)], interleaving=False)
     init = wire.init_chunk(wire.INIT, 9, 1 << 20, 5, 5, 7, [wire.parameter(0xC00C, b"?")])
-    yield b"\0" + pieces(init, wire.chunk(wire.COOKIE_ECHO, 0, bytes(78)), wire.chunk(wire.COOKIE_ACK, 0, b""))
-    yield b"\0" + pieces(b"\x13\x88\x13\x88" + bytes(8) + init, flags=1)
+    cookie = wire.parameter(wire.PARAM_STATE_COOKIE, b"c")
+    ack = wire.init_chunk(wire.INIT_ACK, TAG, 1 << 20, 5, 5, INITIAL_TSN, [cookie])
+    echo, cookie_ack = wire.chunk(wire.COOKIE_ECHO, 0, b""), wire.chunk(wire.COOKIE_ACK, 0, b"")
+    yield b"\0" + pieces(_data(0), _data(2, ssn=2), _data(1, ssn=1), _data(1, ssn=1))
+    yield b"\0" + pieces(_data(0, 2), _data(2, 1), _data(1, 0)) + pieces(_data(4, 2)) + pieces(forward, flags=WAIT)
+    yield b"\1" + pieces(_i_data(0), _i_data(3, mid=2), _i_data(1, 2, 1))
+    yield b"\1" + pieces(wire.forward_tsn_chunk(INITIAL_TSN + 9, [(1, True, 3), (2, False, 7)], interleaving=True))
+    yield b"\0" + pieces(_data(0), flags=SEND) + pieces(_reset(13, 0, 0, 1), _data(1, ssn=1), flags=FITTING)
+    yield b"\x0c" + pieces(_reset(14, 0), _reset(16, 0, 1), _reset(16, 0, 6), flags=FITTING | WAIT)
+    sacks = [wire.sack_chunk(1, 5000, [(2, 3), (5, 5)], [1, 2]), wire.sack_chunk(3, 0, [(2, 2)])]
+    yield (
+        b"\4"
+        + pieces(*sacks, wire.sack_chunk(2, 90_000, []), flags=FITTING | LATER | SEND)
+        + pieces(b"", flags=WAIT) * 3
+    )
+    yield b"\x10" + pieces(wire.chunk(wire.SHUTDOWN, 0, bytes(4)), wire.chunk(wire.SHUTDOWN_ACK, 0, b""), flags=FITTING)
+    beat = wire.chunk(wire.HEARTBEAT, 0, wire.parameter(1, b"info"))
+    yield (
+        b"\0" + pieces(beat, wire.chunk(0xC9, 0, b"??")) + pieces(wire.chunk(wire.HEARTBEAT_ACK, 0, b""), flags=FITTING)
+    )
+    yield b"\0" + pieces(wire.error_chunk(wire.ERROR, [wire.parameter(3, bytes(4))]), wire.chunk(wire.ABORT, 0, b""))
+    unacceptable = wire.init_chunk(wire.INIT, 9, 1, 0, 5, 7, [wire.parameter(wire.PARAM_HOST_NAME, b"a.b")])
+    yield b"\4" + pieces(init, unacceptable) + pieces(echo, flags=FITTING) + pieces(echo, cookie_ack, init)
+    yield b"\x20" + pieces(ack, cookie_ack, _data(0), init, wire.error_chunk(wire.ERROR, [wire.parameter(3, bytes(4))]))
 
 
 CHANNELS = (

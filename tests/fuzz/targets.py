@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.fuzz import messages, packets
+from tests.fuzz import association, messages, packets
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -15,7 +15,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "turn_stream": packets.run_turn_stream,
     "dtls": packets.run_dtls,
     "sctp": packets.run_sctp_parsers,
-    "association": packets.run_association,
+    "association": association.run_association,
     "dcep": messages.run_dcep,
     "channels": messages.run_channels,
     "sdp": messages.run_sdp,
