@@ -113,7 +113,10 @@ def all_(
     write_docs: Annotated[Path | None, typer.Option(help="Write the result table into this page.")] = None,
     write_baseline: Annotated[bool, typer.Option(help="Make these figures the committed baseline.")] = False,
 ) -> None:
-    """Every scenario, with all its seeds, against its targets and against the committed baseline."""
+    """Every scenario, with all its seeds, against its targets and against the committed baseline.
+
+    With --only, what an earlier run at the same scale left in summary.json stays beside the new results.
+    """
     scale = "nightly" if nightly else "ci" if ci else "full"
     scenarios = [_known(name).scaled(scale) for name in (only or load())]
     count = sum(seeds if seeds is not None else scenario.seeds for scenario in scenarios)
@@ -132,11 +135,11 @@ def all_(
         with runner.processes(jobs) as executor:
             rows = runner.run_all(scenarios, seeds=chosen, executor=executor, on_result=keep)
     runner.write_csv(output / "results.csv", results)
-    (output / "summary.json").write_text(json.dumps([runner.row_line(row) for row in rows], indent=1), encoding="utf-8")
+    lines_of_all = runner.merged_summary(output / "summary.json", rows)
     worse = runner.compare(rows, runner.read_baseline())
     _summary(rows, worse)
     if write_docs is not None:
-        table.write_docs(write_docs, rows)
+        table.write_docs(write_docs, lines_of_all)
     if write_baseline:
         runner.write_baseline(rows)
     # CI guards against getting worse; elsewhere the targets themselves are the question.

@@ -144,6 +144,9 @@ def row_line(row: Row) -> dict[str, Any]:
     return {
         "scenario": row.scenario.name,
         "number": row.scenario.number,
+        "title": row.scenario.title,
+        "best_known": row.scenario.best_known,
+        "scale": row.scenario.scale,
         "nodes": row.nodes,
         "seeds": len(row.seeds),
         "pass": row.passed,
@@ -154,6 +157,18 @@ def row_line(row: Row) -> dict[str, Any]:
         "seconds": round(row.seconds, 1),
         "notes": list(row.notes),
     }
+
+
+def merged_summary(path: Path, rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Writes the lines of `rows` into summary.json beside those of other scenarios at the same scale that stand there."""
+    fresh = {line["scenario"]: line for line in map(row_line, rows)}
+    scales = {line["scale"] for line in fresh.values()}
+    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    kept = {line["scenario"]: line for line in old if line["scale"] in scales}
+    known = {**kept, **fresh}
+    lines = [known[name] for name in load() if name in known]
+    path.write_text(json.dumps(lines, indent=1) + "\n", encoding="utf-8")
+    return lines
 
 
 def write_csv(path: Path, results: Iterable[Result]) -> None:

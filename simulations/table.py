@@ -3,42 +3,46 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-from simulations.runner import Row
+from typing import Any
 
 BEGIN, END = "<!-- results: begin (written by `psyne-mesh sim all --write-docs`) -->", "<!-- results: end -->"
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """One line for each scenario: its targets with what was measured, and the verdict."""
-    lines = [
+def markdown(lines: Sequence[Mapping[str, Any]]) -> str:
+    """One line for each scenario: its targets with what was measured, and the verdict. Takes what summary.json holds."""
+    shown = [
         "| # | scenario | nodes | seeds | target: measured | pass | best known |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
-        scenario = row.scenario
+    for line in lines:
+        figures = line["figures"]
         judged = "<br>".join(
-            f"`{name}` {target}: **{show(row.figures.get(name, math.nan))}**"
-            for name, target in scenario.targets.items()
-            if name != "violations" or row.figures.get(name)
+            f"`{name}` {target}: **{show_json(figures.get(name))}**"
+            for name, target in line["targets"].items()
+            if name != "violations" or figures.get(name)
         )
-        verdict = "yes" if row.passed else f"**no** ({len(row.seeds_failed)} of {len(row.seeds)} seeds)"
+        verdict = "yes" if line["pass"] else f"**no** ({len(line['seeds_failed'])} of {line['seeds']} seeds)"
         cells = (
-            scenario.number, f"`{scenario.name}`: {scenario.title}", row.nodes, len(row.seeds), judged, verdict,
-            scenario.best_known,
+            line["number"], f"`{line['scenario']}`: {line['title']}", line["nodes"], line["seeds"], judged, verdict,
+            line["best_known"],
         )  # fmt: skip
-        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
-    passed = sum(row.passed for row in rows)
-    events, seconds = sum(row.events for row in rows), sum(row.seconds for row in rows)
-    scales = sorted({row.scenario.scale for row in rows})
-    lines += [
+        shown.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+    passed = sum(line["pass"] for line in lines)
+    events, seconds = sum(line["events"] for line in lines), sum(line["seconds"] for line in lines)
+    scales = ", ".join(sorted({line["scale"] for line in lines}))
+    shown += [
         "",
-        f"{passed} of {len(rows)} pass at scale `{', '.join(scales)}`; {events:,} events in {seconds:,.0f} processor "
-        f"seconds, {events / max(seconds, 1e-9):,.0f} a second on one core, protocol included.",
+        f"{passed} of {len(lines)} pass at scale `{scales}`; {events:,} events in {seconds:,.0f} processor seconds, "
+        f"{events / max(seconds, 1e-9):,.0f} a second on one core, protocol included.",
     ]
-    return "\n".join(lines)
+    return "\n".join(shown)
+
+
+def show_json(value: float | None) -> str:
+    """A figure as summary.json has it: null is what never happened or could not be measured."""
+    return "never" if value is None else show(value)
 
 
 def show(value: float) -> str:
@@ -49,11 +53,11 @@ def show(value: float) -> str:
     return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
-def write_docs(path: Path, rows: Sequence[Row]) -> None:
+def write_docs(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """Replaces what stands between the two marks; the rest of the page is written by people."""
     text = path.read_text(encoding="utf-8")
     head, begin, rest = text.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not (begin and end):
         raise ValueError(f"{path} lacks the marks {BEGIN} and {END}")
-    path.write_text(f"{head}{BEGIN}\n\n{markdown(rows)}\n\n{END}{tail}", encoding="utf-8")
+    path.write_text(f"{head}{BEGIN}\n\n{markdown(lines)}\n\n{END}{tail}", encoding="utf-8")

@@ -108,10 +108,20 @@ def test_a_worse_result_than_the_baseline_is_told(rows, tmp_path):
     assert runner.read_baseline(tmp_path / "none.json") == {}
 
 
+def test_summaries_grow_scenario_by_scenario(rows, tmp_path):
+    path = tmp_path / "summary.json"
+    others = runner.run_all([load()["join-storm"].scaled("tiny")], seeds=[0])
+    runner.merged_summary(path, rows)
+    lines = runner.merged_summary(path, others)
+    assert [line["scenario"] for line in lines] == ["join-storm", "crash-16"]  # the order of the file
+    assert json.loads(path.read_text(encoding="utf-8")) == lines
+    assert "| 3 | `crash-16`" in table.markdown(lines)
+
+
 def test_the_table_is_written_between_its_marks(rows, tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n", encoding="utf-8")
-    table.write_docs(page, rows)
+    table.write_docs(page, [runner.row_line(row) for row in rows])
     text = page.read_text(encoding="utf-8")
     assert "old" not in text
     assert text.startswith("before\n")
@@ -119,7 +129,7 @@ def test_the_table_is_written_between_its_marks(rows, tmp_path):
     assert "`crash-16`" in text
     page.write_text("no marks", encoding="utf-8")
     with pytest.raises(ValueError, match="lacks the marks"):
-        table.write_docs(page, rows)
+        table.write_docs(page, [])
 
 
 def test_figures_for_people():
