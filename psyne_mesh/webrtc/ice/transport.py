@@ -250,7 +250,7 @@ class IceTransport:
         self._check_deadline(now)
         self._keep_consent(now)
         due = math.inf if self._failed or self._newest is self._current else self._newest.deadline
-        if self._consent is not None and not self._consent.expired:
+        if self._consent is not None:
             due = min(due, self._consent.next_timeout())
         with trio.move_on_at(due):
             await self._wake.wait()

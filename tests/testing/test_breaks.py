@@ -1,0 +1,73 @@
+"""What breaks in the middle of a game and heals by itself, in virtual time; tests/lab measures the same on real networks."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from psyne_mesh.room.messages import Message
+from psyne_mesh.room.room import Room
+from psyne_mesh.testing import World, open_world
+
+INTERVAL_S = 0.1
+HEALED_S = 5.0
+
+
+class Note(Message):
+    number: int
+
+
+async def send(room: Room, count: int) -> None:
+    for number in range(count):
+        room.channel("notes", Note).send_nowait(Note(number))
+        await trio.sleep(INTERVAL_S)
+
+
+async def read(room: Room, received: list[tuple[int, float]]) -> None:
+    async for _, note in room.channel("notes", Note):
+        received.append((note.number, trio.current_time()))
+
+
+def cut(world: World, how: str) -> AbstractContextManager[None]:
+    if how == "one direction":
+        return world.net.cut(("ada", "bob"))
+    return world.net.partition(["ada"], ["bob"]) if how != "rebinding" else nullcontext()
+
+
+@pytest.mark.parametrize(
+    ("how", "lasts_s"),
+    [("silence", 3.0), ("silence", 20.0), ("silence", 44.0), ("one direction", 10.0), ("rebinding", 0.0)],
+)
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_nothing_reliable_is_lost_or_doubled(
+    autojump_clock: MockClock, how: str, lasts_s: float, seed: int
+) -> None:
+    """The link sleeps through it, signaling is dead, and each message comes once and in order."""
+    async with open_world(seed=seed) as world:
+        rooms = [await world.join("lobby", name, nat="full-cone") for name in ("ada", "bob")]
+        for room in rooms:
+            await room.wait_connected(1)
+        if how != "rebinding":  # a new port has to be told, and between two there is nobody else to tell it
+            world.hub.kill()
+        received: tuple[list[tuple[int, float]], ...] = ([], [])
+        count = int((lasts_s + 15) / INTERVAL_S)
+        async with trio.open_nursery() as nursery:
+            for room, inbox in zip(rooms, received, strict=True):
+                nursery.start_soon(read, room, inbox)
+                nursery.start_soon(send, room, count)
+            await trio.sleep(1)
+            with cut(world, how):
+                if how == "rebinding":
+                    world.hosts["ada"].rebind()
+                await trio.sleep(lasts_s)
+            mended_at = trio.current_time()
+            with trio.fail_after(60):
+                while any(len(inbox) < count for inbox in received):
+                    await trio.sleep(0.1)
+            nursery.cancel_scope.cancel()
+        for inbox in received:
+            assert [number for number, _ in inbox] == list(range(count))
+            assert next(at for _, at in inbox if at > mended_at) - mended_at <= HEALED_S
