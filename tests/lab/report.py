@@ -107,4 +107,4 @@ def write_page(text: str, page: Path = PAGE, *, begin: str = BEGIN) -> None:
     _, end, after = rest.partition(END)
     if not (marker and end):
         raise ValueError(f"{page} does not hold the two markers of the lab's block")
-    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+    page.write_text(f"{before}{marker}\n\n{text}\n\n{END}{after}", encoding="utf-8")

@@ -13,7 +13,7 @@ from tests.lab import Lab, Site
 from tests.lab.lab import DEFAULT_SHAPE
 from tests.lab.matrix import Case, Cell, all_cases, chosen, run_case, run_cases, summary
 from tests.lab.play import RemotePlayer, everybody_connected, open_players, servers, signaling
-from tests.lab.report import BEGIN, END, markdown, write_page
+from tests.lab.report import BEGIN, BREAKS_BEGIN, END, markdown, write_page
 
 CASES = {case.name: case for case in all_cases()}
 
@@ -204,6 +204,10 @@ def test_the_page_is_rewritten_between_its_markers(tmp_path: Any) -> None:
     assert "host-prflx 123" in text
     assert "| one home network | **relay-relay 9** |" in text
     assert "2 of 2 pairs that have a way connected, 1 of 2 that can be direct are direct" in text
+    page.write_text(f"{BEGIN}\nmatrix\n{END}\n{BREAKS_BEGIN}\nold\n{END}\n")
+    for words in ("first", "second"):  # the block can be found again
+        write_page(words, page, begin=BREAKS_BEGIN)
+    assert page.read_text() == f"{BEGIN}\nmatrix\n{END}\n{BREAKS_BEGIN}\n\nsecond\n\n{END}\n"
     page.write_text("no markers")
     with pytest.raises(ValueError, match="markers"):
         write_page("x", page)
