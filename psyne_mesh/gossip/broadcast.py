@@ -35,6 +35,7 @@ from psyne_mesh.identity import PeerId
 _MISSING_MAX = 4096  # ids that we wait for, all told; more announcements are ignored (the summary repairs later)
 _MISSING_FROM_MAX = 1024  # and of one advertiser, so that one liar cannot fill the table
 _ADVERTISERS_MAX = 8  # remembered for one id; more change nothing
+_HISTORY_MAX = 1024  # streams that were there before us; of more, we may hear what is past
 _REPAIR_MAX = 256  # messages of one stream asked for after one HAVES; the oldest first
 _LIFE_MASK = (1 << 47) - 1  # unix milliseconds fit for 4,000 years
 _KEEPERS_MAX = 16  # normally one; the one silent for longest is forgotten
@@ -88,6 +89,7 @@ class Broadcast:
         self._timers: list[tuple[float, Id]] = []
         self._announce: list[tuple[bytes, PeerId | None]] = []
         self._announce_at = math.inf
+        self._history: dict[tuple[PeerId, int], int] = {}  # (origin, epoch) -> the newest sequence before our time
         self._kept: dict[PeerId, int] = {}  # tree keeper -> its newest number
         self._sequence = 0
         self._sent_at: deque[float] = deque()
@@ -131,6 +133,8 @@ class Broadcast:
 
     def gossip_received(self, peer: PeerId, message: Message, hops: int, flags: int, now: float, *, flat: bool) -> None:
         """A message that we want, its signature checked. `flat`: we are a full mesh ourselves."""
+        if self._history and self._is_history(message, flags, now):
+            return
         stream = self.streams.accept(
             message.origin, message.epoch, message.sequence, message.floor, message.payload, now
         )
@@ -195,6 +199,8 @@ class Broadcast:
     def ihave_received(self, peer: PeerId, ids: list[tuple[Id, int]], now: float) -> None:
         for identity, hops in ids:
             origin, epoch, sequence = identity
+            if self._history and sequence <= self._history.get((origin, epoch), 0):
+                continue
             if sequence > self._kept.get(origin, 0) if epoch == KEEP_EPOCH else self.streams.is_new(*identity):
                 self._miss(identity, peer, hops, now)
 
@@ -228,15 +234,29 @@ class Broadcast:
             self._send(peer, encode_haves(ahead, 0))
 
     def haves_received(self, peer: PeerId, entries: list[Have], now: float, *, newcomer: bool) -> None:
-        """`newcomer`: these are the first words of our first neighbour; what was sent before them is history."""
+        """Nothing here is signed, so it only makes us ask. `newcomer`: these are the first words of our first neighbour;
+        what was sent before them is history."""
         for have in entries:
-            first = have.high + 1 if newcomer else have.low
-            stream = self.streams.position(have.origin, have.epoch, first, now)
-            if stream is None:
+            if newcomer and len(self._history) < _HISTORY_MAX:
+                self._history[have.origin, have.epoch] = have.high
                 continue
-            for sequence in range(max(stream.expected, have.low), have.high + 1)[:_REPAIR_MAX]:
-                if sequence not in stream.pending:
+            first = max(have.low, self._history.get((have.origin, have.epoch), 0) + 1)
+            for sequence in range(first, have.high + 1)[-_REPAIR_MAX:]:
+                if self.streams.is_new(have.origin, have.epoch, sequence):
                     self._miss((have.origin, have.epoch, sequence), peer, 0, now)
+
+    def _is_history(self, message: Message, flags: int, now: float) -> bool:
+        """The first message of a stream that was there before us. Only repairs bring back what is past: if it was pushed
+        to us, it is new, whatever our first neighbour said."""
+        key = (message.origin, message.epoch)
+        high = self._history.get(key)
+        if high is None:
+            return False
+        if message.sequence <= high and flags & REPAIR:
+            return True
+        del self._history[key]
+        self.streams.position(message.origin, message.epoch, min(high + 1, message.sequence), now)
+        return False
 
     # ---------------------------------------------------------------------------------------------------- timers
 

@@ -76,14 +76,14 @@ class Router:
     def _pass_on(
         self, signal: Signal, direction: PeerId | None, links: list[PeerId], source: PeerId | None, walkers: int
     ) -> None:
-        route = self._routes.get(signal.to)
-        for step in (signal.to, route, direction):
+        targets: list[PeerId] = []
+        for step in (signal.to, self._routes.get(signal.to), direction):
             if step is not None and step != source and step in links:
-                targets = [step]
+                targets.append(step)
                 break
-        else:
-            open_to = [peer for peer in links if peer not in (source, signal.origin)]
-            targets = self._rng.sample(open_to, min(walkers, len(open_to)))
+        if signal.to not in targets:  # directions age: the sender lets others try their luck, too
+            open_to = [peer for peer in links if peer not in (source, signal.origin, *targets)]
+            targets += self._rng.sample(open_to, min(walkers - len(targets), len(open_to)))
         frame = encode_signal(signal)
         for peer in targets:
             self.outbox.append(SendFrame(peer, frame, True))

@@ -203,9 +203,19 @@ def test_for_a_newcomer_what_was_before_is_history() -> None:
     broadcast = tree(A)
     broadcast.haves_received(A, [Have(ORIGIN.peer_id, 1, 7, 1)], 0.0, newcomer=True)
     assert broadcast.deadline == float("inf")
-    receive(broadcast, A, message(7, floor=1), 0.1)
+    broadcast.ihave_received(A, [((ORIGIN.peer_id, 1, 6), 1)], 0.0)
+    assert broadcast.deadline == float("inf")
+    receive(broadcast, A, message(7, floor=1), 0.1, flags=REPAIR)
     receive(broadcast, A, message(8, floor=1), 0.1)
     assert delivered(broadcast) == [8]
+
+
+def test_but_a_first_neighbour_that_lies_about_history_silences_nobody() -> None:
+    broadcast = tree(A)
+    broadcast.haves_received(A, [Have(ORIGIN.peer_id, 1, 1_000_000, 1)], 0.0, newcomer=True)
+    receive(broadcast, A, message(7, floor=1), 0.1)
+    receive(broadcast, A, message(8, floor=1), 0.1)
+    assert delivered(broadcast) == [7, 8]
 
 
 def test_a_lying_announcer_fills_no_table() -> None:

@@ -154,11 +154,12 @@ def test_one_neighbour_is_compared_with_every_few_seconds() -> None:
 
 def test_a_signal_goes_straight_or_in_its_direction_or_on_walks() -> None:
     links = PEERS[1:6]
-    for to, direction, expected in ((B, None, [B]), (PEERS[9], D, [D]), (PEERS[9], PEERS[10], None)):
+    for to, direction, expected in ((B, None, [B]), (PEERS[9], D, [D]), (PEERS[9], PEERS[10], [])):
         router = Router(CONFIG, A, random.Random(1))
         router.send(to, b"x", direction, links)
         targets = [out.peer for out in router.outbox]
-        assert targets == expected if expected else len(set(targets)) == 3
+        assert targets[: len(expected)] == expected
+        assert len(set(targets)) == (1 if to == B else 3)
 
 
 def test_a_signal_is_passed_on_once_and_not_for_ever() -> None:
@@ -177,7 +178,7 @@ def test_an_answer_finds_the_way_back() -> None:
     router = Router(CONFIG, A, random.Random(1))
     router.received(C, Signal(1, PEERS[9], A, 3, b"offer"), None, PEERS[1:6], 0.0)
     router.send(PEERS[9], b"answer", None, PEERS[1:6])
-    assert [out.peer for out in router.outbox] == [C]
+    assert router.outbox[0].peer == C
 
 
 def test_a_flood_of_signals_is_cut_for_its_neighbour_only() -> None:

@@ -1,0 +1,247 @@
+"""Larger rooms: few links, everybody known; then lobbies, where few are known."""
+
+from __future__ import annotations
+
+import pytest
+
+from psyne_mesh.gossip import codec
+from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.events import BroadcastReceived, PartitionSuspected, PeerLeft, SignalReceived
+from psyne_mesh.identity import PeerId
+from tests.gossip.cluster import Cluster
+
+
+def crowd(size: int, seed: int = 0, config: GossipConfig | None = None, spread_s: float = 0.02) -> Cluster:
+    """All know the first only, and come one after the other."""
+    room = Cluster(seed, config)
+    first = room.add(0).peer_id
+    for index in range(1, size):
+        room.at(index * spread_s, lambda index=index: room.add(index, knows=[first]))  # type: ignore[misc]
+    room.run(size * spread_s + 20.0)
+    return room
+
+
+def degrees(room: Cluster) -> dict[PeerId, int]:
+    found = dict.fromkeys(room.nodes, 0)
+    for a, b in room.links:
+        found[a] += 1
+        found[b] += 1
+    return found
+
+
+def components(room: Cluster) -> int:
+    left, count = dict.fromkeys(room.nodes), 0
+    near: dict[PeerId, list[PeerId]] = {peer: [] for peer in room.nodes}
+    for a, b in room.links:
+        near[a].append(b)
+        near[b].append(a)
+    while left:
+        count += 1
+        front = [next(iter(left))]
+        while front:
+            peer = front.pop()
+            if peer in left:
+                del left[peer]
+                front += near[peer]
+    return count
+
+
+def modes(room: Cluster) -> set[str]:
+    return {node.topology(room.now).mode for node in room.nodes.values()}
+
+
+def test_forty_join_through_one_and_know_each_other_over_few_links() -> None:
+    room = crowd(40, seed=1)
+    assert room.views_equal()
+    assert modes(room) == {"partial"}
+    assert components(room) == 1
+    found = degrees(room).values()
+    assert min(found) >= 4
+    assert max(found) <= 16
+    assert sum(found) / 40 <= 11
+    assert room.events(PeerLeft) == []
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_crash_is_known_to_all_in_five_seconds(seed: int) -> None:
+    room = crowd(40, seed)
+    victim = room.rng.choice(room.ids())
+    room.crash(victim)
+    assert room.run(12.0, until=lambda: all(victim not in node.members for node in room.nodes.values())) <= 5.0
+    assert {event.peer for _, _, event in room.events(PeerLeft)} == {victim}  # type: ignore[attr-defined]
+    room.run(5.0)
+    assert min(degrees(room).values()) >= 4
+
+
+def test_broadcasts_use_a_tree() -> None:
+    room = crowd(40, seed=1)
+    source = room.ids()[7]
+    copies = 0
+    arrive = room._arrive
+
+    def count(sender: PeerId, receiver: PeerId, frame: bytes) -> None:
+        nonlocal copies
+        copies += frame[1] == codec.GOSSIP
+        arrive(sender, receiver, frame)
+
+    room._arrive = count  # type: ignore[method-assign]
+    for number in range(13):
+        if number == 3:
+            copies = 0
+            room.log.clear()
+        room.say(source, b"x" * 100)
+        room.run(1.5)
+    assert len(room.events(BroadcastReceived)) == 10 * 39
+    assert copies / (10 * 39) - 1 <= 0.15  # Plumtree's RMR; 0 in the paper, which has no churn and one latency
+
+
+def test_many_talk_at_once_and_nothing_is_lost_or_doubled() -> None:
+    room = crowd(40, seed=2)
+    room.log.clear()
+    for tick in range(5):
+        for peer in room.ids()[::3]:
+            room.say(peer, b"%d" % tick)
+        room.run(0.1)
+    room.run(8.0)
+    talkers = room.ids()[::3]
+    for peer in room.ids():
+        got = [event for _, _, event in room.events(BroadcastReceived, peer) if isinstance(event, BroadcastReceived)]
+        for talker in talkers:
+            texts = [event.payload for event in got if event.origin == talker]
+            assert texts == ([] if talker == peer else [b"0", b"1", b"2", b"3", b"4"])
+
+
+def test_growing_and_shrinking_across_the_edge_loses_no_message() -> None:
+    room = Cluster(5)
+    first = room.add(0).peer_id
+    for index in range(1, 12):
+        room.add(index, knows=[first])
+    room.run(15.0)
+    assert modes(room) == {"full"}
+    room.log.clear()
+    stable = room.ids()
+    said = 0
+
+    def talk(seconds: float) -> None:
+        nonlocal said
+        for _ in range(int(seconds / 0.25)):
+            room.say(first, b"%d" % said)
+            said += 1
+            room.run(0.25)
+
+    for index in range(12, 30):
+        room.add(index, knows=[stable[index % 5]])
+        talk(0.5)
+    talk(15.0)
+    assert modes(room) == {"partial"}
+    for peer in room.ids()[12:]:
+        room.tell(peer, lambda node: node.leave(room.now))
+        talk(0.5)
+        room.crash(peer)
+    talk(25.0)
+    assert modes(room) == {"full"}
+    assert room.views_equal()
+    assert len(room.links) == 66
+    room.run(10.0)
+    expected = [b"%d" % number for number in range(said)]
+    for peer in stable[1:]:
+        events = [event for _, _, event in room.events(BroadcastReceived, peer) if isinstance(event, BroadcastReceived)]
+        assert [event.payload for event in events] == expected
+
+
+def test_signals_find_members_without_a_link() -> None:
+    room = crowd(40, seed=1)
+    room.tell(room.ids()[0], lambda node: node.update(room.now, name="fresh"))
+    room.run(2.0)
+    far = [(a, b) for a in room.ids()[::4] for b in room.ids()[1::5] if a != b and not room.linked(a, b)]
+    for a, b in far:
+        room.tell(a, lambda node: node.send_signal(b, b"offer", room.now))  # noqa: B023
+    room.run(2.0)
+    arrived = [(event.origin, at) for _, at, event in room.events(SignalReceived) if isinstance(event, SignalReceived)]
+    assert len(arrived) == len(set(arrived))
+    assert len(arrived) >= 0.95 * len(far)
+
+
+@pytest.mark.slow
+def test_a_cut_room_heals_with_links_across() -> None:
+    room = crowd(40, seed=3)
+    side = set(room.ids()[::2])
+    room.cut(side)
+    room.run(60.0)
+    assert {len(node.members) for node in room.nodes.values()} == {20}
+    assert len(room.events(PartitionSuspected)) >= 40
+    room.mend()
+    room.log.clear()
+    assert room.run(60.0, until=room.views_equal) <= 15.0
+    room.run(20.0)
+    assert room.events(PeerLeft) == []
+    assert sum((a in side) != (b in side) for a, b in room.links) >= 6  # log2(40), rounded up
+
+
+def test_half_of_the_room_dies_at_once_and_the_rest_goes_on() -> None:
+    room = crowd(40, seed=4)
+    room.run(10.0)
+    for victim in room.ids()[::2]:
+        room.crash(victim)
+    room.run(20.0)
+    assert room.views_equal()
+    assert components(room) == 1
+    room.log.clear()
+    room.say(room.ids()[0], b"still here?")
+    room.run(3.0)
+    assert len(room.events(BroadcastReceived)) == 19
+
+
+@pytest.mark.slow
+def test_near_members_are_preferred() -> None:
+    room = Cluster(7, GossipConfig(shuffle_interval_s=2.0), latency=(0.001, 0.0015))
+    first = room.add(0).peer_id
+    for index in range(1, 40):
+        room.at(index * 0.02, lambda index=index: room.add(index, knows=[first]))  # type: ignore[misc]
+    ids = room.ids
+    arrive, delay = room._arrive, 0.08
+
+    def far_away(sender: PeerId, receiver: PeerId, frame: bytes) -> None:
+        known = ids()
+        if sender in known and receiver in known and (known.index(sender) + known.index(receiver)) % 2:
+            room.at(room.now + delay, lambda: arrive(sender, receiver, frame))
+        else:
+            arrive(sender, receiver, frame)
+
+    room._arrive = far_away  # type: ignore[method-assign]
+    room.run(100.0)
+    place = {peer: index % 2 for index, peer in enumerate(ids())}
+    same = sum(place[a] == place[b] for a, b in room.links)
+    assert components(room) == 1
+    assert same / len(room.links) >= 0.55  # half would be chance
+
+
+# ---------------------------------------------------------------------------------------------------------- lobbies
+
+LOBBY = GossipConfig(full_knowledge_max=24, shuffle_interval_s=5.0)
+
+
+@pytest.mark.slow
+def test_a_lobby_is_one_piece_though_nobody_knows_all() -> None:
+    room = crowd(80, seed=1, config=LOBBY)
+    assert modes(room) == {"lobby"}
+    assert components(room) == 1
+    assert min(degrees(room).values()) >= 4
+    assert max(len(node.members) for node in room.nodes.values()) <= 25
+    room.log.clear()
+    room.say(room.ids()[3], b"hello, everybody")
+    room.run(3.0)
+    assert len(room.events(BroadcastReceived)) == 79
+
+
+@pytest.mark.slow
+def test_a_lobby_survives_losing_half() -> None:
+    room = crowd(80, seed=2, config=LOBBY)
+    for victim in room.ids()[::2]:
+        room.crash(victim)
+    room.run(30.0)
+    assert components(room) == 1
+    room.log.clear()
+    room.say(room.ids()[3], b"hello, the rest")
+    room.run(3.0)
+    assert len(room.events(BroadcastReceived)) == 39
