@@ -128,7 +128,7 @@ class WebRTCConfig:
     turn_servers: tuple[TurnServer, ...] = attrs.field(default=(), converter=_turn_list)
     data_channel_config: DataChannelConfig = attrs.Factory(DataChannelConfig)
     ice_gathering_timeout_s: float = attrs.field(default=5.0, validator=_within(0.01, 60))  # psyne's 5000 ms
-    connection_timeout_s: float = attrs.field(default=15.0, validator=_within(0.1, 120))  # a game gives up after that
+    connection_timeout_s: float = attrs.field(default=14.0, validator=_within(0.1, 120))  # told within 15 s, all in all
     relay_only: bool = False  # no address of this player is ever shown to a peer
     use_ipv4: bool = True
     use_ipv6: bool = True

@@ -62,10 +62,10 @@ class FakeMdns:
 async def test_a_local_name_is_resolved_and_an_unknown_one_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     name = mdns.create_mdns_hostname()
 
-    async def fake(subscriber: object) -> FakeMdns:
+    async def fake() -> FakeMdns:
         return FakeMdns(name)
 
-    monkeypatch.setattr(ice, "get_or_create_mdns_protocol", fake)
+    monkeypatch.setattr(mdns, "create_mdns_protocol", fake)
     async with open_pair(connect=False) as (a, b):
         b.transport.set_remote(a.transport.local)
         a.transport.set_remote(b.transport.local)
@@ -78,10 +78,10 @@ async def test_a_local_name_is_resolved_and_an_unknown_one_is_counted(monkeypatc
 
 
 async def test_local_names_that_cannot_be_asked_for_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def broken(subscriber: object) -> FakeMdns:
+    async def broken() -> FakeMdns:
         raise OSError("port 5353 is taken")
 
-    monkeypatch.setattr(ice, "get_or_create_mdns_protocol", broken)
+    monkeypatch.setattr(mdns, "create_mdns_protocol", broken)
     async with open_pair() as (a, b):
         for _ in range(20):
             host = mdns.create_mdns_hostname()
@@ -176,3 +176,15 @@ async def test_loopback_can_be_left_out() -> None:
     config = attrs.evolve(WebRTCConfig(), include_loopback=False)
     async with open_gateway(config) as gateway:
         assert not any(found.address[0] in ("127.0.0.1", "::1") for found, _ in gateway.found)
+
+
+async def test_local_names_in_one_endpoint_after_another() -> None:
+    """Two names at once, as every browser sends them, where an endpoint had been before: its loop is gone."""
+    for _ in range(3):
+        async with open_pair() as (a, b):
+            for _ in range(2):
+                host = mdns.create_mdns_hostname()
+                a.transport.add_remote_candidate(b.candidates[0].replace(" 127.0.0.1 ", f" {host} "))
+            await trio.testing.wait_all_tasks_blocked()
+            assert not a.transport._gateway.faults
+            await exchange(a, b)

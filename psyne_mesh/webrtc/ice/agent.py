@@ -18,6 +18,7 @@ from aioice import Candidate, ice, mdns, stun
 from psyne_mesh.webrtc.ice.candidates import COMPONENT, may_check
 from psyne_mesh.webrtc.ice.checks import Check, CheckProtocol
 from psyne_mesh.webrtc.ice.events import Address, IceParameters
+from psyne_mesh.webrtc.ice.names import NameResolver
 from psyne_mesh.webrtc.ice.port import PEER_BURST, PEER_PER_SECOND, Base, StunReceiver, UdpPort
 from psyne_mesh.webrtc.ice.rate_limit import TokenBucket
 
@@ -60,6 +61,7 @@ class Agent(ice.Connection):
         parameters: IceParameters,
         owner: AgentOwner,
         *,
+        names: NameResolver,
         controlling: bool,
         loop: asyncio.AbstractEventLoop,
         check_life_s: float,
@@ -75,6 +77,7 @@ class Agent(ice.Connection):
         self.refused: Counter[str] = Counter()  # remote candidates refused, by reason
         self._port = port
         self._owner = owner
+        self._names = names
         self._loop = loop
         self._check_life_s = check_life_s
         self._loopback = loopback
@@ -321,11 +324,19 @@ class Agent(ice.Connection):
         task.add_done_callback(self._resolving.discard)
 
     async def _resolve_and_add(self, candidate: Candidate) -> None:
-        before = len(self._remote_candidates)
+        address = None
         with contextlib.suppress(OSError):  # no multicast here, or port 5353 is taken
-            await self.add_remote_candidate(candidate)
-        if len(self._remote_candidates) == before:
+            address = await self._names.resolve(candidate.host)
+        if self._closing:
+            return
+        if address is None:
             self.refused["mdns-unresolved"] += 1
+        elif len(self._remote_candidates) >= REMOTE_CANDIDATES_MAX:
+            self.refused["too-many"] += 1
+        elif not may_check(address, loopback=self._loopback):
+            self.refused["address"] += 1
+        else:
+            self._add_remote_candidate(candidate, address)
         self._pace()
 
 

@@ -19,6 +19,7 @@ from psyne_mesh.webrtc.ice.candidates import Found
 from psyne_mesh.webrtc.ice.events import Address, CandidateKind
 from psyne_mesh.webrtc.ice.gather import ReflexiveSource, RelaySource, Source
 from psyne_mesh.webrtc.ice.interfaces import Interface, host_addresses, list_interfaces
+from psyne_mesh.webrtc.ice.names import NameResolver
 from psyne_mesh.webrtc.ice.port import Base, UdpPort
 from psyne_mesh.webrtc.ice.turn import Relay
 from psyne_mesh.webrtc.ice.udp import DatagramSocket, open_udp_socket
@@ -63,6 +64,7 @@ class IceGateway:
     ) -> None:
         self.config = config
         self.loop = loop
+        self.names = NameResolver()
         self.found: list[tuple[Found, Base]] = []
         self.gathered = False
         self.faults: Counter[str] = Counter()
@@ -226,7 +228,11 @@ async def open_gateway(
                     # Inside the other, so that the answers to the last requests of this one still come in.
                     async with trio.open_nursery() as gathering:
                         gathering.start_soon(gateway.gather, tls)
-                        yield gateway
+                        try:
+                            yield gateway
+                        finally:
+                            with trio.CancelScope(shield=True):  # a moment: there is nothing to wait for outside
+                                await gateway.close_in_loop(gateway.names.close)
                         gathering.cancel_scope.cancel()
                     draining.cancel_scope.cancel()
     finally:

@@ -270,6 +270,7 @@ class IceTransport:
             self._port,
             generation.local,
             self,
+            names=self._gateway.names,
             controlling=self._role(),
             loop=self._gateway.loop,
             check_life_s=self._config.connection_timeout_s,
