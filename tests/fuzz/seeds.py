@@ -32,7 +32,7 @@ from tests.webrtc.test_channel_table import BINARY, DCEP, STRING
 from tests.webrtc.test_sdp import CHROMIUM_OFFER, FIREFOX_OFFER, WITH_MEDIA
 
 SEED_BYTES_MAX = 2048
-SEEDS_PER_TARGET_MAX = 12
+SEEDS_PER_TARGET_MAX = 16
 
 
 def write_seeds() -> None:
@@ -138,6 +138,9 @@ def seeds_of_association() -> Iterator[bytes]:
     yield b"\1" + pieces(_i_data(0), _i_data(3, mid=2), _i_data(1, 2, 1))
     yield b"\1" + pieces(wire.forward_tsn_chunk(INITIAL_TSN + 9, [(1, True, 3), (2, False, 7)], interleaving=True))
     yield b"\0" + pieces(_data(0), flags=SEND) + pieces(_reset(13, 0, 0, 1), _data(1, ssn=1), flags=FITTING)
+    held_back = pieces(_data(0), _data(9)) + pieces(_reset(13, 0, 0, 6), flags=FITTING) + pieces(_data(8), _data(7))
+    yield b"\0" + held_back + pieces(_reset(13, 1, 0, 0), flags=FITTING) + pieces(forward)
+    yield b"\0" + held_back + pieces(*(_data(tsn) for tsn in range(1, 7)))
     yield b"\x0c" + pieces(_reset(14, 0), _reset(16, 0, 1), _reset(16, 0, 6), flags=FITTING | WAIT)
     sacks = [wire.sack_chunk(1, 5000, [(2, 3), (5, 5)], [1, 2]), wire.sack_chunk(3, 0, [(2, 2)])]
     yield (
