@@ -5,9 +5,10 @@ The world knows everything, the nodes only what frames tell them. All figures of
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -78,6 +79,40 @@ class Fact:
     reason: str = ""
 
 
+_KINDS = ("discovered", "suspected", "resumed", "left")
+
+
+class FactLog:
+    """All facts of a run, in order: 18 bytes each, because a large room has millions. Iterating gives `Fact`s."""
+
+    __slots__ = ("_at", "_kinds", "_observers", "_reason_numbers", "_reasons", "_subjects")
+
+    def __init__(self) -> None:
+        self._at = array("d")
+        self._kinds = array("B")
+        self._observers = array("i")
+        self._subjects = array("i")
+        self._reasons = array("B")
+        self._reason_numbers: dict[str, int] = {"": 0}
+
+    def add(self, at: float, kind: str, observer: int, subject: int, reason: str) -> None:
+        self._at.append(at)
+        self._kinds.append(_KINDS.index(kind))
+        self._observers.append(observer)
+        self._subjects.append(subject)
+        self._reasons.append(self._reason_numbers.setdefault(reason, len(self._reason_numbers)))
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def __iter__(self) -> Iterator[Fact]:
+        reasons = list(self._reason_numbers)
+        for at, kind, observer, subject, reason in zip(
+            self._at, self._kinds, self._observers, self._subjects, self._reasons, strict=True
+        ):
+            yield Fact(at, _KINDS[kind], observer, subject, reasons[reason])
+
+
 @attrs.frozen
 class Miss:
     """A delivery that did not happen, and why. `why` is "unexplained" when the protocol is to blame."""
@@ -99,7 +134,7 @@ class Accounting(Watcher):
         self.world: Any = None  # set by the scenario, once the world is made
         self.lives: dict[int, list[Life]] = {}
         self.views: dict[int, dict[PeerId, None]] = {}
-        self.facts: list[Fact] = []
+        self.facts = FactLog()
         self.sent: list[Sent] = []
         self.cuts_since: list[tuple[float, tuple[Cut, ...]]] = [(0.0, ())]
         self.pauses: list[tuple[int, float, float]] = []
@@ -205,7 +240,7 @@ class Accounting(Watcher):
         else:
             del view[peer]
             suspected.pop(index, None)
-        self.facts.append(Fact(self.world.now, kind, host.index, index, reason))
+        self.facts.add(self.world.now, kind, host.index, index, reason)
 
     def _delivered(self, host: Host, event: BroadcastReceived) -> None:
         numbers = numbers_in(event.payload)
