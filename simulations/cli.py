@@ -58,7 +58,7 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
     pictures: Annotated[Path | None, typer.Option(help="Also draw this run into the given folder.")] = None,
 ) -> None:
-    """One scenario with one seed. The exit code says whether it met its targets."""
+    """One scenario with one seed. The exit code says whether it met its targets; with --json the object says it."""
     scenario = _known(name).scaled(scale)
     if pictures is None:
         result = runner.work(runner.Unit(name, scale, nodes, seed))
@@ -69,8 +69,8 @@ def run(
     line = runner.result_line(result, scenario)
     if as_json:
         print(json.dumps(line))
-    else:
-        _show(result, scenario)
+        return
+    _show(result, scenario)
     raise typer.Exit(0 if line["pass"] else 1)
 
 
