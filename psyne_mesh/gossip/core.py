@@ -248,6 +248,8 @@ class Core:
 
     def how_far(self, peer: PeerId) -> float:
         """Foretold round trip in seconds."""
+        if not self.config.latency_aware:
+            return math.inf
         record = self.membership.record(peer)
         if record is None or record.coordinates is None:
             return math.inf
