@@ -164,13 +164,13 @@ def _about_servers(network: NetworkReport, turn_user: str, unix_time: float) -> 
 def _about_server(server: ServerReport, turn_user: str, unix_time: float, blocked: bool) -> str:
     problem = server.problem or ""
     expiry = turn_user.partition(":")[0]  # of time-limited credentials: "unix time:name"
-    if "(401" in problem and not turn_user:
+    if "401" in problem and not turn_user:
         advice = "it wants a user name and a credential: --turn-user, --turn-credential"
-    elif "(401" in problem and expiry.isdigit() and 0 < int(expiry) < unix_time:
+    elif "401" in problem and expiry.isdigit() and 0 < int(expiry) < unix_time:
         advice = f"its time-limited credential ended {unix_time - int(expiry):.0f} s ago: get a new one"
-    elif "(401" in problem:
+    elif "401" in problem:
         advice = "it refuses the user name or the credential: check both"
-    elif "(486" in problem:
+    elif "486" in problem:
         advice = "your user's quota of allocations is used up"
     elif "resolver" in problem or "Name or service" in problem or "nodename" in problem:
         advice = "its name cannot be found: check the spelling and your DNS"

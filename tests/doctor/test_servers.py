@@ -154,7 +154,7 @@ async def test_every_fault_of_a_turn_server_has_its_words() -> None:
         report = await examine(turn=entries)
     wrong, quota, refused, untrusted, dead = (one.problem or "" for one in report.servers)
     assert "(401" in wrong
-    assert "(486" in quota
+    assert "486" in quota
     assert refused.startswith("TCP")
     assert untrusted.startswith("TLS: ")
     assert "certificate verify failed" in untrusted
