@@ -18,6 +18,7 @@ from psyne_mesh.gossip.broadcast_wire import (
     KEEP_EPOCH,
     REPAIR,
     Have,
+    Head,
     Id,
     Message,
     encode_gossip,
@@ -35,7 +36,7 @@ from psyne_mesh.identity import PeerId
 _MISSING_MAX = 4096  # ids that we wait for, all told; more announcements are ignored (the summary repairs later)
 _MISSING_FROM_MAX = 1024  # and of one advertiser, so that one liar cannot fill the table
 _ADVERTISERS_MAX = 8  # remembered for one id; more change nothing
-_HISTORY_MAX = 1024  # streams that were there before us; of more, we may hear what is past
+_SLOWEST_S = 1.0  # a message may be so long under way: one that was sent shortly before our first link is no history
 _REPAIR_MAX = 256  # messages of one stream asked for after one HAVES; the oldest first
 _LIFE_MASK = (1 << 47) - 1  # unix milliseconds fit for 4,000 years
 _KEEPERS_MAX = 16  # normally one; the one silent for longest is forgotten
@@ -53,13 +54,13 @@ class BroadcastStats:
 class Missing:
     """An id that neighbours have announced and nobody has sent. `hops` is the shortest way that was announced."""
 
-    __slots__ = ("advertisers", "deadline", "hops", "tries")
+    __slots__ = ("advertisers", "deadline", "hops", "since")
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, now: float, deadline: float) -> None:
+        self.since = now
         self.advertisers: list[PeerId] = []
         self.hops: dict[PeerId, int] = {}
         self.deadline = deadline
-        self.tries = 0
 
 
 class Broadcast:
@@ -89,17 +90,26 @@ class Broadcast:
         self._timers: list[tuple[float, Id]] = []
         self._announce: list[tuple[bytes, PeerId | None]] = []
         self._announce_at = math.inf
-        self._history: dict[tuple[PeerId, int], int] = {}  # (origin, epoch) -> the newest sequence before our time
+        self._linked_at: float | None = None  # our first link ever: what was sent before is history to us
+        self._lateness = self._lateness_var = 0.0  # of the tree, measured from the first announcement
         self._kept: dict[PeerId, int] = {}  # tree keeper -> its newest number
         self._sequence = 0
         self._sent_at: deque[float] = deque()
 
     # ----------------------------------------------------------------------------------------------------- links
 
-    def link_up(self, peer: PeerId) -> None:
-        """A new neighbour is eager, as in the paper: it may know nothing yet."""
+    def link_up(self, peer: PeerId, now: float) -> None:
+        """A new neighbour is eager, as in the paper: it may know nothing yet. If neither of us needs the other for that,
+        `link_spare` follows."""
+        if self._linked_at is None:
+            self._linked_at = now
         self.lazy.pop(peer, None)
         self.eager[peer] = None
+
+    def link_spare(self, peer: PeerId) -> None:
+        """Both ends have other links: this one would only close a cycle in the tree."""
+        if len(self.eager) > 1:
+            self._make_lazy(peer)
 
     def link_down(self, peer: PeerId) -> None:
         for table in (self.eager, self.lazy, self._srtt, self._pruned_at, self._missing_of):
@@ -122,36 +132,38 @@ class Broadcast:
 
     def publish(self, message: Message, now: float, *, flat: bool) -> list[PeerId]:
         """Send our own message. Returns whom it went to."""
-        self._remember(message, 0, now)
-        stream = self.streams.position(message.origin, message.epoch, message.sequence, now)
+        self._remember(message, 0, now, now)
+        stream = self.streams.position(message.origin, message.epoch, message.sequence)
         if stream is not None:
             stream.expected, stream.active_at = message.sequence + 1, now
-        return self._forward(message, 0, None, now, flags=FLAT if flat else 0)
+        return self._forward(message, 0, None, now, now, flags=FLAT if flat else 0)
 
     def wants(self, message: Message) -> bool:
         return self.streams.is_new(message.origin, message.epoch, message.sequence)
 
-    def gossip_received(self, peer: PeerId, message: Message, hops: int, flags: int, now: float, *, flat: bool) -> None:
+    def gossip_received(self, peer: PeerId, message: Message, head: Head, now: float, *, flat: bool) -> None:
         """A message that we want, its signature checked. `flat`: we are a full mesh ourselves."""
-        if self._history and self._is_history(message, flags, now):
-            return
-        stream = self.streams.accept(
-            message.origin, message.epoch, message.sequence, message.floor, message.payload, now
-        )
+        identity = (message.origin, message.epoch, message.sequence)
+        sent_at = now - head.age_s
+        history = self._linked_at is None or sent_at < self._linked_at - _SLOWEST_S
+        newcomer = history or self._linked_at is None or now - self._linked_at < self._config.cache_s
+        stream = self.streams.accept(message, now, sent_at, silently=history, newcomer=newcomer)
         if stream is None:
             return
-        waited = self._arrived((message.origin, message.epoch, message.sequence))
-        self._remember(message, hops, now)
-        if flags & REPAIR:
+        waited = self._drop_missing(identity) if self._missing else None
+        self._remember(message, head.hops, sent_at, now)
+        if head.flags & REPAIR:
             self.stats.repaired += 1
         elif peer in self.lazy:
             self._make_eager(peer)
         if stream.pending:
             self._ask_for_gap(peer, message.origin, stream, now)
-        if not (flat and flags & FLAT):
-            self._forward(message, hops + 1, peer, now, flags=0)
-            if waited is not None and not flags & REPAIR:
-                self._optimise(peer, hops, waited, now)
+        if flat and head.flags & (FLAT | REPAIR):
+            return
+        self._forward(message, head.hops + 1, peer, sent_at, now, flags=0)
+        if waited is not None and not head.flags & REPAIR:
+            self._note_lateness(now - waited.since)
+            self._optimise(peer, head.hops, waited, now)
 
     def duplicate_received(self, peer: PeerId, flags: int, now: float) -> None:
         """A message that we had: this link closes a cycle, so it becomes lazy on both sides."""
@@ -199,12 +211,10 @@ class Broadcast:
     def ihave_received(self, peer: PeerId, ids: list[tuple[Id, int]], now: float) -> None:
         for identity, hops in ids:
             origin, epoch, sequence = identity
-            if self._history and sequence <= self._history.get((origin, epoch), 0):
-                continue
             if sequence > self._kept.get(origin, 0) if epoch == KEEP_EPOCH else self.streams.is_new(*identity):
                 self._miss(identity, peer, hops, now)
 
-    def graft_received(self, peer: PeerId, ids: list[Id], flags: int) -> None:
+    def graft_received(self, peer: PeerId, ids: list[Id], flags: int, now: float) -> None:
         """Send what is asked for; unless it is a mere repair, the link joins the tree."""
         if not flags & REPAIR:
             self._make_eager(peer)
@@ -213,7 +223,8 @@ class Broadcast:
             if identity[1] == KEEP_EPOCH:
                 self._send(peer, encode_keep(0, identity[0], self._kept.get(identity[0], 0)))
             elif cached is not None:
-                self._send(peer, encode_gossip(cached[1] + 1, REPAIR, cached[0].body))
+                message, hops, sent_at = cached
+                self._send(peer, encode_gossip(Head(hops + 1, REPAIR, now - sent_at), message.body))
 
     def haves(self, now: float) -> list[Have]:
         """What streams of the last while we have, and how far: for a new neighbour, and with each summary."""
@@ -223,7 +234,7 @@ class Broadcast:
             low = high
             while (origin, stream.epoch, low) in self._cache and high - low < _REPAIR_MAX:
                 low -= 1
-            entries.append(Have(origin, stream.epoch, high, low + 1))
+            entries.append(Have(origin, stream.epoch, high, low + 1, now - stream.active_at))
         return entries
 
     def answer_haves(self, peer: PeerId, theirs: list[Have], now: float) -> None:
@@ -233,30 +244,14 @@ class Broadcast:
         if ahead:
             self._send(peer, encode_haves(ahead, 0))
 
-    def haves_received(self, peer: PeerId, entries: list[Have], now: float, *, newcomer: bool) -> None:
-        """Nothing here is signed, so it only makes us ask. `newcomer`: these are the first words of our first neighbour;
-        what was sent before them is history."""
+    def haves_received(self, peer: PeerId, entries: list[Have], now: float) -> None:
+        """Nothing here is signed, so it only makes us ask; and not for what was sent before our time."""
         for have in entries:
-            if newcomer and len(self._history) < _HISTORY_MAX:
-                self._history[have.origin, have.epoch] = have.high
+            if self._linked_at is None or now - have.age_s < self._linked_at:
                 continue
-            first = max(have.low, self._history.get((have.origin, have.epoch), 0) + 1)
-            for sequence in range(first, have.high + 1)[-_REPAIR_MAX:]:
+            for sequence in range(have.low, have.high + 1)[-_REPAIR_MAX:]:
                 if self.streams.is_new(have.origin, have.epoch, sequence):
                     self._miss((have.origin, have.epoch, sequence), peer, 0, now)
-
-    def _is_history(self, message: Message, flags: int, now: float) -> bool:
-        """The first message of a stream that was there before us. Only repairs bring back what is past: if it was pushed
-        to us, it is new, whatever our first neighbour said."""
-        key = (message.origin, message.epoch)
-        high = self._history.get(key)
-        if high is None:
-            return False
-        if message.sequence <= high and flags & REPAIR:
-            return True
-        del self._history[key]
-        self.streams.position(message.origin, message.epoch, min(high + 1, message.sequence), now)
-        return False
 
     # ---------------------------------------------------------------------------------------------------- timers
 
@@ -288,13 +283,21 @@ class Broadcast:
         self._drop_missing(identity)  # nobody is left to ask: an id that nobody sends must not stay
 
     def _graft_timeout(self, peer: PeerId) -> float:
+        """Three round trips, or what the tree is known to need after the first announcement: as RFC 6298 does it."""
         config = self._config
-        return min(config.graft_timeout_max_s, max(config.graft_timeout_min_s, 3 * self._srtt.get(peer, 0.0)))
+        patience = max(3 * self._srtt.get(peer, 0.0), self._lateness + 4 * self._lateness_var)
+        return min(config.graft_timeout_max_s, max(config.graft_timeout_min_s, patience))
+
+    def _note_lateness(self, seconds: float) -> None:
+        self._lateness_var += (abs(self._lateness - seconds) - self._lateness_var) / 4
+        self._lateness += (seconds - self._lateness) / 8
 
     # --------------------------------------------------------------------------------------------------- helpers
 
-    def _forward(self, message: Message, hops: int, source: PeerId | None, now: float, *, flags: int) -> list[PeerId]:
-        frame = encode_gossip(hops, flags, message.body)
+    def _forward(
+        self, message: Message, hops: int, source: PeerId | None, sent_at: float, now: float, *, flags: int
+    ) -> list[PeerId]:
+        frame = encode_gossip(Head(hops, flags, now - sent_at), message.body)
         reliable = self._config.broadcast_reliable or len(frame) > codec.UNRELIABLE_FRAME_MAX
         origin = message.origin
         if flags & FLAT:
@@ -330,16 +333,13 @@ class Broadcast:
             owed = self._missing_of.get(peer, 0)
             if len(self._missing) >= _MISSING_MAX or owed >= _MISSING_FROM_MAX:
                 return
-            missing = self._missing[identity] = Missing(now + self._graft_timeout(peer))
+            missing = self._missing[identity] = Missing(now, now + self._graft_timeout(peer))
             self._missing_of[peer] = owed + 1
             heappush(self._timers, (missing.deadline, identity))
             self.deadline = min(self.deadline, missing.deadline)
         if peer not in missing.hops and len(missing.hops) < _ADVERTISERS_MAX:
             missing.advertisers.append(peer)
             missing.hops[peer] = hops
-
-    def _arrived(self, identity: Id) -> Missing | None:
-        return self._drop_missing(identity) if self._missing else None
 
     def _drop_missing(self, identity: Id) -> Missing | None:
         missing = self._missing.pop(identity, None)
@@ -376,8 +376,8 @@ class Broadcast:
             del self.eager[peer]
             self.lazy[peer] = None
 
-    def _remember(self, message: Message, hops: int, now: float) -> None:
-        self._cache[message.origin, message.epoch, message.sequence] = (message, hops, now)
+    def _remember(self, message: Message, hops: int, sent_at: float, now: float) -> None:
+        self._cache[message.origin, message.epoch, message.sequence] = (message, hops, sent_at)
         self._cache_bytes += len(message.body)
         self._trim(now)
 
@@ -386,8 +386,8 @@ class Broadcast:
         cache, oldest = self._cache, now - self._config.cache_s
         while cache:
             identity = next(iter(cache))
-            message, _, since = cache[identity]
-            if since > oldest and self._cache_bytes <= self._config.cache_bytes:
+            message, _, sent_at = cache[identity]
+            if sent_at > oldest and self._cache_bytes <= self._config.cache_bytes:
                 break
             del cache[identity]
             self._cache_bytes -= len(message.body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from typing import TypeAlias
 
@@ -21,8 +22,10 @@ FLAT = 1  # the origin sent this to everybody itself: in a full mesh nobody forw
 REPAIR = 2  # sent because it was asked for: says nothing about the shape of the tree
 ASK = 1  # HAVES: tell me what I lack
 KEEP_EPOCH = 0  # no life of a player: the ids of the tree keeper's empty messages
+_AGE_MAX = 1 << 24  # two days; more makes no difference
 _IDS_MAX = 4096  # in one IHAVE, GRAFT or HAVES
-_HEAD_BYTES = 4  # version, type, hops, flags
+_HEAD = struct.Struct(">BBBBH")  # version, type, hops, flags, age in 10 ms
+_AGE_UNITS = 100  # to the second
 
 
 @attrs.frozen
@@ -40,13 +43,24 @@ class Message:
 
 
 @attrs.frozen
+class Head:
+    """What changes on the way: hops so far, flags, and the seconds since the origin sent it, as far as known."""
+
+    hops: int
+    flags: int
+    age_s: float = 0.0
+
+
+@attrs.frozen
 class Have:
-    """The sender holds `origin`'s messages up to `high` without a gap, and can repeat those from `low` on."""
+    """The sender holds `origin`'s messages up to `high` without a gap, can repeat those from `low` on, and knows of the
+    newest since `age_s`."""
 
     origin: PeerId
     epoch: int
     high: int
     low: int
+    age_s: float
 
 
 def sign_message(room: RoomKey, signer: Signer, epoch: int, sequence: int, floor: int, payload: bytes) -> Message:
@@ -61,15 +75,17 @@ def verify_message_untrusted(message: Message, room: RoomKey, verify: Verify) ->
         raise ProtocolError("broadcast signed by another key")
 
 
-def encode_gossip(hops: int, flags: int, body: bytes) -> bytes:
-    return bytes((codec.VERSION, codec.GOSSIP, min(hops, 255), flags)) + body
+def encode_gossip(head: Head, body: bytes) -> bytes:
+    age = min(65_535, int(head.age_s * _AGE_UNITS))
+    return _HEAD.pack(codec.VERSION, codec.GOSSIP, min(head.hops, 255), head.flags, age) + body
 
 
-def gossip_untrusted(frame: bytes, payload_max: int) -> tuple[int, int, Message]:
-    """(hops, flags, message); the signature is NOT yet checked."""
-    if len(frame) < _HEAD_BYTES:
+def gossip_untrusted(frame: bytes, payload_max: int) -> tuple[Head, Message]:
+    """The signature is NOT yet checked."""
+    if len(frame) < _HEAD.size:
         raise ProtocolError("gossip frame too short")
-    reader = Reader(frame, _HEAD_BYTES)
+    _, _, hops, flags, age = _HEAD.unpack_from(frame)
+    reader = Reader(frame, _HEAD.size)
     public_key = reader.take_untrusted(PUBLIC_KEY_BYTES)
     epoch, sequence, back = reader.varint_untrusted(), reader.varint_untrusted(), reader.varint_untrusted()
     payload = reader.sized_untrusted(payload_max)
@@ -78,9 +94,9 @@ def gossip_untrusted(frame: bytes, payload_max: int) -> tuple[int, int, Message]
     if sequence == 0 or back >= sequence:
         raise ProtocolError("broadcast sequences count from 1")
     message = Message(
-        codec.peer_of_key(public_key), public_key, epoch, sequence, sequence - back, payload, frame[_HEAD_BYTES:]
+        codec.peer_of_key(public_key), public_key, epoch, sequence, sequence - back, payload, frame[_HEAD.size :]
     )
-    return frame[2], frame[3], message
+    return Head(hops, flags, age / _AGE_UNITS), message
 
 
 def message_line(identity: Id, hops: int) -> bytes:
@@ -132,7 +148,9 @@ def keep_untrusted(frame: bytes) -> tuple[int, PeerId, int]:
 
 
 def encode_haves(entries: Iterable[Have], flags: int) -> bytes:
-    lines = (_id(h.origin, h.epoch, h.high) + varint(h.high - h.low + 1) for h in entries)
+    lines = (
+        _id(h.origin, h.epoch, h.high) + varint(h.high - h.low + 1) + varint(int(h.age_s * _AGE_UNITS)) for h in entries
+    )
     return codec.head(codec.HAVES) + bytes((flags,)) + b"".join(lines)
 
 
@@ -145,10 +163,10 @@ def haves_untrusted(frame: bytes) -> tuple[int, list[Have]]:
         if len(entries) == _IDS_MAX:
             raise ProtocolError("too many streams")
         origin, epoch, high = _id_untrusted(reader)
-        count = reader.varint_untrusted()
+        count, age = reader.varint_untrusted(), reader.varint_untrusted()
         if count > high:
             raise ProtocolError("broadcast sequences count from 1")
-        entries.append(Have(origin, epoch, high, high - count + 1))
+        entries.append(Have(origin, epoch, high, high - count + 1, min(age, _AGE_MAX) / _AGE_UNITS))
     return flags, entries
 
 

@@ -18,7 +18,7 @@ from psyne_mesh.gossip.coordinates import Coordinate, distance
 from psyne_mesh.gossip.detector import Detector, Link
 from psyne_mesh.gossip.dialer import Dialer
 from psyne_mesh.gossip.events import CloseLink, Event, Output, SendFrame
-from psyne_mesh.gossip.exchange import HAVES_FOLLOW, ISOLATED, NEWCOMER, OUTBOUND, Exchange, News, encoded, told
+from psyne_mesh.gossip.exchange import ISOLATED, NEWCOMER, OUTBOUND, Exchange, News, encoded, told
 from psyne_mesh.gossip.healing import Cuts, Knocker
 from psyne_mesh.gossip.membership import Membership
 from psyne_mesh.gossip.overlay import Mode, Overlay
@@ -57,7 +57,7 @@ class Core:
         self.verify = verify
         self.own = own
         self.running = False
-        self.introduced = False  # a neighbour has said what was broadcast before our time
+        self.introduced = False  # a neighbour has told us its view
         self.stats = Stats()
         self.outputs: list[Output] = []
         self.events: list[Event] = []
@@ -153,15 +153,14 @@ class Core:
         flags |= 0 if self.introduced else NEWCOMER
         self.dialer.linked(peer)
         self.detector.link_up(peer, now, rtt)
-        self.links[peer] = self.detector.links[peer]
+        link = self.links[peer] = self.detector.links[peer]
+        link.lonely = bool(flags & ISOLATED)
         self.overlay.link_up(peer, now, outbound=outbound)
         haves = self.broadcast.haves(now)
-        if haves:
-            flags |= HAVES_FOLLOW
         self.exchange.link_up(peer, self.census.own, now, flags)
         if haves:
             self.exchange.outbox.append(SendFrame(peer, encode_haves(haves, 0), True))
-        self.broadcast.link_up(peer)
+        self.broadcast.link_up(peer, now)
         member = self.membership.get(peer)
         if member is not None:
             self.census.tell_down(peer, member)

@@ -79,6 +79,7 @@ class Link:
         "fast_at",
         "faults",
         "heard_at",
+        "lonely",
         "lost",
         "missed",
         "nacks_due",
@@ -103,6 +104,7 @@ class Link:
         self.faults = 0  # broken frames that came over it
         self.nacks_due: list[PeerId] = []  # helpers that have not answered
         self.silent = False
+        self.lonely = False  # it was our only link when it came up
         self.lost = False  # the link itself is gone; only helpers can say whether the peer lives
         self.srtt = 0.0  # 0: unknown
         self.srtt_wire = 0  # the same in 0.1 ms, as probes tell it

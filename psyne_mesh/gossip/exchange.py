@@ -37,9 +37,8 @@ _NEWS_MAX = 1024  # waiting for one flush; more go out at once
 # Flags of a HELLO.
 OUTBOUND = 1  # the sender dialled
 ISOLATED = 2  # the sender has no other link
-HAVES_FOLLOW = 4  # a HAVES frame comes next
-UNSUMMARISED = 8  # the sender knows a part of the room only: the hashes mean nothing
-NEWCOMER = 16  # the sender has met nobody yet: it wants to hear of those who are gone, too
+UNSUMMARISED = 4  # the sender knows a part of the room only: the hashes mean nothing
+NEWCOMER = 8  # the sender has met nobody yet: it wants to hear of those who are gone, too
 
 
 @attrs.frozen

@@ -11,7 +11,7 @@ from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.codec import PROBE
 from psyne_mesh.gossip.core import Core
 from psyne_mesh.gossip.detector import Link
-from psyne_mesh.gossip.exchange import HAVES_FOLLOW, ISOLATED, gone_untrusted
+from psyne_mesh.gossip.exchange import ISOLATED, gone_untrusted
 from psyne_mesh.gossip.overlay import Mode
 from psyne_mesh.gossip.records import Record, accusation_untrusted, record_untrusted
 from psyne_mesh.gossip.routing import encode_relay, relay_untrusted, signal_untrusted
@@ -53,7 +53,6 @@ class Inbound:
             codec.SHUFFLE_REPLY: self._on_shuffle_reply,
             codec.DISCONNECT: self._on_disconnect,
         }
-        self._awaiting_haves: PeerId | None = None
 
     def handle(self, link: Link, frame: bytes, now: float) -> None:
         handler = self._handlers.get(codec.frame_type_untrusted(frame))
@@ -110,16 +109,14 @@ class Inbound:
         core, peer = self._core, link.peer
         hello = core.exchange.hello_received(frame, newcomer=not core.introduced)
         self._take(hello.items, peer, now, welcome=True)
-        if not core.introduced:
-            if hello.flags & HAVES_FOLLOW:
-                self._awaiting_haves = peer
-            else:
-                core.introduced = True
+        core.introduced = True
         if hello.mask and core.own < peer:
             core.exchange.send_digest(peer, hello.mask, now)
         elif not hello.mask:
             core.seats.synced(now)
         isolated = bool(hello.flags & ISOLATED)
+        if not (isolated or link.lonely):
+            core.broadcast.link_spare(peer)
         if isolated and core.overlay.mode is Mode.LOBBY:
             record = core.membership.record(peer)
             if record is not None:
@@ -180,22 +177,22 @@ class Inbound:
 
     def _on_gossip(self, link: Link, frame: bytes, now: float) -> None:
         core = self._core
-        hops, flags, message = wire.gossip_untrusted(frame, core.config.broadcast_max_bytes)
+        head, message = wire.gossip_untrusted(frame, core.config.broadcast_max_bytes)
         if message.origin == core.own or not core.broadcast.wants(message):
-            core.broadcast.duplicate_received(link.peer, flags, now)
+            core.broadcast.duplicate_received(link.peer, head.flags, now)
             return
         if core.census.is_expelled(message.origin):
             return
         if link.peer != message.origin:  # over its own link it is proved already
             wire.verify_message_untrusted(message, core.room, core.verify)
-        core.broadcast.gossip_received(link.peer, message, hops, flags, now, flat=core.full)
+        core.broadcast.gossip_received(link.peer, message, head, now, flat=core.full)
 
     def _on_ihave(self, link: Link, frame: bytes, now: float) -> None:
         self._core.broadcast.ihave_received(link.peer, wire.ihave_untrusted(frame), now)
 
     def _on_graft(self, link: Link, frame: bytes, now: float) -> None:
         flags, ids = wire.graft_untrusted(frame)
-        self._core.broadcast.graft_received(link.peer, ids, flags)
+        self._core.broadcast.graft_received(link.peer, ids, flags, now)
 
     def _on_prune(self, link: Link, frame: bytes, now: float) -> None:
         self._core.broadcast.prune_received(link.peer)
@@ -206,10 +203,8 @@ class Inbound:
 
     def _on_haves(self, link: Link, frame: bytes, now: float) -> None:
         core = self._core
-        newcomer = not core.introduced and link.peer == self._awaiting_haves
         flags, entries = wire.haves_untrusted(frame)
-        core.broadcast.haves_received(link.peer, entries, now, newcomer=newcomer)
-        core.introduced |= newcomer
+        core.broadcast.haves_received(link.peer, entries, now)
         if flags & wire.ASK:
             core.broadcast.answer_haves(link.peer, entries, now)
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from psyne_mesh.errors import InvalidConfig, MessageTooLarge, ProtocolError
-from psyne_mesh.gossip import broadcast_wire, codec
+from psyne_mesh.gossip import codec
+from psyne_mesh.gossip.broadcast_wire import FLAT, Head, encode_gossip, sign_message
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.core import Core
 from psyne_mesh.gossip.detector import Link
@@ -178,13 +179,11 @@ class Node:
             raise MessageTooLarge(len(payload), core.config.broadcast_max_bytes)
         sequence, floor = core.broadcast.next_sequence(now)
         if core.running:
-            message = broadcast_wire.sign_message(
-                core.room, core.identity, core.census.own.joined_at, sequence, floor, payload
-            )
+            message = sign_message(core.room, core.identity, core.census.own.joined_at, sequence, floor, payload)
             core.stats.broadcasts_sent += 1
             core.broadcast.publish(message, now, flat=core.full)
             if core.full:
-                core.send_to_unlinked(broadcast_wire.encode_gossip(0, broadcast_wire.FLAT, message.body))
+                core.send_to_unlinked(encode_gossip(Head(0, FLAT), message.body))
             self._outcome.settle(now)
         return sequence
 

@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.identity import PeerId
 
 _STREAMS_MAX = 1024  # origins remembered; the one silent for longest is forgotten first
 _PENDING_MAX = 512  # messages of one origin that wait for an earlier one; the newest is dropped, and repaired later
+_NEWCOMERS_GAP_S = 0.5  # what a newcomer lacks may well be history: it does not wait long for it
+
+
+class Broadcasted(Protocol):
+    """A message, as far as order goes. `floor` is the oldest sequence that its origin thought could still be repaired."""
+
+    @property
+    def origin(self) -> PeerId: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def sequence(self) -> int: ...
+    @property
+    def floor(self) -> int: ...
+    @property
+    def payload(self) -> bytes: ...
 
 
 class Stream:
     """One life of one origin: `expected` is the sequence to deliver next."""
 
-    __slots__ = ("active_at", "epoch", "expected", "pending", "stalled_at")
+    __slots__ = ("active_at", "epoch", "expected", "give_up_at", "pending")
 
-    def __init__(self, epoch: int, expected: int, now: float) -> None:
+    def __init__(self, epoch: int, expected: int) -> None:
         self.epoch = epoch
         self.expected = expected
-        self.pending: dict[int, bytes] = {}
-        self.stalled_at = math.inf
-        self.active_at = now
+        self.pending: dict[int, bytes | None] = {}  # None: history, which is stepped over in silence
+        self.give_up_at = math.inf
+        self.active_at = -math.inf  # when its newest message was sent, as far as known
 
     @property
     def high(self) -> int:
@@ -30,8 +47,8 @@ class Stream:
 
 
 class Streams:
-    """How to drive it: `accept` for each new message, `position` for what a neighbour said it has, `handle_timeout` at
-    `deadline`; drain `delivered`: (origin, payload, sequence)."""
+    """How to drive it: `accept` for each new message, `handle_timeout` at `deadline`; drain `delivered`: (origin,
+    payload, sequence)."""
 
     def __init__(self, config: GossipConfig) -> None:
         self._gap_timeout_s = config.gap_timeout_s
@@ -49,30 +66,32 @@ class Streams:
             return True
         return epoch == stream.epoch and sequence >= stream.expected and sequence not in stream.pending
 
-    def position(self, origin: PeerId, epoch: int, expected: int, now: float) -> Stream | None:
+    def position(self, origin: PeerId, epoch: int, expected: int) -> Stream | None:
         """The stream of that life of `origin`, opened at `expected` if it is new; None for an older life."""
         stream = self._streams.get(origin)
         if stream is None or epoch > stream.epoch:
             self._streams.pop(origin, None)
             if len(self._streams) >= _STREAMS_MAX:
                 del self._streams[next(iter(self._streams))]
-            stream = self._streams[origin] = Stream(epoch, expected, now)
+            stream = self._streams[origin] = Stream(epoch, expected)
         return stream if stream.epoch == epoch else None
 
     def accept(
-        self, origin: PeerId, epoch: int, sequence: int, floor: int, payload: bytes, now: float
+        self, message: Broadcasted, now: float, sent_at: float, *, silently: bool = False, newcomer: bool = False
     ) -> Stream | None:
-        """Take a new message. `floor` is the oldest sequence that the origin thought could still be repaired."""
-        stream = self.position(origin, epoch, floor, now)
+        """Take a new message. `silently`: it was sent before our time, so it only closes a gap. `newcomer`: our time has
+        only begun."""
+        origin, sequence, floor = message.origin, message.sequence, message.floor
+        stream = self.position(origin, message.epoch, floor)
         if stream is None or sequence < stream.expected:
             return None
         if len(stream.pending) >= _PENDING_MAX and sequence != stream.expected:
             return None
-        stream.active_at = now
-        stream.pending[sequence] = payload
+        stream.active_at = max(stream.active_at, sent_at)
+        stream.pending[sequence] = None if silently else message.payload
         if stream.expected < floor:
             self._skip(origin, stream, floor)
-        self._flush(origin, stream, now)
+        self._flush(origin, stream, now + (_NEWCOMERS_GAP_S if newcomer else self._gap_timeout_s))
         return stream
 
     def recent(self, since: float) -> list[tuple[PeerId, Stream]]:
@@ -83,30 +102,33 @@ class Streams:
         if now < self.deadline:
             return
         for origin, stream in self._streams.items():
-            if (
-                stream.stalled_at + self._gap_timeout_s <= now
-            ):  # the same sum as in `deadline`: rounding must not stall us
+            if stream.give_up_at <= now:
+                stream.give_up_at = math.inf
                 self._skip(origin, stream, min(stream.pending))
-                self._flush(origin, stream, now)
-        self.deadline = min((s.stalled_at for s in self._streams.values()), default=math.inf) + self._gap_timeout_s
+                self._flush(origin, stream, now + self._gap_timeout_s)
+        self.deadline = min((stream.give_up_at for stream in self._streams.values()), default=math.inf)
 
     def _skip(self, origin: PeerId, stream: Stream, to: int) -> None:
         """Nobody can give what lies before `to`."""
         for sequence in sorted(stream.pending):
             if sequence >= to:
                 break
-            self.delivered.append((origin, stream.pending.pop(sequence), sequence))
+            self._deliver(origin, stream.pending.pop(sequence), sequence)
             self.skipped -= 1
         self.skipped += to - stream.expected
         stream.expected = to
 
-    def _flush(self, origin: PeerId, stream: Stream, now: float) -> None:
+    def _flush(self, origin: PeerId, stream: Stream, give_up_at: float) -> None:
         pending = stream.pending
         if stream.expected in pending:
             while stream.expected in pending:
-                self.delivered.append((origin, pending.pop(stream.expected), stream.expected))
+                self._deliver(origin, pending.pop(stream.expected), stream.expected)
                 stream.expected += 1
-            stream.stalled_at = math.inf
-        if pending and stream.stalled_at == math.inf:
-            stream.stalled_at = now
-            self.deadline = min(self.deadline, now + self._gap_timeout_s)
+            stream.give_up_at = math.inf
+        if pending and stream.give_up_at == math.inf:
+            stream.give_up_at = give_up_at
+            self.deadline = min(self.deadline, give_up_at)
+
+    def _deliver(self, origin: PeerId, payload: bytes | None, sequence: int) -> None:
+        if payload is not None:
+            self.delivered.append((origin, payload, sequence))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,10 +13,10 @@ from psyne_mesh.errors import ProtocolError
 from psyne_mesh.gossip import broadcast_wire as wire
 from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.broadcast import Broadcast
-from psyne_mesh.gossip.broadcast_wire import FLAT, REPAIR, Have, Message
+from psyne_mesh.gossip.broadcast_wire import FLAT, REPAIR, Have, Head, Message
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.records import RoomKey
-from psyne_mesh.gossip.streams import Streams
+from psyne_mesh.gossip.streams import Stream, Streams
 from psyne_mesh.identity import PeerId
 from tests.gossip.cluster import CheapIdentity, cheap_verify
 
@@ -32,7 +33,7 @@ def message(sequence: int, floor: int | None = None, epoch: int = 1, payload: by
 def tree(*links: PeerId) -> Broadcast:
     broadcast = Broadcast(CONFIG)
     for peer in links:
-        broadcast.link_up(peer)
+        broadcast.link_up(peer, 0.0)
     return broadcast
 
 
@@ -44,10 +45,11 @@ def sent(broadcast: Broadcast) -> list[tuple[PeerId, int]]:
 
 
 def receive(
-    broadcast: Broadcast, peer: PeerId, msg: Message, now: float, hops: int = 0, flags: int = 0, *, flat: bool = False
-) -> None:
+    broadcast: Broadcast, peer: PeerId, msg: Message, now: float, hops: int = 0, flags: int = 0, *,
+    flat: bool = False, age: float = 0.0,
+) -> None:  # fmt: skip
     if broadcast.wants(msg):
-        broadcast.gossip_received(peer, msg, hops, flags, now, flat=flat)
+        broadcast.gossip_received(peer, msg, Head(hops, flags, age), now, flat=flat)
     else:
         broadcast.duplicate_received(peer, flags, now)
 
@@ -138,10 +140,10 @@ def test_a_graft_is_answered_from_the_cache_and_makes_the_link_eager() -> None:
     broadcast.prune_received(B)
     receive(broadcast, A, message(1), 0.0, hops=4)
     broadcast.outbox.clear()
-    broadcast.graft_received(B, [(ORIGIN.peer_id, 1, 1), (ORIGIN.peer_id, 1, 2)], 0)
+    broadcast.graft_received(B, [(ORIGIN.peer_id, 1, 1), (ORIGIN.peer_id, 1, 2)], 0, 2.5)
     [reply] = broadcast.outbox
-    hops, flags, again = wire.gossip_untrusted(reply.frame, 1000)
-    assert (reply.peer, hops, flags, again) == (B, 5, REPAIR, message(1))
+    assert reply.peer == B
+    assert wire.gossip_untrusted(reply.frame, 1000) == (Head(5, REPAIR, 2.5), message(1))
     assert B in broadcast.eager
 
 
@@ -185,14 +187,15 @@ def test_what_neighbours_have_is_compared_and_missing_ends_are_repaired() -> Non
     for sequence in (1, 2, 3):
         receive(one, A, message(sequence), 0.0)
     receive(two, B, message(1), 0.0)
-    assert two.haves(1.0) == [Have(ORIGIN.peer_id, 1, 1, 1)]
+    assert two.haves(1.0) == [Have(ORIGIN.peer_id, 1, 1, 1, 1.0)]
+    two.outbox.clear()
     two.answer_haves(B, one.haves(1.0), 1.0)
-    assert [out.frame[1] for out in two.outbox] == [codec.GOSSIP] * 0
+    assert two.outbox == []
     one.outbox.clear()
     one.answer_haves(A, two.haves(1.0), 1.0)
     [answer] = one.outbox
-    assert wire.haves_untrusted(answer.frame) == (0, [Have(ORIGIN.peer_id, 1, 3, 1)])
-    two.haves_received(B, one.haves(1.0), 1.0, newcomer=False)
+    assert wire.haves_untrusted(answer.frame) == (0, [Have(ORIGIN.peer_id, 1, 3, 1, 1.0)])
+    two.haves_received(B, one.haves(1.0), 1.0)
     two.outbox.clear()
     two.handle_timeout(1.1)
     [graft] = two.outbox
@@ -200,22 +203,60 @@ def test_what_neighbours_have_is_compared_and_missing_ends_are_repaired() -> Non
 
 
 def test_for_a_newcomer_what_was_before_is_history() -> None:
-    broadcast = tree(A)
-    broadcast.haves_received(A, [Have(ORIGIN.peer_id, 1, 7, 1)], 0.0, newcomer=True)
-    assert broadcast.deadline == float("inf")
-    broadcast.ihave_received(A, [((ORIGIN.peer_id, 1, 6), 1)], 0.0)
-    assert broadcast.deadline == float("inf")
-    receive(broadcast, A, message(7, floor=1), 0.1, flags=REPAIR)
-    receive(broadcast, A, message(8, floor=1), 0.1)
+    broadcast = Broadcast(CONFIG)
+    broadcast.link_up(A, 100.0)
+    broadcast.haves_received(A, [Have(ORIGIN.peer_id, 1, 7, 1, 5.0)], 100.1)
+    assert broadcast.deadline == float("inf")  # nothing there is worth asking for
+    receive(broadcast, A, message(8, floor=6), 102.0)
+    assert delivered(broadcast) == []
+    receive(broadcast, A, message(6, floor=1), 102.2, flags=REPAIR, age=9.0)
+    receive(broadcast, A, message(7, floor=1), 102.2, flags=REPAIR, age=7.0)
     assert delivered(broadcast) == [8]
 
 
-def test_but_a_first_neighbour_that_lies_about_history_silences_nobody() -> None:
+def test_a_newcomer_does_not_wait_long_for_history() -> None:
+    broadcast = Broadcast(CONFIG)
+    broadcast.link_up(A, 100.0)
+    receive(broadcast, A, message(8, floor=6), 102.0)
+    while broadcast.deadline <= 102.5:
+        broadcast.handle_timeout(broadcast.deadline)
+    assert delivered(broadcast) == [8]
+
+
+def test_history_does_not_live_on_in_the_caches_of_newcomers() -> None:
+    broadcast = Broadcast(CONFIG)
+    broadcast.link_up(A, 100.0)
+    receive(broadcast, A, message(1), 110.0, flags=REPAIR, age=28.0)
+    assert broadcast.haves(110.0) == [Have(ORIGIN.peer_id, 1, 1, 1, 28.0)]
+    assert broadcast.haves(113.0) == []
+
+
+def test_what_neighbours_say_they_have_is_no_proof() -> None:
     broadcast = tree(A)
-    broadcast.haves_received(A, [Have(ORIGIN.peer_id, 1, 1_000_000, 1)], 0.0, newcomer=True)
-    receive(broadcast, A, message(7, floor=1), 0.1)
-    receive(broadcast, A, message(8, floor=1), 0.1)
+    broadcast.haves_received(A, [Have(ORIGIN.peer_id, 1, 1_000_000, 999_000, 0.0)], 50.0)
+    receive(broadcast, A, message(7, floor=7), 51.0)
+    receive(broadcast, A, message(8, floor=7), 51.0)
     assert delivered(broadcast) == [7, 8]
+
+
+def test_a_link_that_neither_end_needs_starts_lazy() -> None:
+    broadcast = tree(A)
+    broadcast.link_spare(A)
+    assert list(broadcast.eager) == [A]  # but never the last
+    broadcast.link_up(B, 1.0)
+    broadcast.link_spare(B)
+    assert (list(broadcast.eager), list(broadcast.lazy)) == ([A], [B])
+
+
+def test_a_tree_that_is_slower_than_its_announcements_is_given_more_time() -> None:
+    broadcast = tree(A, B)
+    broadcast.prune_received(B)
+    for sequence in range(1, 40):
+        now = float(sequence)
+        broadcast.ihave_received(B, [((ORIGIN.peer_id, 1, sequence), 2)], now)
+        receive(broadcast, A, message(sequence), now + 0.4, hops=3)
+    broadcast.ihave_received(B, [((ORIGIN.peer_id, 1, 100), 2)], 50.0)
+    assert 0.4 <= broadcast._missing[ORIGIN.peer_id, 1, 100].deadline - 50.0 <= 0.6
 
 
 def test_a_lying_announcer_fills_no_table() -> None:
@@ -231,7 +272,7 @@ def test_a_lying_announcer_fills_no_table() -> None:
 
 def test_the_cache_is_bounded_by_age_and_bytes() -> None:
     broadcast = Broadcast(GossipConfig(cache_bytes=65_536, cache_s=10.0))
-    broadcast.link_up(A)
+    broadcast.link_up(A, 0.0)
     for sequence in range(1, 101):
         receive(broadcast, A, message(sequence, payload=bytes(1000)), 0.0)
     assert broadcast._cache_bytes <= 65_536
@@ -256,7 +297,7 @@ def test_the_keeper_shapes_and_mends_the_tree() -> None:
     broadcast.ihave_received(B, [((ORIGIN.peer_id, wire.KEEP_EPOCH, 6), 1)], 1.0)
     broadcast.handle_timeout(1.2)
     assert sent(broadcast) == [(B, codec.GRAFT)]
-    broadcast.graft_received(B, [(ORIGIN.peer_id, wire.KEEP_EPOCH, 5)], 0)
+    broadcast.graft_received(B, [(ORIGIN.peer_id, wire.KEEP_EPOCH, 5)], 0, 2.0)
     assert sent(broadcast) == [(B, codec.KEEP)]
 
 
@@ -274,28 +315,41 @@ def test_the_keepers_numbers_outlive_its_process() -> None:
 
 def test_a_forged_message_is_refused() -> None:
     good = message(1)
-    _, _, bent = wire.gossip_untrusted(wire.encode_gossip(0, 0, good.body[:-1] + b"\0"), 1000)
+    _, bent = wire.gossip_untrusted(wire.encode_gossip(Head(0, 0), good.body[:-1] + b"\0"), 1000)
     with pytest.raises(ProtocolError):
         wire.verify_message_untrusted(bent, ROOM, cheap_verify)
     with pytest.raises(ProtocolError):
         wire.verify_message_untrusted(good, RoomKey.of(b"elsewhere"), cheap_verify)
     wire.verify_message_untrusted(good, ROOM, cheap_verify)
     with pytest.raises(ProtocolError):
-        wire.gossip_untrusted(wire.encode_gossip(0, 0, good.body), 3)
+        wire.gossip_untrusted(wire.encode_gossip(Head(0, 0), good.body), 3)
 
 
 def test_golden_gossip() -> None:
-    frame = wire.encode_gossip(2, FLAT, message(300, payload=b"hi").body)
-    assert frame[:-64].hex() == "010a0201" + ORIGIN.public_key.hex() + "01" + "ac02" + "14" + "02" + b"hi".hex()
+    frame = wire.encode_gossip(Head(2, FLAT, 2.56), message(300, payload=b"hi").body)
+    assert frame[:-64].hex() == "010a02010100" + ORIGIN.public_key.hex() + "01" + "ac02" + "14" + "02" + b"hi".hex()
 
 
 # ------------------------------------------------------------------------------------------------------------ order
 
 
+@attrs.frozen
+class Numbered:
+    origin: PeerId
+    epoch: int
+    sequence: int
+    floor: int
+    payload: bytes = b""
+
+
+def accept(streams: Streams, origin: PeerId, epoch: int, sequence: int, floor: int, now: float) -> Stream | None:
+    return streams.accept(Numbered(origin, epoch, sequence, floor), now, now)
+
+
 def test_fifo_steps_over_what_nobody_can_give() -> None:
     streams = Streams(GossipConfig(gap_timeout_s=3.0))
     for sequence in (1, 4, 5):
-        streams.accept(A, 1, sequence, 1, b"", 10.0)
+        accept(streams, A, 1, sequence, 1, 10.0)
     assert [s for _, _, s in streams.delivered] == [1]
     assert streams.deadline == 13.0
     streams.handle_timeout(13.0)
@@ -306,19 +360,19 @@ def test_fifo_steps_over_what_nobody_can_give() -> None:
 
 def test_the_floor_ends_hopeless_waits() -> None:
     streams = Streams(CONFIG)
-    streams.accept(A, 1, 1, 1, b"", 0.0)
-    streams.accept(A, 1, 3, 1, b"", 0.0)
-    streams.accept(A, 1, 1000, 1000, b"", 60.0)
+    accept(streams, A, 1, 1, 1, 0.0)
+    accept(streams, A, 1, 3, 1, 0.0)
+    accept(streams, A, 1, 1000, 1000, 60.0)
     assert [s for _, _, s in streams.delivered] == [1, 3, 1000]
     assert streams.skipped == 997
 
 
 def test_a_new_life_starts_anew_and_the_old_one_is_over() -> None:
     streams = Streams(CONFIG)
-    streams.accept(A, 1, 9, 9, b"", 0.0)
-    streams.accept(A, 2, 1, 1, b"", 0.0)
+    accept(streams, A, 1, 9, 9, 0.0)
+    accept(streams, A, 2, 1, 1, 0.0)
     assert not streams.is_new(A, 1, 10)
-    assert streams.accept(A, 1, 10, 10, b"", 0.0) is None
+    assert accept(streams, A, 1, 10, 10, 0.0) is None
     assert [s for _, _, s in streams.delivered] == [9, 1]
 
 
@@ -327,10 +381,10 @@ def test_streams_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("psyne_mesh.gossip.streams._PENDING_MAX", 3)
     streams = Streams(CONFIG)
     for peer in (A, B, C):
-        streams.accept(peer, 1, 1, 1, b"", 0.0)
+        accept(streams, peer, 1, 1, 1, 0.0)
     assert streams.get(A) is None
     for sequence in range(3, 20):
-        streams.accept(C, 1, sequence, 1, b"", 0.0)
+        accept(streams, C, 1, sequence, 1, 0.0)
     stream = streams.get(C)
     assert stream is not None
     assert len(stream.pending) == 3
@@ -339,12 +393,12 @@ def test_streams_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 @given(st.permutations(range(1, 13)), st.sets(st.integers(1, 12), max_size=4), st.integers(0, 2**32))
 def test_any_order_with_any_losses_is_delivered_in_order_once(order: list[int], lost: set[int], seed: int) -> None:
     streams, rng, now = Streams(GossipConfig(gap_timeout_s=3.0)), random.Random(seed), 0.0
-    streams.position(A, 1, 1, now)
+    streams.position(A, 1, 1)
     for sequence in order:
         now += rng.random() / 10
         for _ in range(rng.randint(1, 2)):
             if sequence not in lost and streams.is_new(A, 1, sequence):
-                streams.accept(A, 1, sequence, 1, b"", now)
+                accept(streams, A, 1, sequence, 1, now)
     while streams.deadline < float("inf"):
         streams.handle_timeout(streams.deadline)
     assert [s for _, _, s in streams.delivered] == [s for s in range(1, 13) if s not in lost]

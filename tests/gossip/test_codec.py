@@ -54,7 +54,7 @@ GOLDEN = {
     "delta": (sync.delta([PEER], [], 100)[0], "010901" + PEER),
     "ihave": (wire.encode_ihave([wire.message_line((PEER, 1, 300), 3)]), "010b" + PEER + "01ac0203"),
     "graft": (wire.encode_graft([(PEER, 1, 2)], 0), "010c00" + PEER + "0102"),
-    "haves": (wire.encode_haves([wire.Have(PEER, 1, 9, 8)], 1), "010e01" + PEER + "010902"),
+    "haves": (wire.encode_haves([wire.Have(PEER, 1, 9, 8, 2.0)], 1), "010e01" + PEER + "010902c801"),
     "keep": (wire.encode_keep(2, PEER, 300), "011602" + PEER + "ac02"),
     "signal": (
         routing.encode_signal(routing.Signal(5, PEER, OTHER, 6, b"hi")),
@@ -79,7 +79,10 @@ def test_frames_read_back() -> None:
     assert sync.delta_untrusted(sync.delta([PEER, OTHER], [], 100)[0]) == ([PEER, OTHER], 35)
     assert wire.ihave_untrusted(wire.encode_ihave([wire.message_line((PEER, 1, 2), 300)])) == [((PEER, 1, 2), 255)]
     assert wire.graft_untrusted(wire.encode_graft([(PEER, 1, 2)], wire.REPAIR)) == (wire.REPAIR, [(PEER, 1, 2)])
-    assert wire.haves_untrusted(wire.encode_haves([wire.Have(PEER, 1, 9, 10)], 0)) == (0, [wire.Have(PEER, 1, 9, 10)])
+    assert wire.haves_untrusted(wire.encode_haves([wire.Have(PEER, 1, 9, 10, 0.5)], 0)) == (
+        0,
+        [wire.Have(PEER, 1, 9, 10, 0.5)],
+    )
     assert wire.keep_untrusted(wire.encode_keep(2, PEER, 300)) == (2, PEER, 300)
     signal = routing.Signal(5, PEER, OTHER, 6, b"hi")
     assert routing.signal_untrusted(routing.encode_signal(signal), 10, 16) == signal

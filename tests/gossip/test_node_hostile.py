@@ -179,16 +179,16 @@ def test_forged_broadcasts_are_not_delivered() -> None:
     honest = CheapIdentity(1)
     forged = wire.sign_message(KEY, EVIL, 1, 1, 1, b"I am player 1")
     body = honest.public_key + forged.body[32:]
-    say(room, wire.encode_gossip(1, 0, body))
+    say(room, wire.encode_gossip(wire.Head(1, 0), body))
     elsewhere = wire.sign_message(r.RoomKey.of(b"elsewhere"), honest, 1, 1, 1, b"said in another room")
-    say(room, wire.encode_gossip(1, 0, elsewhere.body))
+    say(room, wire.encode_gossip(wire.Head(1, 0), elsewhere.body))
     assert room.events(BroadcastReceived) == []
 
 
 def test_a_liar_cannot_silence_somebody_by_using_up_its_numbers() -> None:
     room = infiltrated()
     speaker = room.ids()[1]
-    say(room, wire.encode_haves([wire.Have(speaker, 1, 1_000_000, 999_990)], 0))
+    say(room, wire.encode_haves([wire.Have(speaker, 1, 1_000_000, 999_990, 0.0)], 0))
     say(room, wire.encode_ihave([wire.message_line((speaker, 1, n), 0) for n in range(1, 60)]))
     room.run(0.5)
     room.say(speaker, b"do you hear me?")
@@ -285,11 +285,13 @@ def some_frame(rng: random.Random) -> bytes:
             sync.summary([rng.getrandbits(64) for _ in range(sync.BUCKETS)]),
             sync.digest(rng.getrandbits(16), [(rng.choice(PEERS), *version, rng.randint(0, 2)) for _ in range(4)]),
             *sync.delta([peer], [items] if items else [], 2000),
-            wire.encode_gossip(rng.randint(0, 9), rng.randint(0, 3), message.body),
+            wire.encode_gossip(wire.Head(rng.randint(0, 9), rng.randint(0, 3), rng.random() * 60), message.body),
             wire.encode_ihave([wire.message_line(identity, rng.randint(0, 9)) for identity in ids]),
             wire.encode_graft(ids, rng.randint(0, 3)),
             codec.head(codec.PRUNE),
-            wire.encode_haves([wire.Have(p, e, s, max(1, s - 3)) for p, e, s in ids], rng.randint(0, 1)),
+            wire.encode_haves(
+                [wire.Have(p, e, s, max(1, s - 3), rng.random() * 40) for p, e, s in ids], rng.randint(0, 1)
+            ),
             wire.encode_keep(rng.randint(0, 9), peer, rng.randint(0, 9)),
             routing.encode_signal(routing.Signal(rng.randint(0, 9), peer, rng.choice(PEERS), rng.randint(0, 9), b"x")),
             routing.encode_relay(peer, codec.head(codec.TOLD) + items),
