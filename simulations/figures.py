@@ -83,8 +83,13 @@ def _since(run: Run, holds: Callable[[object], bool] | Callable[..., bool]) -> f
 
 @measure
 def merge(run: Run) -> None:
-    """After the last `mend`: when the graph was one piece again, and what each pair went through because of the cut."""
-    merged = next((s.at for s in run.series if s.at >= run.mended_at and s.components == 1), math.inf)
+    """After the last `mend`: when the graph was one piece again, and what each pair went through because of the cut.
+
+    Where everybody is meant to know everybody, the views must be whole again, too.
+    """
+    views_count = run.scenario.compare_views and run.nodes <= run.factory.config.full_knowledge_max
+    after = [s for s in run.series if s.at >= run.mended_at]
+    merged = next((s.at for s in after if s.components == 1 and (s.equal_views or not views_count)), math.inf)
     run.findings.add_samples("merged_s", [merged - run.mended_at])
     run.findings.figures["components"] = float(run.series[-1].components)
     downs = Counter((f.observer, f.subject) for f in _facts(run, "left") if f.reason in _UNTRUE)
@@ -229,11 +234,13 @@ def broadcast(run: Run) -> None:
     reasons: Counter[str] = Counter()
     latencies: list[float] = []
     for message in sent:
-        expected = accounting.expected(message, window, hosts)
+        misses = accounting.misses(message, window, hosts)
+        explained = {miss.host for miss in misses if miss.why != "unexplained"}
+        expected = [host for host in accounting.expected(message, window, hosts) if host not in explained]
         due += len(expected)
         arrived += sum(message.delivered.get(host, math.inf) <= message.at + window for host in expected)
         latencies += [at - message.at for host, at in message.delivered.items() if host not in bystanders]
-        for miss in accounting.misses(message, window, hosts):
+        for miss in misses:
             reasons[miss.why] += 1
             if miss.why == "unexplained" and len(findings.notes) < 20:
                 findings.notes.append(f"unexplained: {miss.host} lacks {miss.number} of {message.origin}")

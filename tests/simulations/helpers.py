@@ -13,6 +13,8 @@ from simulations.latency import Constant, Latency
 from simulations.net import Host, NetModel
 from simulations.world import World
 
+GRAIN = 3e-6  # the world rounds times up to its grains
+
 
 class Probe(Baseline):
     """Notes everything that happens to it; sends when told to."""

@@ -8,6 +8,7 @@ import pytest
 from simulations import faults
 from simulations.run import Run
 from simulations.scenario import Scenario, load
+from tests.simulations.helpers import GRAIN
 
 CALM = Scenario(name="calm", number="0", title="", nodes=8, params={"duration_s": 10.0, "wait_s": 2.0})
 
@@ -33,7 +34,7 @@ def test_crash_start_and_restart():
     faulty = run.labels["faulty"]
     assert [host.generation for host in faulty] == [2, 2]
     assert all(run.accounting.lives[host.index][0].how == "crash" for host in faulty)
-    assert run.accounting.lives[faulty[0].index][1].up_at == pytest.approx(run.t0 + 3)
+    assert run.accounting.lives[faulty[0].index][1].up_at == pytest.approx(run.t0 + 3, abs=GRAIN)
     run = played({"at": 1, "do": "restart", "who": "all", "over_s": 4, "after_s": 0.5})
     assert [host.generation for host in run.world.hosts] == [2] * 8
 
@@ -60,7 +61,7 @@ def test_a_newcomer_by_hand_needs_no_signaling():
 
 def test_pause_and_stall_are_booked():
     run = played({"at": 1, "do": "pause", "who": [0], "for_s": 3})
-    assert run.accounting.pauses == [(0, pytest.approx(run.t0 + 1), pytest.approx(run.t0 + 4))]
+    assert run.accounting.pauses == [(0, pytest.approx(run.t0 + 1, abs=GRAIN), pytest.approx(run.t0 + 4, abs=GRAIN))]
     run = played({"at": 0, "do": "stall", "who": [0, 1], "for_s": 9, "pause_s": 1, "run_s": 1})
     assert 6 <= len(run.accounting.pauses) <= 10
     assert not any(host.paused for host in run.world.hosts)
@@ -76,7 +77,7 @@ def test_slow_and_bandwidth_and_loss_change_hosts():
     assert hosts[0].processing_s == 0.005
     assert (hosts[1].downlink, hosts[1].uplink) == (1000, 2000)
     lane = next(lane for lane in hosts[3].lanes.values() if lane.dst is hosts[2])
-    assert lane.loss == pytest.approx(0.8)
+    assert lane.loss == pytest.approx(0.8, abs=GRAIN)
 
 
 def test_splits_cut_the_given_shares_and_mend_heals_them():
@@ -88,7 +89,7 @@ def test_splits_cut_the_given_shares_and_mend_heals_them():
     assert run.accounting.connected(left, right, run.t0, run.t0 + 0.5)
     run = played({"at": 1, "do": "split", "parts": [0.5, 0.5]}, {"at": 2, "do": "mend"})
     assert run.world.links.cuts == []
-    assert run.mended_at == pytest.approx(run.t0 + 2)
+    assert run.mended_at == pytest.approx(run.t0 + 2, abs=GRAIN)
 
 
 def test_overlapping_splits_are_mended_by_name():
@@ -170,6 +171,6 @@ def test_broadcast_talk_and_repeat_send():
 
 def test_notes_and_marks():
     run = played({"at": 2, "do": "note", "as": "measure"}, {"at": 1, "do": "mark", "count": [2, 3], "as": "some"})
-    assert run.notes["measure"].at == pytest.approx(run.t0 + 2)
+    assert run.notes["measure"].at == pytest.approx(run.t0 + 2, abs=GRAIN)
     assert len(run.labels["some"]) == 3  # the second of the list, for seed 1
     assert run.spared.keys() == {host.index for host in run.labels["some"]}

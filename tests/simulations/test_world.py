@@ -9,7 +9,7 @@ import pytest
 from psyne_mesh.gossip.events import CloseLink, Dial
 from simulations.actor import CLOSED, BareRecord
 from simulations.cuts import SIGNALING, Cut, place, regions, split
-from tests.simulations.helpers import pair, probes, send
+from tests.simulations.helpers import GRAIN, pair, probes, send
 
 
 def dial(world, caller, callee) -> None:
@@ -68,8 +68,8 @@ def test_a_cut_link_dies_when_consent_runs_out_and_a_shorter_cut_is_survived():
     assert a.actor.times("down") == []
     world.links.cut(split([[0], [1]]))
     world.run(100.0)
-    assert a.actor.times("down") == [pytest.approx(90.0)]
-    assert b.actor.times("down") == [pytest.approx(90.0)]
+    assert a.actor.times("down") == [pytest.approx(90.0, abs=GRAIN)]
+    assert b.actor.times("down") == [pytest.approx(90.0, abs=GRAIN)]
     assert not a.lanes
     assert not b.lanes
 
@@ -101,14 +101,14 @@ def test_a_silent_crash_is_noticed_by_consent_only():
     world.run(29.0)
     assert a.actor.times("down") == []
     world.run(31.0)
-    assert a.actor.times("down") == [pytest.approx(30.5)]
+    assert a.actor.times("down") == [pytest.approx(30.5, abs=GRAIN)]
 
 
 def test_a_crash_with_notice_is_known_after_one_latency():
     world, a, b = pair(instant_notice=True)
     world.crash(b)
     world.run(2.0)
-    assert a.actor.log[-1][1:] == (pytest.approx(0.525), b.peer, "lost")
+    assert a.actor.log[-1][1:] == (pytest.approx(0.525, abs=GRAIN), b.peer, "lost")
 
 
 def test_frames_to_the_dead_and_of_earlier_lives_go_nowhere():
@@ -143,7 +143,7 @@ def test_a_goodbye_still_travels_and_then_the_link_is_closed():
     world.leave(b)
     world.run(2.0)
     assert a.actor.frames() == [b"bye"]
-    assert a.actor.log[-1] == ("down", pytest.approx(0.525), b.peer, CLOSED)
+    assert a.actor.log[-1] == ("down", pytest.approx(0.525, abs=GRAIN), b.peer, CLOSED)
 
 
 def test_closing_a_link_tells_the_other_side_only():
@@ -166,8 +166,8 @@ def test_a_paused_process_gets_what_queued_up_and_knows_how_long_it_slept():
     assert b.actor.frames() == []
     world.run(10.0)
     assert b.actor.frames() == [bytes([number]) for number in range(5)]
-    assert b.actor.lag == pytest.approx(4.0)
-    assert b.actor.times("timer") == [pytest.approx(4.5)]
+    assert b.actor.lag == pytest.approx(4.0, abs=GRAIN)
+    assert b.actor.times("timer") == [pytest.approx(4.5, abs=GRAIN)]
     assert b.inbox is None
 
 
@@ -178,7 +178,7 @@ def test_a_slow_process_works_one_frame_after_the_other():
         send(world, a, b, bytes([number]))
     world.run(10.0)
     times = b.actor.times("got")
-    assert [later - earlier for earlier, later in pairwise(times)] == [pytest.approx(0.1)] * 4
+    assert [later - earlier for earlier, later in pairwise(times)] == [pytest.approx(0.1, abs=GRAIN)] * 4
 
 
 def test_a_wrong_clock_shifts_what_the_node_sees_and_nothing_else():
@@ -245,7 +245,7 @@ def test_the_server_tells_a_dialler_at_once_that_nobody_of_that_name_is_there():
     world.run(20.0)
     dial(world, *hosts)
     world.run(25.0)
-    assert hosts[0].actor.log[-1][1:] == (pytest.approx(20.1), hosts[1].peer, "not registered")
+    assert hosts[0].actor.log[-1][1:] == (pytest.approx(20.1, abs=GRAIN), hosts[1].peer, "not registered")
 
 
 def test_a_restart_ends_a_dial_that_was_under_way():
