@@ -36,6 +36,9 @@ from psyne_mesh.identity import PeerId
 _MISSING_MAX = 4096  # ids that we wait for, all told; more announcements are ignored (the summary repairs later)
 _MISSING_FROM_MAX = 1024  # and of one advertiser, so that one liar cannot fill the table
 _ADVERTISERS_MAX = 8  # remembered for one id; more change nothing
+_BROKEN_MAX = 4  # promises in a row, then the link is given up: it withholds, or is of no use
+_PROMISE_S = 2.0  # what was announced and asked for should be here by then, or in four round trips
+_PROMISES_MAX = 1024  # more are not watched
 _SLOWEST_S = 1.0  # a message may be so long under way: one that was sent shortly before our first link is no history
 _REPAIR_MAX = 256  # messages of one stream asked for after one HAVES; the oldest first
 _LIFE_MASK = (1 << 47) - 1  # unix milliseconds fit for 4,000 years
@@ -54,10 +57,9 @@ class BroadcastStats:
 class Missing:
     """An id that neighbours have announced and nobody has sent. `hops` is the shortest way that was announced."""
 
-    __slots__ = ("advertisers", "deadline", "hops", "since")
+    __slots__ = ("advertisers", "deadline", "hops")
 
-    def __init__(self, now: float, deadline: float) -> None:
-        self.since = now
+    def __init__(self, deadline: float) -> None:
         self.advertisers: list[PeerId] = []
         self.hops: dict[PeerId, int] = {}
         self.deadline = deadline
@@ -70,7 +72,8 @@ class Broadcast:
     2. `next_sequence(now)`, then `publish(message, now)` for our own; `wants(...)`, then `gossip_received` for a
        verified message of a neighbour.
     3. `ihave_received`, `graft_received`, `prune_received`, `haves_received` for the other frames.
-    4. `handle_timeout(now)` at `deadline`; drain `outbox` (frames) and `streams.delivered`.
+    4. `handle_timeout(now)` at `deadline`; drain `outbox` (frames), `streams.delivered` and `withholding` (neighbours
+       that announce what they do not send).
     """
 
     def __init__(self, config: GossipConfig) -> None:
@@ -91,7 +94,9 @@ class Broadcast:
         self._announce: list[tuple[bytes, PeerId | None]] = []
         self._announce_at = math.inf
         self._linked_at: float | None = None  # our first link ever: what was sent before is history to us
-        self._lateness = self._lateness_var = 0.0  # of the tree, measured from the first announcement
+        self._broken: dict[PeerId, int] = {}  # announcements in a row that a neighbour did not make good when asked
+        self._promises: dict[tuple[PeerId, Id], float] = {}  # what we asked for because it was announced -> until when
+        self.withholding: list[PeerId] = []
         self._kept: dict[PeerId, int] = {}  # tree keeper -> its newest number
         self._sequence = 0
         self._sent_at: deque[float] = deque()
@@ -112,7 +117,7 @@ class Broadcast:
             self._make_lazy(peer)
 
     def link_down(self, peer: PeerId) -> None:
-        for table in (self.eager, self.lazy, self._srtt, self._pruned_at, self._missing_of):
+        for table in (self.eager, self.lazy, self._srtt, self._pruned_at, self._missing_of, self._broken):
             table.pop(peer, None)
 
     def note_rtt(self, peer: PeerId, srtt: float) -> None:
@@ -154,6 +159,7 @@ class Broadcast:
         self._remember(message, head.hops, sent_at, now)
         if head.flags & REPAIR:
             self.stats.repaired += 1
+            self._promise_kept(peer, message)
         elif peer in self.lazy:
             self._make_eager(peer)
         if stream.pending:
@@ -162,12 +168,13 @@ class Broadcast:
             return
         self._forward(message, head.hops + 1, peer, sent_at, now, flags=0)
         if waited is not None and not head.flags & REPAIR:
-            self._note_lateness(now - waited.since)
             self._optimise(peer, head.hops, waited, now)
 
-    def duplicate_received(self, peer: PeerId, flags: int, now: float) -> None:
+    def duplicate_received(self, peer: PeerId, message: Message, flags: int, now: float) -> None:
         """A message that we had: this link closes a cycle, so it becomes lazy on both sides."""
         self.stats.duplicates += 1
+        if flags & REPAIR:
+            self._promise_kept(peer, message)
         if not flags & (REPAIR | FLAT):
             self.prune(peer, now)
 
@@ -268,6 +275,7 @@ class Broadcast:
             self.stats.grafts += 1
             self._make_eager(peer)
             self._send(peer, encode_graft(ids, 0))
+        self._judge_promises(now)
         self.streams.handle_timeout(now)
         self._trim(now)
         self._rearm()
@@ -277,20 +285,34 @@ class Broadcast:
             peer = missing.advertisers.pop(0)
             if peer in self.eager or peer in self.lazy:
                 grafts.setdefault(peer, []).append(identity)
+                if len(self._promises) < _PROMISES_MAX:
+                    patience = max(_PROMISE_S, 4 * self._srtt.get(peer, 0.0))
+                    self._promises.setdefault((peer, identity), now + patience)
                 missing.deadline = now + self._graft_timeout(peer)
                 heappush(self._timers, (missing.deadline, identity))
                 return
         self._drop_missing(identity)  # nobody is left to ask: an id that nobody sends must not stay
 
     def _graft_timeout(self, peer: PeerId) -> float:
-        """Three round trips, or what the tree is known to need after the first announcement: as RFC 6298 does it."""
         config = self._config
-        patience = max(3 * self._srtt.get(peer, 0.0), self._lateness + 4 * self._lateness_var)
-        return min(config.graft_timeout_max_s, max(config.graft_timeout_min_s, patience))
+        return min(config.graft_timeout_max_s, max(config.graft_timeout_min_s, 3 * self._srtt.get(peer, 0.0)))
 
-    def _note_lateness(self, seconds: float) -> None:
-        self._lateness_var += (abs(self._lateness - seconds) - self._lateness_var) / 4
-        self._lateness += (seconds - self._lateness) / 8
+    def _promise_kept(self, peer: PeerId, message: Message) -> None:
+        self._promises.pop((peer, (message.origin, message.epoch, message.sequence)), None)
+        self._broken.pop(peer, None)
+
+    def _judge_promises(self, now: float) -> None:
+        """The oldest first; one whose deadline is far holds up those behind it, which does no harm."""
+        while self._promises:
+            promise, deadline = next(iter(self._promises.items()))
+            if deadline > now:
+                break
+            del self._promises[promise]
+            peer = promise[0]
+            if peer in self.eager or peer in self.lazy:
+                broken = self._broken[peer] = self._broken.get(peer, 0) + 1
+                if broken == _BROKEN_MAX:
+                    self.withholding.append(peer)
 
     # --------------------------------------------------------------------------------------------------- helpers
 
@@ -333,7 +355,7 @@ class Broadcast:
             owed = self._missing_of.get(peer, 0)
             if len(self._missing) >= _MISSING_MAX or owed >= _MISSING_FROM_MAX:
                 return
-            missing = self._missing[identity] = Missing(now, now + self._graft_timeout(peer))
+            missing = self._missing[identity] = Missing(now + self._graft_timeout(peer))
             self._missing_of[peer] = owed + 1
             heappush(self._timers, (missing.deadline, identity))
             self.deadline = min(self.deadline, missing.deadline)
@@ -393,7 +415,12 @@ class Broadcast:
             self._cache_bytes -= len(message.body)
 
     def _rearm(self) -> None:
-        self.deadline = min(self._announce_at, self.streams.deadline, self._timers[0][0] if self._timers else math.inf)
+        self.deadline = min(
+            self._announce_at,
+            self.streams.deadline,
+            self._timers[0][0] if self._timers else math.inf,
+            next(iter(self._promises.values()), math.inf),
+        )
 
     def _send(self, peer: PeerId, frame: bytes) -> None:
         self.outbox.append(SendFrame(peer, frame, True))

@@ -179,7 +179,7 @@ class Inbound:
         core = self._core
         head, message = wire.gossip_untrusted(frame, core.config.broadcast_max_bytes)
         if message.origin == core.own or not core.broadcast.wants(message):
-            core.broadcast.duplicate_received(link.peer, head.flags, now)
+            core.broadcast.duplicate_received(link.peer, message, head.flags, now)
             return
         if core.census.is_expelled(message.origin):
             return

@@ -55,10 +55,25 @@ class Outcome:
         spoken = exchange.outbox or exchange.sync.partners or broadcast.outbox or broadcast.streams.delivered
         if spoken or router.outbox or router.arrived or core.walks.outbox:
             self._frames(now)
+        if broadcast.withholding:
+            self._withheld(now)
         dialer = core.dialer
         wished = core.overlay.outbox or core.walks.adopt or core.cuts.outbox or core.knocker.knocks
         if wished or dialer.dials or dialer.deadline <= now:
             self._links(now)
+
+    def _withheld(self, now: float) -> None:
+        """Part from neighbours that announce what they do not send, and find out at once who else is like them: somebody
+        may have surrounded us."""
+        core = self._core
+        withholding, core.broadcast.withholding = core.broadcast.withholding, []
+        if core.overlay.mode is Mode.FULL:
+            return
+        for peer in withholding:
+            core.part(peer, "withholding", now)
+        ask = encode_haves(core.broadcast.haves(now), ASK)
+        for peer in core.links:
+            core.send(peer, ask)
 
     # ---------------------------------------------------------------------------------------------------- probing
 

@@ -51,7 +51,7 @@ def receive(
     if broadcast.wants(msg):
         broadcast.gossip_received(peer, msg, Head(hops, flags, age), now, flat=flat)
     else:
-        broadcast.duplicate_received(peer, flags, now)
+        broadcast.duplicate_received(peer, msg, flags, now)
 
 
 def delivered(broadcast: Broadcast) -> list[int]:
