@@ -76,7 +76,7 @@ def verify_message_untrusted(message: Message, room: RoomKey, verify: Verify) ->
 
 
 def encode_gossip(head: Head, body: bytes) -> bytes:
-    age = min(65_535, int(head.age_s * _AGE_UNITS))
+    age = min(65_535, round(head.age_s * _AGE_UNITS))
     return _HEAD.pack(codec.VERSION, codec.GOSSIP, min(head.hops, 255), head.flags, age) + body
 
 
@@ -149,7 +149,7 @@ def keep_untrusted(frame: bytes) -> tuple[int, PeerId, int]:
 
 def encode_haves(entries: Iterable[Have], flags: int) -> bytes:
     lines = (
-        _id(h.origin, h.epoch, h.high) + varint(h.high - h.low + 1) + varint(int(h.age_s * _AGE_UNITS)) for h in entries
+        _id(h.origin, h.epoch, h.high) + varint(h.high - h.low + 1) + varint(round(h.age_s * _AGE_UNITS)) for h in entries
     )
     return codec.head(codec.HAVES) + bytes((flags,)) + b"".join(lines)
 
