@@ -149,7 +149,8 @@ def keep_untrusted(frame: bytes) -> tuple[int, PeerId, int]:
 
 def encode_haves(entries: Iterable[Have], flags: int) -> bytes:
     lines = (
-        _id(h.origin, h.epoch, h.high) + varint(h.high - h.low + 1) + varint(round(h.age_s * _AGE_UNITS)) for h in entries
+        _id(h.origin, h.epoch, h.high) + varint(h.high - h.low + 1) + varint(round(h.age_s * _AGE_UNITS))
+        for h in entries
     )
     return codec.head(codec.HAVES) + bytes((flags,)) + b"".join(lines)
 
