@@ -27,7 +27,7 @@ from psyne_mesh.config import DataChannelConfig, StunServer, TurnServer, WebRTCC
 from psyne_mesh.errors import ConnectFailed, PsyneMeshError
 from psyne_mesh.webrtc.data_channel import DataChannel
 from psyne_mesh.webrtc.endpoint import Endpoint, open_endpoint
-from psyne_mesh.webrtc.ice import Path
+from psyne_mesh.webrtc.ice import Path, gather
 from psyne_mesh.webrtc.peer import PeerConnection
 from tests.lab.player_protocol import Spec, read_spec, say
 from tests.lab.player_traffic import Tally
@@ -168,7 +168,14 @@ async def play(spec: Spec, endpoint: Endpoint, stream: trio.lowlevel.FdStream) -
         nursery.cancel_scope.cancel()
 
 
+def quicken_turn(times: float) -> None:
+    """A server that lives faster than RFC 8656 allows needs a client that does; everything else keeps its pace."""
+    gather.CHANNEL_REFRESH_S /= times  # type: ignore[misc]
+    gather.KEEPALIVE_S /= times  # type: ignore[misc]
+
+
 async def main(spec: Spec) -> None:
+    quicken_turn(spec.turn_clock)
     async with open_endpoint(config(spec)) as endpoint, trio.lowlevel.FdStream(0) as stream:
         await play(spec, endpoint, stream)
 

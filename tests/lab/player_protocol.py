@@ -21,6 +21,9 @@ class Spec:
     credential: str = ""
     deadline_s: float = 15.0
     relay_only: bool = False
+    turn_clock: float = (
+        1.0  # so many times as often as it has to, a TURN client refreshes: for servers of short lifetimes
+    )
     name: str = ""  # these three only for a player in a room
     room: str = ""
     signaling: str = ""
