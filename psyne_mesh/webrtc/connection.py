@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable
 
@@ -163,10 +162,10 @@ class Connection:
         self.bug = self.bug or bug
         self.ice.close()
 
-    def next_timeout(self) -> float | None:
-        deadlines = (self.stack.next_timeout(), self._deadline, self.ladder.deadline)
-        first = min((deadline for deadline in deadlines if deadline is not None), default=math.inf)
-        return None if first == math.inf else first
+    def next_timeout(self) -> float:
+        """Infinity when there is nothing to wait for. Cheap: the endpoint asks every peer whenever its timer fires."""
+        first = min(self.link.deadline, self.ladder.deadline)
+        return first if self._deadline is None or first < self._deadline else self._deadline
 
     def handle_timeout(self, now: float) -> None:
         if self._deadline is not None and now >= self._deadline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -43,6 +44,7 @@ class Link:
     3. The first send of a burst goes out in the same call; the others together, after the tasks that are runnable now.
 
     on_events: called with every non-empty list of the stack's events. What it raises, the call raises that set it off.
+    deadline: when `handle_timeout` has something to do (`trio.current_time`, or infinity), as of the last turn.
     fault: for the endpoint's tasks, which have many links: told of what a call into this link raised.
     """
 
@@ -57,6 +59,7 @@ class Link:
         "_unread_news",
         "_unread_told",
         "_wire",
+        "deadline",
         "fault",
         "stack",
         "turned",
@@ -74,7 +77,7 @@ class Link:
         self.stack = stack
         self.fault = fault
         self.turned = trio.lowlevel.ParkingLot()
-
+        self.deadline = math.inf
         self._wire = wire
         self._scheduler = scheduler
         self._on_events = on_events
@@ -173,7 +176,10 @@ class Link:
         if self.turned:
             self.turned.unpark_all()
         deadline = stack.next_timeout()
-        if deadline is not None:
+        if deadline is None:
+            self.deadline = math.inf
+        else:
+            self.deadline = deadline
             self._scheduler.wake_at(deadline)
 
     def _flush(self, now: float) -> None:

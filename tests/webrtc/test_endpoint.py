@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import socket
@@ -356,3 +357,29 @@ async def test_what_is_sent_in_one_tick_shares_datagrams() -> None:
         for n in range(200):
             assert await call.theirs.receive() == bytes([n]) * 20
         assert call.offerer.stats().ice.datagrams_sent - before < 20
+
+
+async def test_a_link_remembers_the_deadline_of_its_stack() -> None:
+    """The endpoint's timer asks every link whenever it fires, and must neither oversleep nor ask the SCTP cores."""
+    async with dialled() as call:
+
+        def check() -> None:
+            for peer in (call.offerer, call.answerer):
+                due = peer.connection.stack.next_timeout()
+                assert peer.connection.link.deadline == (math.inf if due is None else due)
+                assert peer.connection.next_timeout() <= peer.connection.link.deadline
+
+        check()
+        for n in (10, 100_000):
+            await call.ours.send(b"x" * n)
+            check()
+            assert len(await call.theirs.receive()) == n
+            check()
+        await call.offerer.drain()
+        check()
+        call.ours.close()
+        call.offerer.distrust_path()
+        check()
+        call.offerer.close()
+        check()
+        assert call.offerer.connection.next_timeout() == math.inf
