@@ -42,8 +42,12 @@ KNOCK = b"\xff" * 8
 PATH_PATIENCE_S = 0.5
 RESTART_EVERY_S = 3.0
 RESTART_PAUSE_MAX_S = 20.0
-# An unreliable message that could not leave for so long is dropped: while a path is dead, or the network too slow.
+# An unreliable message that could not leave for so long is dropped: while a path is dead, or the network too slow. Each
+# repetition that its sender allows gives it so long once more.
 STALE_S = 0.5
+# The same for gossip and for what is carried for others, who have waited before: else a carrier whose own path dies would
+# keep positions of theirs until it is back.
+STALE_FRAME_S = 0.3
 # Below so much waiting on a channel, those who wait to send on it are woken.
 LOW_WATER_BYTES = 2**19
 
@@ -114,6 +118,7 @@ class Link:
                 self._connection = connection
                 self._control = connection.open_channel(CONTROL)
                 self._gossip = connection.open_channel(GOSSIP)
+                self._gossip.life_time = STALE_FRAME_S
                 await self._live(connection)
                 error = connection.error
         except* (RemoteError, LocalError) as group:  # a LocalError: its words made us misuse our own stack
@@ -240,8 +245,8 @@ class Link:
         if channel is None:
             channel = self._outgoing[config.label] = self._connection.open_channel(config)
             self._connection.set_buffered_amount_low_threshold(channel, LOW_WATER_BYTES)
-            if config.max_retransmits == 0:  # a position that found no room on the network is worth nothing later
-                channel.life_time = STALE_S
+            if config.max_retransmits is not None:
+                channel.life_time = STALE_S * (config.max_retransmits + 1)
         self._connection.send(channel, data)
 
     def buffered(self, label: str) -> int:

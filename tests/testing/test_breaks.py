@@ -10,14 +10,19 @@ from trio.testing import MockClock
 
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.room import Room
-from psyne_mesh.testing import World, open_world
+from psyne_mesh.testing import Quality, World, open_world
 
 INTERVAL_S = 0.1
 HEALED_S = 5.0
+LATE_S = 1.0
 
 
 class Note(Message):
     number: int
+
+
+class Position(Message):
+    sent_at: float
 
 
 async def send(room: Room, count: int) -> None:
@@ -71,3 +76,54 @@ async def test_nothing_reliable_is_lost_or_doubled(
         for inbox in received:
             assert [number for number, _ in inbox] == list(range(count))
             assert next(at for _, at in inbox if at > mended_at) - mended_at <= HEALED_S
+
+
+async def broadcast(room: Room, mode: str) -> None:
+    """Reliably too: what is lost of that fills the window of a dead path."""
+    while True:
+        for one in (mode, "reliable"):
+            room.channel(one, Position, mode=one).send_nowait(Position(trio.current_time()))
+        await trio.sleep(0.02)
+
+
+async def note_ages(room: Room, mode: str, ages: list[float]) -> None:
+    async for _, position in room.channel(mode, Position, mode=mode):
+        ages.append(trio.current_time() - position.sent_at)
+
+
+async def oldest_after_a_cut(seed: int, mode: str, lasts_s: float, quality: Quality) -> float:
+    """Two and two are cut apart; the age of the oldest message that comes then or later."""
+    ages: list[float] = []
+    async with open_world(seed=seed, quality=quality) as world, trio.open_nursery() as nursery:
+        rooms = [await world.join("lobby", name) for name in "abcd"]
+        for room in rooms:
+            await room.wait_connected(3)
+            nursery.start_soon(note_ages, room, mode, ages)
+            nursery.start_soon(broadcast, room, mode)
+        world.hub.kill()
+        await trio.sleep(1 + seed / 10)
+        del ages[:]
+        with world.net.partition("ab", "cd"):
+            await trio.sleep(lasts_s)
+        within = len(ages)
+        await trio.sleep(4)
+        assert len(ages) - within > 12 * 1.5 / 0.02  # all to all again
+        nursery.cancel_scope.cancel()
+    return max(ages)
+
+
+@pytest.mark.parametrize("mode", ["unreliable", "retransmits(1)"])
+async def test_nothing_unreliable_comes_late(autojump_clock: MockClock, mode: str) -> None:
+    """Whoever notices the cut sends through a neighbour, who may not have noticed yet: what he cannot pass on must not
+    wait with him for the end of it."""
+    assert await oldest_after_a_cut(0, mode, 5, Quality()) <= LATE_S
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["unreliable", "unreliable_ordered", "retransmits(1)", "ttl(500)"])
+@pytest.mark.parametrize("seed", range(1, 11))
+async def test_nothing_unreliable_comes_late_whatever_the_dice_say(
+    autojump_clock: MockClock, seed: int, mode: str
+) -> None:
+    rough = Quality(jitter_s=0.02, loss=0.02, reorder=0.02)
+    assert await oldest_after_a_cut(seed, mode, 20, rough if seed % 2 else Quality()) <= LATE_S
