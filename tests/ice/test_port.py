@@ -109,6 +109,15 @@ async def test_dtls_that_overtook_the_check_is_kept_in_order(bench: Bench) -> No
     assert got == [[DTLS + b"1", DTLS + b"2"]]
 
 
+async def test_what_is_kept_for_strangers_is_not_kept_for_long(bench: Bench) -> None:
+    bench.arrive((DTLS + b"1", THERE), (DTLS, ELSEWHERE))
+    bench.now = 2 * port_module.EARLY_S
+    bench.arrive((DTLS + b"2", THERE))
+    _, got = bench.route(THERE, ELSEWHERE)
+    assert got == [[DTLS + b"2"]]
+    assert bench.port.drops["unknown-address"] == 2
+
+
 async def test_what_is_kept_for_strangers_is_bounded(bench: Bench) -> None:
     for number in range(20):
         bench.arrive((DTLS + bytes([number]), THERE))

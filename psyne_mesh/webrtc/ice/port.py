@@ -5,6 +5,7 @@ The data path is here and never touches asyncio. STUN goes to aioice, after `stu
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, Protocol
@@ -18,6 +19,7 @@ from psyne_mesh.webrtc.ice.stun_guard import REQUEST, check_stun_untrusted, is_a
 from psyne_mesh.webrtc.ice.udp import DatagramSocket
 
 EARLY_PER_ADDRESS_MAX: Final = 16  # datagrams that overtook the STUN check of their sender; the newest is dropped
+EARLY_S: Final = 0.5  # and no longer: DTLS repeats after a second, and what a game sent before is worth nothing
 EARLY_ADDRESSES_MAX: Final = 32  # senders of such datagrams; the oldest sender is dropped
 CLAIMS_MAX: Final = 64  # validated addresses of one peer; the oldest unproven one is dropped
 HANDOVER_MAX: Final = 512  # STUN packets on their way to aioice; the newest is dropped
@@ -121,7 +123,7 @@ class UdpPort:
         self._listeners: dict[str, Listener] = {}
         self._expected: dict[bytes, StunReceiver] = {}
         self._claimants: dict[tuple[Base, Address], list[Route]] = {}
-        self._early: dict[tuple[Base, Address], list[bytes]] = {}
+        self._early: dict[tuple[Base, Address], tuple[float, list[bytes]]] = {}  # and since when
         self._handover: deque[tuple[StunReceiver, bytes, Address]] = deque()
         self._handing_over = False
         self._strangers: dict[str, TokenBucket] = {}
@@ -185,12 +187,15 @@ class UdpPort:
 
     def _keep_early(self, base: Base, address: Address, data: bytes) -> None:
         """A ClientHello may stand in the same batch as the check that lets it in, and must not wait for its repeat."""
-        early = self._early.get((base, address))
-        if early is None:
+        now = self._clock()
+        since, early = self._early.get((base, address), (-math.inf, []))
+        if now - since > EARLY_S:
+            self.drops["unknown-address"] += len(early)
+            self._early.pop((base, address), None)
             if len(self._early) >= EARLY_ADDRESSES_MAX:
                 oldest = next(iter(self._early))
-                self.drops["unknown-address"] += len(self._early.pop(oldest))
-            self._early[base, address] = [data]
+                self.drops["unknown-address"] += len(self._early.pop(oldest)[1])
+            self._early[base, address] = now, [data]
         elif len(early) < EARLY_PER_ADDRESS_MAX:
             early.append(data)
         else:
@@ -313,9 +318,11 @@ class UdpPort:
         if route not in claimants:
             claimants.append(route)
         self._elect(key, claimants)
-        early = self._early.pop(key, None)
-        if early is not None:
+        since, early = self._early.pop(key, (0.0, []))
+        if early and self._clock() - since <= EARLY_S:
             self._deliver(base.routes[address], early)
+        elif early:
+            self.drops["unknown-address"] += len(early)
 
     def _elect(self, key: tuple[Base, Address], claimants: list[Route]) -> None:
         base, address = key
