@@ -36,6 +36,9 @@ from psyne_mesh.identity import PeerId
 _MISSING_MAX = 4096  # ids that we wait for, all told; more announcements are ignored (the summary repairs later)
 _MISSING_FROM_MAX = 1024  # and of one advertiser, so that one liar cannot fill the table
 _ADVERTISERS_MAX = 8  # remembered for one id; more change nothing
+_ORIGINS = 8  # newest messages looked at
+_MANY_SOURCES_S, _MANY_SOURCES = 1.0, 3  # from so many within that time ...
+_MANY_SOURCES_HOPS = 4  # ... no tree is short for all: the paper's threshold is 3 hops for one sender, 7 for many
 _BROKEN_MAX = 4  # promises in a row, then the link is given up: it withholds, or is of no use
 _PROMISE_S = 2.0  # what was announced and asked for should be here by then, or in four round trips
 _PROMISES_MAX = 1024  # more are not watched
@@ -98,6 +101,9 @@ class Broadcast:
         self._promises: dict[tuple[PeerId, Id], float] = {}  # what we asked for because it was announced -> until when
         self.withholding: list[PeerId] = []
         self._kept: dict[PeerId, int] = {}  # tree keeper -> its newest number
+        self._origins: deque[tuple[PeerId, float]] = deque(
+            maxlen=_ORIGINS
+        )  # of the newest messages, and when they came
         self._sequence = 0
         self._sent_at: deque[float] = deque()
 
@@ -157,11 +163,12 @@ class Broadcast:
             return
         waited = self._drop_missing(identity) if self._missing else None
         self._remember(message, head.hops, sent_at, now)
+        self._origins.append((message.origin, now))
         if head.flags & REPAIR:
             self.stats.repaired += 1
             self._promise_kept(peer, message)
-        elif peer in self.lazy:
-            self._make_eager(peer)
+        elif peer in self.lazy and now - self._pruned_at.get(peer, -math.inf) >= self._config.prune_interval_s:
+            self._make_eager(peer)  # but what was under way when we pruned the link says nothing
         if stream.pending:
             self._ask_for_gap(peer, message.origin, stream, now)
         if flat and head.flags & (FLAT | REPAIR):
@@ -383,7 +390,10 @@ class Broadcast:
     def _optimise(self, peer: PeerId, hops: int, waited: Missing, now: float) -> None:
         """Plumtree section 3.8: a lazy link that would have been much shorter takes the place of the eager one."""
         best = min(waited.hops, key=lambda p: waited.hops[p])
-        if best in self.lazy and waited.hops[best] + self._config.optimisation_threshold < hops:
+        threshold = self._config.optimisation_threshold
+        if len({origin for origin, at in self._origins if now - at < _MANY_SOURCES_S}) >= _MANY_SOURCES:
+            threshold += _MANY_SOURCES_HOPS
+        if best in self.lazy and waited.hops[best] + threshold < hops:
             self._make_eager(best)
             self._send(best, encode_graft([], 0))
             self.prune(peer, now)

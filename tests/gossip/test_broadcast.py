@@ -156,6 +156,30 @@ def test_a_much_shorter_lazy_link_takes_the_place_of_the_eager_one() -> None:
     assert list(broadcast.eager) == [B]
 
 
+def test_while_many_send_at_once_the_tree_is_not_shortened_for_each_in_turn() -> None:
+    broadcast = tree(A, B)
+    broadcast.prune_received(B)
+    for number in (5, 6, 7):
+        other = CheapIdentity(number)
+        receive(broadcast, A, wire.sign_message(ROOM, other, 1, 1, 1, b"at once"), 0.0)
+    broadcast.ihave_received(B, [((ORIGIN.peer_id, 1, 1), 2)], 0.0)
+    receive(broadcast, A, message(1), 0.05, hops=9)
+    assert list(broadcast.eager) == [A]
+    broadcast.ihave_received(B, [((ORIGIN.peer_id, 1, 2), 2)], 0.1)
+    receive(broadcast, A, message(2), 0.15, hops=10)  # but what is much too long is too long for everybody
+    assert list(broadcast.eager) == [B]
+
+
+def test_what_was_under_way_when_we_pruned_does_not_bring_the_link_back() -> None:
+    broadcast = tree(A, B)
+    receive(broadcast, A, message(1), 0.0)
+    receive(broadcast, B, message(1), 0.0)
+    receive(broadcast, B, message(2), 0.1)
+    assert list(broadcast.eager) == [A]
+    receive(broadcast, B, message(3), 2.0)  # it goes on sending: it must have reasons
+    assert list(broadcast.eager) == [A, B]
+
+
 def test_in_a_full_mesh_the_origin_sends_to_all_and_nobody_forwards() -> None:
     broadcast = tree(A, B)
     broadcast.prune_received(B)
