@@ -135,3 +135,30 @@ def test_a_peer_that_is_back_after_consent_expired_is_found_within_two_seconds(c
             consent.check_sent(now)
     assert max(b - a for a, b in pairwise(asked)) <= 2.0
     assert consent.check_answered(now, 0.05)
+
+
+def test_a_check_may_go_early_with_others_but_never_within_four_seconds(consent: Consent) -> None:
+    """RFC 7675 section 5.1."""
+    drive(consent, 0.0, 30.0, rtt_s=0.01)
+    times: list[float] = []
+    now = 30.0
+    while now < 200.0:
+        now = consent.earliest_timeout()
+        assert now <= consent.next_timeout()
+        assert consent.handle_timeout(now) == ["check"]
+        consent.check_sent(now)
+        times.append(now)
+        assert consent.earliest_timeout() == consent.next_timeout()  # the answer has no slack
+        assert consent.handle_timeout(now + 0.01) == []
+        consent.check_answered(now + 0.01, 0.01)
+        assert now + 4.0 == consent.earliest_timeout() <= consent.next_timeout() <= now + 6.0
+    assert min(b - a for a, b in pairwise(times)) == pytest.approx(4.0)
+
+
+def test_what_is_urgent_has_no_slack(consent: Consent) -> None:
+    drive(consent, 0.0, 12.0, rtt_s=0.01)
+    consent.suspect(12.0)
+    assert consent.earliest_timeout() == consent.next_timeout() == 12.0
+    drive(consent, 12.0, 20.0, rtt_s=None)
+    assert consent.disconnected
+    assert consent.earliest_timeout() == consent.next_timeout()

@@ -15,6 +15,7 @@ from psyne_mesh.webrtc.ice import port as port_module
 from psyne_mesh.webrtc.ice.events import Address
 from psyne_mesh.webrtc.ice.port import PEER_BURST, STRANGER_BURST, Base, Route, StunReceiver, UdpPort
 from psyne_mesh.webrtc.ice.rate_limit import TokenBucket
+from psyne_mesh.webrtc.ice.stun_guard import StunHeader
 from tests.ice.fake_net import FakeNet, FakeSocket
 
 HERE, THERE, ELSEWHERE = ("192.0.2.1", 1), ("192.0.2.2", 2), ("192.0.2.3", 3)
@@ -59,6 +60,9 @@ class Agent:
 
     def receiver_on(self, base: Base) -> StunReceiver | None:
         return self
+
+    def answer_consent(self, base: Base, header: StunHeader, address: Address) -> bool:
+        return False
 
     def datagram_received(self, data: bytes, addr: Address) -> None:
         if self.choke is not None:
@@ -180,7 +184,7 @@ async def test_claims_of_one_peer_are_bounded_and_released(bench: Bench) -> None
     assert len(route.claims) == len(bench.base.routes) == port_module.CLAIMS_MAX
     assert THERE in bench.base.routes
     bench.port.release(route)
-    assert bench.port.table_sizes() == {"listeners": 0, "expected": 0, "claims": 0, "routes": 0}
+    assert bench.port.table_sizes() == {"listeners": 0, "expected": 0, "deadlines": 0, "claims": 0, "routes": 0}
 
 
 async def test_checks_go_to_the_agent_of_their_ufrag(bench: Bench) -> None:
@@ -243,6 +247,73 @@ async def test_a_flood_from_many_forged_hosts_leaves_connected_peers_their_check
     bench.arrive((agent.check(), THERE))
     assert len(agent.got) == 1
     assert len(bench.port._strangers) <= port_module.STRANGERS_MAX
+
+
+async def test_who_knows_no_ufrag_spends_nobodys_budget(bench: Bench) -> None:
+    """Forged sources: 50,000 guesses in the name of a newcomer must not cost the newcomer its checks."""
+    agent = Agent()
+    bench.port.listen("here", agent)
+    guess = agent.check(ufrag="guessed")
+    for _ in range(100):
+        bench.arrive(*[(guess, ELSEWHERE)] * 500)
+    assert bench.port.drops == {"stun-unknown-ufrag": 50_000}
+    assert len(bench.port._strangers) == 0
+    bench.arrive((agent.check(), ELSEWHERE))
+    assert len(agent.got) == 1
+
+
+async def test_requests_that_must_be_parsed_to_find_their_ufrag_are_few(bench: Bench) -> None:
+    agent = Agent()
+    bench.port.listen("here", agent)
+    message = stun.Message(stun.Method.BINDING, stun.Class.REQUEST)
+    message.attributes = {"SOFTWARE": "first", "USERNAME": "nobody:there", "PRIORITY": 1, "ICE-CONTROLLING": 1}
+    message.add_message_integrity(b"guess")
+    odd = bytes(message)
+    for number in range(4000):
+        bench.arrive((odd, (f"198.51.{number >> 8}.{number & 255}", 1)))
+    assert bench.port.drops == {
+        "stun-unknown-ufrag": port_module.ODD_PER_SECOND,
+        "stun-flood": 4000 - port_module.ODD_PER_SECOND,
+    }
+    bench.arrive((agent.check(), THERE))  # one of the usual form is not held up
+    message.attributes = {"SOFTWARE": "first", "USERNAME": "here:there", "PRIORITY": 1, "ICE-CONTROLLING": 1}
+    message.add_message_integrity(agent.integrity_key)
+    bench.now += 1.0
+    bench.arrive((bytes(message), THERE))
+    assert len(agent.got) == 2
+
+
+async def test_data_goes_before_all_stun_of_its_batch(bench: Bench) -> None:
+    happened: list[str] = []
+    agent = Agent()
+    agent.answer_consent = lambda *_: bool(happened.append("check")) or True  # type: ignore[method-assign]
+    bench.port.listen("here", agent)
+    route = bench.port.open_route(lambda datagrams: happened.append(f"{len(datagrams)} data"), bench.faults.append)
+    bench.port.claim(route, bench.base, THERE, proven=True)
+    bench.arrive((agent.check(), ELSEWHERE), (b"\x17a", THERE), (agent.check(), THERE), (b"\x17b", THERE))
+    assert happened == ["2 data", "check", "check"]
+    assert agent.got == []  # what was answered does not go to aioice
+
+
+async def test_some_answers_are_read_without_the_loop(bench: Bench) -> None:
+    class Here:
+        def __init__(self) -> None:
+            self.got: list[tuple[bytes, Address]] = []
+
+        def answer_received(self, data: bytes, header: StunHeader, address: Address) -> None:
+            self.got.append((header.transaction_id, address))
+
+    here = Here()
+    answer = stun.Message(stun.Method.BINDING, stun.Class.RESPONSE, attributes={"XOR-MAPPED-ADDRESS": HERE})
+    bench.port.expect_here(answer.transaction_id, here)
+    bench.port.dispatch(bench.base, [(bytes(answer), THERE), (bytes(answer)[:-4], THERE)])
+    assert here.got == [(answer.transaction_id, THERE)]
+    assert bench.soon == []
+    assert bench.port.drops == {"stun-malformed": 1}
+    assert bench.port.table_sizes()["expected"] == 1
+    bench.port.forget(answer.transaction_id)
+    bench.arrive((bytes(answer), THERE))
+    assert len(here.got) == 1
 
 
 async def test_a_peer_cannot_flood_aioice(bench: Bench) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import pytest
 import trio
@@ -43,6 +45,39 @@ async def test_a_plain_aioice_connection_is_a_peer(controlling: bool, monkeypatc
             await side.until(lambda: side.received)
             side.transport.send([DATA])
             assert await gateway.run_in_loop(theirs.recv) == DATA
+        await gateway.run_in_loop(theirs.close)
+        side.transport.close()
+
+
+@pytest.mark.parametrize("controlling", [True, False])
+async def test_consent_is_kept_with_a_plain_aioice_connection(
+    controlling: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our checks are answered by another implementation, and its checks by us: else it gives up after six of them."""
+    monkeypatch.setattr(ice, "get_host_addresses", lambda use_ipv4, use_ipv6: ["127.0.0.1"])
+    monkeypatch.setattr(ice, "CONSENT_INTERVAL", 0.05)
+    async with open_gateway(LOOPBACK) as gateway, trio.open_nursery() as nursery:
+        side = Side(gateway, controlling=controlling)
+        await nursery.start(side.transport.run)
+        theirs = ice.Connection(ice_controlling=not controlling, use_ipv6=False)
+        await meet(gateway, side, theirs)
+        with trio.fail_after(5):
+            await gateway.run_in_loop(theirs.connect)
+            await selected(side)
+        checks = 0
+        answer_consent = side.transport._newest.agent.answer_consent  # type: ignore[union-attr]
+
+        def count(*arguments: Any) -> bool:
+            nonlocal checks
+            answered = answer_consent(*arguments)
+            checks += answered
+            return answered
+
+        monkeypatch.setattr(side.transport._newest.agent, "answer_consent", count)
+        await side.until(lambda: checks > 2 * ice.CONSENT_FAILURES)
+        await side.until(lambda: side.transport.stats().consent_checks_answered >= 2)
+        assert theirs._query_consent_task is not None
+        assert not theirs._query_consent_task.done()
         await gateway.run_in_loop(theirs.close)
         side.transport.close()
 

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from psyne_mesh.errors import ProtocolError
-from psyne_mesh.webrtc.ice.stun_guard import STUN_BYTES_MAX, check_stun_untrusted, is_authentic
+from psyne_mesh.webrtc.ice.stun_guard import (
+    ATTRIBUTES_MAX,
+    STUN_BYTES_MAX,
+    asked_ufrag_untrusted,
+    check_stun_untrusted,
+    is_authentic,
+)
 
 KEY = b"VOkJxbRl1RmTxUk/WvJxBt"
 # RFC 5769 section 2.1: the sample request
@@ -42,7 +48,7 @@ def packet(*attributes: tuple[int, bytes], kind: int = 0x0001) -> bytes:
 
 def test_the_rfc_sample_passes_and_is_authentic() -> None:
     header = check_stun_untrusted(SAMPLE)
-    assert header.local_ufrag == "evtj"
+    assert header.local_ufrag == b"evtj"
     assert is_authentic(SAMPLE, header, KEY)
     assert not is_authentic(SAMPLE, header, b"another password")
 
@@ -50,7 +56,7 @@ def test_the_rfc_sample_passes_and_is_authentic() -> None:
 def test_a_check_of_aioice_passes() -> None:
     data = signed(check())
     header = check_stun_untrusted(data)
-    assert header.local_ufrag == "here"
+    assert header.local_ufrag == b"here"
     assert header.transaction_id == b"t" * 12
     assert is_authentic(data, header, KEY)
     assert not is_authentic(data[:-40] + b"\xff" + data[-39:], header, KEY)
@@ -159,3 +165,18 @@ def test_no_damaged_check_makes_aioice_stumble(at: int, value: int, length: int)
 def test_every_well_formed_check_passes(username: str, priority: int, tie_breaker: int) -> None:
     changes = {"USERNAME": username, "PRIORITY": priority, "ICE-CONTROLLING": "absent", "ICE-CONTROLLED": tie_breaker}
     assert passes(signed(check(**changes)))
+
+
+def test_attributes_are_counted() -> None:
+    """370 empty ones fit into a datagram, and each is a turn of the loop."""
+    empty = [(0x8023, b"")] * ATTRIBUTES_MAX
+    assert check_stun_untrusted(packet(*empty[1:], (0x0020, b"\0\1" + b"x" * 6), kind=0x0101)).attributes[0x8023] == b""
+    with pytest.raises(ProtocolError):
+        check_stun_untrusted(packet(*empty, (0x0020, b"\0\1" + b"x" * 6), kind=0x0101))
+
+
+def test_the_ufrag_is_found_at_a_glance() -> None:
+    assert asked_ufrag_untrusted(signed(check())) == b"here"
+    assert asked_ufrag_untrusted(SAMPLE) is None  # SOFTWARE stands first
+    for size in range(40):
+        asked_ufrag_untrusted(signed(check())[:size])

@@ -29,6 +29,7 @@ from psyne_mesh.webrtc.ice import (
     PathSelected,
     open_gateway,
 )
+from psyne_mesh.webrtc.ice.binding import binding_answer
 from psyne_mesh.webrtc.ice.events import Address
 from tests.ice.fake_net import FakeNet
 from tests.ice.helpers import LOOPBACK, Side, introduce, open_pair, selected
@@ -116,7 +117,13 @@ async def test_a_full_mesh_of_sixteen_needs_sixteen_sockets() -> None:
                 a.transport.close()
                 b.transport.close()
         for gateway in gateways:
-            assert gateway.port.table_sizes() == {"listeners": 0, "expected": 0, "claims": 0, "routes": 0}
+            assert gateway.port.table_sizes() == {
+                "listeners": 0,
+                "expected": 0,
+                "deadlines": 0,
+                "claims": 0,
+                "routes": 0,
+            }
             assert not gateway.faults
 
 
@@ -187,7 +194,7 @@ async def test_cancelling_run_is_as_good_as_closing() -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(side.transport.run)
             nursery.cancel_scope.cancel()
-        assert gateway.port.table_sizes() == {"listeners": 0, "expected": 0, "claims": 0, "routes": 0}
+        assert gateway.port.table_sizes() == {"listeners": 0, "expected": 0, "deadlines": 0, "claims": 0, "routes": 0}
         with pytest.raises(ClosedError):
             await side.transport.restart()
 
@@ -503,6 +510,90 @@ async def test_silence_disconnects_and_life_reconnects(autojump_clock: MockClock
     await a.event(PathSelected, 2)
     await b.event(PathSelected, 2)
     await exchange(a, b)
+
+
+async def test_an_idle_pair_does_not_wake_the_loop_of_aioice(autojump_clock: MockClock, world: World) -> None:
+    a, b = await world.side(A, controlling=True), await world.side(B, controlling=False)
+    introduce(a, b)
+    await selected(a, b)
+    await trio.sleep(5)
+    calls: list[object] = []
+    for side in (a, b):
+        side.transport._port._call_soon = lambda *call: calls.append(call)
+    before = a.transport.stats().consent_checks_answered
+    world.net.log.clear()
+    await trio.sleep(100)
+    stats = a.transport.stats()
+    assert stats.consent_checks_sent - stats.consent_checks_answered <= 1
+    assert 16 <= stats.consent_checks_answered - before <= 25
+    assert calls == []
+    assert {data[0] for data, _, _ in world.net.log} == {0, 1}  # checks and answers, and nothing else
+    assert a.transport._port.table_sizes()["expected"] <= 1
+
+
+async def test_only_an_authentic_answer_from_the_peers_address_counts(autojump_clock: MockClock, world: World) -> None:
+    a, b = await world.side(A, controlling=True), await world.side(B, controlling=False)
+    introduce(a, b)
+    await selected(a, b)
+    await trio.sleep(5)
+    world.net.filter = lambda data, source, destination: None if source == B else source  # its answers are lost
+    world.net.log.clear()
+    await a.until(lambda: any(source == A and data[:2] == b"\0\1" for data, source, _ in world.net.log))
+    await trio.sleep(0.1)
+    check = [data for data, source, _ in world.net.log if source == A and data[:2] == b"\0\1"][-1]
+    password = b.transport.local.password.encode()
+    answered = a.transport.stats().consent_checks_answered
+    inbox = world.net.sockets[A]
+    refusal = stun.Message(stun.Method.BINDING, stun.Class.ERROR, check[8:20], {"ERROR-CODE": (487, "Role Conflict")})
+    refusal.add_message_integrity(b"not the password")
+    for data, source in (
+        (binding_answer(check[8:20], A, b"not the password"), B),
+        (binding_answer(check[8:20], A, password)[:-8], B),  # cut, and the length in its header is wrong
+        (binding_answer(b"x" * 12, A, password), B),
+        (binding_answer(check[8:20], A, password), ("192.0.2.77", 7)),
+        (check, B),
+        (bytes(refusal), B),
+    ):
+        inbox.arrive(data, source)
+        await trio.testing.wait_all_tasks_blocked()
+        assert a.transport.stats().consent_checks_answered == answered
+    inbox.arrive(binding_answer(check[8:20], A, password), B)
+    inbox.arrive(binding_answer(check[8:20], A, password), B)  # twice: the network may do that
+    await trio.testing.wait_all_tasks_blocked()
+    assert a.transport.stats().consent_checks_answered == answered + 1
+    assert a.transport.stats().pairs[0].rtt_s == pytest.approx(0.1, abs=0.02)
+
+
+async def test_checks_that_are_never_answered_are_forgotten(autojump_clock: MockClock, world: World) -> None:
+    a, b = await world.side(A, controlling=True), await world.side(B, controlling=False)
+    introduce(a, b)
+    await selected(a, b)
+    world.net.filter = lambda data, source, destination: None
+    for _ in range(60):
+        await trio.sleep(2)
+        assert len(a.transport._pings._sent) <= 20  # type: ignore[union-attr]
+
+
+async def test_the_checks_of_many_peers_go_in_one_wake(autojump_clock: MockClock, world: World) -> None:
+    hub = await world.gateway(A)
+    async with trio.open_nursery() as nursery:
+        for number in range(8):
+            mine = Side(hub, controlling=True)
+            await nursery.start(mine.transport.run)
+            theirs = await world.side(("192.0.2.9", 5000 + number), controlling=False)
+            introduce(mine, theirs)
+            await selected(mine, theirs)
+            await trio.sleep(0.7)
+        await trio.sleep(200)  # they find together as their random intervals let them meet
+        wakes: dict[float, int] = {}
+        world.net.filter = lambda data, source, destination: (
+            source,
+            source == A and data[0] == 0 and wakes.__setitem__(now := trio.current_time(), wakes.get(now, 0) + 1),
+        )[0]
+        await trio.sleep(60)
+        assert len(wakes) <= 16
+        assert all(count == 8 for count in list(wakes.values())[1:-1])
+        nursery.cancel_scope.cancel()
 
 
 async def test_consent_expires_after_thirty_seconds_and_a_restart_revives(

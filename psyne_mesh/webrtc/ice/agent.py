@@ -10,17 +10,18 @@ import asyncio
 import contextlib
 import ipaddress
 from collections import Counter
-from collections.abc import Callable
 from typing import Final, Protocol
 
 from aioice import Candidate, ice, mdns, stun
 
+from psyne_mesh.webrtc.ice.binding import binding_answer
 from psyne_mesh.webrtc.ice.candidates import COMPONENT, may_check
-from psyne_mesh.webrtc.ice.checks import Check, CheckProtocol
+from psyne_mesh.webrtc.ice.checks import CheckProtocol
 from psyne_mesh.webrtc.ice.events import Address, IceParameters
 from psyne_mesh.webrtc.ice.names import NameResolver
 from psyne_mesh.webrtc.ice.port import PEER_BURST, PEER_PER_SECOND, Base, StunReceiver, UdpPort
 from psyne_mesh.webrtc.ice.rate_limit import TokenBucket
+from psyne_mesh.webrtc.ice.stun_guard import HEADER_BYTES, ICE_CONTROLLING, USE_CANDIDATE, StunHeader
 
 PACE_S: Final = 0.01  # Ta between first sends of checks; RFC 8445 section 14.2 wants 50 ms, and at least 5
 REMOTE_CANDIDATES_MAX: Final = 64  # signalled and peer-reflexive together; the newest is refused
@@ -50,7 +51,8 @@ class Agent(ice.Connection):
     2. `add_remote(candidate)` as they trickle in.
     3. `start(remote)` when the peer's credentials are known: checks run until `close()`.
     4. The owner hears of `pair_selected`, more than once if a better pair turns up.
-    5. `ping(...)` checks consent; on the controlling side it also nominates.
+    5. `Pings` on the selected pair check consent; on the controlling side they also nominate. The peer's are answered by
+       `answer_consent`.
 
     check_life_s: how long one check is repeated.
     """
@@ -143,31 +145,36 @@ class Agent(ice.Connection):
                 self.check_incoming(*check)
         self._pace()
 
-    def ping(
-        self,
-        pair: ice.CandidatePair,
-        *,
-        lifetime_s: float,
-        done: Callable[[stun.Message | stun.TransactionError, Address], None],
-    ) -> Check:
-        """Check consent on `pair`, once. On the controlling side it says again that this is the pair (USE-CANDIDATE):
+    def consent_attributes(self, pair: ice.CandidatePair) -> bytes:
+        """What a check of consent carries. On the controlling side it says again that this is the pair (USE-CANDIDATE):
         nominations of the first moments may have reached the peer in another order than they were made."""
         request = self.build_request(pair, nominate=False)
         if self.ice_controlling:
             request.attributes["USE-CANDIDATE"] = None
-        assert self.remote_password is not None  # a pair was selected, so the checks had it
-        protocol = pair.protocol
-        assert isinstance(protocol, CheckProtocol)
-        check = protocol.begin(
-            request, pair.remote_addr, self.remote_password.encode(), lifetime_s=lifetime_s, done=done
-        )
-        check.start(repeat=False)
-        return check
+        return bytes(request)[HEADER_BYTES:]
+
+    def answer_consent(self, base: Base, header: StunHeader, address: Address) -> bool:
+        """Answer an authentic check that can change nothing, because it came over the selected pair and both sides agree
+        about the roles; no need of the loop for that. False: the check is aioice's to see."""
+        pair, attributes = self.selected, header.attributes
+        if pair is None or self._closing or pair.state is not State.SUCCEEDED or pair.remote_addr != address:
+            return False
+        if pair.protocol is not self._receivers.get(base) or (ICE_CONTROLLING in attributes) == self.ice_controlling:
+            return False
+        if not self._valid_username(header.username.decode()):
+            return False
+        if USE_CANDIDATE in attributes and not self.ice_controlling:
+            if not pair.nominated:
+                return False
+            self._nominations[pair] = header.transaction_id
+        self._owner.address_seen(base, address)
+        base.send_batch((binding_answer(header.transaction_id, address, self.integrity_key),), address)
+        return True
 
     def reopen(self) -> None:
         """The selected pair has fallen silent: check all pairs again, the first to answer wins.
 
-        From now on only a `ping` on the winner nominates. The peer may not have noticed the silence, and takes a
+        From now on only a ping on the winner nominates. The peer may not have noticed the silence, and takes a
         repeated nomination for a decision: checks that nominate would lead it from pair to pair.
         """
         self.selected = None
@@ -179,9 +186,14 @@ class Agent(ice.Connection):
                 pair.nominated = pair.remote_nominated = False
         self._pace()
 
+    @property
+    def may_improve(self) -> bool:
+        """After a break the first pair to answer won, and a better one may work by now."""
+        return self._reopened and self.selected is not None
+
     def seek_better(self) -> None:
-        """After a break the first pair to answer won, and a better one may work by now: check those again."""
-        if not self._reopened or self.selected is None:
+        """Check the pairs that would be better than the selected one again."""
+        if not self.may_improve or self.selected is None:
             return
         floor = self.priority(self.selected)
         for pair in self._check_list:
@@ -219,7 +231,7 @@ class Agent(ice.Connection):
     # ----------------------------------------------------------------------------------------------- aioice calls these
 
     def build_request(self, pair: ice.CandidatePair, nominate: bool) -> stun.Message:
-        # Nominating with the first check saves a round trip. Once a pair is selected, only a `ping` on it nominates.
+        # Nominating with the first check saves a round trip. Once a pair is selected, only a ping on it nominates.
         return super().build_request(pair, nominate=nominate and self.selected is None and not self._reopened)
 
     def request_received(self, message: stun.Message, addr: Address, protocol: ice.StunProtocol) -> None:

@@ -1,21 +1,26 @@
-"""One STUN transaction with a peer, and the protocol object that aioice runs it on."""
+"""One STUN transaction with a peer, the protocol object that aioice runs it on, and the pings that need neither."""
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
+import trio
 from aioice import ice, stun
 
+from psyne_mesh.webrtc.ice.binding import binding_request, mapped_address
 from psyne_mesh.webrtc.ice.events import Address
 from psyne_mesh.webrtc.ice.port import Base, UdpPort
+from psyne_mesh.webrtc.ice.stun_guard import SUCCESS, XOR_MAPPED_ADDRESS, StunHeader, is_authentic
 
 # RFC 8445 section 14.3 starts at 500 ms and doubles, which makes one lost check cost half a second and a peer that
 # starts 10 s late wait for 15. Browsers send every 50 ms while they connect; so a check of 100 bytes may.
 RTO_INITIAL_S: Final = 0.1
 RTO_MAX_S: Final = 1.6
 TRIGGERED_MAX: Final = 8  # extra sends of one check because the peer's own check came in; ends a ping-pong
+PING_LIFE_S: Final = 10.0  # an answer later than that tells nothing any more; at two a second 20 are under way at most
 ANSWERS_MAX: Final = 128  # addresses whose last answer is remembered, on each base; over the pairs of one agent
 
 
@@ -70,17 +75,12 @@ class Check:
         self._timer: asyncio.TimerHandle | None = None
         self.finished = False
 
-    def start(self, *, repeat: bool = True) -> None:
+    def start(self) -> None:
         protocol, transaction_id = self._protocol, self._request.transaction_id
         protocol.transactions[transaction_id] = self
         protocol.port.expect(transaction_id, protocol)
         protocol.by_address[self._address] = self
-        if repeat:
-            self._repeat()
-        else:
-            self._send()
-            lifetime_s = max(0.0, self._deadline - protocol.loop.time())
-            self._timer = protocol.loop.call_later(lifetime_s, self._expire)
+        self._repeat()
 
     def trigger(self) -> None:
         """The peer's check came in from where this one went: its hole is open now, so send again at once.
@@ -168,25 +168,14 @@ class CheckProtocol(ice.StunProtocol):
             else:
                 outcome.set_result((result, address))
 
-        check = self.begin(request, addr, integrity_key, lifetime_s=self.check_life_s, done=done)
+        if integrity_key is not None:
+            request.add_message_integrity(integrity_key)
+        check = Check(self, request, addr, integrity_key, lifetime_s=self.check_life_s, done=done)
         check.start()
         try:
             return await outcome
         finally:
             check.stop()
-
-    def begin(
-        self,
-        request: stun.Message,
-        address: Address,
-        key: bytes | None,
-        *,
-        lifetime_s: float,
-        done: Callable[[stun.Message | stun.TransactionError, Address], None],
-    ) -> Check:
-        if key is not None:
-            request.add_message_integrity(key)
-        return Check(self, request, address, key, lifetime_s=lifetime_s, done=done)
 
     def remember(self, address: Address, answer: Answer) -> None:
         previous = self.answers.get(address)
@@ -218,3 +207,81 @@ class BaseTransport:
         if not self._closing:
             self._closing = True
             self._protocol.loop.call_soon(self._protocol.connection_lost, None)
+
+
+class Pinger(Protocol):
+    """What `Pings` needs of its agent."""
+
+    ice_controlling: bool
+
+    def consent_attributes(self, pair: ice.CandidatePair) -> bytes: ...
+
+
+class Pings:
+    """Checks of consent on one pair: each is sent once, and its answer is read in the call of the port that received it,
+    outside the asyncio loop.
+
+    1. `send(now)`; 2. `answered(now, rtt_s)` is called for each authentic answer; 3. `close()`.
+
+    key: the password of the peer.
+    """
+
+    __slots__ = (
+        "_address",
+        "_agent",
+        "_answered",
+        "_attributes",
+        "_controlling",
+        "_key",
+        "_pair",
+        "_protocol",
+        "_sent",
+    )
+
+    def __init__(
+        self, agent: Pinger, pair: ice.CandidatePair, key: bytes, answered: Callable[[float, float], None]
+    ) -> None:
+        assert isinstance(pair.protocol, CheckProtocol)
+        self._agent = agent
+        self._pair = pair
+        self._protocol = pair.protocol
+        self._address: Address = pair.remote_addr
+        self._key = key
+        self._answered = answered
+        self._controlling = agent.ice_controlling
+        self._attributes = agent.consent_attributes(pair)
+        self._sent: dict[bytes, float] = {}
+
+    def send(self, now: float) -> None:
+        for old in [one for one, at in self._sent.items() if now - at > PING_LIFE_S]:
+            self._forget(old)
+        if self._controlling != self._agent.ice_controlling:  # a conflict of roles was settled
+            self._controlling = self._agent.ice_controlling
+            self._attributes = self._agent.consent_attributes(self._pair)
+        transaction_id = secrets.token_bytes(12)
+        self._sent[transaction_id] = now
+        self._protocol.port.expect_here(transaction_id, self)
+        request = binding_request(transaction_id, self._attributes, self._key)
+        self._protocol.base.send_batch((request,), self._address)
+
+    def answer_received(self, data: bytes, header: StunHeader, address: Address) -> None:
+        # RFC 8489 section 9.1.4: an answer that the password did not sign is as good as none. RFC 7675 section 5.1: one
+        # from elsewhere says nothing of this pair.
+        if address != self._address or not is_authentic(data, header, self._key):
+            return
+        transaction_id = header.transaction_id
+        sent_at = self._sent[transaction_id]
+        self._forget(transaction_id)
+        if header.message_class == SUCCESS:
+            now = trio.current_time()
+            mapped = mapped_address(header.attributes[XOR_MAPPED_ADDRESS], transaction_id)
+            self._protocol.remember(address, Answer(mapped, now - sent_at))
+            self._answered(now, now - sent_at)
+
+    def close(self) -> None:
+        for transaction_id in list(self._sent):
+            self._forget(transaction_id)
+
+    def _forget(self, transaction_id: bytes) -> None:
+        del self._sent[transaction_id]
+        self._protocol.port.forget(transaction_id)

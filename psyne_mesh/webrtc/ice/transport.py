@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
-from aioice import ice, stun
+from aioice import ice
 
 from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import ClosedError, ConnectFailed, LocalError, ProtocolError
 from psyne_mesh.webrtc.ice.agent import Agent
 from psyne_mesh.webrtc.ice.candidates import Found, parse_candidate_untrusted
+from psyne_mesh.webrtc.ice.checks import Pings
 from psyne_mesh.webrtc.ice.consent import Consent
 from psyne_mesh.webrtc.ice.events import (
     Address,
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 EARLY_MAX: Final = 16  # datagrams kept until our own selection; the newest is dropped
 CLOSE_S: Final = 2.0  # the longest that letting go of a peer may take
 SEEK_EVERY: Final = 6  # consent checks, so each half minute: whether a better pair works again
-PING_LIFE_S: Final = 10.0  # an answer later than that tells nothing any more
 
 
 class IceTransport:
@@ -86,6 +86,7 @@ class IceTransport:
         self._remote_address: Address = ("", 0)
         self._pair: ice.CandidatePair | None = None
         self._consent: Consent | None = None
+        self._pings: Pings | None = None  # together with `_pair` and `_consent`
         self._failed = False
         self._closed = False
         self._error: Exception | None = None
@@ -171,7 +172,7 @@ class IceTransport:
         instead of 7, and all other pairs are checked at once: a path that lives takes over without signaling."""
         if self._consent is not None and not self._consent.expired:
             self._consent.suspect(trio.current_time())
-            self._kick()
+            self._arm()
 
     async def restart(self) -> IceParameters:
         """Begin a new generation and return its credentials for the peer (RFC 8445 section 9).
@@ -192,6 +193,9 @@ class IceTransport:
     def close(self) -> None:
         self._closed = True
         self._send_batch = None
+        self._port.deadlines.drop(self)
+        if self._pings is not None:
+            self._pings.close()
         self._kick()
 
     def stats(self) -> IceStats:
@@ -246,13 +250,9 @@ class IceTransport:
             raise self._error
         while self._retired:
             await self._gateway.close_in_loop(self._retired.pop().close)
-        now = trio.current_time()
-        self._check_deadline(now)
-        self._keep_consent(now)
+        self._check_deadline(trio.current_time())
         due = math.inf if self._failed or self._newest is self._current else self._newest.deadline
-        if self._consent is not None:
-            due = min(due, self._consent.next_timeout())
-        with trio.move_on_at(due):
+        with trio.move_on_at(due):  # nothing wakes a connected transport but news: consent runs on the port's deadlines
             await self._wake.wait()
         if self._wake.is_set():
             self._wake = trio.Event()
@@ -404,6 +404,11 @@ class IceTransport:
         self._send_batch = protocol_of(pair).base.send_batch
         self.path = describe_path(self._gateway, pair)
         self._consent = Consent(trio.current_time(), self._rng, self.path.rtt_s)
+        if self._pings is not None:
+            self._pings.close()
+        assert agent.remote_password is not None  # a pair was selected, so the checks had it
+        self._pings = Pings(agent, pair, agent.remote_password.encode(), self._answered)
+        self._arm()
         self._emit(PathSelected(self.path))
         self._route.deliver = self._receive
         if self._early:
@@ -419,9 +424,17 @@ class IceTransport:
 
     # --------------------------------------------------------------------------------------------------------- consent
 
+    def handle_timeout(self, now: float) -> None:
+        """By the port's deadlines: what consent wants at this time."""
+        try:
+            self._keep_consent(now)
+        except Exception as error:  # noqa: BLE001 - `run` raises it; the other peers have their deadlines, too
+            self._port.deadlines.drop(self)
+            self._fault(error)
+
     def _keep_consent(self, now: float) -> None:
-        consent, pair = self._consent, self._pair
-        if consent is None or pair is None:
+        consent, pings = self._consent, self._pings
+        if consent is None or pings is None:
             return
         for verdict in consent.handle_timeout(now):
             if verdict == "disconnected":
@@ -434,15 +447,21 @@ class IceTransport:
             else:
                 consent.check_sent(now)
                 if consent.checks_sent % SEEK_EVERY == 0 and not consent.disconnected:
-                    self._gateway.loop.call_soon(self._seek_better)
-                self._ping(consent, pair, now)
+                    self._seek_better()
+                pings.send(now)
+        self._arm()
+
+    def _arm(self) -> None:
+        consent = self._consent
+        if consent is not None and not self._closed:
+            self._port.deadlines.set(self, consent.earliest_timeout(), consent.next_timeout())
 
     def distrust(self) -> None:
         """A heartbeat above has missed the peer for too long: check the path now. `Disconnected` comes at once, and
         `PathSelected` as soon as the path answers."""
         if self._consent is not None and not self._closed and self._consent.distrust(trio.current_time()):
             self._lose_path()
-            self._kick()
+            self._arm()
 
     def _lose_path(self) -> None:
         self._emit(Disconnected())
@@ -450,23 +469,18 @@ class IceTransport:
             self._gateway.loop.call_soon(self._current.agent.reopen)
 
     def _seek_better(self) -> None:
-        if self._current is not None and self._current.agent is not None:
-            self._current.agent.seek_better()
-
-    def _ping(self, consent: Consent, pair: ice.CandidatePair, sent_at: float) -> None:
         agent = self._current.agent if self._current is not None else None
-        if agent is None:
-            return
+        if agent is not None and agent.may_improve:
+            self._gateway.loop.call_soon(agent.seek_better)
 
-        def answered(result: stun.Message | stun.TransactionError, address: Address) -> None:
-            if isinstance(result, stun.Message) and address == pair.remote_addr and consent is self._consent:
-                now = trio.current_time()
-                revived = consent.check_answered(now, now - sent_at)
-                if self.path is not None:
-                    self.path = attrs.evolve(self.path, rtt_s=consent.srtt_s)
-                self._alive(revived)
-
-        agent.ping(pair, lifetime_s=PING_LIFE_S, done=answered)
+    def _answered(self, now: float, rtt_s: float) -> None:
+        consent = self._consent
+        if consent is not None and not self._closed:
+            revived = consent.check_answered(now, rtt_s)
+            if self.path is not None:
+                self.path = attrs.evolve(self.path, rtt_s=consent.srtt_s)
+            self._alive(revived)
+            self._arm()
 
     def _alive(self, revived: bool) -> None:
         if revived and self.path is not None and self._pair is not None:
