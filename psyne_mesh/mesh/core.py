@@ -133,6 +133,7 @@ class MeshCore:
         self._replays = ReplayGuard()
         self._carrier_budget = CarrierBudget()
         self._closing = False
+        endpoint.gateway.on_network_change.append(self._network_changed)
 
     # -------------------------------------------------------------------------------------------------------- rooms
 
@@ -223,6 +224,12 @@ class MeshCore:
         if (link := self._links.get(peer)) is not None:
             link.suspect()
             self._signaling.doubt()  # the way to the server may have gone with it, and the search for a path needs it
+
+    def _network_changed(self, gone: bool) -> None:
+        """This machine has other addresses: nobody needs to fall silent before new paths are sought."""
+        self._signaling.doubt()
+        for link in list(self._links.values()):
+            link.network_changed(gone)
 
     def rearm(self) -> None:
         """The nodes' next deadline may have changed; the timer task sleeps on this scope."""

@@ -6,6 +6,7 @@ gossip and messages of room channels pass through it under their labels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
@@ -20,6 +21,7 @@ from psyne_mesh.signaling.envelope import Envelope, Kind
 from psyne_mesh.webrtc.channel import BufferedAmountLow, Channel, ChannelClosed, ChannelOpened, MessageReceived
 from psyne_mesh.webrtc.endpoint import Endpoint
 from psyne_mesh.webrtc.ice import Path
+from psyne_mesh.webrtc.ice.rate_limit import TokenBucket
 from psyne_mesh.webrtc.ladder import Tunnel
 from psyne_mesh.webrtc.peer import PeerConnection
 from psyne_mesh.webrtc.stack import PathRevived, StackEvent
@@ -42,6 +44,8 @@ KNOCK = b"\xff" * 8
 PATH_PATIENCE_S = 0.5
 RESTART_EVERY_S = 3.0
 RESTART_PAUSE_MAX_S = 20.0
+# A peer may ask for so many searches in a row, later for one in each pause.
+ASKED_RESTARTS = 4.0
 # An unreliable message that could not leave for so long is dropped: while a path is dead, or the network too slow. Each
 # repetition that its sender allows gives it so long once more.
 STALE_S = 0.5
@@ -100,7 +104,11 @@ class Link:
         self._close_reason: str | None = None
         self._closing = trio.Event()
         self._suspected = trio.Event()
-        self._signals_again = trio.Event()
+        self._search_anew = trio.Event()
+        self._restart_wanted = False
+        self._searched_at = -math.inf
+        self._awaits_answer = self._search_after_answer = False
+        self._asked = TokenBucket(burst=ASKED_RESTARTS, per_second=1 / RESTART_EVERY_S, now=born)
         self._connection: PeerConnection | None = None
         self._control: Channel | None = None
         self._gossip: Channel | None = None
@@ -149,41 +157,66 @@ class Link:
         """Offer or answer, and pass candidates both ways. A later offer of this session is an ICE restart."""
         async with trio.open_nursery() as nursery:
             if self.offerer:
-                self._post("offer", await connection.create_offer(trickle=True))
-                nursery.start_soon(self._trickle, connection)
+                nursery.start_soon(self._offer, connection)
             async for envelope in self._heard:
                 if envelope.kind == "offer":
                     self._post("answer", await connection.create_answer(envelope.body, trickle=True))
                     nursery.start_soon(self._trickle, connection)
                 elif envelope.kind == "answer":
-                    await connection.set_answer(envelope.body)
+                    if self._awaits_answer:  # the second answer to an offer that was repeated says nothing new
+                        await connection.set_answer(envelope.body)
+                        self._awaits_answer = False
+                        if self._search_after_answer:
+                            self._search_now()
                 elif envelope.kind == "candidate":
                     connection.add_remote_candidate(envelope.body or None)
                 elif envelope.kind == "restart":
-                    self.suspect()
+                    self._restart_asked()
                 else:
                     self.close(envelope.body or "closed by peer")
 
+    async def _offer(self, connection: PeerConnection) -> None:
+        """Offer what the connection has to offer: the first time, or the same once more as it may have been lost."""
+        offer = await connection.create_offer(trickle=True)
+        self._awaits_answer = True
+        self._post("offer", offer)
+        await self._trickle(connection)
+
     async def _find_new_paths(self, connection: PeerConnection) -> None:
-        """While the peer is silent, look for another path: the offerer restarts ICE, the answerer asks it to."""
+        """While the peer is silent, or when one of us has moved, look for another path: the offerer restarts ICE, the
+        answerer asks it to."""
         while True:
             await self._suspected.wait()
             self._suspected = trio.Event()
-            connection.distrust_path()
-            await trio.sleep(PATH_PATIENCE_S)
+            if not self._restart_wanted:
+                connection.distrust_path()
+                with trio.move_on_after(PATH_PATIENCE_S):
+                    await self._search_anew.wait()
             pause_s = RESTART_EVERY_S
-            while connection.state == "disconnected" or self.asleep_since is not None:
-                self._signals_again = trio.Event()
+            while self._restart_wanted or connection.state == "disconnected" or self.asleep_since is not None:
+                self._restart_wanted = False
+                self._search_anew = trio.Event()
                 self.send_frame(KNOCK, reliable=False)
                 with trio.move_on_after(pause_s):
-                    if self.offerer:
-                        self._post("offer", await connection.restart_ice(trickle=True))
-                        await self._trickle(connection)
-                    else:
-                        self._post("restart", "")
-                    await self._signals_again.wait()
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._search_path, connection)
+                        await self._search_anew.wait()
+                        nursery.cancel_scope.cancel()
                 pause_s = min(1.5 * pause_s, RESTART_PAUSE_MAX_S)
             self._suspected = trio.Event()  # what was suspected meanwhile has found its answer
+
+    async def _search_path(self, connection: PeerConnection) -> None:
+        now = trio.current_time()
+        # An offer that may be under way still is repeated, not replaced: its answer would be taken for the new one's.
+        repeated = self._awaits_answer and now - self._searched_at < RESTART_EVERY_S
+        if not repeated:
+            self._searched_at = now
+        if not self.offerer:
+            self._post("restart", "")
+            return
+        if not repeated:
+            await connection.restart_ice(trickle=True)
+        await self._offer(connection)
 
     async def _trickle(self, connection: PeerConnection) -> None:
         async for candidate in connection.local_candidates:
@@ -224,7 +257,30 @@ class Link:
 
     def note_signaling(self) -> None:
         """Signaling is back: what was posted while it was gone is lost, so a search for a path starts anew."""
-        self._signals_again.set()
+        self._search_anew.set()
+
+    def network_changed(self, gone: bool) -> None:
+        """This machine has another address, or (`gone`) has lost one: the peer must hear of it, whether or not it is
+        silent. What travels over the old path goes on unless that may have gone with the address."""
+        if self._connection is not None and self.was_open:
+            if gone:
+                self._connection.distrust_path()
+            self._search_now()
+
+    def _restart_asked(self) -> None:
+        """The peer wants another path and cannot offer one itself. It may know more than we do, but not ask for ever."""
+        if not self.was_open:
+            return
+        if self._asked.allow(trio.current_time()):
+            self._search_now()
+        else:
+            self.suspect()
+
+    def _search_now(self) -> None:
+        self._search_after_answer = self._awaits_answer  # what is under way may speak of the network of before
+        self._restart_wanted = True
+        self._suspected.set()
+        self._search_anew.set()
 
     def close(self, reason: str) -> None:
         """End it; what was sent reliably so far is flushed as far as the peer answers quickly."""

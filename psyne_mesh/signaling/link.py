@@ -114,6 +114,7 @@ class Link:
             for job in alongside:
                 nursery.start_soon(until_loss, job)
         if not self._is_finishing:
+            self._websocket.forget_unsent()
             raise _lost(causes[0]) from causes[0]
 
     async def _send_all(self) -> None:
@@ -139,6 +140,8 @@ class Link:
         while not self._is_finishing:
             with trio.move_on_after(self._keepalive_s):
                 await self._doubted.wait()
+            if self._doubted.is_set() and self._websocket.has_lost_its_address:
+                raise SignalingLost("this machine has left the network of the connection")
             silence_s = trio.current_time() - self._heard_at
             if silence_s > self._silence_s:
                 raise SignalingLost(f"the server said nothing for {silence_s:.1f} s")

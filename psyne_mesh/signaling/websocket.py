@@ -19,6 +19,7 @@ import wsproto.utilities
 
 from psyne_mesh.errors import InvalidUri
 from psyne_mesh.nurseries import open_background_nursery
+from psyne_mesh.streams import forget_unsent, has_lost_its_address
 
 ABNORMAL_CLOSURE = 1006  # RFC 6455 section 7.4.1: no close frame came
 _LIBRARY_ERRORS = (wsproto.utilities.ProtocolError, trio.BrokenResourceError, trio.ClosedResourceError)
@@ -84,6 +85,15 @@ class WebSocket:
             raise self._pump.closed(error) from error
         except _LIBRARY_ERRORS as error:
             raise WebSocketClosed(ABNORMAL_CLOSURE, str(error)) from error
+
+    @property
+    def has_lost_its_address(self) -> bool:
+        """This machine has moved to another network since the connection was opened: it is dead, whatever TCP says."""
+        return has_lost_its_address(self._pump.stream)
+
+    def forget_unsent(self) -> None:
+        """What was sent and has not arrived yet must not arrive after the end of this connection either."""
+        forget_unsent(self._pump.stream)
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Say goodbye, wait a moment for the answer, and close the stream in any case."""
@@ -173,6 +183,7 @@ class _Pump:
     """The task that owns the library's reader, so that nothing the library raises reaches anybody else."""
 
     def __init__(self, stream: trio.abc.Stream, handshake: _Handshake) -> None:
+        self.stream = stream
         self._stream = _Watched(stream)
         self._handshake = handshake
         self._failure: Exception | None = None

@@ -25,6 +25,7 @@ from psyne_mesh.webrtc.stack import (
 )
 from psyne_mesh.webrtc.stats import ConnectPhase, PhaseClock
 
+_SILENT_S = 0.5  # a path that takes over after such a silence replaces a dead one, whether or not that was noticed
 _ALIVE_NEWS_S = 1.0  # how often ICE hears that authentic data came; consent counts in tens of seconds
 _ADVICE: dict[ConnectPhase, str] = {
     "ice-gathering": "Do the STUN and TURN servers answer?",
@@ -199,11 +200,12 @@ class Connection:
                 self._gathered = True
                 self.clock.end("ice-gathering", trio.current_time())
                 self._on_candidate(None)
-            case ice.PathSelected():
+            case ice.PathSelected(path):
+                self.link.set_quota(self._gateway.quota_of(path))
                 revived, self.disconnected = self.disconnected, False
                 self.ladder.set_direct(True)
                 self._start_dtls()
-                if revived:
+                if revived or self._is_silent:
                     self._hurry()
                 if revived and self.error is None:
                     self._on_events([PathRevived()])
@@ -216,9 +218,15 @@ class Connection:
                 else:
                     self.close(error if isinstance(error, PsyneMeshError) else PeerGone(str(error)))
 
+    @property
+    def _is_silent(self) -> bool:
+        heard = self.stack.last_received_at
+        return heard is not None and trio.current_time() - heard > _SILENT_S
+
     def _leave_path(self) -> None:
         """The path of ICE is silent or gone: the tunnel carries until there is another."""
         if self.ladder.has_tunnel:
+            self.link.set_quota(None)  # the links that carry the tunnel have their own
             self.ladder.set_direct(False)
             self._take_tunnel()
             self._hurry()

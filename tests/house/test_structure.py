@@ -25,6 +25,7 @@ FLOORS = {
     "webrtc": 5,
     "identity": 6,
     "nurseries": 7,
+    "streams": 7,
     "config": 7,
     "uri": 7,
     "errors": 8,

@@ -127,3 +127,34 @@ async def test_nothing_unreliable_comes_late_whatever_the_dice_say(
 ) -> None:
     rough = Quality(jitter_s=0.02, loss=0.02, reorder=0.02)
     assert await oldest_after_a_cut(seed, mode, 20, rough if seed % 2 else Quality()) <= LATE_S
+
+
+@pytest.mark.parametrize("mover", ["ada", "bob"])
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_machine_that_knows_of_its_move_does_not_wait_for_silence(
+    autojump_clock: MockClock, mover: str, times: int
+) -> None:
+    """Whoever made the first offer. A move that follows the last one closely disturbs no answer that is under way."""
+    async with open_world(seed=1) as world, trio.open_nursery() as nursery:
+        world.hub.delay_s = 0.05
+        rooms = {name: await world.join("lobby", name, nat="port") for name in ("ada", "bob")}
+        received: list[tuple[int, float]] = []
+        events: list[str] = []
+        for name, room in rooms.items():
+            await room.wait_connected(1)
+            room.on_peer_left(lambda peer, reason: events.append(f"{peer.name} {reason}"))
+            nursery.start_soon(read, room, received if name != mover else [])
+            nursery.start_soon(send, room, 60)
+        await trio.sleep(2)
+        gateway = rooms[mover]._core.endpoint.gateway
+        for _ in range(times):
+            world.hosts[mover].rebind()
+            gateway._network_changed(True)
+            await trio.sleep(0.06)
+        moved_at = trio.current_time()
+        await trio.sleep(5)
+        assert [number for number, _ in received] == list(range(60))
+        assert next(at for number, at in received if at > moved_at and number > 22) - moved_at <= 0.7
+        assert all(room.peers for room in rooms.values())
+        assert events == []
+        nursery.cancel_scope.cancel()

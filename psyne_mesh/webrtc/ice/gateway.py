@@ -18,7 +18,13 @@ from psyne_mesh.nurseries import unwrapped
 from psyne_mesh.webrtc.ice.candidates import Found
 from psyne_mesh.webrtc.ice.events import Address, CandidateKind
 from psyne_mesh.webrtc.ice.gather import ReflexiveSource, RelaySource, Source
-from psyne_mesh.webrtc.ice.interfaces import Interface, host_addresses, list_interfaces
+from psyne_mesh.webrtc.ice.interfaces import (
+    Interface,
+    host_addresses,
+    lasting_addresses,
+    list_interfaces,
+    watch_addresses,
+)
 from psyne_mesh.webrtc.ice.names import NameResolver
 from psyne_mesh.webrtc.ice.port import Base, UdpPort
 from psyne_mesh.webrtc.ice.turn import Relay
@@ -52,6 +58,8 @@ class IceGateway:
     found: local candidates with their bases, the same for every peer.
     gathered: nothing more will be found for now.
     problems: what is wrong with a STUN or TURN server, by its URI.
+    on_network_change: called when this machine got or lost an address, with True when one is gone. The gateway has looked
+        for candidates again by itself; what stands needs an ICE restart to use them.
     faults, last_fault: bugs that a datagram set off in aioice or here, by type of exception; the gateway survived them.
     """
 
@@ -70,6 +78,7 @@ class IceGateway:
         self.faults: Counter[str] = Counter()
         self.last_fault: Exception | None = None
         self.problems: dict[str, str] = {}
+        self.on_network_change: list[Callable[[bool], None]] = []
         self.port = UdpPort(sockets, call_soon=loop.call_soon, fault=self._fault, clock=trio.current_time)
         self._interfaces = interfaces
         self._subscribers: list[Subscriber] = []
@@ -103,10 +112,25 @@ class IceGateway:
         network. `gathered` is false until they have answered."""
         self._look_at_interfaces()
         if self.gathered:
-            self.gathered = False
-            for source in self._sources:
-                source.again()
-            self._again.set()
+            self._ask_again()
+
+    async def watch(self) -> None:
+        """Sockets of all interfaces follow this machine from network to network; others stay where they were bound."""
+        if any(base.address[0] in WILDCARDS for base in self.port.bases):
+            await watch_addresses(lambda: lasting_addresses(self._interfaces(), self.config), self._network_changed)
+
+    def _network_changed(self, gone: bool) -> None:
+        self._look_at_interfaces()
+        self._ask_again()  # a question that is under way went out of the old network
+        for tell in list(self.on_network_change):
+            tell(gone)
+
+    def _ask_again(self) -> None:
+        self.gathered = False
+        for source in self._sources:
+            source.settled.set()  # whoever waits for the old answer looks again
+            source.again()
+        self._again.set()
 
     def _look_at_interfaces(self) -> None:
         known = {found.address for found, _ in self.found if found.kind == "host"}
@@ -149,6 +173,9 @@ class IceGateway:
                 with trio.move_on_after(config.ice_gathering_timeout_s):
                     for source in sources:
                         await source.settled.wait()
+                if self._again.is_set():  # meanwhile the network changed
+                    self._again = trio.Event()
+                    continue
                 self.gathered = True
                 for subscriber in list(self._subscribers):
                     subscriber.gathering_completed()
@@ -228,6 +255,7 @@ async def open_gateway(
                     # Inside the other, so that the answers to the last requests of this one still come in.
                     async with trio.open_nursery() as gathering:
                         gathering.start_soon(gateway.gather, tls)
+                        gathering.start_soon(gateway.watch)
                         try:
                             yield gateway
                         finally:

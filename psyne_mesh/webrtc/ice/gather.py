@@ -12,6 +12,7 @@ from aioice import stun
 
 from psyne_mesh.config import StunServer, TurnServer
 from psyne_mesh.errors import ProtocolError
+from psyne_mesh.streams import forget_unsent
 from psyne_mesh.webrtc.ice.candidates import Found
 from psyne_mesh.webrtc.ice.events import Address
 from psyne_mesh.webrtc.ice.port import Base, SocketBase
@@ -143,6 +144,7 @@ class RelaySource(Source):
         try:
             return await self._serve(StreamLink(stream), (host, port), None)
         finally:
+            forget_unsent(stream)
             await trio.aclose_forcefully(stream)
 
     async def _serve(self, link: Link, server: Address, base: SocketBase | None) -> bool:

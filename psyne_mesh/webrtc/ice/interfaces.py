@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+import socket
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import ifaddr
+import trio
 
 from psyne_mesh.config import WebRTCConfig
 
@@ -25,6 +28,12 @@ VIRTUAL_PREFIXES: Final = (
     "flannel",
 )
 ADDRESSES_MAX: Final = 16  # of one machine: each costs every peer a check; the least preferred are left out
+
+# Where the system does not tell of changes, it is asked so often: a fifth of a millisecond each time.
+POLL_S: Final = 2.0
+# After the news: an address comes before its route, and where one goes another often comes at once.
+SETTLE_S: Final = 0.1
+_NETLINK_ADDRESSES: Final = 0x10 | 0x100  # RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR of rtnetlink(7)
 
 Interface = tuple[str, str]  # name, numeric address
 
@@ -70,3 +79,67 @@ def _take_turns(first: Sequence[str], second: Sequence[str]) -> list[str]:
     for index in range(max(len(first), len(second))):
         mixed += first[index : index + 1] + second[index : index + 1]  # type: ignore[operator]
     return mixed
+
+
+def lasting_addresses(interfaces: Iterable[Interface], config: WebRTCConfig) -> frozenset[str]:
+    """Those whose coming and going says that this machine changed its network: containers and loopback say nothing."""
+    physical = [(name, host) for name, host in interfaces if not name.startswith(VIRTUAL_PREFIXES)]
+    return frozenset(host for host in host_addresses(physical, config) if not ipaddress.ip_address(host).is_loopback)
+
+
+async def watch_addresses(
+    addresses: Callable[[], frozenset[str]],
+    changed: Callable[[bool], None],
+    *,
+    news: Callable[[], socket.socket | None] | None = None,
+) -> None:
+    """Call `changed(gone)` whenever `addresses()` gives others than before, for as long as this task runs.
+
+    gone: an address is there no more, not only a new one there. news: opens a socket that is readable after changes; by
+    default the kernel's, where it has one. Without, the addresses are compared every `POLL_S`.
+    """
+    known = addresses()
+    told = (news or _open_kernel_news)()
+    try:
+        while True:
+            if told is None:
+                await trio.sleep(POLL_S)
+            else:
+                await trio.lowlevel.wait_readable(told)
+                await trio.sleep(SETTLE_S)
+                _drain(told)
+            present = addresses()
+            if present != known:
+                gone = bool(known - present)
+                known = present
+                changed(gone)
+    finally:
+        if told is not None:
+            told.close()
+
+
+def _open_kernel_news() -> socket.socket | None:
+    """rtnetlink of Linux, which any user may listen to; None elsewhere, and where a sandbox forbids it."""
+    if sys.platform != "linux":
+        return None
+    try:
+        netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
+    except OSError:
+        return None
+    try:
+        netlink.bind((0, _NETLINK_ADDRESSES))
+    except OSError:
+        netlink.close()
+        return None
+    return netlink
+
+
+def _drain(news: socket.socket) -> None:
+    """What it says exactly does not matter: the addresses are listed anew."""
+    while True:
+        try:
+            news.recv(65_536)
+        except BlockingIOError:
+            return
+        except OSError:  # ENOBUFS: there was more than it could hold, which is news enough
+            continue
