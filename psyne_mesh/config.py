@@ -72,7 +72,11 @@ class StunServer:
 
 @attrs.frozen
 class TurnServer:
-    """One TURN server and its credentials; `parse` reads RFC 7065, `turn:host:port?transport=udp|tcp`, `turns:host`."""
+    """One TURN server and its credentials; `parse` reads RFC 7065, `turn:host:port?transport=udp|tcp`, `turns:host`.
+
+    max_bytes_per_s: the quota of an allocation there, if it has one (`max-bps` of coturn, which counts bytes). All peers
+        reached over it share it: large reliable messages wait, so that positions are not what the server drops.
+    """
 
     host: str
     port: int = attrs.field(default=3478, validator=_within(1, 65535))
@@ -81,6 +85,9 @@ class TurnServer:
     transport: Literal["udp", "tcp", "tls"] = attrs.field(
         default="udp", kw_only=True, validator=v.in_(("udp", "tcp", "tls"))
     )
+    max_bytes_per_s: float | None = attrs.field(
+        default=None, kw_only=True, validator=v.optional(_within(10_000, 2**40))
+    )  # 10 kB/s: eight packets
 
     @classmethod
     def parse(cls, uri: str | TurnServer, username: str = "", credential: str = "") -> TurnServer:

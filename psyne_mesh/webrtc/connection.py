@@ -200,7 +200,8 @@ class Connection:
                 self._gathered = True
                 self.clock.end("ice-gathering", trio.current_time())
                 self._on_candidate(None)
-            case ice.PathSelected():
+            case ice.PathSelected(path):
+                self.link.set_quota(self._gateway.quota_of(path))
                 revived, self.disconnected = self.disconnected, False
                 self.ladder.set_direct(True)
                 self._start_dtls()
@@ -225,6 +226,7 @@ class Connection:
     def _leave_path(self) -> None:
         """The path of ICE is silent or gone: the tunnel carries until there is another."""
         if self.ladder.has_tunnel:
+            self.link.set_quota(None)  # the links that carry the tunnel have their own
             self.ladder.set_direct(False)
             self._take_tunnel()
             self._hurry()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import trio
@@ -36,6 +36,14 @@ class Wire(Protocol):
     def send(self, datagrams: list[bytes]) -> None: ...
 
 
+class Quota(Protocol):
+    """What a relay on the path allows, often to several links together."""
+
+    def left(self, now: float) -> float: ...
+    def spend(self, datagrams: Sequence[bytes], now: float) -> None: ...
+    def ready_at(self) -> float: ...
+
+
 class Link:
     """The turning of the wheel, for one peer.
 
@@ -53,6 +61,7 @@ class Link:
         "_dirty",
         "_flush_queued",
         "_on_events",
+        "_quota",
         "_scheduler",
         "_sent_at",
         "_unread",
@@ -81,6 +90,7 @@ class Link:
         self._wire = wire
         self._scheduler = scheduler
         self._on_events = on_events
+        self._quota: Quota | None = None
         self._bundling = self._dirty = self._flush_queued = False
         self._sent_at = -1.0
         self._unread = self._unread_told = 0
@@ -176,14 +186,27 @@ class Link:
         if self.turned:
             self.turned.unpark_all()
         deadline = stack.next_timeout()
+        if self._quota is not None and stack.buffered_amount and self._quota.left(now) <= 0:
+            ready_at = self._quota.ready_at()
+            deadline = ready_at if deadline is None else min(deadline, ready_at)
         if deadline is None:
             self.deadline = math.inf
         else:
             self.deadline = deadline
             self._scheduler.wake_at(deadline)
 
+    def set_quota(self, quota: Quota | None) -> None:
+        """The path has changed: to one over a relay with a quota, or to one without."""
+        self._quota = quota
+        if quota is None:
+            self.stack.set_bulk_allowance(None)
+
     def _flush(self, now: float) -> None:
         self._dirty = False
+        if self._quota is not None:
+            self.stack.set_bulk_allowance(self._quota.left(now))
         datagrams = self.stack.datagrams_to_send(now)
         if datagrams:
+            if self._quota is not None:
+                self._quota.spend(datagrams, now)
             self._wire.send(datagrams)

@@ -171,6 +171,10 @@ class Stack:
             self._association.handle_timeout(now)
             self._collect(now)
 
+    def set_bulk_allowance(self, n_bytes: float | None) -> None:
+        """Bytes of bulk that the next `datagrams_to_send` may hold; None for no limit but the windows."""
+        self._association.set_bulk_allowance(n_bytes)
+
     def path_changed(self, now: float) -> None:
         """Datagrams go another way from now on, or arrive again: what was lost is repeated at once."""
         if self._dtls is not None and self.phase == "connected":

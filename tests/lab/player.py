@@ -7,7 +7,8 @@
     -> {"event": "known"}                                     description and first candidate of the other are here
     -> {"event": "open", "local": "srflx", "remote": "host"}  channels carry messages
     -> {"event": "failed", "phase": "ice", "error": "..."}    or not; the process ends
-    <- {"do": "traffic", "interval_ms": 50}                   numbered messages on every channel from now on
+    <- {"do": "traffic", "interval_ms": 50}                   numbered messages from now on, on every channel or on "channels"
+    <- {"do": "bulk", "message_bytes": 16384}                 as many large ones on "reliable" as it takes, instead
     <- {"do": "stop"}  <- {"do": "report"}  -> {"report": {...}}
     <- {"do": "restart"}                                      ICE restart (offerer)
     <- {"do": "quit"}                                         so does the end of stdin
@@ -21,6 +22,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import attrs
 import trio
 
 from psyne_mesh.config import DataChannelConfig, StunServer, TurnServer, WebRTCConfig
@@ -41,7 +43,10 @@ CHANNELS = {
 def config(spec: Spec) -> WebRTCConfig:
     return WebRTCConfig(
         stun_servers=tuple(StunServer.parse(uri) for uri in spec.stun),
-        turn_servers=tuple(TurnServer.parse(uri, spec.username, spec.credential) for uri in spec.turn),
+        turn_servers=tuple(
+            attrs.evolve(TurnServer.parse(uri, spec.username, spec.credential), max_bytes_per_s=spec.turn_bytes_per_s)
+            for uri in spec.turn
+        ),
         connection_timeout_s=spec.deadline_s,
         relay_only=spec.relay_only,
     )
@@ -71,9 +76,12 @@ class Player:
         elif line["do"] == "start":
             self._nursery.start_soon(self._connect)
         elif line["do"] == "traffic":
-            for label in self._channels:
+            for label in line.get("channels", self._channels):
                 self._traffic.append(trio.CancelScope())
                 self._nursery.start_soon(self._send, label, line["interval_ms"] / 1000, self._traffic[-1])
+        elif line["do"] == "bulk":
+            self._traffic.append(trio.CancelScope())
+            self._nursery.start_soon(self._send_bulk, line["message_bytes"], self._traffic[-1])
         elif line["do"] == "stop":
             for scope in self._traffic:
                 scope.cancel()
@@ -149,6 +157,11 @@ class Player:
                 except PsyneMeshError as error:
                     say(event="refused", label=label, error=str(error))
                 await trio.sleep(interval_s)
+
+    async def _send_bulk(self, message_bytes: int, scope: trio.CancelScope) -> None:
+        with scope:
+            while self._peer.error is None:
+                await self._channels["reliable"].send(self._tallies["reliable"].next_message(message_bytes))
 
 
 def path_of(path: Path | None) -> dict[str, Any]:

@@ -21,6 +21,7 @@ class Spec:
     credential: str = ""
     deadline_s: float = 15.0
     relay_only: bool = False
+    turn_bytes_per_s: float | None = None  # the quota of an allocation, if the player is told of it
     turn_clock: float = (
         1.0  # so many times as often as it has to, a TURN client refreshes: for servers of short lifetimes
     )

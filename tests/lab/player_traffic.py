@@ -18,17 +18,20 @@ class Tally:
 
     sent: int = 0
     received: Counter[int] = attrs.Factory(Counter)
+    received_bytes: int = 0
     latencies_ms: list[float] = attrs.Factory(list)
     silence_s: float = 0.0
     last_at: float | None = None
 
-    def next_message(self) -> bytes:
+    def next_message(self, size: int = 0) -> bytes:
+        """The next one, filled up to `size` bytes."""
         self.sent += 1
-        return TICK.pack(self.sent - 1, time.monotonic())
+        return TICK.pack(self.sent - 1, time.monotonic()).ljust(size, b"\0")
 
     def note(self, message: bytes) -> None:
-        number, left_at = TICK.unpack(message)
+        number, left_at = TICK.unpack_from(message)
         now = time.monotonic()
+        self.received_bytes += len(message)
         self.received[number] += 1
         self.latencies_ms.append((now - left_at) * 1000)
         if self.last_at is not None:
@@ -43,10 +46,12 @@ class Tally:
         return {
             "sent": self.sent,
             "received": len(self.received),
+            "received_bytes": self.received_bytes,
             "doubled": sum(count - 1 for count in self.received.values()),
             "highest": max(self.received, default=-1),
             "silence_s": round(max(self.silence_s, idle), 3),
             "idle_s": round(idle, 3),
             "latency_ms_median": round(ordered[len(ordered) // 2], 1) if ordered else None,
+            "latency_ms_p99": round(ordered[len(ordered) * 99 // 100], 1) if ordered else None,
             "latency_ms_max": round(ordered[-1], 1) if ordered else None,
         }

@@ -16,7 +16,7 @@ from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.nurseries import unwrapped
 from psyne_mesh.webrtc.ice.candidates import Found
-from psyne_mesh.webrtc.ice.events import Address, CandidateKind
+from psyne_mesh.webrtc.ice.events import Address, CandidateKind, Path
 from psyne_mesh.webrtc.ice.gather import ReflexiveSource, RelaySource, Source
 from psyne_mesh.webrtc.ice.interfaces import (
     Interface,
@@ -27,6 +27,7 @@ from psyne_mesh.webrtc.ice.interfaces import (
 )
 from psyne_mesh.webrtc.ice.names import NameResolver
 from psyne_mesh.webrtc.ice.port import Base, UdpPort
+from psyne_mesh.webrtc.ice.rate_limit import QuotaLimit
 from psyne_mesh.webrtc.ice.turn import Relay
 from psyne_mesh.webrtc.ice.udp import DatagramSocket, open_udp_socket
 
@@ -83,7 +84,7 @@ class IceGateway:
         self._interfaces = interfaces
         self._subscribers: list[Subscriber] = []
         self._hosts: set[Address] = set()
-        self._relays: dict[Base, Literal["udp", "tcp", "tls"]] = {}
+        self._relays: dict[Base, Relay] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sources: list[Source] = []
         self._again = trio.Event()
@@ -152,7 +153,18 @@ class IceGateway:
         return mapped, "srflx" if any(found.address == mapped for found, _ in self.found) else "prflx"
 
     def relay_protocol(self, base: Base) -> Literal["udp", "tcp", "tls"] | None:
-        return self._relays.get(base)
+        relay = self._relays.get(base)
+        return None if relay is None else relay.protocol
+
+    def quota_of(self, path: Path) -> QuotaLimit | None:
+        """What the relay on `path` allows: ours to all peers reached over it together, the peer's to each who sends there.
+        The peer's is taken for one of those configured here, as players of one game have the same."""
+        if path.local_kind == "relay":
+            return next((relay.quota for relay in self._relays.values() if relay.address == path.local), None)
+        quotas = [server.max_bytes_per_s for server in self.config.turn_servers if server.max_bytes_per_s is not None]
+        if path.remote_kind == "relay" and quotas:
+            return QuotaLimit(min(quotas), trio.current_time())
+        return None
 
     async def gather(self, tls: Callable[[], ssl.SSLContext]) -> None:
         """Ask all servers at the same time, and keep what they gave for as long as the endpoint is open.
@@ -189,7 +201,7 @@ class IceGateway:
             self._add(found, base)
 
     def add_relay(self, found: Found, relay: Relay) -> None:
-        self._relays[relay] = relay.protocol
+        self._relays[relay] = relay
         self._add(found, relay)
 
     def drop_base(self, base: Base) -> None:

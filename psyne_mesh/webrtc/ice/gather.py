@@ -16,6 +16,7 @@ from psyne_mesh.streams import forget_unsent
 from psyne_mesh.webrtc.ice.candidates import Found
 from psyne_mesh.webrtc.ice.events import Address
 from psyne_mesh.webrtc.ice.port import Base, SocketBase
+from psyne_mesh.webrtc.ice.rate_limit import QuotaLimit
 from psyne_mesh.webrtc.ice.stun_client import ask_mapped_address, family_of, resolve, source_towards
 from psyne_mesh.webrtc.ice.turn import CHANNEL_REFRESH_S, Relay
 from psyne_mesh.webrtc.ice.turn_link import Link, StreamLink, UdpLink
@@ -150,6 +151,7 @@ class RelaySource(Source):
     async def _serve(self, link: Link, server: Address, base: SocketBase | None) -> bool:
         """Allocate, offer the relay, and keep it until it is lost. True when it was there at all."""
         gateway = self._gateway
+        most = self._server.max_bytes_per_s
         relay = Relay(
             gateway.port,
             link,
@@ -159,6 +161,7 @@ class RelaySource(Source):
             protocol=self._server.transport,
             spawn=gateway.spawn_in_loop,
             call_soon=gateway.loop.call_soon,
+            quota=None if most is None else QuotaLimit(most, trio.current_time()),
         )
         carrying = trio.CancelScope(shield=True)  # the stream outlives a cancellation until the allocation is freed
         patience = trio.move_on_after(gateway.config.ice_gathering_timeout_s)

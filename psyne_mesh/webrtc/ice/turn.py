@@ -19,6 +19,7 @@ from aioice import stun, turn
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.webrtc.ice.events import Address
 from psyne_mesh.webrtc.ice.port import Route, ServerLink, UdpPort
+from psyne_mesh.webrtc.ice.rate_limit import QuotaLimit
 from psyne_mesh.webrtc.ice.stun_guard import REQUEST, check_stun_untrusted
 from psyne_mesh.webrtc.ice.turn_link import Link
 
@@ -114,6 +115,7 @@ class Relay:
     5. `await close()` inside the loop frees it.
 
     spawn: starts a coroutine in the asyncio loop.
+    quota: of the allocation, for all peers together; None when none is known. Who sends over it charges it.
     """
 
     kind: Literal["host", "relay"] = "relay"
@@ -129,6 +131,7 @@ class Relay:
         protocol: Literal["udp", "tcp", "tls"],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         call_soon: Callable[..., object],
+        quota: QuotaLimit | None = None,
     ) -> None:
         self.address: Address = ("", 0)
         self.mapped: Address | None = None
@@ -137,6 +140,7 @@ class Relay:
         self.protocol = protocol
         self.lost = trio.Event()
         self.dropped = 0
+        self.quota = quota
         self.client = TurnClient(link, server, username, credential, self.lost.set)
         self.client.receiver = _IndicationReceiver(self)  # type: ignore[assignment]
         self._port = port

@@ -182,6 +182,11 @@ class Association(AssociationCore):
         expires_at = None if life_time is None else now + life_time
         queue.push(stream, Message(stream_id, ppid, data, unordered, max_retransmits, expires_at, now))
 
+    def set_bulk_allowance(self, n_bytes: float | None) -> None:
+        """How much of reliable messages of normal priority the next `packets_to_send` may hold for the first time; None
+        for as much as the windows allow. Everything else goes before them and is not counted."""
+        self._outbound.bulk_allowance = n_bytes
+
     def set_priority(self, stream_id: int, priority: int) -> None:
         """The weight of a stream in the scheduler: 128, 256, 512 or 1024 of RFC 8831 section 6.4, or any from 1."""
         if not 1 <= priority <= 65535:

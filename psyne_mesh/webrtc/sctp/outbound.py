@@ -9,7 +9,7 @@ from psyne_mesh.webrtc.sctp.outstanding import IN_FLIGHT, LOST, Chunk, Outstandi
 from psyne_mesh.webrtc.sctp.packets import PacketBuilder
 from psyne_mesh.webrtc.sctp.rack import Rack
 from psyne_mesh.webrtc.sctp.rto import RtoEstimator
-from psyne_mesh.webrtc.sctp.send_queue import SendQueue, SendStream
+from psyne_mesh.webrtc.sctp.send_queue import PRIORITY_NORMAL, Message, SendQueue, SendStream
 from psyne_mesh.webrtc.sctp.stats import Counters
 
 TSNS_OUTSTANDING_MAX = 0xFFFF  # gap blocks have 16-bit offsets: what lies further could not be acknowledged
@@ -40,6 +40,7 @@ class Outbound:
         "_probe_sent_at",
         "_probe_tsn",
         "_reported_tsn",
+        "bulk_allowance",
         "congestion",
         "forward_tsn",
         "outstanding",
@@ -58,6 +59,7 @@ class Outbound:
         self.queue = SendQueue()
         self.rto = RtoEstimator(config)
         self.streams = config.streams_max  # how many the peer takes, once it is known
+        self.bulk_allowance: float | None = None  # bytes of it that one `fill` may send; None: what the windows allow
         self._begin(initial_tsn)
 
     def _begin(self, initial_tsn: int) -> None:
@@ -108,9 +110,8 @@ class Outbound:
         """Whether `fill` is likely to put data into a packet."""
         if self._force_one or self._forward_due:
             return True
-        return bool(self.queue.scheduler or self.outstanding.lost) and (
-            self.outstanding.flight_bytes < self.congestion.cwnd
-        )
+        may_be_fresh = self.queue.scheduler and (self.bulk_allowance is None or self.bulk_allowance > 0)
+        return bool(may_be_fresh or self.outstanding.lost) and (self.outstanding.flight_bytes < self.congestion.cwnd)
 
     def fill(self, builder: PacketBuilder, now: float) -> None:
         """Put FORWARD-TSN, lost chunks and fresh ones into packets as far as the windows allow."""
@@ -147,11 +148,14 @@ class Outbound:
         cwnd = congestion.cwnd
         if table.flight_bytes >= cwnd:
             return
+        bulk_end = None if self.bulk_allowance is None else table.flight_bytes + self.bulk_allowance
         while (stream := scheduler.pick()) is not None:
             message = stream.messages[0]
             if message.expires_at is not None and now > message.expires_at:
                 self._expire(stream, now)
                 continue
+            if bulk_end is not None and table.flight_bytes >= bulk_end and _is_bulk(stream, message):
+                break
             size = message.size - message.offset
             if interleaving and size > fragment_max and not message.offset and queue.hold_back(stream):
                 continue
@@ -482,6 +486,11 @@ class Outbound:
         chunk.header = _with_immediate_bit(chunk.header)
         self.outstanding.mark_lost(chunk)
         self._force_one = True
+
+
+def _is_bulk(stream: SendStream, message: Message) -> bool:
+    """What may wait: reliable messages of normal priority. A position is worth nothing later."""
+    return message.max_retransmits is None and message.expires_at is None and stream.weight <= PRIORITY_NORMAL
 
 
 def _with_immediate_bit(header: bytes) -> bytes:
