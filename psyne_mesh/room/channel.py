@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 import attrs
@@ -16,6 +16,7 @@ from psyne_mesh.room.carried import carried
 from psyne_mesh.room.codec import MessageCodec, Payload, RawCodec
 from psyne_mesh.room.delivery import DeliveryMode
 from psyne_mesh.room.peer import Peer
+from psyne_mesh.webrtc.inbox import Inbox
 
 M = TypeVar("M")
 To = Peer | PeerId | Iterable[Peer | PeerId] | None
@@ -73,10 +74,8 @@ class Channel(Generic[M]):
         self._hoped_for = hoped_for
         self._codec = codec
         self._config = mode.data_channel(membership.label(name), priority)
-        self._inbox: deque[tuple[Peer, Payload]] = deque()
+        self._inbox: Inbox[tuple[Peer, Payload]] = Inbox()
         self._inbox_max = inbox_max
-        self._readers = trio.lowlevel.ParkingLot()
-        self._closed = False
 
     async def send(self, message: M, to: To = None) -> SendReport:
         """Hand `message` to everybody in the room, or to the peer or peers in `to`. Those without a link of ours get it
@@ -102,17 +101,15 @@ class Channel(Generic[M]):
 
     async def receive(self) -> tuple[Peer, M]:
         """The next message and who sent it. Cancelling it loses nothing. `ClosedError` after the room was left."""
-        await trio.lowlevel.checkpoint()
         while True:
-            try:
+            await self._inbox.wait()
+            with suppress(WouldBlock):  # what had come was no message of this channel, or another task was quicker
                 return self.receive_nowait()
-            except WouldBlock:
-                await self._readers.park()
 
     def receive_nowait(self) -> tuple[Peer, M]:
         """The next message, or `WouldBlock`."""
         while self._inbox:
-            peer, payload = self._inbox.popleft()
+            peer, payload = self._inbox.get_nowait()
             if self.mode.reliable:
                 self._membership.release(peer.id, len(payload))
             try:
@@ -122,7 +119,7 @@ class Channel(Generic[M]):
                 continue
             self.stats.received += 1
             return peer, message
-        if self._closed:
+        if self._inbox.closed:
             raise ClosedError(f"channel {self.name!r}: the room was left")
         raise WouldBlock(f"channel {self.name!r}: nothing has come")
 
@@ -145,19 +142,17 @@ class Channel(Generic[M]):
         if self.mode.reliable:
             self._membership.hold(peer.id, len(payload))
         elif len(self._inbox) >= self._inbox_max:
-            self._inbox.popleft()
+            self._inbox.get_nowait()
             self.stats.dropped += 1
-        self._inbox.append((peer, payload))
-        self._readers.unpark()
+        self._inbox.put((peer, payload))
 
     def close(self) -> None:
-        self._closed = True
-        self._readers.unpark_all()
+        self._inbox.close()
 
     # -------------------------------------------------------------------------------------------------------- helpers
 
     def _encoded(self, message: M) -> Payload:
-        if self._closed:
+        if self._inbox.closed:
             raise ClosedError(f"channel {self.name!r}: the room was left")
         payload = self._codec.encode(message)
         size = len(payload if isinstance(payload, bytes) else payload.encode())

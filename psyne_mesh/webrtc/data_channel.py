@@ -15,7 +15,7 @@ from psyne_mesh.webrtc.inbox import Inbox
 HIGH_WATER_BYTES = 2**20  # send() waits above it: a tenth of a second at 10 MB/s, and more than any window of a LAN
 LOW_WATER_BYTES = 2**18  # and goes on below it, early enough that the path never runs dry
 UNREAD_OVERHEAD_BYTES = 64  # counted for each message besides its bytes, so that empty ones are bounded too
-
+_CREDIT_NONE = HIGH_WATER_BYTES + 1  # what a message of unknown size takes: the next one asks again
 _STREAK_MAX = 64  # sends without giving other tasks a turn: a quarter of a millisecond, and that many share datagrams
 
 
@@ -46,6 +46,7 @@ class DataChannel:
         self._room = trio.lowlevel.ParkingLot()
         self._error: PsyneMeshError | None = None
         self._streak = 0
+        self._credit = 0  # so many bytes may follow before `buffered_amount` can be over the high-water mark
 
     @property
     def label(self) -> str:
@@ -93,12 +94,13 @@ class DataChannel:
         if not self._opened.is_set():
             await self._opened.wait()
         while True:
-            while self._error is None and self.buffered_amount > HIGH_WATER_BYTES:
+            while self._error is None and self._credit < 0 and self._is_full():
                 await self._room.park()
             if self._error is not None:
                 raise self._error
             try:
                 self._owner.send(self.channel, data)
+                self._credit -= len(data) if type(data) is bytes else _CREDIT_NONE
                 return
             except WouldBlock:  # many channels together have filled the queue of the connection
                 await self._owner.turned.park()
@@ -107,17 +109,24 @@ class DataChannel:
         """Queue one message now, or raise `WouldBlock`: the channel is not open yet, or over its high-water mark."""
         if self._error is not None:
             raise self._error
-        if self.buffered_amount > HIGH_WATER_BYTES:
+        if self._credit < 0 and self._is_full():
             raise WouldBlock(f"{HIGH_WATER_BYTES} bytes are waiting to be sent already")
         self._owner.send(self.channel, data)
+        self._credit -= len(data) if type(data) is bytes else _CREDIT_NONE
+
+    def _is_full(self) -> bool:
+        """Asked when the credit is used up: what went out meanwhile has made room."""
+        self._credit = HIGH_WATER_BYTES - self.buffered_amount
+        return self._credit < 0
 
     async def receive(self) -> str | bytes:
         """The next message; cancelling loses none. Raises `PeerGone` when the peer closed or went, `ClosedError` after
         our own `close`, both after the last message."""
-        try:
-            return await self.__anext__()
-        except StopAsyncIteration:
-            raise self._error or PeerGone("the peer closed the channel") from None
+        inbox = self._inbox
+        while True:
+            await inbox.wait()
+            if inbox.has_news:  # else another task was quicker
+                return self.receive_nowait()
 
     def receive_nowait(self) -> str | bytes:
         """The next message if there is one, else `WouldBlock`; otherwise like `receive`."""

@@ -47,6 +47,11 @@ class Inbox(Generic[T]):
         self._items.clear()
         return items
 
+    @property
+    def has_news(self) -> bool:
+        """Whether `get_nowait` would say anything but `WouldBlock`."""
+        return bool(self._items) or self.closed
+
     def get_nowait(self) -> T:
         """Raises `WouldBlock` when empty, `StopAsyncIteration` or the error when empty for good."""
         if self._items:
@@ -65,12 +70,20 @@ class Inbox(Generic[T]):
 
     async def __anext__(self) -> T:
         """The next item. Cancelling loses none."""
-        if self._items and self._streak < _STREAK_MAX:
+        while True:
+            await self.wait()
+            if self.has_news:  # else another task was quicker
+                return self.get_nowait()
+
+    async def wait(self) -> None:
+        """Until there is an item, or the end. A checkpoint in any case; and a task that finds one item after another lets
+        the others have their turn now and then."""
+        if not self.has_news:
+            self._streak = 0
+            await self._waiters.park()
+        elif self._streak < _STREAK_MAX:
             self._streak += 1
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
             self._streak = 0
             await trio.lowlevel.checkpoint()
-        while not self._items and not self.closed:
-            await self._waiters.park()
-        return self.get_nowait()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import attrs
 import pytest
 import trio
@@ -172,3 +174,38 @@ async def test_many_channels_that_fill_the_queue_together_wait_for_each_other() 
             for _ in channels:
                 nursery.start_soon(drain, await anext(call.answerer.incoming_channels))
         assert peak > 15 * 2**20
+
+
+def test_the_high_water_mark_is_kept_to_the_byte_without_asking_for_each_message() -> None:
+    class Owner:
+        """Counts what waits; sends when told."""
+
+        buffered = asked = 0
+
+        def send(self, channel: object, data: str | bytes) -> None:
+            self.buffered += len(data.encode() if isinstance(data, str) else data)
+
+        def channel_buffered_amount(self, channel: object) -> int:
+            self.asked += 1
+            return self.buffered
+
+    owner = Owner()
+    channel = DataChannel(owner, None)  # type: ignore[arg-type]
+    dice = random.Random(5)
+    refused = sent = 0
+    for _ in range(20_000):
+        data: str | bytes = bytes(dice.choice((0, 10, 1000, 5000, 200_000)))
+        if dice.random() < 0.01:
+            data = "é" * len(data)
+        full = owner.buffered > HIGH_WATER_BYTES
+        try:
+            channel.send_nowait(data)
+            sent += 1
+            assert not full
+        except WouldBlock:
+            refused += 1
+            assert full
+        if dice.random() < 0.3:
+            owner.buffered -= min(owner.buffered, dice.randrange(400_000))
+    assert refused > 1000
+    assert owner.asked < sent / 2 + refused

@@ -1,0 +1,89 @@
+"""The receiving half of a room channel by itself: turns, ends, and what is no message."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from psyne_mesh.errors import ClosedError, WouldBlock
+from psyne_mesh.room.channel import Channel
+from psyne_mesh.room.codec import MessageCodec
+from psyne_mesh.room.delivery import UNRELIABLE_UNORDERED
+from psyne_mesh.room.messages import Message
+
+
+class Note(Message):
+    number: int
+
+
+CODEC = MessageCodec([Note])
+SENDER: Any = SimpleNamespace(id="sender")
+
+
+def make(inbox_max: int = 1024) -> Channel[Note]:
+    membership: Any = SimpleNamespace(label=lambda name: name, max_message_size=1000)
+    return Channel(membership, {}, list, "notes", CODEC, UNRELIABLE_UNORDERED, 256, inbox_max)
+
+
+async def test_a_receive_loop_lets_other_tasks_have_their_turn() -> None:
+    channel = make()
+    for number in range(1000):
+        channel.deliver(SENDER, CODEC.encode(Note(number)))
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other)
+        for number in range(1000):
+            assert (await channel.receive())[1] == Note(number)
+        assert turns >= 10
+        nursery.cancel_scope.cancel()
+    assert channel.stats.received == 1000
+
+
+async def test_a_sleeping_reader_is_woken_past_what_is_no_message_and_by_the_end() -> None:
+    channel = make()
+    got: list[int] = []
+
+    async def read() -> None:
+        async for _, note in channel:
+            got.append(note.number)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        channel.deliver(SENDER, b"\xc1 no message")
+        await trio.testing.wait_all_tasks_blocked()
+        assert (got, channel.stats.refused) == ([], 1)
+        channel.deliver(SENDER, CODEC.encode(Note(1)))
+        channel.deliver(SENDER, CODEC.encode(Note(2)))
+        channel.close()
+    assert sorted(got) == [1, 2]
+    with pytest.raises(ClosedError):
+        await channel.receive()
+    with pytest.raises(ClosedError):
+        channel.receive_nowait()
+
+
+async def test_a_full_inbox_drops_the_oldest_and_a_cancelled_receive_loses_nothing() -> None:
+    channel = make(inbox_max=3)
+    for number in range(5):
+        channel.deliver(SENDER, CODEC.encode(Note(number)))
+    assert channel.stats.dropped == 2
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await channel.receive()
+    assert scope.cancelled_caught
+    assert [channel.receive_nowait()[1].number for _ in range(3)] == [2, 3, 4]
+    with pytest.raises(WouldBlock):
+        channel.receive_nowait()
