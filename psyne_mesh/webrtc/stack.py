@@ -25,6 +25,7 @@ _ACK_DELAY_S = 0.02
 _RTO_MAX_S = 3.0  # Pion's RTO cap for WebRTC
 _RECORD_OVERHEAD = 37  # bytes: record header 13, explicit nonce 8, tag 16 (RFC 6347 section 4.1, RFC 5288)
 _RECORD_MAX = 16_384  # bytes of plaintext in one record (RFC 6347 section 4.1.1), whatever the path carries
+_LIMITS = ChannelLimits()
 
 
 @attrs.frozen(kw_only=True)
@@ -38,7 +39,7 @@ class StackConfig:
     max_message_size: int = 262_144
     receive_window_bytes: int = 4 * 2**20
     path_mtu_max: int = 65_507
-    limits: ChannelLimits = attrs.Factory(ChannelLimits)
+    limits: ChannelLimits = _LIMITS
     gives_up: bool = True
 
     @classmethod

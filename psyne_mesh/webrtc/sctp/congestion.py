@@ -106,7 +106,7 @@ class CongestionWindow:
         cwnd, mtu = self.cwnd, self.mtu
         if self._epoch is None:
             self._epoch = now
-            self._w_est = cwnd
+            self._w_est = float(cwnd)
             self._w_max = max(self._w_max, cwnd)
             self._k_s = ((self._w_max - cwnd) / mtu / CUBIC_C) ** (1 / 3)
         t = now - self._epoch + srtt
