@@ -15,10 +15,10 @@ from psyne_mesh.errors import ProtocolError
 from psyne_mesh.streams import forget_unsent
 from psyne_mesh.webrtc.ice.candidates import Found
 from psyne_mesh.webrtc.ice.events import Address
-from psyne_mesh.webrtc.ice.port import Base, SocketBase
+from psyne_mesh.webrtc.ice.port import SocketBase
 from psyne_mesh.webrtc.ice.rate_limit import QuotaLimit
 from psyne_mesh.webrtc.ice.stun_client import ask_mapped_address, family_of, resolve, source_towards
-from psyne_mesh.webrtc.ice.turn import CHANNEL_REFRESH_S, Relay
+from psyne_mesh.webrtc.ice.turn import CHANNEL_REFRESH_S, Relay, is_mismatch
 from psyne_mesh.webrtc.ice.turn_link import Link, StreamLink, UdpLink
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ SOON_S: Final = 0.2  # before an allocation that was lost is made anew, the firs
 RETRY_INITIAL_S: Final = 2.0  # after a server failed; doubles
 RETRY_MAX_S: Final = 60.0
 UNAUTHORIZED: Final = 401  # RFC 8489 section 14.8
+_REFUSALS: Final = {  # RFC 8656 section 19, and what its owner can do
+    486: "the quota of this user name is used up; each player needs one (user-quota, total-quota of coturn)",
+    508: "it has no port or bandwidth left (min-port to max-port, bps-capacity of coturn)",
+}
 RELEASE_S: Final = 0.5  # the longest that freeing an allocation may hold up the end of the endpoint
 PREFERENCE_STEP: Final = {"udp": 65_535, "tcp": 40_000, "tls": 20_000}  # among relays: the fewer layers the better
 
@@ -176,7 +180,7 @@ class RelaySource(Source):
                     problem = await self._allocate(relay)
                 if problem is None:
                     self._offer(relay, base)
-                    nursery.start_soon(self._keep, relay, base, server)
+                    nursery.start_soon(self._keep, relay)
                     await relay.lost.wait()
             finally:
                 try:
@@ -216,13 +220,13 @@ class RelaySource(Source):
             gateway.replace(None, Found("srflx", relay.mapped, here, self._preference - 1, server=self._name), base)
         self.settled.set()
 
-    async def _keep(self, relay: Relay, base: Base | None, server: Address) -> None:
-        """Keep the way to the server open, and the channels bound; notice when it is dead."""
+    async def _keep(self, relay: Relay) -> None:
+        """Keep the allocation, the way to the server, and the channels bound; notice when it is dead or has begun anew."""
         refresh_at = trio.current_time() + CHANNEL_REFRESH_S
         silent = 0
         while not relay.lost.is_set():
             asked = await self.pause(KEEPALIVE_S)
-            silent = 0 if await self._is_alive(relay, base, server) else silent + 1
+            silent = 0 if await self._is_alive(relay) else silent + 1
             if silent >= (1 if asked else SILENT_MAX):
                 self._gateway.problems[self._name] = "it does not answer any more"
                 relay.lost.set()
@@ -233,17 +237,19 @@ class RelaySource(Source):
                 refresh_at += CHANNEL_REFRESH_S
                 await self._gateway.run_in_loop(relay.refresh)
 
-    async def _is_alive(self, relay: Relay, base: Base | None, server: Address) -> bool:
+    async def _is_alive(self, relay: Relay) -> bool:
+        """Whether the server answers. It knows an allocation by where it comes from (RFC 8656 section 3.2): if ours has
+        moved, or the server has begun anew, the allocation is lost. Refused otherwise, it lasts until its time is up."""
         with trio.move_on_after(ANSWER_S):
-            if base is None:
-                return await self._gateway.run_in_loop(relay.verify)
-            try:
-                mapped = await ask_mapped_address(self._gateway.port, base, server)
-            except ProtocolError:
-                return True  # it refuses, so it is there
-            if relay.mapped not in (None, mapped):
-                # The server knows an allocation by where it comes from (RFC 8656 section 3.2), and ours has moved.
+            error = await self._gateway.run_in_loop(relay.verify)
+            if isinstance(error, stun.TransactionTimeout):
+                return False
+            if error is None:
+                self._gateway.problems.pop(self._name, None)
+            elif is_mismatch(error):
                 relay.lost.set()
+            else:
+                self._gateway.problems[self._name] = _explain(error, self._server)
             return True
         return False
 
@@ -262,6 +268,8 @@ def _explain(error: Exception, server: TurnServer) -> str:
     if not isinstance(error, stun.TransactionFailed):
         return str(error) or type(error).__name__
     code, words = error.response.attributes["ERROR-CODE"]
+    if code in _REFUSALS:
+        return f"it refuses an allocation: {_REFUSALS[code]} ({code} {words})"
     if code != UNAUTHORIZED:
         return f"it refuses an allocation: {code} {words}".strip()
     if not server.username:

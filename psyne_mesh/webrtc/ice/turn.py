@@ -23,6 +23,7 @@ from psyne_mesh.webrtc.ice.rate_limit import QuotaLimit
 from psyne_mesh.webrtc.ice.stun_guard import REQUEST, check_stun_untrusted
 from psyne_mesh.webrtc.ice.turn_link import Link
 
+ALLOCATION_MISMATCH: Final = 437  # RFC 8656 section 19
 LIFETIME_S: Final = 600  # RFC 8656 section 3.2; aioice refreshes at 5/6 of what the server grants
 # RFC 8656 section 9: permissions live 300 s whatever the channel does, so one refresh of both well before that.
 CHANNEL_REFRESH_S: Final = 240.0
@@ -64,7 +65,7 @@ class TurnClient(turn.TurnClientMixin):
             return await self.connect()
         except stun.TransactionFailed as error:
             # RFC 8656 section 7.4: this port has an allocation already, left by a process that was killed.
-            if error.response.error_code != 437:
+            if not is_mismatch(error):
                 raise
         await self._free()
         return await self.connect()
@@ -74,19 +75,27 @@ class TurnClient(turn.TurnClientMixin):
         with contextlib.suppress(stun.TransactionFailed):  # the second attempt to allocate tells what is wrong
             await self.request_with_retry(request)
 
-    async def verify(self) -> bool:
-        """Whether the allocation is still there; asking also keeps the way to the server open."""
+    async def verify(self) -> stun.TransactionError | None:
+        """Ask for the allocation, which also renews it and keeps the way to the server open; what is wrong, if anything.
+
+        A Binding request would do for the way, but a server that has begun anew answers it as ever.
+        """
         request = stun.Message(stun.Method.REFRESH, stun.Class.REQUEST, attributes={"LIFETIME": LIFETIME_S})
         try:
             await self.request_with_retry(request)
-        except stun.TransactionError:
-            return False
-        return True
+        except stun.TransactionError as error:
+            return error
+        return None
 
     def stop(self) -> None:
         if self.refresh_task is not None:
             self.refresh_task.cancel()
             self.refresh_task = None
+
+
+def is_mismatch(error: Exception) -> bool:
+    """The server has no allocation for where we come from, or another one (RFC 8656 sections 7.4 and 7.3)."""
+    return isinstance(error, stun.TransactionFailed) and error.response.error_code == ALLOCATION_MISMATCH
 
 
 class _ClientTransport:
@@ -244,9 +253,9 @@ class Relay:
         try:
             await self.client.channel_bind(channel.number, channel.address)
         except (stun.TransactionError, ConnectionError) as error:
-            if isinstance(error, stun.TransactionTimeout):
-                self.lost.set()  # the server was silent for half a minute
-            channel.bound = False
+            if isinstance(error, stun.TransactionTimeout) or is_mismatch(error):
+                self.lost.set()  # the server was silent for half a minute, or knows nothing of us
+            # A channel that was bound and is refused now still lives for some minutes: nothing better is there.
             channel.retry_at = trio.current_time() + RETRY_S
             return False
         channel.bound = True
@@ -266,7 +275,7 @@ class Relay:
                 channel.bound = False
                 self.client.peer_to_channel.pop(channel.address, None)
 
-    async def verify(self) -> bool:
+    async def verify(self) -> stun.TransactionError | None:
         return await self.client.verify()
 
     async def close(self) -> None:
