@@ -288,6 +288,8 @@ class ChannelTable:
             return
         channel = Channel(config)
         channel.id, channel.state, channel.confirmed = stream_id, "open", True
+        if config.max_retransmits == 0:
+            self._association.set_perishable(stream_id)
         self._by_id[stream_id] = channel
         with contextlib.suppress(LocalError):  # no room in the queue: our first message confirms as well
             self._association.send(stream_id, PPID_DCEP, ACK, now)

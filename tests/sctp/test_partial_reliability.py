@@ -64,6 +64,29 @@ def test_unordered_messages_never_wait_for_a_lost_one(interleaving: bool) -> Non
 
 
 @KINDS
+@pytest.mark.parametrize("perishable", [False, True])
+def test_what_waited_through_a_break_is_not_handed_up_after_it(interleaving: bool, perishable: bool) -> None:
+    """One message is lost, the next arrives, and then nothing more does for 20 s."""
+    link = lossy(1, interleaving, latency_s=0.02)
+    link.a.association.send(3, 51, b"first", link.now)
+    link.run(1)
+    if perishable:
+        link.b.association.set_perishable(3)
+    for data, is_lost in ((b"lost", True), (b"held", False)):
+        link.drop = lambda name, packet, serial, is_lost=is_lost: name == "b" or is_lost
+        link.a.association.send(3, 51, data, link.now, max_retransmits=0)
+        link.run(0.05)
+    link.drop = lambda name, packet, serial: True
+    link.run(20)
+    link.drop = None
+    link.a.association.path_changed(link.now)
+    link.a.association.send(3, 51, b"fresh", link.now, max_retransmits=0)
+    link.run(5)
+    assert link.b.data == [b"first", *[b"held"] * (not perishable), b"fresh"]
+    assert_drained(link)
+
+
+@KINDS
 def test_ordered_messages_wait_little_more_than_a_round_trip_for_a_lost_one(interleaving: bool) -> None:
     link = lossy(1, interleaving, latency_s=0.05, loss=0.0)
     arrived: dict[bytes, float] = {}

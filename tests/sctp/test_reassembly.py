@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psyne_mesh.webrtc.sctp.reassembly import Reassembly
+from psyne_mesh.webrtc.sctp.reassembly import HELD_LIFE_S, Reassembly
 from psyne_mesh.webrtc.sctp.wire import FLAG_BEGIN, FLAG_END, FLAG_UNORDERED
 
 Fragment = tuple[int, int, int, int, int, bytes]  # TSN, stream, number, PPID (or FSN), flags, payload
@@ -104,6 +104,18 @@ class TestForward:
         reassembly.forward(12, [(1, False, 0)])
         assert [m.data for m in reassembly.ready] == [whole(1, 1, 1), whole(1, 2, 1)]
         assert reassembly.is_empty
+
+    def test_perishable_messages_that_waited_for_too_long_are_dropped(self) -> None:
+        reassembly = Reassembly(interleaving=False)
+        reassembly.perishable.add(1)
+        feed(reassembly, fragments(12, 1, 2, 1))
+        reassembly.now = HELD_LIFE_S + 0.1
+        feed(reassembly, fragments(13, 1, 3, 1))
+        reassembly.forward(12, [(1, False, 1)])
+        assert [m.data for m in reassembly.ready] == [whole(1, 3, 1)]
+        assert reassembly.is_empty
+        reassembly.reset([1])
+        assert not reassembly.perishable
 
     def test_whole_messages_before_the_skipped_one_are_delivered(self) -> None:
         reassembly = Reassembly(interleaving=False)

@@ -29,6 +29,7 @@ class FakeAssociation:
         self.flags: list[dict[str, Any]] = []
         self.resets: list[int] = []
         self.priorities: dict[int, int] = {}
+        self.perishable: set[int] = set()
         self.aborted = ""
         self.is_full = False
 
@@ -42,6 +43,9 @@ class FakeAssociation:
         if stream_id >= self.streams:
             raise LocalError("no such stream")
         self.priorities[stream_id] = priority
+
+    def set_perishable(self, stream_id: int) -> None:
+        self.perishable.add(stream_id)
 
     def reset_streams(self, stream_ids: Sequence[int], now: float) -> None:
         if max(stream_ids) >= self.streams:
@@ -138,6 +142,8 @@ def test_a_channel_of_the_peer_is_acknowledged_and_announced() -> None:
     channel = world.peer_opens(1, label="theirs", ordered=False, max_retransmits=0)
     assert (channel.label, channel.state, channel.id) == ("theirs", "open", 1)
     assert world.association.sent == [(1, DCEP, ACK)]
+    world.peer_opens(3, label="another", max_retransmits=1)
+    assert world.association.perishable == {1}
 
 
 def test_negotiated_channels_say_nothing() -> None:

@@ -193,6 +193,12 @@ class Association(AssociationCore):
             raise LocalError(f"priority {priority}: must lie in [1, 65535]")
         self._stream(stream_id).weight = priority
 
+    def set_perishable(self, stream_id: int) -> None:
+        """What comes on this stream in order is worth nothing when it had to wait for long, as after a break, for what
+        the peer then gave up: it is dropped. For streams on which the peer repeats nothing."""
+        if self._inbound is not None:
+            self._inbound.reassembly.perishable.add(stream_id)
+
     def buffered_amount(self, stream_id: int) -> int:
         """Bytes that `send` took and that were not handed to the network yet."""
         stream = self._outbound.queue.streams.get(stream_id)

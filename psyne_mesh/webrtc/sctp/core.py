@@ -18,6 +18,7 @@ from psyne_mesh.webrtc.sctp.inbound import Inbound
 from psyne_mesh.webrtc.sctp.ootb import answer_out_of_the_blue
 from psyne_mesh.webrtc.sctp.outbound import Outbound
 from psyne_mesh.webrtc.sctp.pmtud import PathMtu
+from psyne_mesh.webrtc.sctp.reassembly import HELD_LIFE_S
 from psyne_mesh.webrtc.sctp.reset import StreamResets
 from psyne_mesh.webrtc.sctp.stats import Counters
 
@@ -129,6 +130,8 @@ class AssociationCore:
 
     def _chunks_received(self, packet: bytes, chunks: list[tuple[int, int, int, int]], now: float) -> None:
         inbound = self._inbound
+        if inbound is not None:
+            inbound.reassembly.now = now
         data_kind = self._data_kind if self._state.takes_data else -1
         had_data = False
         costly_left = COSTLY_CHUNKS_MAX
@@ -323,6 +326,7 @@ class AssociationCore:
         if inbound is None or not self._state.takes_data or kind != self._data_kind or not self._outbound.forward_tsn:
             self._counters.dropped("unexpected_forward_tsn")
             return
+        inbound.reassembly.held_life_s = max(HELD_LIFE_S, 2 * (self._outbound.rto.srtt or 0.0))
         inbound.forward(*forward)
         self._data_settled(inbound, now)
 

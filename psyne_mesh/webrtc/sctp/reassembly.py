@@ -13,6 +13,8 @@ from collections.abc import Collection, Iterable
 from psyne_mesh.webrtc.sctp.events import MessageReceived
 from psyne_mesh.webrtc.sctp.wire import FLAG_BEGIN, FLAG_END, FLAG_UNORDERED
 
+HELD_LIFE_S = 1.0  # of a perishable message; two round trips where that is longer
+
 _WHOLE = FLAG_BEGIN | FLAG_END
 _new = tuple.__new__  # twice as fast as MessageReceived(...)
 
@@ -45,7 +47,11 @@ class _Partial:
 
 
 class Reassembly:
-    """1. `add_data` or `add_i_data` per new chunk. 2. `forward` and `reset` as the peer says. 3. Drain `ready`."""
+    """1. Per packet set `now`, then `add_data` or `add_i_data` per new chunk. 2. `forward` and `reset` as the peer says.
+    3. Drain `ready`.
+
+    perishable: streams whose messages are dropped when they had to wait for `held_life_s` for one that then never came.
+    """
 
     __slots__ = (
         "_by_end",
@@ -56,6 +62,9 @@ class Reassembly:
         "_waiting",
         "held_bytes",
         "held_chunks",
+        "held_life_s",
+        "now",
+        "perishable",
         "ready",
         "violations",
     )
@@ -63,7 +72,10 @@ class Reassembly:
     def __init__(self, *, interleaving: bool) -> None:
         self._mask = 0xFFFFFFFF if interleaving else 0xFFFF  # MIDs have 32 bits, SSNs 16
         self._next: dict[int, int] = {}  # stream -> number of the next ordered message
-        self._waiting: dict[int, dict[int, tuple[int, bytes]]] = {}  # stream -> number -> (PPID, message)
+        self._waiting: dict[int, dict[int, tuple[int, bytes, float]]] = {}  # stream -> number -> (PPID, message, since)
+        self.now = 0.0
+        self.perishable: set[int] = set()
+        self.held_life_s = HELD_LIFE_S
         self._by_start: dict[int, _Run] = {}
         self._by_end: dict[int, _Run] = {}
         self._partials: dict[tuple[int, bool, int], _Partial] = {}  # (stream, unordered, MID)
@@ -161,7 +173,8 @@ class Reassembly:
         gone = set(streams)
         for stream in gone:
             self._next.pop(stream, None)
-            for _, data in self._waiting.pop(stream, {}).values():
+            self.perishable.discard(stream)
+            for _, data, _ in self._waiting.pop(stream, {}).values():
                 self.release((data,))
         for key in [k for k in self._partials if k[0] in gone]:
             self._release_partial(self._partials.pop(key))
@@ -202,7 +215,7 @@ class Reassembly:
             if not waiting:
                 del self._waiting[stream]
             return
-        waiting[number] = (ppid, data)
+        waiting[number] = (ppid, data, self.now)
         self.hold(data)
 
     def _deliver_in_order(self, stream: int) -> None:
@@ -217,10 +230,11 @@ class Reassembly:
         if not waiting:
             del self._waiting[stream]
 
-    def _deliver_waiting(self, stream: int, waiting: dict[int, tuple[int, bytes]], number: int) -> None:
-        ppid, data = waiting.pop(number)
+    def _deliver_waiting(self, stream: int, waiting: dict[int, tuple[int, bytes, float]], number: int) -> None:
+        ppid, data, since = waiting.pop(number)
         self.release((data,))
-        self.ready.append(MessageReceived(stream, ppid, data, False))
+        if self.now - since <= self.held_life_s or stream not in self.perishable:
+            self.ready.append(MessageReceived(stream, ppid, data, False))
 
     def _completed(self, stream: int, number: int, ppid: int, parts: Collection[bytes], *, unordered: bool) -> None:
         data = b"".join(parts)
