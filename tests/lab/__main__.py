@@ -86,8 +86,10 @@ def matrix(
     write_docs: Annotated[bool, typer.Option(help="Rewrite the tables of docs/networks.md.")] = False,
     delay_ms: DelayOption = 15,
 ) -> None:
-    """Connect every kind of access with every other. Fails when a pair does not connect as well as it could."""
-    chosen = list(pairs.chosen(quick, only or ()))
+    """Connect every kind of access with every other, with TURN and without; rooms only without, which is what they add.
+    Fails when a pair does not connect as well as it could."""
+    who, shape = _payload(payload), Shape(delay_ms=delay_ms)
+    chosen = [(case, turn) for case, turn in pairs.chosen(quick, only or ()) if not (turn and who == "room")]
     cells: list[pairs.Cell] = []
 
     def note(cell: pairs.Cell) -> None:
@@ -97,7 +99,6 @@ def matrix(
         words = f"{len(cells):3}/{len(chosen)} {'TURN' if cell.turn else 'STUN'} {cell.case}: {outcome}"
         console.print(mark, words, soft_wrap=True)
 
-    who, shape = _payload(payload), Shape(delay_ms=delay_ms)
     try:
         trio.run(lambda: pairs.run_cases(chosen, payload=who, shape=shape, on_cell=note))
     finally:
@@ -105,7 +106,9 @@ def matrix(
         cells.sort(key=lambda cell: order.index((cell.case, cell.turn)))
         if jsonl:
             jsonl.write_text("".join(report.json_line(cell) + "\n" for cell in cells), encoding="utf-8")
-    if write_docs:
+    if write_docs and who == "room":
+        report.write_page(report.room_table(cells), begin=report.ROOM_BEGIN)
+    elif write_docs:
         report.write_page(report.markdown(cells))
     figures = pairs.summary(cells)
     console.print_json(json.dumps(attrs.asdict(figures)))

@@ -15,8 +15,10 @@ from tests.lab.namespaces import REPOSITORY
 
 PAGE = REPOSITORY / "docs/networks.md"
 BEGIN = "<!-- written by `python3 run.py lab matrix --write-docs`; do not edit by hand -->"
+ROOM_BEGIN = "<!-- written by `python3 run.py lab matrix --payload room --write-docs`; do not edit by hand -->"
 BREAKS_BEGIN = "<!-- written by `python3 run.py lab breaks --write-docs`; do not edit by hand -->"
 END = "<!-- end of what the lab wrote -->"
+CARRIED = {"signaling-signaling": "signaling", "peer-peer": "peer"}
 SHORT = {
     "address-restricted": "address-r.",
     "port-restricted": "port-r.",
@@ -35,7 +37,7 @@ def outcome(cell: Cell) -> str:
     if not cell.connected:
         return "-"
     time_ms = cell.known_to_open_ms if cell.known_to_open_ms is not None else cell.start_to_open_ms
-    return f"{cell.path} {time_ms:.0f}"
+    return f"{CARRIED.get(str(cell.path), cell.path)} {time_ms:.0f}"
 
 
 def table_text(cell: Cell | None) -> str:
@@ -55,6 +57,19 @@ def markdown(cells: Sequence[Cell]) -> str:
             words = "With a TURN server" if turn else "With STUN only"
             parts += [f"### {words}", headline(summary(chosen)), square(chosen), special(chosen)]
     return "\n\n".join(part for part in parts if part)
+
+
+def room_table(cells: Sequence[Cell]) -> str:
+    """What two players of a room without TURN get: a path of their own, or the signaling server between them."""
+    chosen = [cell for cell in cells if not cell.turn]
+    figures = summary(chosen)
+    carried = sorted(cell.start_to_open_ms or 0.0 for cell in chosen if cell.connected and not cell.direct)
+    words = f"{figures.connected} of {figures.connectable} pairs connected"
+    if carried:
+        middle = statistics.median(carried)
+        words += f", {len(carried)} of them through the signaling server: within {middle:.0f} ms in the middle and "
+        words += f"{carried[-1]:.0f} ms at most"
+    return "\n\n".join(part for part in (f"{words}.", square(chosen), special(chosen)) if part)
 
 
 def headline(figures: Summary) -> str:

@@ -12,8 +12,8 @@ import trio
 from tests.lab import Lab, Site
 from tests.lab.lab import DEFAULT_SHAPE
 from tests.lab.matrix import Case, Cell, all_cases, chosen, run_case, run_cases, summary
-from tests.lab.play import RemotePlayer, everybody_connected, open_players, servers, signaling
-from tests.lab.report import BEGIN, BREAKS_BEGIN, END, markdown, write_page
+from tests.lab.play import Payload, RemotePlayer, everybody_connected, open_players, servers, signaling
+from tests.lab.report import BEGIN, BREAKS_BEGIN, END, markdown, room_table, write_page
 
 CASES = {case.name: case for case in all_cases()}
 
@@ -68,6 +68,18 @@ async def test_quick_matrix() -> None:
     assert figures.p99_ms is not None
     assert figures.median_ms <= 1000
     assert figures.p99_ms <= 3000
+
+
+@pytest.mark.lab
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_a_room_without_turn_reaches_everybody() -> None:
+    cells: list[Cell] = []
+    cases = [(case, turn) for case, turn in chosen(quick=True) if not turn]
+    await run_cases([*cases, (case("udp-blocked / udp-blocked"), False)], payload="room", shape=DEFAULT_SHAPE,
+                    on_cell=cells.append)  # fmt: skip
+    assert [cell for cell in cells if not cell.as_expected] == []
+    assert cells[-1].path == "signaling-signaling"
 
 
 @pytest.mark.lab
@@ -178,8 +190,8 @@ async def test_four_players_of_four_kinds_in_one_room() -> None:
 # --------------------------------------------------------------------------------------------------------------- tables
 
 
-def cell(name: str, *, turn: bool = True, **options: Any) -> Cell:
-    return Cell(case=name, turn=turn, payload="psyne", expected=case(name).expected(turn, "psyne"), **options)
+def cell(name: str, *, turn: bool = True, payload: Payload = "psyne", **options: Any) -> Cell:
+    return Cell(case=name, turn=turn, payload=payload, expected=case(name).expected(turn, payload), **options)
 
 
 def test_what_counts_as_expected() -> None:
@@ -208,6 +220,10 @@ def test_the_page_is_rewritten_between_its_markers(tmp_path: Any) -> None:
     for words in ("first", "second"):  # the block can be found again
         write_page(words, page, begin=BREAKS_BEGIN)
     assert page.read_text() == f"{BEGIN}\nmatrix\n{END}\n{BREAKS_BEGIN}\n\nsecond\n\n{END}\n"
+    carried = {"connected": True, "path": "signaling-signaling", "relayed": True, "start_to_open_ms": 1234.1}
+    table = room_table([cell("symmetric / symmetric", turn=False, payload="room", **carried), good])
+    assert table.startswith("1 of 1 pairs connected, 1 of them through the signaling server: within 1234 ms in the mid")
+    assert "| signaling 1234 |" in table
     page.write_text("no markers")
     with pytest.raises(ValueError, match="markers"):
         write_page("x", page)
