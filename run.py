@@ -8,18 +8,28 @@
     python3 run.py lab             the network lab (Linux: namespaces, NATs, coturn)
     python3 run.py WORD ...        any other word goes to the psyne-mesh command line: serve, join, sim, doctor, --help
 
-Standard library only. Running it again is cheap: it installs anew only when pyproject.toml or the extras change.
+    python3 run.py --compiled [WORD ...]
+        The same with the hot modules compiled to C, in an environment of its own, .venv-compiled. Needs a C compiler, and a
+        minute or two when a source has changed. Without a word it only builds; `bench` measures both builds side by side.
+
+Standard library only. Running it again is cheap: it installs anew only when pyproject.toml or the extras change, and the
+compiled build when a source does.
 """
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
+import tempfile
 import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 ENVIRONMENT = ROOT / ".venv"
+COMPILED = ROOT / ".venv-compiled"
+WHEEL_PARTS = ("psyne_mesh", "simulations", "pyproject.toml", "README.md", "LICENSE")
 EXTRAS = {"test": {"test"}, "check": {"test"}, "lab": {"test"}, "bench": {"bench"}, "sim": {"sim"}}
 OLDEST = (3, 11)
 
@@ -27,16 +37,28 @@ OLDEST = (3, 11)
 def main(words: list[str]) -> int:
     if sys.version_info < OLDEST:
         return fail(f"Python {'.'.join(map(str, OLDEST))} or newer is needed; this is {sys.version.split()[0]}")
-    if not words or words[0] in ("-h", "--help"):
+    compiled = words[:1] == ["--compiled"]
+    if compiled:
+        words = words[1:]
+    if words[:1] in (["-h"], ["--help"]) or not (words or compiled):
         print(__doc__)
         return 0
-    word, *rest = words
+    word, *rest = words or ["build"]
     try:
-        python = environment(EXTRAS.get(word, set()))
+        if compiled:
+            python = compiled_environment(EXTRAS.get(word, set()) - {"bench"})
+        if not compiled or word == "bench":  # the runner of the benchmarks stands beside what it measures
+            python = environment(EXTRAS.get(word, set()))
     except (subprocess.CalledProcessError, OSError) as error:
         return fail(f"the environment could not be made: {error}")
+    if compiled and word == "build":
+        print(f"run.py: the compiled build is in {COMPILED}")
+        return 0
+    if compiled and word != "bench":
+        # The working directory holds the sources as well: they must not come before what is installed.
+        os.environ |= {"PYTHONSAFEPATH": "1", "PSYNE_COMPILED": "1"}
     if word == "test":
-        return run(python, "-m", "pytest", *pytest_arguments(rest))
+        return run(python, "-m", "pytest", *(["--import-mode=append"] if compiled else []), *pytest_arguments(rest))
     if word == "check":
         return (
             run(python, "-m", "ruff", "check", ".")
@@ -57,27 +79,86 @@ def pytest_arguments(rest: list[str]) -> list[str]:
 
 
 def environment(extras: set[str]) -> str:
-    """The environment's python, with this project and the extras installed into it."""
-    python = ENVIRONMENT / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    stamp = ENVIRONMENT / "psyne-mesh-installed"
+    """The environment's python, with this project, editable, and the extras installed into it."""
     project = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
-    lines = stamp.read_text(encoding="utf-8").split() if stamp.exists() else []
+    wanted = missing_extras(ENVIRONMENT, project, extras)
+    if wanted is not None:
+        make(ENVIRONMENT)
+        what = f".[{','.join(wanted)}]" if wanted else "."
+        print(f"run.py: installing {what} (the first time takes a minute)", file=sys.stderr, flush=True)
+        pip_install(ENVIRONMENT, "--editable", what)
+        stamp(ENVIRONMENT).write_text("\n".join([project, *wanted]), encoding="utf-8")
+    return str(python_of(ENVIRONMENT))
+
+
+def compiled_environment(extras: set[str]) -> str:
+    """The same with a compiled wheel of the sources as they are now. It is built from a copy: the compiler works in place,
+    and a compiled module that stays beside its source would be taken instead of it."""
+    project = hash_of_sources()
+    wanted = missing_extras(COMPILED, project, extras)
+    if wanted is not None:
+        demand_compiler()
+        make(COMPILED)
+        print("run.py: compiling and installing (a minute or two)", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory() as place:
+            for part in map(ROOT.joinpath, WHEEL_PARTS):
+                copy = shutil.copytree if part.is_dir() else shutil.copy
+                copy(part, Path(place, part.name))
+            what = f"{place}[{','.join(wanted)}]" if wanted else place
+            pip_install(COMPILED, what, HATCH_BUILD_HOOK_ENABLE_MYPYC="1")
+        # Tests and benchmarks are not in the wheel. A line in a .pth file comes after what is installed.
+        packages = Path(sysconfig.get_path("purelib", "venv", {"base": str(COMPILED), "platbase": str(COMPILED)}))
+        (packages / "psyne-mesh-repository.pth").write_text(f"{ROOT}\n", encoding="utf-8")
+        stamp(COMPILED).write_text("\n".join([project, *wanted]), encoding="utf-8")
+    return str(python_of(COMPILED))
+
+
+def hash_of_sources() -> str:
+    project = hashlib.sha256((ROOT / "pyproject.toml").read_bytes())
+    for path in sorted([*ROOT.glob("psyne_mesh/**/*.py"), *ROOT.glob("simulations/**/*.py")]):
+        project.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    return project.hexdigest()
+
+
+def missing_extras(place: Path, project: str, extras: set[str]) -> list[str] | None:
+    """What to install, of `project` as it is now; `None` when all is there."""
+    lines = stamp(place).read_text(encoding="utf-8").split() if stamp(place).exists() else []
     known = set(lines[1:]) if lines[:1] == [project] else set()
-    if python.exists() and lines[:1] == [project] and extras <= known:
-        return str(python)
-    wanted = sorted(extras | known)
-    if not python.exists():
-        print(f"run.py: making a virtual environment in {ENVIRONMENT}", file=sys.stderr, flush=True)
-        try:
-            venv.create(ENVIRONMENT, with_pip=True, clear=True)
-        except subprocess.CalledProcessError as error:
-            raise OSError(f"{error}; on Debian and Ubuntu: apt-get install python3-venv") from error
-    what = f".[{','.join(wanted)}]" if wanted else "."
-    print(f"run.py: installing {what} (the first time takes a minute)", file=sys.stderr, flush=True)
-    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--editable", what]
-    subprocess.run(command, cwd=ROOT, check=True)
-    stamp.write_text("\n".join([project, *wanted]), encoding="utf-8")
-    return str(python)
+    if python_of(place).exists() and lines[:1] == [project] and extras <= known:
+        return None
+    return sorted(extras | known)
+
+
+def stamp(place: Path) -> Path:
+    return place / "psyne-mesh-installed"
+
+
+def python_of(place: Path) -> Path:
+    return place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def make(place: Path) -> None:
+    if python_of(place).exists():
+        return
+    print(f"run.py: making a virtual environment in {place}", file=sys.stderr, flush=True)
+    try:
+        venv.create(place, with_pip=True, clear=True)
+    except subprocess.CalledProcessError as error:
+        raise OSError(f"{error}; on Debian and Ubuntu: apt-get install python3-venv") from error
+
+
+def demand_compiler() -> None:
+    if os.name == "nt":  # setuptools finds Visual C++ by itself, and says so when it cannot
+        return
+    if not any(map(shutil.which, [os.environ.get("CC", "cc"), "gcc", "clang"])):
+        raise OSError("there is no C compiler; on Debian and Ubuntu: apt-get install gcc libc6-dev")
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        raise OSError("Python's headers are not there; on Debian and Ubuntu: apt-get install python3-dev")
+
+
+def pip_install(place: Path, *what: str, **variables: str) -> None:
+    command = [str(python_of(place)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *what]
+    subprocess.run(command, cwd=ROOT, check=True, env=os.environ | variables)
 
 
 def run(*command: str) -> int:
