@@ -14,8 +14,13 @@ from tests.lab.coturn import PASSWORD, USER
 from tests.lab.lab import Lab
 from tests.lab.namespaces import Process
 
-Payload = Literal["psyne", "aioice", "room"]
-MODULES = {"psyne": "tests.lab.player", "aioice": "tests.lab.player_aioice", "room": "tests.lab.player_room"}
+Payload = Literal["psyne", "aioice", "room", "crowd"]
+MODULES = {
+    "psyne": "tests.lab.player",
+    "aioice": "tests.lab.player_aioice",
+    "room": "tests.lab.player_room",
+    "crowd": "tests.lab.player_crowd",
+}
 SIGNAL_DELAY_S = 0.03  # one way through a signaling server, as for two sites at 15 ms each
 READY_DEADLINE_S = 30.0  # importing on a busy machine
 
