@@ -24,6 +24,7 @@ from psyne_mesh.streams import forget_unsent, has_lost_its_address
 ABNORMAL_CLOSURE = 1006  # RFC 6455 section 7.4.1: no close frame came
 _LIBRARY_ERRORS = (wsproto.utilities.ProtocolError, trio.BrokenResourceError, trio.ClosedResourceError)
 _WITHOUT_REASON = {ABNORMAL_CLOSURE: "the connection broke", 1000: "the other side closed", 1001: "the other side left"}
+_DIAL_S = 3.5  # TCP repeats its SYN after 1, 3, 7, 15 s: a new attempt finds a network sooner that is back
 _CLOSE_GRACE_S = 1.0  # for the other side's close frame; it tells us nothing, so we do not wait long
 
 
@@ -148,11 +149,12 @@ async def open_websocket(
 
 async def dial_tcp(url: WebSocketUrl, ssl_context: ssl.SSLContext | None) -> trio.abc.Stream:
     """TCP, and TLS for `wss`. `ssl_context=None`: the system's certificate authorities."""
+    with trio.fail_after(_DIAL_S):
+        tcp = await trio.open_tcp_stream(url.host, url.port)
     if not url.secure:
-        return await trio.open_tcp_stream(url.host, url.port)
-    stream = await trio.open_ssl_over_tcp_stream(
-        url.host, url.port, ssl_context=ssl_context or ssl.create_default_context(), https_compatible=True
-    )
+        return tcp
+    context = ssl_context or ssl.create_default_context()
+    stream = trio.SSLStream(tcp, context, server_hostname=url.host, https_compatible=True)
     try:
         await stream.do_handshake()
     except BaseException:

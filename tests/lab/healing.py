@@ -86,6 +86,12 @@ BREAKS = (
     Break(name="signaling server killed", apply=lambda lab: lab.breaks.signaling_killed()),
     Break(name="silence of 3 s", apply=lambda lab: lab.breaks.silenced("a"), lasts_s=3),
     Break(name="silence of 20 s", apply=lambda lab: lab.breaks.silenced("a"), lasts_s=20),
+    Break(
+        name="silence of 20 s, relayed over TCP",
+        apply=lambda lab: lab.breaks.silenced("a"),
+        sites=(Site("a", "udp-blocked"), Site("b", "port-restricted")),
+        lasts_s=20,
+    ),
     Break(name="one direction dead, relay open", apply=lambda lab: lab.breaks.one_way("a", "b")),
     Break(name="30 % loss one way for 5 s", apply=lambda lab: lab.breaks.lossy("a", up=0.3), lasts_s=5),
     Break(

@@ -28,6 +28,7 @@ KEEPALIVE_S: Final = 20.0  # NATs forget a UDP mapping after 30 s at the earlies
 ANSWER_S: Final = 2.0  # for a keepalive
 SILENT_MAX: Final = 3  # keepalives without answer before a TURN server counts as dead
 SOON_S: Final = 0.2  # before an allocation that was lost is made anew, the first time
+CONNECT_S: Final = 3.5  # TCP repeats its SYN after 1, 3, 7, 15 s: a new attempt finds a network sooner that is back
 RETRY_INITIAL_S: Final = 2.0  # after a server failed; doubles
 RETRY_MAX_S: Final = 60.0
 UNAUTHORIZED: Final = 401  # RFC 8489 section 14.8
@@ -143,7 +144,11 @@ class RelaySource(Source):
 
     async def _over_stream(self) -> bool:
         host, port = self._server.host, self._server.port
-        stream: trio.abc.Stream = await trio.open_tcp_stream(host, port)
+        stream: trio.abc.Stream | None = None
+        with trio.move_on_after(CONNECT_S):
+            stream = await trio.open_tcp_stream(host, port)
+        if stream is None:
+            raise ProtocolError("no answer")
         if self._server.transport == "tls":
             stream = trio.SSLStream(stream, self._tls(), server_hostname=host, https_compatible=True)
         try:
