@@ -33,9 +33,12 @@ class RoomPlayer:
 
     async def obey(self, line: dict[str, Any]) -> None:
         if line["do"] == "traffic":
-            for name in self._channels:
+            for name in line.get("channels", self._channels):
                 self._traffic.append(trio.CancelScope())
                 self._nursery.start_soon(self._send, name, line["interval_ms"] / 1000, self._traffic[-1])
+        elif line["do"] == "bulk":
+            self._traffic.append(trio.CancelScope())
+            self._nursery.start_soon(self._send_bulk, line["message_bytes"], self._traffic[-1])
         elif line["do"] == "stop":
             for scope in self._traffic:
                 scope.cancel()
@@ -69,6 +72,11 @@ class RoomPlayer:
                 except PsyneMeshError as error:
                     say(event="refused", channel=name, error=str(error))
                 await trio.sleep(interval_s)
+
+    async def _send_bulk(self, message_bytes: int, scope: trio.CancelScope) -> None:
+        with scope:
+            while True:
+                await self._channels["reliable"].send(self._out["reliable"].next_message(message_bytes))
 
 
 async def main(spec: Spec) -> None:
