@@ -113,6 +113,11 @@ class PeerGone(RemoteError):
     """The peer left, or its connection ended, before the call was through. Other peers are untouched."""
 
 
+class Superseded(PeerGone):
+    """A newer connection between the same two UDP ports has taken this one's place, as when the peer has come back from
+    the port that it had. One connection for each pair of endpoints can stand at a time."""
+
+
 class ConnectFailed(RemoteError):
     """A connection to one peer could not be made. Every other peer is untouched.
 

@@ -57,6 +57,7 @@ class Endpoint:
         tunnel: Tunnel | None = None,
     ) -> AsyncIterator[PeerConnection]:
         """A connection to one peer. Leaving the block ends it, with all its tasks; what fails in it fails here only.
+        Between two endpoints one connection can stand at a time: a second one ends the first with `Superseded`.
 
         offerer: exactly one of the two sides makes the offer. name: for error messages.
         on_events: gets all events of the stack, instead of `incoming_channels` and `DataChannel`. Called synchronously

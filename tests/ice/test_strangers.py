@@ -10,8 +10,8 @@ import trio
 from aioice import Candidate, ice, mdns
 
 from psyne_mesh.config import WebRTCConfig
-from psyne_mesh.errors import InvalidConfig
-from psyne_mesh.webrtc.ice import IceGateway, IceParameters, open_gateway
+from psyne_mesh.errors import InvalidConfig, Superseded
+from psyne_mesh.webrtc.ice import Failed, IceGateway, IceParameters, PathSelected, open_gateway
 from psyne_mesh.webrtc.ice.gateway import open_sockets
 from tests.ice.helpers import LOOPBACK, Side, introduce, open_pair, selected
 from tests.ice.test_transport import DATA, exchange
@@ -186,7 +186,7 @@ async def test_one_socket_for_each_address_of_chosen_interfaces() -> None:
         assert [pair.remote[0] for pair in stats.pairs if pair.selected] == ["::1"]
 
 
-async def test_two_transports_between_the_same_ports_share_the_address_and_the_newer_gets_it() -> None:
+async def test_of_two_transports_between_the_same_ports_the_newer_has_the_address_and_the_older_is_told() -> None:
     async with open_gateway(LOOPBACK) as left, open_gateway(LOOPBACK) as right, trio.open_nursery() as nursery:
         pairs: list[tuple[Side, Side]] = []
         for _ in range(2):
@@ -197,11 +197,21 @@ async def test_two_transports_between_the_same_ports_share_the_address_and_the_n
             await selected(a, b)
             await exchange(a, b)
             pairs.append((a, b))
+        for side in pairs[0]:
+            assert isinstance((await side.event(Failed)).error, Superseded)
+            dropped = side.transport.stats().datagrams_dropped
+            side.transport.send([DATA])
+            assert side.transport.stats().datagrams_dropped == dropped + 1
+            side.transport.distrust()  # an answer to a check is no way for data
+        await pairs[0][0].until(lambda: pairs[0][0].transport.stats().consent_checks_answered > 1)
+        side.transport.send([DATA])
+        await exchange(*pairs[1])
+        assert not pairs[1][0].all(Failed)
         for side in pairs[1]:
             side.transport.close()
-        await pairs[0][0].until(
-            lambda: left.port.table_sizes()["listeners"] == right.port.table_sizes()["listeners"] == 1
-        )
+        for side in pairs[0]:
+            await side.event(PathSelected, 2)
+        assert left.port.table_sizes()["listeners"] == right.port.table_sizes()["listeners"] == 1
         await exchange(*pairs[0])
         for side in pairs[0]:
             side.transport.close()

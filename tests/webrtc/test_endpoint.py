@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from psyne_mesh.config import DataChannelConfig, WebRTCConfig
-from psyne_mesh.errors import ClosedError, ConnectFailed, FingerprintMismatch, LocalError, ProtocolError
+from psyne_mesh.errors import ClosedError, ConnectFailed, FingerprintMismatch, LocalError, ProtocolError, Superseded
 from psyne_mesh.webrtc import ice
 from psyne_mesh.webrtc.dtls import Certificate
 from psyne_mesh.webrtc.endpoint import open_endpoint
@@ -305,6 +305,25 @@ async def test_an_ice_restart_keeps_everything_above() -> None:
         changed = (await call.offerer.restart_ice()).replace("a=fingerprint:sha-256 ", "a=fingerprint:sha-256 00:", 1)
         with pytest.raises(ProtocolError):
             await call.answerer.create_answer(changed)
+
+
+async def test_a_second_connection_between_two_endpoints_ends_the_first_and_says_why() -> None:
+    async with open_endpoint(LOOPBACK) as one, open_endpoint(LOOPBACK) as two, open_call(one, two) as first:
+        await first.ours.send("alone")
+        assert await first.theirs.receive() == "alone"
+        async with open_call(one, two) as second, background((echo, second.theirs)):
+            for peer in (first.offerer, first.answerer):
+                with trio.fail_after(5):
+                    await peer.wait_closed()
+                assert isinstance(peer.error, Superseded)
+            for channel in (first.ours, first.theirs):
+                with pytest.raises(Superseded):
+                    await channel.receive()
+                with pytest.raises(Superseded):
+                    channel.send_nowait("nobody hears that")
+            for number in range(100):
+                await second.ours.send(bytes([number]) * 2000)
+                assert await second.ours.receive() == bytes([number]) * 2000
 
 
 # ------------------------------------------------------------------------------------------------------- the fast lane

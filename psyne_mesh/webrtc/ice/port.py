@@ -104,16 +104,24 @@ class Route:
 
     deliver: gets all datagrams of one drained batch at once.
     fault: gets what `deliver` raised; the port goes on.
+    moved: told when another route takes a claimed address over (False), or gives it back (True).
     serial: two routes may claim one address when a peer connects anew from the port of its old connection; the newer
         one is alive at the peer, so it wins.
     """
 
-    __slots__ = ("claims", "deliver", "fault", "serial")
+    __slots__ = ("claims", "deliver", "fault", "moved", "serial")
 
-    def __init__(self, serial: int, deliver: Callable[[list[bytes]], None], fault: Callable[[Exception], None]) -> None:
+    def __init__(
+        self,
+        serial: int,
+        deliver: Callable[[list[bytes]], None],
+        fault: Callable[[Exception], None],
+        moved: Callable[[Base, Address, bool], None],
+    ) -> None:
         self.serial = serial
         self.deliver = deliver
         self.fault = fault
+        self.moved = moved
         self.claims: dict[tuple[Base, Address], bool] = {}  # to whether the peer proved that it is there
 
 
@@ -356,9 +364,14 @@ class UdpPort:
         self._expected.pop(transaction_id, None)
         self._expected_here.pop(transaction_id, None)
 
-    def open_route(self, deliver: Callable[[list[bytes]], None], fault: Callable[[Exception], None]) -> Route:
+    def open_route(
+        self,
+        deliver: Callable[[list[bytes]], None],
+        fault: Callable[[Exception], None],
+        moved: Callable[[Base, Address, bool], None] = lambda *_: None,
+    ) -> Route:
         self._serial += 1
-        return Route(self._serial, deliver, fault)
+        return Route(self._serial, deliver, fault, moved)
 
     def claim(self, route: Route, base: Base, address: Address, *, proven: bool) -> None:
         """Send data of `address` to `route`: the peer passed an authenticated check.
@@ -387,7 +400,12 @@ class UdpPort:
 
     def _elect(self, key: tuple[Base, Address], claimants: list[Route]) -> None:
         base, address = key
-        base.routes[address] = max(claimants, key=lambda route: (route.claims[key], route.serial))
+        before = base.routes.get(address)
+        base.routes[address] = after = max(claimants, key=lambda route: (route.claims[key], route.serial))
+        if before is not None and before is not after:
+            if key in before.claims:
+                before.moved(base, address, False)
+            after.moved(base, address, True)
 
     def _drop_claim(self, route: Route, key: tuple[Base, Address]) -> None:
         del route.claims[key]

@@ -14,7 +14,7 @@ import trio
 from aioice import ice
 
 from psyne_mesh.config import WebRTCConfig
-from psyne_mesh.errors import ClosedError, ConnectFailed, LocalError, ProtocolError
+from psyne_mesh.errors import ClosedError, ConnectFailed, LocalError, ProtocolError, Superseded
 from psyne_mesh.webrtc.ice.agent import Agent
 from psyne_mesh.webrtc.ice.candidates import Found, parse_candidate_untrusted
 from psyne_mesh.webrtc.ice.checks import Pings
@@ -80,7 +80,7 @@ class IceTransport:
         self._newest = Generation(0)
         self._current: Generation | None = None  # the one whose pair carries data
         self._retired: list[Agent] = []
-        self._route = self._port.open_route(self._receive_early, self._fault)
+        self._route = self._port.open_route(self._receive_early, self._fault, self._route_moved)
         self._early: list[bytes] = []
         self._send_batch: Callable[[Sequence[bytes], Address], int] | None = None
         self._remote_address: Address = ("", 0)
@@ -88,6 +88,7 @@ class IceTransport:
         self._consent: Consent | None = None
         self._pings: Pings | None = None  # together with `_pair` and `_consent`
         self._failed = False
+        self._superseded = False  # what comes from the peer's address goes to a newer transport
         self._closed = False
         self._error: Exception | None = None
         self._wake = trio.Event()
@@ -389,6 +390,23 @@ class IceTransport:
         if not self._closed:
             self._port.claim(self._route, base, address, proven=True)
 
+    def _route_moved(self, base: Base, address: Address, ours: bool) -> None:
+        if self._closed or self._pair is None or (base, address) != self._place_of(self._pair):
+            return
+        self._superseded = not ours
+        if not ours:
+            self._yield_path(address)
+        elif self._consent is not None and not self._consent.expired:
+            self._alive(True)
+
+    def _yield_path(self, address: Address) -> None:
+        """The answers to what we send would go to the other transport, as DTLS has no name for its connections."""
+        self._send_batch = None
+        self._failed = True
+        where = f"{address[0]}, port {address[1]}"
+        reason = f"a newer connection to {where} has taken over: there can be one at a time between two endpoints"
+        self._emit(Failed(Superseded(reason)))
+
     def pair_selected(self, agent: Agent, pair: ice.CandidatePair) -> None:
         if self._closed:
             return
@@ -398,19 +416,24 @@ class IceTransport:
             self._current = self._newest
         elif self._current is None or agent is not self._current.agent:
             return
+        base, self._remote_address = self._place_of(pair)
+        owner = base.routes.get(self._remote_address)
+        self._superseded = owner is not None and owner is not self._route
         self._failed = False
         self._pair = pair
-        self._remote_address = pair.remote_addr
-        self._send_batch = protocol_of(pair).base.send_batch
+        self._send_batch = base.send_batch
         self.path = describe_path(self._gateway, pair)
         self._consent = Consent(trio.current_time(), self._rng, self.path.rtt_s)
         if self._pings is not None:
             self._pings.close()
         assert agent.remote_password is not None  # a pair was selected, so the checks had it
         self._pings = Pings(agent, pair, agent.remote_password.encode(), self._answered)
-        self._arm()
-        self._emit(PathSelected(self.path))
         self._route.deliver = self._receive
+        self._arm()
+        if self._superseded:
+            self._yield_path(self._remote_address)
+            return
+        self._emit(PathSelected(self.path))
         if self._early:
             early, self._early = self._early, []
             self._guarded_receive(early)
@@ -483,7 +506,7 @@ class IceTransport:
             self._arm()
 
     def _alive(self, revived: bool) -> None:
-        if revived and self.path is not None and self._pair is not None:
+        if revived and self.path is not None and self._pair is not None and not self._superseded:
             if self._current is not None and self._current.agent is not None:
                 self._current.agent.settle(self._pair)
             self._send_batch = protocol_of(self._pair).base.send_batch
