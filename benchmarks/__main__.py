@@ -9,9 +9,8 @@ from typing import Annotated
 import trio
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import machine, report, runner, targets
+from benchmarks import docs, machine, progress, report, runner, targets
 from benchmarks.stacks.registry import STACKS
 from benchmarks.work import FULL, QUICK
 from benchmarks.works import WORKS
@@ -28,32 +27,27 @@ def main(
     repetitions: Annotated[int | None, typer.Option(min=1, help="Of each work and stack.")] = None,
     stacks: Annotated[str, typer.Option(help=f"Comma-separated, of: {', '.join(STACKS)}.")] = ",".join(STACKS),
     plots: Annotated[bool, typer.Option("--plots", help="Draw results/benchmarks.html.")] = False,
+    write_docs: Annotated[bool, typer.Option(help="Write the tables and the plot of benchmarks/README.md.")] = False,
 ) -> None:
     """Compare psyne-mesh with other WebRTC stacks on this machine. Exit code 1 when our stack failed at something."""
     wanted = [name.strip() for name in stacks.split(",")]
     for name, known in [(n, WORKS) for n in only or []] + [(n, STACKS) for n in wanted]:
         if name not in known:
             raise typer.BadParameter(f"{name!r} is none of {', '.join(known)}")
-    console = Console(stderr=json)
-    planned = runner.plan([WORKS[name] for name in only or WORKS], wanted, console.print)
+    if quick and write_docs:
+        raise typer.BadParameter("a quick run is a look: the page takes full runs only")
+    console, news = Console(stderr=json), Console(stderr=True)
+    planned = runner.plan([WORKS[name] for name in only or WORKS], wanted, news.print)
     repetitions = repetitions or (REPETITIONS_QUICK if quick else REPETITIONS)
-    about = machine.describe()
-    console.print(
+    scale = QUICK if quick else FULL
+    about = machine.describe() | {"versions": trio.run(runner.versions, planned)}
+    news.print(
         f"{about['system']}, {about['cores']} x {about['processor']}, Python {about['python']}, load {about['load']}"
     )
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=repetitions * sum(len(stacks) for _, stacks in planned))
-
-        def tell(news: str) -> None:
-            if "\n" in news:
-                progress.console.print(news, highlight=False)
-            else:
-                progress.update(task, description=news)
-
-        samples = trio.run(
-            runner.run, planned, QUICK if quick else FULL, repetitions, tell, lambda: progress.advance(task)
-        )
+    others = machine.Others()
+    with progress.Shown(progress.Estimate(planned, repetitions, scale), repetitions, news) as shown:
+        samples = trio.run(runner.run, planned, scale, repetitions, shown)
+    about["others_percent"] = others.percent()
     verdicts = targets.judge(samples)
     result = report.as_object(samples, WORKS, verdicts) | {"machine": about, "repetitions": repetitions}
     report.print_results(result, samples, WORKS, console)
@@ -64,6 +58,11 @@ def main(
         from benchmarks.plots import draw
 
         console.print(f"drew {draw(kept)}")
+    if not quick:
+        works = docs.keep(result, list(WORKS))
+        if write_docs:
+            docs.write(works)
+            console.print(f"wrote {docs.PAGE} and {docs.PLOT}")
     if json:
         print(json_module.dumps(result))
     sys.exit(1 if any(stack in ("ours", "rooms") for _, stack in samples.failures) else 0)

@@ -17,8 +17,19 @@ from matplotlib.axes import Axes
 from benchmarks.work import Figure
 from benchmarks.works import WORKS
 
-COLOURS = {"ours": "#1f6feb", "rooms": "#79b8ff", "aiortc": "#e36209", "wrtc": "#6f42c1", "node-datachannel": "#28a745",
-           "werift": "#959da5", "udp": "#586069", "simulator": "#1f6feb"}  # fmt: skip
+mpl.rcParams["svg.hashsalt"] = "psyne-mesh"  # the same data make the same file
+
+COLOURS = {
+    "ours": "#1f6feb",
+    "compiled": "#0b3d91",
+    "rooms": "#79b8ff",
+    "aiortc": "#e36209",
+    "wrtc": "#6f42c1",
+    "node-datachannel": "#28a745",
+    "werift": "#959da5",
+    "udp": "#586069",
+    "simulator": "#1f6feb",
+}
 SERIES = {
     "throughput_cpu_": "CPU s/GB, by connections",
     "throughput_mb_per_s_": "MB/s, by connections",
@@ -27,6 +38,7 @@ SERIES = {
 }
 
 Line = dict[str, Any]
+Medians = dict[str, dict[str, float]]  # by figure and stack
 
 
 def draw(results: Path) -> Path:
@@ -37,7 +49,10 @@ def draw(results: Path) -> Path:
     for work in dict.fromkeys(line["work"] for line in newest):
         of_work = [line for line in newest if line["work"] == work]
         picture = results.with_name(f"benchmarks-{work}.png")
-        (_draw_growth if work == "growth" else _draw_bars)(work, of_work, picture)
+        if work == "growth":
+            draw_growth(_medians(of_work), picture)
+        else:
+            _draw_bars(work, of_work, picture)
         pictures.append((work, picture))
     page = results.with_name("benchmarks.html")
     page.write_text(_page(newest, pictures), encoding="utf-8")
@@ -79,19 +94,24 @@ def _finish(panel: Axes, name: str, figure: Figure, values: list[float]) -> None
     panel.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_growth(work: str, lines: list[Line], picture: Path) -> None:
+def _medians(lines: list[Line]) -> Medians:
+    figures: Medians = {}
+    for line in lines:
+        for figure, values in line["values"].items():
+            if values:
+                figures.setdefault(figure, {})[line["stack"]] = median(values)
+    return figures
+
+
+def draw_growth(figures: Medians, picture: Path) -> None:
     """The cost of one unit against the size of the work: what rises steeper than a flat line grows worse than linear."""
     drawing, panels = plt.subplots(1, len(SERIES), figsize=(3.6 * len(SERIES), 3.2))
     for panel, (prefix, title) in zip(panels, SERIES.items(), strict=True):
-        for line in lines:
-            points = sorted(
-                (int(name.removeprefix(prefix)), values)
-                for name, values in line["values"].items()
-                if name.startswith(prefix) and values
-            )
-            if points:
-                panel.plot([size for size, _ in points], [median(values) for _, values in points], "o-",
-                           label=line["stack"], color=COLOURS.get(line["stack"]))  # fmt: skip
+        sizes = sorted(int(name.removeprefix(prefix)) for name in figures if name.startswith(prefix))
+        for stack in dict.fromkeys(stack for size in sizes for stack in figures[f"{prefix}{size}"]):
+            points = [(size, figures[f"{prefix}{size}"].get(stack)) for size in sizes]
+            known = [(size, value) for size, value in points if value is not None]
+            panel.plot(*zip(*known, strict=True), "o-", label=stack, color=COLOURS.get(stack))
         panel.set_xscale("log")
         panel.set_ylim(bottom=0)
         panel.set_title(title, fontsize=8)
@@ -99,7 +119,8 @@ def _draw_growth(work: str, lines: list[Line], picture: Path) -> None:
         if panel.lines:
             panel.legend(fontsize=7)
     drawing.tight_layout()
-    drawing.savefig(picture, dpi=110)
+    dated = {"Date": None} if picture.suffix == ".svg" else None  # it is committed
+    drawing.savefig(picture, dpi=110, metadata=dated)
     plt.close(drawing)
 
 

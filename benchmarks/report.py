@@ -50,6 +50,7 @@ def _figure(samples: Samples, work: str, figure: str) -> dict[str, Any]:
     return measured | {
         "ratio": samples.ratio(work, figure, ours, "aiortc"),
         "ratio_wrtc": samples.ratio(work, figure, ours, "wrtc"),
+        "compiled_ratio": samples.ratio(work, figure, "compiled", ours),
         "spread": {stack: samples.spread(work, stack, figure) for stack in samples.stacks(work)},
     }
 
@@ -88,10 +89,10 @@ def print_results(report: dict[str, Any], samples: Samples, works: Mapping[str, 
 def _cell(value: float | None, spread: tuple[float, float] | None) -> str:
     if value is None or spread is None:
         return ""
-    return f"{_short(value)} [dim]\\[{_short(spread[0])}-{_short(spread[1])}][/dim]"
+    return f"{short(value)} [dim]\\[{short(spread[0])}-{short(spread[1])}][/dim]"
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 

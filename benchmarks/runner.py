@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import trio
 
-from benchmarks.process import PeerFailed
+from benchmarks.process import PeerFailed, start_peer
 from benchmarks.samples import Samples
 from benchmarks.stacks.registry import STACKS, Stack
 from benchmarks.work import Scale, Work
@@ -26,19 +27,41 @@ def plan(works: Sequence[Work], wanted: Sequence[str], told: Told) -> list[tuple
     ]
 
 
-async def run(
-    planned: Sequence[tuple[Work, list[Stack]]], scale: Scale, repetitions: int, told: Told, done: Callable[[], None]
-) -> Samples:
-    """told: one line of news for people. done: called after each measurement."""
+class Watcher(Protocol):
+    """Who wants to know how far it is."""
+
+    def begins(self, work: Work, repetition: int, stack: Stack) -> None: ...
+
+    def failed(self, work: Work, stack: Stack, reason: str) -> None: ...
+
+    def measured(self, work: Work) -> None: ...
+
+    def finished(self, work: Work) -> None: ...
+
+
+async def run(planned: Sequence[tuple[Work, list[Stack]]], scale: Scale, repetitions: int, watcher: Watcher) -> Samples:
     samples = Samples()
     for work, stacks in planned:
         for repetition in range(repetitions):
             for stack in stacks:
-                told(f"{work.name} {repetition + 1}/{repetitions}: {stack.name}")
+                watcher.begins(work, repetition, stack)
                 try:
                     samples.add(work.name, stack.name, await work.measure(stack, scale))
                 except (PeerFailed, trio.TooSlowError) as failure:
                     samples.add_failure(work.name, stack.name, str(failure))
-                    told(f"[bold red]{work.name}: {stack.name} failed[/]\n{failure}")
-                done()
+                    watcher.failed(work, stack, str(failure))
+                watcher.measured(work)
+        watcher.finished(work)
     return samples
+
+
+async def versions(planned: Sequence[tuple[Work, list[Stack]]]) -> dict[str, dict[str, str]]:
+    """What each stack says it is. One that does not start says so again when it is measured."""
+    found = {}
+    for stack in dict.fromkeys(stack for _, stacks in planned for stack in stacks):
+        try:
+            async with start_peer(stack.command) as peer:
+                found[stack.name] = peer.versions
+        except PeerFailed:
+            continue
+    return found

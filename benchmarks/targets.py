@@ -32,17 +32,17 @@ def load() -> list[dict[str, Any]]:
 
 
 def judge(samples: Samples, targets: list[dict[str, Any]] | None = None) -> list[Verdict]:
-    """One verdict for each condition on a work that was measured."""
+    """One verdict for each condition on a work that was measured, and for each build of ours that it was measured with."""
     verdicts = []
     for target in load() if targets is None else targets:
-        work, figure, stack = target["work"], target["figure"], target.get("stack", "ours")
-        if stack not in samples.stacks(work):
-            continue
-        for level in ("must", "aim"):
-            for condition in target.get(level, []):
-                value = _value(samples, work, figure, stack, condition.get("of"))
-                wanted, met = _compare(value, condition)
-                verdicts.append(Verdict(work, stack, figure, level, wanted, value, met))
+        work, figure = target["work"], target["figure"]
+        builds = [target["stack"]] if "stack" in target else ["ours", "compiled"]
+        for stack in [build for build in builds if build in samples.stacks(work)]:
+            for level in ("must", "aim"):
+                for condition in target.get(level, []):
+                    value = _value(samples, work, figure, stack, condition.get("of"))
+                    wanted, met = _compare(value, condition)
+                    verdicts.append(Verdict(work, stack, figure, level, wanted, value, met))
     return verdicts
 
 

@@ -12,6 +12,7 @@ import trio
 
 from benchmarks.stacks.trio_peer import BenchChannel, TrioPeer
 from psyne_mesh.config import DataChannelConfig, WebRTCConfig
+from psyne_mesh.webrtc import stack
 from psyne_mesh.webrtc.data_channel import DataChannel
 from psyne_mesh.webrtc.endpoint import Endpoint, open_endpoint
 from psyne_mesh.webrtc.peer import PeerConnection
@@ -43,7 +44,12 @@ class Ours(TrioPeer):
         self._endpoints: dict[str, Endpoint] = {}
 
     def versions(self) -> dict[str, str]:
-        return {"psyne-mesh": version("psyne-mesh"), "trio": trio.__version__, "python": platform.python_version()}
+        return {
+            "psyne-mesh": version("psyne-mesh"),
+            "build": "pure" if str(stack.__file__).endswith(".py") else "compiled",
+            "trio": trio.__version__,
+            "python": platform.python_version(),
+        }
 
     @asynccontextmanager
     async def connecting(

@@ -10,17 +10,20 @@ from pathlib import Path
 
 import attrs
 
+from run import COMPILED, hash_of_sources, missing_extras, python_of
+
 NODE = Path(__file__).resolve().parents[1] / "node"
 
 
 @attrs.frozen
 class Stack:
-    """command: starts a peer process that obeys `protocol.py`. needs: a Python module, or a package of `node/`."""
+    """command: starts a peer process that obeys `protocol.py`. needs: a Python module, or a package of `node/`. is_ours:
+    the stack that the targets are for, in one of its builds."""
 
     name: str
     command: Sequence[str]
     needs: str = ""
-    default: bool = True
+    is_ours: bool = False
 
     def missing(self) -> str:
         """Why it cannot run; empty when it can."""
@@ -29,6 +32,9 @@ class Stack:
                 return "Node.js is not installed"
             if not (NODE / "node_modules" / self.needs).is_dir():
                 return f"run `npm install` in {NODE}"
+        elif self.command[0] == str(python_of(COMPILED)):
+            if missing_extras(COMPILED, hash_of_sources(), set()) is not None:
+                return "there is no compiled build of the sources as they are now; `python3 run.py --compiled bench` makes it"
         elif self.needs and not _is_there(self.needs):
             return f"the Python package that provides `{self.needs}` is not installed"
         return ""
@@ -52,7 +58,9 @@ def _node(package: str) -> tuple[str, ...]:
 STACKS = {
     stack.name: stack
     for stack in (
-        Stack("ours", _python("ours")),
+        Stack("ours", _python("ours"), is_ours=True),
+        # -P: the working directory holds the sources as well, and must not come before what is installed
+        Stack("compiled", (str(python_of(COMPILED)), "-P", "-m", "benchmarks.stacks.ours"), is_ours=True),
         Stack("rooms", _python("rooms")),
         Stack("aiortc", _python("aiortc"), "aiortc"),
         Stack("wrtc", _python("wrtc"), "webrtc"),

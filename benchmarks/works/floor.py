@@ -27,4 +27,4 @@ async def measure(stack: Stack, scale: Scale) -> Figures:
 
 
 FIGURES = {"p50_us": less("us"), "p99_us": less("us"), "mb_per_s": more("MB/s"), "messages_per_s": more("/s")}
-WORK = Work("floor", FIGURES, ("udp",), measure, __doc__ or "")
+WORK = Work("floor", FIGURES, ("udp",), measure, __doc__ or "", rough_s=12)

@@ -69,4 +69,4 @@ def _figures(scale: Scale) -> dict[str, Figure]:
     }
 
 
-WORK = Work("growth", _figures(FULL), ("ours", "aiortc", "wrtc"), measure, __doc__ or "")
+WORK = Work("growth", _figures(FULL), ("ours", "aiortc", "wrtc"), measure, __doc__ or "", rough_s=32)

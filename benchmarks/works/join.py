@@ -31,4 +31,4 @@ async def measure(stack: Stack, scale: Scale) -> Figures:
     return {"join_ms": median(joins), "cold_ms": median(colds)}
 
 
-WORK = Work("join", {"join_ms": less("ms"), "cold_ms": less("ms")}, ("rooms",), measure, __doc__ or "")
+WORK = Work("join", {"join_ms": less("ms"), "cold_ms": less("ms")}, ("rooms",), measure, __doc__ or "", rough_s=6)

@@ -30,4 +30,4 @@ async def measure(stack: Stack, scale: Scale) -> Figures:
 
 
 FIGURES = {f"kb_per_s_at_{percent}_percent": more("kB/s") for percent in LOSSES}
-WORK = Work("lossy", FIGURES, PAIRS, measure, __doc__ or "")
+WORK = Work("lossy", FIGURES, PAIRS, measure, __doc__ or "", rough_s=30)

@@ -26,4 +26,4 @@ async def measure(stack: Stack, scale: Scale) -> Figures:
     return {"kib_per_connection": (after["rss_kib"] - before["rss_kib"]) / scale.connections}
 
 
-WORK = Work("memory", {"kib_per_connection": less("KiB")}, PAIRS, measure, __doc__ or "")
+WORK = Work("memory", {"kib_per_connection": less("KiB")}, PAIRS, measure, __doc__ or "", rough_s=9)

@@ -18,11 +18,11 @@ FIGURES = {
     "delivered_percent": more("%"),
     "cpu_percent": less("%"),
 }
-STACKS = ("ours", "rooms", "aiortc", "wrtc", "node-datachannel", "werift")
+STACKS = ("ours", "compiled", "rooms", "aiortc", "wrtc", "node-datachannel", "werift")
 
 
 async def measure(stack: Stack, scale: Scale) -> Figures:
     return await meshes.measure(stack, scale, one_process=True)
 
 
-WORK = Work("mesh16", FIGURES, STACKS, measure, __doc__ or "")
+WORK = Work("mesh16", FIGURES, STACKS, measure, __doc__ or "", rough_s=16)

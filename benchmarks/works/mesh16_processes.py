@@ -11,4 +11,4 @@ async def measure(stack: Stack, scale: Scale) -> Figures:
     return await meshes.measure(stack, scale, one_process=False)
 
 
-WORK = Work("mesh16_processes", mesh16.FIGURES, mesh16.STACKS, measure, __doc__ or "")
+WORK = Work("mesh16_processes", mesh16.FIGURES, mesh16.STACKS, measure, __doc__ or "", rough_s=30)

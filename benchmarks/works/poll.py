@@ -25,4 +25,4 @@ async def measure(stack: Stack, scale: Scale) -> Figures:
     return {"cpu_percent": 100 * cpu.seconds / scale.idle_s}
 
 
-WORK = Work("poll", {"cpu_percent": less("%")}, STACKS, measure, __doc__ or "")
+WORK = Work("poll", {"cpu_percent": less("%")}, STACKS, measure, __doc__ or "", rough_s=28)

@@ -30,4 +30,4 @@ async def measure(stack: Stack, scale: Scale) -> Figures:
 
 
 FIGURES = {"p50_us": less("us"), "p99_us": less("us"), "cpu_us": less("us"), "lost": less("messages")}
-WORK = Work("rtt", FIGURES, PAIRS, measure, __doc__ or "")
+WORK = Work("rtt", FIGURES, PAIRS, measure, __doc__ or "", rough_s=4)

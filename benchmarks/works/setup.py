@@ -37,4 +37,4 @@ async def measure(stack: Stack, scale: Scale) -> Figures:
 
 
 FIGURES = {"setup_ms": less("ms"), "created_ms": less("ms"), "slowest_ms": less("ms"), "cpu_ms": less("ms")}
-WORK = Work("setup", FIGURES, PAIRS, measure, __doc__ or "")
+WORK = Work("setup", FIGURES, PAIRS, measure, __doc__ or "", rough_s=5)

@@ -14,7 +14,7 @@ SETTINGS = {"path_mtu_max": 1191 + RECORD_BYTES}
 
 
 async def measure(stack: Stack, scale: Scale) -> Figures:
-    return await throughput.measure(stack, scale, SETTINGS if stack.name == "ours" else None)
+    return await throughput.measure(stack, scale, SETTINGS if stack.is_ours else None)
 
 
 WORK = Work("throughput_1191", throughput.FIGURES, PAIRS, measure, __doc__ or "")

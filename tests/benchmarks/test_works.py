@@ -46,6 +46,17 @@ async def test_the_other_stacks_obey(stack: str) -> None:
 
 
 @pytest.mark.slow
+async def test_the_compiled_build_obeys() -> None:
+    stack = STACKS["compiled"]
+    if stack.missing():
+        pytest.skip(stack.missing())
+    async with start_peer(stack.command) as peer:
+        assert peer.versions["build"] == "compiled"
+    for work in ("rtt", "throughput_1191", "small"):
+        assert await WORKS[work].measure(stack, TINY)
+
+
+@pytest.mark.slow
 def test_the_program_ends_with_one_json_object() -> None:
     command = [sys.executable, "-m", "benchmarks", "--quick", "--json", "--only", "setup", "--stacks", "ours",
                "--repetitions", "1"]  # fmt: skip
@@ -53,6 +64,8 @@ def test_the_program_ends_with_one_json_object() -> None:
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["results"]["setup"]["ours"] > 0
     assert result["machine"]["cores"]
+    assert result["machine"]["versions"]["ours"]["build"] in ("pure", "compiled")
+    assert "setup took" in done.stderr
 
 
 async def test_pings_and_floods_between_two_processes() -> None:
