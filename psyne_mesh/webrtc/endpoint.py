@@ -18,8 +18,6 @@ from psyne_mesh.webrtc.link import Link
 from psyne_mesh.webrtc.peer import PeerConnection
 from psyne_mesh.webrtc.stack import StackEvent
 
-# Data needs no SRTP, but aiortc ends a handshake that has not agreed on a profile; this one everybody has (RFC 5764).
-_SRTP_PROFILE = b"SRTP_AES128_CM_SHA1_80"
 _LEAVE_S = 3.0  # the longest that the end of an endpoint waits for its peers to let go of it
 
 
@@ -30,7 +28,6 @@ class Endpoint:
     """
 
     def __init__(self, gateway: ice.IceGateway, certificate: dtls.Certificate, rng: random.Random) -> None:
-        certificate.context.openssl.set_tlsext_use_srtp(_SRTP_PROFILE)
         self.config = gateway.config
         self.certificate = certificate
         self.gateway = gateway

@@ -15,6 +15,8 @@ CIPHERS = (  # forward secrecy and AEAD only (RFC 8827 section 6.5 asks for the 
     "ECDHE-RSA-AES128-GCM-SHA256",
     "ECDHE-RSA-CHACHA20-POLY1305",
 )
+# Data needs no SRTP, but aiortc ends a handshake that has not agreed on a profile; this one everybody has (RFC 5764).
+SRTP_PROFILE = b"SRTP_AES128_CM_SHA1_80"
 
 
 class SharedContext:
@@ -46,6 +48,7 @@ def _make_context(
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)  # an idle session need not hold 10 KiB of them
     # Any certificate will do here: the fingerprint decides, as soon as the handshake is through.
     context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, lambda *_: True)
+    context.set_tlsext_use_srtp(SRTP_PROFILE)
     context.use_certificate(certificate)
     context.use_privatekey(private_key)
     return context
