@@ -63,5 +63,7 @@ async def _show_events(room: Room, console: Console) -> None:
                 console.print(f"[yellow]signaling is down: {escape(reason)}; play goes on[/yellow]")
             case events.SignalingUp():
                 console.print("[green]signaling is back[/green]")
+            case events.ServerRefused(server=server, reason=reason):
+                console.print(f"[yellow]{escape(server)}: {escape(reason)}[/yellow]")
             case events.TamperingDetected(server=server, reason=reason):
                 console.print(f"[red]{escape(server)}: {escape(reason)}[/red]")

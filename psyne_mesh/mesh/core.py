@@ -134,6 +134,7 @@ class MeshCore:
         self._carrier_budget = CarrierBudget()
         self._closing = False
         endpoint.gateway.on_network_change.append(self._network_changed)
+        endpoint.gateway.on_refused.append(self._server_refused)
 
     # -------------------------------------------------------------------------------------------------------- rooms
 
@@ -156,6 +157,8 @@ class MeshCore:
         membership = Membership(room, digest[:TAG_BYTES], node, gossip, self, sink, self.config.max_message_size)
         self._rooms[room] = self._by_tag[membership.tag] = membership
         sink.on_admitted(membership)
+        for server, reason in self.endpoint.gateway.refused.items():
+            sink.on_server_refused(server, reason)
         membership.tell(lambda node, now: node.start(now))
         self._learn(membership, joined.peers)
         return membership
@@ -275,6 +278,10 @@ class MeshCore:
         self._link_ended.unpark_all()
         for membership in self._rooms_with(link.peer_id):
             membership.link_gone(link.peer_id, reason, error, was_open=link.was_open or link.replaces_open)
+
+    def _server_refused(self, server: str, reason: str) -> None:
+        for membership in self._rooms.values():
+            membership.sink.on_server_refused(server, reason)
 
     def _rooms_with(self, peer: PeerId) -> list[Membership]:
         """A link that a peer opened may come before its record: with a single room there is no doubt."""

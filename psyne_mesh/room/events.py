@@ -94,6 +94,15 @@ class SignalingUp:
 
 
 @attrs.frozen
+class ServerRefused:
+    """A TURN server of the configuration answered, and refused us: a wrong or expired credential, or it is full; `reason`
+    says what to do. Players with another way to us connect as ever. Comes once for each server and cause."""
+
+    server: str
+    reason: str
+
+
+@attrs.frozen
 class TamperingDetected:
     """A signaling message did not carry the signature of the peer that it names. It was dropped. `server` names who
     carried it."""
@@ -105,5 +114,5 @@ class TamperingDetected:
 
 RoomEvent = (
     PeerDiscovered | PeerConnected | PeerUnreachable | PeerSuspected | PeerResumed | PeerLeft | PartitionSuspected
-    | PartitionHealed | SignalingDown | SignalingUp | TamperingDetected
+    | PartitionHealed | SignalingDown | SignalingUp | ServerRefused | TamperingDetected
 )  # fmt: skip

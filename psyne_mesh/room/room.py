@@ -58,6 +58,7 @@ class Room:
         self._silence_s = silence_s
         self._channels: dict[str, Channel[Any]] = {}
         self._undeclared: deque[tuple[Peer, str, Payload]] = deque(maxlen=UNDECLARED_MAX)
+        self._refused: dict[str, str] = {}  # what the TURN servers of the configuration, few as they are, said last
         self._hub = EventHub(self._present)
         self._changed = trio.lowlevel.ParkingLot()
 
@@ -273,6 +274,10 @@ class Room:
     def on_tampering(self, peer_id: PeerId, reason: str) -> None:
         self._hub.publish(room_events.TamperingDetected(self._core.server, peer_id, reason))
 
+    def on_server_refused(self, server: str, reason: str) -> None:
+        self._refused[server] = reason
+        self._hub.publish(room_events.ServerRefused(server, reason))
+
     def on_signaling(self, down: str | None) -> None:
         self._hub.publish(room_events.SignalingUp() if down is None else room_events.SignalingDown(down))
 
@@ -328,7 +333,7 @@ class Room:
                 facts.append(room_events.PeerConnected(peer))
             if peer.suspected:
                 facts.append(room_events.PeerSuspected(peer))
-        return facts
+        return facts + [room_events.ServerRefused(server, reason) for server, reason in self._refused.items()]
 
     def _joined(self) -> Membership:
         if self._membership is None or self._membership.closed:

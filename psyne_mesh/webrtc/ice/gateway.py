@@ -61,6 +61,7 @@ class IceGateway:
     problems: what is wrong with a STUN or TURN server, by its URI.
     on_network_change: called when this machine got or lost an address, with True when one is gone. The gateway has looked
         for candidates again by itself; what stands needs an ICE restart to use them.
+    refused: TURN servers that answered and refused, and why, by URI; on_refused is called with both, once for each cause.
     faults, last_fault: bugs that a datagram set off in aioice or here, by type of exception; the gateway survived them.
     """
 
@@ -79,6 +80,9 @@ class IceGateway:
         self.faults: Counter[str] = Counter()
         self.last_fault: Exception | None = None
         self.problems: dict[str, str] = {}
+        self.refused: dict[str, str] = {}
+        self.on_refused: list[Callable[[str, str], None]] = []
+        self._refusal_codes: dict[str, int] = {}
         self.on_network_change: list[Callable[[bool], None]] = []
         self.port = UdpPort(sockets, call_soon=loop.call_soon, fault=self._fault, clock=trio.current_time)
         self._interfaces = interfaces
@@ -199,6 +203,20 @@ class IceGateway:
         self.found = [item for item in self.found if previous is None or item[0] != previous]
         if all(found.address != known.address for known, _ in self.found):
             self._add(found, base)
+
+    def note_refusal(self, server: str, code: int, reason: str) -> None:
+        """It answered: a wrong credential or a full server is for a human to mend, as silence is not."""
+        self.problems[server] = self.refused[server] = reason
+        if self._refusal_codes.get(server) != code:
+            self._refusal_codes[server] = code
+            for tell in list(self.on_refused):
+                tell(server, reason)
+
+    def clear_problem(self, server: str) -> None:
+        """It serves us now."""
+        self.problems.pop(server, None)
+        self.refused.pop(server, None)
+        self._refusal_codes.pop(server, None)
 
     def add_relay(self, found: Found, relay: Relay) -> None:
         self._relays[relay] = relay

@@ -130,10 +130,17 @@ class RelaySource(Source):
                     await self.pause(SOON_S)
                     continue
             except ServerErrors as error:
-                self._gateway.problems[self._name] = _explain(error, self._server)
+                self._note(error)
             self.settled.set()
             await self.pause(pause_s)
             pause_s = min(2 * pause_s, RETRY_MAX_S)
+
+    def _note(self, error: Exception) -> None:
+        reason = _explain(error, self._server)
+        if isinstance(error, stun.TransactionFailed):
+            self._gateway.note_refusal(self._name, error.response.attributes["ERROR-CODE"][0], reason)
+        else:
+            self._gateway.problems[self._name] = reason
 
     async def _over_udp(self) -> bool:
         for base in self._gateway.port.bases:
@@ -217,7 +224,7 @@ class RelaySource(Source):
 
     def _offer(self, relay: Relay, base: SocketBase | None) -> None:
         gateway = self._gateway
-        gateway.problems.pop(self._name, None)
+        gateway.clear_problem(self._name)
         mapped = relay.mapped or relay.address
         gateway.add_relay(Found("relay", relay.address, mapped, self._preference, server=self._name), relay)
         if base is not None and relay.mapped is not None and not gateway.config.relay_only:
@@ -250,11 +257,11 @@ class RelaySource(Source):
             if isinstance(error, stun.TransactionTimeout):
                 return False
             if error is None:
-                self._gateway.problems.pop(self._name, None)
+                self._gateway.clear_problem(self._name)
             elif is_mismatch(error):
                 relay.lost.set()
             else:
-                self._gateway.problems[self._name] = _explain(error, self._server)
+                self._note(error)
             return True
         return False
 
