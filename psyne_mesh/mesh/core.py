@@ -35,6 +35,7 @@ from psyne_mesh.identity import Identity, PeerId, verify_untrusted
 from psyne_mesh.mesh.link import Link, LinkState
 from psyne_mesh.mesh.membership import TAG_BYTES, Membership, RoomSink
 from psyne_mesh.mesh.profile import Profile
+from psyne_mesh.mesh.sealed import ENVELOPE, Seals
 from psyne_mesh.mesh.tunnels import (
     SIGNAL_PREFIX,
     TUNNEL_TAG,
@@ -49,12 +50,15 @@ from psyne_mesh.signaling.envelope import Envelope, Kind, ReplayGuard, open_untr
 from psyne_mesh.signaling.transport import CreatePolicy, SignalingTransport
 from psyne_mesh.webrtc.endpoint import Endpoint, open_endpoint
 from psyne_mesh.webrtc.ice import SocketFactory
-
-# The first byte of a blob that gossip carries for us: a sealed envelope, or a message of a room channel.
-ENVELOPE, CHANNEL_MESSAGE = b"\x00", b"\x01"
+from psyne_mesh.webrtc.ice.rate_limit import TokenBucket
 
 # Links of one process. A stranger's offer over this is not answered: each costs memory and a handshake.
 LINKS_MAX = 256
+
+# One peer may dial so often in a row, later once in so many seconds; each offer costs a connection and a handshake.
+DIALS_IN_A_ROW = 6.0
+DIAL_EVERY_S = 2.0
+DIALLERS_MAX = 1024  # peers whose dials are counted; beyond that the table starts afresh
 
 # Links to peers that fell silent are kept so long, and so many: a partition may last for a while.
 ASLEEP_S = 1800.0
@@ -132,6 +136,7 @@ class MeshCore:
         self._link_ended = trio.lowlevel.ParkingLot()
         self._replays = ReplayGuard()
         self._carrier_budget = CarrierBudget()
+        self._dials: dict[PeerId, TokenBucket] = {}
         self._closing = False
         endpoint.gateway.on_network_change.append(self._network_changed)
         endpoint.gateway.on_refused.append(self._server_refused)
@@ -154,7 +159,8 @@ class MeshCore:
         }  # fmt: skip
         joined = await self._signaling.join(**wanted, create=request.create, record=_record(node))
         self._requests[room] = wanted
-        membership = Membership(room, digest[:TAG_BYTES], node, gossip, self, sink, self.config.max_message_size)
+        seals = Seals(self.identity, digest[:TAG_BYTES])
+        membership = Membership(room, digest[:TAG_BYTES], node, gossip, self, sink, self.config.max_message_size, seals)
         self._rooms[room] = self._by_tag[membership.tag] = membership
         sink.on_admitted(membership)
         for server, reason in self.endpoint.gateway.refused.items():
@@ -299,14 +305,15 @@ class MeshCore:
             self._deliver_tunnelled(sender, [datagram], carrier.peer_id)
         elif sender == carrier.peer_id:  # we carry for neighbours only, and in their own name only
             onward = self._links.get(to)
-            if onward is not None and onward.is_direct and self._carrier_budget.take(len(frame), self.now()):
+            if onward is not None and onward.is_direct and self._carrier_budget.take(sender, len(frame), self.now()):
                 onward.send_frame(frame, reliable=False)
 
     def _deliver_tunnelled(self, sender: PeerId, datagrams: list[bytes], carrier: PeerId | None) -> None:
         link = self._links.get(sender)
         if link is not None and isinstance(link.tunnel, PeerTunnel):
-            link.tunnel.heard(carrier)
+            before = link.last_heard
             link.deliver_tunnelled(datagrams)
+            link.tunnel.heard(carrier, proven=link.last_heard != before)
 
     def _signal_tunnel(self, peer: PeerId, text: str) -> bool:
         """The last rung: datagrams inside signaling messages. False when there is none; then they are lost."""
@@ -407,7 +414,7 @@ class MeshCore:
             self._on_offer(link, envelope)
 
     def _on_offer(self, link: Link | None, envelope: Envelope) -> None:
-        if link is None and len(self._links) >= LINKS_MAX:
+        if (link is None and len(self._links) >= LINKS_MAX) or not self._may_dial(envelope.sender):
             return
         if link is not None and link.state is LinkState.DIALING and link.offerer and self.me > envelope.sender:
             return  # glare: both offered, and the higher id's offer stands (perfect negotiation's impolite peer)
@@ -416,6 +423,13 @@ class MeshCore:
             successor.replaces_open = link.was_open or link.replaces_open
             link.close("superseded")
         successor.hear(envelope)
+
+    def _may_dial(self, peer: PeerId) -> bool:
+        if peer not in self._dials:
+            if len(self._dials) >= DIALLERS_MAX:
+                self._dials.clear()
+            self._dials[peer] = TokenBucket(burst=DIALS_IN_A_ROW, per_second=1 / DIAL_EVERY_S, now=self.now())
+        return self._dials[peer].allow(self.now())
 
     async def run_beacon(self) -> None:
         """The two members that gossip chose enter the room at signaling again now and then: their records there stay

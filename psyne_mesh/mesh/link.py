@@ -45,7 +45,7 @@ PATH_PATIENCE_S = 0.5
 RESTART_EVERY_S = 3.0
 RESTART_PAUSE_MAX_S = 20.0
 # A peer may ask for so many searches in a row, later for one in each pause.
-ASKED_RESTARTS = 4.0
+ASKED_RESTARTS = 8.0
 # An unreliable message that could not leave for so long is dropped: while a path is dead, or the network too slow. Each
 # repetition that its sender allows gives it so long once more.
 STALE_S = 0.5
@@ -160,6 +160,8 @@ class Link:
                 nursery.start_soon(self._offer, connection)
             async for envelope in self._heard:
                 if envelope.kind == "offer":
+                    if not self._asked.allow(trio.current_time()):
+                        continue  # each makes us gather and answer; the one that matters comes again
                     self._post("answer", await connection.create_answer(envelope.body, trickle=True))
                     nursery.start_soon(self._trickle, connection)
                 elif envelope.kind == "answer":
@@ -314,6 +316,11 @@ class Link:
         """The application holds `delta` more (or fewer) bytes of this peer unread: its send window follows."""
         if self._connection is not None and self.state is LinkState.OPEN:
             self._connection.note_unread(delta)
+
+    @property
+    def last_heard(self) -> float | None:
+        """When something came that was proved to be of the peer."""
+        return None if self._connection is None else self._connection.last_received_at
 
     def deliver_tunnelled(self, datagrams: list[bytes]) -> None:
         if self._connection is not None:

@@ -9,13 +9,14 @@ from typing import Protocol
 import trio
 
 from psyne_mesh.config import DataChannelConfig
-from psyne_mesh.errors import ClosedError, ConnectFailed, MessageTooLarge, PeerGone, RemoteError
+from psyne_mesh.errors import ClosedError, ConnectFailed, MessageTooLarge, PeerGone, ProtocolError, RemoteError
 from psyne_mesh.gossip import events as gossip_events
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.node import Node
 from psyne_mesh.gossip.views import Topology
 from psyne_mesh.identity import PeerId
 from psyne_mesh.mesh.link import HARD_BUDGET_BYTES, Link, LinkState
+from psyne_mesh.mesh.sealed import CHANNEL_MESSAGE, SEAL_BYTES, Seals
 from psyne_mesh.webrtc.ice import Path
 from psyne_mesh.webrtc.stats import PeerStats
 
@@ -62,13 +63,14 @@ class Membership:
 
     def __init__(
         self, room: str, tag: bytes, node: Node, gossip: GossipConfig, table: LinkTable, sink: RoomSink,
-        max_message_size: int,
+        max_message_size: int, seals: Seals,
     ) -> None:  # fmt: skip
         self.room = room
         # From so many members on, the overlay may be partial: having no link to somebody is then no fault.
         self.partial_from = gossip.full_mesh_max - gossip.full_mesh_hysteresis + 1
         self.broadcast_max = gossip.broadcast_max_bytes
-        self.signal_max = gossip.signal_max_bytes
+        self.signal_max = gossip.signal_max_bytes - SEAL_BYTES
+        self._seals = seals
         self.tag = tag
         self.node = node
         self.sink = sink
@@ -172,8 +174,18 @@ class Membership:
         self.tell(lambda node, now: node.broadcast(payload, now))
 
     def send_signal(self, peer: PeerId, blob: bytes) -> None:
-        """To one member without a link, through others; it may be lost. At most `signal_max` bytes."""
+        """To one member without a link, through others; it may be lost. At most `signal_max` bytes. An envelope is sealed
+        already, a message is sealed here."""
+        if blob[:1] == CHANNEL_MESSAGE:
+            blob = self._seals.seal(peer, self.node.own_record.epoch, blob)
         self.tell(lambda node, now: node.send_signal(peer, blob, now))
+
+    def open_carried_untrusted(self, origin: PeerId, blob: bytes) -> bytes:
+        """What a member sent us alone through others, or `ProtocolError` when it did not."""
+        record = self.node.record(origin)
+        if record is None:
+            raise ProtocolError("a message of nobody here")
+        return self._seals.open_untrusted(record, blob)
 
     def topology(self) -> Topology:
         return self.node.topology(self._table.now())

@@ -24,12 +24,17 @@ _HEAD_BYTES = len(TUNNEL_TAG) + 2 * _ID_BYTES
 DATAGRAM_BYTES_MAX = 1_400
 # Until the peer was heard, so many common peers are tried at once: which of them has a link to it is not known.
 TRIED_AT_ONCE = 3
+# Then it is the turn of others.
+TURN_S = 1.0
 # A carrier that has been silent for so long is no longer trusted to carry.
 CARRIER_LIFE_S = 3.0
 # Signaling is asked only after common peers had so long to show that they carry.
 SIGNALING_AFTER_S = 0.3
 # What we carry for others: 2 Mbit/s all told, with a second's burst. More is dropped: our own game comes first.
 CARRIED_BYTES_PER_S = 256_000.0
+# Of that one neighbour gets at most so much, for so many neighbours; further ones begin with a share anew.
+CARRIED_SHARE = 0.5
+CARRIED_FOR_MAX = 64
 
 
 class PeerTunnel:
@@ -50,6 +55,7 @@ class PeerTunnel:
         self._links = links
         self._signal = signal
         self._carrier: PeerId | None = None  # None: nobody known, or signaling
+        self._hint: PeerId | None = None  # it brought something that nothing proves to be of the peer
         self._heard_at: float | None = None
         self._began_at: float | None = None
 
@@ -57,9 +63,16 @@ class PeerTunnel:
     def path(self) -> Path:
         return Path(kind="signaling" if self._carrier is None else "peer", local=("", 0), remote=("", 0))
 
-    def heard(self, carrier: PeerId | None) -> None:
-        """Something of the peer came through `carrier`, None for signaling. A peer that carries is preferred."""
+    def heard(self, carrier: PeerId | None, *, proven: bool) -> None:
+        """Something came through `carrier`, None for signaling. A peer that carries is preferred.
+
+        proven: it was of the peer itself. Before the two have keys nothing is, and whoever pretends to carry must not
+        keep the others from it: it is only the first to be tried.
+        """
         now = self._now()
+        if not proven:
+            self._hint = carrier
+            return
         if carrier is not None or not self._fresh(now):
             self._carrier = carrier
         if carrier == self._carrier:
@@ -72,6 +85,10 @@ class PeerTunnel:
         carriers = [link for link in self._links() if link.state is LinkState.OPEN and link.is_direct]
         if self._fresh(now):
             carriers = [link for link in carriers if link.peer_id == self._carrier]
+        elif len(carriers) > TRIED_AT_ONCE:
+            turn = int((now - self._began_at) / TURN_S) * TRIED_AT_ONCE % len(carriers)
+            carriers = carriers[turn:] + carriers[:turn]
+            carriers.sort(key=lambda link: link.peer_id != self._hint)
         for link in carriers[:TRIED_AT_ONCE]:
             for datagram in fitting:
                 link.send_frame(self._head + datagram, reliable=False)
@@ -84,24 +101,28 @@ class PeerTunnel:
 
 
 class CarrierBudget:
-    """A token bucket over everything we carry for others."""
+    """Token buckets over everything we carry for others, and over the share of each."""
 
     def __init__(self, bytes_per_s: float = CARRIED_BYTES_PER_S) -> None:
         self._rate = bytes_per_s
-        self._tokens = bytes_per_s
-        self._at = 0.0
+        self._all = (bytes_per_s, 0.0)  # tokens, and when
+        self._of: dict[PeerId, tuple[float, float]] = {}  # the same of each neighbour
         self.carried = 0
         self.dropped = 0
 
-    def take(self, size: int, now: float) -> bool:
-        self._tokens = min(self._rate, self._tokens + (now - self._at) * self._rate)
-        self._at = now
-        if self._tokens < size:
-            self.dropped += 1
-            return False
-        self._tokens -= size
-        self.carried += 1
-        return True
+    def take(self, sender: PeerId, size: int, now: float) -> bool:
+        share = self._rate * CARRIED_SHARE
+        every = _refilled(self._all, self._rate, now)
+        own = _refilled(self._of.pop(sender, (share, now)), share, now)
+        allowed = min(every, own) >= size
+        taken = size if allowed else 0
+        self._all = every - taken, now
+        self._of[sender] = own - taken, now
+        if len(self._of) > CARRIED_FOR_MAX:
+            del self._of[next(iter(self._of))]
+        self.carried += allowed
+        self.dropped += not allowed
+        return allowed
 
 
 def frame_untrusted(frame: bytes) -> tuple[PeerId, PeerId, bytes]:
@@ -129,6 +150,11 @@ def signal_untrusted(text: str) -> list[bytes]:
         datagrams.append(datagram)
         at += 2 + size
     return datagrams
+
+
+def _refilled(bucket: tuple[float, float], rate: float, now: float) -> float:
+    tokens, at = bucket
+    return min(rate, tokens + (now - at) * rate)
 
 
 def _sized(datagram: bytes) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from psyne_mesh.errors import ProtocolError
-from psyne_mesh.mesh.core import CHANNEL_MESSAGE
+from psyne_mesh.mesh.sealed import CHANNEL_MESSAGE
 from psyne_mesh.room.codec import Payload
 
 NAME_BYTES_MAX = 128

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
@@ -13,9 +12,10 @@ import trio
 from psyne_mesh.errors import ClosedError, InvalidConfig, ProtocolError, RemoteError
 from psyne_mesh.gossip import events as gossip_events
 from psyne_mesh.identity import PeerId
-from psyne_mesh.mesh.core import ENVELOPE, MeshCore, RoomRequest
+from psyne_mesh.mesh.core import MeshCore, RoomRequest
 from psyne_mesh.mesh.membership import Membership
 from psyne_mesh.mesh.profile import Profile
+from psyne_mesh.mesh.sealed import ENVELOPE
 from psyne_mesh.room import events as room_events
 from psyne_mesh.room.carried import carried_untrusted
 from psyne_mesh.room.channel import INBOX_MAX, Channel
@@ -25,12 +25,11 @@ from psyne_mesh.room.hub import Callback, EventHub, EventIterator
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.peer import Peer
 from psyne_mesh.room.topology import RoomTopology, TopologyLink
+from psyne_mesh.room.undeclared import Undeclared
 
 M = TypeVar("M", bound=Message)
 C = TypeVar("C", bound=Callable[..., Any])
 
-# Messages that came on channels this side has not declared yet; the oldest goes first.
-UNDECLARED_MAX = 1024
 CHANNELS_MAX = 256
 # Silent players remembered; the one remembered longest goes first.
 SILENT_MAX = 64
@@ -57,7 +56,7 @@ class Room:
         self._silent: dict[PeerId, tuple[Peer, float]] = {}
         self._silence_s = silence_s
         self._channels: dict[str, Channel[Any]] = {}
-        self._undeclared: deque[tuple[Peer, str, Payload]] = deque(maxlen=UNDECLARED_MAX)
+        self._undeclared = Undeclared()
         self._refused: dict[str, str] = {}  # what the TURN servers of the configuration, few as they are, said last
         self._hub = EventHub(self._present)
         self._changed = trio.lowlevel.ParkingLot()
@@ -190,12 +189,7 @@ class Room:
             inbox_max,
         )
         self._channels[name] = channel
-        waiting = [item for item in self._undeclared if item[1] == name]
-        if waiting:
-            kept = [item for item in self._undeclared if item[1] != name]
-            self._undeclared.clear()
-            self._undeclared.extend(kept)
-        for peer, _, payload in waiting:
+        for peer, payload in self._undeclared.take(name, channel.mode, trio.current_time()):
             channel.deliver(peer, payload)
         return channel
 
@@ -237,7 +231,8 @@ class Room:
                 if blob[:1] == ENVELOPE:
                     self._core.on_mesh_signal(self._joined(), origin, blob[1:])
                 else:
-                    self._on_carried(origin, blob)
+                    with suppress(ProtocolError):
+                        self._on_carried(origin, self._joined().open_carried_untrusted(origin, blob))
 
     def on_link_open(self, peer_id: PeerId) -> None:
         peer = self._peers.get(peer_id)
@@ -263,7 +258,7 @@ class Room:
         if channel is not None:
             channel.deliver(peer, data)
         else:
-            self._undeclared.append((peer, name, data))
+            self._undeclared.put(peer, name, data, trio.current_time())
 
     def _on_carried(self, origin: PeerId, blob: bytes) -> None:
         """A channel message that came over other members. What is not one is dropped: its author is no friend."""

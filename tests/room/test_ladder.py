@@ -7,8 +7,9 @@ import trio.testing
 
 from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import ProtocolError
-from psyne_mesh.identity import Identity
-from psyne_mesh.mesh.tunnels import CarrierBudget, frame_untrusted, signal_untrusted
+from psyne_mesh.identity import Identity, PeerId
+from psyne_mesh.mesh.link import LinkState
+from psyne_mesh.mesh.tunnels import CARRIED_FOR_MAX, CarrierBudget, PeerTunnel, frame_untrusted, signal_untrusted
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.room import Room
 from tests.room.players import connected, open_party
@@ -75,7 +76,41 @@ def test_frames_and_signals_from_outside() -> None:
 
 
 def test_what_is_carried_for_others_has_a_budget() -> None:
+    ada, bob, cid = (Identity.generate().peer_id for _ in range(3))
     budget = CarrierBudget(1_000)
-    assert [budget.take(400, 0.0) for _ in range(3)] == [True, True, False]
-    assert budget.take(400, 1.0)
-    assert (budget.carried, budget.dropped) == (3, 1)
+    assert [budget.take(ada, 200, 0.0) for _ in range(3)] == [True, True, False]  # half of it is for others
+    assert [budget.take(bob, 200, 0.0) for _ in range(3)] == [True, True, False]
+    assert [budget.take(cid, 200, 0.0) for _ in range(2)] == [True, False]  # all is used up
+    assert budget.take(ada, 200, 1.0)
+    assert (budget.carried, budget.dropped) == (6, 3)
+    for _ in range(100):
+        budget.take(Identity.generate().peer_id, 1, 2.0)
+    assert len(budget._of) == CARRIED_FOR_MAX
+
+
+class FakeLink:
+    def __init__(self, peer_id: PeerId) -> None:
+        self.peer_id = peer_id
+        self.state, self.is_direct = LinkState.OPEN, True
+        self.sent = 0
+
+    def send_frame(self, frame: bytes, *, reliable: bool) -> None:
+        self.sent += 1
+
+
+def test_who_only_pretends_to_carry_keeps_nobody_from_it() -> None:
+    names = [Identity.generate().peer_id for _ in range(9)]
+    links = [FakeLink(name) for name in names[2:]]
+    liar, honest = links[6], links[4]
+    now = 0.0
+    tunnel = PeerTunnel(names[0], names[1], now=lambda: now, links=lambda: links, signal=lambda peer, text: False)  # type: ignore[arg-type,return-value]
+    for step in range(100):  # nothing is proved yet: all have their turn, and the liar is among them
+        now = step / 10
+        tunnel.heard(liar.peer_id, proven=False)
+        tunnel.send([b"datagram"])
+    assert all(link.sent for link in links)
+    tunnel.heard(honest.peer_id, proven=True)
+    tunnel.heard(liar.peer_id, proven=False)
+    before = [link.sent for link in links]
+    tunnel.send([b"datagram"])
+    assert [link for link, count in zip(links, before, strict=True) if link.sent > count] == [honest]

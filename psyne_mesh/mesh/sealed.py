@@ -1,0 +1,66 @@
+"""What members carry for others: sealed, because those who carry are not trusted.
+
+A blob that gossip brings begins with what it is: a sealed envelope of signaling, or a message of a room channel for us
+alone. The latter is `CHANNEL_MESSAGE | epoch: 8 | number: 8 | signature: 64 | message`. The signature is over recipient,
+room, epoch, number and message; epoch and key are those of the sender's membership record.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from psyne_mesh.errors import ProtocolError
+from psyne_mesh.gossip.records import Record
+from psyne_mesh.identity import SIGNATURE_BYTES, Identity, PeerId, verify_untrusted
+
+ENVELOPE, CHANNEL_MESSAGE = b"\x00", b"\x01"
+
+_DOMAIN = b"psyne-carried"
+_HEAD = struct.Struct("!QQ")
+SEAL_BYTES = len(CHANNEL_MESSAGE) + _HEAD.size + SIGNATURE_BYTES
+WINDOW = 64  # messages that overtook each other by more are taken for repeats
+SENDERS_MAX = 1024  # remembered; of the one heard of longest ago an old message could be played again
+
+
+class Seals:
+    """1. `seal` our messages. 2. `open_untrusted` theirs: each is believed once."""
+
+    def __init__(self, identity: Identity, tag: bytes) -> None:
+        self._identity = identity
+        self._tag = tag
+        self._number = 0
+        self._seen: dict[PeerId, tuple[int, int, int]] = {}  # epoch, highest number, bit i: `highest - i` was seen
+
+    def seal(self, to: PeerId, epoch: int, message: bytes) -> bytes:
+        head = _HEAD.pack(epoch, self._number)
+        self._number += 1
+        return CHANNEL_MESSAGE + head + self._identity.sign(_DOMAIN, to.raw + self._tag + head + message) + message
+
+    def open_untrusted(self, record: Record, blob: bytes) -> bytes:
+        """The message of the member whom `record` names, or `ProtocolError`."""
+        if len(blob) < SEAL_BYTES or blob[:1] != CHANNEL_MESSAGE:
+            raise ProtocolError("not a sealed message")
+        head, signature = blob[1 : 1 + _HEAD.size], blob[1 + _HEAD.size : SEAL_BYTES]
+        message = blob[SEAL_BYTES:]
+        epoch, number = _HEAD.unpack(head)
+        if epoch != record.epoch:
+            raise ProtocolError("a message of another stay in the room")
+        seen = self._fresh(record.peer, epoch, number)
+        verify_untrusted(record.public_key, _DOMAIN, self._identity.peer_id.raw + self._tag + head + message, signature)
+        self._seen.pop(record.peer, None)
+        self._seen[record.peer] = seen
+        if len(self._seen) > SENDERS_MAX:
+            del self._seen[next(iter(self._seen))]
+        return message
+
+    def _fresh(self, sender: PeerId, epoch: int, number: int) -> tuple[int, int, int]:
+        """What is to be remembered of the sender; `ProtocolError` for a repeat."""
+        known_epoch, highest, bits = self._seen.get(sender, (epoch, -1, 0))
+        if known_epoch != epoch:
+            highest, bits = -1, 0
+        ahead = number - highest
+        if ahead > 0:
+            return epoch, number, ((bits << min(ahead, WINDOW)) | 1) & ((1 << WINDOW) - 1)
+        if -ahead >= WINDOW or bits & (1 << -ahead):
+            raise ProtocolError("a repeated message")
+        return epoch, highest, bits | (1 << -ahead)
