@@ -6,9 +6,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from benchmarks.layers import layer_of, measure
 from benchmarks.process import PeerFailed, start_pair, start_peer
 from benchmarks.relay import Face, _replaced
 from benchmarks.stacks.protocol import Latencies, Sink, now_ns, stamped
@@ -137,3 +139,27 @@ def test_the_relay_is_the_only_way_that_peers_hear_of() -> None:
     finally:
         near.socket.close()
         far.socket.close()
+
+
+@pytest.mark.parametrize(
+    ("file", "layer"),
+    [
+        ("/x/psyne_mesh/webrtc/sctp/core.py", "SCTP"),
+        ("/x/psyne_mesh/webrtc/ice/port.py", "port and ICE"),
+        ("/x/psyne_mesh/webrtc/ice/udp.py", "socket calls, kernel included"),
+        ("/x/psyne_mesh/webrtc/link.py", "channels, stack, link"),
+        ("/x/contextlib.py", "the program"),
+    ],
+)
+def test_a_look_counts_for_the_innermost_layer(file: str, layer: str) -> None:
+    frame = SimpleNamespace(f_code=SimpleNamespace(co_filename=file, co_name="f"), f_back=None)
+    within = SimpleNamespace(f_code=SimpleNamespace(co_filename="/x/heapq.py", co_name="g"), f_back=frame)
+    assert layer_of(frame) == layer_of(within) == layer  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="the timer of CPU time is POSIX")
+def test_the_layers_add_up() -> None:
+    total, layers = measure("rtt", 0.5)
+    assert total > 0
+    assert sum(layers.values()) == pytest.approx(total)
