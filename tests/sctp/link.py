@@ -32,6 +32,13 @@ class LinkConfig:
     queue_bytes: int = 1 << 30  # drop-tail queue before the bottleneck
 
 
+class Bottleneck:
+    """Where packets of one direction queue. Two links with the same one share it."""
+
+    def __init__(self) -> None:
+        self.busy_until = 0.0
+
+
 class Side:
     """One association, its events, and a count of what it sent."""
 
@@ -42,7 +49,6 @@ class Side:
         self.largest_packet = 0
         self.sent_packets: list[bytes] = []
         self.keep_packets = False
-        self.busy_until = 0.0
 
     @property
     def messages(self) -> list[MessageReceived]:
@@ -77,6 +83,7 @@ class LossyLink:
         self.a = Side("a", config_a or SctpConfig(), seed * 2 + 1)
         self.b = Side("b", config_b or config_a or SctpConfig(), seed * 2 + 2)
         self.links = {"a": link or LinkConfig(), "b": back or link or LinkConfig()}
+        self.bottlenecks = {"a": Bottleneck(), "b": Bottleneck()}
         self.drop: Callable[[str, bytes, int], bool] | None = None
         self.on_event: Callable[[Side, SctpEvent], None] | None = None
         self.counts = {"a": 0, "b": 0}
@@ -113,7 +120,7 @@ class LossyLink:
         self.flush(self.a)
         self.flush(self.b)
         while not condition():
-            moment = self._next_moment()
+            moment = self.next_moment()
             if moment is None or moment > end:
                 self.now = end
                 return condition()
@@ -128,7 +135,7 @@ class LossyLink:
                     self.flush(side)
         return True
 
-    def _next_moment(self) -> float | None:
+    def next_moment(self) -> float | None:
         moments = [side.association.next_timeout() for side in (self.a, self.b)]
         if self._in_flight:
             moments.append(self._in_flight[0][0])
@@ -157,10 +164,11 @@ class LossyLink:
             return
         at = self.now
         if link.bytes_per_s is not None:
-            start = max(self.now, side.busy_until)
+            bottleneck = self.bottlenecks[side.name]
+            start = max(self.now, bottleneck.busy_until)
             if (start - self.now) * link.bytes_per_s > link.queue_bytes:
                 return
-            at = side.busy_until = start + len(packet) / link.bytes_per_s
+            at = bottleneck.busy_until = start + len(packet) / link.bytes_per_s
         copies = 2 if self.rng.random() < link.duplication else 1
         for _ in range(copies):
             self._serial += 1

@@ -1,13 +1,17 @@
-"""How much may be in flight: the window of RFC 9260 section 7.2, growing after a loss as CUBIC has it (RFC 9438)."""
+"""How much may be in flight: the window of RFC 9260 section 7.2, growing after a loss as CUBIC has it (RFC 9438), and
+falling less when the loss was random, as Veno has it (Fu and Liew, "TCP Veno", IEEE JSAC 2003)."""
 
 from __future__ import annotations
 
+from psyne_mesh.webrtc.sctp.backlog import Backlog
 from psyne_mesh.webrtc.sctp.config import SctpConfig
 from psyne_mesh.webrtc.sctp.hystart import HyStart
 
 CUBIC_C = 0.4  # RFC 9438 section 5: packets per second cubed
 CUBIC_BETA = 0.7  # section 4.6: what a loss leaves of the window
 CUBIC_ALPHA = 3 * (1 - CUBIC_BETA) / (1 + CUBIC_BETA)  # section 4.3: growth that is fair to Reno flows
+VENO_BETA = 0.8  # Fu and Liew section III: what a loss leaves of the window while there is no queue
+VENO_ALPHA = 1.0  # packets per round trip, Reno's own growth, while there is none
 
 
 class CongestionWindow:
@@ -16,15 +20,21 @@ class CongestionWindow:
     Acknowledgements come once per drained batch, not once per packet, so growth counts acknowledged bytes without
     RFC 9260's per-SACK limit of one MTU (its rule assumes a SACK for every second packet). Its congestion avoidance
     of one MTU per round trip would take minutes to fill a long path again after one loss: hence CUBIC.
+
+    A loss while round trips are short is no sign of a full queue. Then the window falls to 0.8 and grows as Reno's, which on
+    a path that loses at random carries 1.7 times what Reno or CUBIC do. As soon as three packets of ours, or a delay
+    that others cause, stand in a queue, it is CUBIC and nothing else.
     """
 
     __slots__ = (
+        "_backlog",
         "_config",
         "_epoch",
         "_hystart",
         "_k_s",
         "_w_est",
         "_w_max",
+        "_was_random",
         "cwnd",
         "mtu",
         "recovery_exit",
@@ -41,6 +51,8 @@ class CongestionWindow:
         self._epoch: float | None = None  # when this phase of congestion avoidance began
         self._k_s = 0.0  # seconds from the epoch until the window is at _w_max again
         self._w_est = 0.0  # where a Reno flow would be
+        self._was_random = False  # the last loss came while there was no queue
+        self._backlog = Backlog()
         self.recovery_exit: int | None = None  # highest TSN sent when fast recovery began
 
     @property
@@ -52,9 +64,10 @@ class CongestionWindow:
         self.mtu = mtu
         self.cwnd = max(self.cwnd, self.floor)
 
-    def measured(self, rtt: float, cumulative_tsn: int, next_tsn: int) -> None:
-        """A round trip was measured while the window limited us."""
-        if self.cwnd < self.ssthresh:
+    def measured(self, rtt: float, was_full: bool, cumulative_tsn: int, next_tsn: int) -> None:
+        """A round trip was measured. `was_full`: the window had limited us."""
+        self._backlog.measured(rtt, cumulative_tsn, next_tsn)
+        if was_full and self.cwnd < self.ssthresh:
             self._hystart.measured(rtt, cumulative_tsn, next_tsn)
             if self._hystart.is_over:
                 self.ssthresh = self.cwnd
@@ -112,12 +125,21 @@ class CongestionWindow:
         t = now - self._epoch + srtt
         target = CUBIC_C * (t - self._k_s) ** 3 * mtu + self._w_max
         target = min(max(target, cwnd), 1.5 * cwnd)
-        self._w_est += CUBIC_ALPHA * n_bytes / cwnd * mtu
+        alpha = VENO_ALPHA if self._was_random and self._has_no_queue else CUBIC_ALPHA
+        self._w_est += alpha * n_bytes / cwnd * mtu
         self.cwnd = int(max(cwnd + (target - cwnd) * n_bytes / cwnd, self._w_est))
 
+    @property
+    def _has_no_queue(self) -> bool:
+        return self._backlog.is_small(self.cwnd / self.mtu)
+
     def _reduce(self) -> None:
-        # Section 4.7, fast convergence: a window that shrank twice makes room for newcomers
-        self._w_max = self.cwnd * (1 + CUBIC_BETA) / 2 if self.cwnd < self._w_max else float(self.cwnd)
-        self.ssthresh = max(int(self.cwnd * CUBIC_BETA), self.floor)
+        cwnd = self.cwnd
+        # What doubles its window may overrun a queue before any round trip tells of it: in slow start no loss is random
+        self._was_random = cwnd >= self.ssthresh and self._has_no_queue
+        # RFC 9438 section 4.7, fast convergence: a window that shrank twice makes room for newcomers
+        makes_room = cwnd < self._w_max and not self._was_random
+        self._w_max = cwnd * (1 + CUBIC_BETA) / 2 if makes_room else float(cwnd)
+        self.ssthresh = max(int(cwnd * (VENO_BETA if self._was_random else CUBIC_BETA)), self.floor)
         self._epoch = None
         self._hystart = HyStart()

@@ -11,6 +11,11 @@ CSS_ROUNDS = 2  # RFC 9406 has 5, made for paced senders: unpaced, five more rou
 _UNKNOWN = float("inf")
 
 
+def queueing_delay_max(base_rtt: float) -> float:
+    """By how much round trips may grow before we take it for a queue (RFC 9406 section 4.2: RttThresh)."""
+    return min(max(base_rtt / 8, RTT_THRESHOLD_MIN_S), RTT_THRESHOLD_MAX_S)
+
+
 class HyStart:
     """`measured()` per acknowledgement in slow start; grow by 1/`divisor` of what was acknowledged, until `is_over`."""
 
@@ -32,8 +37,7 @@ class HyStart:
         self._samples += 1
         if self._samples >= SAMPLES_MIN:
             if self.divisor == 1:
-                threshold = min(max(self._last_min / 8, RTT_THRESHOLD_MIN_S), RTT_THRESHOLD_MAX_S)
-                if self._round_min >= self._last_min + threshold:
+                if self._round_min >= self._last_min + queueing_delay_max(self._last_min):
                     # Conservative slow start: go slowly while we find out whether the growth was no accident
                     self._baseline = self._round_min
                     self.divisor = CSS_GROWTH_DIVISOR

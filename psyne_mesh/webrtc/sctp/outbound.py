@@ -17,6 +17,8 @@ GAP_BLOCKS_COMPLETE = 200  # a SACK with fewer gap blocks than this was surely n
 AMBIGUOUS_MAX = 64  # acknowledged repetitions that are remembered; older ones are forgotten
 FRAGMENT_BYTES_MIN = 128  # a fragment fills up a packet only when at least this much fits
 FORWARD_STREAMS_MAX = 140  # streams named in one (I-)FORWARD-TSN: 8 bytes each fit a base packet
+TAIL_PROBES_MAX = 2  # in a row
+PEER_ACK_DELAY_MAX_S = 0.2  # RFC 9260 section 6.2; usrsctp and aiortc take all of it
 WINDOW_PROBE_INTERVAL_MAX_S = 5.0  # the SACK that opens the window may be lost
 
 _WORD = 0xFFFFFFFF
@@ -36,9 +38,11 @@ class Outbound:
         "_forward_sent_at",
         "_heard",
         "_last_sent_at",
+        "_peer_ack_delay",
         "_peer_credit",
         "_probe_sent_at",
         "_probe_tsn",
+        "_probes_unanswered",
         "_reported_tsn",
         "bulk_allowance",
         "congestion",
@@ -73,6 +77,8 @@ class Outbound:
         self.tail_probe_at: float | None = None
         self._probe_tsn = -1  # TSN of a tail loss probe that is not answered
         self._probe_sent_at = 0.0
+        self._peer_ack_delay = self._config.ack_delay_max_s  # as long as ours, until probes turn out to be needless
+        self._probes_unanswered = 0
         self._ambiguous: dict[int, float] = {}  # TSN on the wire -> RTT if its first transmission arrived
         self._reported_tsn = initial_tsn  # up to here the last SACK speaks
         self._force_one = False  # one packet may leave in spite of the congestion window
@@ -275,8 +281,7 @@ class Outbound:
             # Karn's rule (RFC 9260 section 6.3.1 C5); an older chunk would measure how long its SACK was lost
             rtt = now - result.newest.sent_at
             self.rto.measured(rtt)
-            if was_full:
-                self.congestion.measured(rtt, cumulative, table.next_tsn)
+            self.congestion.measured(rtt, was_full, cumulative, table.next_tsn)
         for duplicate in sack.duplicates:
             rtt_of_first = self._ambiguous.pop(duplicate, None)
             if rtt_of_first is not None:
@@ -301,11 +306,12 @@ class Outbound:
         ):
             self._forward_due = True
         if result.newest is not None:
+            self._probes_unanswered = 0
             self._arm_tail_probe(now)
         return True
 
     def _note_ambiguous(self, chunks: list[Chunk], now: float) -> None:
-        """Remember how long chunks that were sent more than once took from their first transmission. Should the peer
+        """Remember how long chunks that were sent twice took from their first transmission. Should the peer
         report one as a duplicate, that first one did arrive, and this was its round trip: without such samples
         (Karn's rule forbids others) a path whose RTT has grown would be flooded with needless repetitions for ever."""
         for chunk in chunks:
@@ -319,12 +325,15 @@ class Outbound:
         congestion.cumulative_tsn_moved(table.cumulative_tsn)
         if was_recovering and congestion.recovery_exit is None:
             self.rack.recovered()
-        elif not was_recovering:
-            congestion.acked(bytes_acked, was_full, now, self.rto.srtt or 0.0)
+        # As in RFC 9002 section 7.3.2 and Linux: what ends a recovery was sent after its begin, and counts
+        congestion.acked(bytes_acked, was_full, now, self.rto.srtt or 0.0)
         if 0 <= self._probe_tsn <= table.cumulative_tsn:
-            # RFC 8985 section 7.4: if the peer got the chunk only by the probe, the probe repaired a loss
             self._probe_tsn = -1
-            if not has_duplicates and now - self._probe_sent_at >= (self.rto.min_rtt or 0.0):
+            if has_duplicates:  # in vain: the peer may only have waited
+                self._peer_ack_delay = min(2 * self._peer_ack_delay, PEER_ACK_DELAY_MAX_S)
+            elif now - self._probe_sent_at >= (self.rto.min_rtt or 0.0):
+                # RFC 8985 section 7.4: if the peer got the chunk only by the probe, the probe repaired a loss
+                self._peer_ack_delay = max(self._peer_ack_delay / 2, self._config.ack_delay_max_s)
                 congestion.lost(table.next_tsn - 1)
         # RFC 9260 section 6.3.2 rules R2 and R3
         self.t3 = now + self.rto.rto if table.chunks else None
@@ -449,6 +458,7 @@ class Outbound:
         self.rto.expired()
         table.renege()
         self._probe_tsn = -1
+        self._probes_unanswered = 0
         self._give_up_or_keep(self._mark_overdue_lost(now), now)
         self._forward_due = table.advanced_tsn > table.cumulative_tsn
         self._force_one = bool(table.lost)
@@ -461,14 +471,19 @@ class Outbound:
         return True
 
     def _arm_tail_probe(self, now: float) -> None:
-        """RFC 8985 section 7.2: two round trips without an answer, sooner than T3-rtx."""
+        """RFC 8985 section 7.2: two round trips without an answer, sooner than T3-rtx. Unlike there, also while losses are
+        being repaired, and once more when the probe stays unanswered: a batch has one SACK here, and where one packet
+        in twenty is lost, every tenth probe or its answer is. RFC 9002 section 6.2.4 sends two as well."""
         self.tail_probe_at = None
         srtt, flight = self.rto.srtt, self.outstanding.flight_bytes
-        if srtt is None or not flight or self._probe_tsn >= 0 or self.congestion.recovery_exit is not None:
+        if srtt is None or not flight or self._probes_unanswered >= TAIL_PROBES_MAX:
             return
-        timeout = 2 * srtt
-        if flight <= self.congestion.mtu:
-            timeout += self._config.ack_delay_max_s  # the peer may delay the acknowledgement of a single packet
+        if self._probes_unanswered:
+            timeout = 1.25 * srtt  # nobody delays the answer to a probe
+        else:
+            timeout = 2 * srtt
+            if flight <= self.congestion.mtu:
+                timeout += self._peer_ack_delay  # it may delay the acknowledgement of a single packet
         if self.t3 is None or now + timeout < self.t3:
             self.tail_probe_at = now + timeout
 
@@ -481,8 +496,10 @@ class Outbound:
         if limit is not None and chunk.transmissions > limit:
             return  # it may not be sent again: T3-rtx will give it up
         self._counters.tail_probes += 1
+        if not self._probes_unanswered:
+            self._probe_sent_at = now
+        self._probes_unanswered += 1
         self._probe_tsn = chunk.tsn
-        self._probe_sent_at = now
         chunk.header = _with_immediate_bit(chunk.header)
         self.outstanding.mark_lost(chunk)
         self._force_one = True

@@ -58,7 +58,7 @@ class AckResult:
     def __init__(self) -> None:
         self.bytes_acked = 0
         self.newest: Chunk | None = None  # the most lately sent of those newly acknowledged
-        self.ambiguous: list[Chunk] = []  # those sent more than once: which transmission arrived?
+        self.ambiguous: list[Chunk] = []  # those sent twice: which transmission arrived?
 
 
 class Outstanding:
@@ -138,7 +138,7 @@ class Outstanding:
                 self.lost_bytes -= chunk.size
             if newest is None or chunk.serial > newest.serial:
                 newest = chunk
-            if chunk.transmissions > 1:
+            if chunk.transmissions == 2:
                 result.ambiguous.append(chunk)
         self.flight_bytes -= flight
         result.bytes_acked += acked
