@@ -130,7 +130,7 @@ async def test_a_full_coturn_is_named_and_harms_nobody_who_is_in() -> None:
     assert log.count(ALLOCATED) == QUOTA
     assert len(problems) == 2
     for text in problems:
-        assert "the quota of this user name is used up" in text
+        assert "a quota is used up" in text
     failed = [event for event in events if event["event"] == "failed"]
     assert 0 < len(failed) < len(events)
     assert any("486" in event["error"] for event in failed)

@@ -33,8 +33,8 @@ RETRY_INITIAL_S: Final = 2.0  # after a server failed; doubles
 RETRY_MAX_S: Final = 60.0
 UNAUTHORIZED: Final = 401  # RFC 8489 section 14.8
 _REFUSALS: Final = {  # RFC 8656 section 19, and what its owner can do
-    486: "the quota of this user name is used up; each player needs one (user-quota, total-quota of coturn)",
-    508: "it has no port or bandwidth left (min-port to max-port, bps-capacity of coturn)",
+    486: "a quota is used up: of allocations (user-quota, total-quota of coturn) or of bandwidth (bps-capacity)",
+    508: "it has no port left (min-port to max-port of coturn)",
 }
 RELEASE_S: Final = 0.5  # the longest that freeing an allocation may hold up the end of the endpoint
 PREFERENCE_STEP: Final = {"udp": 65_535, "tcp": 40_000, "tls": 20_000}  # among relays: the fewer layers the better
@@ -280,6 +280,7 @@ def _explain(error: Exception, server: TurnServer) -> str:
     if not isinstance(error, stun.TransactionFailed):
         return str(error) or type(error).__name__
     code, words = error.response.attributes["ERROR-CODE"]
+    words = words.rstrip("\0 ")  # coturn pads some
     if code in _REFUSALS:
         return f"it refuses an allocation: {_REFUSALS[code]} ({code} {words})"
     if code != UNAUTHORIZED:
