@@ -68,7 +68,7 @@ def relays(gateway: IceGateway) -> list[Found]:
     return [found for found, _ in gateway.found if found.kind == "relay"]
 
 
-async def test_an_hour_of_relayed_play_lose_nothing(autojump_clock: MockClock, server: TurnOnNet) -> None:
+async def test_an_hour_of_relayed_play_loses_nothing(autojump_clock: MockClock, server: TurnOnNet) -> None:
     async with relayed_pair(server) as (a, b):
         assert await talk(a, b, 3600) == [3600, 3600]
         assert not server.dropped
