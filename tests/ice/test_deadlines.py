@@ -20,8 +20,8 @@ class Who:
         self.deadlines = deadlines
         self.woken: list[float] = []
 
-    def at(self, deadline: float, earliest: float | None = None) -> None:
-        self.deadlines.set(self, deadline if earliest is None else earliest, deadline)
+    def at(self, deadline: float) -> None:
+        self.deadlines.set(self, deadline)
 
     def handle_timeout(self, now: float) -> None:
         self.woken.append(now)
@@ -61,18 +61,6 @@ async def test_a_deadline_may_move_both_ways(autojump_clock: MockClock, deadline
     assert (who.woken, other.woken) == ([began + 2], [began + 7])
     await trio.sleep(5)
     assert who.woken == [began + 2, began + 9]
-
-
-async def test_who_may_come_early_goes_along_and_causes_no_wake(
-    autojump_clock: MockClock, deadlines: Deadlines
-) -> None:
-    began = trio.current_time()
-    first, along, later = Who(deadlines), Who(deadlines), Who(deadlines)
-    first.at(began + 4.5, earliest=began + 4)
-    along.at(began + 6, earliest=began + 4)
-    later.at(began + 6, earliest=began + 5)
-    await trio.sleep(10)
-    assert (first.woken, along.woken, later.woken) == ([began + 4.5], [began + 4.5], [began + 6])
 
 
 async def test_what_is_dropped_is_not_woken_not_even_by_another_in_the_same_pass(

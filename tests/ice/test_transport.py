@@ -584,7 +584,7 @@ async def test_the_checks_of_many_peers_go_in_one_wake(autojump_clock: MockClock
             introduce(mine, theirs)
             await selected(mine, theirs)
             await trio.sleep(0.7)
-        await trio.sleep(200)  # they find together as their random intervals let them meet
+        await trio.sleep(120)  # they find together as their random intervals let them meet
         wakes: dict[float, int] = {}
         world.net.filter = lambda data, source, destination: (
             source,

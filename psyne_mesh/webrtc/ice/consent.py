@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     import random
 
 INTERVAL_S: Final = 5.0  # RFC 7675 section 5.1: spread over 0.8 to 1.2 of it
-INTERVAL_MIN_S: Final = 4.0  # RFC 7675 section 5.1: never less between two checks of a path that answers
+INTERVAL_MIN_S: Final = 0.8 * INTERVAL_S
+INTERVAL_MAX_S: Final = 1.2 * INTERVAL_S
 EXPIRY_S: Final = 30.0  # RFC 7675 section 5.1
 ANSWER_MIN_S: Final = 0.5  # aioice's fixed deadline, which kills links with a longer round trip; ours grows with it
 ANSWER_ROUND_TRIPS: Final = 3.0
@@ -26,7 +27,7 @@ class Consent:
     1. Create it when the path is selected; the first check is due at once, the second half a second later: on the
        controlling side they also confirm the nomination.
     2. Sleep until `next_timeout()`, then do what `handle_timeout(now)` says; "check" means send one and call
-       `check_sent(now)`. It may be called from `earliest_timeout()` on, when something else wakes us anyway.
+       `check_sent(now)`.
     3. `check_answered(now, rtt_s)` for its answer; `note_alive(now)` for anything else that the peer authenticated: a
        check of its own, or data that decrypted. A peer whose answers alone are lost is not dead.
     4. `suspect(now)` when something else hints at silence; `distrust(now)` when it is sure. Only an answer to a check
@@ -37,7 +38,6 @@ class Consent:
         "_alive_at",
         "_answer_due",
         "_check_due",
-        "_check_from",
         "_checks",
         "_distrusted",
         "_missed",
@@ -51,7 +51,7 @@ class Consent:
     def __init__(self, now: float, rng: random.Random, srtt_s: float | None = None) -> None:
         self._rng = rng
         self._alive_at = now
-        self._check_due = self._check_from = now
+        self._check_due = now
         self._answer_due: float | None = None
         self._missed = 0
         self._checks = 0
@@ -74,23 +74,19 @@ class Consent:
         due = self._check_due if self._answer_due is None else min(self._check_due, self._answer_due)
         return due if self.expired else min(due, self._alive_at + EXPIRY_S)
 
-    def earliest_timeout(self) -> float:
-        """From here to `next_timeout` any moment is as good: the checks of several peers can go in one wake."""
-        return min(self._check_from, self.next_timeout())
-
     def handle_timeout(self, now: float) -> list[Verdict]:
         verdicts: list[Verdict] = []
         if self._answer_due is not None and now >= self._answer_due:
             self._answer_due = None
             self._missed += 1
-            self._check_at(min(self._check_due, now + max(0.0, SUSPICION_S - ANSWER_MIN_S)))
+            self._check_due = min(self._check_due, now + max(0.0, SUSPICION_S - ANSWER_MIN_S))
             if self._missed >= MISSED_MAX and not self.disconnected:
                 self.disconnected = True
                 verdicts.append("disconnected")
         if now >= self._alive_at + EXPIRY_S and not self.expired:
             self.expired = True
             verdicts.append("expired")
-        if now >= self._check_from:
+        if now >= self._check_due:
             verdicts.append("check")
         return verdicts
 
@@ -104,25 +100,27 @@ class Consent:
             return False
         self.disconnected = True
         self._missed = max(self._missed, 1)
-        self._check_at(now)
+        self._check_due = now
         return True
 
-    def check_sent(self, now: float) -> None:
+    def check_sent(self, now: float, appointment: float = 0.0) -> float:
+        """When the next one is due. appointment: when others of this port are to be checked; where it is as good as a
+        throw of our own we join, since to wake is what costs. It was random for them, so it is for us."""
         self._checks += 1
         self._answer_due = now + self.answer_deadline_s
         # Without consent we go on asking for it: the peer may be back after an hour.
         if self.expired:
-            pause_s = EXPIRED_S
+            due = now + EXPIRED_S
         elif self._missed or self._checks == 2:
-            pause_s = SUSPICION_S
+            due = now + SUSPICION_S
+        elif self._checks == 1:
+            due = now + ANSWER_MIN_S
+        elif now + INTERVAL_MIN_S <= appointment <= now + INTERVAL_MAX_S:
+            due = appointment
         else:
-            pause_s = ANSWER_MIN_S if self._checks == 1 else INTERVAL_S * self._rng.uniform(0.8, 1.2)
-        self._check_at(max(now + pause_s, self._answer_due))
-        if pause_s >= INTERVAL_MIN_S:
-            self._check_from = max(now + INTERVAL_MIN_S, self._answer_due)
-
-    def _check_at(self, due: float) -> None:
-        self._check_due = self._check_from = due
+            due = now + INTERVAL_S * self._rng.uniform(0.8, 1.2)
+        self._check_due = max(due, self._answer_due)
+        return self._check_due
 
     def check_answered(self, now: float, rtt_s: float) -> bool:
         """True when this ends a disconnection. An answer after its deadline counts too: slow is not dead. After consent
@@ -137,7 +135,7 @@ class Consent:
         """The layer above misses what it expects of the peer: check now, and believe in silence sooner."""
         if self._answer_due is None and not self._missed:
             self._missed = 1
-            self._check_at(now)
+            self._check_due = now
 
     def note_alive(self, now: float) -> bool:
         """True when this ends a disconnection."""

@@ -18,7 +18,7 @@ from psyne_mesh.errors import ClosedError, ConnectFailed, LocalError, ProtocolEr
 from psyne_mesh.webrtc.ice.agent import Agent
 from psyne_mesh.webrtc.ice.candidates import Found, parse_candidate_untrusted
 from psyne_mesh.webrtc.ice.checks import Pings
-from psyne_mesh.webrtc.ice.consent import Consent
+from psyne_mesh.webrtc.ice.consent import INTERVAL_MIN_S, Consent
 from psyne_mesh.webrtc.ice.events import (
     Address,
     Disconnected,
@@ -69,7 +69,8 @@ class IceTransport:
         on_event: Callable[[IceEvent], None],
         rng: random.Random | None = None,
     ) -> None:
-        self.path: Path | None = None
+        self._path: Path | None = None
+        self._rtt_s: float | None = None  # newer than the path's, if any
         self._gateway = gateway
         self._port = gateway.port
         self._config = config
@@ -100,6 +101,13 @@ class IceTransport:
     def local(self) -> IceParameters:
         """Our credentials of the newest generation."""
         return self._newest.local
+
+    @property
+    def path(self) -> Path | None:
+        """The selected path, also while it is silent; `None` before there is one."""
+        if self._rtt_s is not None and self._path is not None:
+            self._path, self._rtt_s = attrs.evolve(self._path, rtt_s=self._rtt_s), None
+        return self._path
 
     # ------------------------------------------------------------------------------------------------------- the data
 
@@ -422,8 +430,9 @@ class IceTransport:
         self._failed = False
         self._pair = pair
         self._send_batch = base.send_batch
-        self.path = describe_path(self._gateway, pair)
-        self._consent = Consent(trio.current_time(), self._rng, self.path.rtt_s)
+        path = self._path = describe_path(self._gateway, pair)
+        self._rtt_s = None
+        self._consent = Consent(trio.current_time(), self._rng, path.rtt_s)
         if self._pings is not None:
             self._pings.close()
         assert agent.remote_password is not None  # a pair was selected, so the checks had it
@@ -433,7 +442,7 @@ class IceTransport:
         if self._superseded:
             self._yield_path(self._remote_address)
             return
-        self._emit(PathSelected(self.path))
+        self._emit(PathSelected(path))
         if self._early:
             early, self._early = self._early, []
             self._guarded_receive(early)
@@ -456,7 +465,7 @@ class IceTransport:
             self._fault(error)
 
     def _keep_consent(self, now: float) -> None:
-        consent, pings = self._consent, self._pings
+        consent, pings, deadlines = self._consent, self._pings, self._port.deadlines
         if consent is None or pings is None:
             return
         for verdict in consent.handle_timeout(now):
@@ -468,16 +477,17 @@ class IceTransport:
                 silent = ConnectFailed("ice", "the path has been silent for 30 s, so consent to send expired")
                 self._emit(Failed(silent))
             else:
-                consent.check_sent(now)
+                due = consent.check_sent(now, deadlines.appointment)
+                if due >= now + INTERVAL_MIN_S:
+                    deadlines.appointment = due
                 if consent.checks_sent % SEEK_EVERY == 0 and not consent.disconnected:
                     self._seek_better()
                 pings.send(now)
         self._arm()
 
     def _arm(self) -> None:
-        consent = self._consent
-        if consent is not None and not self._closed:
-            self._port.deadlines.set(self, consent.earliest_timeout(), consent.next_timeout())
+        if self._consent is not None and not self._closed:
+            self._port.deadlines.set(self, self._consent.next_timeout())
 
     def distrust(self) -> None:
         """A heartbeat above has missed the peer for too long: check the path now. `Disconnected` comes at once, and
@@ -500,8 +510,7 @@ class IceTransport:
         consent = self._consent
         if consent is not None and not self._closed:
             revived = consent.check_answered(now, rtt_s)
-            if self.path is not None:
-                self.path = attrs.evolve(self.path, rtt_s=consent.srtt_s)
+            self._rtt_s = consent.srtt_s
             self._alive(revived)
             self._arm()
 
