@@ -14,6 +14,7 @@ from psyne_mesh.webrtc.dtls import Failed, record12
 from psyne_mesh.webrtc.dtls.protection import OpenSslRecords, PublicOpenSslRecords
 from psyne_mesh.webrtc.dtls.record12 import REPLAY_WINDOW, AesGcmRecords, KeyBlock, prf
 from psyne_mesh.webrtc.dtls.records import APPLICATION_DATA, HEADER_SIZE, Record, split_untrusted
+from psyne_mesh.webrtc.sctp import SctpConfig
 from tests.dtls.pair import CLIENT, Pair, PlainPeer, losing, lossy
 
 KEYS = KeyBlock(b"m" * 48, b"c" * 32, b"s" * 32)
@@ -234,3 +235,18 @@ def test_a_lost_finished_after_the_takeover_is_repeated_byte_for_byte() -> None:
     finished = [record.data for record in encrypted(pair, "server") if record.content_type != APPLICATION_DATA]
     assert len(finished) >= 2
     assert len(set(finished)) == 1
+
+
+@pytest.mark.parametrize("way", ["short", "fast"])
+@pytest.mark.parametrize(("cipher", "overhead"), [("AES128-GCM-SHA256", 37), ("CHACHA20-POLY1305", 29)])
+@pytest.mark.parametrize(("packet", "ip_header"), [(1435, 20), (1415, 40)])
+def test_the_largest_packets_fit_ethernet(way: str, cipher: str, overhead: int, packet: int, ip_header: int) -> None:
+    """The rungs of path MTU discovery, as datagrams of IPv4 and IPv6 under the records that were really negotiated."""
+    assert packet in SctpConfig().packet_bytes_ladder
+    session = Pair(way=way).server
+    PlainPeer(CLIENT, is_client=True, ciphers=f"ECDHE-ECDSA-{cipher}").exchange(session)
+    [record] = session.send([bytes(packet)])
+    assert len(record) - packet == session.overhead == overhead
+    in_all = ip_header + 8 + len(record)
+    assert in_all <= 1500
+    assert overhead < 37 or in_all == 1500  # not a byte is left over under the usual cipher

@@ -36,8 +36,9 @@ class SctpConfig:
     send_buffer_bytes_max: int = attrs.field(default=16 * 2**20, validator=_within(1, 2**31))  # Chromium's limit
     packet_bytes_base: int = attrs.field(default=1191, validator=_within(512, 16_384))  # dcSCTP: 1280 less all headers
     packet_bytes_max: int = attrs.field(default=16_384, validator=_within(512, 16_384))  # one DTLS record
-    # Sizes that path MTU discovery tries, between base and max: Ethernet with tunnels, Ethernet, jumbo, loopback
-    packet_bytes_ladder: tuple[int, ...] = attrs.field(default=(1400, 1450, 8900, 16_384), validator=_ladder)
+    # Sizes that path MTU discovery tries, between base and max: Ethernet with tunnels, Ethernet under IPv6 and under IPv4
+    # (1500 less 40 or 20 for IP, 8 for UDP, 37 for a DTLS record of AES-GCM), jumbo frames, loopback
+    packet_bytes_ladder: tuple[int, ...] = attrs.field(default=(1400, 1415, 1435, 8900, 16_384), validator=_ladder)
     path_mtu_raise_s: float = attrs.field(default=600.0, validator=_within(1, 86_400))  # RFC 8899 PMTU_RAISE_TIMER
     rto_initial_s: float = attrs.field(default=0.5, validator=_within(0.01, 60))  # dcSCTP
     rto_min_s: float = attrs.field(default=0.2, validator=_within(0.001, 60))  # libdatachannel
