@@ -81,11 +81,13 @@ class PeerLeft:
 
 @attrs.frozen
 class BroadcastReceived:
-    """One broadcast of `origin`, in the order of its sending (per origin), each at most once. `seq` counts from 1."""
+    """One broadcast of `origin`, in the order of its sending (per origin), each at most once. `seq` counts from 1. `age_s`
+    is how long it took, as those who carried it say: a repaired one may be half a minute old."""
 
     origin: PeerId
     payload: bytes
     seq: int
+    age_s: float = attrs.field(default=0.0, eq=False)
 
 
 @attrs.frozen

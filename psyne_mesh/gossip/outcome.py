@@ -201,9 +201,9 @@ class Outcome:
                         core.emit(frame)
                 machine.outbox.clear()
         if broadcast.streams.delivered:
-            for origin, payload, sequence in broadcast.streams.delivered:
+            for origin, payload, sequence, sent_at in broadcast.streams.delivered:
                 core.stats.broadcasts_delivered += 1
-                core.events.append(events.BroadcastReceived(origin, payload, sequence))
+                core.events.append(events.BroadcastReceived(origin, payload, sequence, now - sent_at))
             broadcast.streams.delivered.clear()
         if router.arrived:
             core.events += [events.SignalReceived(origin, blob) for origin, blob in router.arrived]

@@ -36,7 +36,7 @@ class Stream:
     def __init__(self, epoch: int, expected: int) -> None:
         self.epoch = epoch
         self.expected = expected
-        self.pending: dict[int, bytes | None] = {}  # None: history, which is stepped over in silence
+        self.pending: dict[int, tuple[bytes, float] | None] = {}  # None: history, which is stepped over in silence
         self.give_up_at = math.inf
         self.active_at = -math.inf  # when its newest message was sent, as far as known
 
@@ -48,12 +48,12 @@ class Stream:
 
 class Streams:
     """How to drive it: `accept` for each new message, `handle_timeout` at `deadline`; drain `delivered`: (origin,
-    payload, sequence)."""
+    payload, sequence, when it was sent)."""
 
     def __init__(self, config: GossipConfig) -> None:
         self._gap_timeout_s = config.gap_timeout_s
         self._streams: dict[PeerId, Stream] = {}
-        self.delivered: list[tuple[PeerId, bytes, int]] = []
+        self.delivered: list[tuple[PeerId, bytes, int, float]] = []
         self.deadline = math.inf
         self.skipped = 0
 
@@ -88,7 +88,7 @@ class Streams:
         if len(stream.pending) >= _PENDING_MAX and sequence != stream.expected:
             return None
         stream.active_at = max(stream.active_at, sent_at)
-        stream.pending[sequence] = None if silently else message.payload
+        stream.pending[sequence] = None if silently else (message.payload, sent_at)
         if stream.expected < floor:
             self._skip(origin, stream, floor)
         self._flush(origin, stream, now + (_NEWCOMERS_GAP_S if newcomer else self._gap_timeout_s))
@@ -129,6 +129,7 @@ class Streams:
             stream.give_up_at = give_up_at
             self.deadline = min(self.deadline, give_up_at)
 
-    def _deliver(self, origin: PeerId, payload: bytes | None, sequence: int) -> None:
-        if payload is not None:
-            self.delivered.append((origin, payload, sequence))
+    def _deliver(self, origin: PeerId, message: tuple[bytes, float] | None, sequence: int) -> None:
+        if message is not None:
+            payload, sent_at = message
+            self.delivered.append((origin, payload, sequence, sent_at))

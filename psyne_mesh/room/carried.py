@@ -1,4 +1,5 @@
-"""A channel message on its way through other members: its channel's name, whether it is text, and its bytes."""
+"""A channel message on its way through other members: its channel's name, whether it is text and whether it was sent
+reliably, and its bytes."""
 
 from __future__ import annotations
 
@@ -7,22 +8,23 @@ from psyne_mesh.mesh.sealed import CHANNEL_MESSAGE
 from psyne_mesh.room.codec import Payload
 
 NAME_BYTES_MAX = 128
-_TEXT, _BINARY = 0, 1
+_TEXT, _BINARY, _UNRELIABLE = 0, 1, 2  # the last is a flag
+_KIND_MAX = _BINARY | _UNRELIABLE
 _HEAD_BYTES = len(CHANNEL_MESSAGE) + 2
 
 
-def carried(name: str, payload: Payload) -> bytes:
+def carried(name: str, payload: Payload, *, reliable: bool = True) -> bytes:
     raw = name.encode()
     kind, data = (_TEXT, payload.encode()) if isinstance(payload, str) else (_BINARY, payload)
-    return CHANNEL_MESSAGE + bytes((kind, len(raw))) + raw + data
+    return CHANNEL_MESSAGE + bytes((kind if reliable else kind | _UNRELIABLE, len(raw))) + raw + data
 
 
-def carried_untrusted(blob: bytes) -> tuple[str, Payload]:
-    """The channel's name and the payload, or `ProtocolError`."""
+def carried_untrusted(blob: bytes) -> tuple[str, Payload, bool]:
+    """The channel's name, the payload and whether it was sent reliably, or `ProtocolError`."""
     if (
         len(blob) < _HEAD_BYTES
         or blob[:1] != CHANNEL_MESSAGE
-        or blob[1] > _BINARY
+        or blob[1] > _KIND_MAX
         or not 1 <= blob[2] <= NAME_BYTES_MAX
     ):
         raise ProtocolError("not a carried channel message")
@@ -31,6 +33,7 @@ def carried_untrusted(blob: bytes) -> tuple[str, Payload]:
         raise ProtocolError("a carried channel message ends inside its name")
     try:
         name = blob[_HEAD_BYTES:end].decode()
-        return name, blob[end:].decode() if blob[1] == _TEXT else blob[end:]
+        payload = blob[end:] if blob[1] & _BINARY else blob[end:].decode()
     except UnicodeDecodeError as error:
         raise ProtocolError("a carried channel message holds bad UTF-8") from error
+    return name, payload, not blob[1] & _UNRELIABLE

@@ -171,7 +171,7 @@ class Channel(Generic[M]):
 
     def _through_others(self, peer_id: PeerId, payload: Payload) -> SendOutcome:
         peer = self._peers.get(peer_id)
-        blob = carried(self.name, payload)
+        blob = carried(self.name, payload, reliable=self.mode.reliable)
         if peer is None or not peer.relayed or len(blob) > self._membership.signal_max:
             return SendOutcome.NOT_CONNECTED
         self._membership.send_signal(peer_id, blob)
@@ -181,7 +181,7 @@ class Channel(Generic[M]):
         alone, everybody = isinstance(to, Peer | PeerId), to is None
         skipped: dict[PeerId, SendOutcome] = {}
         if everybody and any(peer.relayed for peer in self._peers.values()):
-            blob = carried(self.name, payload)
+            blob = carried(self.name, payload, reliable=self.mode.reliable)
             if len(blob) <= self._membership.broadcast_max:
                 self._membership.broadcast(blob)
                 self.stats.sent += len(targets)

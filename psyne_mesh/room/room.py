@@ -31,6 +31,8 @@ M = TypeVar("M", bound=Message)
 C = TypeVar("C", bound=Callable[..., Any])
 
 CHANNELS_MAX = 256
+# An unreliable message that was under way through others for longer is worth nothing any more.
+CARRIED_LIFE_S = 1.0
 # Silent players remembered; the one remembered longest goes first.
 SILENT_MAX = 64
 
@@ -225,8 +227,8 @@ class Room:
                 self._hub.publish(room_events.PartitionSuspected(lost, remaining, majority))
             case gossip_events.PartitionHealed(returned=returned):
                 self._hub.publish(room_events.PartitionHealed(returned))
-            case gossip_events.BroadcastReceived(origin=origin, payload=payload):
-                self._on_carried(origin, payload)
+            case gossip_events.BroadcastReceived(origin=origin, payload=payload, age_s=age_s):
+                self._on_carried(origin, payload, age_s)
             case gossip_events.SignalReceived(origin=origin, blob=blob):
                 if blob[:1] == ENVELOPE:
                     self._core.on_mesh_signal(self._joined(), origin, blob[1:])
@@ -260,11 +262,13 @@ class Room:
         else:
             self._undeclared.put(peer, name, data, trio.current_time())
 
-    def _on_carried(self, origin: PeerId, blob: bytes) -> None:
-        """A channel message that came over other members. What is not one is dropped: its author is no friend."""
+    def _on_carried(self, origin: PeerId, blob: bytes, age_s: float = 0.0) -> None:
+        """A channel message that came over other members, who repair what was lost on the way, and after a break all of it.
+        What is not one is dropped: its author is no friend."""
         with suppress(ProtocolError):
-            name, data = carried_untrusted(blob)
-            self.on_message(origin, name, data)
+            name, data, reliable = carried_untrusted(blob)
+            if reliable or age_s <= CARRIED_LIFE_S:
+                self.on_message(origin, name, data)
 
     def on_tampering(self, peer_id: PeerId, reason: str) -> None:
         self._hub.publish(room_events.TamperingDetected(self._core.server, peer_id, reason))

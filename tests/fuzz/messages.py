@@ -249,8 +249,8 @@ def run_room(data: bytes) -> None:
         message = _CODEC.decode_untrusted(data)
         assert _CODEC.decode_untrusted(_CODEC.encode(message)) == message
     with contextlib.suppress(ProtocolError):
-        name, payload = carried_untrusted(data)
-        assert carried(name, payload) == data
+        name, payload, reliable = carried_untrusted(data)
+        assert carried(name, payload, reliable=reliable) == data
     refused(lambda: frame_untrusted(data))
     refused(lambda: signal_untrusted(text_of(data)))
     refused(lambda: Profile.parse_untrusted(data))

@@ -55,7 +55,7 @@ def receive(
 
 
 def delivered(broadcast: Broadcast) -> list[int]:
-    sequences = [sequence for _, _, sequence in broadcast.streams.delivered]
+    sequences = [sequence for _, _, sequence, _ in broadcast.streams.delivered]
     broadcast.streams.delivered.clear()
     return sequences
 
@@ -382,10 +382,10 @@ def test_fifo_steps_over_what_nobody_can_give() -> None:
     streams = Streams(GossipConfig(gap_timeout_s=3.0))
     for sequence in (1, 4, 5):
         accept(streams, A, 1, sequence, 1, 10.0)
-    assert [s for _, _, s in streams.delivered] == [1]
+    assert [s for _, _, s, _ in streams.delivered] == [1]
     assert streams.deadline == 13.0
     streams.handle_timeout(13.0)
-    assert [s for _, _, s in streams.delivered] == [1, 4, 5]
+    assert [s for _, _, s, _ in streams.delivered] == [1, 4, 5]
     assert streams.skipped == 2
     assert streams.deadline == float("inf")
 
@@ -395,7 +395,7 @@ def test_the_floor_ends_hopeless_waits() -> None:
     accept(streams, A, 1, 1, 1, 0.0)
     accept(streams, A, 1, 3, 1, 0.0)
     accept(streams, A, 1, 1000, 1000, 60.0)
-    assert [s for _, _, s in streams.delivered] == [1, 3, 1000]
+    assert [s for _, _, s, _ in streams.delivered] == [1, 3, 1000]
     assert streams.skipped == 997
 
 
@@ -405,7 +405,7 @@ def test_a_new_life_starts_anew_and_the_old_one_is_over() -> None:
     accept(streams, A, 2, 1, 1, 0.0)
     assert not streams.is_new(A, 1, 10)
     assert accept(streams, A, 1, 10, 10, 0.0) is None
-    assert [s for _, _, s in streams.delivered] == [9, 1]
+    assert [s for _, _, s, _ in streams.delivered] == [9, 1]
 
 
 def test_streams_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -433,4 +433,4 @@ def test_any_order_with_any_losses_is_delivered_in_order_once(order: list[int], 
                 accept(streams, A, 1, sequence, 1, now)
     while streams.deadline < float("inf"):
         streams.handle_timeout(streams.deadline)
-    assert [s for _, _, s in streams.delivered] == [s for s in range(1, 13) if s not in lost]
+    assert [s for _, _, s, _ in streams.delivered] == [s for s in range(1, 13) if s not in lost]

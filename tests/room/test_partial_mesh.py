@@ -8,9 +8,11 @@ import trio.testing
 from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.events import BroadcastReceived
 from psyne_mesh.room import events
 from psyne_mesh.room.carried import carried, carried_untrusted
 from psyne_mesh.room.messages import Message
+from psyne_mesh.room.room import CARRIED_LIFE_S
 from tests.room.players import LOOPBACK, connected, first, open_party
 
 SMALL = GossipConfig(full_mesh_max=4, full_mesh_hysteresis=1, active_view=3, max_players=16)
@@ -66,13 +68,28 @@ async def test_a_pair_that_cannot_connect_talks_through_a_third() -> None:
 
 
 @pytest.mark.parametrize("payload", [b"", b"\x00bytes", "", "text \N{SNOWMAN}"])
-def test_carried_messages_come_back_equal(payload: bytes | str) -> None:
-    assert carried_untrusted(carried("a/channel", payload)) == ("a/channel", payload)
+@pytest.mark.parametrize("reliable", [True, False])
+def test_carried_messages_come_back_equal(payload: bytes | str, reliable: bool) -> None:
+    blob = carried("a/channel", payload, reliable=reliable)
+    assert carried_untrusted(blob) == ("a/channel", payload, reliable)
+
+
+async def test_what_others_carried_for_too_long_is_dropped_unless_it_is_reliable() -> None:
+    async with open_party() as party:
+        ada, bob = await party.join(name="ada"), await party.join(name="bob")
+        await connected(ada, bob)
+        channel = ada.channel("notes")
+        for age_s in (0.0, CARRIED_LIFE_S, CARRIED_LIFE_S + 0.1, 30.0):
+            for reliable in (True, False):
+                blob = carried("notes", f"{reliable} {age_s}", reliable=reliable)
+                ada.on_gossip(BroadcastReceived(bob.me, blob, 1, age_s))
+        got = [(await channel.receive())[1] for _ in range(6)]
+        assert got == ["True 0.0", "False 0.0", "True 1.0", "False 1.0", "True 1.1", "True 30.0"]
 
 
 @pytest.mark.parametrize(
     "blob",
-    [b"", b"\x01", b"\x01\x00\x00", b"\x01\x02\x01a", b"\x01\x00\x05ab", b"\x01\x00\x01\xff", b"\x01\x00\x01a\xff"],
+    [b"", b"\x01", b"\x01\x00\x00", b"\x01\x04\x01a", b"\x01\x00\x05ab", b"\x01\x00\x01\xff", b"\x01\x00\x01a\xff"],
 )
 def test_bad_carried_messages(blob: bytes) -> None:
     with pytest.raises(ProtocolError):
