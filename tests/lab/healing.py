@@ -25,6 +25,7 @@ SETTLE_S = 3.0  # of traffic before the break: an upgrade of the path is over by
 WATCH_S = 12.0  # after traffic is possible again
 ALIVE_S = 0.5  # a channel that was silent for so long at the end has not healed
 CONNECT_DEADLINE_S = 30.0
+REPLAYED_MS = 1000.0  # nothing unreliable is older: a position of before the break is worth nothing
 Report = Mapping[str, Any]
 HOMES = (Site("a", "port-restricted"), Site("b", "port-restricted"))
 SYMMETRIC = (Site("a", "symmetric"), Site("b", "symmetric"))

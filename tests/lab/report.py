@@ -9,7 +9,7 @@ from pathlib import Path
 
 import attrs
 
-from tests.lab.healing import Healing
+from tests.lab.healing import REPLAYED_MS, Healing
 from tests.lab.matrix import MAIN_KINDS, Cell, Summary, summary
 from tests.lab.namespaces import REPOSITORY
 
@@ -103,14 +103,15 @@ def special(cells: Sequence[Cell]) -> str:
 def breaks_table(found: Sequence[Healing]) -> str:
     """One line a break; in bold what did not come back whole."""
     lines = [
-        "| what breaks | s without traffic | reliable messages lost, doubled | path before | after |",
-        "|---|---|---|---|---|",
+        "| what breaks | s without traffic | reliable messages lost, doubled | oldest unreliable, ms | path before | after |",
+        "|---|---|---|---|---|---|",
     ]
     for one in found:
         seconds = f"{one.outage_s:.1f}" if one.healed else "not healed"
         whole = f"{one.missing}, {one.doubled}"
         cells = [seconds, whole] if one.intact else [f"**{seconds}**", f"**{whole}**"]
-        lines.append(f"| {' | '.join([one.name, *cells, one.path_before, one.path_after])} |")
+        late = f"{one.replayed_ms:.0f}" if one.replayed_ms <= REPLAYED_MS else f"**{one.replayed_ms:.0f}**"
+        lines.append(f"| {' | '.join([one.name, *cells, late, one.path_before, one.path_after])} |")
     middle = statistics.median(one.outage_s for one in found)
     return "\n".join([*lines, "", f"Median {middle:.1f} s."])
 

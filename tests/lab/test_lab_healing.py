@@ -6,13 +6,12 @@ import statistics
 
 import pytest
 
-from tests.lab.healing import BREAKS, Break, Healing, run_break
+from tests.lab.healing import BREAKS, REPLAYED_MS, Break, Healing, run_break
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(180)]
 
 MEDIAN_S = 3.0  # from when traffic is possible again
 SLOWEST_S = 8.0  # a search for a path that came a moment too early waits for the next
-REPLAYED_MS = 1000.0  # nothing unreliable is older: a position of before the break is worth nothing
 HARMLESS = ("signaling server killed", "30 % loss one way for 5 s")
 
 found: dict[str, Healing] = {}
@@ -22,6 +21,7 @@ found: dict[str, Healing] = {}
 async def test_a_game_heals(broken: Break) -> None:
     healing = found[broken.name] = await run_break(broken)
     print(f"{broken.name}: {healing.outage_s} s, {healing.path_before} to {healing.path_after}")
+    print(f"oldest unreliable message {healing.replayed_ms:.0f} ms; then a saw {' '.join(healing.events) or 'nothing'}")
     assert healing.intact, healing
     assert healing.outage_s <= (0.5 if broken.name in HARMLESS else SLOWEST_S)
     assert healing.replayed_ms <= REPLAYED_MS

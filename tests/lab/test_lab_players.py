@@ -10,10 +10,11 @@ import pytest
 import trio
 
 from tests.lab import Lab, Site
+from tests.lab.healing import Healing
 from tests.lab.lab import DEFAULT_SHAPE
 from tests.lab.matrix import Case, Cell, all_cases, chosen, run_case, run_cases, summary
 from tests.lab.play import Payload, RemotePlayer, everybody_connected, open_players, servers, signaling
-from tests.lab.report import BEGIN, BREAKS_BEGIN, END, markdown, room_table, write_page
+from tests.lab.report import BEGIN, BREAKS_BEGIN, END, breaks_table, markdown, room_table, write_page
 
 CASES = {case.name: case for case in all_cases()}
 
@@ -224,6 +225,11 @@ def test_the_page_is_rewritten_between_its_markers(tmp_path: Any) -> None:
     table = room_table([cell("symmetric / symmetric", turn=False, payload="room", **carried), good])
     assert table.startswith("1 of 1 pairs connected, 1 of them through the signaling server: within 1234 ms in the mid")
     assert "| signaling 1234 |" in table
+    broken = Healing(
+        name="silence", healed=True, outage_s=1.23, missing=0, doubled=0, replayed_ms=44_000.0, path_before="host-host",
+        path_after="peer-peer", events=(),
+    )  # fmt: skip
+    assert "| silence | 1.2 | 0, 0 | **44000** | host-host | peer-peer |" in breaks_table([broken])
     page.write_text("no markers")
     with pytest.raises(ValueError, match="markers"):
         write_page("x", page)
