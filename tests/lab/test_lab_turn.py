@@ -18,6 +18,7 @@ pytestmark = pytest.mark.lab
 
 SECRET = "shared-in-the-lab"
 PAIR = (Site("a", "symmetric"), Site("b", "symmetric"))
+ALLOCATED = "ALLOCATE processed, success"
 PHASE_S = 15.0  # a pair that cannot connect says so by then
 
 
@@ -123,6 +124,56 @@ async def test_a_player_who_cannot_be_reached_at_all_is_named_in_time() -> None:
     print(f"unreachable after {took_s:.1f} s: {outcome['error']}")
     assert took_s <= PHASE_S
     assert "could not connect" in outcome["error"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+async def test_a_server_that_begins_anew_serves_its_players_again() -> None:
+    """It answers Binding requests as before, but has forgotten the allocations. Signaling carries until there are new ones."""
+    with Lab(PAIR) as lab:
+        url = await trio.to_thread.run_sync(lab.start_signaling)
+        specs = {
+            name: {
+                **servers(lab, name, payload="room", turn=True),
+                "turn": lab.turn_uris(name, ["udp"]),
+                "name": name,
+                "room": "lab",
+                "signaling": url,
+            }
+            for name in ("a", "b")
+        }
+        async with open_players(lab, specs, payload="room") as (a, b):
+            with trio.fail_after(30):
+                for player in (a, b):
+                    await player.tell(do="start")
+                await everybody_connected(a, {"b"})
+                await everybody_connected(b, {"a"})
+            for player in (a, b):
+                await player.tell(do="traffic", interval_ms=50)
+            await trio.sleep(3)
+            before = (await a.ask(do="report"))["peers"]["b"]
+            known = lab.coturns["turn"].log().count(ALLOCATED)
+            lab.coturns["turn"].kill()
+            await trio.to_thread.run_sync(lab.coturns["turn"].start)
+            began = trio.current_time()
+            with trio.fail_after(60):
+                while lab.coturns["turn"].log().count(ALLOCATED) < known + 2:
+                    await trio.sleep(0.2)
+                allocated_s = trio.current_time() - began
+                while (await a.ask(do="report"))["peers"]["b"] != before:
+                    await trio.sleep(0.2)
+            relayed_s = trio.current_time() - began
+            await trio.sleep(1)
+            reports = [(await player.ask(do="report"))["report"] for player in (a, b)]
+    silence_s = max(tally["silence_s"] for report in reports for kept in report.values() for tally in kept.values())
+    print(
+        f"new allocations after {allocated_s:.1f} s, relayed again after {relayed_s:.1f} s, silence {silence_s:.1f} s"
+    )
+    assert "relay" in (before["local"], before["remote"])
+    for report in reports:
+        for kept in report.values():
+            assert kept["reliable"]["received"] == kept["reliable"]["highest"] + 1
+            assert kept["reliable"]["doubled"] == 0
 
 
 EIGHT = (
