@@ -256,6 +256,34 @@ def test_what_the_network_does_not_take_is_dropped_and_counted(number: int) -> N
     assert one.stats.errors[number] >= 2
 
 
+def test_where_datagrams_come_one_by_one_the_look_for_a_second_is_left_out() -> None:
+    raw = FakeRaw()
+    one = on(raw)
+    looks = 0
+    plain = raw.recvfrom_into
+
+    def counted(buffer: bytearray) -> tuple[int, udp.Address]:
+        nonlocal looks
+        looks += 1
+        return plain(buffer)
+
+    raw.recvfrom_into = counted  # type: ignore[method-assign]
+
+    def wake(*datagrams: bytes) -> int:
+        raw.inbox += datagrams
+        return len(one.receive_batch())
+
+    assert [wake(b"x") for _ in range(udp.LONE_MAX)] == [1] * udp.LONE_MAX
+    assert looks == 2 * udp.LONE_MAX
+    looks = 0
+    assert [wake(b"x") for _ in range(10 * udp.LONE_LOOK)] == [1] * 10 * udp.LONE_LOOK
+    assert looks == 10 * udp.LONE_LOOK + 10  # not twice as many
+    took = [wake(*[bytes([n]) for n in range(100)] if not number else ()) for number in range(20)]
+    assert sum(took) == 100  # a burst waits for nothing but its turns, and only a few of them are for one
+    assert took.index(udp.BATCH_MAX) < udp.LONE_LOOK
+    assert wake(b"x", b"y") == 2
+
+
 def test_an_icmp_error_on_receive_hides_no_datagram() -> None:
     raw = FakeRaw()
     raw.inbox = [b"one", ConnectionResetError(10054, "WSAECONNRESET"), OSError(errno.ECONNREFUSED, "refused"), b"two"]
