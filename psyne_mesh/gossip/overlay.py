@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable
 from enum import Enum
 from hashlib import blake2b
+from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
@@ -30,6 +31,7 @@ _ROOM_FOR_JOINS = 4  # links over the target that are still accepted from others
 _NEAR_GAIN = 0.6  # a near link is replaced by one that promises at most so much of its round trip
 _IMPROVE_EVERY_MAX_S = 600.0
 _MIN_HASH_ANCHORS = 2
+_VETERANS = 2  # the links that stand longest are not given up to newcomers: whoever floods us cannot be older
 
 Distance: TypeAlias = Callable[[PeerId], float]
 """Foretold round trip to a member in seconds; infinity if nothing is known."""
@@ -90,9 +92,7 @@ class Overlay:
         self._honoured: dict[PeerId, float] = {}
         self._improve_at = 0.0
         self._improve_every_s = config.shuffle_interval_s
-        self._promise: tuple[PeerId, float] | None = (
-            None  # a near link that we dialled, and the round trip it must beat
-        )
+        self._promise: tuple[PeerId, Neighbour] | None = None  # a near link that we dialled, and which one it must beat
 
     # ------------------------------------------------------------------------------------------------------- mode
 
@@ -133,6 +133,7 @@ class Overlay:
     # ------------------------------------------------------------------------------------------------------ links
 
     def link_up(self, peer: PeerId, now: float, *, outbound: bool) -> None:
+        self.neighbours.pop(peer, None)
         self.neighbours[peer] = Neighbour(peer, now, outbound=outbound)
         if self.mode is not Mode.FULL:
             self.deadline = min(self.deadline, now + _TICK_S)
@@ -143,6 +144,8 @@ class Overlay:
 
     def parted(self, peer: PeerId, now: float) -> None:
         """One side closed the link in good order: neither dials the other for a while."""
+        while self._backoff and next(iter(self._backoff.values())) <= now:
+            del self._backoff[next(iter(self._backoff))]
         self._remember(self._backoff, peer, now + _BACKOFF_S)
 
     def heard(self, peer: PeerId, degree: int, srtt: float) -> None:
@@ -194,7 +197,7 @@ class Overlay:
             if spare is not None:
                 self._part(spare, "surplus", now)
         elif now >= self._improve_at:
-            self._judge_promise()
+            self._judge_promise(now)
             self._improve_at = now + self._improve_every_s * (0.75 + 0.5 * self._rng.random())
             self._improve(now, alive, distance)
 
@@ -216,25 +219,29 @@ class Overlay:
             self.outbox.append(DialWanted(peer))
 
     def _improve(self, now: float, alive: list[PeerId], distance: Distance) -> None:
-        """Exchange a far link of ours for a near one: dial now, let the surplus go later."""
+        """Exchange a far link of ours for a near one: dial now, close the far one when the near one kept its promise."""
         pool = self._candidates(16, now, alive)
-        far = [n for n in self.neighbours.values() if n.srtt and n.outbound and self._can_go(n, now)]
+        far = [n for n in self._free_to_go(now, keep=0) if n.srtt and n.outbound]
         if not pool or not far:
             return
         nearest = min(pool, key=distance)
         farthest = max(far, key=lambda n: n.srtt)
         if distance(nearest) < _NEAR_GAIN * farthest.srtt:
-            self._promise = (nearest, farthest.srtt)
+            self._promise = (nearest, farthest)
             self.outbox.append(DialWanted(nearest))
 
-    def _judge_promise(self) -> None:
-        """Coordinates foretell with errors: where they deceive us, we try less and less often."""
+    def _judge_promise(self, now: float) -> None:
+        """Coordinates foretell with errors: where they deceive us, we try less and less often. A near link takes the place
+        of any far one, however old: that is our choice, at our pace."""
         if self._promise is None:
             return
-        peer, to_beat = self._promise
+        peer, far = self._promise
         self._promise = None
         neighbour = self.neighbours.get(peer)
-        kept = neighbour is not None and 0.0 < neighbour.srtt < (1 + _NEAR_GAIN) / 2 * to_beat
+        kept = neighbour is not None and 0.0 < neighbour.srtt < (1 + _NEAR_GAIN) / 2 * far.srtt
+        stands = self.neighbours.get(far.peer) is far
+        if kept and stands and len(self.neighbours) > self.target and self._can_go(far, now):
+            self._part(far.peer, "surplus", now)
         longest = _IMPROVE_EVERY_MAX_S
         self._improve_every_s = self._config.shuffle_interval_s if kept else min(longest, 2 * self._improve_every_s)
 
@@ -252,13 +259,17 @@ class Overlay:
         outbound = sum(n.outbound for n in self.neighbours.values())
         if outbound <= self.anchors:
             return None
-        return _farthest(n for n in self.neighbours.values() if n.outbound and self._can_go(n, now))
+        pressed = len(self.neighbours) - outbound > self.target - self.anchors  # more than others' share of our links
+        return _farthest(n for n in self._free_to_go(now, keep=_VETERANS if pressed else 0) if n.outbound)
 
     def _spare_inbound(self, now: float, besides: PeerId) -> PeerId | None:
         """Whose place an isolated newcomer gets."""
-        return _farthest(
-            n for n in self.neighbours.values() if not n.outbound and n.peer != besides and self._can_go(n, now)
-        )
+        free = [n.peer for n in self._free_to_go(now, keep=_VETERANS) if not n.outbound and n.peer != besides]
+        return free[-1] if free else None  # the youngest: who floods us with newcomers displaces its own
+
+    def _free_to_go(self, now: float, *, keep: int) -> list[Neighbour]:
+        """Links that nobody needs, without the `keep` oldest. The table is in the order in which they came up."""
+        return [n for n in islice(self.neighbours.values(), keep, None) if self._can_go(n, now)]
 
     def _can_go(self, neighbour: Neighbour, now: float) -> bool:
         return now > neighbour.keep_until and neighbour.degree > self.target  # else the other side needs it

@@ -122,10 +122,59 @@ def test_a_full_house_refuses_but_makes_room_for_the_isolated_once() -> None:
     assert overlay.admits(newcomer, 10.0, isolated=True)
     [part] = overlay.outbox
     assert isinstance(part, Part)
-    assert part.peer in PEERS[4:11]  # an inbound link, never an anchor
+    assert part.peer == PEERS[10]  # an inbound link, never an anchor; the youngest, so that a flood displaces itself
     overlay.outbox.clear()
     assert not overlay.admits(newcomer, 20.0, isolated=True)
     assert overlay.admits(newcomer, 80.0, isolated=True)
+
+
+def test_a_flood_of_newcomers_does_not_displace_the_oldest_links() -> None:
+    overlay = partial()
+    for peer in PEERS[:6]:
+        overlay.link_up(peer, 0.0, outbound=True)
+        overlay.heard(peer, 20, 0.5)
+    for peer in PEERS[6:20]:  # near newcomers, who want to be all that we know
+        overlay.link_up(peer, 1.0, outbound=peer in PEERS[6:12])
+        overlay.heard(peer, 20, 0.05)
+    parted: list[PeerId] = []
+    for now in range(10, 40):
+        for fact in tick(overlay, 2.0 * now):
+            assert isinstance(fact, Part)
+            parted.append(fact.peer)
+            overlay.link_down(fact.peer, 2.0 * now)
+    for newcomer in PEERS[40:60]:
+        overlay.link_up(newcomer, 100.0, outbound=False)
+        overlay.heard(newcomer, 20, 0.05)
+        overlay.admits(newcomer, 100.0, isolated=True)
+    parted += [fact.peer for fact in overlay.outbox if isinstance(fact, Part)]
+    assert set(PEERS[2:6]) <= set(parted)
+    assert not set(PEERS[:2]) & set(parted)
+
+
+def test_a_near_link_that_keeps_its_promise_replaces_the_far_one_however_old() -> None:
+    overlay = partial(active_view=4)
+    for place, peer in enumerate(PEERS[:5]):
+        overlay.link_up(peer, 0.0, outbound=True)
+        overlay.heard(peer, 20, 0.4 + place / 100)
+    [wish] = tick_near(overlay, 10.0)
+    assert isinstance(wish, DialWanted)
+    overlay.link_up(wish.peer, 11.0, outbound=True)
+    overlay.heard(wish.peer, 20, 0.1)
+    assert Part(PEERS[4], "surplus") in tick_near(overlay, 40.0)
+
+
+def tick_near(overlay: Overlay, now: float) -> list[object]:
+    overlay.deadline = now
+    overlay.handle_timeout(now, PEERS, lambda peer: 0.01, 0)
+    facts, overlay.outbox = list(overlay.outbox), []
+    return facts
+
+
+def test_the_backoff_is_forgotten_when_it_is_over() -> None:
+    overlay = partial()
+    for place, peer in enumerate(PEERS):
+        overlay.parted(peer, float(place))
+    assert len(overlay._backoff) == 60
 
 
 def test_what_we_dialled_ourselves_is_admitted() -> None:
