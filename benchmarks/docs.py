@@ -68,7 +68,7 @@ def _runs(works: Kept) -> str:
         versions = ", ".join(
             f"{stack} {said[stack]}" for stack, said in about.get("versions", {}).items() if stack in said
         )
-        what = "All works" if len(names) == len(works) else ", ".join(names)
+        what = "Everything below" if len(names) == len(works) else ", ".join(names)
         lines.append(
             f"{what}: {time}, commit {about['commit']}, {about['system']}, {about['cores']} x {about['processor']}, "
             f"Python {about['python']}{', ' + versions if versions else ''}; {one['repetitions']} repetitions; load "

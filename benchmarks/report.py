@@ -70,7 +70,7 @@ def append_lines(report: dict[str, Any], samples: Samples, machine: dict[str, An
 
 
 def print_results(report: dict[str, Any], samples: Samples, works: Mapping[str, Work], console: Console) -> None:
-    table = Table(title="medians [min-max]; ratios are medians of ours / theirs, repetition by repetition")
+    table = Table(title="medians \\[min-max]; ratios are medians of ours / theirs, repetition by repetition")
     stacks = list(dict.fromkeys(stack for work in samples.works() for stack in samples.stacks(work)))
     for heading in ("work", "figure", *stacks, "/ aiortc", "/ wrtc"):
         table.add_column(heading, justify="left" if heading in ("work", "figure") else "right", overflow="fold")
