@@ -100,6 +100,6 @@ async def test_fuzzed_packets_on_an_established_connection(
         assert len(await honest.ours.receive()) == 100_000
         assert honest.offerer.state == honest.answerer.state == "connected"
         assert hub.gateway.last_fault is None
-        async with open_call(hub, good) as another:  # and newcomers are welcome
+        async with open_endpoint(LOOPBACK) as newcomer, open_call(hub, newcomer) as another:  # who is welcome
             await another.ours.send("hello")
             assert await another.theirs.receive() == "hello"
