@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import attrs
 import pytest
@@ -17,7 +18,7 @@ from psyne_mesh.webrtc.ice.candidates import Found
 from tests.ice.fake_net import FakeNet
 from tests.ice.helpers import Side, introduce, selected
 from tests.ice.test_transport import DATA, IN_MEMORY
-from tests.ice.turn_net import TurnOnNet
+from tests.ice.turn_net import DELAY_S, TurnOnNet
 
 A, B = ("192.0.2.1", 1001), ("192.0.2.2", 1002)
 
@@ -102,6 +103,23 @@ async def test_players_who_say_little_keep_their_channel(autojump_clock: MockClo
         await trio.sleep(3600)
         assert await talk(a, b, 10) == [10, 10]
         assert not server.dropped
+
+
+async def test_the_channels_of_many_peers_are_renewed_together(autojump_clock: MockClock, server: TurnOnNet) -> None:
+    config = attrs.evolve(IN_MEMORY, turn_servers=(server.entry(),), relay_only=True)
+    async with open_gateway(config, sockets=server._net.factory(A)) as gateway:
+        with trio.fail_after(5):
+            while not relays(gateway):
+                await trio.sleep(0.1)
+        relay: Any = gateway.found[-1][1]
+        for number in range(200):
+            relay.send_batch([DATA], ("192.0.2.77", 1000 + number))
+        await trio.sleep(1)
+        assert server.requests["CHANNEL_BIND"] == 200
+        began = trio.current_time()
+        await gateway.run_in_loop(relay.refresh)
+        assert server.requests["CHANNEL_BIND"] == 400
+        assert trio.current_time() - began < 200 * DELAY_S / 10
 
 
 @pytest.mark.parametrize("entry", ["restarted", "idle"])

@@ -7,6 +7,7 @@ count thirty. The price: its bandwidth limit is shared, and when it is lost, all
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import struct
 from collections import OrderedDict
@@ -27,6 +28,7 @@ ALLOCATION_MISMATCH: Final = 437  # RFC 8656 section 19
 LIFETIME_S: Final = 600  # RFC 8656 section 3.2; aioice refreshes at 5/6 of what the server grants
 # RFC 8656 section 9: permissions live 300 s whatever the channel does, so one refresh of both well before that.
 CHANNEL_REFRESH_S: Final = 240.0
+REFRESH_AT_ONCE: Final = 16  # bindings: one after the other, hundreds would take longer than a permission has left
 CHANNEL_FIRST: Final = 0x4000  # RFC 8656 section 12
 CHANNELS_MAX: Final = 0x1000
 PENDING_MAX: Final = 16  # datagrams to one peer while its channel is being bound; the newest is dropped
@@ -265,15 +267,17 @@ class Relay:
 
     async def refresh(self) -> None:
         """Bind the channels in use again, which renews their permissions; the others may expire."""
-        for channel in list(self._channels.values()):
-            if self.lost.is_set():
-                return
+        due: list[Channel] = []
+        for channel in self._channels.values():
             if channel.bound and channel.used:
                 channel.used = False
-                await self._ask_binding(channel)
+                due.append(channel)
             elif channel.bound:
                 channel.bound = False
                 self.client.peer_to_channel.pop(channel.address, None)
+        for start in range(0, len(due), REFRESH_AT_ONCE):
+            if not self.lost.is_set():
+                await asyncio.gather(*map(self._ask_binding, due[start : start + REFRESH_AT_ONCE]))
 
     async def verify(self) -> stun.TransactionError | None:
         return await self.client.verify()
