@@ -77,6 +77,30 @@ async def test_a_server_that_falls_silent_is_noticed(autojump_clock: MockClock) 
         assert isinstance(await a.next_event(), Restored)
 
 
+@pytest.mark.parametrize("moved", [False, True])
+async def test_a_doubted_connection_gets_a_second_and_one_of_another_network_none(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, moved: bool
+) -> None:
+    monkeypatch.setattr("psyne_mesh.signaling.websocket.has_lost_its_address", lambda stream: moved)
+    forgotten: list[trio.abc.Stream] = []
+    monkeypatch.setattr("psyne_mesh.signaling.websocket.forget_unsent", forgotten.append)
+    async with open_network() as network, network.connect(1) as a:
+        await a.join("r")
+        end = network.client_ends[0]
+        silent, _ = memory_stream_pair()
+        end.receive_stream = silent.receive_stream
+        if not moved:
+            a.doubt()
+            await trio.sleep(5)
+            assert a.is_connected, "it answered, for the last time"
+        began = trio.current_time()
+        a.doubt()
+        assert isinstance(await a.next_event(), Lost)
+        assert trio.current_time() - began == pytest.approx(0.0 if moved else SignalingConfig().doubt_s, abs=0.01)
+        assert forgotten == [end], "what it held must not arrive later"
+        assert isinstance(await a.next_event(), Restored)
+
+
 async def test_a_client_that_falls_silent_is_dropped_and_others_are_told(autojump_clock: MockClock) -> None:
     async with open_network(ServerConfig(keepalive_s=10)) as network, network.connect(1) as a:
         await a.join("r")
