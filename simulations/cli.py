@@ -46,6 +46,7 @@ def _described(scenario: Scenario) -> dict[str, object]:
         "seeds": scenario.seeds,
         "targets": {name: str(target) for name, target in scenario.targets.items()},
         "best_known": scenario.best_known,
+        "known": scenario.known,
     }
 
 

@@ -146,6 +146,7 @@ def row_line(row: Row) -> dict[str, Any]:
         "number": row.scenario.number,
         "title": row.scenario.title,
         "best_known": row.scenario.best_known,
+        "known": row.scenario.known,
         "scale": row.scenario.scale,
         "nodes": row.nodes,
         "seeds": len(row.seeds),

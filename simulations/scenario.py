@@ -65,6 +65,7 @@ class Scenario:
     number: str
     title: str
     best_known: str = ""
+    known: str = ""  # why it does not meet its targets; empty: it should
     nodes: int
     nodes_min: int = 8  # below that it makes no sense
     seeds: int = 20
@@ -115,7 +116,7 @@ def load(path: Path = SCENARIO_FILE) -> dict[str, Scenario]:
     """Every scenario of the file by name, in the file's order. `like = "name"` inherits from an earlier one."""
     raw: dict[str, dict[str, Any]] = {}
     for entry in tomllib.loads(path.read_text(encoding="utf-8"))["scenario"]:
-        base = raw[entry["like"]] if "like" in entry else {}
+        base = {key: value for key, value in raw[entry["like"]].items() if key != "known"} if "like" in entry else {}
         raw[entry["name"]] = _merged(base, {key: value for key, value in entry.items() if key != "like"})
     return {name: _scenario(entry) for name, entry in raw.items()}
 

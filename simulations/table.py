@@ -24,6 +24,8 @@ def markdown(lines: Sequence[Mapping[str, Any]]) -> str:
             if name != "violations" or figures.get(name)
         )
         verdict = "yes" if line["pass"] else f"**no** ({len(line['seeds_failed'])} of {line['seeds']} seeds)"
+        if not line["pass"]:
+            verdict += f": {line.get('known') or 'not yet explained'}"
         cells = (
             line["number"], f"`{line['scenario']}`: {line['title']}", line["nodes"], line["seeds"], judged, verdict,
             line["best_known"],

@@ -17,6 +17,7 @@ from psyne_mesh.gossip.membership import Change, Member, Membership, Status
 from psyne_mesh.gossip.records import (
     ALIVE,
     DOWN,
+    LEAVING,
     SUSPECT,
     Accusation,
     OwnState,
@@ -177,6 +178,17 @@ class Census:
         self.state = attrs.evolve(state, incarnation=state.incarnation + 1)
         self._sign(now)
         self.outbox.append(TellAll(self.own))
+
+    def depart(self, now: float) -> None:
+        """Say that we leave; `arrive` takes it back. The caller tells whom it can reach."""
+        self.state = attrs.evolve(
+            self.state, incarnation=self.state.incarnation + 1, state=LEAVING, seat=None, ballot=()
+        )
+        self._sign(now)
+
+    def arrive(self, now: float) -> None:
+        self.state = attrs.evolve(self.state, epoch=self.state.epoch + 1, incarnation=0, state=ALIVE)
+        self._sign(now)
 
     def _sign(self, now: float) -> None:
         self.own = self.state.sign(self._room, self._identity)
@@ -363,6 +375,10 @@ class Census:
             contested=False,
             witnesses=self._witnesses(),
         )
+
+    def link_closed(self, peer: PeerId, now: float) -> None:
+        """Our link cannot speak for the peer any more."""
+        self.suspicions.uncontested(peer, self._witnesses(), now)
 
     def link_heard(self, peer: PeerId) -> None:
         self.suspicions.clear(peer)

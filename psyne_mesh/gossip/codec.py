@@ -31,8 +31,8 @@ TOLD, KEEP = 21, 22
 ITEM_RECORD, ITEM_ACCUSATION, ITEM_GONE = 1, 2, 3
 
 # version, type, sequence, view hash (0: no claim), srtt (0.1 ms, 0: unknown), number of links,
-# coordinate x y z height (0.1 ms) and error (0.001)
-PROBE = struct.Struct(">BBIQHBhhhHH")
+# coordinate x y z height (0.1 ms) and error (0.001), probes sent and got on this link so far (modulo 65536)
+PROBE = struct.Struct(">BBIQHBhhhHHHH")
 _INDIRECT = struct.Struct(">BBI16sB")
 
 
@@ -188,7 +188,7 @@ def pack_items(prefix: bytes, items: Iterable[bytes], limit: int) -> list[bytes]
 
 
 def probe_untrusted(frame: bytes) -> tuple[int, ...]:
-    """(version, type, sequence, view hash, srtt, links, x, y, z, height, error); items follow at `PROBE.size`."""
+    """(version, type, sequence, view hash, srtt, links, x, y, z, height, error, sent, got); items follow at `PROBE.size`."""
     if len(frame) < PROBE.size:
         raise ProtocolError("probe too short")
     return PROBE.unpack_from(frame)

@@ -44,6 +44,8 @@ class GossipConfig:
     suspicion_max_s: float = _field(6.0, 0.0, 600.0)
     confirmations: int = _field(2, 0, 8)  # Lifeguard's K
     local_health_max: int = _field(8, 1, 64)  # Lifeguard's S: patience grows up to 8 times
+    deaf_after_s: float = _field(15.0, 1.0, 600.0)  # who hears so little for so long stands aside (see `hearing`)
+    deaf_rest_s: float = _field(300.0, 1.0, 86_400.0)  # and comes back after that; each time it is twice as long
 
     # Dissemination.
     sync_interval_s: float = _field(5.0, 0.1, 600.0)

@@ -79,6 +79,14 @@ class Core:
         self.keep_every_s = 0.5
         self.seated_view = 0
         self.seated_until = math.inf
+        self.back_at = math.inf  # while we stand aside: when we come back
+        self.rest_s = config.deaf_rest_s
+        self.contacts: list[Record] = []  # whom to dial then
+
+    @property
+    def aside(self) -> bool:
+        """We have left for a while, because we hear hardly anything (see `hearing`)."""
+        return self.back_at < math.inf
 
     @property
     def membership(self) -> Membership:
@@ -100,6 +108,8 @@ class Core:
 
     def send_probe(self, kind: int, sequence: int, link: Link) -> None:
         """A ping or ack, with whatever news still fit in."""
+        hearing = link.hearing
+        hearing.sent = (hearing.sent + 1) & 0xFFFF
         frame = PROBE.pack(
             codec.VERSION,
             kind,
@@ -108,6 +118,8 @@ class Core:
             link.srtt_wire,
             min(255, len(self.links)),
             *self.coordinate.wire,
+            hearing.sent,
+            hearing.got,
         )
         if self.exchange.rumours.queue:
             frame += self.exchange.rumours.take(codec.UNRELIABLE_FRAME_MAX - PROBE.size)
@@ -168,6 +180,7 @@ class Core:
     def link_closed(self, peer: PeerId, now: float) -> None:
         """Forget the link; the detector is told by the caller, because it may want to go on asking helpers."""
         self.links.pop(peer, None)
+        self.census.link_closed(peer, now)
         self.overlay.link_down(peer, now)
         self.exchange.link_down(peer)
         self.broadcast.link_down(peer)

@@ -13,17 +13,32 @@ import attrs
 
 from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.hearing import Hearing, deaf_for
 from psyne_mesh.identity import PeerId
 
 if TYPE_CHECKING:
     import random
 
-_TICK_S = 0.1  # while some link is late, it is pinged so often: with 10 % loss, four more round trips fit before
-# `suspect_after_s`; else only the ping round wakes us
+_TICK_S = 0.1  # while some link is late, it is pinged so often: with 10 % loss, six more round trips fit before it is
+# called silent; else only pings that are due wake us
 _GRAIN_S = 0.01  # no two checks of silence are closer: sums of floats must not make us wake for ever
-_LATE_FACTOR = 1.25  # a link is late after 1.25 ping intervals of silence: then it is pinged faster
-_INDIRECT_AT = 0.7  # indirect probes start at this part of the patience, so that answers can still come in
+_CONTACTS = (
+    4  # a member of a small room is pinged so often in one interval, by all its neighbours together: the more of
+)
+# them there are, the less often each of them asks. Whoever finds it silent alarms the others, who then ask at once.
+_LULL = 0.25  # a link on which anything came in the last part of that time is not asked
+_SPREAD = 0.2  # the two ends of a link do not ask at the same moment
+_LATE_MIN_S = 0.15  # an answer is late after that, or a round trip with its variation: then we ask faster
+_UNANSWERED = (
+    0.6  # silence counts from our first unanswered ping, not from the last word: so `suspect_after_s` shrinks to
+)
+_RTT_MARGIN = 0.9  # or to a round trip and so many intervals
+_ACCUSED = 0.6  # and while others call it silent, too, to this part
+_ACCUSED_S = 3.0  # for so long
+_ASK_AGAIN_S = 0.2  # a member that spoke less than that ago is not asked because of an accusation
+_INDIRECT_AT = 0.5  # indirect probes start at this part of the patience, so that answers can still come in
 _IMPAIRED_CLOSE_S = 10.0  # a link that only others can reach for so long is closed and dialled anew
+_YOUNG_S = 5.0  # a link is asked in every interval at first: places on the latency map and numbers of links settle soon
 _SAMPLE_ROUNDS = 8  # our own RTT sample is renewed after so many, even while the other side does the pinging
 _HELPS_MAX = 64  # indirect probes that we do for others at the same time; more get no answer
 _PENDING_MAX = 16  # unanswered pings remembered for each link; the oldest is forgotten
@@ -66,39 +81,55 @@ class LinkBroken:
     peer: PeerId
 
 
-Fact: TypeAlias = ProbeDue | FrameDue | LinkSilent | LinkHeard | LinkBroken
+@attrs.frozen
+class Deaf:
+    """For a long time most links have found that we do not hear them while they hear us."""
+
+
+Fact: TypeAlias = ProbeDue | FrameDue | LinkSilent | LinkHeard | LinkBroken | Deaf
 
 
 class Link:
-    """One probed link. `alive_at` is the last sign of life, by the link itself or through a helper."""
+    """One probed link. `alive_at` is the last sign of life, by the link itself or through a helper; `waiting_since` is
+    when we first asked after that, or infinity."""
 
     __slots__ = (
+        "accused_at",
         "alive_at",
         "asked_at",
         "degree",
         "fast_at",
         "faults",
         "heard_at",
+        "hearing",
         "lonely",
         "lost",
         "missed",
         "nacks_due",
         "peer",
         "pending",
-        "pinged_at",
+        "ping_at",
+        "probed_at",
         "rttvar",
         "sampled_at",
         "silent",
+        "spread",
         "srtt",
         "srtt_wire",
+        "waiting_since",
+        "young_until",
     )
 
     def __init__(self, peer: PeerId, now: float) -> None:
         self.peer = peer
         self.heard_at = self.alive_at = now
-        self.pinged_at = -math.inf  # when the peer pinged us last
-        self.sampled_at = -math.inf
-        self.fast_at = self.asked_at = -math.inf
+        self.waiting_since = math.inf
+        self.ping_at = now  # when to look whether a ping is due
+        self.spread = 1.0
+        self.young_until = now + _YOUNG_S
+        self.sampled_at = self.probed_at = -math.inf
+        self.fast_at = self.asked_at = self.accused_at = -math.inf
+        self.hearing = Hearing()
         self.missed = 0
         self.degree = 0  # links that the peer says it has; 0: not said yet
         self.faults = 0  # broken frames that came over it
@@ -116,9 +147,10 @@ class Detector:
     """Probes links. How to drive it:
 
     1. `link_up(peer, now)` and `link_down(peer)` follow the links; `heard(peer, now)` for every frame of a link.
-    2. `ping_received`, `ack_received`, `ping_req_received`, `indirect_received` feed the probe frames.
+    2. `ping_received`, `ack_received`, `ping_req_received`, `indirect_received` feed the probe frames; `accused` says
+       that somebody calls a peer silent.
     3. `handle_timeout(now)` when `deadline` is reached.
-    4. Drain `outbox` after each call: `ProbeDue`, `FrameDue`, `LinkSilent`, `LinkHeard`, `LinkBroken`.
+    4. Drain `outbox` after each call: `ProbeDue`, `FrameDue`, `LinkSilent`, `LinkHeard`, `LinkBroken`, `Deaf`.
     """
 
     def __init__(self, config: GossipConfig, rng: random.Random) -> None:
@@ -128,20 +160,23 @@ class Detector:
         self.outbox: list[Fact] = []
         self.deadline = math.inf
         self.local_health = 0  # Lifeguard's LHM score: 0 healthy ... local_health_max - 1
-        self.interval = config.ping_interval_s
-        self.patience_min = config.suspect_after_s
+        self.set_pace(1.0)
         self.suspicions_raised = 0
         self._sequence = 0
         self._lag_known_at = -math.inf
-        self._round_at = math.inf
+        self._better_at = 0.0
+        self._judge_at = self._alone_at = 0.0
+        self._looked_at = -math.inf
         self._helps: dict[
             int, tuple[PeerId, int, PeerId, float]
         ] = {}  # our ping -> (asker, its sequence, target, nack at)
 
     def set_pace(self, pace: float) -> None:
-        """Stretch all times by this factor: in a large room, where half the probes would do."""
+        """Stretch times by this factor, and patience by a little more: a large room probes less and has more to lose by a
+        rash word, which everybody hears."""
         self.interval = self._config.ping_interval_s * pace
-        self.patience_min = self._config.suspect_after_s * pace
+        self.patience_min: float = _UNANSWERED * self._config.suspect_after_s * pace**1.5
+        self._contacts = _CONTACTS / pace
 
     # ---------------------------------------------------------------------------------------------------- links
 
@@ -149,26 +184,24 @@ class Detector:
         link = self.links[peer] = Link(peer, now)
         if rtt is not None:
             link.srtt, link.rttvar = rtt, rtt / 2
-        if self._round_at == math.inf:
-            self._round_at = now + self.interval * self._rng.random()
-        self.deadline = min(self.deadline, self._round_at)
+        link.ping_at = now + self._calm() * self._rng.random()
+        self.deadline = min(self.deadline, link.ping_at)
 
     def link_down(self, peer: PeerId) -> None:
         self.links.pop(peer, None)
-        if not self.links:
-            self._round_at = math.inf
 
     def link_lost(self, peer: PeerId, now: float) -> None:
         """The link broke without a word: helpers are asked; then `LinkSilent` comes, or the peer is theirs to watch."""
         link = self.links.get(peer)
         if link is not None:
             link.lost = True
-            link.heard_at = min(link.heard_at, now - self.interval * _LATE_FACTOR)
-            link.alive_at = now - _INDIRECT_AT * self.patience(link)  # ask now, and leave them time to answer
+            # Ask now, and leave them time to answer.
+            link.waiting_since = link.alive_at = now - _INDIRECT_AT * self.patience(link, now)
             self.deadline = now
 
     def heard(self, link: Link, now: float) -> None:
         link.heard_at = link.alive_at = now
+        link.waiting_since = math.inf
         if link.missed:
             link.missed = 0
             link.nacks_due.clear()
@@ -190,16 +223,25 @@ class Detector:
         for link in self.links.values():
             link.heard_at += seconds
             link.alive_at += seconds
+            if link.waiting_since < now:
+                link.waiting_since = min(now, link.waiting_since + seconds)
 
-    def patience(self, link: Link) -> float:
-        """So much silence of a link is a suspicion."""
+    def patience(self, link: Link, now: float) -> float:
+        """A link that owes us an answer for so long is a suspicion."""
         rto = link.srtt + 4 * link.rttvar
-        return max(self.patience_min, rto + self.interval * _LATE_FACTOR) * (1 + self.local_health)
+        patience = max(self.patience_min, rto + self.interval * _RTT_MARGIN) * (1 + self.local_health)
+        return patience * _ACCUSED if now - link.accused_at < _ACCUSED_S else patience
 
-    def hears(self, peer: PeerId, now: float) -> bool:
-        """The link to `peer` has spoken just now: whatever others say of it, we know better."""
+    def accused(self, peer: PeerId, now: float) -> bool:
+        """Somebody calls `peer` silent: we ask it at once ourselves. True as long as our own link does not confirm it."""
         link = self.links.get(peer)
-        return link is not None and not link.silent and now - link.heard_at < self.patience_min / 2
+        if link is None or link.silent or link.lost:
+            return False
+        link.accused_at = now
+        if link.waiting_since == math.inf and now - link.heard_at > _ASK_AGAIN_S:
+            self._ping(link, now)
+            self.deadline = min(self.deadline, now + _late_after(link))
+        return now - link.waiting_since < self.patience_min
 
     def is_impaired(self, peer: PeerId) -> bool:
         """The link is up, and yet frames on it do not come through now: better go through a helper."""
@@ -209,7 +251,7 @@ class Detector:
     # --------------------------------------------------------------------------------------------------- frames
 
     def ping_received(self, link: Link, now: float, srtt_of_peer: float) -> None:
-        link.pinged_at = now
+        link.probed_at = now
         if srtt_of_peer and not link.srtt:
             link.srtt, link.rttvar = srtt_of_peer, srtt_of_peer / 2
 
@@ -234,7 +276,8 @@ class Detector:
             return
         if len(self._helps) >= _HELPS_MAX:
             return  # limit of _helps: the newest request is dropped; the asker has other helpers
-        nack_at = now + 0.8 * (1 - _INDIRECT_AT) * self.patience_min  # memberlist: at 80 % of the time
+        # memberlist: at 80 % of the time, which is short when the asker has heard of accusations
+        nack_at = now + 0.8 * (1 - _INDIRECT_AT) * _ACCUSED * self.patience_min
         self._helps[self._ping(link, now)] = (asker, sequence, target, nack_at)
         self.deadline = min(self.deadline, nack_at)
 
@@ -259,59 +302,94 @@ class Detector:
         late_by = now - max(self.deadline, self._lag_known_at)
         if late_by > self.interval / 2:
             self.note_loop_lag(late_by, now)
-        interval = self.interval
         self._nack_late_helps(now)
-        round_due = now >= self._round_at
-        if round_due:
-            self._round_at = now + interval * (0.9 + 0.2 * self._rng.random())
-        late_after = interval * _LATE_FACTOR
-        late = False
-        oldest = now
-        for link in list(self.links.values()):
-            silence = now - link.heard_at
-            if silence < late_after:
-                oldest = min(oldest, link.heard_at)
-                # Who was pinged in this round need not ping back: the ack has told both sides what they want to know.
-                if round_due and (
-                    now - link.pinged_at > 0.8 * interval or now - link.sampled_at > _SAMPLE_ROUNDS * interval
-                ):
-                    self._ping(link, now)
+        calm = self._calm()
+        late = 0
+        deadline = math.inf
+        for link in self.links.values():
+            if now >= link.ping_at and not link.lost:
+                self._ping_if_due(link, calm, now)
+            if link.waiting_since == math.inf:
+                deadline = min(deadline, link.ping_at)
                 continue
-            late = True
-            self._chase(link, silence, now)
-        if round_due and not late and self.local_health:
-            self.local_health -= 1  # Lifeguard: -1 for a good probe; for us, a round in which nobody was late
-        deadline = min(self._round_at, max(oldest + late_after, now + _GRAIN_S))
+            late_at = link.waiting_since + _late_after(link)
+            if now < late_at and not link.lost:
+                deadline = min(deadline, max(late_at, now + _GRAIN_S))
+                continue
+            late += 1
+            self._chase(link, now)
+        if late > 1 and now - self._looked_at > calm:
+            self._look_round(now)
+        if self.local_health:
+            if not late and now >= self._better_at:
+                self.local_health -= 1  # Lifeguard: -1 for a good probe; for us, an interval in which nobody was late
+            if late or now >= self._better_at:
+                self._better_at = now + self.interval
+            deadline = min(deadline, self._better_at)
         if late:
-            deadline = min(deadline, now + min(_TICK_S, interval / 4))
+            deadline = min(deadline, now + min(_TICK_S, self.interval / 4))
         for _, _, _, nack_at in self._helps.values():
             deadline = min(deadline, nack_at)
         self.deadline = deadline
+        if now >= self._judge_at:
+            self._judge_at = now + self.interval
+            if deaf_for(link.hearing for link in self.links.values()) >= self._config.deaf_after_s:
+                self.outbox.append(Deaf())
 
-    def _chase(self, link: Link, silence: float, now: float) -> None:
+    def _calm(self) -> float:
+        """One ping on each link in this time, from either side, while all is well."""
+        return max(self.interval, self.interval * len(self.links) / self._contacts)
+
+    def _ping_if_due(self, link: Link, calm: float, now: float) -> None:
+        """One ping in `calm` seconds tells both sides what they want to know, and so do other frames while they come. But a
+        single frame does not put a ping off for long: one that travels the whole room would bring all links into step,
+        and a crash right behind it would be found late. Now and then we ask all the same, for the round trip and what
+        else an answer says."""
+        if now < link.young_until:
+            calm = self.interval
+        due = max(link.probed_at + calm * link.spread, link.heard_at + calm * _LULL)
+        link.ping_at = min(due, link.sampled_at + _SAMPLE_ROUNDS * calm)
+        if now >= link.ping_at:
+            link.spread = 1 + _SPREAD * (2 * self._rng.random() - 1)
+            link.ping_at = now + calm * link.spread
+            if link.waiting_since == math.inf:  # else it is asked faster, anyhow
+                link.probed_at = now
+                self._ping(link, now)
+
+    def _chase(self, link: Link, now: float) -> None:
         """A late link: ping fast, then ask helpers, then give it up."""
         config = self._config
+        waiting = now - link.waiting_since
         if now >= link.fast_at:
-            settled = link.silent and silence > 4 * self.patience_min
+            settled = link.silent and waiting > 4 * self.patience_min
             link.fast_at = now + (self.interval if settled else 0.0)
             link.missed += 1
             if not link.lost:
                 self._ping(link, now)
-        patience = self.patience(link)
-        unseen = now - link.alive_at
+        patience = self.patience(link, now)
+        unseen = min(waiting, now - link.alive_at)
         if unseen >= _INDIRECT_AT * patience and now - link.asked_at >= patience * (1 - _INDIRECT_AT):
             # Lifeguard: a helper that did not even nack speaks against ourselves; unless it has fallen silent as well.
             self._worsen(sum(self._is_good(helper) for helper in link.nacks_due))
             link.asked_at = now
             link.nacks_due = self._ask_helpers(link)
-            if not link.nacks_due and len(self.links) > 1:
+            if not link.nacks_due and len(self.links) > 1 and now >= self._alone_at:
+                self._alone_at = now + self.interval
                 self._worsen(1)  # nobody at all is heard: are we deaf?
         if unseen >= patience and link.missed >= config.missed_pings and not link.silent:
             link.silent = True
             self.suspicions_raised += 1
             self.outbox.append(LinkSilent(link.peer))
-        elif not link.silent and silence > _IMPAIRED_CLOSE_S:
+        elif not link.silent and waiting > _IMPAIRED_CLOSE_S:
             self.outbox.append(LinkBroken(link.peer))
+
+    def _look_round(self, now: float) -> None:
+        """Two late links may be the first sign of something larger: whoever was not heard just now is asked at once."""
+        self._looked_at = now
+        for link in self.links.values():
+            if link.waiting_since == math.inf and now - link.heard_at > self.interval:
+                link.probed_at = now
+                self._ping(link, now)
 
     def _is_good(self, peer: PeerId) -> bool:
         link = self.links.get(peer)
@@ -336,6 +414,7 @@ class Detector:
         if len(pending) >= _PENDING_MAX:
             del pending[next(iter(pending))]
         pending[sequence] = now
+        link.waiting_since = min(link.waiting_since, now)
         self.outbox.append(ProbeDue(link.peer, sequence))
         return sequence
 
@@ -347,6 +426,11 @@ class Detector:
 
     def _worsen(self, points: int) -> None:
         self.local_health = min(self._config.local_health_max - 1, self.local_health + points)
+
+
+def _late_after(link: Link) -> float:
+    """An answer that takes longer than that is late."""
+    return max(_LATE_MIN_S, link.srtt + 4 * link.rttvar)
 
 
 def _smooth(link: Link, rtt: float) -> None:

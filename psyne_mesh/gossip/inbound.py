@@ -70,20 +70,22 @@ class Inbound:
     # ---------------------------------------------------------------------------------------------------- probes
 
     def _on_ping(self, link: Link, frame: bytes, now: float) -> None:
-        _, _, sequence, view_hash, srtt, degree, *_ = codec.probe_untrusted(frame)
+        _, _, sequence, view_hash, srtt, degree, _, _, _, _, _, sent, got = codec.probe_untrusted(frame)
         core = self._core
         core.detector.ping_received(link, now, srtt / 10_000)
+        link.hearing.probe_received(sent, got, now)
         link.degree = degree
         self._probe_seen(link, frame, view_hash, now)
         core.send_probe(codec.ACK, sequence, link)
 
     def _on_ack(self, link: Link, frame: bytes, now: float) -> None:
-        _, _, sequence, view_hash, _, degree, x, y, z, height, error = codec.probe_untrusted(frame)
+        _, _, sequence, view_hash, _, degree, x, y, z, height, error, sent, got = codec.probe_untrusted(frame)
         core = self._core
         rtt = core.detector.ack_received(link, sequence, now)
         if rtt is not None:
             core.coordinate.update((x, y, z, height, error), rtt)
             core.broadcast.note_rtt(link.peer, link.srtt)
+        link.hearing.probe_received(sent, got, now)
         link.degree = degree
         self._probe_seen(link, frame, view_hash, now)
 
@@ -154,7 +156,7 @@ class Inbound:
                     self.learn(record_untrusted(data), now, via, welcome=welcome)
                 elif kind == codec.ITEM_ACCUSATION:
                     accusation = accusation_untrusted(data)
-                    contested = core.detector.hears(accusation.subject, now)
+                    contested = core.detector.accused(accusation.subject, now)
                     linked = accusation.subject in core.links
                     core.census.hear(accusation, now, via, contested=contested, linked=linked)
                 elif kind == codec.ITEM_GONE and not core.census.lonely:

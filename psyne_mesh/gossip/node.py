@@ -94,7 +94,7 @@ class Node:
 
     def learn(self, records: Iterable[bytes | Record], now: float) -> None:
         """Records of members, from wherever: they are verified, and those that are new are dialled."""
-        if not self._core.running:
+        if not self._core.running or self._core.aside:
             return
         for given in records:
             try:
@@ -108,6 +108,9 @@ class Node:
         """A link to `peer` works, dialled by either side. `rtt` in seconds if the handshake measured it."""
         core = self._core
         if not core.running or peer == self.peer_id:
+            return
+        if core.aside:
+            core.outputs.append(CloseLink(peer, "refused"))
             return
         if core.census.is_expelled(peer) or (len(core.links) >= 2 * core.config.links_max and peer not in core.links):
             core.dialer.linked(peer)
@@ -226,6 +229,7 @@ class Node:
     def note_loop_lag(self, seconds: float, now: float) -> None:
         """The event loop was late by so much: silence in that time is our own fault."""
         self._core.detector.note_loop_lag(seconds, now)
+        self._core.census.suspicions.note_loop_lag(seconds)
 
     def note_rtt(self, peer: PeerId, rtt: float, now: float) -> None:
         """A round trip in seconds that the shell measured, for instance by SCTP."""
@@ -273,6 +277,8 @@ class Node:
         core = self._core
         if not core.running:
             return None
+        if core.aside:
+            return core.back_at
         deadline = min(
             core.detector.deadline,
             core.census.suspicions.deadline,
@@ -294,8 +300,10 @@ class Node:
 
     def handle_timeout(self, now: float) -> None:
         core = self._core
-        if not core.running:
+        if not core.running or (core.aside and now < core.back_at):
             return
+        if core.aside:
+            self._outcome.come_back(now)
         if now >= core.detector.deadline:
             core.detector.handle_timeout(now)
         if now >= core.census.deadline:

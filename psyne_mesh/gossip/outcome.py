@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import attrs
 
 from psyne_mesh.gossip import census, codec, events
@@ -9,12 +11,14 @@ from psyne_mesh.gossip import detector as probes
 from psyne_mesh.gossip import seats as seating
 from psyne_mesh.gossip.broadcast_wire import ASK, encode_haves
 from psyne_mesh.gossip.core import Core
+from psyne_mesh.gossip.dialer import Dialer
 from psyne_mesh.gossip.events import CloseLink, Dial, Evicted, PeerDiscovered, PeerLeft
-from psyne_mesh.gossip.healing import CutMended, CutSeen
+from psyne_mesh.gossip.healing import CutMended, Cuts, CutSeen, Knocker
 from psyne_mesh.gossip.overlay import Mode, Part
 from psyne_mesh.gossip.records import Record, record_untrusted
 from psyne_mesh.identity import PeerId
 
+_REST_MAX_S = 3600.0  # of a deaf node
 _KEEP_CROSS_LINK_S = 60.0  # a link across a healed cut is not called surplus before
 
 
@@ -46,7 +50,8 @@ class Outcome:
             if core.seats.enabled:
                 core.seat_everybody(now)
                 self._seats(now)
-        self._move(now)
+        if not core.aside:
+            self._move(now)
 
     def _move(self, now: float) -> None:
         """Most calls find nothing to do here: the tests are cheaper than the calls behind them."""
@@ -90,6 +95,8 @@ class Outcome:
             core.census.link_silent(said.peer, now)
         elif isinstance(said, probes.LinkHeard):
             core.census.link_heard(said.peer)
+        elif isinstance(said, probes.Deaf):
+            self._stand_aside(now)
         elif said.peer in core.links:
             core.part(said.peer, "impaired", now)
             core.dialer.drop(said.peer)
@@ -156,6 +163,35 @@ class Outcome:
         if previous is not None and previous.seat is not None and record.seat is None and core.seats.enabled:
             core.kept_seats[peer] = (previous.seat, now + core.config.seat_hold_s)
             core.seated_until = now
+
+    def _stand_aside(self, now: float) -> None:
+        """We are deaf: for the others we are a member that never answers and never goes, to us everybody seems to come and
+        go. So we say goodbye, part from everybody and come back after a rest that doubles each time."""
+        core = self._core
+        if core.aside or not core.links:
+            return
+        core.back_at = now + core.rest_s
+        core.rest_s = min(_REST_MAX_S, 2 * core.rest_s)
+        core.census.depart(now)
+        core.tell_all(core.census.own, now)
+        known = [core.membership.record(peer) for peer in core.links if core.membership.is_alive(peer)]
+        core.contacts = [record for record in known if record is not None]
+        for peer in list(core.links):
+            core.hang_up(peer, "deaf", now)
+        for peer in list(core.membership.alive):
+            core.census.forget(peer, "timeout", now)
+        core.dialer = Dialer(core.config, core.rng)
+
+    def come_back(self, now: float) -> None:
+        """The rest is over: like a newcomer that knows its old neighbours."""
+        core = self._core
+        core.back_at = math.inf
+        core.cuts, core.knocker = Cuts(core.config), Knocker(core.config, core.rng)
+        core.introduced = False
+        core.census.arrive(now)
+        contacts, core.contacts = core.contacts, []
+        for record in contacts:
+            core.census.learn(record, now, None)
 
     def _stop(self, reason: events.EvictionReason) -> None:
         core = self._core

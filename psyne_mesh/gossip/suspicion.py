@@ -15,6 +15,7 @@ from psyne_mesh.identity import PeerId
 
 _ACCUSERS_MAX = 16  # named in one case; more change nothing
 _CASES_MAX = 2048  # open at the same time; the newest accusation is dropped (it will be heard again)
+_OWN_PART = 0.5  # of the shortest timeout may have passed before our own link confirms a case
 _CONTESTED_S = 10.0  # a case against somebody whom we hear ourselves is kept so long, should our link go silent too
 
 
@@ -82,7 +83,10 @@ class Suspicions:
             return False
         if case.accusers.get(accuser, -1) >= verdict:
             return True
-        return sum(v >= verdict for v in case.accusers.values()) > max(2, self._config.confirmations)
+        enough = max(2, self._config.confirmations)
+        if verdict == DOWN and len(case.accusers) > enough and DOWN in case.accusers.values():
+            return True  # one verdict is all that our own link needs to hear
+        return sum(v >= verdict for v in case.accusers.values()) > enough
 
     @property
     def suspected(self) -> list[PeerId]:
@@ -119,12 +123,25 @@ class Suspicions:
             case.accusers[accuser] = verdict
         case.own |= own
         if not contested and not case.running:
-            case.running, case.since = True, now
+            # What our own link confirms counts from the first accusation: the subject has heard of it, too.
+            case.running, case.since = (
+                True,
+                max(case.since, now - _OWN_PART * self._config.suspicion_min_s) if own else now,
+            )
             self.outbox.append(CaseOpened(subject))
         if case.running:
             self._weigh(case, witnesses, now)
         self.deadline = min(self.deadline, case.deadline)
         return news
+
+    def uncontested(self, subject: PeerId, witnesses: int, now: float) -> None:
+        """We have no link any more that could speak for the subject: a case that rested goes on."""
+        case = self._cases.get(subject)
+        if case is not None and not case.running:
+            case.running, case.since = True, now
+            self.outbox.append(CaseOpened(subject))
+            self._weigh(case, witnesses, now)
+            self.deadline = min(self.deadline, case.deadline)
 
     def clear(self, subject: PeerId) -> None:
         case = self._cases.pop(subject, None)
@@ -148,9 +165,20 @@ class Suspicions:
                 deadline = min(deadline, case.deadline)
                 continue
             del self._cases[case.subject]
-            if case.running:
+            if case.running and (case.own or len(case.accusers) > 1 or DOWN in case.accusers.values()):
                 self.outbox.append(VerdictReached(case.subject, case.epoch, case.incarnation, case.own))
+            elif case.running:
+                self.outbox.append(
+                    CaseClosed(case.subject)
+                )  # nobody but one stranger ever said so, and it says no more
         self.deadline = deadline
+
+    def note_loop_lag(self, seconds: float) -> None:
+        """We stood still: a refutation that came meanwhile was not heard, so every case gets that time back."""
+        for case in self._cases.values():
+            case.since += seconds
+            case.deadline += seconds
+        self.deadline += seconds
 
     def _weigh(self, case: Case, witnesses: int, now: float) -> None:
         """Lifeguard section IV-B: max(Min, Max - (Max - Min) * log(C + 1) / log(K + 1))."""
@@ -166,5 +194,6 @@ class Suspicions:
         if wanted > 0:
             timeout = max(low, high - (high - low) * math.log(confirmed + 1) / math.log(wanted + 1))
         if not case.own and accusers < 2:
-            timeout = high  # one stranger's word: the subject gets all the time to refute it
+            # One stranger's word: the subject gets all the time to refute it, and the stranger to wait for its own verdict.
+            timeout = high if downs else 2 * high
         case.deadline = case.since + timeout

@@ -46,8 +46,8 @@ GOLDEN = {
     "ping_req": (codec.ping_req(7, PEER), "010300000007" + PEER + "00"),
     "indirect ack": (codec.indirect(7, PEER, alive=True), "010400000007" + PEER + "01"),
     "probe": (
-        codec.PROBE.pack(1, codec.PING, 9, 0xABCDEF, 251, 8, -1, 2, 3, 4, 5),
-        "0101000000090000000000abcdef00fb08ffff0002000300040005",
+        codec.PROBE.pack(1, codec.PING, 9, 0xABCDEF, 251, 8, -1, 2, 3, 4, 5, 6, 7),
+        "0101000000090000000000abcdef00fb08ffff000200030004000500060007",
     ),
     "summary": (sync.summary([0] * 15 + [1]), "0107" + "00" * 127 + "01"),
     "digest": (sync.digest(0x8001, [(PEER, 300, 2, 1)]), "01088001" + PEER + "ac020201"),

@@ -64,7 +64,7 @@ def say(room: Cluster, frame: bytes) -> None:
 
 def keep_talking(room: Cluster, seconds: float) -> None:
     for _ in range(int(seconds / 0.4)):
-        say(room, codec.PROBE.pack(1, codec.PING, 1, 0, 0, 6, 0, 0, 0, 0, 0))
+        say(room, codec.PROBE.pack(1, codec.PING, 1, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0))
         room.run(0.4)
 
 
@@ -199,7 +199,7 @@ def test_a_liar_cannot_silence_somebody_by_using_up_its_numbers() -> None:
 def test_relays_carry_signed_things_only() -> None:
     room = infiltrated()
     a, b = room.ids()[:2]
-    ping = codec.PROBE.pack(1, codec.PING, 1, 0, 0, 6, 0, 0, 0, 0, 0)
+    ping = codec.PROBE.pack(1, codec.PING, 1, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0)
     before = room.nodes[a].stats.relayed
     room.tell(a, lambda node: node.receive(EVIL.peer_id, routing.encode_relay(b, ping), room.now))
     nested = routing.encode_relay(b, routing.encode_relay(b, told(record(MALLORY))))
@@ -272,7 +272,9 @@ def some_frame(rng: random.Random) -> bytes:
     message = wire.sign_message(KEY, who, rng.randint(1, 2), rng.randint(1, 40), 1, b"x")
     ids = [(rng.choice(PEERS), rng.randint(0, 2), rng.randint(1, 40)) for _ in range(rng.randint(0, 5))]
     lines = [walks.Line(item.encoded, rng.randint(0, 400)) for item in news if isinstance(item, r.Record)]
-    probe = codec.PROBE.pack(1, rng.choice([1, 2]), rng.randint(0, 40), rng.getrandbits(64), 300, 9, 1, 2, 3, 4, 500)
+    probe = codec.PROBE.pack(
+        1, rng.choice([1, 2]), rng.randint(0, 40), rng.getrandbits(64), 300, 9, 1, 2, 3, 4, 500, 7, 8
+    )
     frame = rng.choice(
         [
             probe,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from psyne_mesh.gossip.config import GossipConfig
@@ -97,8 +99,32 @@ def test_a_contested_case_rests_but_its_accusers_count_later() -> None:
     accuse(cases, B, 0.1, contested=True)
     assert cases.outbox == []
     assert not cases.is_suspected(X)
-    accuse(cases, ME, 0.5)
-    assert cases.deadline == pytest.approx(1.5)
+    accuse(cases, ME, 0.3)
+    assert cases.deadline == pytest.approx(1.0)  # the subject has heard of it since A spoke
+    late = Suspicions(CONFIG)
+    accuse(late, A, 0.0, contested=True)
+    accuse(late, B, 0.1, contested=True)
+    accuse(late, ME, 5.0)
+    assert late.deadline == pytest.approx(5.5)  # but has half the time from our own word on
+
+
+def test_one_stranger_who_never_comes_to_a_verdict_convinces_nobody() -> None:
+    cases = Suspicions(CONFIG)
+    accuse(cases, A, 0.0)
+    cases.handle_timeout(cases.deadline)
+    assert cases.outbox == [CaseOpened(X), CaseClosed(X)]
+    assert cases.deadline == math.inf
+
+
+def test_time_in_which_we_stood_still_does_not_count() -> None:
+    cases = Suspicions(CONFIG)
+    for accuser in (ME, A, B):
+        accuse(cases, accuser, 0.0)
+    cases.note_loop_lag(8.0)
+    cases.handle_timeout(8.5)
+    assert verdicts(cases) == []
+    cases.handle_timeout(9.0)
+    assert len(verdicts(cases)) == 1
 
 
 def test_a_contested_case_ends_without_a_verdict() -> None:
@@ -119,6 +145,8 @@ def test_repetitions_and_crowds_are_no_news() -> None:
         accuse(cases, PeerId(letter * 32), 0.0)
     assert cases.knows(X, (1, 0), PeerId("e" * 32), SUSPECT)
     assert not cases.knows(X, (1, 0), PeerId("e" * 32), DOWN)
+    accuse(cases, A, 0.0, verdict=DOWN)
+    assert cases.knows(X, (1, 0), PeerId("e" * 32), DOWN)
 
 
 def test_the_number_of_cases_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
