@@ -161,3 +161,26 @@ def test_an_rtt_of_800_ms_is_no_reason_to_end() -> None:
     link.run(3)
     assert len(link.b.data) == 600
     assert link.b.association.stats.duplicates_received <= 5
+
+
+def test_a_peer_that_never_stops_sending_is_left_in_the_end() -> None:
+    """RFC 9260 section 9.2, T5-shutdown-guard: data is answered by SHUTDOWN again and again, but not for ever."""
+    link = LossyLink(config_a=SctpConfig(rto_max_s=2.0))
+    link.connect()
+    link.run(1)
+    header = link.b.association._header
+    tsn = link.b.association._outbound.outstanding.next_tsn
+    link.drop = lambda name, packet, serial: name == "b"  # its SHUTDOWN-ACK never comes, only data
+    link.a.association.shutdown(link.now)
+    start = link.now
+    while not link.a.has(Closed) and link.now - start < 60:
+        fields = wire.I_DATA_FIELDS.pack(tsn & 0xFFFFFFFF, 1, 0, tsn & 0xFF, 51)
+        flags = wire.FLAG_BEGIN | wire.FLAG_END | wire.FLAG_UNORDERED
+        packet = wire.seal(header, [wire.chunk(wire.I_DATA, flags, fields + b"more")])
+        link.a.association.receive(packet, link.now)
+        link.flush(link.a)
+        tsn += 1
+        link.run(0.1)
+    assert 23.9 <= link.now - start <= 24.3
+    [closed] = [event for event in link.a.events if isinstance(event, Closed)]
+    assert not closed.by_peer

@@ -43,9 +43,24 @@ def test_without_retransmission_some_are_lost_and_no_more(
         assert got == sorted(got)
         assert got[-1] == b"last"
     stats = link.a.association.stats
-    assert 301 - len(got) <= stats.messages_abandoned_sent <= 301 - len(got) + 10  # an acknowledgement may be lost
+    assert 301 - len(got) <= stats.messages_abandoned_sent
     assert len(got) > 120
     assert_drained(link)
+
+
+@KINDS
+def test_few_messages_that_have_arrived_count_as_given_up(interleaving: bool) -> None:
+    """Some do: their acknowledgement was lost, with one packet in ten. Over many seeds it is one in a hundred."""
+    excess = []
+    for seed in range(20):
+        link = lossy(seed, interleaving, latency_s=0.02, loss=0.1, jitter_s=0.002)
+        for i in range(300):
+            link.a.association.send(3, 51, b"%08d" % i + bytes(5000), link.now, max_retransmits=0)
+            link.run(0.005)
+        link.run(5)
+        excess.append(link.a.association.stats.messages_abandoned_sent - (300 - len(link.b.data)))
+    assert min(excess) >= 0
+    assert sum(excess) / len(excess) <= 4
 
 
 @KINDS

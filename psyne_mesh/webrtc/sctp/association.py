@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from psyne_mesh.errors import ClosedError, LocalError, ProtocolError, WouldBlock
@@ -88,6 +89,8 @@ class Association(AssociationCore):
             self._count_error()
         if self._heartbeat.handle_timeout(now):
             self._count_error()
+        if self._shutdown_guard is not None and now >= self._shutdown_guard:
+            self._give_up("the shutdown takes too long")
         if self._resets.handle_timeout(now):
             self._outbound.rto.expired()
             self._count_error()
@@ -105,19 +108,30 @@ class Association(AssociationCore):
         """When `handle_timeout` has something to do, or None."""
         if self._is_over:
             return None
-        earliest = self._t1.deadline
-        if self._inbound is not None and self._state.is_up:
-            for deadline in (
-                *self._outbound.deadlines(),
-                self._inbound.ack_deadline,
-                self._resets.deadline,
-                self._heartbeat.deadline,
-                self._path.deadline,
-                self._t2.deadline,
-            ):
-                if deadline is not None and (earliest is None or deadline < earliest):
-                    earliest = deadline
-        return earliest
+        inbound = self._inbound
+        if inbound is None or not self._state.is_up:
+            return self._t1.deadline
+        # Asked after every packet, so it stands here unrolled
+        outbound, earliest = self._outbound, math.inf
+        if (deadline := outbound.t3) is not None:
+            earliest = deadline
+        if (deadline := outbound.rack.deadline) is not None and deadline < earliest:
+            earliest = deadline
+        if (deadline := outbound.tail_probe_at) is not None and deadline < earliest:
+            earliest = deadline
+        if (deadline := inbound.ack_deadline) is not None and deadline < earliest:
+            earliest = deadline
+        if (deadline := self._resets.deadline) is not None and deadline < earliest:
+            earliest = deadline
+        if (deadline := self._heartbeat.deadline) is not None and deadline < earliest:
+            earliest = deadline
+        if (deadline := self._path.deadline) is not None and deadline < earliest:
+            earliest = deadline
+        if (deadline := self._t2.deadline) is not None and deadline < earliest:
+            earliest = deadline
+        if (deadline := self._shutdown_guard) is not None and deadline < earliest:
+            earliest = deadline
+        return None if earliest == math.inf else earliest
 
     # ----------------------------------------------------------------------------------------------------------- output
 
@@ -133,8 +147,10 @@ class Association(AssociationCore):
         elif self._state is State.COOKIE_ECHOED:
             if self._t1.due:
                 packets.append(self._cookie_echo_packet(now))
-        elif self._inbound is not None and self._state.is_up:
+        elif self._inbound is not None and self._state.is_up and not self._is_quiet(self._inbound):
             self._flush(packets, self._inbound, now)
+        if not packets:
+            return packets
         self._counters.packets_sent += len(packets)
         self._counters.bytes_sent += sum(map(len, packets))
         return packets
@@ -267,6 +283,21 @@ class Association(AssociationCore):
         )
 
     # -------------------------------------------------------------------------------------------------------- sending
+
+    def _is_quiet(self, inbound: Inbound) -> bool:
+        """Nothing is to be said now. After most packets that come in it is so: their acknowledgement can wait."""
+        outbound = self._outbound
+        return not (
+            inbound.has_sack_due
+            or outbound.queue.scheduler
+            or outbound.has_repairs
+            or self._answers
+            or self._t2.due
+            or self._heartbeat.is_due
+            or self._resets.has_work
+            or self._path.wants_probe
+            or self._state is not State.ESTABLISHED
+        )
 
     def _flush(self, packets: list[bytes], inbound: Inbound, now: float) -> None:
         """Control chunks first (RFC 9260 section 6.10), then data."""

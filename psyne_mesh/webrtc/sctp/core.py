@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 COSTLY_CHUNKS_MAX = 2
 _COSTLY = frozenset({wire.FORWARD_TSN, wire.I_FORWARD_TSN, wire.RE_CONFIG})
 ANSWERS_MAX = 16  # answers (ERROR, HEARTBEAT-ACK, INIT-ACK...) of one flush; the peer repeats what goes unanswered
+# RFC 9260 section 9.2, T5-shutdown-guard in RTO.Max, for a peer that goes on sending. It recommends 5; silent peers are to be
+# given the whole time of T2's ten repetitions
+SHUTDOWN_GUARD_RTOS = 12
 
 
 class State(enum.Enum):
@@ -78,6 +81,7 @@ class AssociationCore:
         self._heartbeat = Heartbeat(config.heartbeat_interval_s, rng)
         self._t1 = ControlTimer(config.rto_max_s)  # T1-init or T1-cookie
         self._t2 = ControlTimer(config.rto_max_s)  # T2-shutdown
+        self._shutdown_guard: float | None = None  # RFC 9260 section 9.2: when a shutdown has taken too long, T5
         self._errors = 0  # RFC 9260 section 8.1: expiries since the peer was heard last
         self._unread_bytes = 0
         self._closed_by_peer = False  # the peer began the shutdown
@@ -296,6 +300,7 @@ class AssociationCore:
         self._resets = StreamResets(cookie.local_initial_tsn)
         self._path = PathMtu(self._config)
         self._t2.stop()
+        self._shutdown_guard = None
         self._answers.clear()
         self._errors = 0
         self._state = State.COOKIE_ECHOED
@@ -419,6 +424,7 @@ class AssociationCore:
         if self._state is State.SHUTDOWN_PENDING:
             self._state = State.SHUTDOWN_SENT
             self._t2.start(b"", now, self._outbound.rto.rto)
+            self._shutdown_guard = now + SHUTDOWN_GUARD_RTOS * self._config.rto_max_s
         elif self._state is State.SHUTDOWN_RECEIVED:
             self._enter_shutdown_ack_sent(now)
 

@@ -17,12 +17,12 @@ class Heartbeat:
     """1. `data_sent` per flush with data. 2. `chunk_to_send` per flush. 3. `acked_untrusted` per HEARTBEAT-ACK.
     4. `handle_timeout` at `deadline` says when one stayed unanswered."""
 
-    __slots__ = ("_due", "_interval_s", "_nonce", "_pending", "_sent_at", "_serial", "_unanswered", "deadline")
+    __slots__ = ("_interval_s", "_nonce", "_pending", "_sent_at", "_serial", "_unanswered", "deadline", "is_due")
 
     def __init__(self, interval_s: float, rng: Random) -> None:
         self._interval_s = interval_s
         self._nonce = rng.getrandbits(64)  # an acknowledgement must carry it: it cannot be made up
-        self._due = False
+        self.is_due = False
         self._serial = 0
         self._sent_at = 0.0
         self._pending = False
@@ -35,9 +35,9 @@ class Heartbeat:
             self.deadline = now + self._interval_s
 
     def chunk_to_send(self, now: float, rto: float) -> bytes | None:
-        if not self._due:
+        if not self.is_due:
             return None
-        self._due, self._pending = False, True
+        self.is_due, self._pending = False, True
         self._serial = (self._serial + 1) & 0xFFFFFFFF
         self._sent_at = now
         self.deadline = now + rto * 2 ** min(self._unanswered, 8)
@@ -68,7 +68,7 @@ class Heartbeat:
         if self.deadline is None or now < self.deadline:
             return False
         self.deadline = None
-        self._due = True
+        self.is_due = True
         if self._pending:
             self._unanswered += 1
         return self._pending

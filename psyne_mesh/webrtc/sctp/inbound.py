@@ -158,11 +158,14 @@ class Inbound:
         if self.ack_deadline is not None and now >= self.ack_deadline:
             self.ack_now = True
 
+    @property
+    def has_sack_due(self) -> bool:
+        """RFC 9260 section 6.2: at least every second packet is acknowledged, with a drained batch as its unit."""
+        return self.ack_now or self._packets_unacked >= 2
+
     def sack_if_due(self, *, with_data: bool) -> bytes | None:
-        """A SACK, when it is time for one: RFC 9260 section 6.2 with a drained batch as its unit. `with_data`: DATA
-        leaves anyhow, so an acknowledgement may ride along."""
-        unacked = self._packets_unacked
-        if self.ack_now or unacked >= 2 or (with_data and unacked):
+        """A SACK, when it is time for one. `with_data`: DATA leaves anyhow, so an acknowledgement may ride along."""
+        if self.has_sack_due or (with_data and self._packets_unacked):
             return self._make_sack()
         return None
 

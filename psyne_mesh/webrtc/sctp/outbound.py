@@ -27,7 +27,7 @@ _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
 
 class Outbound:
     """1. `queue.push` messages. 2. Per flush `fill` a packet builder. 3. `sack_received` per SACK. 4. `handle_timeout`
-    when a deadline of `deadlines()` has come; it says when T3-rtx expired."""
+    when `t3`, `rack.deadline` or `tail_probe_at` has come; it says when T3-rtx expired."""
 
     __slots__ = (
         "_ambiguous",
@@ -110,6 +110,11 @@ class Outbound:
     def is_idle(self) -> bool:
         """Nothing waits and nothing is unacknowledged."""
         return not self.outstanding.chunks and not self.queue.scheduler
+
+    @property
+    def has_repairs(self) -> bool:
+        """Whether `fill` may have something besides fresh messages."""
+        return bool(self._force_one or self._forward_due or self.outstanding.lost)
 
     @property
     def can_send(self) -> bool:
@@ -428,9 +433,6 @@ class Outbound:
             self.t3 = now + self.rto.rto
 
     # ----------------------------------------------------------------------------------------------------------- timers
-
-    def deadlines(self) -> tuple[float | None, float | None, float | None]:
-        return self.t3, self.rack.deadline, self.tail_probe_at
 
     def handle_timeout(self, now: float) -> bool:
         """True when T3-rtx expired and that speaks against the peer."""

@@ -35,6 +35,10 @@ class PathMtu:
         """The association is established: search from the base upward."""
         self._climb(now)
 
+    @property
+    def wants_probe(self) -> bool:
+        return self._wanted is not None
+
     def take_probe(self, now: float, rto: float) -> int | None:
         """The size of the probe to send now, or None."""
         size = self._wanted
