@@ -146,6 +146,8 @@ class WebRTCConfig:
     max_message_size: int = attrs.field(default=262_144, validator=_within(1, 2**30))  # what Chromium offers
     receive_window_bytes: int = attrs.field(default=4 * 2**20, validator=_within(65_536, 2**30))  # 100 ms at 40 MB/s
     path_mtu_max: int = attrs.field(default=65_507, validator=_within(1200, 65_507))  # UDP payload; loopback carries it
+    # Records of AES-GCM sessions by `cryptography` instead of by OpenSSL's connection, which then is freed with its 100 KiB
+    dtls_fast_records: bool = True
 
     def __attrs_post_init__(self) -> None:
         if self.relay_only and not self.turn_servers:

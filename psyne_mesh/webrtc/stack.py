@@ -41,6 +41,7 @@ class StackConfig:
     path_mtu_max: int = 65_507
     limits: ChannelLimits = _LIMITS
     gives_up: bool = True
+    dtls_fast_records: bool = True
 
     @classmethod
     def of(cls, config: WebRTCConfig) -> StackConfig:
@@ -48,6 +49,7 @@ class StackConfig:
             max_message_size=config.max_message_size,
             receive_window_bytes=config.receive_window_bytes,
             path_mtu_max=config.path_mtu_max,
+            dtls_fast_records=config.dtls_fast_records,
         )
 
 
@@ -143,7 +145,12 @@ class Stack:
             is_dtls_client=is_client,
             max_message_size=min(self.config.max_message_size, remote_max_message_size or 2**63),
         )
-        self._dtls = dtls.DtlsSession(self._certificate, is_client=is_client, remote_fingerprints=remote_fingerprints)
+        self._dtls = dtls.DtlsSession(
+            self._certificate,
+            is_client=is_client,
+            remote_fingerprints=remote_fingerprints,
+            fast_records=self.config.dtls_fast_records,
+        )
         self._dtls.start(now)
         early, self._early = self._early, []
         self.receive(early, now)

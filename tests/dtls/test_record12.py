@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import random
+from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from OpenSSL import SSL
 
 from psyne_mesh.errors import LocalError
-from psyne_mesh.webrtc.dtls import Failed, record12
+from psyne_mesh.webrtc.dtls import Closed, DtlsSession, Failed, record12
 from psyne_mesh.webrtc.dtls.protection import OpenSslRecords, PublicOpenSslRecords
 from psyne_mesh.webrtc.dtls.record12 import REPLAY_WINDOW, AesGcmRecords, KeyBlock, prf
 from psyne_mesh.webrtc.dtls.records import APPLICATION_DATA, HEADER_SIZE, Record, split_untrusted
 from psyne_mesh.webrtc.sctp import SctpConfig
-from tests.dtls.pair import CLIENT, Pair, PlainPeer, losing, lossy
+from tests.dtls.pair import CLIENT, SERVER, Pair, PlainPeer, losing, lossy
 
 KEYS = KeyBlock(b"m" * 48, b"c" * 32, b"s" * 32)
 
@@ -57,6 +62,40 @@ def test_gcm_of_the_library_against_the_vectors_of_its_authors() -> None:
     assert aesgcm.decrypt(nonce, sealed, additional) == plaintext
 
 
+WYCHEPROOF = json.loads(Path(__file__).with_name("wycheproof_aes_gcm.json").read_text())["tests"]
+
+
+@pytest.mark.parametrize("vector", WYCHEPROOF, ids=lambda vector: str(vector[0]))
+def test_gcm_of_the_library_against_wycheproof(vector: list[Any]) -> None:
+    """Edge cases of lengths and counters, and tags with any one bit wrong."""
+    _, result, *texts = vector
+    key, nonce, additional, plaintext, ciphertext, tag = map(bytes.fromhex, texts)
+    aesgcm = record12.AESGCM(key)
+    if result == "valid":
+        assert aesgcm.encrypt(nonce, plaintext, additional) == ciphertext + tag
+        assert aesgcm.decrypt(nonce, ciphertext + tag, additional) == plaintext
+    else:
+        with pytest.raises(InvalidTag):
+            aesgcm.decrypt(nonce, ciphertext + tag, additional)
+
+
+@pytest.mark.parametrize("vector", [v for v in WYCHEPROOF if v[1] == "valid" and v[5]], ids=lambda v: str(v[0]))
+def test_records_under_wycheproofs_keys_and_nonces(vector: list[Any]) -> None:
+    """Its key, IV and plaintext as a whole record, opened by another interface to AES."""
+    _, _, *texts = vector
+    key, nonce, _, plaintext, *_ = map(bytes.fromhex, texts)
+    keys = KeyBlock(b"m" * 48, b"c" * 32, b"s" * 32)
+    keys.client_key, keys.client_iv = key, nonce[:4]
+    explicit = int.from_bytes(nonce[4:], "big")
+    last = last_record(6, (explicit - 1) % 2**64)
+    [record] = AesGcmRecords(keys, is_client=True, last_sealed=last).seal([plaintext])
+    assert record[13:21] == nonce[4:]
+    cipher = Cipher(algorithms.AES(key), modes.GCM(nonce, record[-16:])).decryptor()
+    cipher.authenticate_additional_data(record[3:11] + b"\x17\xfe\xfd" + len(plaintext).to_bytes(2, "big"))
+    assert cipher.update(record[21:-16]) + cipher.finalize() == plaintext
+    assert AesGcmRecords(keys, is_client=False, last_sealed=last).open(record) == plaintext
+
+
 def test_a_record_is_laid_out_as_the_rfcs_say() -> None:
     """RFC 6347 section 4.1, RFC 5246 section 6.2.3.3, RFC 5288 section 3; checked with another interface to AES."""
     client, _ = both(number=41, explicit=0xAABB)
@@ -91,6 +130,28 @@ def test_the_replay_window_against_a_plain_set(data: st.DataObject) -> None:
         assert server.open(records[k]) == expected
         if expected is not None:
             seen.add(k)
+
+
+@given(st.binary(min_size=1, max_size=40), st.data())
+def test_any_changed_bit_is_found_and_moves_nothing(packet: bytes, data: st.DataObject) -> None:
+    client, server = both()
+    [record] = client.seal([packet])
+    position = data.draw(st.integers(0, 8 * len(record) - 1).filter(lambda bit: bit // 8 not in (11, 12)))
+    changed = bytearray(record)  # but for the length, which the session checks before
+    changed[position // 8] ^= 1 << position % 8
+    before = (server._highest, server._seen)
+    assert server.open(bytes(changed)) is None
+    assert (server._highest, server._seen) == before
+    assert server.open(record) == packet
+
+
+@pytest.mark.parametrize("epoch", [0, 2, 3, 65535])
+def test_records_of_another_epoch_are_refused(epoch: int) -> None:
+    """There is one epoch: renegotiation is off. What another one claims is not authentic."""
+    client, server = both()
+    [record] = client.seal([b"x"])
+    assert server.open(record[:3] + epoch.to_bytes(2, "big") + record[5:]) is None
+    assert server.open(record) == b"x"
 
 
 @given(st.binary(max_size=100))
@@ -215,8 +276,11 @@ def test_a_cipher_that_is_not_made_here_stays_with_openssl() -> None:
     assert isinstance(session._protection, PublicOpenSslRecords)
 
 
-def test_records_are_openssls_unless_asked_otherwise() -> None:
-    assert isinstance(Pair().connect().client._protection, OpenSslRecords)
+def test_records_are_made_here_unless_asked_otherwise() -> None:
+    usual = DtlsSession(CLIENT, is_client=False, remote_fingerprints=[CLIENT.fingerprint])
+    PlainPeer(CLIENT, is_client=True).exchange(usual)
+    assert isinstance(usual._protection, AesGcmRecords)
+    assert isinstance(Pair(way="short").connect().client._protection, OpenSslRecords)
 
 
 def test_a_fast_side_and_an_openssl_side_understand_each_other() -> None:
@@ -250,3 +314,48 @@ def test_the_largest_packets_fit_ethernet(way: str, cipher: str, overhead: int, 
     in_all = ip_header + 8 + len(record)
     assert in_all <= 1500
     assert overhead < 37 or in_all == 1500  # not a byte is left over under the usual cipher
+
+
+@pytest.mark.parametrize("is_client", [True, False])
+@given(
+    lengths=st.lists(st.one_of(st.integers(1, 60), st.integers(1180, 1440), st.integers(16_300, 16_384)), max_size=12),
+    rng=st.randoms(use_true_random=False),
+)
+@settings(max_examples=40, deadline=None)
+def test_openssl_at_the_other_end_takes_and_makes_any_records(is_client: bool, lengths: list[int], rng: Any) -> None:
+    """Any sizes, in any order, some twice, some never; then goodbyes."""
+    certificate, peer_certificate = (CLIENT, SERVER) if is_client else (SERVER, CLIENT)
+    session = DtlsSession(certificate, is_client=is_client, remote_fingerprints=[peer_certificate.fingerprint])
+    session.start(0.0)
+    peer = PlainPeer(peer_certificate, is_client=not is_client)
+    peer.exchange(session)
+    assert isinstance(session._protection, AesGcmRecords)
+    packets = [rng.randbytes(length) for length in lengths]
+    for sealed, opened in (
+        (session.send(packets), peer.receive),
+        ([peer.send(packet) for packet in packets], lambda record: (session.receive(record, 1.0) or [None])[0]),
+    ):
+        order = [number for number in range(len(packets)) for _ in range(rng.choice((0, 1, 1, 1, 2)))]
+        rng.shuffle(order)
+        arrived: set[int] = set()
+        for number in order:
+            assert opened(sealed[number]) == (None if number in arrived else packets[number])
+            arrived.add(number)
+    session.close(2.0)
+    [goodbye] = session.datagrams_to_send(2.0)
+    peer.connection.bio_write(goodbye)
+    with pytest.raises(SSL.ZeroReturnError):
+        peer.connection.recv(100)
+
+
+@pytest.mark.parametrize("is_client", [True, False])
+def test_openssls_goodbye_is_understood(is_client: bool) -> None:
+    certificate, peer_certificate = (CLIENT, SERVER) if is_client else (SERVER, CLIENT)
+    session = DtlsSession(certificate, is_client=is_client, remote_fingerprints=[peer_certificate.fingerprint])
+    session.start(0.0)
+    peer = PlainPeer(peer_certificate, is_client=not is_client)
+    peer.exchange(session)
+    session.take_events()
+    peer.connection.shutdown()
+    session.receive(peer.connection.bio_read(1000), 1.0)
+    assert session.take_events() == [Closed(by_peer=True)]

@@ -450,3 +450,20 @@ def test_after_the_handshake_plaintext_alerts_are_not_believed() -> None:
 def test_errors_know_whose_they_are() -> None:
     assert issubclass(FingerprintMismatch, Exception)
     assert not issubclass(ProtocolError, ClosedError)
+
+
+@pytest.mark.parametrize("client", [True, False])
+@pytest.mark.parametrize("server", [True, False])
+def test_records_made_here_and_by_openssl_go_together(client: bool, server: bool) -> None:
+    pair = Pair(
+        config=StackConfig(dtls_fast_records=client), server_config=StackConfig(dtls_fast_records=server), loss=0.1
+    ).connect()
+    ours, theirs = pair.open()
+    packets = [bytes([size % 251]) * size for size in (1, 1400, 20_000, 100_000)]
+    for packet in packets:
+        pair.send(pair.client, ours, packet)
+        pair.send(pair.server, theirs, packet)
+    pair.run_until(lambda: pair.server.messages() == packets and pair.client.messages() == packets)
+    pair.client.stack.close(pair.now)
+    pair.settle(pair.client)
+    pair.run_until(lambda: pair.server.stack.phase == "closed")
