@@ -6,9 +6,12 @@ epoch. A member that was called down wrongly returns with a higher epoch, which 
 
 from __future__ import annotations
 
+import math
+import struct
 from enum import Enum, IntEnum, auto
 from typing import TYPE_CHECKING
 
+from psyne_mesh.gossip.codec import raw_of
 from psyne_mesh.gossip.records import ALIVE, Record
 from psyne_mesh.identity import PeerId
 
@@ -17,7 +20,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BUCKETS = 16
-_GONE_MAX = 4096  # records of members that are gone; the longest gone is forgotten first (it could then be replayed)
+_GONE_MAX = 4096  # records of members that are gone; of the longest gone only the version stays
+_WHOLE_S = 60.0  # so long whole: twice as long as messages are kept for repair, many rounds of comparing views
+_LOST_WHOLE_S = 600.0  # those lost to silence: newcomers hear of them (see `exchange`), and may knock
+_KNOCKED = 4  # of the lost stay whole, however long ago: somebody knocks on their doors
+_CUT_KEPT = 64  # and so many that were lost together: one knock is answered, and all the others are found
+_TOGETHER_S = 3.0  # losses that are no further apart
+_TOGETHER_MIN = 3
+_PAST_S = (
+    3600.0  # versions of the gone: no node rests longer and comes back with records as old as that (see `outcome`)
+)
+_PAST_MIN, _PAST_PER_MEMBER = 64, 4  # and so many of them, but never more than `_GONE_MAX`
+_TIDY_S = 30.0  # between two looks at who is gone for long
+_PAST = struct.Struct(">QQBd")  # epoch, incarnation, status, since
 
 
 class Status(IntEnum):
@@ -58,7 +73,8 @@ class Membership:
     """All that is known of the others, and `own`, the record of ourselves. How to drive it:
 
     1. `apply(record, now, via)` for each verified record; act on the `Change`.
-    2. `mark_down(peer, now)` after a verdict; `forget(peer)` when a lobby has no place for a record.
+    2. `mark_down(peer, now)` after a verdict; `forget(peer)` when a lobby has no place for a record; `tidy(now)` now and
+       then.
     3. Read `alive` (a list in no special order, for `rng.choice`), `get`, `buckets`, `view_hash`.
     """
 
@@ -66,6 +82,8 @@ class Membership:
         self._members_max = members_max
         self._table: dict[PeerId, Member] = {}
         self._gone: dict[PeerId, None] = {}  # down and left, the longest gone first
+        self._past: dict[bytes, bytes] = {}  # versions of those gone for long, by raw id, in the order of their going
+        self._tidy_at = -math.inf
         self._place: dict[PeerId, int] = {}
         self.alive: list[PeerId] = []
         self.buckets = [0] * BUCKETS
@@ -97,7 +115,10 @@ class Membership:
     def compare(self, record: Record) -> Change:
         """STALE or SAME for a record that teaches nothing; NOTED for one worth verifying."""
         member = self._table.get(record.peer)
-        if member is None or record.order > member.record.order:
+        if member is None:
+            past = self._past.get(raw_of(record.peer))
+            return Change.STALE if past is not None and record.order[:2] < _PAST.unpack(past)[:2] else Change.NOTED
+        if record.order > member.record.order:
             return Change.NOTED
         return Change.SAME if record.order == member.record.order else Change.STALE
 
@@ -107,6 +128,11 @@ class Membership:
             return change
         member = self._table.get(record.peer)
         if member is None:
+            past = self._past.pop(raw_of(record.peer), None)
+            if past is not None and record.epoch == _PAST.unpack(past)[0]:
+                _, _, status, since = _PAST.unpack(past)
+                self._remember_gone(record, Status(status), since)
+                return Change.NOTED
             if record.state != ALIVE:
                 self._remember_gone(record, Status.LEFT, now)
                 return Change.NOTED
@@ -135,13 +161,39 @@ class Membership:
 
     def remember_down(self, record: Record, since: float) -> None:
         """Somebody unknown to us is known to be gone."""
-        if record.peer not in self._table:
+        if record.peer not in self._table and raw_of(record.peer) not in self._past:
             self._remember_gone(record, Status.DOWN, since)
 
     def down(self) -> list[Member]:
         """Members lost to silence, the longest lost first: they may be worth a knock."""
         gone = (self._table[peer] for peer in self._gone)
         return [member for member in gone if member.status is Status.DOWN and not member.closed]
+
+    def is_past(self, peer: PeerId, epoch: int) -> bool:
+        """That life, or a later one, is over for so long that nothing of it can still be under way."""
+        past = self._past.get(raw_of(peer)) if self._past else None
+        return past is not None and epoch <= _PAST.unpack(past)[0]
+
+    def clock_went_back(self, record: Record) -> None:
+        """Somebody long gone says over its own link that it lives an earlier life: that is no late rumour."""
+        past = self._past.get(raw_of(record.peer)) if self._past else None
+        if past is not None and record.epoch < _PAST.unpack(past)[0]:
+            del self._past[raw_of(record.peer)]
+
+    def tidy(self, now: float) -> list[PeerId]:
+        """Keep only the version of those gone for long, which is what keeps a late rumour from reviving them. Returns whom
+        it was done to."""
+        if now < self._tidy_at:
+            return []
+        self._tidy_at = now + _TIDY_S
+        for raw in [raw for raw, past in self._past.items() if now - _PAST.unpack(past)[3] > _PAST_S]:
+            del self._past[raw]
+        late = [peer for peer in self._gone if now - self._table[peer].since > _WHOLE_S]
+        spared = self._worth_a_knock(now) if late else set()
+        late = [peer for peer in late if peer not in spared]
+        for peer in late:
+            self._shorten(peer)
+        return late
 
     def random_alive(self, rng: random.Random, count: int) -> list[PeerId]:
         return rng.sample(self.alive, min(count, len(self.alive)))
@@ -188,9 +240,30 @@ class Membership:
 
     def _trim_gone(self) -> None:
         while len(self._gone) > _GONE_MAX:
-            oldest = next(iter(self._gone))
-            del self._gone[oldest]
-            del self._table[oldest]
+            self._shorten(next(iter(self._gone)))
+
+    def _worth_a_knock(self, now: float) -> set[PeerId]:
+        """Of the lost: the last few, and some that were lost together, as by a cut."""
+        lost = self.down()
+        worth = {
+            m.record.peer for i, m in enumerate(lost) if now - m.since <= _LOST_WHOLE_S or i >= len(lost) - _KNOCKED
+        }
+        kept = 0
+        for i, member in enumerate(lost):
+            company = lost[max(0, i - _TOGETHER_MIN + 1) : i + _TOGETHER_MIN]
+            together = sum(abs(other.since - member.since) <= _TOGETHER_S for other in company)
+            if together >= _TOGETHER_MIN and kept < _CUT_KEPT:
+                kept += 1
+                worth.add(member.record.peer)
+        return worth
+
+    def _shorten(self, peer: PeerId) -> None:
+        del self._gone[peer]
+        member = self._table.pop(peer)
+        record, past = member.record, self._past
+        past[raw_of(peer)] = _PAST.pack(record.epoch, record.incarnation, member.status, member.since)
+        while len(past) > min(_GONE_MAX, max(_PAST_MIN, _PAST_PER_MEMBER * len(self.alive))):
+            del past[next(iter(past))]
 
     def _enter(self, member: Member, now: float) -> None:
         peer = member.record.peer

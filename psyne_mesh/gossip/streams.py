@@ -76,6 +76,10 @@ class Streams:
             stream = self._streams[origin] = Stream(epoch, expected)
         return stream if stream.epoch == epoch else None
 
+    def forget(self, origin: PeerId) -> None:
+        """It is gone for so long that nothing of it can still be under way."""
+        self._streams.pop(origin, None)
+
     def accept(
         self, message: Broadcasted, now: float, sent_at: float, *, silently: bool = False, newcomer: bool = False
     ) -> Stream | None:
@@ -88,6 +92,7 @@ class Streams:
         if len(stream.pending) >= _PENDING_MAX and sequence != stream.expected:
             return None
         stream.active_at = max(stream.active_at, sent_at)
+        self._streams[origin] = self._streams.pop(origin)  # to the end: the one silent for longest comes first
         stream.pending[sequence] = None if silently else (message.payload, sent_at)
         if stream.expected < floor:
             self._skip(origin, stream, floor)

@@ -434,3 +434,14 @@ def test_any_order_with_any_losses_is_delivered_in_order_once(order: list[int], 
     while streams.deadline < float("inf"):
         streams.handle_timeout(streams.deadline)
     assert [s for _, _, s, _ in streams.delivered] == [s for s in range(1, 13) if s not in lost]
+
+
+def test_the_stream_that_was_silent_for_longest_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psyne_mesh.gossip.streams._STREAMS_MAX", 2)
+    streams = Streams(GossipConfig())
+    for origin, sequence in ((A, 1), (B, 1), (A, 2), (C, 1)):
+        accept(streams, origin, 1, sequence, 1, 10.0)
+    assert streams.get(B) is None
+    assert streams.get(A) is not None
+    streams.forget(A)
+    assert streams.get(A) is None

@@ -101,6 +101,65 @@ def test_the_gone_are_remembered_oldest_forgotten_first(monkeypatch: pytest.Monk
     assert view.get(peer(1)) is None
 
 
+def test_of_those_long_gone_only_the_version_stays_and_it_keeps_late_rumours_out() -> None:
+    view = Membership(100)
+    for who in range(10):
+        view.apply(record(who, incarnation=3), 0.0, None)
+    view.apply(record(0, incarnation=4, state=LEAVING), 10.0, None)
+    for who in range(1, 8):
+        view.mark_down(peer(who), 100.0 * who)
+    assert view.tidy(65.0) == []
+    assert view.tidy(100.0) == [peer(0)]
+    assert view.get(peer(0)) is None
+    assert view.is_past(peer(0), 1)
+    assert not view.is_past(peer(0), 2)
+    assert view.apply(record(0, incarnation=2), 101.0, None) is Change.STALE
+    assert view.apply(record(0, incarnation=9), 101.0, None) is Change.NOTED  # he has to raise his epoch
+    assert not view.is_alive(peer(0))
+    assert view.apply(record(0, epoch=2), 102.0, None) is Change.JOINED
+    assert view.tidy(1200.0) == [peer(1), peer(2), peer(3)]  # the others are worth a knock
+    assert [member.record.peer for member in view.down()] == [peer(who) for who in (4, 5, 6, 7)]
+    assert view.apply(record(1, incarnation=3), 1201.0, None) is Change.NOTED
+    member = view.get(peer(1))
+    assert member is not None
+    assert (member.status, member.since) == (Status.DOWN, 100.0)  # so that he can be told
+    view.remember_down(record(2), 1202.0)
+    assert view.get(peer(2)) is None
+    view.tidy(3900.0)
+    assert not view.is_past(peer(2), 1)  # a rumour as old as that has no carrier any more
+
+
+def test_those_lost_together_stay_worth_a_knock() -> None:
+    view = Membership(100)
+    for who in range(20):
+        view.apply(record(who), 0.0, None)
+    for who in range(8):
+        view.mark_down(peer(who), 10.0 + 0.1 * who)  # a cut
+    for who in range(8, 16):
+        view.mark_down(peer(who), 100.0 * who)  # crashes
+    view.tidy(5000.0)
+    assert [member.record.peer for member in view.down()] == [peer(who) for who in (*range(8), 12, 13, 14, 15)]
+
+
+def test_the_past_is_bounded_by_the_size_of_the_room() -> None:
+    view = Membership(1000)
+    for who in range(300):
+        view.apply(record(who, state=LEAVING), 0.0, None)
+    assert len(view.tidy(100.0)) == 300
+    assert sum(view.is_past(peer(who), 1) for who in range(300)) == 64
+
+
+def test_who_speaks_for_an_earlier_life_itself_is_let_in() -> None:
+    view = Membership(100)
+    view.apply(record(1, epoch=5, state=LEAVING), 0.0, None)
+    view.tidy(100.0)
+    assert view.apply(record(1, epoch=4), 100.0, None) is Change.STALE
+    view.clock_went_back(record(1, epoch=5))
+    assert view.is_past(peer(1), 5)
+    view.clock_went_back(record(1, epoch=4))
+    assert view.apply(record(1, epoch=4), 100.0, None) is Change.JOINED
+
+
 def test_expiry_counts_from_the_last_word() -> None:
     view = Membership(10)
     view.apply(record(1, lifetime=10), 0.0, None, age=4.0)

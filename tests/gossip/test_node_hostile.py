@@ -185,6 +185,22 @@ def test_forged_broadcasts_are_not_delivered() -> None:
     assert room.events(BroadcastReceived) == []
 
 
+def test_messages_of_a_life_long_gone_are_not_delivered_again() -> None:
+    room = infiltrated()
+    leaver = room.ids()[2]
+    said = wire.sign_message(KEY, CheapIdentity(2), 1, 1, 1, b"replayed")
+    assert said.origin == leaver
+    frame = wire.encode_gossip(wire.Head(1, 0), said.body)
+    say(room, frame)
+    heard = len(room.events(BroadcastReceived))
+    assert heard == 5
+    room.leave(leaver)
+    keep_talking(room, 120.0)
+    assert all(node._core.broadcast.streams.get(leaver) is None for peer, node in room.nodes.items() if peer != leaver)
+    say(room, frame)
+    assert len(room.events(BroadcastReceived)) == heard
+
+
 def test_a_liar_cannot_silence_somebody_by_using_up_its_numbers() -> None:
     room = infiltrated()
     speaker = room.ids()[1]
