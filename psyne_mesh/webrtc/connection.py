@@ -202,6 +202,7 @@ class Connection:
                 self._on_candidate(None)
             case ice.PathSelected(path):
                 self.link.set_quota(self._gateway.quota_of(path))
+                self.stack.set_path_fixed(path.stays_on_this_machine)
                 revived, self.disconnected = self.disconnected, False
                 self.ladder.set_direct(True)
                 self._start_dtls()
@@ -227,6 +228,7 @@ class Connection:
         """The path of ICE is silent or gone: the tunnel carries until there is another."""
         if self.ladder.has_tunnel:
             self.link.set_quota(None)  # the links that carry the tunnel have their own
+            self.stack.set_path_fixed(False)
             self.ladder.set_direct(False)
             self._take_tunnel()
             self._hurry()

@@ -120,6 +120,7 @@ class Stack:
         self._early: list[bytes | memoryview] = []
         self._farewell: list[bytes] = []
         self._unread = self._early_told = 0
+        self._path_is_fixed = False
         self._cipher = self._version = ""
 
     def start(
@@ -140,6 +141,7 @@ class Stack:
             raise ClosedError("a stack is started once, before it is closed")
         self.phase = "dtls"
         self._association = sctp.Association(_sctp_config(self.config, remote_max_datagram_size), rng=self._rng)
+        self._association.set_path_fixed(self._path_is_fixed)
         self._channels.start(
             self._association,
             is_dtls_client=is_client,
@@ -182,6 +184,11 @@ class Stack:
     def set_bulk_allowance(self, n_bytes: float | None) -> None:
         """Bytes of bulk that the next `datagrams_to_send` may hold; None for no limit but the windows."""
         self._association.set_bulk_allowance(n_bytes)
+
+    def set_path_fixed(self, fixed: bool) -> None:
+        """Whether what carries the datagrams can never come to carry only smaller ones."""
+        self._path_is_fixed = fixed
+        self._association.set_path_fixed(fixed)
 
     def path_changed(self, now: float) -> None:
         """Datagrams go another way from now on, or arrive again: what was lost is repeated at once."""

@@ -40,6 +40,11 @@ class Path:
     local_kind: CandidateKind = "host"
     remote_kind: CandidateKind = "host"
 
+    @property
+    def stays_on_this_machine(self) -> bool:
+        """Both ends have the same address, and nothing translates it: the kernel never lets such datagrams out."""
+        return self.kind == "host" and self.local[0] == self.remote[0]
+
 
 @attrs.frozen
 class LocalCandidate:

@@ -86,6 +86,7 @@ class Association(AssociationCore):
         self._path.handle_timeout(now)
         if self._outbound.handle_timeout(now):
             self._path.timed_out()
+            self._fit_chunks()
             self._count_error()
         if self._heartbeat.handle_timeout(now):
             self._count_error()
@@ -103,6 +104,13 @@ class Association(AssociationCore):
         """The layer below has another path, or its own again: repeat at once what was lost, at the next `handle_timeout`."""
         if self._state.is_up and self._inbound is not None:
             self._outbound.path_changed(now)
+
+    def set_path_fixed(self, fixed: bool) -> None:
+        """Whether the path can only end, but never shrink, as between two sockets of one machine: then chunks fill packets
+        of the size that discovery found, where else none exceeds a base packet. A 64 KiB message is 5 chunks, not 58."""
+        self._path_is_fixed = fixed
+        if self._inbound is not None:
+            self._fit_chunks()
 
     def next_timeout(self) -> float | None:
         """When `handle_timeout` has something to do, or None."""

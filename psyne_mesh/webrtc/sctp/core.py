@@ -78,6 +78,7 @@ class AssociationCore:
         self._inbound: Inbound | None = None  # from the cookie on
         self._resets = StreamResets(self._handshake.initial_tsn)
         self._path = PathMtu(config)
+        self._path_is_fixed = False  # see `Association.set_path_fixed`
         self._heartbeat = Heartbeat(config.heartbeat_interval_s, rng)
         self._t1 = ControlTimer(config.rto_max_s)  # T1-init or T1-cookie
         self._t2 = ControlTimer(config.rto_max_s)  # T2-shutdown
@@ -282,6 +283,10 @@ class AssociationCore:
         self._outbound.start(cookie.a_rwnd, cookie.outbound_streams, cookie.interleaving, cookie.forward_tsn)
         self._resets.start(cookie.peer_initial_tsn, supported=cookie.re_config)
 
+    def _fit_chunks(self) -> None:
+        # A chunk cannot be cut again (RFC 9260 section 6.9): none exceeds what the path carries under all circumstances
+        self._outbound.cut_for(self._path.current if self._path_is_fixed else self._config.packet_bytes_base)
+
     def _enter_established(self, now: float) -> None:
         self._t1.stop()
         if self._state.is_up:
@@ -345,6 +350,7 @@ class AssociationCore:
         if size:
             self._path.probe_acked(size, now)
             self._outbound.congestion.mtu_changed(self._path.current)
+            self._fit_chunks()
         if rtt is not None:
             self._outbound.rto.measured(rtt)
         if size or rtt is not None:

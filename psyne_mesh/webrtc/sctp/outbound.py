@@ -44,6 +44,7 @@ class Outbound:
         "_probe_tsn",
         "_probes_unanswered",
         "_reported_tsn",
+        "_window_bytes_min",
         "bulk_allowance",
         "congestion",
         "forward_tsn",
@@ -64,6 +65,7 @@ class Outbound:
         self.rto = RtoEstimator(config)
         self.streams = config.streams_max  # how many the peer takes, once it is known
         self.bulk_allowance: float | None = None  # bytes of it that one `fill` may send; None: what the windows allow
+        self._window_bytes_min = config.packet_bytes_base  # a smaller window of the peer's is closed
         self._begin(initial_tsn)
 
     def _begin(self, initial_tsn: int) -> None:
@@ -91,13 +93,17 @@ class Outbound:
         """The handshake told us the peer's window and abilities."""
         self.streams = streams
         self.peer_a_rwnd = self._peer_credit = a_rwnd
-        # No chunk exceeds a base packet: it cannot be fragmented again (RFC 9260 section 6.9) when the path shrinks
-        room = (self._config.packet_bytes_base - wire.HEADER_BYTES) & ~3
-        self.queue.fragment_bytes_max = room - (20 if interleaving else 16)
         self.queue.interleaving = interleaving
+        self.cut_for(self._config.packet_bytes_base)
         self.queue.begun_bytes_max = a_rwnd // 2
         self.forward_tsn = forward_tsn
         self.queue.clear_from(streams)
+
+    def cut_for(self, packet_bytes: int) -> None:
+        """From now on a chunk may fill a packet of this size."""
+        room = (packet_bytes - wire.HEADER_BYTES) & ~3
+        self.queue.fragment_bytes_max = room - (20 if self.queue.interleaving else 16)
+        self._window_bytes_min = packet_bytes
 
     def restart(self, initial_tsn: int) -> None:
         """The peer began anew: all that was queued or in flight is lost."""
@@ -296,7 +302,7 @@ class Outbound:
             self._note_ambiguous(result.ambiguous, now)
         if moved:
             self._cumulative_moved(result.bytes_acked, was_full, bool(sack.duplicates), now)
-        if self._window_is_closed and sack.a_rwnd >= self._config.packet_bytes_base:
+        if self._window_is_closed and sack.a_rwnd >= self._window_bytes_min:
             self._window_opened(now)
         self._heard = True
         self.peer_a_rwnd = sack.a_rwnd
@@ -345,7 +351,7 @@ class Outbound:
 
     @property
     def _window_is_closed(self) -> bool:
-        return self.peer_a_rwnd < self._config.packet_bytes_base
+        return self.peer_a_rwnd < self._window_bytes_min
 
     def _window_opened(self, now: float) -> None:
         """While the window was closed the peer dropped what came: do not wait for T3-rtx to repeat it."""

@@ -1,7 +1,8 @@
 """Path MTU discovery by probes (RFC 8899), climbing a ladder of likely sizes.
 
-A probe is a HEARTBEAT with padding; its acknowledgement proves the size. Data packets never exceed `current`, and no
-single chunk exceeds the base size, so whatever was lost in a black hole can be sent again in base packets.
+A probe is a HEARTBEAT with padding; its acknowledgement proves the size. Data packets never exceed `current`, and where
+the path may shrink no single chunk exceeds the base size, so whatever was lost in a black hole can be sent again in base
+packets. On a path that cannot shrink a repetition may be longer than the size to which a timeout has lowered `current`.
 """
 
 from __future__ import annotations
