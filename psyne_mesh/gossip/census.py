@@ -96,6 +96,13 @@ class Gone:
 
 
 @attrs.frozen
+class Forgotten:
+    """Gone for so long that nothing of it can still be under way."""
+
+    peer: PeerId
+
+
+@attrs.frozen
 class Suspected:
     peer: PeerId
 
@@ -118,7 +125,18 @@ class Superseded:
 
 
 Fact: TypeAlias = (
-    Tell | TellAll | Spread | Joined | Restarted | Updated | Gone | Suspected | Resumed | OwnSeatKnown | Superseded
+    Tell
+    | TellAll
+    | Spread
+    | Joined
+    | Restarted
+    | Updated
+    | Gone
+    | Forgotten
+    | Suspected
+    | Resumed
+    | OwnSeatKnown
+    | Superseded
 )
 
 
@@ -233,6 +251,8 @@ class Census:
             return
         if peer in self._expelled:
             return
+        if via == peer:
+            self.membership.clock_went_back(record)
         if self.membership.compare(record) is not Change.NOTED:
             self._answer_old_record(record, via)
             return
@@ -293,6 +313,7 @@ class Census:
         for peer in self.membership.expired(now):
             if peer not in spare:
                 self._lose(peer, "timeout", now)
+        self.outbox += [Forgotten(peer) for peer in self.membership.tidy(now)]
 
     def forget(self, peer: PeerId, reason: LeaveReason, now: float) -> None:
         """A lobby has a better use for this place in its table."""

@@ -183,7 +183,7 @@ class Inbound:
         if message.origin == core.own or not core.broadcast.wants(message):
             core.broadcast.duplicate_received(link.peer, message, head.flags, now)
             return
-        if core.census.is_expelled(message.origin):
+        if core.census.is_expelled(message.origin) or core.membership.is_past(message.origin, message.epoch):
             return
         if link.peer != message.origin:  # over its own link it is proved already
             wire.verify_message_untrusted(message, core.room, core.verify)

@@ -130,6 +130,8 @@ class Outcome:
                 core.want_member(record, now)
             case census.Gone(peer, reason):
                 self._gone(peer, reason, now)
+            case census.Forgotten(peer):
+                core.broadcast.streams.forget(peer)
             case census.Suspected(peer):
                 core.events.append(events.PeerSuspected(peer))
                 core.cuts.lost(peer, now)
