@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BUCKETS = 16
+_EARLY_S = 0.001
 _GONE_MAX = 4096  # records of members that are gone; of the longest gone only the version stays
 _WHOLE_S = 60.0  # so long whole: twice as long as messages are kept for repair, many rounds of comparing views
 _LOST_WHOLE_S = 600.0  # those lost to silence: newcomers hear of them (see `exchange`), and may knock
@@ -84,6 +85,7 @@ class Membership:
         self._gone: dict[PeerId, None] = {}  # down and left, the longest gone first
         self._past: dict[bytes, bytes] = {}  # versions of those gone for long, by raw id, in the order of their going
         self._tidy_at = -math.inf
+        self._expiry_at = math.inf  # no living member's record expires before that
         self._place: dict[PeerId, int] = {}
         self.alive: list[PeerId] = []
         self.buckets = [0] * BUCKETS
@@ -140,10 +142,12 @@ class Membership:
                 return Change.REFUSED
             member = self._table[record.peer] = Member(record, Status.ALIVE, now, via)
             member.seen_at = now - age
+            self._expiry_at = min(self._expiry_at, _expiry(member))
             self._enter(member, now)
             return Change.JOINED
         change = self._renew(member, record, now, via)
         member.seen_at -= age if member.record is record else 0.0
+        self._expiry_at = min(self._expiry_at, _expiry(member))
         return change
 
     def mark_down(self, peer: PeerId, now: float, *, closed: bool = False) -> None:
@@ -200,13 +204,17 @@ class Membership:
 
     def entries(self, buckets_mask: int) -> Iterator[Member]:
         """All that we know in the buckets of the mask, alive and gone, ourselves not."""
+        wanted = frozenset(digit for digit in "0123456789abcdef" if buckets_mask >> bucket_of(digit) & 1)
         for peer, member in self._table.items():
-            if buckets_mask >> bucket_of(peer) & 1:
+            if peer[0] in wanted:
                 yield member
 
     def expired(self, now: float) -> list[PeerId]:
-        table = self._table
-        return [p for p in self.alive if now - table[p].seen_at > table[p].record.lifetime]
+        if now < self._expiry_at:
+            return []  # the usual answer, without a look at everybody
+        members = [self._table[peer] for peer in self.alive]
+        self._expiry_at = min(map(_expiry, members), default=math.inf)
+        return [m.record.peer for m in members if now - m.seen_at > m.record.lifetime]
 
     # -------------------------------------------------------------------------------------------------- helpers
 
@@ -291,5 +299,10 @@ class Membership:
         self.buckets[bucket_of(record.peer)] ^= record.version_hash
 
 
-def bucket_of(peer: PeerId) -> int:
+def _expiry(member: Member) -> float:
+    """When the record of a member runs out, a moment early: sums of floats are not exact."""
+    return member.seen_at + member.record.lifetime - _EARLY_S
+
+
+def bucket_of(peer: str) -> int:
     return int(peer[0], 16)
