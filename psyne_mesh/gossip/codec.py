@@ -68,8 +68,9 @@ def raw_of(peer: PeerId) -> bytes:
 # ------------------------------------------------------------------------------------------------------- primitives
 
 
+@lru_cache(maxsize=32_768)
 def varint(value: int) -> bytes:
-    """Unsigned LEB128 of a number below 2**64."""
+    """Unsigned LEB128 of a number below 2**64; remembered, because epochs and sizes come again and again."""
     if value < 0x80:
         return bytes((value,))
     out = bytearray()
@@ -155,17 +156,23 @@ class Reader:
 
 
 def item(kind: int, data: bytes) -> bytes:
-    return bytes((kind,)) + sized(data)
+    return b"%c%b%b" % (kind, varint(len(data)), data)
 
 
 def items_untrusted(frame: bytes, offset: int) -> list[tuple[int, bytes]]:
     """The (type, bytes) items from `offset` to the end. Unknown types are kept: the reader skips them."""
     reader = Reader(frame, offset)
     items: list[tuple[int, bytes]] = []
-    while reader.offset < reader.end:
+    end = reader.end
+    while offset < end:
         if len(items) == ITEMS_MAX:
             raise ProtocolError("too many items in one frame")
-        items.append((reader.u8_untrusted(), reader.sized_untrusted(FRAME_MAX)))
+        reader.offset = offset + 1
+        size = reader.varint_untrusted()
+        start = reader.offset
+        if size > end - start:
+            raise ProtocolError("item longer than its frame")
+        items.append((frame[offset], frame[start : (offset := start + size)]))
     return items
 
 

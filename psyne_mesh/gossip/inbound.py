@@ -53,11 +53,12 @@ class Inbound:
             codec.SHUFFLE_REPLY: self._on_shuffle_reply,
             codec.DISCONNECT: self._on_disconnect,
         }
+        self._by_head = {codec.head(kind): handler for kind, handler in self._handlers.items()}
 
     def handle(self, link: Link, frame: bytes, now: float) -> None:
-        handler = self._handlers.get(codec.frame_type_untrusted(frame))
-        if handler is None:
-            raise ProtocolError("unknown frame type")
+        handler = self._by_head.get(frame[:2])
+        if handler is None or len(frame) > codec.FRAME_MAX:
+            raise ProtocolError(f"unknown frame type {codec.frame_type_untrusted(frame)}")
         self._core.detector.heard(link, now)
         handler(link, frame, now)
 
