@@ -249,6 +249,9 @@ class Census:
         if peer == self.own.peer:
             self._own_record_seen(record, now)
             return
+        known = self.membership.get(peer)
+        if known is not None and known.record is record and known.status is Status.ALIVE:
+            return  # by far the most records are heard again and again
         if peer in self._expelled:
             return
         if via == peer:
@@ -432,7 +435,8 @@ class Census:
     def settle(self, now: float) -> None:
         """Turn what the suspicions decided into facts."""
         while self.suspicions.outbox:
-            cases, self.suspicions.outbox = self.suspicions.outbox, []
+            cases = self.suspicions.outbox.copy()
+            self.suspicions.outbox.clear()
             for case in cases:
                 if isinstance(case, VerdictReached):
                     self._verdict(case, now)

@@ -209,7 +209,8 @@ class Exchange:
 
     def take_partners(self) -> list[PeerId]:
         """Neighbours to compare views with now: each is sent a summary."""
-        partners, self.sync.partners = self.sync.partners, []
+        partners = self.sync.partners.copy()
+        self.sync.partners.clear()
         if not self.partial_view:
             for peer in partners:
                 self._send(peer, sync.summary(self._membership.buckets))
