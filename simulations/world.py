@@ -287,7 +287,7 @@ class World:
         if host.paused or host.busy_until > self.now:
             self._wake_later(host)
             return
-        deadline, local = host.deadline, host.local(self.now)
+        deadline, local = host.deadline, self.now if host.true_clock else host.local(self.now)
         if deadline == math.inf:
             return
         if deadline > local + 1e-9:  # it moved later since this entry was made
@@ -318,7 +318,8 @@ class World:
             host.deadline = math.inf
         else:
             host.deadline = deadline
-            self._arm(host, deadline)
+            if deadline < host.timer_at or not host.true_clock:
+                self._arm(host, deadline)
 
     def _arm(self, host: Host, deadline: float) -> None:
         at = deadline if host.true_clock else host.true(deadline)
