@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -18,6 +19,9 @@ from psyne_mesh.gossip.overlay import Mode, Part
 from psyne_mesh.gossip.records import Record, record_untrusted
 from psyne_mesh.identity import PeerId
 
+if TYPE_CHECKING:
+    from collections.abc import Sized
+
 _REST_MAX_S = 3600.0  # of a deaf node
 _KEEP_CROSS_LINK_S = 60.0  # a link across a healed cut is not called surplus before
 
@@ -28,21 +32,53 @@ class Outcome:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._crossing: dict[PeerId, None] = {}
+        self._boxes = self._outboxes()
+
+    def _outboxes(self) -> tuple[Sized, ...]:
+        """Whatever can have something to say. The machines keep these very lists, so that one look at all of them is
+        cheap: after most inputs they are empty."""
+        core = self._core
+        exchange, broadcast, router, walks = core.exchange, core.broadcast, core.router, core.walks
+        return (
+            core.detector.outbox,
+            core.census.outbox,
+            core.census.suspicions.outbox,
+            exchange.outbox,
+            exchange.sync.partners,
+            broadcast.outbox,
+            broadcast.streams.delivered,
+            broadcast.withholding,
+            router.outbox,
+            router.arrived,
+            walks.outbox,
+            walks.adopt,
+            core.overlay.outbox,
+            core.cuts.outbox,
+            core.knocker.knocks,
+            core.dialer.dials,
+        )
 
     def settle(self, now: float) -> None:
         core = self._core
         if not core.running:
             return
-        people, detector = core.census, core.detector
         if core.seats.enabled:
             core.seat_everybody(now)
             self._seats(now)
+        if any(self._boxes) or core.dialer.deadline <= now:
+            self._carry_out(now)
+
+    def _carry_out(self, now: float) -> None:
+        core = self._core
+        people, detector = core.census, core.detector
         while detector.outbox or people.outbox or people.suspicions.outbox:
-            drained, detector.outbox = detector.outbox, []
+            drained = detector.outbox.copy()
+            detector.outbox.clear()
             for said in drained:
                 self._probes(said, now)
             people.settle(now)
-            facts, people.outbox = people.outbox, []
+            facts = people.outbox.copy()
+            people.outbox.clear()
             for fact in facts:
                 self._people(fact, now)
             if not core.running:
@@ -71,7 +107,8 @@ class Outcome:
         """Part from neighbours that announce what they do not send, and find out at once who else is like them: somebody
         may have surrounded us."""
         core = self._core
-        withholding, core.broadcast.withholding = core.broadcast.withholding, []
+        withholding = core.broadcast.withholding.copy()
+        core.broadcast.withholding.clear()
         if core.overlay.mode is Mode.FULL:
             return
         for peer in withholding:
@@ -108,12 +145,14 @@ class Outcome:
     def _people(self, fact: census.Fact, now: float) -> None:
         core = self._core
         match fact:
+            case census.Spread(news, via):  # the most frequent come first
+                core.exchange.spread(news, via, now, core.broadcast.eager)
+            case census.Updated():
+                pass  # whoever needs the record reads it
             case census.Tell(peer, news):
                 core.tell(peer, news)
             case census.TellAll(news):
                 core.tell_all(news, now)
-            case census.Spread(news, via):
-                core.exchange.spread(news, via, now, core.broadcast.eager)
             case census.Joined(record, via, previous):
                 core.announce(record, via)
                 core.events.append(PeerDiscovered(record))
@@ -142,8 +181,6 @@ class Outcome:
                 core.seats.held_before(seat)
             case census.Superseded():
                 self._stop("superseded")
-            case census.Updated():
-                pass  # whoever needs the record reads it
 
     def _gone(self, peer: PeerId, reason: events.LeaveReason, now: float) -> None:
         core = self._core
@@ -183,12 +220,14 @@ class Outcome:
         for peer in list(core.membership.alive):
             core.census.forget(peer, "timeout", now)
         core.dialer = Dialer(core.config, core.rng)
+        self._boxes = self._outboxes()
 
     def come_back(self, now: float) -> None:
         """The rest is over: like a newcomer that knows its old neighbours."""
         core = self._core
         core.back_at = math.inf
         core.cuts, core.knocker = Cuts(core.config), Knocker(core.config, core.rng)
+        self._boxes = self._outboxes()
         core.introduced = False
         core.census.arrive(now)
         contacts, core.contacts = core.contacts, []
@@ -252,13 +291,15 @@ class Outcome:
     def _links(self, now: float) -> None:
         core = self._core
         if core.walks.adopt:
-            adopted, core.walks.adopt = core.walks.adopt, []
+            adopted = core.walks.adopt.copy()
+            core.walks.adopt.clear()
             for data in adopted:
                 peer = record_untrusted(data).peer
                 if core.membership.is_alive(peer) and len(core.links) < core.overlay.target + 2:
                     core.dialer.want(peer, now)
         if core.overlay.outbox:
-            wishes, core.overlay.outbox = core.overlay.outbox, []
+            wishes = core.overlay.outbox.copy()
+            core.overlay.outbox.clear()
             for wish in wishes:
                 if isinstance(wish, Part):
                     core.part(wish.peer, wish.reason, now)
