@@ -13,7 +13,7 @@ import attrs
 
 from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.config import GossipConfig
-from psyne_mesh.gossip.hearing import Hearing, deaf_for
+from psyne_mesh.gossip.hearing import Hearing, Hearings, deaf_for
 from psyne_mesh.identity import PeerId
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Link:
         "young_until",
     )
 
-    def __init__(self, peer: PeerId, now: float) -> None:
+    def __init__(self, peer: PeerId, now: float, hearing: Hearing) -> None:
         self.peer = peer
         self.heard_at = self.alive_at = now
         self.waiting_since = math.inf
@@ -129,7 +129,7 @@ class Link:
         self.young_until = now + _YOUNG_S
         self.sampled_at = self.probed_at = -math.inf
         self.fast_at = self.asked_at = self.accused_at = -math.inf
-        self.hearing = Hearing()
+        self.hearing = hearing
         self.missed = 0
         self.degree = 0  # links that the peer says it has; 0: not said yet
         self.faults = 0  # broken frames that came over it
@@ -166,7 +166,8 @@ class Detector:
         self._lag_known_at = -math.inf
         self._better_at = 0.0
         self._judge_at = self._alone_at = 0.0
-        self._looked_at = -math.inf
+        self._looked_at = self._awake_at = -math.inf  # when we last looked at all links, when we last looked at any
+        self.hearings = Hearings()
         self._helps: dict[
             int, tuple[PeerId, int, PeerId, float]
         ] = {}  # our ping -> (asker, its sequence, target, nack at)
@@ -181,14 +182,17 @@ class Detector:
     # ---------------------------------------------------------------------------------------------------- links
 
     def link_up(self, peer: PeerId, now: float, rtt: float | None) -> None:
-        link = self.links[peer] = Link(peer, now)
+        self.link_down(peer)
+        link = self.links[peer] = Link(peer, now, self.hearings.link_up(peer, now))
         if rtt is not None:
             link.srtt, link.rttvar = rtt, rtt / 2
         link.ping_at = now + self._calm() * self._rng.random()
         self.deadline = min(self.deadline, link.ping_at)
 
     def link_down(self, peer: PeerId) -> None:
-        self.links.pop(peer, None)
+        link = self.links.pop(peer, None)
+        if link is not None:
+            self.hearings.link_down(peer, link.hearing, max(self._awake_at, link.heard_at))
 
     def link_lost(self, peer: PeerId, now: float) -> None:
         """The link broke without a word: helpers are asked; then `LinkSilent` comes, or the peer is theirs to watch."""
@@ -292,7 +296,7 @@ class Detector:
                 link.silent = False
                 self.outbox.append(LinkHeard(target))
             if link.lost:
-                del self.links[target]
+                self.link_down(target)
         elif helper in link.nacks_due:
             link.nacks_due.remove(helper)
 
@@ -302,6 +306,7 @@ class Detector:
         late_by = now - max(self.deadline, self._lag_known_at)
         if late_by > self.interval / 2:
             self.note_loop_lag(late_by, now)
+        self._awake_at = now
         self._nack_late_helps(now)
         calm = self._calm()
         late = 0

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sized
 
 _REST_MAX_S = 3600.0  # of a deaf node
+_FORMER = 5  # neighbours that a node asks which had lost all its links
 _KEEP_CROSS_LINK_S = 60.0  # a link across a healed cut is not called surplus before
 
 
@@ -219,6 +220,7 @@ class Outcome:
             core.hang_up(peer, "deaf", now)
         for peer in list(core.membership.alive):
             core.census.forget(peer, "timeout", now)
+        core.detector.hearings.clear()
         core.dialer = Dialer(core.config, core.rng)
         self._boxes = self._outboxes()
 
@@ -336,7 +338,13 @@ class Outcome:
         core.cuts.outbox.clear()
 
     def link_opened(self, peer: PeerId, now: float) -> None:
-        """A link that crosses a healed cut is kept."""
+        """A link that crosses a healed cut is kept. Who had lost all links asks former neighbours why: if they heard us all
+        the time, we were deaf (see `hearing`)."""
+        core = self._core
+        if len(core.links) == 1 and not core.full:
+            for former in core.detector.hearings.former(_FORMER):
+                if core.membership.is_alive(former):
+                    core.dialer.want(former, now)
         if peer in self._crossing:
             del self._crossing[peer]
-            self._core.overlay.keep(peer, now + _KEEP_CROSS_LINK_S)
+            core.overlay.keep(peer, now + _KEEP_CROSS_LINK_S)

@@ -7,8 +7,10 @@ import random
 import pytest
 
 from psyne_mesh.gossip.events import PeerLeft
-from psyne_mesh.gossip.hearing import Hearing, deaf_for
+from psyne_mesh.gossip.hearing import Hearing, Hearings, deaf_for
+from psyne_mesh.identity import PeerId
 from tests.gossip.cluster import room_of
+from tests.gossip.test_node_partial_mesh import crowd
 
 
 def talk(loss_in: float, loss_out: float, seconds: float, seed: int = 1) -> Hearing:
@@ -66,10 +68,52 @@ def test_counters_wrap_and_a_new_life_of_the_peer_says_nothing() -> None:
 def test_most_links_must_agree() -> None:
     links = [Hearing() for _ in range(5)]
     for link, seconds in zip(links, (30.0, 40.0, 50.0, 0.0, 0.0), strict=True):
-        link.deaf_s = seconds
+        link.deaf_s, link.known_s = seconds, 60.0
+    links += [Hearing() for _ in range(9)]  # newcomers have nothing to say of the past
     assert deaf_for(links) == 30.0
-    assert deaf_for(links[1:]) == 0.0  # two of four
+    assert deaf_for(links[1:5]) == 0.0  # two of four
     assert deaf_for(links[:2]) == 0.0  # too few to tell
+
+
+def parted_and_met(lost_in: int, lost_out: int, apart_s: float) -> Hearing:
+    """Ten good seconds, then `lost_in` and `lost_out` of 40 probes in ten seconds, then no link for a while."""
+    kept, peer = Hearings(), PeerId("00" * 16)
+    ours = kept.link_up(peer, 0.0)
+    for tick in range(40):
+        ours.sent += 1
+        ours.probe_received(tick + 1, ours.sent, tick / 4)
+    ours.sent += 40
+    kept.link_down(peer, ours, 20.0)
+    ours = kept.link_up(peer, 20.0 + apart_s)
+    if lost_in:
+        ours.sent += 1
+        ours.probe_received(41 + lost_in, 81 - lost_out, 20.0 + apart_s)
+    return ours
+
+
+def test_a_deaf_stretch_at_whose_end_the_link_was_lost_is_seen_when_there_is_one_again() -> None:
+    assert parted_and_met(40, 0, 8.0).deaf_s == pytest.approx(18.25)
+    assert parted_and_met(40, 0, 60.0).deaf_s == pytest.approx(25.25)  # a long time without a link proves little
+
+
+def test_a_cut_is_no_deafness() -> None:
+    assert parted_and_met(40, 40, 8.0).deaf_s == 0.0
+    assert parted_and_met(2, 0, 8.0).deaf_s == 0.0
+
+
+def test_counters_of_links_long_gone_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parted_and_met(0, 0, 100.0).sent == 80
+    assert parted_and_met(0, 0, 130.0).sent == 0
+    monkeypatch.setattr("psyne_mesh.gossip.hearing._KEPT_MAX", 2)
+    kept = Hearings()
+    peers = [PeerId(f"{n:032x}") for n in range(3)]
+    for peer in peers:
+        kept.link_down(peer, kept.link_up(peer, 0.0), 1.0)
+    assert kept.former(5) == peers[1:]
+    kept.link_down(peers[0], Hearing(), 200.0)
+    assert kept.former(5) == peers[:1]
+    kept.clear()
+    assert kept.former(5) == []
 
 
 def test_a_deaf_member_stands_aside_and_comes_back() -> None:
@@ -88,3 +132,17 @@ def test_a_deaf_member_stands_aside_and_comes_back() -> None:
     assert all(victim not in room.nodes[peer].members for peer in others)
     room.run(30.0)
     assert all(len(room.nodes[peer].members) == 6 for peer in ids)
+
+
+def test_who_had_lost_all_links_asks_former_neighbours() -> None:
+    room = crowd(40, 2)
+    victim = room.ids()[5]
+    core = room.nodes[victim]._core
+    before = list(core.links)
+    for peer in before:
+        core.hang_up(peer, "lost", room.now)
+    for peer in core.dialer.wanted:
+        core.dialer.drop(peer)
+    first = next(peer for peer in room.ids() if peer != victim and peer not in before)
+    room.tell(victim, lambda node: node.link_up(first, room.now, 0.05))
+    assert set(before[-5:]) <= set(core.dialer.wanted)
