@@ -204,6 +204,10 @@ class Broadcast:
         number = max(self._kept.get(origin, 0), (life & _LIFE_MASK) << 16) + 1
         self._keep(origin, number, 0, None, now)
 
+    def kept(self, keeper: PeerId) -> int:
+        """The number of the newest message of this keeper that came; 0: none."""
+        return self._kept.get(keeper, 0)
+
     def keep_received(self, peer: PeerId, origin: PeerId, number: int, hops: int, now: float) -> None:
         if number > self._kept.get(origin, 0):
             self._drop_missing((origin, KEEP_EPOCH, number))

@@ -161,6 +161,11 @@ def is_poster(room: bytes, own: PeerId, alive: list[PeerId], posters: int = POST
     return True
 
 
+def keeper(room: bytes, own: PeerId, alive: list[PeerId]) -> PeerId:
+    """The member with the lowest hash, who keeps the broadcast tree in shape."""
+    return min([own, *alive], key=lambda peer: _rank(room, peer))
+
+
 def encode_beacon(beacon: Beacon) -> bytes:
     head = bytes((VERSION,)) + beacon.view_hash.to_bytes(8, "big") + beacon.size.to_bytes(4, "big")
     return head + b"".join(sized(record) for record in beacon.records[:_BEACON_RECORDS])

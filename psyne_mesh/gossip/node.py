@@ -15,7 +15,7 @@ from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.core import Core
 from psyne_mesh.gossip.detector import Link
 from psyne_mesh.gossip.events import CloseLink, Event, LeaveReason, Output
-from psyne_mesh.gossip.healing import Beacon, beacon_untrusted, encode_beacon, is_poster
+from psyne_mesh.gossip.healing import Beacon, beacon_untrusted, encode_beacon, is_poster, keeper
 from psyne_mesh.gossip.inbound import Inbound
 from psyne_mesh.gossip.outcome import Outcome
 from psyne_mesh.gossip.overlay import Mode
@@ -40,6 +40,7 @@ CLOSED_BY_PEER = ("closed by peer", "dtls close", "left")  # reasons of `link_do
 _NEVER = math.inf
 _MOVED_S = 0.02  # our place on the latency map is told anew once it is off by so much
 _KEEP_TREE_S = 10.0  # a hole in the tree is found within that time; broadcasts find it at once
+_CUT_OFF_S = 3.5 * _KEEP_TREE_S  # a member that all know and whose signs do not come may be beyond a cut of the overlay
 _PLACE_GAP_S = 30.0  # and at most so often
 
 
@@ -80,6 +81,8 @@ class Node:
         self._outcome = Outcome(self._core)
         self._started = False
         self._placed_at = -math.inf
+        self._keeper_sign: tuple[PeerId, int] | None = None  # the newest sign of the tree's keeper
+        self._keeper_heard_at = -math.inf
         self.peer_id = identity.peer_id
 
     # ----------------------------------------------------------------------------------------------------- inputs
@@ -366,8 +369,18 @@ class Node:
         core = self._core
         core.keep_every_s = min(_KEEP_TREE_S, 2 * core.keep_every_s)  # often at first: the tree is young
         core.keep_at = now + core.keep_every_s * (0.9 + 0.2 * core.rng.random())
-        if core.overlay.mode is Mode.PARTIAL and is_poster(core.room.raw, self.peer_id, core.membership.alive, 1):
-            core.broadcast.keep(self.peer_id, core.census.own.joined_at, now)
+        if core.overlay.mode is not Mode.PARTIAL:
+            return
+        alive = core.membership.alive
+        first = keeper(core.room.raw, self.peer_id, alive)
+        sign = first, core.broadcast.kept(first)
+        if first == self.peer_id:
+            core.broadcast.keep(first, core.census.own.joined_at, now)
+        elif sign != self._keeper_sign:
+            self._keeper_sign, self._keeper_heard_at = sign, now
+            core.overlay.in_touch()
+        elif now - self._keeper_heard_at >= _CUT_OFF_S:
+            core.overlay.cut_off(now, alive)
 
     def _shuffle(self, now: float) -> None:
         core = self._core

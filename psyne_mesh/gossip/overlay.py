@@ -2,7 +2,9 @@
 
 Departures from the paper, because a link costs a WebRTC handshake and joins can be hostile: at least half of the active
 view is dialled by ourselves (anchors, partly by min-hash as in Basalt) and no join displaces those; a full node refuses
-with alternatives instead of evicting at random; vacancies are dialled several at once.
+with alternatives instead of evicting at random; vacancies are dialled several at once. Two links of each member are
+drawn without regard to latency, and nearness never takes their place (X-BOT's unbiased neighbours): a room of two far
+places that kept near links only would fall in two.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ _SLACK = 2  # links over the target that are not worth closing
 _ROOM_FOR_JOINS = 4  # links over the target that are still accepted from others
 _NEAR_GAIN = 0.6  # a near link is replaced by one that promises at most so much of its round trip
 _IMPROVE_EVERY_MAX_S = 600.0
-_MIN_HASH_ANCHORS = 2
+_UNBIASED = 2  # links drawn by lot that nearness may not replace: a random graph with two draws each is one piece
+_DRAW_S = 30.0  # a dial by lot that came to nothing in that time is drawn anew
+_STRAY_S, _STRAY_MAX_S = 10.0, 600.0  # who seems cut off dials somebody by lot, each time after twice as long
 _VETERANS = 2  # the links that stand longest are not given up to newcomers: whoever floods us cannot be older
 
 Distance: TypeAlias = Callable[[PeerId], float]
@@ -59,12 +63,13 @@ class DialWanted:
 
 
 class Neighbour:
-    __slots__ = ("degree", "keep_until", "outbound", "peer", "since", "srtt")
+    __slots__ = ("degree", "keep_until", "outbound", "peer", "since", "srtt", "unbiased")
 
     def __init__(self, peer: PeerId, now: float, *, outbound: bool) -> None:
         self.peer = peer
         self.since = now
         self.outbound = outbound
+        self.unbiased = False  # drawn by lot: it stays, however far it is
         self.keep_until = now + _SETTLING_S
         self.degree = 0  # links that the neighbour says it has; 0: not said yet
         self.srtt = 0.0
@@ -89,6 +94,9 @@ class Overlay:
         self.outbox: list[Part | DialWanted] = []
         self.deadline = math.inf
         self._backoff: dict[PeerId, float] = {}
+        self._drawn: dict[PeerId, float] = {}  # dialled by lot, and when
+        self._stray_at = -math.inf
+        self._stray_every_s = _STRAY_S
         self._honoured: dict[PeerId, float] = {}
         self._improve_at = 0.0
         self._improve_every_s = config.shuffle_interval_s
@@ -130,11 +138,18 @@ class Overlay:
     def isolated(self) -> bool:
         return len(self.neighbours) <= 1
 
+    @property
+    def _unbiased(self) -> int:
+        return sum(neighbour.unbiased for neighbour in self.neighbours.values())
+
     # ------------------------------------------------------------------------------------------------------ links
 
     def link_up(self, peer: PeerId, now: float, *, outbound: bool) -> None:
-        self.neighbours.pop(peer, None)
-        self.neighbours[peer] = Neighbour(peer, now, outbound=outbound)
+        replaced = self.neighbours.pop(peer, None)
+        neighbour = self.neighbours[peer] = Neighbour(peer, now, outbound=outbound)
+        neighbour.unbiased = outbound and replaced is not None and replaced.unbiased
+        if self._drawn.pop(peer, None) is not None and outbound and not neighbour.unbiased:
+            self._make_unbiased(neighbour)
         if self.mode is not Mode.FULL:
             self.deadline = min(self.deadline, now + _TICK_S)
 
@@ -147,6 +162,7 @@ class Overlay:
         while self._backoff and next(iter(self._backoff.values())) <= now:
             del self._backoff[next(iter(self._backoff))]
         self._remember(self._backoff, peer, now + _BACKOFF_S)
+        self._drawn.pop(peer, None)
 
     def heard(self, peer: PeerId, degree: int, srtt: float) -> None:
         neighbour = self.neighbours.get(peer)
@@ -188,6 +204,8 @@ class Overlay:
         self.deadline = now + _TICK_S * (0.75 + 0.5 * self._rng.random())
         count = len(self.neighbours)
         outbound = sum(neighbour.outbound for neighbour in self.neighbours.values())
+        self._draw(now, alive)
+        pending += len(self.outbox)
         target = min(self.target, len(alive))
         wanted = max(target - count, min(self.anchors, len(alive) - count) - outbound)
         if wanted > 0:
@@ -201,18 +219,60 @@ class Overlay:
             self._improve_at = now + self._improve_every_s * (0.75 + 0.5 * self._rng.random())
             self._improve(now, alive, distance)
 
+    def _draw(self, now: float, alive: list[PeerId]) -> None:
+        """Choose the unbiased links, by our own hash order of a sample. Whom we have dialled already counts as drawn, else
+        a small room would draw from the far ones only; no more are dialled than are missing, else the fastest would win."""
+        for peer, since in list(self._drawn.items()):
+            if since + _DRAW_S <= now or peer in self.neighbours:
+                del self._drawn[peer]
+        lacking = _UNBIASED - self._unbiased - len(self._drawn)
+        if lacking <= 0:
+            return
+        sample = self._rng.sample(alive, min(len(alive), 8 + len(self.neighbours)))
+        for peer in sorted(sample, key=self._rank):
+            neighbour = self.neighbours.get(peer)
+            if neighbour is not None and neighbour.outbound and not neighbour.unbiased:
+                self._make_unbiased(neighbour)
+            elif neighbour is None and peer not in self._drawn and self._backoff.get(peer, 0.0) <= now:
+                self._drawn[peer] = now
+                self.outbox.append(DialWanted(peer))
+            else:
+                continue
+            lacking -= 1
+            if not lacking:
+                return
+
+    def _make_unbiased(self, neighbour: Neighbour) -> None:
+        """No more are drawn than are missing, unless we seem cut off: then the eldest led nowhere, and gives way."""
+        if self._unbiased >= _UNBIASED:
+            next(n for n in self.neighbours.values() if n.unbiased).unbiased = False
+        neighbour.unbiased = True
+
+    def cut_off(self, now: float, alive: list[PeerId]) -> None:
+        """What the whole room should have got has not come for long: dial somebody by lot, who may be beyond the cut. Ever
+        less often, because the keeper of the tree may be at fault."""
+        if now < self._stray_at:
+            return
+        self._stray_at = now + self._stray_every_s
+        self._stray_every_s = min(_STRAY_MAX_S, 2 * self._stray_every_s)
+        strangers = [peer for peer in alive if peer not in self.neighbours]
+        if strangers:
+            peer = self._rng.choice(strangers)
+            self._remember(self._drawn, peer, now)
+            self.outbox.append(DialWanted(peer))
+
+    def in_touch(self) -> None:
+        """It has come."""
+        self._stray_every_s = _STRAY_S
+
     def _fill(self, count: int, now: float, alive: list[PeerId], distance: Distance) -> None:
         if count <= 0:
             return
         pool = self._candidates(4 * count + 8, now, alive)
         chosen: list[PeerId] = []
-        anchored = sum(neighbour.outbound for neighbour in self.neighbours.values())
-        if anchored < _MIN_HASH_ANCHORS and pool:
-            pool.sort(key=self._rank)
-            chosen += pool[: _MIN_HASH_ANCHORS - anchored]
-        near = sorted((peer for peer in pool if peer not in chosen), key=distance)
+        near = sorted(pool, key=distance)
         if near and distance(near[0]) < math.inf:
-            chosen += near[: max(0, count - len(chosen)) // 2]
+            chosen += near[: count // 2]
         others = [peer for peer in pool if peer not in chosen]
         self._rng.shuffle(others)
         for peer in (chosen + others)[:count]:
@@ -248,7 +308,7 @@ class Overlay:
     def _candidates(self, count: int, now: float, alive: list[PeerId]) -> list[PeerId]:
         """A random sample of members that are not linked and not in backoff: O(count), whatever the room's size."""
         sample = self._rng.sample(alive, min(len(alive), count + len(self.neighbours)))
-        free = [p for p in sample if p not in self.neighbours]
+        free = [p for p in sample if p not in self.neighbours and p not in self._drawn]
         rested = [p for p in free if self._backoff.get(p, 0.0) <= now]
         lonely = len(self.neighbours) < self.target // 2
         return (rested or free if lonely else rested)[:count]
@@ -272,7 +332,8 @@ class Overlay:
         return [n for n in islice(self.neighbours.values(), keep, None) if self._can_go(n, now)]
 
     def _can_go(self, neighbour: Neighbour, now: float) -> bool:
-        return now > neighbour.keep_until and neighbour.degree > self.target  # else the other side needs it
+        settled = now > neighbour.keep_until and not neighbour.unbiased
+        return settled and neighbour.degree > self.target  # else the other side needs it
 
     def _part(self, peer: PeerId, reason: str, now: float) -> None:
         self.parted(peer, now)

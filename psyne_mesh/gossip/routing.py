@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _SEEN_MAX = 4096  # signals remembered against loops; the oldest is forgotten
 _ROUTES_MAX = 1024  # directions remembered; the oldest is forgotten
-_WALKERS = 3  # a signal without a direction starts so many walks
+_WALKERS = 4  # a signal without a direction starts so many walks
 _BURST = 64  # signals that one neighbour may have passed on at once; more are dropped, the newest first
 _RATE = 32.0  # and so many a second after that
 

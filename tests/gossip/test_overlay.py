@@ -70,14 +70,88 @@ def test_half_of_the_view_is_our_own_choice() -> None:
     assert not any(isinstance(fact, DialWanted) for fact in tick(overlay, 20.0))
 
 
-def test_the_first_anchors_go_by_our_own_hash() -> None:
-    wishes = [[wish.peer for wish in tick(partial(), 1.0) if isinstance(wish, DialWanted)][:2] for _ in range(2)]
-    assert wishes[0] == wishes[1]
+def drawn_by_lot(overlay: Overlay, *peers: PeerId) -> None:
+    for peer in peers:
+        overlay.neighbours[peer].unbiased = True
+
+
+def unbiased(overlay: Overlay) -> list[PeerId]:
+    return [peer for peer, neighbour in overlay.neighbours.items() if neighbour.unbiased]
+
+
+def test_two_links_are_drawn_by_our_own_hash_whatever_is_near() -> None:
     overlay = partial()
-    overlay._rng = random.Random(2)
-    first = [wish.peer for wish in tick(overlay, 1.0) if isinstance(wish, DialWanted)]
-    assert set(first[:2]) != set(first[2:4])
-    assert overlay._rank(first[0]) < min(overlay._rank(peer) for peer in first[2:])
+    overlay.handle_timeout(1.0, PEERS[:8], lambda peer: float(peer != PEERS[0]), 0)
+    first = [wish.peer for wish in overlay.outbox if isinstance(wish, DialWanted)]
+    assert first[:2] == sorted(PEERS[:8], key=overlay._rank)[:2]
+    for peer in first:
+        overlay.link_up(peer, 2.0, outbound=True)
+    assert unbiased(overlay) == first[:2]
+
+
+def test_a_lot_that_comes_to_nothing_is_drawn_again() -> None:
+    overlay = partial()
+    for peer in PEERS[:8]:
+        overlay.link_up(peer, 0.0, outbound=peer in PEERS[4:8])
+    wishes = [wish.peer for wish in tick(overlay, 1.0) if isinstance(wish, DialWanted)]
+    assert len(wishes) + len(unbiased(overlay)) == 2
+    for peer in wishes:
+        overlay.parted(peer, 2.0)  # so says a dial that failed
+    for peer in unbiased(overlay):
+        overlay.link_down(peer, 2.0)
+    again = [wish.peer for wish in tick(overlay, 3.0) if isinstance(wish, DialWanted)]
+    assert len(again) + len(unbiased(overlay)) >= 2
+    assert not set(again) & set(wishes)
+
+
+def test_whom_we_dialled_already_may_be_drawn_and_an_inbound_link_may_not() -> None:
+    overlay = partial(20)
+    for peer in PEERS[:10]:
+        overlay.link_up(peer, 0.0, outbound=peer in PEERS[:5])
+    overlay.handle_timeout(1.0, PEERS[:10], nowhere, 0)
+    assert overlay.outbox == []
+    assert len(unbiased(overlay)) == 2
+    assert set(unbiased(overlay)) <= set(PEERS[:5])
+
+
+def test_nearness_and_surplus_never_take_what_was_drawn() -> None:
+    overlay = partial(active_view=4)
+    for place, peer in enumerate(PEERS[:12]):
+        overlay.link_up(peer, 0.0, outbound=True)
+        overlay.heard(peer, 20, place / 100)
+    drawn_by_lot(overlay, PEERS[10], PEERS[11])  # the farthest
+    parted: list[PeerId] = []
+    for now in range(10, 300):
+        for fact in tick_near(overlay, float(now)):
+            if isinstance(fact, Part):
+                parted.append(fact.peer)
+                overlay.link_down(fact.peer, float(now))
+            elif isinstance(fact, DialWanted):
+                overlay.link_up(fact.peer, float(now), outbound=True)
+                overlay.heard(fact.peer, 20, 0.001)
+    assert set(PEERS[:10]) & set(parted)
+    assert unbiased(overlay) == PEERS[10:12]
+
+
+def test_who_seems_cut_off_dials_by_lot_less_and_less_often_and_keeps_the_link() -> None:
+    overlay = partial()
+    for peer in PEERS[:8]:
+        overlay.link_up(peer, 0.0, outbound=True)
+    drawn_by_lot(overlay, PEERS[0], PEERS[1])
+    dialled = []
+    for now in range(0, 2000, 10):
+        overlay.cut_off(float(now), PEERS)
+        dialled += [now for _ in overlay.outbox]
+        overlay.outbox.clear()
+    assert dialled == [0, 10, 30, 70, 150, 310, 630, 1230, 1830]
+    overlay.in_touch()
+    overlay.cut_off(2430.0, PEERS)
+    overlay.outbox.clear()
+    overlay.cut_off(2440.0, PEERS)
+    [wish] = overlay.outbox
+    assert isinstance(wish, DialWanted)
+    overlay.link_up(wish.peer, 2441.0, outbound=True)
+    assert unbiased(overlay) == [PEERS[1], wish.peer]
 
 
 def test_near_members_are_half_of_the_rest() -> None:
@@ -97,6 +171,7 @@ def test_only_the_dialler_sheds_and_only_what_both_can_spare() -> None:
         overlay.link_up(peer, 0.0, outbound=True)
     for place, peer in enumerate(PEERS[:18]):
         overlay.heard(peer, 20, place / 100)
+    drawn_by_lot(overlay, PEERS[12], PEERS[13])
     assert tick(overlay, 2.0) == []  # too young
     assert tick(overlay, 10.0) == [Part(PEERS[17], "surplus")]
     overlay.link_down(PEERS[17], 10.0)
@@ -136,6 +211,7 @@ def test_a_flood_of_newcomers_does_not_displace_the_oldest_links() -> None:
     for peer in PEERS[6:20]:  # near newcomers, who want to be all that we know
         overlay.link_up(peer, 1.0, outbound=peer in PEERS[6:12])
         overlay.heard(peer, 20, 0.05)
+    drawn_by_lot(overlay, PEERS[6], PEERS[7])
     parted: list[PeerId] = []
     for now in range(10, 40):
         for fact in tick(overlay, 2.0 * now):
@@ -156,6 +232,7 @@ def test_a_near_link_that_keeps_its_promise_replaces_the_far_one_however_old() -
     for place, peer in enumerate(PEERS[:5]):
         overlay.link_up(peer, 0.0, outbound=True)
         overlay.heard(peer, 20, 0.4 + place / 100)
+    drawn_by_lot(overlay, PEERS[0], PEERS[1])
     [wish] = tick_near(overlay, 10.0)
     assert isinstance(wish, DialWanted)
     overlay.link_up(wish.peer, 11.0, outbound=True)
@@ -208,6 +285,7 @@ def test_a_link_across_a_healed_cut_is_kept() -> None:
     for peer in PEERS[:18]:
         overlay.link_up(peer, 0.0, outbound=True)
         overlay.heard(peer, 20, 0.1)
+    drawn_by_lot(overlay, PEERS[0], PEERS[1])
     overlay.keep(PEERS[17], 60.0)
     for now in range(6, 59):
         for fact in tick(overlay, float(now)):
@@ -221,6 +299,7 @@ def test_a_promise_that_coordinates_do_not_keep_makes_us_try_less() -> None:
     for peer in PEERS[:5]:
         overlay.link_up(peer, 0.0, outbound=True)
         overlay.heard(peer, 20, 0.1)
+    drawn_by_lot(overlay, PEERS[0], PEERS[1])
     tries = []
     for now in range(10, 600):
         overlay.deadline = float(now)
