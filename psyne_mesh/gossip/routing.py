@@ -82,7 +82,8 @@ class Router:
                 targets.append(step)
                 break
         if signal.to not in targets:  # directions age: the sender lets others try their luck, too
-            open_to = [peer for peer in links if peer not in (source, signal.origin, *targets)]
+            taken = [source, signal.origin] + targets  # noqa: RUF005 - mypyc knows no star here
+            open_to = [peer for peer in links if peer not in taken]
             targets += self._rng.sample(open_to, min(walkers - len(targets), len(open_to)))
         frame = encode_signal(signal)
         for peer in targets:
