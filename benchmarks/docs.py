@@ -17,7 +17,7 @@ PAGE = Path(__file__).with_name("README.md")
 PLOT = Path(__file__).with_name("growth.svg")
 BEGIN, END = "<!-- results: begin (written by `python3 run.py bench --write-docs`) -->", "<!-- results: end -->"
 OTHERS = ("aiortc", "wrtc", "node-datachannel", "werift")
-SHOWN = ("ours", "compiled", "rooms", *OTHERS, "udp", "simulator")
+SHOWN = ("ours", "compiled", "rooms", *OTHERS, "udp", "simulator", "simulator-compiled")
 
 Kept = dict[str, dict[str, Any]]  # by work: its part of the object that `--json` prints, with machine and repetitions
 

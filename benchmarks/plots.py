@@ -29,6 +29,7 @@ COLOURS = {
     "werift": "#959da5",
     "udp": "#586069",
     "simulator": "#1f6feb",
+    "simulator-compiled": "#0b3d91",
 }
 SERIES = {
     "throughput_cpu_": "CPU s/GB, by connections",

@@ -12,7 +12,7 @@ from benchmarks.samples import Samples
 from benchmarks.stacks.registry import STACKS, Stack
 from benchmarks.work import Scale, Work
 
-ALWAYS = ("udp", "simulator")  # they stand beside no other stack
+ALWAYS = ("udp", "simulator", "simulator-compiled")  # they stand beside no other stack
 Told = Callable[[str], None]
 
 

@@ -51,6 +51,11 @@ def _python(module: str) -> tuple[str, ...]:
     return (sys.executable, "-m", f"benchmarks.stacks.{module}")
 
 
+def _compiled(module: str) -> tuple[str, ...]:
+    # -P: the working directory holds the sources as well, and must not come before what is installed
+    return (str(python_of(COMPILED)), "-P", "-m", f"benchmarks.stacks.{module}")
+
+
 def _node(package: str) -> tuple[str, ...]:
     return ("node", str(NODE / "peer.mjs"), package)
 
@@ -59,8 +64,7 @@ STACKS = {
     stack.name: stack
     for stack in (
         Stack("ours", _python("ours"), is_ours=True),
-        # -P: the working directory holds the sources as well, and must not come before what is installed
-        Stack("compiled", (str(python_of(COMPILED)), "-P", "-m", "benchmarks.stacks.ours"), is_ours=True),
+        Stack("compiled", _compiled("ours"), is_ours=True),
         Stack("rooms", _python("rooms")),
         Stack("aiortc", _python("aiortc"), "aiortc"),
         Stack("wrtc", _python("wrtc"), "webrtc"),
@@ -69,5 +73,6 @@ STACKS = {
         Stack("udp", _python("udp")),
         Stack("core", _python("core")),
         Stack("simulator", _python("simulator"), "simulations.run"),
+        Stack("simulator-compiled", _compiled("simulator")),
     )
 }

@@ -22,4 +22,4 @@ async def measure(stack: Stack, scale: Scale) -> Figures:
 
 
 FIGURES = {"events_per_s": more("/s"), "events_per_cpu_s": more("/s")}
-WORK = Work("gossip", FIGURES, ("simulator",), measure, __doc__ or "", rough_s=15)
+WORK = Work("gossip", FIGURES, ("simulator", "simulator-compiled"), measure, __doc__ or "", rough_s=15)
