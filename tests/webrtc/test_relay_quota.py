@@ -134,7 +134,8 @@ async def test_all_peers_over_one_allocation_share_it(autojump_clock: MockClock,
         assert min(shares) > 0.25 * max(shares)
         for play in plays:
             assert len(play.latencies_s) >= play.sent - 10
-            assert play.p99_s < 0.1
+            # 60 ms are the network's; a chunk of the other's bulk, 10 ms of the budget, may go before, and two in a bad moment
+            assert play.p99_s < 0.06 + 0.02 + 2 * FRAME_S
 
 
 async def test_what_is_sent_to_the_relay_of_a_peer_is_limited_too(autojump_clock: MockClock, server: TurnOnNet) -> None:
