@@ -2,7 +2,7 @@
 
 Silence alone cannot tell a dead peer from a deaf node: a node that loses what comes in finds everybody else silent, and
 everybody else hears it well. The counters of both sides tell the two directions of a link apart, without clocks. Only the
-deaf node itself acts on them, so nobody can be talked out of a room.
+deaf node itself acts on them, and only when most of its links agree: fewer liars cannot talk anybody out of a room.
 """
 
 from __future__ import annotations
