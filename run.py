@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent
 ENVIRONMENT = ROOT / ".venv"
 COMPILED = ROOT / ".venv-compiled"
 WHEEL_PARTS = ("psyne_mesh", "simulations", "pyproject.toml", "README.md", "LICENSE")
-EXTRAS = {"test": {"test"}, "check": {"test"}, "lab": {"test"}, "bench": {"bench"}, "sim": {"sim"}}
+EXTRAS = {"test": {"test", "sim"}, "check": {"test"}, "lab": {"test"}, "bench": {"bench"}, "sim": {"sim"}}
 OLDEST = (3, 11)
 
 
