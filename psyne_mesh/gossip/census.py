@@ -440,10 +440,9 @@ class Census:
             for case in cases:
                 if isinstance(case, VerdictReached):
                     self._verdict(case, now)
-                elif isinstance(case, CaseOpened):
-                    self.outbox.append(Suspected(case.subject))
-                elif self.membership.is_alive(case.subject):
-                    self.outbox.append(Resumed(case.subject))
+                elif self.membership.is_alive(case.subject):  # else it has been told gone meanwhile, and that is the last word
+                    opened = isinstance(case, CaseOpened)
+                    self.outbox.append(Suspected(case.subject) if opened else Resumed(case.subject))
 
     def _verdict(self, case: VerdictReached, now: float) -> None:
         member = self.membership.get(case.subject)

@@ -30,6 +30,9 @@ _BACKOFF_S = 60.0  # who parted from whom does not come back so soon (GossipSub'
 _BACKOFFS_MAX = 1024  # the oldest is forgotten
 _SLACK = 2  # links over the target that are not worth closing
 _ROOM_FOR_JOINS = 4  # links over the target that are still accepted from others
+# And so many more from newcomers who have nobody but us, when none of the others can be spared: with a dead signaling
+# server a refusal would leave them outside for good.
+_ROOM_FOR_STRANDED = 4
 _NEAR_GAIN = 0.6  # a near link is replaced by one that promises at most so much of its round trip
 _IMPROVE_EVERY_MAX_S = 600.0
 _UNBIASED = 2  # links drawn by lot that nearness may not replace: a random graph with two draws each is one piece
@@ -187,9 +190,11 @@ class Overlay:
         if isolated and now - self._honoured.get(peer, -math.inf) >= _BACKOFF_S:  # once a minute for each peer
             spare = self._spare_inbound(now, besides=peer)
             if spare is not None:
-                self._remember(self._honoured, peer, now)
                 self._part(spare, "full", now)
-                return True
+            elif count > min(self.target + _ROOM_FOR_JOINS + _ROOM_FOR_STRANDED, self._config.links_max):
+                return False
+            self._remember(self._honoured, peer, now)
+            return True
         return False
 
     # ----------------------------------------------------------------------------------------------------- upkeep

@@ -309,3 +309,25 @@ def test_a_promise_that_coordinates_do_not_keep_makes_us_try_less() -> None:
     assert 3 <= len(tries) <= 7
     gaps = [b - a for a, b in itertools.pairwise(tries)]
     assert gaps == sorted(gaps)
+
+
+def test_who_has_nobody_else_is_let_in_although_nobody_can_be_spared_but_not_many() -> None:
+    overlay = partial()
+    for peer in PEERS[:4]:
+        overlay.link_up(peer, 0.0, outbound=True)
+    for peer in PEERS[4:11]:  # newcomers themselves, with few links
+        overlay.link_up(peer, 0.0, outbound=False)
+    admitted = 0
+    for stranded in PEERS[20:30]:
+        overlay.link_up(stranded, 10.0, outbound=False)
+        if overlay.admits(stranded, 10.0, isolated=True):
+            admitted += 1
+        else:
+            overlay.link_down(stranded, 10.0)
+    assert admitted == 4
+    assert overlay.outbox == []
+    for peer in PEERS[20:24]:  # they have found others: the next takes the place of the youngest
+        overlay.heard(peer, 20, 0.1)
+    overlay.link_up(PEERS[31], 60.0, outbound=False)
+    assert overlay.admits(PEERS[31], 60.0, isolated=True)
+    assert [fact.peer for fact in overlay.outbox if isinstance(fact, Part)] == [PEERS[23]]

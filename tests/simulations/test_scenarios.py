@@ -48,6 +48,13 @@ def test_a_scenario_runs_and_measures_what_it_promises(name):
         assert verdict(result.findings.figures, scenario.targets), result.findings.figures
 
 
+@pytest.mark.parametrize("seed", [1, 6, 14])
+def test_nobody_is_called_suspected_who_has_been_told_gone(seed):
+    """A link that closes behind somebody who is gone reopened the case against him."""
+    measured = run_once(SCENARIOS["seat-race"].scaled("ci"), None, seed).findings.figures
+    assert measured["violations"] == 0
+
+
 def test_inheritance_merges_tables_and_replaces_lists():
     child, parent = SCENARIOS["mass-crash-80"], SCENARIOS["mass-crash-50"]
     assert child.targets["delivered_percent"].bound == 99
