@@ -440,7 +440,7 @@ class Census:
             for case in cases:
                 if isinstance(case, VerdictReached):
                     self._verdict(case, now)
-                elif self.membership.is_alive(case.subject):  # else it has been told gone meanwhile, and that is the last word
+                elif self.membership.is_alive(case.subject):  # else it was told gone meanwhile: the last word
                     opened = isinstance(case, CaseOpened)
                     self.outbox.append(Suspected(case.subject) if opened else Resumed(case.subject))
 
