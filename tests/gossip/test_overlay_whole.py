@@ -174,6 +174,7 @@ def split_by_hand(room: Cluster, side: set[PeerId]) -> None:
     room.no_dial = lambda a, b: False
 
 
+@pytest.mark.skipif(not str(overlay.__file__).endswith(".py"), reason="a compiled class keeps its methods")
 @pytest.mark.parametrize("seed", range(3))
 def test_a_split_that_nobody_calls_silence_is_noticed_and_mended(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     room = crowd(40, seed)
