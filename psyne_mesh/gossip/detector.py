@@ -22,17 +22,16 @@ if TYPE_CHECKING:
 _TICK_S = 0.1  # while some link is late, it is pinged so often: with 10 % loss, six more round trips fit before it is
 # called silent; else only pings that are due wake us
 _GRAIN_S = 0.01  # no two checks of silence are closer: sums of floats must not make us wake for ever
-_CONTACTS = (
-    4  # a member of a small room is pinged so often in one interval, by all its neighbours together: the more of
-)
-# them there are, the less often each of them asks. Whoever finds it silent alarms the others, who then ask at once.
+# A member of a small room is pinged so often in one interval, by all its neighbours together: the more of them there are,
+# the less often each of them asks. Whoever finds it silent alarms the others, who then ask at once.
+_CONTACTS = 4
 _LULL = 0.25  # a link on which anything came in the last part of that time is not asked
 _SPREAD = 0.2  # the two ends of a link do not ask at the same moment
 _LATE_MIN_S = 0.15  # an answer is late after that, or a round trip with its variation: then we ask faster
-_UNANSWERED = (
-    0.6  # silence counts from our first unanswered ping, not from the last word: so `suspect_after_s` shrinks to
-)
-_RTT_MARGIN = 0.9  # or to a round trip and so many intervals
+# Silence counts from our first unanswered ping, not from the last word: so `suspect_after_s` shrinks to this part of it, or
+# to a round trip and so many intervals.
+_UNANSWERED = 0.6
+_RTT_MARGIN = 0.9
 _ACCUSED = 0.6  # and while others call it silent, too, to this part
 _ACCUSED_S = 3.0  # for so long
 _ASK_AGAIN_S = 0.2  # a member that spoke less than that ago is not asked because of an accusation

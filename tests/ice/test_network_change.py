@@ -122,3 +122,19 @@ async def test_a_forgotten_stream_ends_with_a_reset() -> None:
             with pytest.raises(trio.BrokenResourceError):
                 await other_end.receive_some(1)
     forget_unsent(stream)  # closed: nothing happens
+
+
+async def test_where_the_news_end_the_addresses_are_compared_instead() -> None:
+    ours, kernels = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    ours.setblocking(False)
+    async with watched(ours) as machine:
+        kernels.close()
+        machine.interfaces = [MOBILE]
+        with trio.fail_after(30):
+            while not machine.told:
+                await trio.sleep(0.01)
+        assert ours.fileno() == -1
+        machine.interfaces = [WIFI]
+        with trio.fail_after(30):
+            while len(machine.told) < 2:
+                await trio.sleep(0.01)

@@ -29,8 +29,9 @@ from psyne_mesh.webrtc.ice import (
     PathSelected,
     open_gateway,
 )
-from psyne_mesh.webrtc.ice.binding import binding_answer
+from psyne_mesh.webrtc.ice.binding import _sealed, binding_answer
 from psyne_mesh.webrtc.ice.events import Address
+from psyne_mesh.webrtc.ice.stun_guard import SUCCESS
 from tests.ice.fake_net import FakeNet
 from tests.ice.helpers import LOOPBACK, Side, introduce, open_pair, selected
 
@@ -549,6 +550,7 @@ async def test_only_an_authentic_answer_from_the_peers_address_counts(autojump_c
     for data, source in (
         (binding_answer(check[8:20], A, b"not the password"), B),
         (binding_answer(check[8:20], A, password)[:-8], B),  # cut, and the length in its header is wrong
+        (_sealed(SUCCESS | 0x003, check[8:20], b"", password), B),  # authentic, to a question that nobody asked
         (binding_answer(b"x" * 12, A, password), B),
         (binding_answer(check[8:20], A, password), ("192.0.2.77", 7)),
         (check, B),

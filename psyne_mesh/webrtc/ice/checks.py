@@ -13,7 +13,7 @@ from aioice import ice, stun
 from psyne_mesh.webrtc.ice.binding import binding_request, mapped_address
 from psyne_mesh.webrtc.ice.events import Address
 from psyne_mesh.webrtc.ice.port import Base, UdpPort
-from psyne_mesh.webrtc.ice.stun_guard import SUCCESS, XOR_MAPPED_ADDRESS, StunHeader, is_authentic
+from psyne_mesh.webrtc.ice.stun_guard import BINDING, SUCCESS, XOR_MAPPED_ADDRESS, StunHeader, is_authentic
 
 # RFC 8445 section 14.3 starts at 500 ms and doubles, which makes one lost check cost half a second and a peer that
 # starts 10 s late wait for 15. Browsers send every 50 ms while they connect; so a check of 100 bytes may.
@@ -267,7 +267,7 @@ class Pings:
     def answer_received(self, data: bytes, header: StunHeader, address: Address) -> None:
         # RFC 8489 section 9.1.4: an answer that the password did not sign is as good as none. RFC 7675 section 5.1: one
         # from elsewhere says nothing of this pair.
-        if address != self._address or not is_authentic(data, header, self._key):
+        if address != self._address or header.method != BINDING or not is_authentic(data, header, self._key):
             return
         transaction_id = header.transaction_id
         sent_at = self._sent[transaction_id]

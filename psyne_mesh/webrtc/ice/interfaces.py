@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 import sys
@@ -107,7 +108,9 @@ async def watch_addresses(
             else:
                 await trio.lowlevel.wait_readable(told)
                 await trio.sleep(SETTLE_S)
-                _drain(told)
+                if not _drain(told):
+                    told.close()
+                    told = None
             present = addresses()
             if present != known:
                 gone = bool(known - present)
@@ -134,12 +137,14 @@ def _open_kernel_news() -> socket.socket | None:
     return netlink
 
 
-def _drain(news: socket.socket) -> None:
-    """What it says exactly does not matter: the addresses are listed anew."""
+def _drain(news: socket.socket) -> bool:
+    """What it says exactly does not matter: the addresses are listed anew. False when it will say nothing any more."""
     while True:
         try:
-            news.recv(65_536)
+            if not news.recv(65_536):
+                return False
         except BlockingIOError:
-            return
-        except OSError:  # ENOBUFS: there was more than it could hold, which is news enough
-            continue
+            return True
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:  # that there was more than it could hold is news enough
+                return False

@@ -36,9 +36,8 @@ STRANGERS_MAX: Final = 1024  # hosts with a bucket of their own; beyond that all
 STRANGERS_KEPT_S: Final = 60.0  # then the table starts afresh
 STRANGER_BURST: Final = 500.0  # checks: a room of 64 behind one NAT arrives at once; 500/s cost 3 ms of CPU
 STRANGER_PER_SECOND: Final = 500.0
-ODD_PER_SECOND: Final = (
-    500.0  # strangers' requests that do not begin with USERNAME, of all hosts together: they cost more
-)
+# Strangers' requests that do not begin with USERNAME, of all hosts together: they cost more.
+ODD_PER_SECOND: Final = 500.0
 PEER_BURST: Final = 200.0  # authenticated checks of one peer: a dial sends some dozens
 PEER_PER_SECOND: Final = 50.0
 
