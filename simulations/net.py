@@ -81,53 +81,56 @@ class Lane:
         )  # fmt: skip
 
 
-@attrs.define(eq=False)
 class Host:
     """One simulated machine: its node, its links, its clock and its troubles."""
 
-    index: int
-    peer: PeerId
-    actor: Any = None
-    rng: random.Random | None = None
-    up: bool = False
-    joined_at: float = -1.0
-    generation: int = 0  # how often it was started
-    lanes: dict[PeerId, Lane] = attrs.Factory(dict)
-    timer_at: float = math.inf  # the live timer entry in the queue
-    deadline: float = math.inf  # what the node last asked for, by its own clock
+    __slots__ = (
+        "actor", "busy_until", "bytes_in", "bytes_out", "clock_offset", "clock_rate", "deadline", "down_free_at", "downlink",
+        "generation", "inbox", "inbox_dropped", "index", "joined_at", "lanes", "loss_in", "loss_out", "msgs_in", "msgs_out",
+        "nat", "paused", "paused_since", "peer", "processing_s", "queued_bytes_max", "registered", "rng", "sees_signaling",
+        "timer_at", "timer_spins", "true_clock", "up", "up_free_at", "uplink", "waking", "wall_offset",
+    )  # fmt: skip
 
-    timer_spins: int = 0  # timers in a row at one and the same moment
-
-    # Clock: what the node reads is `clock_offset + t * clock_rate`.
-    true_clock: bool = True
-    clock_offset: float = 0.0
-    clock_rate: float = 1.0
-    wall_offset: float = 0.0  # how wrong the calendar is; nodes read it once, for their epoch
-
-    # Troubles.
-    loss_in: float = 0.0
-    loss_out: float = 0.0
-    uplink: float = 0.0  # bytes/s; 0: no limit
-    downlink: float = 0.0
-    up_free_at: float = 0.0
-    down_free_at: float = 0.0
-    processing_s: float = 0.0  # for each frame and timer
-    paused: bool = False
-    paused_since: float = 0.0
-    busy_until: float = 0.0
-    inbox: deque[tuple[Lane, bytes]] | None = None  # frames in front of a stalled or slow process
-    waking: bool = False  # a wake entry is in the queue
-    nat: str = "open"
-    registered: bool = False  # with the rendezvous
-    sees_signaling: bool = True
-
-    # Counters.
-    msgs_out: int = 0
-    bytes_out: int = 0
-    msgs_in: int = 0
-    bytes_in: int = 0
-    inbox_dropped: int = 0
-    queued_bytes_max: float = 0.0  # the most that ever waited for this host's downlink
+    def __init__(self, index: int, peer: PeerId) -> None:
+        self.index = index
+        self.peer = peer
+        self.actor: Any = None
+        self.rng: random.Random | None = None
+        self.up = False
+        self.joined_at = -1.0
+        self.generation = 0  # how often it was started
+        self.lanes: dict[PeerId, Lane] = {}
+        self.timer_at = math.inf  # the live timer entry in the queue
+        self.deadline = math.inf  # what the node last asked for, by its own clock
+        self.timer_spins = 0  # timers in a row at one and the same moment
+        # Clock: what the node reads is `clock_offset + t * clock_rate`.
+        self.true_clock = True
+        self.clock_offset = 0.0
+        self.clock_rate = 1.0
+        self.wall_offset = 0.0  # how wrong the calendar is; nodes read it once, for their epoch
+        # Troubles.
+        self.loss_in = 0.0
+        self.loss_out = 0.0
+        self.uplink = 0.0  # bytes/s; 0: no limit
+        self.downlink = 0.0
+        self.up_free_at = 0.0
+        self.down_free_at = 0.0
+        self.processing_s = 0.0  # for each frame and timer
+        self.paused = False
+        self.paused_since = 0.0
+        self.busy_until = 0.0
+        self.inbox: deque[tuple[Lane, bytes]] | None = None  # frames in front of a stalled or slow process
+        self.waking = False  # a wake entry is in the queue
+        self.nat = "open"
+        self.registered = False  # with the rendezvous
+        self.sees_signaling = True
+        # Counters.
+        self.msgs_out = 0
+        self.bytes_out = 0
+        self.msgs_in = 0
+        self.bytes_in = 0
+        self.inbox_dropped = 0
+        self.queued_bytes_max = 0.0  # the most that ever waited for this host's downlink
 
     def local(self, now: float) -> float:
         """What this host's clock shows at the true time `now`."""
