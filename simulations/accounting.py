@@ -5,11 +5,11 @@ The world knows everything, the nodes only what frames tell them. All figures of
 
 from __future__ import annotations
 
-from array import array
+import struct
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -79,37 +79,29 @@ class Fact:
     reason: str = ""
 
 
-_KINDS = ("discovered", "suspected", "resumed", "left")
+_KINDS: Final = ("discovered", "suspected", "resumed", "left")
+_ROW: Final = struct.Struct("=dBiiB")
 
 
 class FactLog:
     """All facts of a run, in order: 18 bytes each, because a large room has millions. Iterating gives `Fact`s."""
 
-    __slots__ = ("_at", "_kinds", "_observers", "_reason_numbers", "_reasons", "_subjects")
+    __slots__ = ("_reason_numbers", "_rows")
 
     def __init__(self) -> None:
-        self._at = array("d")
-        self._kinds = array("B")
-        self._observers = array("i")
-        self._subjects = array("i")
-        self._reasons = array("B")
+        self._rows = bytearray()
         self._reason_numbers: dict[str, int] = {"": 0}
 
     def add(self, at: float, kind: str, observer: int, subject: int, reason: str) -> None:
-        self._at.append(at)
-        self._kinds.append(_KINDS.index(kind))
-        self._observers.append(observer)
-        self._subjects.append(subject)
-        self._reasons.append(self._reason_numbers.setdefault(reason, len(self._reason_numbers)))
+        number = self._reason_numbers.setdefault(reason, len(self._reason_numbers))
+        self._rows += _ROW.pack(at, _KINDS.index(kind), observer, subject, number)
 
     def __len__(self) -> int:
-        return len(self._at)
+        return len(self._rows) // _ROW.size
 
     def __iter__(self) -> Iterator[Fact]:
         reasons = list(self._reason_numbers)
-        for at, kind, observer, subject, reason in zip(
-            self._at, self._kinds, self._observers, self._subjects, self._reasons, strict=True
-        ):
+        for at, kind, observer, subject, reason in _ROW.iter_unpack(self._rows):
             yield Fact(at, _KINDS[kind], observer, subject, reasons[reason])
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from psyne_mesh.gossip.codec import peer_of_key
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.node import Node
 from psyne_mesh.identity import Identity, PeerId, verify_untrusted
@@ -35,20 +35,15 @@ class StubSigner:
     @classmethod
     def of(cls, seed: bytes) -> StubSigner:
         public_key = hashlib.blake2b(seed, digest_size=32).digest()
-        return cls(public_key, PeerId.of(public_key))
+        return cls(public_key, peer_of_key(public_key))
 
     def sign(self, domain: bytes, payload: bytes, /) -> bytes:
         return hashlib.blake2b(payload, key=self.public_key, person=domain[:16]).digest()
 
 
-@lru_cache(maxsize=65_536)
-def _peer_of(public_key: bytes) -> PeerId:
-    return PeerId.of(public_key)
-
-
 def stub_verify(public_key: bytes, domain: bytes, payload: bytes, signature: bytes) -> PeerId:
     """Believes every signature: scale runs measure protocols, not ed25519. Attacks run with real keys."""
-    return _peer_of(public_key)
+    return peer_of_key(public_key)
 
 
 def seed_of(run_seed: int, index: int) -> bytes:
@@ -73,14 +68,14 @@ class NodeFactory:
         self.config = GossipConfig(**config)
         self._options = dict(options or {})  # of a baseline
         self._seed = seed
-        self._real = real_signatures
+        self._real_signatures = real_signatures
         self._signers: list[Identity | StubSigner] = []
         self.overrides: dict[int, Callable[[World, Host], Actor]] = {}  # hosts that run something else: attackers
 
     def new_peer(self) -> PeerId:
         """The id of the next host."""
         seed = seed_of(self._seed, len(self._signers))
-        signer = Identity.from_seed(seed) if self._real else StubSigner.of(seed)
+        signer = Identity.from_seed(seed) if self._real_signatures else StubSigner.of(seed)
         self._signers.append(signer)
         return signer.peer_id
 
@@ -104,7 +99,7 @@ class NodeFactory:
             self.signer(host.index),
             ROOM,
             rng=host.rng,
-            verify=verify_untrusted if self._real else stub_verify,
+            verify=verify_untrusted if self._real_signatures else stub_verify,
             epoch=_EPOCH_0_MS + int((world.now + host.wall_offset) * 1000),
             **options,
         )

@@ -65,7 +65,7 @@ class Dialer:
         world = self._world
         callee = world.by_peer.get(peer)
         self.attempts += 1
-        world.trace.add((world.now, tr.DIAL, caller.index, callee.index if callee else -1, 0))
+        world.trace.add(world.now, tr.DIAL, caller.index, callee.index if callee else -1, 0)
         if callee is None or callee is caller:
             world.after(world.net.dial_timeout_s, self._tell_failed, caller, caller.generation, peer, "unknown peer")
             return
@@ -179,7 +179,7 @@ class Dialer:
     def _tell_failed(self, host: Host, generation: int, peer: PeerId, cause: str) -> None:
         world = self._world
         if host.up and host.generation == generation:
-            world.trace.add((world.now, tr.DIAL_FAILED, host.index, -1, 0))
+            world.trace.add(world.now, tr.DIAL_FAILED, host.index, -1, 0)
             host.actor.dial_failed(peer, cause, host.local(world.now))
             world.drain(host)
 

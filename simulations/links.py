@@ -46,7 +46,7 @@ class Links:
         lane = self.make_lanes(a, b)
         a.lanes[b.peer] = lane
         b.lanes[a.peer] = lane.twin
-        self._world.trace.add((self._world.now, tr.LINK_UP, a.index, b.index, 0))
+        self._world.trace.add(self._world.now, tr.LINK_UP, a.index, b.index, 0)
         self._world.watcher.on_link(lane)
         rtt = 2 * lane.base_s
         for one, other in ((a, b), (b, a)):
@@ -72,7 +72,7 @@ class Links:
             return
         lane.void = lane.twin.void = True
         del host.lanes[lane.dst.peer]
-        self._world.trace.add((self._world.now, tr.LINK_DOWN, host.index, lane.dst.index, 0))
+        self._world.trace.add(self._world.now, tr.LINK_DOWN, host.index, lane.dst.index, 0)
         self._world.watcher.on_unlink(lane, reason)
         if host.up:
             host.actor.link_down(lane.dst.peer, reason, host.local(self._world.now))

@@ -46,7 +46,7 @@ class Rendezvous:
         if not (host.up and host.generation == generation and self._serves(host)):
             return
         world = self._world
-        world.trace.add((world.now, tr.SIGNALING, host.index, -1, len(self._members)))
+        world.trace.add(world.now, tr.SIGNALING, host.index, -1, len(self._members))
         others = [other for other in self._members.values() if other is not host]
         host.registered = True
         self._members[host.index] = host

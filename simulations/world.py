@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
 from math import ceil
-from typing import Any
+from typing import Any, Final
 
 from psyne_mesh.gossip.events import CloseLink, Dial, SendFrame, SignalReceived
 from psyne_mesh.identity import PeerId
@@ -34,13 +34,15 @@ from simulations.rendezvous import Rendezvous
 from simulations.trace import Trace
 from simulations.watcher import Watcher
 
-_FRAME, _TIMER, _CALL = range(3)
+_FRAME: Final = 0
+_TIMER: Final = 1
+_CALL: Final = 2
 # Time has grains of about a microsecond, as clocks have. They are sums of powers of two, so differences of times are exact:
 # neither the hour nor a wrong clock decides by rounding whether a deadline has come.
-GRAINS_PER_S = 2.0**20
-_GRAIN_S = 1 / GRAINS_PER_S
-_TIMER_SPINS_MAX = 10_000
-_FLUSH_EVERY = 4096  # events between two looks at the trace buffer
+GRAINS_PER_S: Final = 2.0**20
+_GRAIN_S: Final = 2.0**-20
+_NEVER: Final = math.inf
+_TIMER_SPINS_MAX: Final = 10_000
 
 MakeActor = Callable[["World", Host], Actor]
 
@@ -86,20 +88,16 @@ class World:
 
     def run(self, until: float) -> None:
         """Lets everything happen that is due by `until`; afterwards `now == until`."""
-        queue, flush_at = self._queue, self.events + _FLUSH_EVERY
-        deliver, fire = self._deliver, self._fire
+        queue = self._queue
         while queue and queue[0][0] <= until:
             self.now, _, kind, target, data = heappop(queue)
             self.events += 1
             if kind == _FRAME:
-                deliver(target, data)
+                self._deliver(target, data)
             elif kind == _TIMER:
-                fire(target, data)
+                self._fire(target, data)
             else:
                 target(*data)
-            if self.events >= flush_at:
-                self.trace.flush()
-                flush_at = self.events + _FLUSH_EVERY
         self.now = max(self.now, until)
 
     def _push(self, time: float, kind: int, target: Any, data: Any) -> None:
@@ -128,7 +126,7 @@ class World:
         host.busy_until = 0.0
         host.inbox = deque() if host.processing_s else None
         host.joined_at = self.now
-        self.trace.add((self.now, tr.SCRIPT, host.index, 1, host.generation))
+        self.trace.add(self.now, tr.SCRIPT, host.index, 1, host.generation)
         self.watcher.on_up(host)
         host.actor.start(host.local(self.now))
         self.drain(host)
@@ -162,8 +160,8 @@ class World:
             self.rendezvous.leave(host)
 
     def _switch_off(self, host: Host, how: str) -> None:
-        host.up, host.inbox, host.timer_at, host.deadline = False, None, math.inf, math.inf
-        self.trace.add((self.now, tr.SCRIPT, host.index, 0, host.generation))
+        host.up, host.inbox, host.timer_at, host.deadline = False, None, _NEVER, _NEVER
+        self.trace.add(self.now, tr.SCRIPT, host.index, 0, host.generation)
         self.watcher.on_down(host, how)
 
     def pause(self, host: Host, seconds: float) -> None:
@@ -257,7 +255,7 @@ class World:
 
     def _note_lost(self, lane: Lane, size: int) -> None:
         self.frames_lost += 1
-        self.trace.add((self.now, tr.LOST, lane.src.index, lane.dst.index, size))
+        self.trace.add(self.now, tr.LOST, lane.src.index, lane.dst.index, size)
 
     def _deliver(self, lane: Lane, frame: bytes) -> None:
         host = lane.dst
@@ -268,7 +266,7 @@ class World:
             host.msgs_in += 1
             host.bytes_in += size
             now = self.now
-            self.trace.add((now, tr.FRAME, lane.src.index, host.index, size))
+            self.trace.add(now, tr.FRAME, lane.src.index, host.index, size)
             if self.watcher.watches_frames:
                 self.watcher.on_frame(lane, frame)
             host.actor.receive(lane.src.peer, frame, now if host.true_clock else host.local(now))
@@ -283,17 +281,17 @@ class World:
     def _fire(self, host: Host, generation: int) -> None:
         if host.timer_at != self.now or host.generation != generation or not host.up:
             return  # a newer entry took over
-        host.timer_at = math.inf
+        host.timer_at = _NEVER
         if host.paused or host.busy_until > self.now:
             self._wake_later(host)
             return
         deadline, local = host.deadline, self.now if host.true_clock else host.local(self.now)
-        if deadline == math.inf:
+        if deadline == _NEVER:
             return
         if deadline > local + 1e-9:  # it moved later since this entry was made
             self._arm(host, deadline)
             return
-        self.trace.add((self.now, tr.TIMER, host.index, host.index, 0))
+        self.trace.add(self.now, tr.TIMER, host.index, host.index, 0)
         host.busy_until = self.now + host.processing_s
         # Rounding between the clocks must not leave the timer a hair in the future: that would loop for ever.
         host.actor.handle_timeout(max(local, deadline))
@@ -315,7 +313,7 @@ class World:
             self.watcher.on_event(host, event)
         deadline = actor.next_timeout()
         if deadline is None:
-            host.deadline = math.inf
+            host.deadline = _NEVER
         else:
             host.deadline = deadline
             if deadline < host.timer_at or not host.true_clock:
@@ -369,5 +367,5 @@ class World:
             self._wake_later(host)
         elif not host.processing_s:
             host.inbox = None  # caught up: back to the fast path
-        if host.deadline < math.inf:
+        if host.deadline < _NEVER:
             self._arm(host, max(host.deadline, host.local(host.busy_until)))

@@ -15,7 +15,7 @@ from typing import Literal, Protocol, TypeAlias
 import attrs
 
 from psyne_mesh.errors import InvalidConfig, ProtocolError
-from psyne_mesh.gossip.codec import ID_BYTES, Reader, peer_of, raw_of, sized, varint
+from psyne_mesh.gossip.codec import ID_BYTES, Reader, peer_of, peer_of_key, raw_of, sized, varint
 from psyne_mesh.identity import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, PeerId, verify_untrusted
 
 RECORD_DOMAIN = b"psyne-record"
@@ -190,7 +190,7 @@ def record_untrusted(encoded: bytes) -> Record:
     except UnicodeDecodeError as error:
         raise ProtocolError("record name is not UTF-8") from error
     return Record(
-        peer=PeerId.of(public_key),
+        peer=peer_of_key(public_key),
         room=room,
         public_key=public_key,
         epoch=epoch,
