@@ -57,9 +57,9 @@ class Change(Enum):
 
 class Member:
     """`via` is the link that brought the newest record: a first step towards the member. `closed`: it is down because
-    it hung up, so there is no use in waiting for it."""
+    it hung up, so there is no use in waiting for it. `place` is its index among the living, or -1."""
 
-    __slots__ = ("closed", "record", "seen_at", "since", "status", "via")
+    __slots__ = ("closed", "place", "record", "seen_at", "since", "status", "via")
 
     def __init__(self, record: Record, status: Status, now: float, via: PeerId | None) -> None:
         self.record = record
@@ -68,6 +68,7 @@ class Member:
         self.since = now  # when it got its present status
         self.via = via
         self.closed = False
+        self.place = -1
 
 
 class Membership:
@@ -86,7 +87,6 @@ class Membership:
         self._past: dict[bytes, bytes] = {}  # versions of those gone for long, by raw id, in the order of their going
         self._tidy_at = -math.inf
         self._expiry_at = math.inf  # no living member's record expires before that
-        self._place: dict[PeerId, int] = {}
         self.alive: list[PeerId] = []
         self.buckets = [0] * BUCKETS
         self.view_hash = 0
@@ -98,7 +98,8 @@ class Membership:
         return len(self.alive)
 
     def is_alive(self, peer: PeerId) -> bool:
-        return peer in self._place
+        member = self._table.get(peer)
+        return member is not None and member.place >= 0
 
     def get(self, peer: PeerId) -> Member | None:
         return self._table.get(peer)
@@ -141,12 +142,14 @@ class Membership:
             if len(self.alive) >= self._members_max:
                 return Change.REFUSED
             member = self._table[record.peer] = Member(record, Status.ALIVE, now, via)
-            member.seen_at = now - age
+            if age:
+                member.seen_at -= age
             self._expiry_at = min(self._expiry_at, _expiry(member))
             self._enter(member, now)
             return Change.JOINED
         change = self._renew(member, record, now, via)
-        member.seen_at -= age if member.record is record else 0.0
+        if age and member.record is record:
+            member.seen_at -= age
         self._expiry_at = min(self._expiry_at, _expiry(member))
         return change
 
@@ -276,7 +279,7 @@ class Membership:
     def _enter(self, member: Member, now: float) -> None:
         peer = member.record.peer
         member.status, member.since, member.closed = Status.ALIVE, now, False
-        self._place[peer] = len(self.alive)
+        member.place = len(self.alive)
         self.alive.append(peer)
         self._mix(member.record)
         self.changed_at = now
@@ -284,10 +287,11 @@ class Membership:
     def _exit(self, member: Member, status: Status, now: float) -> None:
         peer = member.record.peer
         member.status, member.since = status, now
-        place, last = self._place.pop(peer), self.alive.pop()
+        place, last = member.place, self.alive.pop()
+        member.place = -1
         if last != peer:
             self.alive[place] = last
-            self._place[last] = place
+            self._table[last].place = place
         self._mix(member.record)
         self.changed_at = now
         self._gone[peer] = None
