@@ -10,14 +10,13 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable
-from heapq import heappop, heappush
-from math import ceil
 from typing import Any, Final
 
 from psyne_mesh.gossip.events import CloseLink, Dial, SendFrame, SignalReceived
 from psyne_mesh.identity import PeerId
 from simulations import trace as tr
 from simulations.actor import Actor
+from simulations.agenda import Agenda, grained
 from simulations.dialing import Dialer
 from simulations.latency import Latency
 from simulations.links import Links
@@ -37,10 +36,6 @@ from simulations.watcher import Watcher
 _FRAME: Final = 0
 _TIMER: Final = 1
 _CALL: Final = 2
-# Time has grains of about a microsecond, as clocks have. They are sums of powers of two, so differences of times are exact:
-# neither the hour nor a wrong clock decides by rounding whether a deadline has come.
-GRAINS_PER_S: Final = 2.0**20
-_GRAIN_S: Final = 2.0**-20
 _NEVER: Final = math.inf
 _TIMER_SPINS_MAX: Final = 10_000
 
@@ -74,23 +69,22 @@ class World:
         self.dialer = Dialer(self)
         self.rendezvous = Rendezvous(self)
         self._make_actor = make_actor
-        self._queue: list[tuple[float, int, int, Any, Any]] = []
-        self._seq = 0
+        self._agenda = Agenda()
 
     # ------------------------------------------------------------------------------------------------------- time
 
     def at(self, time: float, call: Callable[..., None], *arguments: Any) -> None:
         """Has `call(*arguments)` happen at `time` (not before now)."""
-        self._push(max(time, self.now), _CALL, call, arguments)
+        self._agenda.push(max(time, self.now), _CALL, call, arguments)
 
     def after(self, delay: float, call: Callable[..., None], *arguments: Any) -> None:
-        self._push(self.now + delay, _CALL, call, arguments)
+        self._agenda.push(self.now + delay, _CALL, call, arguments)
 
     def run(self, until: float) -> None:
         """Lets everything happen that is due by `until`; afterwards `now == until`."""
-        queue = self._queue
-        while queue and queue[0][0] <= until:
-            self.now, _, kind, target, data = heappop(queue)
+        agenda = self._agenda
+        while (entry := agenda.pop(until)) is not None:
+            self.now, _, kind, target, data = entry
             self.events += 1
             if kind == _FRAME:
                 self._deliver(target, data)
@@ -100,12 +94,8 @@ class World:
                 target(*data)
         self.now = max(self.now, until)
 
-    def _push(self, time: float, kind: int, target: Any, data: Any) -> None:
-        self._seq += 1
-        heappush(self._queue, (ceil(time * GRAINS_PER_S) * _GRAIN_S, self._seq, kind, target, data))
-
     def push_frame(self, time: float, lane: Lane, frame: bytes) -> None:
-        self._push(time, _FRAME, lane, frame)
+        self._agenda.push(time, _FRAME, lane, frame)
 
     # ------------------------------------------------------------------------------------------------------ hosts
 
@@ -198,7 +188,7 @@ class World:
             host.inbox = deque()
 
     def set_clock(self, host: Host, offset: float, rate: float = 1.0) -> None:
-        host.clock_offset, host.clock_rate = ceil(offset * GRAINS_PER_S) * _GRAIN_S, rate
+        host.clock_offset, host.clock_rate = grained(offset), rate
         host.true_clock = offset == 0.0 and rate == 1.0
 
     # ---------------------------------------------------------------------------------------------------- traffic
@@ -219,8 +209,7 @@ class World:
                 if at < lane.fifo_at:
                     at = lane.fifo_at
                 lane.fifo_at = at
-            self._seq += 1
-            heappush(self._queue, (ceil(at * GRAINS_PER_S) * _GRAIN_S, self._seq, _FRAME, lane, frame))
+            self._agenda.push(at, _FRAME, lane, frame)
         else:
             self._send_impaired(lane, frame, reliable)
 
@@ -241,7 +230,7 @@ class World:
         if not times:
             self._note_lost(lane, size)
         for at in times:
-            self._push(at, _FRAME, lane, frame)
+            self._agenda.push(at, _FRAME, lane, frame)
 
     def _connectionless(self, host: Host, peer: PeerId) -> Lane | None:
         """A lane on the spot for baselines that assume free datagrams; others may send only over links."""
@@ -321,7 +310,7 @@ class World:
 
     def _arm(self, host: Host, deadline: float) -> None:
         at = deadline if host.true_clock else host.true(deadline)
-        at = self.now if at < self.now else ceil(at * GRAINS_PER_S) * _GRAIN_S
+        at = self.now if at < self.now else grained(at)
         if at < host.timer_at:
             host.timer_spins = host.timer_spins + 1 if at == self.now else 0
             if host.timer_spins > _TIMER_SPINS_MAX:
@@ -329,7 +318,7 @@ class World:
                     f"node {host.index} asks for its timer again and again at {self.now}: time stands still"
                 )
             host.timer_at = at
-            self._push(at, _TIMER, host, host.generation)
+            self._agenda.push(at, _TIMER, host, host.generation)
 
     def broadcast(self, host: Host, payload: bytes) -> None:
         """The application on `host` sends `payload` to the room."""
@@ -343,7 +332,7 @@ class World:
     def _wake_later(self, host: Host) -> None:
         if not (host.waking or host.paused):
             host.waking = True
-            self._push(max(self.now, host.busy_until), _CALL, self._wake, (host, host.generation))
+            self._agenda.push(max(self.now, host.busy_until), _CALL, self._wake, (host, host.generation))
 
     def _wake(self, host: Host, generation: int) -> None:
         """One unit of work for a process that queues: the next frame, or else the timer."""
