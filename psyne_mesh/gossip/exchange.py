@@ -167,13 +167,10 @@ class Exchange:
         found = sync.compare(entries, self)
         listed = {entry.peer for entry in entries}
         view = self._membership
-        lacking = [
-            m.record
-            for m in view.entries(mask)
-            if m.status is Status.ALIVE and m.record.peer != peer and m.record.peer not in listed
-        ]
+        unlisted = [m for m in view.entries(mask) if m.record.peer not in listed]
+        lacking = [m.record for m in unlisted if m.status is Status.ALIVE and m.record.peer != peer]
         newer = [self._record(p) for p in found.ours_newer]
-        gone = [m for m in view.entries(mask) if m.status is Status.DOWN and m.record.peer not in listed]
+        gone = [m for m in unlisted if m.status is Status.DOWN]
         items = [encoded(record) for record in lacking + newer] + _gone_items(gone, now)
         for reply in sync.delta(found.theirs_newer + found.they_call_down, items, FRAME_BYTES):
             self._send(peer, reply)

@@ -7,6 +7,7 @@ remembered for as long as the room lives, and somebody knocks at a constant rate
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -185,5 +186,7 @@ def beacon_untrusted(data: bytes) -> Beacon:
     return Beacon(view_hash, size, tuple(records))
 
 
+@lru_cache(maxsize=32_768)
 def _rank(room: bytes, peer: PeerId) -> bytes:
+    """Remembered: who looks for the lowest looks at everybody, again and again."""
     return blake2b(peer.encode(), key=room, digest_size=8).digest()

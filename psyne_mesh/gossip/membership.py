@@ -17,7 +17,6 @@ from psyne_mesh.identity import PeerId
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterator
 
 BUCKETS = 16
 _EARLY_S = 0.001
@@ -119,7 +118,7 @@ class Membership:
         """STALE or SAME for a record that teaches nothing; NOTED for one worth verifying."""
         member = self._table.get(record.peer)
         if member is None:
-            past = self._past.get(raw_of(record.peer))
+            past = self._past.get(raw_of(record.peer)) if self._past else None
             return Change.STALE if past is not None and record.order[:2] < _PAST.unpack(past)[:2] else Change.NOTED
         if record.order > member.record.order:
             return Change.NOTED
@@ -131,7 +130,7 @@ class Membership:
             return change
         member = self._table.get(record.peer)
         if member is None:
-            past = self._past.pop(raw_of(record.peer), None)
+            past = self._past.pop(raw_of(record.peer), None) if self._past else None
             if past is not None and record.epoch == _PAST.unpack(past)[0]:
                 _, _, status, since = _PAST.unpack(past)
                 self._remember_gone(record, Status(status), since)
@@ -205,12 +204,10 @@ class Membership:
     def random_alive(self, rng: random.Random, count: int) -> list[PeerId]:
         return rng.sample(self.alive, min(count, len(self.alive)))
 
-    def entries(self, buckets_mask: int) -> Iterator[Member]:
+    def entries(self, buckets_mask: int) -> list[Member]:
         """All that we know in the buckets of the mask, alive and gone, ourselves not."""
         wanted = frozenset(digit for digit in "0123456789abcdef" if buckets_mask >> bucket_of(digit) & 1)
-        for peer, member in self._table.items():
-            if peer[0] in wanted:
-                yield member
+        return [member for peer, member in self._table.items() if peer[0] in wanted]
 
     def expired(self, now: float) -> list[PeerId]:
         if now < self._expiry_at:

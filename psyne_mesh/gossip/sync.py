@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable
+from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
@@ -141,11 +143,15 @@ def differing_untrusted(data: bytes, offset: int, buckets: list[int]) -> int:
 
 def digest(mask: int, entries: Iterable[tuple[PeerId, int, int, int]]) -> bytes:
     parts = [codec.head(codec.DIGEST), mask.to_bytes(2, "big")]
-    for count, (peer, epoch, incarnation, status) in enumerate(entries):
-        if count == _ENTRIES_MAX:
-            break
-        parts += (raw_of(peer), varint(epoch), varint(incarnation), bytes((status,)))
+    parts += map(_line, islice(entries, _ENTRIES_MAX))
     return b"".join(parts)
+
+
+@lru_cache(maxsize=8192)
+def _line(entry: tuple[PeerId, int, int, int]) -> bytes:
+    """Remembered: a view changes less often than it is compared."""
+    peer, epoch, incarnation, status = entry
+    return b"".join((raw_of(peer), varint(epoch), varint(incarnation), bytes((status,))))
 
 
 def digest_untrusted(frame: bytes) -> tuple[int, list[Entry]]:
