@@ -239,7 +239,8 @@ def broadcast(run: Run) -> None:
         expected = [host for host in accounting.expected(message, window, hosts) if host not in explained]
         due += len(expected)
         arrived += sum(message.delivered.get(host, math.inf) <= message.at + window for host in expected)
-        latencies += [at - message.at for host, at in message.delivered.items() if host not in bystanders]
+        if message.origin not in bystanders:  # what they say comes late because of them, and what they hear, too
+            latencies += [at - message.at for host, at in message.delivered.items() if host not in bystanders]
         for miss in misses:
             reasons[miss.why] += 1
             if miss.why == "unexplained" and len(findings.notes) < 20:

@@ -39,9 +39,13 @@ _ADVERTISERS_MAX = 8  # remembered for one id; more change nothing
 _ORIGINS = 8  # newest messages looked at
 _MANY_SOURCES_S, _MANY_SOURCES = 1.0, 3  # from so many within that time ...
 _MANY_SOURCES_HOPS = 4  # ... no tree is short for all: the paper's threshold is 3 hops for one sender, 7 for many
+# The keeper's sign came over an eager link so long after a lazy one had announced it: then the lazy link is the better
+# branch. A shared tree has one source that may shape it: what is short for one of many sources is long for the next.
+_SHORTCUT_S = 0.03
 _BROKEN_MAX = 4  # promises in a row, then the link is given up: it withholds, or is of no use
+_PROVEN = -1  # instead of that number: what we lacked came from it
 _PROMISE_S = 2.0  # what was announced and asked for should be here by then, or in four round trips
-_PROMISES_MAX = 1024  # more are not watched
+_PROMISES_MAX = 4096  # more are not watched
 _SLOWEST_S = 1.0  # a message may be so long under way: one that was sent shortly before our first link is no history
 _REPAIR_MAX = 256  # messages of one stream asked for after one HAVES; the oldest first
 _LIFE_MASK = (1 << 47) - 1  # unix milliseconds fit for 4,000 years
@@ -58,14 +62,27 @@ class BroadcastStats:
 
 
 class Missing:
-    """An id that neighbours have announced and nobody has sent. `hops` is the shortest way that was announced."""
+    """An id that neighbours have announced and nobody has sent. `hops` is the shortest way that was announced; `since`,
+    when we learned of it; `fresh`: it was announced when it was new, so it cannot be from before our time."""
 
-    __slots__ = ("advertisers", "deadline", "hops")
+    __slots__ = ("advertisers", "deadline", "fresh", "hops", "since")
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, now: float, deadline: float) -> None:
         self.advertisers: list[PeerId] = []
         self.hops: dict[PeerId, int] = {}
+        self.since = now
         self.deadline = deadline
+        self.fresh = False
+
+
+class Promise:
+    """What a neighbour should send by `until`, as we asked for it. `fresh`: as `Missing` says."""
+
+    __slots__ = ("fresh", "until")
+
+    def __init__(self, until: float, fresh: bool) -> None:
+        self.until = until
+        self.fresh = fresh
 
 
 class Broadcast:
@@ -94,11 +111,12 @@ class Broadcast:
         self._missing: dict[Id, Missing] = {}
         self._missing_of: dict[PeerId, int] = {}
         self._timers: list[tuple[float, Id]] = []
-        self._announce: list[tuple[bytes, PeerId | None]] = []
+        self._announce: list[tuple[bytes, tuple[PeerId, ...]]] = []  # and who needs it no more
         self._announce_at = math.inf
         self._linked_at: float | None = None  # our first link ever: what was sent before is history to us
-        self._broken: dict[PeerId, int] = {}  # announcements in a row that a neighbour did not make good when asked
-        self._promises: dict[tuple[PeerId, Id], float] = {}  # what we asked for because it was announced -> until when
+        # Announcements in a row that a neighbour did not make good when asked; or _PROVEN.
+        self._broken: dict[PeerId, int] = {}
+        self._promises: dict[tuple[PeerId, Id], Promise] = {}  # what we asked a neighbour for
         self.withholding: list[PeerId] = []
         self._kept: dict[PeerId, int] = {}  # tree keeper -> its newest number
         self._origins: deque[tuple[PeerId, float]] = deque(
@@ -147,7 +165,7 @@ class Broadcast:
         stream = self.streams.position(message.origin, message.epoch, message.sequence)
         if stream is not None:
             stream.expected, stream.active_at = message.sequence + 1, now
-        return self._forward(message, 0, None, now, now, flags=FLAT if flat else 0)
+        return self._forward(message, 0, (), now, now, flags=FLAT if flat else 0)
 
     def wants(self, message: Message) -> bool:
         return self.streams.is_new(message.origin, message.epoch, message.sequence)
@@ -156,7 +174,11 @@ class Broadcast:
         """A message that we want, its signature checked. `flat`: we are a full mesh ourselves."""
         identity = (message.origin, message.epoch, message.sequence)
         sent_at = now - head.age_s
-        history = self._linked_at is None or sent_at < self._linked_at - _SLOWEST_S
+        # How old a message is, its neighbours say, unsigned: what is pushed or was announced is new, whatever they say. Only
+        # what we asked for to close a gap can be from before our time.
+        promise = self._promises.pop((peer, identity), None) if head.flags & REPAIR else None
+        asked = promise is not None and not promise.fresh
+        history = asked and (self._linked_at is None or sent_at < self._linked_at - _SLOWEST_S)
         newcomer = history or self._linked_at is None or now - self._linked_at < self._config.cache_s
         stream = self.streams.accept(message, now, sent_at, silently=history, newcomer=newcomer)
         if stream is None:
@@ -164,16 +186,17 @@ class Broadcast:
         waited = self._drop_missing(identity) if self._missing else None
         self._remember(message, head.hops, sent_at, now)
         self._origins.append((message.origin, now))
+        self._prove(peer, head.flags)
         if head.flags & REPAIR:
             self.stats.repaired += 1
-            self._promise_kept(peer, message)
         elif peer in self.lazy and now - self._pruned_at.get(peer, -math.inf) >= self._config.prune_interval_s:
             self._make_eager(peer)  # but what was under way when we pruned the link says nothing
         if stream.pending:
             self._ask_for_gap(peer, message.origin, stream, now)
         if flat and head.flags & (FLAT | REPAIR):
             return
-        self._forward(message, head.hops + 1, peer, sent_at, now, flags=0)
+        having = (peer, message.origin, *waited.hops) if waited is not None else (peer, message.origin)
+        self._forward(message, head.hops + 1, having, sent_at, now, flags=0)
         if waited is not None and not head.flags & REPAIR:
             self._optimise(peer, head.hops, waited, now)
 
@@ -181,7 +204,8 @@ class Broadcast:
         """A message that we had: this link closes a cycle, so it becomes lazy on both sides."""
         self.stats.duplicates += 1
         if flags & REPAIR:
-            self._promise_kept(peer, message)
+            self._promises.pop((peer, (message.origin, message.epoch, message.sequence)), None)
+            self._prove(peer, flags)
         if not flags & (REPAIR | FLAT):
             self.prune(peer, now)
 
@@ -202,7 +226,7 @@ class Broadcast:
         """Send an empty message of our own down the tree: it shapes and mends the tree while nobody broadcasts. `life`
         grows with every start of the process, and the numbers with it."""
         number = max(self._kept.get(origin, 0), (life & _LIFE_MASK) << 16) + 1
-        self._keep(origin, number, 0, None, now)
+        self._keep(origin, number, 0, (), now)
 
     def kept(self, keeper: PeerId) -> int:
         """The number of the newest message of this keeper that came; 0: none."""
@@ -210,27 +234,29 @@ class Broadcast:
 
     def keep_received(self, peer: PeerId, origin: PeerId, number: int, hops: int, now: float) -> None:
         if number > self._kept.get(origin, 0):
-            self._drop_missing((origin, KEEP_EPOCH, number))
+            waited = self._drop_missing((origin, KEEP_EPOCH, number))
             self._make_eager(peer)
-            self._keep(origin, number, hops + 1, peer, now)
+            self._keep(origin, number, hops + 1, (peer,) if waited is None else (peer, *waited.hops), now)
+            if waited is not None and now - waited.since > _SHORTCUT_S:
+                self._replace(peer, next(iter(waited.hops)), now)
         elif peer in self.eager:
             self.prune(peer, now)
 
-    def _keep(self, origin: PeerId, number: int, hops: int, source: PeerId | None, now: float) -> None:
+    def _keep(self, origin: PeerId, number: int, hops: int, having: tuple[PeerId, ...], now: float) -> None:
         self._kept.pop(origin, None)
         if len(self._kept) >= _KEEPERS_MAX:
             del self._kept[next(iter(self._kept))]
         self._kept[origin] = number
         for peer in self.eager:
-            if peer != source:
+            if peer not in having:
                 self._send(peer, encode_keep(hops, origin, number))
-        self._announce_later(message_line((origin, KEEP_EPOCH, number), hops), source, now)
+        self._announce_later(message_line((origin, KEEP_EPOCH, number), hops), having, now)
 
     def ihave_received(self, peer: PeerId, ids: list[tuple[Id, int]], now: float) -> None:
         for identity, hops in ids:
             origin, epoch, sequence = identity
             if sequence > self._kept.get(origin, 0) if epoch == KEEP_EPOCH else self.streams.is_new(*identity):
-                self._miss(identity, peer, hops, now)
+                self._miss(identity, peer, hops, now, fresh=True)
 
     def graft_received(self, peer: PeerId, ids: list[Id], flags: int, now: float) -> None:
         """Send what is asked for; unless it is a mere repair, the link joins the tree."""
@@ -269,7 +295,7 @@ class Broadcast:
                 continue
             for sequence in range(have.low, have.high + 1)[-_REPAIR_MAX:]:
                 if self.streams.is_new(have.origin, have.epoch, sequence):
-                    self._miss((have.origin, have.epoch, sequence), peer, 0, now)
+                    self._miss((have.origin, have.epoch, sequence), peer, 0, now, fresh=False)
 
     # ---------------------------------------------------------------------------------------------------- timers
 
@@ -293,12 +319,13 @@ class Broadcast:
 
     def _graft(self, identity: Id, missing: Missing, grafts: dict[PeerId, list[Id]], now: float) -> None:
         while missing.advertisers:
-            peer = missing.advertisers.pop(0)
+            peer = min(missing.advertisers, key=lambda p: self._broken.get(p, 0))  # of those alike, who told us first
+            missing.advertisers.remove(peer)
             if peer in self.eager or peer in self.lazy:
                 grafts.setdefault(peer, []).append(identity)
                 if len(self._promises) < _PROMISES_MAX:
                     patience = max(_PROMISE_S, 4 * self._srtt.get(peer, 0.0))
-                    self._promises.setdefault((peer, identity), now + patience)
+                    self._promises.setdefault((peer, identity), Promise(now + patience, missing.fresh))
                 missing.deadline = now + self._graft_timeout(peer)
                 heappush(self._timers, (missing.deadline, identity))
                 return
@@ -308,44 +335,48 @@ class Broadcast:
         config = self._config
         return min(config.graft_timeout_max_s, max(config.graft_timeout_min_s, 3 * self._srtt.get(peer, 0.0)))
 
-    def _promise_kept(self, peer: PeerId, message: Message) -> None:
-        self._promises.pop((peer, (message.origin, message.epoch, message.sequence)), None)
-        self._broken.pop(peer, None)
+    def _prove(self, peer: PeerId, flags: int) -> None:
+        """It passes on what it has. What is pushed makes no broken promise good."""
+        if flags & REPAIR:
+            self._broken[peer] = _PROVEN
+        else:
+            self._broken.setdefault(peer, _PROVEN)
 
     def _judge_promises(self, now: float) -> None:
         """The oldest first; one whose deadline is far holds up those behind it, which does no harm."""
         while self._promises:
-            promise, deadline = next(iter(self._promises.items()))
-            if deadline > now:
+            promised, promise = next(iter(self._promises.items()))
+            if promise.until > now:
                 break
-            del self._promises[promise]
-            peer = promise[0]
+            del self._promises[promised]
+            peer = promised[0]
             if peer in self.eager or peer in self.lazy:
-                broken = self._broken[peer] = self._broken.get(peer, 0) + 1
+                broken = self._broken[peer] = max(0, self._broken.get(peer, 0)) + 1
                 if broken == _BROKEN_MAX:
                     self.withholding.append(peer)
 
     # --------------------------------------------------------------------------------------------------- helpers
 
     def _forward(
-        self, message: Message, hops: int, source: PeerId | None, sent_at: float, now: float, *, flags: int
+        self, message: Message, hops: int, having: tuple[PeerId, ...], sent_at: float, now: float, *, flags: int
     ) -> list[PeerId]:
+        """`having`: neighbours that sent or announced it, and the origin. Without them a graft that came too early brings
+        no copy back, and the link that proved shorter stays in the tree."""
         frame = encode_gossip(Head(hops, flags, now - sent_at), message.body)
         reliable = self._config.broadcast_reliable or len(frame) > codec.UNRELIABLE_FRAME_MAX
-        origin = message.origin
         if flags & FLAT:
             targets = [*self.eager, *self.lazy]
         else:
-            targets = [peer for peer in self.eager if peer not in (source, origin)]
-            self._announce_later(message_line((origin, message.epoch, message.sequence), hops), source, now)
+            targets = [peer for peer in self.eager if peer not in having]
+            self._announce_later(message_line((message.origin, message.epoch, message.sequence), hops), having, now)
         for peer in targets:
             self.outbox.append(SendFrame(peer, frame, reliable))
         return targets
 
-    def _announce_later(self, line: bytes, source: PeerId | None, now: float) -> None:
+    def _announce_later(self, line: bytes, having: tuple[PeerId, ...], now: float) -> None:
         if not self.lazy:
             return
-        self._announce.append((line, source))
+        self._announce.append((line, having))
         if len(self._announce) >= _IHAVE_BATCH:
             self._flush_announcements()
         elif self._announce_at == math.inf:
@@ -354,22 +385,23 @@ class Broadcast:
 
     def _flush_announcements(self) -> None:
         for peer in self.lazy:
-            ids = [line for line, source in self._announce if source != peer]
+            ids = [line for line, having in self._announce if peer not in having]
             if ids:
                 self._send(peer, encode_ihave(ids))
         self._announce.clear()
         self._announce_at = math.inf
 
-    def _miss(self, identity: Id, peer: PeerId, hops: int, now: float) -> None:
+    def _miss(self, identity: Id, peer: PeerId, hops: int, now: float, *, fresh: bool) -> None:
         missing = self._missing.get(identity)
         if missing is None:
             owed = self._missing_of.get(peer, 0)
             if len(self._missing) >= _MISSING_MAX or owed >= _MISSING_FROM_MAX:
                 return
-            missing = self._missing[identity] = Missing(now + self._graft_timeout(peer))
+            missing = self._missing[identity] = Missing(now, now + self._graft_timeout(peer))
             self._missing_of[peer] = owed + 1
             heappush(self._timers, (missing.deadline, identity))
             self.deadline = min(self.deadline, missing.deadline)
+        missing.fresh |= fresh
         if peer not in missing.hops and len(missing.hops) < _ADVERTISERS_MAX:
             missing.advertisers.append(peer)
             missing.hops[peer] = hops
@@ -389,7 +421,7 @@ class Broadcast:
         """Who has a message has most likely those before it: ask it, unless they come by themselves."""
         for sequence in range(stream.expected, stream.high)[:_REPAIR_MAX]:
             if sequence not in stream.pending:
-                self._miss((origin, stream.epoch, sequence), peer, 0, now)
+                self._miss((origin, stream.epoch, sequence), peer, 0, now, fresh=False)
 
     def _optimise(self, peer: PeerId, hops: int, waited: Missing, now: float) -> None:
         """Plumtree section 3.8: a lazy link that would have been much shorter takes the place of the eager one."""
@@ -397,9 +429,14 @@ class Broadcast:
         threshold = self._config.optimisation_threshold
         if len({origin for origin, at in self._origins if now - at < _MANY_SOURCES_S}) >= _MANY_SOURCES:
             threshold += _MANY_SOURCES_HOPS
-        if best in self.lazy and waited.hops[best] + threshold < hops:
-            self._make_eager(best)
-            self._send(best, encode_graft([], 0))
+        if waited.hops[best] + threshold < hops:
+            self._replace(peer, best, now)
+
+    def _replace(self, peer: PeerId, better: PeerId, now: float) -> None:
+        """A lazy link takes the place of an eager one in the tree."""
+        if better in self.lazy:
+            self._make_eager(better)
+            self._send(better, encode_graft([], 0))
             self.prune(peer, now)
 
     def _make_eager(self, peer: PeerId) -> None:
@@ -433,7 +470,7 @@ class Broadcast:
             self._announce_at,
             self.streams.deadline,
             self._timers[0][0] if self._timers else math.inf,
-            next(iter(self._promises.values()), math.inf),
+            next(iter(self._promises.values())).until if self._promises else math.inf,
         )
 
     def _send(self, peer: PeerId, frame: bytes) -> None:

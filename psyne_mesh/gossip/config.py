@@ -80,7 +80,9 @@ class GossipConfig:
     gap_timeout_s: float = _field(3.0, 0.1, 60.0)  # then FIFO steps over what nobody can give
 
     # Signals over the mesh.
-    signal_ttl: int = _field(6, 1, 16)
+    signal_ttl: int = _field(
+        12, 1, 16
+    )  # a direction is the way that a record came, as long as the last hop of a broadcast
     signal_max_bytes: int = _field(16_384, 256, 65_536)
 
     # Healing.

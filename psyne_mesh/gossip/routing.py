@@ -1,7 +1,7 @@
 """Ways through the mesh: signals to members without a link, and frames carried one hop for a pair that cannot connect.
 
 A signal goes along remembered directions where there are any (the link that brought a member's record or its last
-signal), else by a few random walks. Every node passes one signal on once.
+signal), else by a few random walks. A signal that comes to a node again went astray: it takes another way from there.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _SEEN_MAX = 4096  # signals remembered against loops; the oldest is forgotten
 _ROUTES_MAX = 1024  # directions remembered; the oldest is forgotten
 _WALKERS = 4  # a signal without a direction starts so many walks
+_WAYS_MAX = 3  # a node passes one signal on so often, each time to somebody else
 _BURST = 64  # signals that one neighbour may have passed on at once; more are dropped, the newest first
 _RATE = 32.0  # and so many a second after that
 
@@ -45,7 +46,7 @@ class Router:
         self._own = own
         self._rng = rng
         self._routes: dict[PeerId, PeerId] = {}
-        self._seen: dict[tuple[PeerId, int], None] = {}
+        self._seen: dict[tuple[PeerId, int], list[PeerId]] = {}  # and whom it was passed on to
         self._credit: dict[PeerId, tuple[float, float]] = {}
         self.outbox: list[SendFrame] = []
         self.arrived: list[tuple[PeerId, bytes]] = []
@@ -54,19 +55,21 @@ class Router:
 
     def send(self, to: PeerId, blob: bytes, direction: PeerId | None, links: list[PeerId]) -> None:
         signal = Signal(self._rng.getrandbits(63), self._own, to, self._config.signal_ttl, blob)
-        self._first_time(signal)
-        self._pass_on(signal, direction, links, None, _WALKERS)
+        self._pass_on(signal, direction, links, self._ways(signal), None, _WALKERS)
 
     def received(self, peer: PeerId, signal: Signal, direction: PeerId | None, links: list[PeerId], now: float) -> None:
-        if not self._first_time(signal) or signal.origin == self._own:
+        if signal.origin == self._own:
             return
-        self._learn_route(signal.origin, peer)
+        first, ways = (signal.origin, signal.number) not in self._seen, self._ways(signal)
+        if first:
+            self._learn_route(signal.origin, peer)
         if signal.to == self._own:
-            self.arrived.append((signal.origin, signal.blob))
-        elif signal.ttl > 1 and self._may_pass(peer, now):
+            if first:
+                self.arrived.append((signal.origin, signal.blob))
+        elif signal.ttl > 1 and len(ways) < _WAYS_MAX and signal.to not in ways and self._may_pass(peer, now):
             self.passed_on += 1
             onward = attrs.evolve(signal, ttl=signal.ttl - 1)
-            self._pass_on(onward, direction, links, peer, 1)
+            self._pass_on(onward, direction, links, ways, peer, 1)
         else:
             self.dropped += 1
 
@@ -74,29 +77,31 @@ class Router:
         self._credit.pop(peer, None)
 
     def _pass_on(
-        self, signal: Signal, direction: PeerId | None, links: list[PeerId], source: PeerId | None, walkers: int
-    ) -> None:
+        self, signal: Signal, direction: PeerId | None, links: list[PeerId], ways: list[PeerId], source: PeerId | None,
+        walkers: int,
+    ) -> None:  # fmt: skip
         targets: list[PeerId] = []
         for step in (signal.to, self._routes.get(signal.to), direction):
-            if step is not None and step != source and step in links:
+            if step is not None and step != source and step in links and step not in ways:
                 targets.append(step)
                 break
         if signal.to not in targets:  # directions age: the sender lets others try their luck, too
-            taken = [source, signal.origin] + targets  # noqa: RUF005 - mypyc knows no star here
+            taken = [source, signal.origin] + ways + targets  # noqa: RUF005 - mypyc knows no star here
             open_to = [peer for peer in links if peer not in taken]
             targets += self._rng.sample(open_to, min(walkers - len(targets), len(open_to)))
+        ways += targets
         frame = encode_signal(signal)
         for peer in targets:
             self.outbox.append(SendFrame(peer, frame, True))
 
-    def _first_time(self, signal: Signal) -> bool:
-        key = (signal.origin, signal.number)
-        if key in self._seen:
-            return False
-        if len(self._seen) >= _SEEN_MAX:
-            del self._seen[next(iter(self._seen))]
-        self._seen[key] = None
-        return True
+    def _ways(self, signal: Signal) -> list[PeerId]:
+        """Whom we passed this signal on to so far."""
+        ways = self._seen.get((signal.origin, signal.number))
+        if ways is None:
+            if len(self._seen) >= _SEEN_MAX:
+                del self._seen[next(iter(self._seen))]
+            ways = self._seen[signal.origin, signal.number] = []
+        return ways
 
     def _learn_route(self, origin: PeerId, link: PeerId) -> None:
         self._routes.pop(origin, None)

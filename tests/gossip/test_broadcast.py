@@ -117,6 +117,39 @@ def test_an_announced_message_that_does_not_come_is_grafted_from_one_after_the_o
     assert broadcast._missing_of == {}
 
 
+def test_who_announced_a_message_gets_no_copy_and_keeps_its_place_in_the_tree() -> None:
+    """Else a graft that came a little too early would bring a copy back, be pruned for it, and so on with each message."""
+    broadcast = tree(A, B)
+    broadcast.prune_received(B)
+    broadcast.ihave_received(B, [((ORIGIN.peer_id, 1, 1), 1)], 0.0)
+    broadcast.handle_timeout(0.1)
+    assert list(broadcast.eager) == [A, B]
+    broadcast.outbox.clear()
+    receive(broadcast, A, message(1), 0.11, hops=2)
+    assert sent(broadcast) == []
+    receive(broadcast, B, message(1), 0.15, flags=REPAIR)
+    receive(broadcast, B, message(2), 5.0)
+    receive(broadcast, A, message(2), 5.1)
+    assert (list(broadcast.eager), list(broadcast.lazy)) == ([B], [A])
+
+
+def test_those_who_kept_their_word_are_asked_first_and_those_who_broke_it_last() -> None:
+    broadcast = tree(A, B, C)
+    receive(broadcast, C, message(1), 0.0)
+    broadcast.ihave_received(A, [((ORIGIN.peer_id, 1, 9), 1)], 0.0)
+    broadcast.handle_timeout(0.1)
+    broadcast.handle_timeout(2.5)  # A did not send it
+    broadcast.outbox.clear()
+    for peer in (A, B, C):
+        broadcast.ihave_received(peer, [((ORIGIN.peer_id, 1, 2), 1)], 3.0)
+    asked = []
+    for at in (3.15, 3.3, 3.5):
+        broadcast.handle_timeout(at)
+        asked += [out.peer for out in broadcast.outbox]
+        broadcast.outbox.clear()
+    assert asked == [C, B, A]
+
+
 def test_a_message_in_time_cancels_the_graft() -> None:
     broadcast = tree(A, B)
     broadcast.prune_received(B)
@@ -233,9 +266,24 @@ def test_for_a_newcomer_what_was_before_is_history() -> None:
     assert broadcast.deadline == float("inf")  # nothing there is worth asking for
     receive(broadcast, A, message(8, floor=6), 102.0)
     assert delivered(broadcast) == []
+    broadcast.handle_timeout(102.1)  # the gap is asked for
     receive(broadcast, A, message(6, floor=1), 102.2, flags=REPAIR, age=9.0)
     receive(broadcast, A, message(7, floor=1), 102.2, flags=REPAIR, age=7.0)
     assert delivered(broadcast) == [8]
+
+
+@pytest.mark.parametrize("announced", [False, True])
+def test_what_was_not_asked_for_as_history_is_none(announced: bool) -> None:
+    """Ages are not signed: a hostile neighbour that is first to pass a message on must not make us swallow it."""
+    broadcast = Broadcast(CONFIG)
+    broadcast.link_up(A, 100.0)
+    broadcast.link_up(B, 100.0)
+    if announced:
+        broadcast.ihave_received(A, [((ORIGIN.peer_id, 1, 1), 1)], 101.0)
+        broadcast.handle_timeout(101.1)
+    receive(broadcast, A, message(1), 101.2, flags=REPAIR, age=600.0)
+    receive(broadcast, A, message(2), 101.3, age=600.0)
+    assert delivered(broadcast) == [1, 2]
 
 
 def test_a_newcomer_does_not_wait_long_for_history() -> None:
@@ -331,6 +379,18 @@ def test_the_keeper_shapes_and_mends_the_tree() -> None:
     assert sent(broadcast) == [(B, codec.GRAFT)]
     broadcast.graft_received(B, [(ORIGIN.peer_id, wire.KEEP_EPOCH, 5)], 0, 2.0)
     assert sent(broadcast) == [(B, codec.KEEP)]
+
+
+def test_a_keepers_sign_that_was_announced_long_before_it_came_moves_the_branch() -> None:
+    broadcast = tree(A, B, C)
+    broadcast.prune_received(B)
+    broadcast.prune_received(C)
+    broadcast.ihave_received(B, [((ORIGIN.peer_id, wire.KEEP_EPOCH, 5), 3)], 0.0)
+    broadcast.keep_received(A, ORIGIN.peer_id, 5, 0, 0.02)
+    assert list(broadcast.eager) == [A]  # about as quick
+    broadcast.ihave_received(C, [((ORIGIN.peer_id, wire.KEEP_EPOCH, 6), 3)], 10.0)
+    broadcast.keep_received(A, ORIGIN.peer_id, 6, 0, 10.05)
+    assert (list(broadcast.eager), list(broadcast.lazy)) == ([C], [B, A])
 
 
 def test_the_keepers_numbers_outlive_its_process() -> None:

@@ -162,16 +162,22 @@ def test_a_signal_goes_straight_or_in_its_direction_or_on_walks() -> None:
         assert len(set(targets)) == (1 if to == B else 4)
 
 
-def test_a_signal_is_passed_on_once_and_not_for_ever() -> None:
+def test_a_signal_that_comes_back_takes_another_way_and_not_for_ever() -> None:
     router = Router(CONFIG, A, random.Random(1))
     signal = Signal(1, B, PEERS[9], 2, b"x")
-    for source in (C, D):
-        router.received(source, signal, None, PEERS[1:6], 0.0)
-    assert len(router.outbox) == 1
+    for source in (C, D, C, D):
+        router.received(source, signal, C, PEERS[1:8], 0.0)
+    ways = [out.peer for out in router.outbox]
+    assert len(ways) == len(set(ways)) == 3
+    assert ways[1] == C  # its direction, unless it came from there
     router.received(C, Signal(2, B, PEERS[9], 1, b"x"), None, PEERS[1:6], 0.0)
-    assert len(router.outbox) == 1
-    router.received(C, Signal(3, PEERS[8], A, 1, b"mine"), None, PEERS[1:6], 0.0)
+    assert len(router.outbox) == 3
+    for _ in range(2):
+        router.received(C, Signal(3, PEERS[8], A, 1, b"mine"), None, PEERS[1:6], 0.0)
     assert router.arrived == [(PEERS[8], b"mine")]
+    for source in (C, D):
+        router.received(source, Signal(4, B, PEERS[5], 2, b"x"), None, PEERS[1:6], 0.0)
+    assert len(router.outbox) == 4  # handed to its addressee: that is the end of it
 
 
 def test_an_answer_finds_the_way_back() -> None:
