@@ -40,8 +40,10 @@ _ORIGINS = 8  # newest messages looked at
 _MANY_SOURCES_S, _MANY_SOURCES = 1.0, 3  # from so many within that time ...
 _MANY_SOURCES_HOPS = 4  # ... no tree is short for all: the paper's threshold is 3 hops for one sender, 7 for many
 # The keeper's sign came over an eager link so long after a lazy one had announced it: then the lazy link is the better
-# branch. A shared tree has one source that may shape it: what is short for one of many sources is long for the next.
-_SHORTCUT_S = 0.03
+# branch. A shared tree has one source that may shape it: what is short for one of many sources is long for the next. A few
+# milliseconds are jitter; and while somebody broadcasts, each change of the tree costs copies.
+_SHORTCUT_S, _SHORTCUT_BUSY_S = 0.01, 0.04
+_BUSY_S = 10.0
 _BROKEN_MAX = 4  # promises in a row, then the link is given up: it withholds, or is of no use
 _PROVEN = -1  # instead of that number: what we lacked came from it
 _PROMISE_S = 2.0  # what was announced and asked for should be here by then, or in four round trips
@@ -237,8 +239,8 @@ class Broadcast:
             waited = self._drop_missing((origin, KEEP_EPOCH, number))
             self._make_eager(peer)
             self._keep(origin, number, hops + 1, (peer,) if waited is None else (peer, *waited.hops), now)
-            if waited is not None and now - waited.since > _SHORTCUT_S:
-                self._replace(peer, next(iter(waited.hops)), now)
+            if waited is not None:
+                self._shorten(peer, next(iter(waited.hops)), now - waited.since, now)
         elif peer in self.eager:
             self.prune(peer, now)
 
@@ -251,6 +253,7 @@ class Broadcast:
             if peer not in having:
                 self._send(peer, encode_keep(hops, origin, number))
         self._announce_later(message_line((origin, KEEP_EPOCH, number), hops), having, now)
+        self._flush_announcements()  # when they come tells which link would have been the shorter way
 
     def ihave_received(self, peer: PeerId, ids: list[tuple[Id, int]], now: float) -> None:
         for identity, hops in ids:
@@ -429,15 +432,26 @@ class Broadcast:
         threshold = self._config.optimisation_threshold
         if len({origin for origin, at in self._origins if now - at < _MANY_SOURCES_S}) >= _MANY_SOURCES:
             threshold += _MANY_SOURCES_HOPS
-        if waited.hops[best] + threshold < hops:
-            self._replace(peer, best, now)
-
-    def _replace(self, peer: PeerId, better: PeerId, now: float) -> None:
-        """A lazy link takes the place of an eager one in the tree."""
-        if better in self.lazy:
-            self._make_eager(better)
-            self._send(better, encode_graft([], 0))
+        if waited.hops[best] + threshold < hops and self._take_in(best):
             self.prune(peer, now)
+
+    def _shorten(self, peer: PeerId, better: PeerId, gain_s: float, now: float) -> None:
+        """The keeper's sign came so much later over `peer` than `better` had announced it."""
+        if self._origins and now - self._origins[-1][1] < _BUSY_S:
+            if gain_s > _SHORTCUT_BUSY_S and self._take_in(better):
+                self.prune(peer, now)
+        elif gain_s > _SHORTCUT_S:
+            self._take_in(
+                better
+            )  # the next sign comes twice then, and the later one's link is pruned: no moment without
+
+    def _take_in(self, peer: PeerId) -> bool:
+        """A lazy link joins the tree. False: it was in it."""
+        if peer not in self.lazy:
+            return False
+        self._make_eager(peer)
+        self._send(peer, encode_graft([], 0))
+        return True
 
     def _make_eager(self, peer: PeerId) -> None:
         if peer in self.lazy:

@@ -386,11 +386,24 @@ def test_a_keepers_sign_that_was_announced_long_before_it_came_moves_the_branch(
     broadcast.prune_received(B)
     broadcast.prune_received(C)
     broadcast.ihave_received(B, [((ORIGIN.peer_id, wire.KEEP_EPOCH, 5), 3)], 0.0)
-    broadcast.keep_received(A, ORIGIN.peer_id, 5, 0, 0.02)
+    broadcast.keep_received(A, ORIGIN.peer_id, 5, 0, 0.005)
     assert list(broadcast.eager) == [A]  # about as quick
     broadcast.ihave_received(C, [((ORIGIN.peer_id, wire.KEEP_EPOCH, 6), 3)], 10.0)
     broadcast.keep_received(A, ORIGIN.peer_id, 6, 0, 10.05)
+    assert list(broadcast.eager) == [A, C]  # at no moment without a branch
+    broadcast.keep_received(C, ORIGIN.peer_id, 7, 3, 20.0)
+    broadcast.keep_received(A, ORIGIN.peer_id, 7, 0, 20.05)
     assert (list(broadcast.eager), list(broadcast.lazy)) == ([C], [B, A])
+
+
+def test_while_somebody_broadcasts_a_branch_moves_for_a_large_gain_only_and_at_once() -> None:
+    broadcast = tree(A, B)
+    broadcast.prune_received(B)
+    receive(broadcast, A, message(1), 9.0)
+    for number, gain in ((5, 0.03), (6, 0.05)):
+        broadcast.ihave_received(B, [((ORIGIN.peer_id, wire.KEEP_EPOCH, number), 3)], 10.0)
+        broadcast.keep_received(A, ORIGIN.peer_id, number, 0, 10.0 + gain)
+        assert list(broadcast.eager) == ([A] if number == 5 else [B])
 
 
 def test_the_keepers_numbers_outlive_its_process() -> None:
