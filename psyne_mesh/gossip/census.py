@@ -211,7 +211,7 @@ class Census:
     def _sign(self, now: float) -> None:
         self.own = self.state.sign(self._room, self._identity)
         self.membership.set_own(self.own, now)
-        self.renew_at = now + self._config.record_lifetime_s * (0.35 + 0.15 * self._rng.random())
+        self.renew_at = now + self._config.record_lifetime_s * (0.6 + 0.2 * self._rng.random())
 
     def _own_record_seen(self, record: Record, now: float) -> None:
         """Our own key: an older life of ours, a copy of our newest record, or a second process that uses our key."""
@@ -388,7 +388,10 @@ class Census:
         member = self.membership.get(peer)
         if member is None or member.status is not Status.ALIVE:
             return
-        self.outbox.append(TellAll(self.accusation(member, SUSPECT)))
+        accusation = self.accusation(member, SUSPECT)
+        known = self.suspicions.knows(peer, member.record.order[:2], self.own.peer, SUSPECT)
+        # What enough others have said already needs no further voice; but the subject should know that we miss it.
+        self.outbox.append(Tell(peer, accusation) if known else TellAll(accusation))
         self.suspicions.accuse(
             peer,
             member.record.order[:2],

@@ -22,7 +22,7 @@ from psyne_mesh.gossip.exchange import ISOLATED, NEWCOMER, OUTBOUND, Exchange, N
 from psyne_mesh.gossip.healing import Cuts, Knocker
 from psyne_mesh.gossip.membership import Membership
 from psyne_mesh.gossip.overlay import Mode, Overlay
-from psyne_mesh.gossip.records import OwnState, Record, RoomKey, Signer, Verify
+from psyne_mesh.gossip.records import Accusation, OwnState, Record, RoomKey, Signer, Verify
 from psyne_mesh.gossip.routing import Router, encode_relay
 from psyne_mesh.gossip.seats import Claim, Seats
 from psyne_mesh.gossip.views import Stats
@@ -65,6 +65,7 @@ class Core:
         self.census = Census(config, identity, room, rng, verify, state)
         self.detector = Detector(config, rng)
         self.exchange = Exchange(config, rng, self.census.membership)
+        self.exchange.hears = lambda peer: not self.detector.is_impaired(peer)
         self.dialer = Dialer(config, rng)
         self.overlay = Overlay(config, own, rng)
         self.walks = Walks(config, rng)
@@ -150,6 +151,8 @@ class Core:
         goodbye = isinstance(news, Record) and news.state != 0
         if self.exchange.tree and not goodbye and not self.exchange.partial_view:
             self.exchange.spread(news, None, now, self.broadcast.eager)
+            if isinstance(news, Accusation):
+                self.tell(news.subject, news)  # it may want to refute
             return
         frame = told(news)
         for peer in self.links:
@@ -266,6 +269,12 @@ class Core:
         if record is None or record.coordinates is None:
             return math.inf
         return distance(self.coordinate.wire, record.coordinates)
+
+    def candidates(self) -> list[PeerId]:
+        """Members worth a dial: while many links are silent, nobody whom anybody calls silent."""
+        alive = self.membership.alive
+        suspected = set(self.census.suspicions.suspected) if self.overlay.hollow else set()
+        return [peer for peer in alive if peer not in suspected] if suspected else alive
 
     def line_of(self, peer: PeerId, now: float) -> Line | None:
         """A member for a shuffle; those we are linked to are fresh."""

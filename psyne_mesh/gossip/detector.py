@@ -165,6 +165,7 @@ class Detector:
         self._lag_known_at = -math.inf
         self._better_at = 0.0
         self._judge_at = self._alone_at = 0.0
+        self._late_then = 0  # how many links were late then
         self._looked_at = self._awake_at = -math.inf  # when we last looked at all links, when we last looked at any
         self.hearings = Hearings()
         self._helps: dict[
@@ -308,7 +309,7 @@ class Detector:
         self._awake_at = now
         self._nack_late_helps(now)
         calm = self._calm()
-        late = 0
+        late, asked_at = 0, -math.inf
         deadline = math.inf
         for link in self.links.values():
             if now >= link.ping_at and not link.lost:
@@ -321,9 +322,11 @@ class Detector:
                 deadline = min(deadline, max(late_at, now + _GRAIN_S))
                 continue
             late += 1
+            asked_at = max(asked_at, link.waiting_since)
             self._chase(link, now)
-        if late > 1 and now - self._looked_at > calm:
-            self._look_round(now)
+        if late > 1 and (now - self._looked_at > calm or late >= 2 * self._late_then):
+            self._late_then = late
+            self._look_round(now, asked_at)
         if self.local_health:
             if not late and now >= self._better_at:
                 self.local_health -= 1  # Lifeguard: -1 for a good probe; for us, an interval in which nobody was late
@@ -357,8 +360,11 @@ class Detector:
             link.spread = 1 + _SPREAD * (2 * self._rng.random() - 1)
             link.ping_at = now + calm * link.spread
             if link.waiting_since == math.inf:  # else it is asked faster, anyhow
-                link.probed_at = now
-                self._ping(link, now)
+                self._ask(link, now)
+
+    def _ask(self, link: Link, now: float) -> None:
+        link.probed_at = now
+        self._ping(link, now)
 
     def _chase(self, link: Link, now: float) -> None:
         """A late link: ping fast, then ask helpers, then give it up."""
@@ -387,13 +393,13 @@ class Detector:
         elif not link.silent and waiting > _IMPAIRED_CLOSE_S:
             self.outbox.append(LinkBroken(link.peer))
 
-    def _look_round(self, now: float) -> None:
-        """Two late links may be the first sign of something larger: whoever was not heard just now is asked at once."""
+    def _look_round(self, now: float, since: float) -> None:
+        """Two late links may be the first sign of something larger: whoever has not spoken since the last of them was
+        asked is asked at once. And again when twice as many are late."""
         self._looked_at = now
         for link in self.links.values():
-            if link.waiting_since == math.inf and now - link.heard_at > self.interval:
-                link.probed_at = now
-                self._ping(link, now)
+            if link.waiting_since == math.inf and link.heard_at < since:
+                self._ask(link, now)
 
     def _is_good(self, peer: PeerId) -> bool:
         link = self.links.get(peer)

@@ -23,7 +23,7 @@ from psyne_mesh.identity import PeerId
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 News: TypeAlias = Record | Accusation
 
@@ -32,6 +32,9 @@ _SUMMARY_BYTES = 8 * sync.BUCKETS
 ALL_BUCKETS = (1 << sync.BUCKETS) - 1
 _GONE_MAX = 64  # members lost to silence that a newcomer hears of: it may knock, and their seats wait for them
 _GONE_S = 600.0  # no longer ago than that
+_ALARM_SPARES = (
+    2  # lazy links that an accusation takes besides the tree: two draws each make one piece of a random graph
+)
 _NEWS_MAX = 1024  # waiting for one flush; more go out at once
 
 # Flags of a HELLO.
@@ -60,6 +63,8 @@ class Exchange:
     def __init__(self, config: GossipConfig, rng: random.Random, membership: Membership) -> None:
         self._config = config
         self._membership = membership
+        self._rng = rng
+        self.hears: Callable[[PeerId], bool] = lambda peer: True  # set by the parent: frames on this link come through
         self.rumours = Rumours()
         self.sync = Sync(config, rng)
         self.outbox: list[SendFrame] = []
@@ -100,7 +105,7 @@ class Exchange:
         """Pass on what was new to us."""
         data = encoded(news)
         if self.tree:
-            # An accusation goes to all neighbours: its subject may have been the branch that would have carried it.
+            # An accusation takes more than the tree: its subject may have been the branch that would have carried it.
             waiting = self._alarms if isinstance(news, Accusation) else self._news
             waiting.append((data, via))
             if len(waiting) >= _NEWS_MAX:
@@ -116,7 +121,15 @@ class Exchange:
         news, self._news = self._news, []
         self._scatter(codec.RUMOURS, news, eager)
         alarms, self._alarms = self._alarms, []
-        self._scatter(codec.TOLD, alarms, self.sync.neighbours)
+        if alarms:
+            self._scatter(codec.TOLD, alarms, self._alarmed(eager))
+
+    def _alarmed(self, eager: dict[PeerId, None]) -> list[PeerId]:
+        """Who is told of an accusation by us: the tree, and some links beside it. Dead links count for nothing."""
+        good = [peer for peer in self.sync.neighbours if self.hears(peer)]
+        spares = [peer for peer in good if peer not in eager]
+        told = [peer for peer in good if peer in eager]
+        return told + self._rng.sample(spares, min(len(spares), _ALARM_SPARES))
 
     def _scatter(self, kind: int, news: list[tuple[bytes, PeerId | None]], peers: Iterable[PeerId]) -> None:
         """Send each item to all `peers` but the one that brought it."""
@@ -151,6 +164,7 @@ class Exchange:
         if not self.partial_view:
             mask = sync.differing_untrusted(frame, 2, self._membership.buckets)
             if mask:
+                self.sync.differed()
                 self.send_digest(peer, mask, now)
 
     def send_digest(self, peer: PeerId, mask: int, now: float) -> None:
@@ -164,6 +178,7 @@ class Exchange:
         mask, entries = sync.digest_untrusted(frame)
         if self.partial_view:
             return []
+        self.sync.differed()
         found = sync.compare(entries, self)
         listed = {entry.peer for entry in entries}
         view = self._membership

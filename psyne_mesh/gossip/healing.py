@@ -89,7 +89,11 @@ class Cuts:
         self._cut.pop(peer, None)
         self._returned.pop(peer, None)
 
-    def handle_timeout(self, now: float, alive: list[PeerId]) -> None:
+    def handle_timeout(self, now: float, alive: list[PeerId], *, suspecting: bool = False) -> None:
+        """`suspecting`: verdicts are still to come, and with them perhaps more whom a cut took away."""
+        latest = self._losing_since + 3 * self._config.partition_hold_s
+        if suspecting and self.losing_until <= now < latest:
+            self.losing_until = min(latest, now + self._config.partition_hold_s / 4)
         if now >= self.losing_until:
             self.losing_until = math.inf
             if len(self._losing) >= self._config.partition_min_lost:

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 CLOSED_BY_PEER = ("closed by peer", "dtls close", "left")  # reasons of `link_down` that mean: it hung up on purpose
 _NEVER = math.inf
 _MOVED_S = 0.02  # our place on the latency map is told anew once it is off by so much
-_KEEP_TREE_S = 10.0  # a hole in the tree is found within that time; broadcasts find it at once
-_CUT_OFF_S = 3.5 * _KEEP_TREE_S  # a member that all know and whose signs do not come may be beyond a cut of the overlay
+_KEEP_TREE_S = 20.0  # a hole in the tree is found within that time; broadcasts find it at once
+_CUT_OFF_S = 2.2 * _KEEP_TREE_S  # a member that all know and whose signs do not come may be beyond a cut of the overlay
 _PLACE_GAP_S = 30.0  # and at most so often
 
 
@@ -333,8 +333,8 @@ class Node:
             core.dialer.handle_timeout(now)
         if now >= core.overlay.deadline:
             for peer, link in core.links.items():
-                core.overlay.heard(peer, link.degree, link.srtt)
-            core.overlay.handle_timeout(now, core.membership.alive, core.how_far, len(core.dialer.wanted))
+                core.overlay.heard(peer, link.degree, link.srtt, audible=not core.detector.is_impaired(peer))
+            core.overlay.handle_timeout(now, core.candidates(), core.how_far, len(core.dialer.wanted))
         if now >= core.walks.deadline:
             self._shuffle(now)
         if now >= core.keep_at:
@@ -342,7 +342,7 @@ class Node:
         if now >= core.broadcast.deadline:
             core.broadcast.handle_timeout(now)
         if now >= cuts.losing_until or now >= cuts.returning_until:
-            cuts.handle_timeout(now, core.membership.alive)
+            cuts.handle_timeout(now, core.membership.alive, suspecting=people.suspicions.deadline < _NEVER)
         if now >= core.knocker.deadline:
             down = [member.record.peer for member in core.membership.down()]
             core.knocker.handle_timeout(now, down, len(core.membership))

@@ -270,9 +270,12 @@ class Outcome:
         core = self._core
         exchange, broadcast, router, walks = core.exchange, core.broadcast, core.router, core.walks
         if exchange.sync.partners:
-            haves = encode_haves(broadcast.haves(now), ASK)
-            for peer in exchange.take_partners():
-                core.send(peer, haves)
+            known = broadcast.haves(now)
+            partners = exchange.take_partners()
+            if known:  # who has none is asked by those who have
+                exchange.sync.differed()
+                for peer in partners:
+                    core.send(peer, encode_haves(known, ASK))
         for machine in (exchange, broadcast, router, walks):
             if machine.outbox:
                 for frame in machine.outbox:

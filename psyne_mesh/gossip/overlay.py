@@ -66,7 +66,7 @@ class DialWanted:
 
 
 class Neighbour:
-    __slots__ = ("degree", "keep_until", "outbound", "peer", "since", "srtt", "unbiased")
+    __slots__ = ("audible", "degree", "keep_until", "outbound", "peer", "since", "srtt", "unbiased")
 
     def __init__(self, peer: PeerId, now: float, *, outbound: bool) -> None:
         self.peer = peer
@@ -76,6 +76,7 @@ class Neighbour:
         self.keep_until = now + _SETTLING_S
         self.degree = 0  # links that the neighbour says it has; 0: not said yet
         self.srtt = 0.0
+        self.audible = True  # frames on the link come through, as far as we know
 
 
 class Overlay:
@@ -139,7 +140,17 @@ class Overlay:
 
     @property
     def isolated(self) -> bool:
-        return len(self.neighbours) <= 1
+        return self._audible <= 1
+
+    @property
+    def _audible(self) -> int:
+        return sum(neighbour.audible for neighbour in self.neighbours.values())
+
+    @property
+    def hollow(self) -> bool:
+        """Most of the links that we should have do not carry: many have died at once, or we are cut off. No verdict is
+        waited for, others are dialled. A few silent links are left to the failure detector."""
+        return 2 * self._audible < min(self.target, self.members - 1)
 
     @property
     def _unbiased(self) -> int:
@@ -167,11 +178,12 @@ class Overlay:
         self._remember(self._backoff, peer, now + _BACKOFF_S)
         self._drawn.pop(peer, None)
 
-    def heard(self, peer: PeerId, degree: int, srtt: float) -> None:
+    def heard(self, peer: PeerId, degree: int, srtt: float, *, audible: bool = True) -> None:
         neighbour = self.neighbours.get(peer)
         if neighbour is not None:
             neighbour.degree = degree
             neighbour.srtt = srtt
+            neighbour.audible = audible
 
     def keep(self, peer: PeerId, until: float) -> None:
         """A link with a purpose, such as crossing a healed cut: it is not closed before."""
@@ -181,9 +193,9 @@ class Overlay:
 
     def admits(self, peer: PeerId, now: float, *, isolated: bool) -> bool:
         """Whether a link that is up may stay. An isolated newcomer takes the place of somebody who can spare us."""
-        count = len(self.neighbours)
         if self.mode is Mode.FULL:
-            return count <= self._config.links_max
+            return len(self.neighbours) <= self._config.links_max
+        count = self._audible if self.hollow else len(self.neighbours)
         neighbour = self.neighbours[peer]
         if neighbour.outbound or count <= min(self.target + _ROOM_FOR_JOINS, self._config.links_max):
             return True
@@ -207,8 +219,8 @@ class Overlay:
             self.deadline = math.inf
             return
         self.deadline = now + _TICK_S * (0.75 + 0.5 * self._rng.random())
-        count = len(self.neighbours)
-        outbound = sum(neighbour.outbound for neighbour in self.neighbours.values())
+        counted = [n for n in self.neighbours.values() if n.audible or not self.hollow]
+        count, outbound = len(counted), sum(neighbour.outbound for neighbour in counted)
         self._draw(now, alive)
         pending += len(self.outbox)
         target = min(self.target, len(alive))

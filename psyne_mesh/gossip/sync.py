@@ -31,6 +31,7 @@ _WANTS_MAX = 1024  # ids asked for in one DELTA
 _MISMATCH_S = 1.0  # two views that stand still for so long and differ start a sync
 _DIGEST_GAP_S = 0.5  # a neighbour gets at most one digest in this time: it is our costliest answer
 _PAIR_GAP_S = 2.0  # and we start at most one sync with the same neighbour in this time
+_REST_MAX = 4  # beats between two comparisons of a room that agrees: 20 s, while payloads are kept for repair for 30
 
 ENTRY_ALIVE, ENTRY_DOWN, ENTRY_LEFT = 0, 1, 2
 
@@ -87,6 +88,8 @@ class Sync:
         self.neighbours: dict[PeerId, Neighbour] = {}
         self.partners: list[PeerId] = []
         self.deadline = math.inf
+        self._rest = 1  # a comparison in so many beats
+        self._beats = 0  # since the last one
 
     def link_up(self, peer: PeerId, now: float) -> None:
         self.neighbours[peer] = Neighbour()
@@ -108,6 +111,11 @@ class Sync:
         elif theirs != ours and now - max(neighbour.since, ours_since) >= _MISMATCH_S and now >= neighbour.next_at:
             neighbour.next_at = now + _PAIR_GAP_S
             self.partners.append(peer)
+            self.differed()
+
+    def differed(self) -> None:
+        """Two views differed, or there is traffic to repair: compare at every beat again."""
+        self._rest = 1
 
     def may_send_digest(self, peer: PeerId, now: float) -> bool:
         neighbour = self.neighbours.get(peer)
@@ -120,7 +128,9 @@ class Sync:
         if now < self.deadline:
             return
         self.deadline = now + self._config.sync_interval_s * (0.8 + 0.4 * self._rng.random())
-        if self.neighbours:
+        self._beats += 1
+        if self.neighbours and self._beats >= self._rest:
+            self._beats, self._rest = 0, min(_REST_MAX, 2 * self._rest)
             partner = self._rng.choice(list(self.neighbours))
             self.neighbours[partner].next_at = now + _PAIR_GAP_S
             self.partners.append(partner)

@@ -82,6 +82,29 @@ def test_the_more_neighbours_watch_the_less_each_of_them_asks() -> None:
     assert 60 <= sum(ping.peer == X for ping in many.pings) <= 80
 
 
+def test_a_stretched_pace_asks_less() -> None:
+    bench = Bench(links=7)
+    bench.detector.set_pace(2.0)
+    bench.run(25.0)
+    bench.pings.clear()
+    bench.run(85.0)
+    assert 14 <= sum(ping.peer == X for ping in bench.pings) <= 20  # two a second among seven
+
+
+def test_two_late_links_make_us_ask_all_who_have_not_spoken_since() -> None:
+    bench = Bench(links=7)
+    bench.run(25.0)
+    bench.dead = PEERS[:6]
+    died_at = bench.now
+    bench.run(died_at + 2.0)
+    silent = {fact.peer for _, fact in bench.facts if isinstance(fact, LinkSilent)}
+    waiting = [bench.detector.links[peer].waiting_since for peer in PEERS[:6]]
+    assert silent
+    assert sorted(waiting)[-1] - sorted(waiting)[1] <= 0.3  # the second late one raised the alarm
+    asked_last = bench.detector.links[PEERS[6]].waiting_since
+    assert asked_last > bench.now  # who speaks is not waited for
+
+
 def test_an_accusation_makes_us_ask_at_once_and_halves_our_patience() -> None:
     bench = Bench(links=7)
     bench.run(5.0)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from psyne_mesh.gossip import codec
+from psyne_mesh.gossip.census import Tell
 from psyne_mesh.gossip.config import GossipConfig
-from psyne_mesh.gossip.events import BroadcastReceived, PartitionSuspected, PeerLeft, SignalReceived
+from psyne_mesh.gossip.events import BroadcastReceived, PartitionSuspected, PeerLeft, SendFrame, SignalReceived
+from psyne_mesh.gossip.records import SUSPECT
 from psyne_mesh.identity import PeerId
 from tests.gossip.cluster import Cluster
 
@@ -71,6 +73,55 @@ def test_a_crash_is_known_to_all_in_five_seconds(seed: int) -> None:
     assert {event.peer for _, _, event in room.events(PeerLeft)} == {victim}  # type: ignore[attr-defined]
     room.run(5.0)
     assert min(degrees(room).values()) >= 4
+
+
+def test_an_accusation_takes_the_tree_and_two_more_good_links_and_its_subject() -> None:
+    room = crowd(40, seed=1)
+    node = next(iter(room.nodes.values()))
+    core = node._core
+    subject, dead = list(core.links)[:2]
+    core.detector.links[dead].missed = 9
+    member = core.membership.get(subject)
+    assert member is not None
+    core.tell_all(core.census.accusation(member, SUSPECT), room.now)
+    core.exchange.handle_timeout(core.exchange.flush_at, core.broadcast.eager)
+    told = {out.peer for out in core.exchange.outbox if out.frame[1] == codec.TOLD}
+    good = {peer for peer in core.links if peer != dead}
+    eager = good & set(core.broadcast.eager)
+    assert eager <= told <= good
+    assert len(told - eager) == min(2, len(good - eager))
+    assert any(isinstance(out, SendFrame) and out.peer == subject for out in core.outputs)
+
+
+def test_whom_enough_others_accuse_we_only_tell() -> None:
+    room = crowd(40, seed=1)
+    core = next(iter(room.nodes.values()))._core
+    subject, *accusers = core.membership.alive[:4]
+    member = core.membership.get(subject)
+    assert member is not None
+    for accuser in accusers:
+        core.census.suspicions.accuse(
+            subject, member.record.order[:2], accuser, SUSPECT, room.now, own=False, contested=True, witnesses=9
+        )
+    core.census.link_silent(subject, room.now)
+    assert [type(fact) for fact in core.census.outbox] == [Tell]
+    assert core.census.suspicions.is_suspected(subject)
+
+
+def test_while_most_links_are_silent_nobody_is_dialled_whom_anybody_accuses() -> None:
+    room = crowd(40, seed=1)
+    core = next(iter(room.nodes.values()))._core
+    subject = core.membership.alive[0]
+    member = core.membership.get(subject)
+    assert member is not None
+    core.census.suspicions.accuse(
+        subject, member.record.order[:2], core.own, SUSPECT, room.now, own=True, contested=False, witnesses=9
+    )
+    assert subject in core.candidates()
+    for peer in core.links:
+        core.overlay.heard(peer, 7, 0.05, audible=False)
+    assert subject not in core.candidates()
+    assert len(core.candidates()) == len(core.membership.alive) - 1
 
 
 def test_broadcasts_use_a_tree() -> None:

@@ -52,6 +52,38 @@ def test_the_target_grows_with_the_logarithm(members: int, target: int) -> None:
     assert partial(members).target == target
 
 
+def test_when_most_links_fall_silent_others_are_dialled_without_a_verdict() -> None:
+    overlay = partial()
+    for peer in PEERS[:8]:
+        overlay.link_up(peer, 0.0, outbound=True)
+    tick(overlay, 9.0)  # draws by lot
+    assert tick(overlay, 10.0) == []
+    for peer in PEERS[:4]:
+        overlay.heard(peer, 7, 0.05, audible=False)
+    assert not overlay.hollow  # half: the failure detector's affair
+    assert tick(overlay, 12.0) == []
+    for peer in PEERS[:7]:
+        overlay.heard(peer, 7, 0.05, audible=False)
+    assert overlay.hollow
+    assert overlay.isolated
+    wishes = tick(overlay, 14.0)
+    assert len(wishes) == 12
+    assert not {wish.peer for wish in wishes if isinstance(wish, DialWanted)} & set(PEERS[:8])
+    overlay.heard(PEERS[0], 7, 0.05, audible=True)
+    assert not overlay.isolated
+
+
+def test_silent_links_keep_nobody_out_while_most_are_silent() -> None:
+    overlay = partial()
+    for peer in PEERS[:11]:
+        overlay.link_up(peer, 0.0, outbound=False)
+    overlay.link_up(PEERS[20], 1.0, outbound=False)
+    assert not overlay.admits(PEERS[20], 1.0, isolated=False)
+    for peer in PEERS[:9]:
+        overlay.heard(peer, 7, 0.05, audible=False)
+    assert overlay.admits(PEERS[20], 1.0, isolated=False)
+
+
 def test_vacancies_are_dialled_twice_over_in_parallel() -> None:
     overlay = partial()
     wishes = tick(overlay, 1.0)

@@ -141,12 +141,28 @@ def test_one_neighbour_is_compared_with_every_few_seconds() -> None:
     for peer in PEERS[:4]:
         machine.link_up(peer, 0.0)
     while machine.deadline < 100.0:
+        machine.differed()
         machine.handle_timeout(machine.deadline)
     assert 16 <= len(machine.partners) <= 26
     assert set(machine.partners) == set(PEERS[:4])
     assert machine.may_send_digest(A, 100.0)
     assert not machine.may_send_digest(A, 100.2)  # our costliest answer
     assert not machine.may_send_digest(D.__class__("e" * 32), 100.0)
+
+
+def test_a_room_that_agrees_is_compared_less_often_until_something_differs() -> None:
+    machine = Sync(CONFIG, random.Random(1))
+    for peer in PEERS[:4]:
+        machine.link_up(peer, 0.0)
+    while machine.deadline < 100.0:
+        machine.handle_timeout(machine.deadline)
+    assert 4 <= len(machine.partners) <= 8
+    machine.partners.clear()
+    for now, theirs in ((101.0, 7), (102.0, 7)):  # two probes of a neighbour whose view stands still, and is not ours
+        machine.hash_seen(A, theirs, 8, 0.0, now)
+    assert machine.partners == [A]
+    machine.handle_timeout(machine.deadline)
+    assert len(machine.partners) == 2
 
 
 # ---------------------------------------------------------------------------------------------------------- routing
@@ -256,6 +272,21 @@ def test_majority_counts_ourselves(others: int, majority: bool) -> None:
         cuts.lost(peer, 0.0)
     cuts.handle_timeout(1.0, PEERS[:others])
     assert cuts.outbox == [CutSeen(tuple(PEERS[:4]), tuple(PEERS[4:others]), majority)]
+
+
+def test_a_cut_is_told_when_no_verdict_is_to_come_or_three_holds_have_passed() -> None:
+    cuts = Cuts(CONFIG)
+    for peer in PEERS[:3]:
+        cuts.lost(peer, 0.0)
+    cuts.handle_timeout(1.0, PEERS, suspecting=True)
+    assert cuts.outbox == []
+    cuts.lost(PEERS[3], 1.1)
+    while not cuts.outbox:
+        now = cuts.deadline
+        cuts.handle_timeout(now, PEERS, suspecting=True)
+    assert now == 3.0
+    assert isinstance(cuts.outbox[0], CutSeen)
+    assert len(cuts.outbox[0].lost) == 4
 
 
 def test_two_losses_and_false_alarms_are_no_cut() -> None:
