@@ -171,6 +171,8 @@ class Inbound:
         if core.overlay.mode is Mode.LOBBY and core.membership.get(record.peer) is None:
             if not (welcome or record.peer in core.links):
                 return
+            if record.peer not in core.links and core.overlay.shuns(record.peer, record.epoch, now):
+                return
             stale = core.make_room()
             if stale is not None:
                 core.census.forget(stale, "capacity", now)

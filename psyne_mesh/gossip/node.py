@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 CLOSED_BY_PEER = ("closed by peer", "dtls close", "left")  # reasons of `link_down` that mean: it hung up on purpose
 _NEVER = math.inf
 _MOVED_S = 0.02  # our place on the latency map is told anew once it is off by so much
+_DIAL_MAX_S = 20.0  # a dial takes no longer: who has come or come back since it began is not judged by it
 _KEEP_TREE_S = 20.0  # a hole in the tree is found within that time; broadcasts find it at once
 _CUT_OFF_S = 2.2 * _KEEP_TREE_S  # a member that all know and whose signs do not come may be beyond a cut of the overlay
 _PLACE_GAP_S = 30.0  # and at most so often
@@ -152,7 +153,9 @@ class Node:
         if not (core.full and core.membership.is_alive(peer)):
             core.dialer.drop(peer)
             core.overlay.parted(peer, now)
-            if core.overlay.mode is Mode.LOBBY:
+            member = core.membership.get(peer)
+            if core.overlay.mode is Mode.LOBBY and member is not None and now - member.since > _DIAL_MAX_S:
+                core.overlay.unreachable(peer, member.record.epoch, now)
                 core.census.forget(peer, "timeout", now)
         self._outcome.settle(now)
 

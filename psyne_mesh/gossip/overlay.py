@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 from hashlib import blake2b
 from itertools import islice
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import attrs
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _TICK_S = 1.0  # maintenance, jittered
 _SETTLING_S = 5.0  # a link younger than that is not judged
 _BACKOFF_S = 60.0  # who parted from whom does not come back so soon (GossipSub's prune backoff)
+_UNREACHABLE_S = 900.0  # a lobby forgets whom it cannot reach, and is told of it again and again: longer than most cuts
 _BACKOFFS_MAX = 1024  # the oldest is forgotten
 _SLACK = 2  # links over the target that are not worth closing
 _ROOM_FOR_JOINS = 4  # links over the target that are still accepted from others
@@ -39,6 +40,8 @@ _UNBIASED = 2  # links drawn by lot that nearness may not replace: a random grap
 _DRAW_S = 30.0  # a dial by lot that came to nothing in that time is drawn anew
 _STRAY_S, _STRAY_MAX_S = 10.0, 600.0  # who seems cut off dials somebody by lot, each time after twice as long
 _VETERANS = 2  # the links that stand longest are not given up to newcomers: whoever floods us cannot be older
+
+_Value = TypeVar("_Value")
 
 Distance: TypeAlias = Callable[[PeerId], float]
 """Foretold round trip to a member in seconds; infinity if nothing is known."""
@@ -98,6 +101,7 @@ class Overlay:
         self.outbox: list[Part | DialWanted] = []
         self.deadline = math.inf
         self._backoff: dict[PeerId, float] = {}
+        self._unreachable: dict[PeerId, tuple[int, float]] = {}  # (its epoch, until when)
         self._drawn: dict[PeerId, float] = {}  # dialled by lot, and when
         self._stray_at = -math.inf
         self._stray_every_s = _STRAY_S
@@ -177,6 +181,18 @@ class Overlay:
             del self._backoff[next(iter(self._backoff))]
         self._remember(self._backoff, peer, now + _BACKOFF_S)
         self._drawn.pop(peer, None)
+
+    def unreachable(self, peer: PeerId, epoch: int, now: float) -> None:
+        """A lobby's member did not answer us: others may still tell us of this life of it, for as long as they live beyond
+        a cut, so we stop listening."""
+        self._remember(self._unreachable, peer, (epoch, now + _UNREACHABLE_S))
+
+    def shuns(self, peer: PeerId, epoch: int, now: float) -> bool:
+        """Whether what others tell of that life is not worth learning; who has few links is glad of anybody."""
+        failed = self._unreachable.get(peer)
+        if failed is None or len(self.neighbours) < self.target // 2:
+            return False
+        return epoch <= failed[0] and now < failed[1]
 
     def heard(self, peer: PeerId, degree: int, srtt: float, *, audible: bool = True) -> None:
         neighbour = self.neighbours.get(peer)
@@ -361,7 +377,7 @@ class Overlay:
         return blake2b(peer.encode(), key=self._own.encode(), digest_size=8).digest()
 
     @staticmethod
-    def _remember(table: dict[PeerId, float], peer: PeerId, value: float) -> None:
+    def _remember(table: dict[PeerId, _Value], peer: PeerId, value: _Value) -> None:
         table.pop(peer, None)
         if len(table) >= _BACKOFFS_MAX:
             del table[next(iter(table))]

@@ -296,3 +296,17 @@ def test_a_lobby_survives_losing_half() -> None:
     room.say(room.ids()[3], b"hello, the rest")
     room.run(3.0)
     assert len(room.events(BroadcastReceived)) == 39
+
+
+def test_in_a_lobby_cut_in_two_nobody_comes_and_goes() -> None:
+    """The halves forget each other at their own pace, and shuffles bring records of the others for minutes."""
+    room = crowd(60, seed=3, config=LOBBY)
+    left = set(room.ids()[::2])
+    room.log.clear()
+    room.cut(left)
+    room.run(200.0)
+    gone = [(peer, event) for _, peer, event in room.events(PeerLeft) if isinstance(event, PeerLeft)]
+    lost = [(peer, event.peer) for peer, event in gone if event.reason == "timeout"]  # not for want of a place
+    across = [pair for pair in lost if (pair[0] in left) != (pair[1] in left)]
+    assert len(across) > 100
+    assert len(across) == len(set(across))

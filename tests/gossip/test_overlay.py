@@ -363,3 +363,15 @@ def test_who_has_nobody_else_is_let_in_although_nobody_can_be_spared_but_not_man
     overlay.link_up(PEERS[31], 60.0, outbound=False)
     assert overlay.admits(PEERS[31], 60.0, isolated=True)
     assert [fact.peer for fact in overlay.outbox if isinstance(fact, Part)] == [PEERS[23]]
+
+
+def test_whom_a_lobby_could_not_reach_it_hears_nothing_of_until_that_life_is_long_past() -> None:
+    overlay = partial()
+    overlay.unreachable(PEERS[0], epoch=5, now=0.0)
+    assert not overlay.shuns(PEERS[0], 5, 1.0)  # who has no links is glad of anybody
+    for peer in PEERS[10:18]:
+        overlay.link_up(peer, 0.0, outbound=True)
+    assert overlay.shuns(PEERS[0], 5, 1.0)
+    assert not overlay.shuns(PEERS[0], 6, 1.0)  # it has restarted
+    assert not overlay.shuns(PEERS[1], 5, 1.0)
+    assert not overlay.shuns(PEERS[0], 5, 901.0)
