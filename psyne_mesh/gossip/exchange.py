@@ -32,9 +32,7 @@ _SUMMARY_BYTES = 8 * sync.BUCKETS
 ALL_BUCKETS = (1 << sync.BUCKETS) - 1
 _GONE_MAX = 64  # members lost to silence that a newcomer hears of: it may knock, and their seats wait for them
 _GONE_S = 600.0  # no longer ago than that
-_ALARM_SPARES = (
-    2  # lazy links that an accusation takes besides the tree: two draws each make one piece of a random graph
-)
+_ALARM_SPARES = 2  # lazy links that an accusation takes beside the tree: a random graph of two draws each is one piece
 _NEWS_MAX = 1024  # waiting for one flush; more go out at once
 
 # Flags of a HELLO.

@@ -209,9 +209,11 @@ class Overlay:
 
     def admits(self, peer: PeerId, now: float, *, isolated: bool) -> bool:
         """Whether a link that is up may stay. An isolated newcomer takes the place of somebody who can spare us."""
+        count = len(self.neighbours)
         if self.mode is Mode.FULL:
-            return len(self.neighbours) <= self._config.links_max
-        count = self._audible if self.hollow else len(self.neighbours)
+            return count <= self._config.links_max
+        if self.hollow and count <= self._config.links_max:
+            count = self._audible  # the silent ones keep nobody out
         neighbour = self.neighbours[peer]
         if neighbour.outbound or count <= min(self.target + _ROOM_FOR_JOINS, self._config.links_max):
             return True
@@ -235,7 +237,8 @@ class Overlay:
             self.deadline = math.inf
             return
         self.deadline = now + _TICK_S * (0.75 + 0.5 * self._rng.random())
-        counted = [n for n in self.neighbours.values() if n.audible or not self.hollow]
+        hollow = self.hollow
+        counted = [n for n in self.neighbours.values() if n.audible or not hollow]
         count, outbound = len(counted), sum(neighbour.outbound for neighbour in counted)
         self._draw(now, alive)
         pending += len(self.outbox)

@@ -82,6 +82,10 @@ def test_silent_links_keep_nobody_out_while_most_are_silent() -> None:
     for peer in PEERS[:9]:
         overlay.heard(peer, 7, 0.05, audible=False)
     assert overlay.admits(PEERS[20], 1.0, isolated=False)
+    for peer in PEERS[30:43]:  # but who floods us with links and falls silent makes room for no more than there is
+        overlay.link_up(peer, 2.0, outbound=False)
+        overlay.heard(peer, 7, 0.05, audible=False)
+    assert not overlay.admits(PEERS[42], 2.0, isolated=False)
 
 
 def test_vacancies_are_dialled_twice_over_in_parallel() -> None:
