@@ -74,7 +74,7 @@ def _duplicates(run: Run) -> None:
 @after("queues")
 def _queues(run: Run) -> None:
     """The longest queue in front of a slow node, as its neighbours would hold it, and links that broke because of one."""
-    run.findings.figures["queued_kb_max"] = max(host.queued_bytes_max for host in run.world.hosts) / 1000
+    run.findings.figures["queued_kib_max"] = max(host.queued_bytes_max for host in run.world.hosts) / 1024
     run.findings.figures["links_overflowed"] = float(run.accounting.unlinks["overflow"])
 
 

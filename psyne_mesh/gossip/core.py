@@ -78,6 +78,7 @@ class Core:
         self.kept_seats: dict[PeerId, tuple[int, float]] = {}  # of members that restarted: (seat, until)
         self.keep_at = math.inf
         self.keep_every_s = 0.5
+        self.keepers: dict[PeerId, float] = {}  # of a lobby: who gives signs, and when the last one came
         self.seated_view = 0
         self.seated_until = math.inf
         self.back_at = math.inf  # while we stand aside: when we come back
@@ -236,6 +237,7 @@ class Core:
         mode = self.overlay.mode
         self.exchange.tree = mode is not Mode.FULL
         self.detector.set_pace(1.0 if mode is Mode.FULL else _PARTIAL_PACE)
+        self.census.suspicions.together = mode is Mode.PARTIAL
         self.exchange.partial_view = self.census.lonely = mode is Mode.LOBBY
         self.walks.arm(now, lobby=mode is Mode.LOBBY)
         self.keep_every_s = 0.5

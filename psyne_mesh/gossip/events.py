@@ -71,8 +71,8 @@ class PeerLeft:
     """A discovered member is gone. Comes exactly once for each (peer, epoch) that was discovered.
 
     reason: "left" (it said so, or closed its link), "timeout" (silence), "kicked" (`expel`), "capacity" (it gave up its
-    place because the room was full, or a lobby's table had no place for its record), "superseded" (it restarted; the
-    `PeerDiscovered` of its new life follows at once).
+    place because the room was full, or a lobby, whose members follow a few only, has no place for it or no way to it),
+    "superseded" (it restarted; the `PeerDiscovered` of its new life follows at once).
     """
 
     peer: PeerId

@@ -21,6 +21,7 @@ from psyne_mesh.identity import PeerId
 Handler: TypeAlias = Callable[[Link, bytes, float], None]
 
 _RELAYED = (codec.TOLD, codec.GOSSIP)  # signed through and through: who carries them does not matter
+_KEEPERS_MAX = 16  # of a lobby; soon there is one
 _FAULTS_MAX = 20  # broken frames of one link, then it is closed
 
 
@@ -204,7 +205,10 @@ class Inbound:
 
     def _on_keep(self, link: Link, frame: bytes, now: float) -> None:
         hops, origin, number = wire.keep_untrusted(frame)
-        self._core.broadcast.keep_received(link.peer, origin, number, hops, now)
+        core = self._core
+        if core.overlay.mode is Mode.LOBBY and (origin in core.keepers or len(core.keepers) < _KEEPERS_MAX):
+            core.keepers[origin] = now
+        core.broadcast.keep_received(link.peer, origin, number, hops, now)
 
     def _on_haves(self, link: Link, frame: bytes, now: float) -> None:
         core = self._core

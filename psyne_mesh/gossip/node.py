@@ -156,7 +156,7 @@ class Node:
             member = core.membership.get(peer)
             if core.overlay.mode is Mode.LOBBY and member is not None and now - member.since > _DIAL_MAX_S:
                 core.overlay.unreachable(peer, member.record.epoch, now)
-                core.census.forget(peer, "timeout", now)
+                core.census.forget(peer, "capacity", now)
         self._outcome.settle(now)
 
     def receive(self, peer: PeerId, frame: bytes, now: float) -> None:
@@ -368,14 +368,15 @@ class Node:
             core.census.reissue(now, attrs.evolve(core.census.state, coordinates=wire))
 
     def _keep_tree(self, now: float) -> None:
-        """In a room that is silent, the member with the lowest hash keeps the broadcast tree in shape: records use it."""
+        """In a room that is silent, the member with the lowest hash keeps the broadcast tree in shape: records use it. In a
+        lobby several may think that it is them, each by the few whom it knows: who hears a lower one's sign gives way."""
         core = self._core
         core.keep_every_s = min(_KEEP_TREE_S, 2 * core.keep_every_s)  # often at first: the tree is young
         core.keep_at = now + core.keep_every_s * (0.9 + 0.2 * core.rng.random())
-        if core.overlay.mode is not Mode.PARTIAL:
-            return
         alive = core.membership.alive
-        first = keeper(core.room.raw, self.peer_id, alive)
+        for peer in [peer for peer, at in core.keepers.items() if at + _CUT_OFF_S <= now]:
+            del core.keepers[peer]
+        first = keeper(core.room.raw, self.peer_id, [*alive, *core.keepers])
         sign = first, core.broadcast.kept(first)
         if first == self.peer_id:
             core.broadcast.keep(first, core.census.own.joined_at, now)

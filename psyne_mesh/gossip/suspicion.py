@@ -16,6 +16,9 @@ from psyne_mesh.identity import PeerId
 _ACCUSERS_MAX = 16  # named in one case; more change nothing
 _CASES_MAX = 2048  # open at the same time; the newest accusation is dropped (it will be heard again)
 _OWN_PART = 0.5  # of the shortest timeout may have passed before our own link confirms a case
+# In a large room a verdict waits so long for other open cases: who dies together goes together, in one change of the view
+# (Rapid's cut detection), and a cut is one event.
+_TOGETHER_S = 2.0
 _CONTESTED_S = 10.0  # a case against somebody whom we hear ourselves is kept so long, should our link go silent too
 
 
@@ -71,6 +74,8 @@ class Suspicions:
         self._cases: dict[PeerId, Case] = {}
         self.outbox: list[CaseOpened | CaseClosed | VerdictReached] = []
         self.deadline = math.inf
+        self.together = False  # set by the parent in a large room
+        self._held_since = math.inf  # the first of the verdicts that wait for others was due then
 
     def is_suspected(self, subject: PeerId) -> bool:
         case = self._cases.get(subject)
@@ -160,7 +165,10 @@ class Suspicions:
 
     def handle_timeout(self, now: float) -> None:
         deadline = math.inf
+        until = self._held_until(now)
         for case in list(self._cases.values()):
+            if case.deadline <= now < until and case.running:
+                case.deadline = until
             if case.deadline > now:
                 deadline = min(deadline, case.deadline)
                 continue
@@ -172,6 +180,19 @@ class Suspicions:
                     CaseClosed(case.subject)
                 )  # nobody but one stranger ever said so, and it says no more
         self.deadline = deadline
+
+    def _held_until(self, now: float) -> float:
+        """Until when the verdicts that are due wait for the other cases; `now`: not at all."""
+        running = [case.deadline for case in self._cases.values() if case.running]
+        last = max(running, default=now)
+        if not self.together or last <= now or min(running) > now:
+            self._held_since = math.inf
+            return now
+        self._held_since = min(self._held_since, now)
+        until = min(last, self._held_since + _TOGETHER_S)
+        if until <= now:
+            self._held_since = math.inf
+        return until
 
     def note_loop_lag(self, seconds: float) -> None:
         """We stood still: a refutation that came meanwhile was not heard, so every case gets that time back."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from psyne_mesh.gossip import broadcast_wire as wire
 from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.census import Tell
 from psyne_mesh.gossip.config import GossipConfig
@@ -310,3 +311,21 @@ def test_in_a_lobby_cut_in_two_nobody_comes_and_goes() -> None:
     across = [pair for pair in lost if (pair[0] in left) != (pair[1] in left)]
     assert len(across) > 100
     assert len(across) == len(set(across))
+
+
+def test_a_lobby_agrees_on_one_keeper_of_its_tree() -> None:
+    room = crowd(60, seed=4, config=LOBBY)
+    room.run(120.0)
+    signs: dict[PeerId, int] = {}
+    arrive = room._arrive
+
+    def count(sender: PeerId, receiver: PeerId, frame: bytes) -> None:
+        if frame[1] == codec.KEEP:
+            origin = wire.keep_untrusted(frame)[1]
+            signs[origin] = signs.get(origin, 0) + 1
+        arrive(sender, receiver, frame)
+
+    room._arrive = count  # type: ignore[method-assign]
+    room.run(50.0)
+    assert len(signs) == 1
+    assert next(iter(signs.values())) >= 2 * 59

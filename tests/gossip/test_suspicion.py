@@ -154,3 +154,27 @@ def test_the_number_of_cases_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     cases = Suspicions(CONFIG)
     accuse(cases, A, 0.0)
     assert not cases.accuse(B, (1, 0), A, SUSPECT, 0.0, own=False, contested=False, witnesses=3)
+
+
+def test_in_a_large_room_those_who_fell_silent_together_go_together() -> None:
+    cases = Suspicions(CONFIG)
+    cases.together = True
+    for number, subject in enumerate((X, A, B)):
+        at = 0.5 * number
+        cases.accuse(subject, (1, 0), ME, SUSPECT, at, own=True, contested=False, witnesses=0)
+    while not verdicts(cases):
+        cases.handle_timeout(cases.deadline)
+    assert {fact.subject for fact in verdicts(cases)} == {X, A, B}  # type: ignore[attr-defined]
+    assert cases.deadline == math.inf
+
+
+def test_a_verdict_waits_two_seconds_for_others_and_no_longer() -> None:
+    cases = Suspicions(CONFIG)
+    cases.together = True
+    cases.accuse(X, (1, 0), ME, SUSPECT, 0.0, own=True, contested=False, witnesses=0)  # due after a second
+    cases.accuse(A, (1, 0), ME, SUSPECT, 0.0, own=True, contested=False, witnesses=10)  # after six
+    cases.handle_timeout(1.0)
+    assert verdicts(cases) == []
+    cases.handle_timeout(cases.deadline)
+    assert verdicts(cases) == [VerdictReached(X, 1, 0, own=True)]
+    assert cases.deadline == 6.0
