@@ -65,13 +65,15 @@ class BroadcastStats:
 
 class Missing:
     """An id that neighbours have announced and nobody has sent. `hops` is the shortest way that was announced; `since`,
-    when we learned of it; `fresh`: it was announced when it was new, so it cannot be from before our time."""
+    when we learned of it; `fresh`: it was announced when it was new, so it cannot be from before our time; `guesses`:
+    advertisers that only sent what comes after it."""
 
-    __slots__ = ("advertisers", "deadline", "fresh", "hops", "since")
+    __slots__ = ("advertisers", "deadline", "fresh", "guesses", "hops", "since")
 
     def __init__(self, now: float, deadline: float) -> None:
         self.advertisers: list[PeerId] = []
         self.hops: dict[PeerId, int] = {}
+        self.guesses: dict[PeerId, None] = {}
         self.since = now
         self.deadline = deadline
         self.fresh = False
@@ -298,7 +300,7 @@ class Broadcast:
                 continue
             for sequence in range(have.low, have.high + 1)[-_REPAIR_MAX:]:
                 if self.streams.is_new(have.origin, have.epoch, sequence):
-                    self._miss((have.origin, have.epoch, sequence), peer, 0, now, fresh=False)
+                    self._miss((have.origin, have.epoch, sequence), peer, 0, now)
 
     # ---------------------------------------------------------------------------------------------------- timers
 
@@ -322,7 +324,7 @@ class Broadcast:
 
     def _graft(self, identity: Id, missing: Missing, grafts: dict[PeerId, list[Id]], now: float) -> None:
         while missing.advertisers:
-            peer = min(missing.advertisers, key=lambda p: self._broken.get(p, 0))  # of those alike, who told us first
+            peer = self._first_to_ask(missing)
             missing.advertisers.remove(peer)
             if peer in self.eager or peer in self.lazy:
                 grafts.setdefault(peer, []).append(identity)
@@ -333,6 +335,17 @@ class Broadcast:
                 heappush(self._timers, (missing.deadline, identity))
                 return
         self._drop_missing(identity)  # nobody is left to ask: an id that nobody sends must not stay
+
+    def _first_to_ask(self, missing: Missing) -> PeerId:
+        """Who says that it has the message, before who may have it; who kept its word, before a stranger, and who broke it
+        last of all. Of those alike, who told us first."""
+        broken, guesses = self._broken, missing.guesses
+
+        def order(peer: PeerId) -> tuple[bool, bool, int]:
+            count = broken.get(peer, 0)
+            return count > 0, peer in guesses, count
+
+        return min(missing.advertisers, key=order)
 
     def _graft_timeout(self, peer: PeerId) -> float:
         config = self._config
@@ -394,7 +407,9 @@ class Broadcast:
         self._announce.clear()
         self._announce_at = math.inf
 
-    def _miss(self, identity: Id, peer: PeerId, hops: int, now: float, *, fresh: bool) -> None:
+    def _miss(
+        self, identity: Id, peer: PeerId, hops: int, now: float, *, fresh: bool = False, guess: bool = False
+    ) -> None:
         missing = self._missing.get(identity)
         if missing is None:
             owed = self._missing_of.get(peer, 0)
@@ -405,6 +420,10 @@ class Broadcast:
             heappush(self._timers, (missing.deadline, identity))
             self.deadline = min(self.deadline, missing.deadline)
         missing.fresh |= fresh
+        if guess and peer not in missing.hops:
+            missing.guesses[peer] = None
+        elif not guess:
+            missing.guesses.pop(peer, None)
         if peer not in missing.hops and len(missing.hops) < _ADVERTISERS_MAX:
             missing.advertisers.append(peer)
             missing.hops[peer] = hops
@@ -424,7 +443,7 @@ class Broadcast:
         """Who has a message has most likely those before it: ask it, unless they come by themselves."""
         for sequence in range(stream.expected, stream.high)[:_REPAIR_MAX]:
             if sequence not in stream.pending:
-                self._miss((origin, stream.epoch, sequence), peer, 0, now, fresh=False)
+                self._miss((origin, stream.epoch, sequence), peer, 0, now, guess=True)
 
     def _optimise(self, peer: PeerId, hops: int, waited: Missing, now: float) -> None:
         """Plumtree section 3.8: a lazy link that would have been much shorter takes the place of the eager one."""

@@ -150,6 +150,16 @@ def test_those_who_kept_their_word_are_asked_first_and_those_who_broke_it_last()
     assert asked == [C, B, A]
 
 
+def test_who_says_that_it_has_a_message_is_asked_before_who_only_sent_the_next() -> None:
+    broadcast = tree(A, B)
+    receive(broadcast, A, message(1), 0.0)
+    receive(broadcast, A, message(3), 0.0)  # A has kept its word, and may have the second message
+    broadcast.ihave_received(B, [((ORIGIN.peer_id, 1, 2), 1)], 0.01)  # B says that it has it
+    broadcast.outbox.clear()
+    broadcast.handle_timeout(0.11)
+    assert [out.peer for out in broadcast.outbox] == [B]
+
+
 def test_a_message_in_time_cancels_the_graft() -> None:
     broadcast = tree(A, B)
     broadcast.prune_received(B)
