@@ -29,11 +29,12 @@ class Broadcasted(Protocol):
 
 
 class Stream:
-    """One life of one origin: `expected` is the sequence to deliver next."""
+    """One life of one origin: `expected` is the sequence to deliver next; `begun`: something was delivered."""
 
-    __slots__ = ("active_at", "epoch", "expected", "give_up_at", "pending")
+    __slots__ = ("active_at", "begun", "epoch", "expected", "give_up_at", "pending")
 
     def __init__(self, epoch: int, expected: int) -> None:
+        self.begun = False
         self.epoch = epoch
         self.expected = expected
         self.pending: dict[int, tuple[bytes, float] | None] = {}  # None: history, which is stepped over in silence
@@ -96,7 +97,8 @@ class Streams:
         stream.pending[sequence] = None if silently else (message.payload, sent_at)
         if stream.expected < floor:
             self._skip(origin, stream, floor)
-        self._flush(origin, stream, now + (_NEWCOMERS_GAP_S if newcomer else self._gap_timeout_s))
+        history = newcomer and not stream.begun
+        self._flush(origin, stream, now + (_NEWCOMERS_GAP_S if history else self._gap_timeout_s))
         return stream
 
     def recent(self, since: float) -> list[tuple[PeerId, Stream]]:
@@ -118,7 +120,7 @@ class Streams:
         for sequence in sorted(stream.pending):
             if sequence >= to:
                 break
-            self._deliver(origin, stream.pending.pop(sequence), sequence)
+            self._deliver(origin, stream, sequence)
             self.skipped -= 1
         self.skipped += to - stream.expected
         stream.expected = to
@@ -127,14 +129,16 @@ class Streams:
         pending = stream.pending
         if stream.expected in pending:
             while stream.expected in pending:
-                self._deliver(origin, pending.pop(stream.expected), stream.expected)
+                self._deliver(origin, stream, stream.expected)
                 stream.expected += 1
             stream.give_up_at = math.inf
         if pending and stream.give_up_at == math.inf:
             stream.give_up_at = give_up_at
             self.deadline = min(self.deadline, give_up_at)
 
-    def _deliver(self, origin: PeerId, message: tuple[bytes, float] | None, sequence: int) -> None:
+    def _deliver(self, origin: PeerId, stream: Stream, sequence: int) -> None:
+        message = stream.pending.pop(sequence)
         if message is not None:
+            stream.begun = True
             payload, sent_at = message
             self.delivered.append((origin, payload, sequence, sent_at))

@@ -305,6 +305,18 @@ def test_a_newcomer_does_not_wait_long_for_history() -> None:
     assert delivered(broadcast) == [8]
 
 
+def test_a_newcomer_that_has_begun_waits_for_a_gap_like_anybody() -> None:
+    broadcast = Broadcast(CONFIG)
+    broadcast.link_up(A, 100.0)
+    receive(broadcast, A, message(1), 101.0)
+    receive(broadcast, A, message(3), 102.0)
+    while broadcast.deadline <= 104.0:
+        broadcast.handle_timeout(broadcast.deadline)
+    assert delivered(broadcast) == [1]
+    receive(broadcast, A, message(2), 104.5, flags=REPAIR)
+    assert delivered(broadcast) == [2, 3]
+
+
 def test_history_does_not_live_on_in_the_caches_of_newcomers() -> None:
     broadcast = Broadcast(CONFIG)
     broadcast.link_up(A, 100.0)
