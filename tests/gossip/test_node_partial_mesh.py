@@ -233,10 +233,15 @@ def test_a_cut_room_heals_with_links_across() -> None:
 def test_half_of_the_room_dies_at_once_and_the_rest_goes_on() -> None:
     room = crowd(40, seed=4)
     room.run(10.0)
-    for victim in room.ids()[::2]:
+    victims = set(room.ids()[::2])
+    watched = {peer for link in room.links if len(victims & set(link)) == 1 for peer in link}
+    for victim in sorted(victims):
         room.crash(victim)
     room.run(20.0)
-    assert room.views_equal()
+    # Who dies together with all its neighbours is missed by nobody before its record runs out.
+    left = set(room.ids()) | (victims - watched)
+    assert {frozenset(node.members) | {peer} for peer, node in room.nodes.items()} == {frozenset(left)}
+    assert len(victims - watched) <= 1
     assert components(room) == 1
     room.log.clear()
     room.say(room.ids()[0], b"still here?")
@@ -329,3 +334,17 @@ def test_a_lobby_agrees_on_one_keeper_of_its_tree() -> None:
     room.run(50.0)
     assert len(signs) == 1
     assert next(iter(signs.values())) >= 2 * 59
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_node_that_hears_nobody_goes_in_good_order_and_is_not_taken_for_dead(seed: int) -> None:
+    """It gives up its neighbours one after the other, and tells them: a word that it can still say."""
+    room = crowd(40, seed)
+    deaf = room.ids()[-1]
+    room.log.clear()
+    room.blocked = lambda a, b: b == deaf
+    room.run(20.0)
+    room.blocked = lambda a, b: False
+    room.run(20.0)
+    told = [event for _, peer, event in room.log if peer != deaf and getattr(event, "peer", None) == deaf]
+    assert told == [PeerLeft(deaf, "left")] * 39
