@@ -188,8 +188,6 @@ class Outcome:
         core.events.append(PeerLeft(peer, reason))
         core.dialer.drop(peer)
         core.kept_seats.pop(peer, None)
-        if reason == "timeout" and peer in core.links and not core.full:
-            core.refuse(peer)  # maybe it lives, and only we do not hear it: it should not take this for a goodbye
         core.hang_up(peer, reason, now)
         core.detector.link_down(peer)
         if reason == "timeout":

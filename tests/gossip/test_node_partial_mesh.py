@@ -334,17 +334,3 @@ def test_a_lobby_agrees_on_one_keeper_of_its_tree() -> None:
     room.run(50.0)
     assert len(signs) == 1
     assert next(iter(signs.values())) >= 2 * 59
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_a_node_that_hears_nobody_goes_in_good_order_and_is_not_taken_for_dead(seed: int) -> None:
-    """It gives up its neighbours one after the other, and tells them: a word that it can still say."""
-    room = crowd(40, seed)
-    deaf = room.ids()[-1]
-    room.log.clear()
-    room.blocked = lambda a, b: b == deaf
-    room.run(20.0)
-    room.blocked = lambda a, b: False
-    room.run(20.0)
-    told = [event for _, peer, event in room.log if peer != deaf and getattr(event, "peer", None) == deaf]
-    assert told == [PeerLeft(deaf, "left")] * 39
