@@ -47,7 +47,7 @@ _BUSY_S = 10.0
 _BROKEN_MAX = 4  # promises in a row, then the link is given up: it withholds, or is of no use
 _PROVEN = -1  # instead of that number: what we lacked came from it
 _PROMISE_S = 2.0  # what was announced and asked for should be here by then, or in four round trips
-_PROMISES_MAX = 4096  # more are not watched
+_PROMISES_MAX = 4096  # more are not watched, and what comes of them is never history
 _SLOWEST_S = 1.0  # a message may be so long under way: one that was sent shortly before our first link is no history
 _REPAIR_MAX = 256  # messages of one stream asked for after one HAVES; the oldest first
 _LIFE_MASK = (1 << 47) - 1  # unix milliseconds fit for 4,000 years
@@ -420,13 +420,13 @@ class Broadcast:
             heappush(self._timers, (missing.deadline, identity))
             self.deadline = min(self.deadline, missing.deadline)
         missing.fresh |= fresh
-        if guess and peer not in missing.hops:
-            missing.guesses[peer] = None
-        elif not guess:
+        if not guess:
             missing.guesses.pop(peer, None)
         if peer not in missing.hops and len(missing.hops) < _ADVERTISERS_MAX:
             missing.advertisers.append(peer)
             missing.hops[peer] = hops
+            if guess:
+                missing.guesses[peer] = None
 
     def _drop_missing(self, identity: Id) -> Missing | None:
         missing = self._missing.pop(identity, None)
@@ -460,9 +460,8 @@ class Broadcast:
             if gain_s > _SHORTCUT_BUSY_S and self._take_in(better):
                 self.prune(peer, now)
         elif gain_s > _SHORTCUT_S:
-            self._take_in(
-                better
-            )  # the next sign comes twice then, and the later one's link is pruned: no moment without
+            # The next sign comes twice then, and the link of the later one is pruned: at no moment is a branch missing.
+            self._take_in(better)
 
     def _take_in(self, peer: PeerId) -> bool:
         """A lazy link joins the tree. False: it was in it."""

@@ -82,7 +82,7 @@ class GossipConfig:
     # Signals over the mesh.
     signal_ttl: int = _field(
         12, 1, 16
-    )  # a direction is the way that a record came, as long as the last hop of a broadcast
+    )  # the way back of a record: as many hops as a broadcast takes, and some to spare
     signal_max_bytes: int = _field(16_384, 256, 65_536)
 
     # Healing.
