@@ -80,9 +80,7 @@ class GossipConfig:
     gap_timeout_s: float = _field(3.0, 0.1, 60.0)  # then FIFO steps over what nobody can give
 
     # Signals over the mesh.
-    signal_ttl: int = _field(
-        12, 1, 16
-    )  # the way back of a record: as many hops as a broadcast takes, and some to spare
+    signal_ttl: int = _field(12, 1, 16)  # a record's way back is as long as a broadcast's last hop (10 in 200)
     signal_max_bytes: int = _field(16_384, 256, 65_536)
 
     # Healing.
