@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 _JOINING_S = 10.0  # so long after `start` an older life of our own key makes us raise our epoch instead of giving way
 _RENEWALS_MAX = 3  # and at most so often: two live processes with one key must not chase each other
+# Who was called gone and has come back speaks of what it missed meanwhile: for so long its accusations wait for another.
+_RETURNED_S = 10.0
 _REFUTE_GAP_S = 0.2  # an accuser can make us sign and spread at most so often
 
 
@@ -120,6 +122,13 @@ class OwnSeatKnown:
 
 
 @attrs.frozen
+class CalledGone:
+    """Somebody holds us for down in this epoch: `revive` says that we are not."""
+
+    epoch: int
+
+
+@attrs.frozen
 class Superseded:
     """The same key lives elsewhere, and is newer."""
 
@@ -136,6 +145,7 @@ Fact: TypeAlias = (
     | Suspected
     | Resumed
     | OwnSeatKnown
+    | CalledGone
     | Superseded
 )
 
@@ -356,6 +366,7 @@ class Census:
         if self.suspicions.knows(subject, version, accusation.accuser, accusation.verdict):
             return
         verify_accusation_untrusted(accusation, self._room, accuser.record.public_key, self._verify)
+        returned = accuser.record.epoch != accuser.record.joined_at and now - accuser.seen_at < _RETURNED_S
         news = self.suspicions.accuse(
             subject,
             version,
@@ -363,7 +374,7 @@ class Census:
             accusation.verdict,
             now,
             own=False,
-            contested=contested,
+            contested=contested or returned,
             witnesses=self._witnesses(),
         )
         if news:
@@ -380,11 +391,17 @@ class Census:
             return
         verify_accusation_untrusted(accusation, self._room, accuser.record.public_key, self._verify)
         self._refuted_at = now
-        self.refutations += 1
-        state = self.state
         if accusation.verdict == DOWN:
-            state = attrs.evolve(state, epoch=state.epoch + 1, incarnation=-1)
-        self.reissue(now, state)
+            self.outbox.append(CalledGone(accusation.epoch))
+            return
+        self.refutations += 1
+        self.reissue(now)
+
+    def revive(self, epoch: int, now: float) -> None:
+        """That life of ours was called over: begin another one, if we have not yet."""
+        if epoch == self.state.epoch and self.state.state == ALIVE:
+            self.refutations += 1
+            self.reissue(now, attrs.evolve(self.state, epoch=epoch + 1, incarnation=-1))
 
     def link_silent(self, peer: PeerId, now: float) -> None:
         member = self.membership.get(peer)

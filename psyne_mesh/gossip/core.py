@@ -20,6 +20,7 @@ from psyne_mesh.gossip.dialer import Dialer
 from psyne_mesh.gossip.events import CloseLink, Event, Output, SendFrame
 from psyne_mesh.gossip.exchange import ISOLATED, NEWCOMER, OUTBOUND, Exchange, News, encoded, told
 from psyne_mesh.gossip.healing import Cuts, Knocker
+from psyne_mesh.gossip.hearing import Doubt
 from psyne_mesh.gossip.membership import Membership
 from psyne_mesh.gossip.overlay import Mode, Overlay
 from psyne_mesh.gossip.records import Accusation, OwnState, Record, RoomKey, Signer, Verify
@@ -83,6 +84,8 @@ class Core:
         self.seated_until = math.inf
         self.back_at = math.inf  # while we stand aside: when we come back
         self.rest_s = config.deaf_rest_s
+        self.doubt = Doubt()
+        self.doubted = -1  # the epoch that was called over meanwhile
         self.contacts: list[Record] = []  # whom to dial then
 
     @property
@@ -161,6 +164,34 @@ class Core:
         if self.full:
             self.send_to_unlinked(frame)
 
+    # ---------------------------------------------------------------------------------------------------- doubt
+
+    def doubts(self, epoch: int, now: float) -> bool:
+        """That life of ours is called over. True while former neighbours are asked whether we are deaf."""
+        if not self.doubt.is_open:
+            self.ask_former(now)
+        if self.doubt.is_open:
+            self.doubted = epoch
+        return self.doubt.is_open
+
+    def ask_former(self, now: float) -> None:
+        """Who had lost most links asks former neighbours why (see `hearing`)."""
+        if self.full:
+            return
+        hearings = [link.hearing for link in self.links.values()]
+        for peer in self.doubt.begin(self.census.own.epoch, self.detector.hearings.former(), hearings, now):
+            self.dialer.want(peer, now)
+
+    def is_asked(self, peer: PeerId) -> bool:
+        """Whether this former neighbour shall tell whether we are deaf."""
+        return self.doubt.is_open and peer in self.doubt.asked
+
+    def settle_doubt(self, now: float) -> None:
+        """We are not deaf, or nobody can tell: who called us gone is answered now."""
+        hearings = {peer: link.hearing for peer, link in self.links.items()}
+        if self.doubt.is_over(hearings, self.detector.seems_deaf, now):
+            self.census.revive(self.doubted, now)
+
     # ---------------------------------------------------------------------------------------------------- links
 
     def link_opened(self, peer: PeerId, now: float, rtt: float | None) -> None:
@@ -168,7 +199,7 @@ class Core:
         flags = (OUTBOUND if outbound else 0) | (ISOLATED if self.overlay.isolated else 0)
         flags |= 0 if self.introduced else NEWCOMER
         self.dialer.linked(peer)
-        self.detector.link_up(peer, now, rtt)
+        self.detector.link_up(peer, now, rtt, at_once=self.is_asked(peer))
         link = self.links[peer] = self.detector.links[peer]
         link.lonely = bool(flags & ISOLATED)
         self.overlay.link_up(peer, now, outbound=outbound)

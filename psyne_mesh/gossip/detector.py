@@ -181,12 +181,13 @@ class Detector:
 
     # ---------------------------------------------------------------------------------------------------- links
 
-    def link_up(self, peer: PeerId, now: float, rtt: float | None) -> None:
+    def link_up(self, peer: PeerId, now: float, rtt: float | None, *, at_once: bool = False) -> None:
+        """`at_once`: the first ping does not wait for its turn."""
         self.link_down(peer)
         link = self.links[peer] = Link(peer, now, self.hearings.link_up(peer, now))
         if rtt is not None:
             link.srtt, link.rttvar = rtt, rtt / 2
-        link.ping_at = now + self._calm() * self._rng.random()
+        link.ping_at = now if at_once else now + self._calm() * self._rng.random()
         self.deadline = min(self.deadline, link.ping_at)
 
     def link_down(self, peer: PeerId) -> None:
@@ -340,8 +341,13 @@ class Detector:
         self.deadline = deadline
         if now >= self._judge_at:
             self._judge_at = now + self.interval
-            if deaf_for(link.hearing for link in self.links.values()) >= self._config.deaf_after_s:
+            if self.seems_deaf:
                 self.outbox.append(Deaf())
+
+    @property
+    def seems_deaf(self) -> bool:
+        """For long, most links have found that we do not hear them while they hear us."""
+        return deaf_for(link.hearing for link in self.links.values()) >= self._config.deaf_after_s
 
     def _calm(self) -> float:
         """One ping on each link in this time, from either side, while all is well."""

@@ -8,7 +8,7 @@ deaf node itself acts on them, and only when most of its links agree: fewer liar
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from psyne_mesh.identity import PeerId
 
@@ -23,6 +23,9 @@ _STRETCH_MIN = 6  # so many probes lost in a row, while as many of ours came thr
 _APART_S = 15.0  # a deaf node gives up its links before it hears again: so much of the time without one counts as deaf
 _KNOWN_S = 5.0  # a peer whom we have known for less has nothing to say of our past
 _LINKS_MIN = 3  # with fewer links there is no telling who is deaf
+_ASKED_MAX = 5  # neighbours that a node asks which had lost most of its links
+_DOUBT_S = 4.0  # so long may they take to answer: a dial and a round of probes
+_DOUBT_TICK_S = 0.25
 _KEPT_S = 120.0  # so long do counters outlive the link
 _KEPT_MAX = 64  # peers whose counters outlive the link; whom we parted from first is forgotten first
 
@@ -47,6 +50,15 @@ class Hearing:
     def parted(self, now: float) -> None:
         """The link is gone."""
         self._apart_at = now
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the peer can say something of our past."""
+        return self.known_s >= _KNOWN_S
+
+    def told_since(self, time: float) -> bool:
+        """Whether a probe of the peer came after that time."""
+        return self._at > time
 
     def is_stale(self, now: float) -> bool:
         return now - self._apart_at > _KEPT_S
@@ -104,9 +116,9 @@ class Hearings:
             hearing = Hearing()
         return hearing
 
-    def former(self, count: int) -> list[PeerId]:
-        """The peers whose links were the last to go."""
-        return list(self._kept)[-count:]
+    def former(self) -> list[PeerId]:
+        """The peers whose links went, if we knew them for long enough; the last ones come last."""
+        return [peer for peer, hearing in self._kept.items() if hearing.is_known]
 
     def clear(self) -> None:
         self._kept.clear()
@@ -120,8 +132,48 @@ class Hearings:
             del kept[next(iter(kept))]
 
 
+class Doubt:
+    """We had lost nearly all our neighbours, and hear that we are called gone. Were we cut off, we would say at once that
+    we are back. But a deaf node would come back only to go again as soon as it finds out: two changes more in everybody's
+    view. So former neighbours are asked first, once in each life. Who has company (others beyond a cut, say) has no doubt:
+    they know that it lives, and must not be made to wait for its answer.
+
+    How to drive it: `begin` says whom to ask; `is_over` at `deadline`.
+    """
+
+    def __init__(self) -> None:
+        self.deadline = math.inf
+        self.begun_for = -1  # the epoch whose end we doubt
+        self.asked: list[PeerId] = []
+        self._since = self._until = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        return self.deadline < math.inf
+
+    def begin(self, epoch: int, former: list[PeerId], links: Collection[Hearing], now: float) -> list[PeerId]:
+        """Whom to ask, nobody if there is no doubt. `former`: as `Hearings` tells; `links`: of those that we have."""
+        company = sum(hearing.is_known for hearing in links)
+        if self.begun_for == epoch or not company < min(_LINKS_MIN, len(former)):
+            return []
+        self.begun_for = epoch
+        self.asked = former[-_ASKED_MAX:]
+        self._since, self._until = now, now + _DOUBT_S
+        self.deadline = now + _DOUBT_TICK_S
+        return self.asked
+
+    def is_over(self, links: Mapping[PeerId, Hearing], deaf: bool, now: float) -> bool:
+        """Whether enough of them have answered, or time is over. `deaf`: it shows already, and will be acted on."""
+        told = sum(peer in links and links[peer].told_since(self._since) for peer in self.asked)
+        if now < self._until and (deaf or told < _LINKS_MIN):
+            self.deadline = now + _DOUBT_TICK_S
+            return False
+        self.deadline = math.inf
+        return True
+
+
 def deaf_for(links: Iterable[Hearing]) -> float:
     """For how long most links have found us deaf, in seconds: the median, and the lower one of two. Those who have only
     met us are not asked."""
-    times = sorted(link.deaf_s for link in links if link.known_s >= _KNOWN_S)
+    times = sorted(link.deaf_s for link in links if link.is_known)
     return times[(len(times) - 1) // 2] if len(times) >= _LINKS_MIN else 0.0

@@ -313,6 +313,8 @@ class Node:
             deadline = at
         if (at := core.knocker.deadline) < deadline:
             deadline = at
+        if (at := core.doubt.deadline) < deadline:
+            deadline = at
         if core.seats.enabled:
             deadline = min(deadline, core.seats.deadline, core.seated_until)
         return None if deadline == _NEVER else deadline
@@ -332,6 +334,8 @@ class Node:
             people.handle_timeout(now)
         if now >= exchange.flush_at or now >= exchange.sync.deadline:
             self._compare_views(now)
+        if now >= core.doubt.deadline:
+            core.settle_doubt(now)
         if now >= core.dialer.deadline:
             core.dialer.handle_timeout(now)
         if now >= core.overlay.deadline:

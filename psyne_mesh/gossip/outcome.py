@@ -15,6 +15,7 @@ from psyne_mesh.gossip.core import Core
 from psyne_mesh.gossip.dialer import Dialer
 from psyne_mesh.gossip.events import CloseLink, Dial, Evicted, PeerDiscovered, PeerLeft
 from psyne_mesh.gossip.healing import CutMended, Cuts, CutSeen, Knocker
+from psyne_mesh.gossip.hearing import Doubt
 from psyne_mesh.gossip.overlay import Mode, Part
 from psyne_mesh.gossip.records import Record, record_untrusted
 from psyne_mesh.identity import PeerId
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Sized
 
 _REST_MAX_S = 3600.0  # of a deaf node
-_FORMER = 5  # neighbours that a node asks which had lost all its links
 _KEEP_CROSS_LINK_S = 60.0  # a link across a healed cut is not called surplus before
 
 
@@ -180,6 +180,9 @@ class Outcome:
                 core.cuts.back(peer, now)
             case census.OwnSeatKnown(seat):
                 core.seats.held_before(seat)
+            case census.CalledGone(epoch):
+                if not core.doubts(epoch, now):
+                    core.census.revive(epoch, now)
             case census.Superseded():
                 self._stop("superseded")
 
@@ -221,6 +224,7 @@ class Outcome:
         for peer in list(core.membership.alive):
             core.census.forget(peer, "timeout", now)
         core.detector.hearings.clear()
+        core.doubt, core.doubted = Doubt(), -1
         core.dialer = Dialer(core.config, core.rng)
         self._boxes = self._outboxes()
 
@@ -341,13 +345,10 @@ class Outcome:
         core.cuts.outbox.clear()
 
     def link_opened(self, peer: PeerId, now: float) -> None:
-        """A link that crosses a healed cut is kept. Who had lost all links asks former neighbours why: if they heard us all
-        the time, we were deaf (see `hearing`)."""
+        """A link that crosses a healed cut is kept. Who had lost all links asks former neighbours why."""
         core = self._core
-        if len(core.links) == 1 and not core.full:
-            for former in core.detector.hearings.former(_FORMER):
-                if core.membership.is_alive(former):
-                    core.dialer.want(former, now)
+        if len(core.links) == 1:
+            core.ask_former(now)
         if peer in self._crossing:
             del self._crossing[peer]
             core.overlay.keep(peer, now + _KEEP_CROSS_LINK_S)

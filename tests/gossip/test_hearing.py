@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from psyne_mesh.gossip.events import PeerLeft
-from psyne_mesh.gossip.hearing import Hearing, Hearings, deaf_for
+from psyne_mesh.gossip.events import PeerDiscovered, PeerLeft
+from psyne_mesh.gossip.hearing import Doubt, Hearing, Hearings, deaf_for
 from psyne_mesh.identity import PeerId
-from tests.gossip.cluster import room_of
+from tests.gossip.cluster import Cluster, room_of
 from tests.gossip.test_node_partial_mesh import crowd
 
 
@@ -101,6 +101,12 @@ def test_a_cut_is_no_deafness() -> None:
     assert parted_and_met(2, 0, 8.0).deaf_s == 0.0
 
 
+def known_for(seconds: float) -> Hearing:
+    hearing = Hearing()
+    hearing.known_s = seconds
+    return hearing
+
+
 def test_counters_of_links_long_gone_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parted_and_met(0, 0, 100.0).sent == 80
     assert parted_and_met(0, 0, 130.0).sent == 0
@@ -108,12 +114,13 @@ def test_counters_of_links_long_gone_are_not_kept(monkeypatch: pytest.MonkeyPatc
     kept = Hearings()
     peers = [PeerId(f"{n:032x}") for n in range(3)]
     for peer in peers:
-        kept.link_down(peer, kept.link_up(peer, 0.0), 1.0)
-    assert kept.former(5) == peers[1:]
-    kept.link_down(peers[0], Hearing(), 200.0)
-    assert kept.former(5) == peers[:1]
+        kept.link_down(peer, known_for(10.0), 1.0)
+    assert kept.former() == peers[1:]
+    kept.link_down(peers[0], known_for(10.0), 200.0)
+    kept.link_down(peers[1], known_for(1.0), 200.0)  # has nothing to say of our past
+    assert kept.former() == peers[:1]
     kept.clear()
-    assert kept.former(5) == []
+    assert kept.former() == []
 
 
 def test_a_deaf_member_stands_aside_and_comes_back() -> None:
@@ -146,3 +153,79 @@ def test_who_had_lost_all_links_asks_former_neighbours() -> None:
     first = next(peer for peer in room.ids() if peer != victim and peer not in before)
     room.tell(victim, lambda node: node.link_up(first, room.now, 0.05))
     assert set(before[-5:]) <= set(core.dialer.wanted)
+
+
+# ------------------------------------------------------------------------------------------------------------- doubt
+
+
+PEERS = [PeerId(f"{n:032x}") for n in range(12)]
+
+
+def test_only_who_lost_nearly_everybody_doubts_and_once_in_each_life() -> None:
+    doubt = Doubt()
+    company = [known_for(10.0), known_for(10.0), known_for(1.0)]
+    assert doubt.begin(1, [], [], 0.0) == []
+    assert doubt.begin(1, PEERS, [*company, known_for(10.0)], 0.0) == []  # somebody knows that we live
+    assert doubt.begin(1, PEERS[:2], company, 0.0) == []  # no more to ask than are here
+    assert not doubt.is_open
+    assert doubt.begin(1, PEERS, company, 0.0) == PEERS[-5:]
+    assert doubt.is_open
+    assert doubt.begin(1, PEERS, company, 0.0) == []
+    assert doubt.begin(2, PEERS, company, 0.0) == PEERS[-5:]
+
+
+def test_a_doubt_ends_when_enough_have_told_or_time_is_over() -> None:
+    doubt = Doubt()
+    asked = doubt.begin(1, PEERS, [], 10.0)
+    told, silent = Hearing(), Hearing()
+    told.probe_received(1, 1, 11.0)
+    some = dict.fromkeys(asked[:2], told) | {asked[2]: silent} | dict.fromkeys(PEERS[:5], told)
+    assert not doubt.is_over(some, deaf=False, now=doubt.deadline)
+    enough = dict.fromkeys(asked[:3], told)
+    assert not doubt.is_over(enough, deaf=True, now=doubt.deadline)  # the rest follows
+    assert doubt.is_over(enough, deaf=False, now=doubt.deadline)
+    assert not doubt.is_open
+    doubt.begin(2, PEERS, [], 20.0)
+    while not doubt.is_over({}, deaf=False, now=doubt.deadline):
+        assert doubt.deadline <= 24.25
+    assert not doubt.is_open
+
+
+def lost_and_called_gone(seed: int, *, deaf: bool) -> tuple[Cluster, PeerId]:
+    """For 20 s a member hears nothing, and is heard or not; then the network is whole again."""
+    room = crowd(40, seed)
+    victim = room.ids()[5]
+    room.run(20.0)
+    room.blocked = lambda a, b: b == victim or (a == victim and not deaf)
+    room.no_dial = lambda a, b: victim in (a, b)
+    others = [node for peer, node in room.nodes.items() if peer != victim]
+    room.run(19.0)
+    if deaf:  # who is deaf and still heard is seldom called gone; here it is
+        for node in others:
+            core = node._core
+            core.census._lose(victim, "timeout", room.now)
+            room.drain(node.peer_id)
+    assert all(victim not in node.members for node in others)
+    room.run(1.0)
+    room.mend()
+    room.no_dial = lambda a, b: False
+    room.log.clear()
+    return room, victim
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_who_was_cut_off_comes_back_for_good(seed: int) -> None:
+    room, _ = lost_and_called_gone(seed, deaf=False)
+    assert room.run(40.0, until=room.views_equal) < 40.0
+    room.run(20.0)
+    assert room.views_equal()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_who_was_deaf_does_not_come_back_only_to_go_again(seed: int) -> None:
+    room, victim = lost_and_called_gone(seed, deaf=True)
+    room.run(60.0)
+    seen = [event for _, at, event in room.events(PeerDiscovered) if at != victim]
+    assert all(event.record.peer != victim for event in seen)  # type: ignore[attr-defined]
+    assert room.nodes[victim]._core.aside
+    assert [event for _, at, event in room.events(PeerLeft) if at != victim] == []

@@ -6,10 +6,10 @@ import pytest
 
 from psyne_mesh.gossip import broadcast_wire as wire
 from psyne_mesh.gossip import codec
-from psyne_mesh.gossip.census import Tell
+from psyne_mesh.gossip.census import Spread, Tell
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.events import BroadcastReceived, PartitionSuspected, PeerLeft, SendFrame, SignalReceived
-from psyne_mesh.gossip.records import SUSPECT
+from psyne_mesh.gossip.records import DOWN, SUSPECT
 from psyne_mesh.identity import PeerId
 from tests.gossip.cluster import Cluster
 
@@ -107,6 +107,23 @@ def test_whom_enough_others_accuse_we_only_tell() -> None:
     core.census.link_silent(subject, room.now)
     assert [type(fact) for fact in core.census.outbox] == [Tell]
     assert core.census.suspicions.is_suspected(subject)
+
+
+@pytest.mark.parametrize(("returned_s", "believed"), [(1.0, False), (11.0, True)])
+def test_who_was_called_gone_and_has_just_come_back_is_not_believed_at_once(returned_s: float, believed: bool) -> None:
+    """It speaks of whom it missed while it was away; they are told, and answer."""
+    room = crowd(40, seed=1)
+    core = next(iter(room.nodes.values()))._core
+    subject, accuser = core.membership.alive[:2]
+    room.tell(accuser, lambda node: node._core.census.revive(node.own_record.epoch, room.now))
+    room.run(returned_s)
+    member = core.membership.get(subject)
+    assert member is not None
+    verdict = room.nodes[accuser]._core.census.accusation(member, DOWN)
+    core.census.hear(verdict, room.now, accuser, contested=False, linked=True)
+    told = [fact for fact in core.census.outbox if isinstance(fact, Tell | Spread)]
+    assert [fact.news for fact in told] == [verdict, verdict]
+    assert core.census.suspicions.is_suspected(subject) is believed
 
 
 def test_while_most_links_are_silent_nobody_is_dialled_whom_anybody_accuses() -> None:
