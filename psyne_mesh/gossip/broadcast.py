@@ -20,6 +20,7 @@ from psyne_mesh.gossip.broadcast_wire import (
     Have,
     Head,
     Id,
+    Keep,
     Message,
     encode_gossip,
     encode_graft,
@@ -52,6 +53,8 @@ _SLOWEST_S = 1.0  # a message may be so long under way: one that was sent shortl
 _REPAIR_MAX = 256  # messages of one stream asked for after one HAVES; the oldest first
 _LIFE_MASK = (1 << 47) - 1  # unix milliseconds fit for 4,000 years
 _KEEPERS_MAX = 16  # normally one; the one silent for longest is forgotten
+_KEEP_GAP_S = 0.2  # a keeper gives a sign every half second at first (see `node`): what comes faster is dropped
+_KEEPER_QUIET_S = 1.0  # and so is a further keeper, unless one of the known was quiet for so long
 _IHAVE_BATCH = 64  # announcements that are sent at once, without waiting for the delay
 
 
@@ -122,7 +125,7 @@ class Broadcast:
         self._broken: dict[PeerId, int] = {}
         self._promises: dict[tuple[PeerId, Id], Promise] = {}  # what we asked a neighbour for
         self.withholding: list[PeerId] = []
-        self._kept: dict[PeerId, int] = {}  # tree keeper -> its newest number
+        self._kept: dict[PeerId, tuple[Keep, float]] = {}  # tree keeper -> its newest sign, and when it came
         self._origins: deque[tuple[PeerId, float]] = deque(
             maxlen=_ORIGINS
         )  # of the newest messages, and when they came
@@ -226,41 +229,56 @@ class Broadcast:
         if peer in self.eager:
             self._make_lazy(peer)
 
-    def keep(self, origin: PeerId, life: int, now: float) -> None:
-        """Send an empty message of our own down the tree: it shapes and mends the tree while nobody broadcasts. `life`
-        grows with every start of the process, and the numbers with it."""
-        number = max(self._kept.get(origin, 0), (life & _LIFE_MASK) << 16) + 1
-        self._keep(origin, number, 0, (), now)
+    def next_keep(self, own: PeerId, life: int) -> int:
+        """The number of our next sign. `life` grows with every start of the process, and the numbers with it."""
+        return max(self.kept(own), (life & _LIFE_MASK) << 16) + 1
+
+    def keep(self, sign: Keep, now: float) -> None:
+        """Send an empty message of our own down the tree: it shapes and mends the tree while nobody broadcasts."""
+        self._keep(sign, 0, (), now)
 
     def kept(self, keeper: PeerId) -> int:
-        """The number of the newest message of this keeper that came; 0: none."""
-        return self._kept.get(keeper, 0)
+        """The number of the newest sign of this keeper that came; 0: none."""
+        kept = self._kept.get(keeper)
+        return kept[0].number if kept is not None else 0
 
-    def keep_received(self, peer: PeerId, origin: PeerId, number: int, hops: int, now: float) -> None:
-        if number > self._kept.get(origin, 0):
-            waited = self._drop_missing((origin, KEEP_EPOCH, number))
-            self._make_eager(peer)
-            self._keep(origin, number, hops + 1, (peer,) if waited is None else (peer, *waited.hops), now)
-            if waited is not None:
-                self._shorten(peer, next(iter(waited.hops)), now - waited.since, now)
-        elif peer in self.eager:
+    def wants_keep(self, sign: Keep, now: float) -> bool:
+        """Whether it is new, and no flood: whoever is in the room may call itself keeper."""
+        kept = self._kept.get(sign.origin)
+        if kept is not None:
+            return sign.number > kept[0].number and now - kept[1] >= _KEEP_GAP_S
+        return len(self._kept) < _KEEPERS_MAX or now - next(iter(self._kept.values()))[1] >= _KEEPER_QUIET_S
+
+    def keep_received(self, peer: PeerId, sign: Keep, hops: int, now: float) -> None:
+        """A sign that we want, its signature checked."""
+        waited = self._drop_missing((sign.origin, KEEP_EPOCH, sign.number))
+        self._make_eager(peer)
+        self._keep(sign, hops + 1, (peer,) if waited is None else (peer, *waited.hops), now)
+        if waited is not None:
+            self._shorten(peer, next(iter(waited.hops)), now - waited.since, now)
+
+    def keep_repeated(self, peer: PeerId, sign: Keep, now: float) -> None:
+        """A sign that we do not want. One that we had says that this link closes a cycle."""
+        if sign.number <= self.kept(sign.origin) and peer in self.eager:
             self.prune(peer, now)
 
-    def _keep(self, origin: PeerId, number: int, hops: int, having: tuple[PeerId, ...], now: float) -> None:
+    def _keep(self, sign: Keep, hops: int, having: tuple[PeerId, ...], now: float) -> None:
+        origin = sign.origin
         self._kept.pop(origin, None)
         if len(self._kept) >= _KEEPERS_MAX:
             del self._kept[next(iter(self._kept))]
-        self._kept[origin] = number
+        self._kept[origin] = sign, now
+        frame = encode_keep(hops, sign.body)
         for peer in self.eager:
             if peer not in having:
-                self._send(peer, encode_keep(hops, origin, number))
-        self._announce_later(message_line((origin, KEEP_EPOCH, number), hops), having, now)
+                self._send(peer, frame)
+        self._announce_later(message_line((origin, KEEP_EPOCH, sign.number), hops), having, now)
         self._flush_announcements()  # when they come tells which link would have been the shorter way
 
     def ihave_received(self, peer: PeerId, ids: list[tuple[Id, int]], now: float) -> None:
         for identity, hops in ids:
             origin, epoch, sequence = identity
-            if sequence > self._kept.get(origin, 0) if epoch == KEEP_EPOCH else self.streams.is_new(*identity):
+            if sequence > self.kept(origin) if epoch == KEEP_EPOCH else self.streams.is_new(*identity):
                 self._miss(identity, peer, hops, now, fresh=True)
 
     def graft_received(self, peer: PeerId, ids: list[Id], flags: int, now: float) -> None:
@@ -269,8 +287,9 @@ class Broadcast:
             self._make_eager(peer)
         for identity in ids:
             cached = self._cache.get(identity)
-            if identity[1] == KEEP_EPOCH:
-                self._send(peer, encode_keep(0, identity[0], self._kept.get(identity[0], 0)))
+            kept = self._kept.get(identity[0])
+            if identity[1] == KEEP_EPOCH and kept is not None:
+                self._send(peer, encode_keep(0, kept[0].body))
             elif cached is not None:
                 message, hops, sent_at = cached
                 self._send(peer, encode_gossip(Head(hops + 1, REPAIR, now - sent_at), message.body))

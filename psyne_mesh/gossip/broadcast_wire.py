@@ -18,6 +18,7 @@ Id: TypeAlias = tuple[PeerId, int, int]
 """(origin, epoch, sequence): the name of a message."""
 
 BROADCAST_DOMAIN = b"psyne-broadcast"
+KEEP_DOMAIN = b"psyne-keep"
 FLAT = 1  # the origin sent this to everybody itself: in a full mesh nobody forwards
 REPAIR = 2  # sent because it was asked for: says nothing about the shape of the tree
 ASK = 1  # HAVES: tell me what I lack
@@ -49,6 +50,16 @@ class Head:
     hops: int
     flags: int
     age_s: float = 0.0
+
+
+@attrs.frozen
+class Keep:
+    """A sign of the tree's keeper: an empty message that keeps the tree in shape. `body` as in `Message`."""
+
+    origin: PeerId
+    public_key: bytes = attrs.field(repr=False)
+    number: int
+    body: bytes = attrs.field(repr=False)
 
 
 @attrs.frozen
@@ -134,17 +145,29 @@ def graft_untrusted(frame: bytes) -> tuple[int, list[Id]]:
     return flags, ids
 
 
-def encode_keep(hops: int, origin: PeerId, number: int) -> bytes:
-    """A message without content that keeps the tree in shape."""
-    return bytes((codec.VERSION, codec.KEEP, min(hops, 255))) + raw_of(origin) + varint(number)
+def sign_keep(room: RoomKey, signer: Signer, number: int) -> Keep:
+    signed = signer.public_key + varint(number)
+    body = signed + signer.sign(KEEP_DOMAIN, room.raw + signed)
+    return Keep(signer.peer_id, signer.public_key, number, body)
 
 
-def keep_untrusted(frame: bytes) -> tuple[int, PeerId, int]:
-    """(hops, origin, number)."""
+def verify_keep_untrusted(keep: Keep, room: RoomKey, verify: Verify) -> None:
+    signed, signature = keep.body[:-SIGNATURE_BYTES], keep.body[-SIGNATURE_BYTES:]
+    if verify(keep.public_key, KEEP_DOMAIN, room.raw + signed, signature) != keep.origin:
+        raise ProtocolError("keeper's sign signed by another key")
+
+
+def encode_keep(hops: int, body: bytes) -> bytes:
+    return bytes((codec.VERSION, codec.KEEP, min(hops, 255))) + body
+
+
+def keep_untrusted(frame: bytes) -> tuple[int, Keep]:
+    """(hops, sign). The signature is NOT yet checked."""
     reader = Reader(frame)
-    kept = reader.u8_untrusted(), reader.peer_untrusted(), reader.varint_untrusted()
+    hops, public_key, number = reader.u8_untrusted(), reader.take_untrusted(PUBLIC_KEY_BYTES), reader.varint_untrusted()
+    reader.take_untrusted(SIGNATURE_BYTES)
     reader.done_untrusted()
-    return kept
+    return hops, Keep(codec.peer_of_key(public_key), public_key, number, frame[3:])
 
 
 def encode_haves(entries: Iterable[Have], flags: int) -> bytes:

@@ -61,7 +61,7 @@ class GossipConfig:
 
     # Overlay: HyParView (DSN'07).
     latency_aware: bool = True  # False: neighbours are chosen at random, as in the paper
-    active_view: int = _field(0, 0, 64)  # 0: ceil(log2 n), at least 6, at most 8
+    active_view: int = _field(0, 0, 64)  # 0: ceil(log2 n), at least 6, at most 9
     passive_view: int = _field(64, 4, 1024)  # the paper has 30 at 10,000; WebRTC dials fail more often
     active_walk_length: int = _field(6, 1, 16)  # ARWL of the paper
     passive_walk_length: int = _field(3, 0, 16)  # PRWL of the paper

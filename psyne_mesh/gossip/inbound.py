@@ -204,11 +204,15 @@ class Inbound:
         self._core.broadcast.prune_received(link.peer)
 
     def _on_keep(self, link: Link, frame: bytes, now: float) -> None:
-        hops, origin, number = wire.keep_untrusted(frame)
+        hops, sign = wire.keep_untrusted(frame)
         core = self._core
-        if core.overlay.mode is Mode.LOBBY and (origin in core.keepers or len(core.keepers) < _KEEPERS_MAX):
-            core.keepers[origin] = now
-        core.broadcast.keep_received(link.peer, origin, number, hops, now)
+        if not core.broadcast.wants_keep(sign, now):
+            core.broadcast.keep_repeated(link.peer, sign, now)
+            return
+        wire.verify_keep_untrusted(sign, core.room, core.verify)
+        if core.overlay.mode is Mode.LOBBY and (sign.origin in core.keepers or len(core.keepers) < _KEEPERS_MAX):
+            core.keepers[sign.origin] = now
+        core.broadcast.keep_received(link.peer, sign, hops, now)
 
     def _on_haves(self, link: Link, frame: bytes, now: float) -> None:
         core = self._core

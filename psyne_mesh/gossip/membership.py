@@ -100,6 +100,11 @@ class Membership:
         member = self._table.get(peer)
         return member is not None and member.place >= 0
 
+    def is_gone(self, peer: PeerId) -> bool:
+        """Known, and no member any more."""
+        member = self._table.get(peer)
+        return member is not None and member.place < 0
+
     def get(self, peer: PeerId) -> Member | None:
         return self._table.get(peer)
 

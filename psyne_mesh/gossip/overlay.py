@@ -135,7 +135,7 @@ class Overlay:
         """How many links we want."""
         if self.mode is Mode.FULL:
             return self._config.full_mesh_max - 1
-        return self._config.active_view or min(8, max(6, (self.members - 1).bit_length()))
+        return self._config.active_view or min(9, max(6, (self.members - 1).bit_length()))
 
     @property
     def anchors(self) -> int:

@@ -19,6 +19,7 @@ _OWN_PART = 0.5  # of the shortest timeout may have passed before our own link c
 # In a large room a verdict waits so long for other open cases: who dies together goes together, in one change of the view
 # (Rapid's cut detection), and a cut is one event.
 _TOGETHER_S = 2.0
+_MANY, _MANY_TOGETHER_S = 3, 2.5  # so many at once are no chance: more will be found dead, and are waited for
 _CONTESTED_S = 10.0  # a case against somebody whom we hear ourselves is kept so long, should our link go silent too
 
 
@@ -76,6 +77,7 @@ class Suspicions:
         self.deadline = math.inf
         self.together = False  # set by the parent in a large room
         self._held_since = math.inf  # the first of the verdicts that wait for others was due then
+        self._held: dict[PeerId, None] = {}  # whose verdicts wait
 
     def is_suspected(self, subject: PeerId) -> bool:
         case = self._cases.get(subject)
@@ -167,7 +169,7 @@ class Suspicions:
         deadline = math.inf
         until = self._held_until(now)
         for case in list(self._cases.values()):
-            if case.deadline <= now < until and case.running:
+            if now < until and case.subject in self._held:
                 case.deadline = until
             if case.deadline > now:
                 deadline = min(deadline, case.deadline)
@@ -183,15 +185,19 @@ class Suspicions:
 
     def _held_until(self, now: float) -> float:
         """Until when the verdicts that are due wait for the other cases; `now`: not at all."""
-        running = [case.deadline for case in self._cases.values() if case.running]
-        last = max(running, default=now)
-        if not self.together or last <= now or min(running) > now:
-            self._held_since = math.inf
+        running = [case for case in self._cases.values() if case.running]
+        if not self.together or not any(case.deadline <= now for case in running):
             return now
+        waiting = [case.subject for case in running if case.deadline <= now or case.subject in self._held]
+        self._held = dict.fromkeys(waiting)
         self._held_since = min(self._held_since, now)
-        until = min(last, self._held_since + _TOGETHER_S)
+        if len(waiting) >= _MANY:
+            until = self._held_since + _MANY_TOGETHER_S
+        else:
+            until = min(max(case.deadline for case in running), self._held_since + _TOGETHER_S)
         if until <= now:
             self._held_since = math.inf
+            self._held.clear()
         return until
 
     def note_loop_lag(self, seconds: float) -> None:

@@ -30,6 +30,10 @@ def message(sequence: int, floor: int | None = None, epoch: int = 1, payload: by
     return wire.sign_message(ROOM, ORIGIN, epoch, sequence, floor or max(1, sequence - 20), payload)
 
 
+def sign(number: int) -> wire.Keep:
+    return wire.sign_keep(ROOM, ORIGIN, number)
+
+
 def tree(*links: PeerId) -> Broadcast:
     broadcast = Broadcast(CONFIG)
     for peer in links:
@@ -392,15 +396,16 @@ def test_own_sequences_and_floors() -> None:
 
 def test_the_keeper_shapes_and_mends_the_tree() -> None:
     broadcast = tree(A, B, C)
-    broadcast.keep_received(A, ORIGIN.peer_id, 5, 0, 0.0)
+    broadcast.keep_received(A, sign(5), 0, 0.0)
     assert sent(broadcast) == [(B, codec.KEEP), (C, codec.KEEP)]
-    broadcast.keep_received(B, ORIGIN.peer_id, 5, 1, 0.0)
+    assert not broadcast.wants_keep(sign(5), 0.0)
+    broadcast.keep_repeated(B, sign(5), 0.0)
     assert sent(broadcast) == [(B, codec.PRUNE)]
     broadcast.ihave_received(B, [((ORIGIN.peer_id, wire.KEEP_EPOCH, 6), 1)], 1.0)
     broadcast.handle_timeout(1.2)
     assert sent(broadcast) == [(B, codec.GRAFT)]
-    broadcast.graft_received(B, [(ORIGIN.peer_id, wire.KEEP_EPOCH, 5)], 0, 2.0)
-    assert sent(broadcast) == [(B, codec.KEEP)]
+    broadcast.graft_received(B, [(ORIGIN.peer_id, wire.KEEP_EPOCH, 5), (C, wire.KEEP_EPOCH, 5)], 0, 2.0)
+    assert sent(broadcast) == [(B, codec.KEEP)]  # of C's it knows nothing
 
 
 def test_a_keepers_sign_that_was_announced_long_before_it_came_moves_the_branch() -> None:
@@ -408,13 +413,13 @@ def test_a_keepers_sign_that_was_announced_long_before_it_came_moves_the_branch(
     broadcast.prune_received(B)
     broadcast.prune_received(C)
     broadcast.ihave_received(B, [((ORIGIN.peer_id, wire.KEEP_EPOCH, 5), 3)], 0.0)
-    broadcast.keep_received(A, ORIGIN.peer_id, 5, 0, 0.005)
+    broadcast.keep_received(A, sign(5), 0, 0.005)
     assert list(broadcast.eager) == [A]  # about as quick
     broadcast.ihave_received(C, [((ORIGIN.peer_id, wire.KEEP_EPOCH, 6), 3)], 10.0)
-    broadcast.keep_received(A, ORIGIN.peer_id, 6, 0, 10.05)
+    broadcast.keep_received(A, sign(6), 0, 10.05)
     assert list(broadcast.eager) == [A, C]  # at no moment without a branch
-    broadcast.keep_received(C, ORIGIN.peer_id, 7, 3, 20.0)
-    broadcast.keep_received(A, ORIGIN.peer_id, 7, 0, 20.05)
+    broadcast.keep_received(C, sign(7), 3, 20.0)
+    broadcast.keep_repeated(A, sign(7), 20.05)
     assert (list(broadcast.eager), list(broadcast.lazy)) == ([C], [B, A])
 
 
@@ -424,20 +429,45 @@ def test_while_somebody_broadcasts_a_branch_moves_for_a_large_gain_only_and_at_o
     receive(broadcast, A, message(1), 9.0)
     for number, gain in ((5, 0.03), (6, 0.05)):
         broadcast.ihave_received(B, [((ORIGIN.peer_id, wire.KEEP_EPOCH, number), 3)], 10.0)
-        broadcast.keep_received(A, ORIGIN.peer_id, number, 0, 10.0 + gain)
+        broadcast.keep_received(A, sign(number), 0, 10.0 + gain)
         assert list(broadcast.eager) == ([A] if number == 5 else [B])
 
 
 def test_the_keepers_numbers_outlive_its_process() -> None:
     broadcast = tree(A)
-    broadcast.keep(ORIGIN.peer_id, 1000, 0.0)
-    broadcast.keep(ORIGIN.peer_id, 1000, 10.0)
-    first, second = (wire.keep_untrusted(out.frame)[2] for out in broadcast.outbox)
-    broadcast.outbox.clear()
-    restarted = tree(A)
-    restarted.keep(ORIGIN.peer_id, 1001, 20.0)
-    third = wire.keep_untrusted(restarted.outbox[0].frame)[2]
-    assert first < second < third
+    first = broadcast.next_keep(ORIGIN.peer_id, 1000)
+    broadcast.keep(sign(first), 0.0)
+    second = broadcast.next_keep(ORIGIN.peer_id, 1000)
+    assert first < second < tree(A).next_keep(ORIGIN.peer_id, 1001)
+
+
+def test_a_sign_is_wanted_when_it_is_new_and_no_flood() -> None:
+    broadcast = tree(A, B)
+    assert broadcast.wants_keep(sign(5), 1.0)
+    broadcast.keep_received(A, sign(5), 0, 1.0)
+    sent(broadcast)
+    assert not broadcast.wants_keep(sign(5), 2.0)
+    assert not broadcast.wants_keep(sign(6), 1.1)
+    broadcast.keep_repeated(A, sign(6), 1.1)
+    assert sent(broadcast) == []  # dropped, but no cycle
+    assert broadcast.wants_keep(sign(6), 1.25)
+    others = [wire.sign_keep(ROOM, CheapIdentity(100 + n), 1) for n in range(16)]
+    for other in others[:15]:
+        assert broadcast.wants_keep(other, 1.5)
+        broadcast.keep_received(A, other, 0, 1.5)
+    assert not broadcast.wants_keep(others[15], 1.6)
+    assert broadcast.wants_keep(others[15], 2.1)  # ORIGIN has been quiet
+
+
+def test_a_forged_sign_of_the_keeper_is_refused() -> None:
+    good = sign(1 << 40)
+    for body in (good.body[:-1] + b"\0", good.body[:32] + codec.varint(7) + good.body[-64:]):
+        _, bent = wire.keep_untrusted(wire.encode_keep(0, body))
+        with pytest.raises(ProtocolError):
+            wire.verify_keep_untrusted(bent, ROOM, cheap_verify)
+    hops, same = wire.keep_untrusted(wire.encode_keep(3, good.body))
+    wire.verify_keep_untrusted(same, ROOM, cheap_verify)
+    assert (hops, same) == (3, good)
 
 
 def test_a_forged_message_is_refused() -> None:

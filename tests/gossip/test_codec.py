@@ -42,6 +42,8 @@ def test_varint_refuses_what_is_cut_short_or_too_large(bad: str) -> None:
         codec.Reader(bytes.fromhex(bad), 0).varint_untrusted()
 
 
+KEPT = wire.Keep(codec.peer_of_key(b"\xaa" * 32), b"\xaa" * 32, 300, b"\xaa" * 32 + b"\xac\x02" + b"\xbb" * 64)
+
 GOLDEN = {
     "ping_req": (codec.ping_req(7, PEER), "010300000007" + PEER + "00"),
     "indirect ack": (codec.indirect(7, PEER, alive=True), "010400000007" + PEER + "01"),
@@ -55,7 +57,7 @@ GOLDEN = {
     "ihave": (wire.encode_ihave([wire.message_line((PEER, 1, 300), 3)]), "010b" + PEER + "01ac0203"),
     "graft": (wire.encode_graft([(PEER, 1, 2)], 0), "010c00" + PEER + "0102"),
     "haves": (wire.encode_haves([wire.Have(PEER, 1, 9, 8, 2.0)], 1), "010e01" + PEER + "010902c801"),
-    "keep": (wire.encode_keep(2, PEER, 300), "011602" + PEER + "ac02"),
+    "keep": (wire.encode_keep(2, KEPT.body), "011602" + "aa" * 32 + "ac02" + "bb" * 64),
     "signal": (
         routing.encode_signal(routing.Signal(5, PEER, OTHER, 6, b"hi")),
         "010f0000000000000005" + PEER + OTHER + "066869",
@@ -83,7 +85,7 @@ def test_frames_read_back() -> None:
         0,
         [wire.Have(PEER, 1, 9, 10, 0.5)],
     )
-    assert wire.keep_untrusted(wire.encode_keep(2, PEER, 300)) == (2, PEER, 300)
+    assert wire.keep_untrusted(wire.encode_keep(2, KEPT.body)) == (2, KEPT)
     signal = routing.Signal(5, PEER, OTHER, 6, b"hi")
     assert routing.signal_untrusted(routing.encode_signal(signal), 10, 16) == signal
     assert routing.relay_untrusted(routing.encode_relay(PEER, b"\x01\x0a")) == (PEER, b"\x01\x0a")

@@ -310,7 +310,7 @@ def some_frame(rng: random.Random) -> bytes:
             wire.encode_haves(
                 [wire.Have(p, e, s, max(1, s - 3), rng.random() * 40) for p, e, s in ids], rng.randint(0, 1)
             ),
-            wire.encode_keep(rng.randint(0, 9), peer, rng.randint(0, 9)),
+            wire.encode_keep(rng.randint(0, 9), wire.sign_keep(KEY, who, rng.randint(0, 9)).body),
             routing.encode_signal(routing.Signal(rng.randint(0, 9), peer, rng.choice(PEERS), rng.randint(0, 9), b"x")),
             routing.encode_relay(peer, codec.head(codec.TOLD) + items),
             codec.head(codec.FORWARD_JOIN) + bytes((rng.randint(0, 9),)) + record(who).encoded,

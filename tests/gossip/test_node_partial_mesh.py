@@ -343,7 +343,7 @@ def test_a_lobby_agrees_on_one_keeper_of_its_tree() -> None:
 
     def count(sender: PeerId, receiver: PeerId, frame: bytes) -> None:
         if frame[1] == codec.KEEP:
-            origin = wire.keep_untrusted(frame)[1]
+            origin = wire.keep_untrusted(frame)[1].origin
             signs[origin] = signs.get(origin, 0) + 1
         arrive(sender, receiver, frame)
 
