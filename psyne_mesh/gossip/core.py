@@ -87,6 +87,9 @@ class Core:
         self.doubt = Doubt()
         self.doubted = -1  # the epoch that was called over meanwhile
         self.contacts: list[Record] = []  # whom to dial then
+        self.posted: Record | None = (
+            None  # by a beacon: somebody whom we lost, and dial before we believe that it is back
+        )
 
     @property
     def aside(self) -> bool:
@@ -181,6 +184,11 @@ class Core:
         hearings = [link.hearing for link in self.links.values()]
         for peer in self.doubt.begin(self.census.own.epoch, self.detector.hearings.former(), hearings, now):
             self.dialer.want(peer, now)
+
+    def card(self, peer: PeerId) -> Record | None:
+        """Whom to expect at the other end of a dial."""
+        record, posted = self.membership.record(peer), self.posted
+        return posted if record is None and posted is not None and posted.peer == peer else record
 
     def is_asked(self, peer: PeerId) -> bool:
         """Whether this former neighbour shall tell whether we are deaf."""

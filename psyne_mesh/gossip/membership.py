@@ -100,10 +100,10 @@ class Membership:
         member = self._table.get(peer)
         return member is not None and member.place >= 0
 
-    def is_gone(self, peer: PeerId) -> bool:
-        """Known, and no member any more."""
+    def was_lost(self, peer: PeerId) -> bool:
+        """It was a member once, and is none now."""
         member = self._table.get(peer)
-        return member is not None and member.place < 0
+        return raw_of(peer) in self._past if member is None else member.place < 0
 
     def get(self, peer: PeerId) -> Member | None:
         return self._table.get(peer)

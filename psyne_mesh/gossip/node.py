@@ -275,10 +275,11 @@ class Node:
             except ProtocolError:
                 core.stats.items_refused += 1
         # Whom we lost is dialled before it is believed: a beacon comes from beyond a cut while the cut lasts.
-        lost = [record.peer for record in records if core.membership.is_gone(record.peer)]
-        self.learn([record for record in records if record.peer not in lost], now)
-        if lost:
-            core.dialer.want(lost[0], now)
+        lost = [record for record in records if core.membership.was_lost(record.peer)]
+        self.learn([record for record in records if record not in lost], now)
+        if lost and not core.aside:
+            core.posted = lost[0]
+            core.dialer.want(lost[0].peer, now)
         self._outcome.settle(now)
 
     # -------------------------------------------------------------------------------------------- time and outputs

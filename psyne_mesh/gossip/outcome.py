@@ -325,7 +325,7 @@ class Outcome:
             core.dialer.handle_timeout(now)
         if core.dialer.dials:
             for peer in core.dialer.dials:
-                record = core.membership.record(peer)
+                record = core.card(peer)
                 if record is not None:
                     core.outputs.append(Dial(peer, record))
             core.dialer.dials.clear()

@@ -345,6 +345,34 @@ def post(room: Cluster, beacons: list[bytes]) -> None:
         room.drain(peer)
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_beacon_from_beyond_a_cut_revives_nobody(whole: bool) -> None:
+    """Members over there may begin another life while the cut lasts, as when somebody calls one gone by mistake."""
+    room = room_of(6, seed=3)
+    side = set(room.ids()[:3])
+    room.cut(side)
+    room.run(20.0)
+    if not whole:  # nothing but its version is remembered
+        for node in room.nodes.values():
+            for member in node._core.membership.down():
+                node._core.membership._shorten(member.record.peer)
+    for peer, node in room.nodes.items():
+        if peer not in side:
+            room.tell(peer, lambda node: node._core.census.revive(node.own_record.epoch, room.now))
+    room.run(5.0)
+    room.log.clear()
+    beacons = [beacon for peer, node in room.nodes.items() if peer not in side and (beacon := node.beacon(room.now))]
+    assert beacons
+    dials = room.dials
+    post(room, beacons)
+    room.run(10.0)
+    assert room.dials > dials
+    assert room.events(PeerDiscovered) == []
+    room.mend()
+    post(room, beacons)
+    assert room.run(20.0, until=room.views_equal) <= 10.0
+
+
 def test_beacons_heal_without_knocking() -> None:
     room = room_of(8, 3)
     left = set(room.ids()[:4])
