@@ -179,7 +179,7 @@ class Census:
         self.outbox: list[Fact] = []
         self.own = state.sign(room, identity)
         self.membership.set_own(self.own, -math.inf)
-        self.lonely = False  # a lobby: nobody else watches whom we watch, so nobody will confirm
+        self._lonely = False
         self.accusations_refused = 0
         self.records_refused = 0
         self.refutations = 0
@@ -193,6 +193,17 @@ class Census:
     @property
     def deadline(self) -> float:
         return min(self.suspicions.deadline, self.renew_at)
+
+    @property
+    def lonely(self) -> bool:
+        """A lobby: nobody else watches whom we watch, so nobody will confirm."""
+        return self._lonely
+
+    def set_lonely(self, lonely: bool, now: float) -> None:
+        """In a lobby nobody compares views, so a renewal that is lost must be followed by another one in time."""
+        if lonely and not self._lonely:
+            self.renew_at = min(self.renew_at, now + self._config.record_lifetime_s * 0.5 * self._rng.random())
+        self._lonely = lonely
 
     # ------------------------------------------------------------------------------------------------- own record
 
@@ -221,8 +232,7 @@ class Census:
     def _sign(self, now: float) -> None:
         self.own = self.state.sign(self._room, self._identity)
         self.membership.set_own(self.own, now)
-        # In a lobby nobody compares views, so a renewal that is lost must be followed by another one in time.
-        part = 0.35 + 0.15 * self._rng.random() if self.lonely else 0.6 + 0.2 * self._rng.random()
+        part = 0.35 + 0.15 * self._rng.random() if self._lonely else 0.6 + 0.2 * self._rng.random()
         self.renew_at = now + self._config.record_lifetime_s * part
 
     def _own_record_seen(self, record: Record, now: float) -> None:
@@ -324,9 +334,14 @@ class Census:
             self.outbox.append(Tell(to, self.accusation(member, DOWN)))
 
     def expire(self, now: float, spare: Mapping[PeerId, object]) -> None:
-        """Records that nobody renewed are no members, unless we hear them ourselves (`spare`)."""
+        """Records that nobody renewed are no members, unless we hear them ourselves (`spare`). In a lobby most renewals do
+        not reach us, so that says nothing of the member: we have lost sight of it."""
         for peer in self.membership.expired(now):
-            if peer not in spare:
+            if peer in spare:
+                continue
+            if self.lonely:
+                self.forget(peer, "capacity", now)
+            else:
                 self._lose(peer, "timeout", now)
         self.outbox += [Forgotten(peer) for peer in self.membership.tidy(now)]
 

@@ -277,7 +277,8 @@ class Core:
         self.exchange.tree = mode is not Mode.FULL
         self.detector.set_pace(1.0 if mode is Mode.FULL else _PARTIAL_PACE)
         self.census.suspicions.together = mode is Mode.PARTIAL
-        self.exchange.partial_view = self.census.lonely = mode is Mode.LOBBY
+        self.exchange.partial_view = mode is Mode.LOBBY
+        self.census.set_lonely(mode is Mode.LOBBY, now)
         self.walks.arm(now, lobby=mode is Mode.LOBBY)
         self.keep_every_s = 0.5
         self.keep_at = math.inf if mode is Mode.FULL else now + self.rng.random()

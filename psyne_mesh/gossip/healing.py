@@ -7,6 +7,7 @@ remembered for as long as the room lives, and somebody knocks at a constant rate
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, TypeAlias
@@ -166,7 +167,7 @@ def is_poster(room: bytes, own: PeerId, alive: list[PeerId], posters: int = POST
     return True
 
 
-def keeper(room: bytes, own: PeerId, alive: list[PeerId]) -> PeerId:
+def keeper(room: bytes, own: PeerId, alive: Collection[PeerId]) -> PeerId:
     """The member with the lowest hash, who keeps the broadcast tree in shape."""
     return min([own, *alive], key=lambda peer: _rank(room, peer))
 

@@ -210,7 +210,10 @@ class Inbound:
             core.broadcast.keep_repeated(link.peer, sign, now)
             return
         wire.verify_keep_untrusted(sign, core.room, core.verify)
-        if core.overlay.mode is Mode.LOBBY and (sign.origin in core.keepers or len(core.keepers) < _KEEPERS_MAX):
+        if core.overlay.mode is Mode.LOBBY:
+            core.keepers.pop(sign.origin, None)
+            if len(core.keepers) >= _KEEPERS_MAX:
+                del core.keepers[next(iter(core.keepers))]
             core.keepers[sign.origin] = now
         core.broadcast.keep_received(link.peer, sign, hops, now)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 import attrs
@@ -377,24 +377,40 @@ class Node:
             core.census.reissue(now, attrs.evolve(core.census.state, coordinates=wire))
 
     def _keep_tree(self, now: float) -> None:
-        """In a room that is silent, the member with the lowest hash keeps the broadcast tree in shape: records use it. In a
-        lobby several may think that it is them, each by the few whom it knows: who hears a lower one's sign gives way."""
+        """In a room that is silent, the member with the lowest hash keeps the broadcast tree in shape: records use it."""
         core = self._core
         core.keep_every_s = min(_KEEP_TREE_S, 2 * core.keep_every_s)  # often at first: the tree is young
         core.keep_at = now + core.keep_every_s * (0.9 + 0.2 * core.rng.random())
+        if self._keeper_sign is None:
+            self._keeper_heard_at = now
         alive = core.membership.alive
-        for peer in [peer for peer, at in core.keepers.items() if at + _CUT_OFF_S <= now]:
-            del core.keepers[peer]
-        first = keeper(core.room.raw, self.peer_id, [*alive, *core.keepers])
+        lobby = core.overlay.mode is Mode.LOBBY
+        first = keeper(core.room.raw, self.peer_id, self._may_keep(now) if lobby else alive)
         sign = first, core.broadcast.kept(first)
         if first == self.peer_id:
             number = core.broadcast.next_keep(first, core.census.own.joined_at)
             core.broadcast.keep(sign_keep(core.room, core.identity, number), now)
         elif sign != self._keeper_sign:
-            self._keeper_sign, self._keeper_heard_at = sign, now
+            self._keeper_heard_at = now
             core.overlay.in_touch()
         elif now - self._keeper_heard_at >= _CUT_OFF_S:
             core.overlay.cut_off(now, alive)
+        self._keeper_sign = sign
+
+    def _may_keep(self, now: float) -> Collection[PeerId]:
+        """Who else may keep a lobby's tree. Of the few whom we know, some may have died or be beyond a cut without our
+        knowing: who gives signs counts, and who is known only as long as nobody does. When nobody has for long, everybody
+        begins, and gives way to the lowest sign that it hears."""
+        core = self._core
+        for peer in [peer for peer, at in core.keepers.items() if at + _CUT_OFF_S <= now]:
+            del core.keepers[peer]
+        if core.keepers:
+            return core.keepers
+        if now - self._keeper_heard_at < _CUT_OFF_S:
+            return core.membership.alive
+        if self._keeper_sign is not None and self._keeper_sign[0] != self.peer_id:
+            core.overlay.cut_off(now, core.membership.alive)
+        return ()
 
     def _shuffle(self, now: float) -> None:
         core = self._core

@@ -9,9 +9,10 @@ from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.census import Spread, Tell
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.events import BroadcastReceived, PartitionSuspected, PeerLeft, SendFrame, SignalReceived
-from psyne_mesh.gossip.records import DOWN, SUSPECT
+from psyne_mesh.gossip.healing import keeper
+from psyne_mesh.gossip.records import DOWN, SUSPECT, RoomKey
 from psyne_mesh.identity import PeerId
-from tests.gossip.cluster import Cluster
+from tests.gossip.cluster import ROOM, Cluster
 
 
 def crowd(size: int, seed: int = 0, config: GossipConfig | None = None, spread_s: float = 0.02) -> Cluster:
@@ -335,9 +336,8 @@ def test_in_a_lobby_cut_in_two_nobody_comes_and_goes() -> None:
     assert len(across) == len(set(across))
 
 
-def test_a_lobby_agrees_on_one_keeper_of_its_tree() -> None:
-    room = crowd(60, seed=4, config=LOBBY)
-    room.run(120.0)
+def keepers_signs(room: Cluster, seconds: float) -> dict[PeerId, int]:
+    """Frames of each keeper."""
     signs: dict[PeerId, int] = {}
     arrive = room._arrive
 
@@ -348,6 +348,27 @@ def test_a_lobby_agrees_on_one_keeper_of_its_tree() -> None:
         arrive(sender, receiver, frame)
 
     room._arrive = count  # type: ignore[method-assign]
-    room.run(50.0)
+    room.run(seconds)
+    room._arrive = arrive  # type: ignore[method-assign]
+    return signs
+
+
+def test_a_lobby_agrees_on_one_keeper_of_its_tree() -> None:
+    room = crowd(60, seed=4, config=LOBBY)
+    room.run(120.0)
+    signs = keepers_signs(room, 50.0)
     assert len(signs) == 1
     assert next(iter(signs.values())) >= 2 * 59
+
+
+def test_a_lobby_does_not_wait_for_keepers_that_died_without_its_knowing() -> None:
+    """Of the dead only neighbours hear; for all others they are members until their records run out."""
+    room = crowd(60, seed=4, config=LOBBY)
+    room.run(60.0)
+    for _ in range(30):
+        first, *others = room.ids()
+        room.crash(keeper(RoomKey.of(ROOM).raw, first, others))
+    room.run(110.0)
+    signs = keepers_signs(room, 50.0)
+    assert len(signs) == 1
+    assert next(iter(signs.values())) >= 2 * 29
