@@ -485,7 +485,10 @@ class Census:
         member = self.membership.get(case.subject)
         if member is None or member.record.order[:2] != (case.epoch, case.incarnation):
             return
-        if self._lose(case.subject, "timeout", now):
+        if self._lonely and not case.own:
+            # In a lobby only those pass an accusation on who know its subject: that may never hear of it.
+            self.forget(case.subject, "capacity", now)
+        elif self._lose(case.subject, "timeout", now):
             self.verdicts += 1
             if case.own:  # who only heard of it has nothing to add
                 self.outbox.append(TellAll(self.accusation(member, DOWN)))

@@ -9,6 +9,7 @@ from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.census import Spread, Tell
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.events import BroadcastReceived, PartitionSuspected, PeerLeft, SendFrame, SignalReceived
+from psyne_mesh.gossip.exchange import encoded
 from psyne_mesh.gossip.healing import keeper
 from psyne_mesh.gossip.records import DOWN, SUSPECT, RoomKey
 from psyne_mesh.identity import PeerId
@@ -334,6 +335,31 @@ def test_in_a_lobby_cut_in_two_nobody_comes_and_goes() -> None:
     across = [pair for pair in lost if (pair[0] in left) != (pair[1] in left)]
     assert len(across) > 100
     assert len(across) == len(set(across))
+
+
+def test_in_a_lobby_a_strangers_word_and_a_record_that_ran_out_are_no_deaths() -> None:
+    """Renewals and accusations reach not everybody there: whom they are about may be well, and never hear of it."""
+    room = crowd(60, seed=4, config=LOBBY)
+    room.run(20.0)
+    core = next(iter(room.nodes.values()))._core
+    accused, unheard = [peer for peer in core.membership.alive if peer not in core.links][:2]
+    accuser = core.membership.get(next(iter(core.links)))
+    member = core.membership.get(accused)
+    assert member is not None
+    assert accuser is not None
+    verdict = room.nodes[accuser.record.peer]._core.census.accusation(member, DOWN)
+    lost = core.membership.get(unheard)
+    assert lost is not None
+    lost.seen_at = core.membership._expiry_at = room.now - 1000.0
+    room.log.clear()
+    room.crash(accused)  # else it would answer, this time
+    core.census.expire(room.now, core.links)
+    frame = codec.head(codec.TOLD) + encoded(verdict)
+    room.tell(core.own, lambda node: node.receive(accuser.record.peer, frame, room.now))
+    room.run(8.0)
+    seen = {event.peer: event.reason for _, at, event in room.events(PeerLeft, core.own) if isinstance(event, PeerLeft)}
+    assert {seen[accused], seen[unheard]} == {"capacity"}
+    assert not core.membership.was_lost(accused)
 
 
 def keepers_signs(room: Cluster, seconds: float) -> dict[PeerId, int]:
