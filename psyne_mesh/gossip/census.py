@@ -53,17 +53,19 @@ class Tell:
 
 @attrs.frozen
 class TellAll:
-    """Send this to everybody whom we can reach."""
+    """Send this to everybody whom we can reach. `urgent`: it answers an accusation, and must be as quick."""
 
     news: Record | Accusation
+    urgent: bool = False
 
 
 @attrs.frozen
 class Spread:
-    """New to us, so maybe to others: `via` brought it."""
+    """New to us, so maybe to others: `via` brought it. `urgent` as in `TellAll`."""
 
     news: Record | Accusation
     via: PeerId | None
+    urgent: bool = False
 
 
 @attrs.frozen
@@ -211,12 +213,12 @@ class Census:
         self._started_at = now
         self._sign(now)
 
-    def reissue(self, now: float, state: OwnState | None = None) -> None:
+    def reissue(self, now: float, state: OwnState | None = None, *, urgent: bool = False) -> None:
         """Sign a newer record, with the next incarnation of `state` or of what it said before, and tell everybody."""
         state = state or self.state
         self.state = attrs.evolve(state, incarnation=state.incarnation + 1)
         self._sign(now)
-        self.outbox.append(TellAll(self.own))
+        self.outbox.append(TellAll(self.own, urgent))
 
     def depart(self, now: float) -> None:
         """Say that we leave; `arrive` takes it back. The caller tells whom it can reach."""
@@ -287,10 +289,11 @@ class Census:
         if change is Change.REFUSED:
             self.records_refused += 1
             return
+        refutes = False
         if change in (Change.RESTARTED, Change.LEFT):
             self.suspicions.drop(peer)
         else:
-            self.suspicions.clear_older(peer, record.order[:2])
+            refutes = self.suspicions.clear_older(peer, record.order[:2])
         if change is Change.NOTED:
             member = self.membership.get(peer)
             if member is not None and via is not None:
@@ -311,7 +314,7 @@ class Census:
             and record.joined_at != previous.joined_at
         ):
             self.outbox.append(Tell(peer, previous))  # it may not know which seat it had before it crashed
-        self.outbox.append(Spread(record, via))
+        self.outbox.append(Spread(record, via, refutes))
 
     def learn_gone(self, record: Record, since: float) -> None:
         """A neighbour lost this member before our time. No event: for us it never was here."""
@@ -410,13 +413,13 @@ class Census:
             self.outbox.append(CalledGone(accusation.epoch))
             return
         self.refutations += 1
-        self.reissue(now)
+        self.reissue(now, urgent=True)
 
     def revive(self, epoch: int, now: float) -> None:
         """That life of ours was called over: begin another one, if we have not yet."""
         if epoch == self.state.epoch and self.state.state == ALIVE:
             self.refutations += 1
-            self.reissue(now, attrs.evolve(self.state, epoch=epoch + 1, incarnation=-1))
+            self.reissue(now, attrs.evolve(self.state, epoch=epoch + 1, incarnation=-1), urgent=True)
 
     def link_silent(self, peer: PeerId, now: float) -> None:
         member = self.membership.get(peer)

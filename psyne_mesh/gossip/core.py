@@ -153,11 +153,11 @@ class Core:
         if peer in self.links:
             self.send(peer, told(news))
 
-    def tell_all(self, news: News, now: float) -> None:
+    def tell_all(self, news: News, now: float, *, urgent: bool = False) -> None:
         """News of our own: directly to everybody in a small room, down the tree in a larger one."""
         goodbye = isinstance(news, Record) and news.state != 0
         if self.exchange.tree and not goodbye and not self.exchange.partial_view:
-            self.exchange.spread(news, None, now, self.broadcast.eager)
+            self.exchange.spread(news, None, now, self.broadcast.eager, urgent=urgent)
             if isinstance(news, Accusation):
                 self.tell(news.subject, news)  # it may want to refute
             return

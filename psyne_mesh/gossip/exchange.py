@@ -33,6 +33,7 @@ ALL_BUCKETS = (1 << sync.BUCKETS) - 1
 _GONE_MAX = 64  # members lost to silence that a newcomer hears of: it may knock, and their seats wait for them
 _GONE_S = 600.0  # no longer ago than that
 _ALARM_SPARES = 2  # lazy links that an accusation takes beside the tree: a random graph of two draws each is one piece
+_ANSWER_SPARES = 1  # and its refutation, which is twice as long, beside so many
 _NEWS_MAX = 1024  # waiting for one flush; more go out at once
 
 # Flags of a HELLO.
@@ -69,6 +70,7 @@ class Exchange:
         self.tree = False  # a partial mesh: news go along the eager links
         self.partial_view = False  # a lobby: views are not compared
         self._alarms: list[tuple[bytes, PeerId | None]] = []
+        self._answers: list[tuple[bytes, PeerId | None]] = []
         self._news: list[tuple[bytes, PeerId | None]] = []
         self.flush_at = math.inf
 
@@ -99,12 +101,16 @@ class Exchange:
         for frame in codec.pack_items(codec.head(codec.TOLD), map(encoded, news), FRAME_BYTES):
             self._send(peer, frame)
 
-    def spread(self, news: News, via: PeerId | None, now: float, eager: dict[PeerId, None]) -> None:
-        """Pass on what was new to us."""
+    def spread(
+        self, news: News, via: PeerId | None, now: float, eager: dict[PeerId, None], *, urgent: bool = False
+    ) -> None:
+        """Pass on what was new to us. `urgent`: it refutes an accusation."""
         data = encoded(news)
         if self.tree:
-            # An accusation takes more than the tree: its subject may have been the branch that would have carried it.
-            waiting = self._alarms if isinstance(news, Accusation) else self._news
+            # An accusation takes more than the tree: its subject may have been the branch that would have carried it. So
+            # does the answer, or it would come too late to some.
+            alarm = isinstance(news, Accusation)
+            waiting = self._alarms if alarm else self._answers if urgent else self._news
             waiting.append((data, via))
             if len(waiting) >= _NEWS_MAX:
                 self._flush(eager)
@@ -120,14 +126,17 @@ class Exchange:
         self._scatter(codec.RUMOURS, news, eager)
         alarms, self._alarms = self._alarms, []
         if alarms:
-            self._scatter(codec.TOLD, alarms, self._alarmed(eager))
+            self._scatter(codec.TOLD, alarms, self._alarmed(eager, _ALARM_SPARES))
+        answers, self._answers = self._answers, []
+        if answers:
+            self._scatter(codec.TOLD, answers, self._alarmed(eager, _ANSWER_SPARES))
 
-    def _alarmed(self, eager: dict[PeerId, None]) -> list[PeerId]:
-        """Who is told of an accusation by us: the tree, and some links beside it. Dead links count for nothing."""
+    def _alarmed(self, eager: dict[PeerId, None], count: int) -> list[PeerId]:
+        """Who is told at once: the tree, and `count` links beside it. Dead links count for nothing."""
         good = [peer for peer in self.sync.neighbours if self.hears(peer)]
         spares = [peer for peer in good if peer not in eager]
         told = [peer for peer in good if peer in eager]
-        return told + self._rng.sample(spares, min(len(spares), _ALARM_SPARES))
+        return told + self._rng.sample(spares, min(len(spares), count))
 
     def _scatter(self, kind: int, news: list[tuple[bytes, PeerId | None]], peers: Iterable[PeerId]) -> None:
         """Send each item to all `peers` but the one that brought it."""

@@ -146,14 +146,14 @@ class Outcome:
     def _people(self, fact: census.Fact, now: float) -> None:
         core = self._core
         match fact:
-            case census.Spread(news, via):  # the most frequent come first
-                core.exchange.spread(news, via, now, core.broadcast.eager)
+            case census.Spread(news, via, urgent):  # the most frequent come first
+                core.exchange.spread(news, via, now, core.broadcast.eager, urgent=urgent)
             case census.Updated():
                 pass  # whoever needs the record reads it
             case census.Tell(peer, news):
                 core.tell(peer, news)
-            case census.TellAll(news):
-                core.tell_all(news, now)
+            case census.TellAll(news, urgent):
+                core.tell_all(news, now, urgent=urgent)
             case census.Joined(record, via, previous):
                 core.announce(record, via)
                 core.events.append(PeerDiscovered(record))

@@ -155,11 +155,13 @@ class Suspicions:
         if case is not None and case.running:
             self.outbox.append(CaseClosed(subject))
 
-    def clear_older(self, subject: PeerId, version: tuple[int, int]) -> None:
-        """A record of `version` came: a case about an older one is refuted."""
+    def clear_older(self, subject: PeerId, version: tuple[int, int]) -> bool:
+        """A record of `version` came: a case about an older one is refuted. True if there was one."""
         case = self._cases.get(subject)
-        if case is not None and (case.epoch, case.incarnation) < version:
+        refuted = case is not None and (case.epoch, case.incarnation) < version
+        if refuted:
             self.clear(subject)
+        return refuted
 
     def drop(self, subject: PeerId) -> None:
         """The subject is gone otherwise: no case, and no event about it."""

@@ -6,7 +6,7 @@ import pytest
 
 from psyne_mesh.gossip import broadcast_wire as wire
 from psyne_mesh.gossip import codec
-from psyne_mesh.gossip.census import Spread, Tell
+from psyne_mesh.gossip.census import Spread, Tell, TellAll
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.events import BroadcastReceived, PartitionSuspected, PeerLeft, SendFrame, SignalReceived
 from psyne_mesh.gossip.exchange import encoded
@@ -94,6 +94,27 @@ def test_an_accusation_takes_the_tree_and_two_more_good_links_and_its_subject() 
     assert eager <= told <= good
     assert len(told - eager) == min(2, len(good - eager))
     assert any(isinstance(out, SendFrame) and out.peer == subject for out in core.outputs)
+
+
+def test_a_refutation_takes_more_than_the_tree_as_well() -> None:
+    room = crowd(40, seed=1)
+    subject, other, *_ = room.ids()
+    core, theirs = room.nodes[other]._core, room.nodes[subject]._core
+    member = core.membership.get(subject)
+    assert member is not None
+    accuser = core.membership.alive[-1]
+    core.census.suspicions.accuse(
+        subject, member.record.order[:2], accuser, SUSPECT, room.now, own=False, contested=False, witnesses=9
+    )
+    theirs.census.reissue(room.now, urgent=True)
+    assert theirs.census.outbox[-1] == TellAll(theirs.census.own, urgent=True)
+    core.census.learn(theirs.census.own, room.now, accuser)
+    assert core.census.outbox[-1] == Spread(theirs.census.own, accuser, urgent=True)
+    for node in (theirs, core):
+        node.exchange.spread(theirs.census.own, accuser, room.now, node.broadcast.eager, urgent=True)
+        node.exchange.handle_timeout(node.exchange.flush_at, node.broadcast.eager)
+        told = [out.peer for out in node.exchange.outbox if out.frame[1] == codec.TOLD]
+        assert len(set(told) - set(node.broadcast.eager)) == 1
 
 
 def test_whom_enough_others_accuse_we_only_tell() -> None:
