@@ -384,7 +384,7 @@ class Census:
         if self.suspicions.knows(subject, version, accusation.accuser, accusation.verdict):
             return
         verify_accusation_untrusted(accusation, self._room, accuser.record.public_key, self._verify)
-        returned = accuser.record.epoch != accuser.record.joined_at and now - accuser.seen_at < _RETURNED_S
+        returned = accuser.record.epoch != accuser.record.joined_at and now - accuser.since < _RETURNED_S
         news = self.suspicions.accuse(
             subject,
             version,

@@ -68,10 +68,11 @@ class PeerResumed:
 
 @attrs.frozen
 class PeerLeft:
-    """A discovered member is gone. Comes exactly once for each (peer, epoch) that was discovered.
+    """A discovered member is gone. Comes exactly once for each `PeerDiscovered`.
 
     reason: "left" (it said so, or closed its link), "timeout" (silence), "kicked" (`expel`), "capacity" (it gave up its
-    place because the room was full, or a lobby, whose members follow a few only, has no place for it or no way to it),
+    place because the room was full; or a lobby, whose members follow a few only, has no place for it, no way to it or no
+    news of it, and may discover it again),
     "superseded" (it restarted; the `PeerDiscovered` of its new life follows at once).
     """
 

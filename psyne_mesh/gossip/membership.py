@@ -64,7 +64,7 @@ class Member:
         self.record = record
         self.status = status
         self.seen_at = now  # when the newest record came; its lifetime counts from here
-        self.since = now  # when it got its present status
+        self.since = now  # when it got its present status, or began its present life
         self.via = via
         self.closed = False
         self.place = -1
@@ -229,6 +229,8 @@ class Membership:
             self._mix(old)
             self._mix(record)
             self.changed_at = now
+            if record.epoch > old.epoch:
+                member.since = now
             member.record, member.seen_at, member.via = record, now, via
             if record.state != ALIVE:
                 self._exit(member, Status.LEFT, now)

@@ -56,8 +56,9 @@ class PeerResumed:
 class PeerLeft:
     """The player is gone. Comes exactly once for each stay.
 
-    reason: "left" (said goodbye), "timeout" (silent too long), "capacity" (lost its seat), "superseded" (the same key
-    joined anew), "overflow" (too slow for what was sent) or "kicked".
+    reason: "left" (said goodbye), "timeout" (silent too long), "capacity" (lost its seat; or, in a room above
+    256 players, lost from sight: it may be discovered again), "superseded" (the same key joined anew), "overflow" (too slow
+    for what was sent) or "kicked".
     """
 
     peer: Peer
