@@ -87,9 +87,8 @@ class Core:
         self.doubt = Doubt()
         self.doubted = -1  # the epoch that was called over meanwhile
         self.contacts: list[Record] = []  # whom to dial then
-        self.posted: Record | None = (
-            None  # by a beacon: somebody whom we lost, and dial before we believe that it is back
-        )
+        # By a beacon: somebody whom we lost, and dial before we believe that it is back.
+        self.posted: Record | None = None
 
     @property
     def aside(self) -> bool:

@@ -28,6 +28,7 @@ from psyne_mesh.gossip.records import (
     Signer,
     Verify,
     record_untrusted,
+    verify_record_untrusted,
 )
 from psyne_mesh.gossip.views import LinkView, Stats, Topology
 from psyne_mesh.gossip.walks import Line
@@ -278,9 +279,18 @@ class Node:
         lost = [record for record in records if core.membership.was_lost(record.peer)]
         self.learn([record for record in records if record not in lost], now)
         if lost and not core.aside:
-            core.posted = lost[0]
-            core.dialer.want(lost[0].peer, now)
+            self._knock(lost[0], now)
         self._outcome.settle(now)
+
+    def _knock(self, record: Record, now: float) -> None:
+        core = self._core
+        try:
+            verify_record_untrusted(record, core.room, core.verify)
+        except ProtocolError:
+            core.stats.items_refused += 1
+            return
+        core.posted = record
+        core.dialer.want(record.peer, now)
 
     # -------------------------------------------------------------------------------------------- time and outputs
 
