@@ -76,7 +76,7 @@ class Suspicions:
         self.outbox: list[CaseOpened | CaseClosed | VerdictReached] = []
         self.deadline = math.inf
         self.together = False  # set by the parent in a large room
-        self._held_since = math.inf  # the first of the verdicts that wait for others was due then
+        self._held_since = 0.0  # the first of the verdicts that wait for others was due then
         self._held: dict[PeerId, None] = {}  # whose verdicts wait
 
     def is_suspected(self, subject: PeerId) -> bool:
@@ -152,6 +152,7 @@ class Suspicions:
 
     def clear(self, subject: PeerId) -> None:
         case = self._cases.pop(subject, None)
+        self._held.pop(subject, None)
         if case is not None and case.running:
             self.outbox.append(CaseClosed(subject))
 
@@ -166,6 +167,7 @@ class Suspicions:
     def drop(self, subject: PeerId) -> None:
         """The subject is gone otherwise: no case, and no event about it."""
         self._cases.pop(subject, None)
+        self._held.pop(subject, None)
 
     def handle_timeout(self, now: float) -> None:
         deadline = math.inf
@@ -190,15 +192,15 @@ class Suspicions:
         running = [case for case in self._cases.values() if case.running]
         if not self.together or not any(case.deadline <= now for case in running):
             return now
+        if not self._held:
+            self._held_since = now
         waiting = [case.subject for case in running if case.deadline <= now or case.subject in self._held]
         self._held = dict.fromkeys(waiting)
-        self._held_since = min(self._held_since, now)
         if len(waiting) >= _MANY:
             until = self._held_since + _MANY_TOGETHER_S
         else:
             until = min(max(case.deadline for case in running), self._held_since + _TOGETHER_S)
         if until <= now:
-            self._held_since = math.inf
             self._held.clear()
         return until
 

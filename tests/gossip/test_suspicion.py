@@ -178,3 +178,36 @@ def test_a_verdict_waits_two_seconds_for_others_and_no_longer() -> None:
     cases.handle_timeout(cases.deadline)
     assert verdicts(cases) == [VerdictReached(X, 1, 0, own=True)]
     assert cases.deadline == 6.0
+
+
+def test_whose_verdict_waited_and_who_answered_meanwhile_gets_all_the_time_of_a_new_case() -> None:
+    cases = Suspicions(CONFIG)
+    cases.together = True
+    for subject in (X, A, B):
+        cases.accuse(subject, (1, 0), ME, SUSPECT, 0.0, own=True, contested=False, witnesses=0)
+    cases.handle_timeout(1.0)
+    assert verdicts(cases) == []  # three at once wait for more
+    cases.clear_older(X, (1, 1))
+    accuse(cases, C, 1.2, verdict=DOWN, version=(1, 1))  # six seconds to answer
+    cases.accuse(C, (1, 0), ME, SUSPECT, 1.5, own=True, contested=False, witnesses=0)
+    while cases.deadline < 7.0:
+        cases.handle_timeout(cases.deadline)
+    assert {fact.subject for fact in verdicts(cases)} == {A, B, C}  # type: ignore[attr-defined]
+    assert cases.is_suspected(X)
+
+
+def test_a_wait_that_nobody_needed_any_more_does_not_shorten_the_next() -> None:
+    cases = Suspicions(CONFIG)
+    cases.together = True
+    for subject in (X, A, B):
+        cases.accuse(subject, (1, 0), ME, SUSPECT, 0.0, own=True, contested=False, witnesses=0)
+    cases.handle_timeout(1.0)
+    for subject in (X, A, B):
+        cases.clear(subject)
+    for subject in (X, A, B):
+        cases.accuse(subject, (1, 1), ME, SUSPECT, 100.0, own=True, contested=False, witnesses=0)
+    cases.handle_timeout(101.0)
+    assert verdicts(cases) == []
+    cases.handle_timeout(cases.deadline)
+    assert cases.deadline == math.inf
+    assert len(verdicts(cases)) == 3
