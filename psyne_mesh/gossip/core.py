@@ -85,7 +85,6 @@ class Core:
         self.back_at = math.inf  # while we stand aside: when we come back
         self.rest_s = config.deaf_rest_s
         self.doubt = Doubt()
-        self.doubted = -1  # the epoch that was called over meanwhile
         self.contacts: list[Record] = []  # whom to dial then
         # By a beacon: somebody whom we lost, and dial before we believe that it is back.
         self.posted: Record | None = None
@@ -168,12 +167,11 @@ class Core:
 
     # ---------------------------------------------------------------------------------------------------- doubt
 
-    def doubts(self, epoch: int, now: float) -> bool:
-        """That life of ours is called over. True while former neighbours are asked whether we are deaf."""
+    def doubts(self, now: float) -> bool:
+        """Our life is called over. True while former neighbours are asked whether we are deaf."""
         if not self.doubt.is_open:
             self.ask_former(now)
-        if self.doubt.is_open:
-            self.doubted = epoch
+        self.doubt.called_gone = self.doubt.is_open
         return self.doubt.is_open
 
     def ask_former(self, now: float) -> None:
@@ -181,10 +179,10 @@ class Core:
         if self.full:
             return
         hearings = [link.hearing for link in self.links.values()]
-        for peer in self.doubt.begin(self.census.own.epoch, self.detector.hearings.former(), hearings, now):
+        for peer in self.doubt.begin(self.census.own.epoch, self.detector.hearings.former(now), hearings, now):
             self.dialer.want(peer, now)
 
-    def card(self, peer: PeerId) -> Record | None:
+    def record_to_dial(self, peer: PeerId) -> Record | None:
         """Whom to expect at the other end of a dial."""
         record, posted = self.membership.record(peer), self.posted
         return posted if record is None and posted is not None and posted.peer == peer else record
@@ -196,8 +194,8 @@ class Core:
     def settle_doubt(self, now: float) -> None:
         """We are not deaf, or nobody can tell: who called us gone is answered now."""
         hearings = {peer: link.hearing for peer, link in self.links.items()}
-        if self.doubt.is_over(hearings, self.detector.seems_deaf, now):
-            self.census.revive(self.doubted, now)
+        if self.doubt.is_over(hearings, self.detector.seems_deaf, now) and self.doubt.called_gone:
+            self.census.revive(self.doubt.begun_for, now)
 
     # ---------------------------------------------------------------------------------------------------- links
 

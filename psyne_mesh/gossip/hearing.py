@@ -116,9 +116,9 @@ class Hearings:
             hearing = Hearing()
         return hearing
 
-    def former(self) -> list[PeerId]:
-        """The peers whose links went, if we knew them for long enough; the last ones come last."""
-        return [peer for peer, hearing in self._kept.items() if hearing.is_known]
+    def former(self, now: float) -> list[PeerId]:
+        """The peers whose links went not long ago, if we knew them for long enough; the last ones come last."""
+        return [peer for peer, hearing in self._kept.items() if hearing.is_known and not hearing.is_stale(now)]
 
     def clear(self) -> None:
         self._kept.clear()
@@ -144,6 +144,7 @@ class Doubt:
     def __init__(self) -> None:
         self.deadline = math.inf
         self.begun_for = -1  # the epoch whose end we doubt
+        self.called_gone = False  # somebody waits for our answer
         self.asked: list[PeerId] = []
         self._since = self._until = 0.0
 
@@ -156,7 +157,7 @@ class Doubt:
         company = sum(hearing.is_known for hearing in links)
         if self.begun_for == epoch or not company < min(_LINKS_MIN, len(former)):
             return []
-        self.begun_for = epoch
+        self.begun_for, self.called_gone = epoch, False
         self.asked = former[-_ASKED_MAX:]
         self._since, self._until = now, now + _DOUBT_S
         self.deadline = now + _DOUBT_TICK_S

@@ -181,7 +181,7 @@ class Outcome:
             case census.OwnSeatKnown(seat):
                 core.seats.held_before(seat)
             case census.CalledGone(epoch):
-                if not core.doubts(epoch, now):
+                if not core.doubts(now):
                     core.census.revive(epoch, now)
             case census.Superseded():
                 self._stop("superseded")
@@ -224,7 +224,7 @@ class Outcome:
         for peer in list(core.membership.alive):
             core.census.forget(peer, "timeout", now)
         core.detector.hearings.clear()
-        core.doubt, core.doubted = Doubt(), -1
+        core.doubt = Doubt()
         core.dialer = Dialer(core.config, core.rng)
         self._boxes = self._outboxes()
 
@@ -325,7 +325,7 @@ class Outcome:
             core.dialer.handle_timeout(now)
         if core.dialer.dials:
             for peer in core.dialer.dials:
-                record = core.card(peer)
+                record = core.record_to_dial(peer)
                 if record is not None:
                     core.outputs.append(Dial(peer, record))
             core.dialer.dials.clear()

@@ -115,12 +115,13 @@ def test_counters_of_links_long_gone_are_not_kept(monkeypatch: pytest.MonkeyPatc
     peers = [PeerId(f"{n:032x}") for n in range(3)]
     for peer in peers:
         kept.link_down(peer, known_for(10.0), 1.0)
-    assert kept.former() == peers[1:]
+    assert kept.former(1.0) == peers[1:]
+    assert kept.former(130.0) == []
     kept.link_down(peers[0], known_for(10.0), 200.0)
     kept.link_down(peers[1], known_for(1.0), 200.0)  # has nothing to say of our past
-    assert kept.former() == peers[:1]
+    assert kept.former(200.0) == peers[:1]
     kept.clear()
-    assert kept.former() == []
+    assert kept.former(200.0) == []
 
 
 def test_a_deaf_member_stands_aside_and_comes_back() -> None:
