@@ -1,4 +1,4 @@
-"""A pair of transports on real loopback sockets, with everything that they said written down."""
+"""Transports with everything that they said written down: pairs on loopback sockets, worlds on a network in memory."""
 
 from __future__ import annotations
 
@@ -18,10 +18,16 @@ from psyne_mesh.webrtc.ice import (
     PathSelected,
     open_gateway,
 )
+from psyne_mesh.webrtc.ice.events import Address
+from tests.ice.fake_net import FakeNet
 
 E = TypeVar("E", bound=IceEvent)
 LIMIT_S = 10.0  # a test that waits longer has failed
 LOOPBACK = WebRTCConfig(bind_host="127.0.0.1", connection_timeout_s=5.0)
+A, B = ("192.0.2.1", 1001), ("192.0.2.2", 1002)
+OUTSIDE_A = ("198.51.100.1", 2001)
+DATA = b"\x17 data"
+IN_MEMORY = WebRTCConfig(connection_timeout_s=15.0)
 
 
 class Side:
@@ -108,3 +114,32 @@ async def open_pair(
         yield a, b
         a.transport.close()
         b.transport.close()
+
+
+async def exchange(a: Side, b: Side) -> None:
+    for one, other in ((a, b), (b, a)):
+        before = len(other.received)
+        one.transport.send([DATA, DATA])
+        await other.until(lambda other=other, before=before: other.received[before:] == [DATA, DATA])  # type: ignore[misc]
+
+
+class World:
+    """Gateways and sides on a network in memory, in virtual time."""
+
+    def __init__(self, net: FakeNet, nursery: trio.Nursery) -> None:
+        self.net = net
+        self._nursery = nursery
+
+    async def gateway(self, *addresses: Address, config: WebRTCConfig = IN_MEMORY) -> IceGateway:
+        async def hold(task_status: trio.TaskStatus[IceGateway]) -> None:
+            async with open_gateway(config, sockets=self.net.factory(*addresses)) as gateway:
+                task_status.started(gateway)
+                await trio.sleep_forever()
+
+        gateway: IceGateway = await self._nursery.start(hold)
+        return gateway
+
+    async def side(self, *addresses: Address, controlling: bool, config: WebRTCConfig = IN_MEMORY) -> Side:
+        side = Side(await self.gateway(*addresses, config=config), controlling=controlling)
+        await self._nursery.start(side.transport.run)
+        return side

@@ -17,9 +17,8 @@ import trustme
 
 from psyne_mesh.config import StunServer, TurnServer
 from psyne_mesh.webrtc.ice import GatheringComplete, PathSelected, gather, open_gateway
-from tests.ice.helpers import LIMIT_S, LOOPBACK, Side, introduce, selected
+from tests.ice.helpers import LIMIT_S, LOOPBACK, Side, exchange, introduce, selected
 from tests.ice.test_servers import kinds
-from tests.ice.test_transport import exchange
 
 TURNSERVER = shutil.which("turnserver")
 pytestmark = pytest.mark.lab

@@ -25,9 +25,8 @@ from psyne_mesh.webrtc.ice import (
 )
 from psyne_mesh.webrtc.ice.candidates import parse_candidate_untrusted
 from tests.ice import servers
-from tests.ice.helpers import LOOPBACK, Side, introduce, open_pair, selected
+from tests.ice.helpers import LOOPBACK, Side, exchange, introduce, open_pair, selected
 from tests.ice.servers import CREDENTIAL, USER, stun_server, turn_server
-from tests.ice.test_transport import exchange
 
 OUTSIDE = ("198.51.100.7", 7777)
 

@@ -13,8 +13,7 @@ from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import InvalidConfig, Superseded
 from psyne_mesh.webrtc.ice import Failed, IceGateway, IceParameters, PathSelected, open_gateway
 from psyne_mesh.webrtc.ice.gateway import open_sockets
-from tests.ice.helpers import LOOPBACK, Side, introduce, open_pair, selected
-from tests.ice.test_transport import DATA, exchange
+from tests.ice.helpers import DATA, LOOPBACK, Side, exchange, introduce, open_pair, selected
 
 
 async def meet(gateway: IceGateway, side: Side, theirs: ice.Connection) -> None:

@@ -16,8 +16,7 @@ from trio.testing import MockClock
 from psyne_mesh.webrtc.ice import Disconnected, GatheringComplete, IceGateway, open_gateway
 from psyne_mesh.webrtc.ice.candidates import Found
 from tests.ice.fake_net import FakeNet
-from tests.ice.helpers import Side, introduce, selected
-from tests.ice.test_transport import DATA, IN_MEMORY
+from tests.ice.helpers import DATA, IN_MEMORY, Side, introduce, selected
 from tests.ice.turn_net import DELAY_S, TurnOnNet
 
 A, B = ("192.0.2.1", 1001), ("192.0.2.2", 1002)
