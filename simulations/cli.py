@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from simulations import runner, table
+from simulations.kept import KeptRuns
 from simulations.run import Result
 from simulations.scenario import Scenario, load
 
@@ -110,7 +111,12 @@ def all_(
     only: Annotated[list[str] | None, typer.Option(help="Only these scenarios; may be given several times.")] = None,
     seeds: Annotated[int | None, typer.Option(help="So many seeds for each, from 0.", min=1)] = None,
     jobs: Annotated[int | None, typer.Option(help="Processes; default: one for each processor.", min=1)] = None,
-    output: Annotated[Path, typer.Option(help="Where results.jsonl, results.csv and summary.json go.")] = _RESULTS,
+    output: Annotated[
+        Path, typer.Option(help="Where results.jsonl, results.csv, summary.json and runs.jsonl go.")
+    ] = _RESULTS,
+    resume: Annotated[
+        bool, typer.Option(help="Go on where a run into the same folder stopped: what it finished is not run again.")
+    ] = False,
     write_docs: Annotated[Path | None, typer.Option(help="Write the result table into this page.")] = None,
     write_baseline: Annotated[bool, typer.Option(help="Make these figures the committed baseline.")] = False,
 ) -> None:
@@ -120,21 +126,25 @@ def all_(
     """
     scale = "nightly" if nightly else "ci" if ci else "full"
     scenarios = [_known(name).scaled(scale) for name in (only or load())]
-    count = sum(seeds if seeds is not None else scenario.seeds for scenario in scenarios)
+    chosen = range(seeds) if seeds is not None else None
+    units = runner.units_of(scenarios, None, chosen)
     output.mkdir(parents=True, exist_ok=True)
     results: list[Result] = []
     by_name = {scenario.name: scenario for scenario in scenarios}
-    with (output / "results.jsonl").open("w", encoding="utf-8") as lines, _progress(count) as advance:
+    runs = KeptRuns(output / "runs.jsonl", resume=resume)
+    kept = [found for unit in units if (found := runs.find(by_name[unit.scenario], None, unit.seed)) is not None]
+    with (output / "results.jsonl").open("w", encoding="utf-8") as lines, _progress(len(units)) as advance:
 
         def keep(result: Result) -> None:
+            if len(results) >= len(kept):  # those that were kept come first
+                runs.keep(by_name[result.scenario], None, result)
             results.append(result)
             lines.write(json.dumps(runner.result_line(result, by_name[result.scenario])) + "\n")
             lines.flush()
             advance(result)
 
-        chosen = range(seeds) if seeds is not None else None
         with runner.processes(jobs) as executor:
-            rows = runner.run_all(scenarios, seeds=chosen, executor=executor, on_result=keep)
+            rows = runner.run_all(scenarios, seeds=chosen, executor=executor, on_result=keep, kept=kept)
     runner.write_csv(output / "results.csv", results)
     lines_of_all = runner.merged_summary(output / "summary.json", rows)
     worse = runner.compare(rows, runner.read_baseline())

@@ -65,20 +65,35 @@ def run_all(
     seeds: Sequence[int] | None = None,
     executor: Executor | None = None,
     on_result: Callable[[Result], None] = lambda result: None,
+    kept: Iterable[Result] = (),
 ) -> list[Row]:
-    """Every scenario (already scaled) with all its seeds. Without an executor: one after the other, here."""
-    units = [
-        Unit(scenario.name, scenario.scale, nodes, seed)
-        for scenario in scenarios
-        for seed in (range(scenario.seeds) if seeds is None else seeds)
-    ]
+    """Every scenario (already scaled) with all its seeds. Without an executor: one after the other, here.
+
+    Each scenario's first seed comes before anybody's second, so that a run cut off has seen something of all. What is
+    in `kept` (results of earlier runs) is not run again.
+    """
     found: dict[str, list[Result]] = {scenario.name: [] for scenario in scenarios}
+    done: set[tuple[str, int]] = set()
+    for result in kept:
+        done.add((result.scenario, result.seed))
+        _book(result, found, on_result)
+    units = [unit for unit in units_of(scenarios, nodes, seeds) if (unit.scenario, unit.seed) not in done]
     if executor is not None:
         _collect(executor, units, found, on_result)
     else:
         for unit in units:
             _book(work(unit), found, on_result)
     return [row_of(scenario, found[scenario.name]) for scenario in scenarios]
+
+
+def units_of(scenarios: Iterable[Scenario], nodes: int | None, seeds: Sequence[int] | None) -> list[Unit]:
+    """What there is to run, seed by seed."""
+    units = [
+        Unit(scenario.name, scenario.scale, nodes, seed)
+        for scenario in scenarios
+        for seed in (range(scenario.seeds) if seeds is None else seeds)
+    ]
+    return sorted(units, key=lambda unit: unit.seed)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The result table of docs/simulations.md, written by the runner itself between two marks."""
+"""The result tables of docs/simulations.md, one for each scale, written by the runner itself between two marks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-BEGIN, END = "<!-- results: begin (written by `psyne-mesh sim all --write-docs`) -->", "<!-- results: end -->"
+
+def marks(scale: str) -> tuple[str, str]:
+    """Between which lines of the page the table of a scale stands."""
+    return (
+        f"<!-- results at scale {scale}: begin (written by `psyne-mesh sim all --write-docs`) -->",
+        f"<!-- results at scale {scale}: end -->",
+    )
 
 
 def markdown(lines: Sequence[Mapping[str, Any]]) -> str:
@@ -56,10 +62,11 @@ def show(value: float) -> str:
 
 
 def write_docs(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    """Replaces what stands between the two marks; the rest of the page is written by people."""
+    """Replaces what stands between the two marks of these lines' scale; the rest of the page is written by people."""
     text = path.read_text(encoding="utf-8")
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
+    first, last = marks(lines[0]["scale"])
+    head, begin, rest = text.partition(first)
+    _, end, tail = rest.partition(last)
     if not (begin and end):
-        raise ValueError(f"{path} lacks the marks {BEGIN} and {END}")
-    path.write_text(f"{head}{BEGIN}\n\n{markdown(lines)}\n\n{END}{tail}", encoding="utf-8")
+        raise ValueError(f"{path} lacks the marks {first} and {last}")
+    path.write_text(f"{head}{begin}\n\n{markdown(lines)}\n\n{end}{tail}", encoding="utf-8")

@@ -10,7 +10,7 @@ import attrs
 import pytest
 from typer.testing import CliRunner
 
-from simulations import runner, table
+from simulations import kept, runner, table
 from simulations.cli import app
 from simulations.scenario import load
 
@@ -83,6 +83,40 @@ def test_all_writes_lines_table_and_summary(tmp_path):
     assert summary[0]["seeds"] == 2
 
 
+def test_a_table_that_was_cut_off_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    played = []
+    work = runner.work
+    monkeypatch.setattr(runner, "work", lambda unit: played.append((unit.scenario, unit.seed)) or work(unit))
+
+    def run(*words: str):
+        played.clear()
+        done = invoke(
+            "all", "--ci", "--only", "join-storm", "--only", "seat-race", "--jobs", "1", "--output", str(tmp_path),
+            *words,
+        )  # fmt: skip
+        assert done.exit_code == 0, done.output
+        return list(played), json.loads((tmp_path / "summary.json").read_text())
+
+    assert run("--seeds", "1")[0] == [("join-storm", 0), ("seat-race", 0)]
+    runs = tmp_path / "runs.jsonl"
+    runs.write_text(runs.read_text() + '{"definition": "cut off in the mid')
+    again, told = run("--seeds", "2", "--resume")
+    assert again == [("join-storm", 1), ("seat-race", 1)]
+    assert run("--seeds", "2", "--resume")[0] == []
+    afresh, fresh = run("--seeds", "2")
+    assert afresh == [("join-storm", 0), ("seat-race", 0), ("join-storm", 1), ("seat-race", 1)]
+    assert [(row["figures"], row["seeds"]) for row in told] == [(row["figures"], row["seeds"]) for row in fresh]
+    # Other code may find something else.
+    monkeypatch.setattr(kept, "code", lambda: "changed")
+    assert len(run("--seeds", "2", "--resume")[0]) == 4
+
+
+def test_what_a_scenario_is_called_does_not_make_its_results_old():
+    scenario = load()["crash-16"]
+    assert kept.definition(attrs.evolve(scenario, known="why", title="else")) == kept.definition(scenario)
+    assert kept.definition(attrs.evolve(scenario, net={"loss": 0.1})) != kept.definition(scenario)
+
+
 @pytest.fixture(scope="module")
 def rows():
     scenario = load()["crash-16"].scaled("tiny")
@@ -121,16 +155,18 @@ def test_summaries_grow_scenario_by_scenario(rows, tmp_path):
 
 def test_the_table_is_written_between_its_marks(rows, tmp_path):
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n", encoding="utf-8")
+    (begin, end), (other_begin, other_end) = table.marks("tiny"), table.marks("ci")
+    page.write_text(f"before\n{begin}\nold\n{end}\n{other_begin}\nstays\n{other_end}\nafter\n", encoding="utf-8")
     table.write_docs(page, [runner.row_line(row) for row in rows])
     text = page.read_text(encoding="utf-8")
     assert "old" not in text
+    assert "stays" in text
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "`crash-16`" in text
     page.write_text("no marks", encoding="utf-8")
     with pytest.raises(ValueError, match="lacks the marks"):
-        table.write_docs(page, [])
+        table.write_docs(page, [runner.row_line(row) for row in rows])
 
 
 def test_figures_for_people():
