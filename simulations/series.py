@@ -13,16 +13,17 @@ if TYPE_CHECKING:
     from simulations.accounting import Accounting
     from simulations.world import World
 
-JOINING_S = 5.0  # a machine that was started less long ago is not yet held against the graph
+JOINING_S = 5.0  # who was started less long ago and is still on the way in is not yet held against the graph
 
 
 @attrs.frozen
 class Sample:
-    """The room at one moment. `settled` machines are those that are up for `JOINING_S` or have a link."""
+    """The room at one moment. Machines on their way in (without a link, or linked among themselves only) do not count as a
+    piece of it for the first `JOINING_S`."""
 
     at: float
     up: int
-    components: int  # of the settled, over links that carry frames both ways
+    components: int  # over links that carry frames both ways
     largest: int
     isolated: int
     min_degree: int
@@ -63,9 +64,10 @@ def components_of(hosts: list[Host]) -> list[list[int]]:
 
 def sample(world: World, accounting: Accounting, *, compare_views: bool) -> Sample:
     up = [host for host in world.hosts if host.up]
-    settled = [host for host in up if host.lanes or world.now - host.joined_at >= JOINING_S]
-    groups = components_of(settled)
-    degrees = [len(neighbours(host)) for host in settled]
+    old_enough = {host.index for host in up if world.now - host.joined_at >= JOINING_S}
+    pieces = components_of([host for host in up if host.lanes or host.index in old_enough])
+    groups = [piece for number, piece in enumerate(pieces) if number == 0 or not old_enough.isdisjoint(piece)]
+    degrees = [len(neighbours(world.hosts[index])) for group in groups for index in group]
     sizes = sorted({len(accounting.views[host.index]) for host in up})
     return Sample(
         at=world.now,

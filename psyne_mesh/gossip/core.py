@@ -79,7 +79,8 @@ class Core:
         self.kept_seats: dict[PeerId, tuple[int, float]] = {}  # of members that restarted: (seat, until)
         self.keep_at = math.inf
         self.keep_every_s = 0.5
-        self.keepers: dict[PeerId, float] = {}  # of a lobby: who gives signs, and when the last one came
+        self.keepers: dict[PeerId, float] = {}  # who gives signs, and when the last one came
+        self.lobby_since = math.inf  # when a new neighbour first said that it knows a part of the room only
         self.seated_view = 0
         self.seated_until = math.inf
         self.back_at = math.inf  # while we stand aside: when we come back

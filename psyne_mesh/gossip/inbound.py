@@ -11,7 +11,7 @@ from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.codec import PROBE
 from psyne_mesh.gossip.core import Core
 from psyne_mesh.gossip.detector import Link
-from psyne_mesh.gossip.exchange import ISOLATED, gone_untrusted
+from psyne_mesh.gossip.exchange import ISOLATED, UNSUMMARISED, gone_untrusted
 from psyne_mesh.gossip.overlay import Mode
 from psyne_mesh.gossip.records import Record, accusation_untrusted, record_untrusted
 from psyne_mesh.gossip.routing import encode_relay, relay_untrusted, signal_untrusted
@@ -118,6 +118,8 @@ class Inbound:
             core.exchange.send_digest(peer, hello.mask, now)
         elif not hello.mask:
             core.seats.synced(now)
+        if hello.flags & UNSUMMARISED:
+            core.lobby_since = min(core.lobby_since, now)
         isolated = bool(hello.flags & ISOLATED)
         if not (isolated or link.lonely):
             core.broadcast.link_spare(peer)
@@ -210,11 +212,10 @@ class Inbound:
             core.broadcast.keep_repeated(link.peer, sign, now)
             return
         wire.verify_keep_untrusted(sign, core.room, core.verify)
-        if core.overlay.mode is Mode.LOBBY:
-            core.keepers.pop(sign.origin, None)
-            if len(core.keepers) >= _KEEPERS_MAX:
-                del core.keepers[next(iter(core.keepers))]
-            core.keepers[sign.origin] = now
+        core.keepers.pop(sign.origin, None)
+        if len(core.keepers) >= _KEEPERS_MAX:
+            del core.keepers[next(iter(core.keepers))]
+        core.keepers[sign.origin] = now
         core.broadcast.keep_received(link.peer, sign, hops, now)
 
     def _on_haves(self, link: Link, frame: bytes, now: float) -> None:

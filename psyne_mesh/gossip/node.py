@@ -87,6 +87,7 @@ class Node:
         self._placed_at = -math.inf
         self._keeper_sign: tuple[PeerId, int] | None = None  # the newest sign of the tree's keeper
         self._keeper_heard_at = -math.inf
+        self._sign_at = -math.inf  # when the newest sign of anybody came
         self.peer_id = identity.peer_id
 
     # ----------------------------------------------------------------------------------------------------- inputs
@@ -194,7 +195,7 @@ class Node:
         if core.running:
             message = sign_message(core.room, core.identity, core.census.own.joined_at, sequence, floor, payload)
             core.stats.broadcasts_sent += 1
-            core.broadcast.publish(message, now, flat=core.full)
+            core.broadcast.publish(message, now, flat=core.full, lobby=core.exchange.partial_view)
             if core.full:
                 core.send_to_unlinked(encode_gossip(Head(0, FLAT), message.body))
             self._outcome.settle(now)
@@ -392,9 +393,12 @@ class Node:
         core.keep_every_s = min(_KEEP_TREE_S, 2 * core.keep_every_s)  # often at first: the tree is young
         core.keep_at = now + core.keep_every_s * (0.9 + 0.2 * core.rng.random())
         if self._keeper_sign is None:
-            self._keeper_heard_at = now
+            self._keeper_heard_at = self._sign_at = now
         alive = core.membership.alive
-        lobby = core.overlay.mode is Mode.LOBBY
+        new_in_lobby = 0.0 <= now - core.lobby_since < _CUT_OFF_S
+        if not core.links or (new_in_lobby and not core.keepers):
+            return  # a newcomer knows too few to be the lowest of all: first it hears who gives signs
+        lobby = new_in_lobby or core.overlay.mode is Mode.LOBBY
         first = keeper(core.room.raw, self.peer_id, self._may_keep(now) if lobby else alive)
         sign = first, core.broadcast.kept(first)
         if first == self.peer_id:
@@ -412,11 +416,12 @@ class Node:
         knowing: who gives signs counts, and who is known only as long as nobody does. When nobody has for long, everybody
         begins, and gives way to the lowest sign that it hears."""
         core = self._core
+        self._sign_at = max([self._sign_at, *core.keepers.values()])
         for peer in [peer for peer, at in core.keepers.items() if at + _CUT_OFF_S <= now]:
             del core.keepers[peer]
         if core.keepers:
             return core.keepers
-        if now - self._keeper_heard_at < _CUT_OFF_S:
+        if now - self._sign_at < _CUT_OFF_S:
             return core.membership.alive
         if self._keeper_sign is not None and self._keeper_sign[0] != self.peer_id:
             core.overlay.cut_off(now, core.membership.alive)

@@ -13,7 +13,7 @@ from psyne_mesh.errors import ProtocolError
 from psyne_mesh.gossip import broadcast_wire as wire
 from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.broadcast import Broadcast
-from psyne_mesh.gossip.broadcast_wire import FLAT, REPAIR, Have, Head, Message
+from psyne_mesh.gossip.broadcast_wire import FLAT, REPAIR, WAVE, WAVE_UNIT, Have, Head, Message
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.records import RoomKey
 from psyne_mesh.gossip.streams import Stream, Streams
@@ -22,7 +22,7 @@ from tests.gossip.cluster import CheapIdentity, cheap_verify
 
 ROOM = RoomKey.of(b"room")
 ORIGIN = CheapIdentity(0)
-A, B, C = (CheapIdentity(n).peer_id for n in (1, 2, 3))
+A, B, C, D = (CheapIdentity(n).peer_id for n in (1, 2, 3, 4))
 CONFIG = GossipConfig()
 
 
@@ -238,6 +238,49 @@ def test_in_a_full_mesh_the_origin_sends_to_all_and_nobody_forwards() -> None:
     switching = tree(B, C)  # a receiver that is in a partial mesh already passes it on
     receive(switching, B, message(1), 0.0, flags=FLAT)
     assert sent(switching) == [(C, codec.GOSSIP)]
+
+
+def waves(broadcast: Broadcast) -> list[tuple[PeerId, int]]:
+    """(to, number of the wave) of the messages, drained."""
+    messages = [
+        (out.peer, wire.gossip_untrusted(out.frame, 1000)[0])
+        for out in broadcast.outbox
+        if out.frame[1] == codec.GOSSIP
+    ]
+    broadcast.outbox.clear()
+    return [(peer, (head.flags & WAVE) // WAVE_UNIT) for peer, head in messages]
+
+
+def test_in_a_lobby_waves_begin_beside_the_tree_too() -> None:
+    broadcast = tree(A, B, C, D)
+    for peer in (B, C, D):
+        broadcast.prune_received(peer)
+    begun = []
+    for sequence in (1, 2, 3):
+        targets = broadcast.publish(message(sequence), 0.0, lobby=True)
+        sending = waves(broadcast)
+        assert [peer for peer, _ in sending] == targets
+        assert sending[0] == (A, 0)
+        begun.append(sending[1:])
+        broadcast.handle_timeout(broadcast.deadline)  # who got it is not told of it
+        assert {peer for peer, _ in sent(broadcast)} == {B, C, D} - {peer for peer, _ in sending}
+    assert begun == [[(D, 1), (B, 2)], [(C, 1), (D, 2)], [(B, 1), (C, 2)]]  # no link is always of one wave
+    assert tree(A).publish(message(1), 0.0, lobby=True) == [A]
+
+
+def test_where_two_waves_meet_the_tree_stays_as_it_is() -> None:
+    broadcast = tree(A, B, C, D)
+    broadcast.prune_received(A)
+    receive(broadcast, A, message(1), 0.0, flags=WAVE_UNIT)  # from its origin, which has many such links
+    assert A in broadcast.lazy
+    assert waves(broadcast) == [(B, 1), (C, 1), (D, 1)]
+    receive(broadcast, B, message(1), 0.0, hops=4)
+    receive(broadcast, C, message(1), 0.0, hops=3, flags=2 * WAVE_UNIT)
+    assert sent(broadcast) == []
+    receive(broadcast, D, message(1), 0.0, hops=3, flags=WAVE_UNIT)
+    assert sent(broadcast) == [(D, codec.PRUNE)]  # twice by one wave: a cycle
+    receive(broadcast, D, message(2), 2.0, hops=1, flags=WAVE_UNIT)  # not from its origin
+    assert D in broadcast.eager
 
 
 def test_a_gap_is_asked_for_and_filled() -> None:

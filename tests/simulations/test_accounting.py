@@ -17,7 +17,7 @@ from psyne_mesh.gossip.events import (
 from simulations.accounting import Accounting, numbers_in, payload_of
 from simulations.actor import BareRecord
 from simulations.cuts import split
-from simulations.series import components_of, percentile, sample
+from simulations.series import JOINING_S, components_of, percentile, sample
 from tests.simulations.helpers import GRAIN, pair, probes, send
 
 
@@ -179,6 +179,9 @@ def test_the_true_graph_falls_apart_and_comes_together():
     assert [sorted(group) for group in components_of(hosts)] == [[0, 1], [2, 3]]
     world.links.mend(cut)
     world.crash(hosts[1])
+    # Who has come just now and is not linked to the others yet is no piece of the room yet.
+    assert sample(world, of(world), compare_views=True).components == 1
+    world.run(JOINING_S)
     seen = sample(world, of(world), compare_views=True)
     assert (seen.up, seen.components, seen.largest, seen.isolated, seen.min_degree) == (3, 2, 2, 1, 0)
     assert seen.equal_views is False
