@@ -30,6 +30,11 @@ def message(sequence: int, floor: int | None = None, epoch: int = 1, payload: by
     return wire.sign_message(ROOM, ORIGIN, epoch, sequence, floor or max(1, sequence - 20), payload)
 
 
+def another(sequence: int) -> Message:
+    """Of another origin."""
+    return wire.sign_message(ROOM, CheapIdentity(9), 1, sequence, 1, b"")
+
+
 def sign(number: int) -> wire.Keep:
     return wire.sign_keep(ROOM, ORIGIN, number)
 
@@ -203,6 +208,19 @@ def test_a_much_shorter_lazy_link_takes_the_place_of_the_eager_one() -> None:
     assert list(broadcast.eager) == [B]
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_who_alone_speaks_may_have_the_tree_shorter(alone: bool) -> None:
+    broadcast = tree(A, B)
+    if not alone:
+        receive(broadcast, A, another(1), 0.0)
+        broadcast.handle_timeout(0.2)
+        sent(broadcast)
+    broadcast.prune_received(B)
+    broadcast.ihave_received(B, [((ORIGIN.peer_id, 1, 1), 2)], 5.0)
+    receive(broadcast, A, message(1), 5.05, hops=4)
+    assert list(broadcast.eager) == [B if alone else A]
+
+
 def test_while_many_send_at_once_the_tree_is_not_shortened_for_each_in_turn() -> None:
     broadcast = tree(A, B)
     broadcast.prune_received(B)
@@ -251,21 +269,25 @@ def waves(broadcast: Broadcast) -> list[tuple[PeerId, int]]:
     return [(peer, (head.flags & WAVE) // WAVE_UNIT) for peer, head in messages]
 
 
-def test_in_a_lobby_waves_begin_beside_the_tree_too() -> None:
+def test_in_a_lobby_where_several_speak_waves_begin_beside_the_tree_too() -> None:
     broadcast = tree(A, B, C, D)
     for peer in (B, C, D):
         broadcast.prune_received(peer)
+    assert broadcast.publish(message(1), 0.0, lobby=True) == [A]  # one source: the tree takes its shape
+    receive(broadcast, A, another(1), 0.5)
+    broadcast.handle_timeout(1.0)
+    broadcast.outbox.clear()
     begun = []
-    for sequence in (1, 2, 3):
-        targets = broadcast.publish(message(sequence), 0.0, lobby=True)
-        sending = waves(broadcast)
-        assert [peer for peer, _ in sending] == targets
-        assert sending[0] == (A, 0)
-        begun.append(sending[1:])
-        broadcast.handle_timeout(broadcast.deadline)  # who got it is not told of it
-        assert {peer for peer, _ in sent(broadcast)} == {B, C, D} - {peer for peer, _ in sending}
-    assert begun == [[(D, 1), (B, 2)], [(C, 1), (D, 2)], [(B, 1), (C, 2)]]  # no link is always of one wave
-    assert tree(A).publish(message(1), 0.0, lobby=True) == [A]
+    for sequence in range(2, 10):
+        targets = broadcast.publish(message(sequence), float(sequence), lobby=True)
+        frames = broadcast.outbox.copy()
+        assert waves(broadcast)[0] == (A, 0)
+        begun.append(targets[1:])
+        told = {out.peer for out in frames if out.frame[1] == codec.IHAVE}
+        assert told == {B, C, D} - set(targets)  # at once, but not who got it
+    assert sorted(map(len, begun)) == [0, 0, 2, 2, 2, 2, 2, 2]  # now and then the tree alone, to find its cycles
+    assert len({tuple(peers) for peers in begun}) == 4  # and no link is always of one wave
+    assert broadcast.publish(message(10), 30.0, lobby=True) == [A]
 
 
 def test_where_two_waves_meet_the_tree_stays_as_it_is() -> None:
