@@ -183,11 +183,12 @@ class Broadcast:
         stream = self.streams.position(message.origin, message.epoch, message.sequence)
         if stream is not None:
             stream.expected, stream.active_at = message.sequence + 1, now
-        beside = self._beside(message) if lobby and self._sources(_ONE_SOURCE_S, now) > 1 else []
+        alone = self._sources(_ONE_SOURCE_S, now) == 1
+        beside = self._beside(message) if lobby and not alone else []
         targets = self._forward(message, 0, tuple(beside), now, now, flags=FLAT if flat else 0)
         for number, peer in enumerate(beside, 1):
             self._send_message(peer, encode_gossip(Head(0, number * WAVE_UNIT), message.body))
-        if now - self._published_at >= self._config.ihave_delay_s:
+        if alone and now - self._published_at >= self._config.ihave_delay_s:
             self._flush_announcements()  # neighbours see at once that their way to us is too long
         self._published_at = now
         return targets + beside

@@ -80,7 +80,7 @@ class Core:
         self.keep_at = math.inf
         self.keep_every_s = 0.5
         self.keepers: dict[PeerId, float] = {}  # who gives signs, and when the last one came
-        self.lobby_since = math.inf  # when a new neighbour first said that it knows a part of the room only
+        self.lobby_since = math.inf  # when our first neighbour said that it knows a part of the room only
         self.seated_view = 0
         self.seated_until = math.inf
         self.back_at = math.inf  # while we stand aside: when we come back

@@ -111,15 +111,16 @@ class Inbound:
 
     def _on_hello(self, link: Link, frame: bytes, now: float) -> None:
         core, peer = self._core, link.peer
-        hello = core.exchange.hello_received(frame, newcomer=not core.introduced)
+        newcomer = not core.introduced
+        hello = core.exchange.hello_received(frame, newcomer=newcomer)
         self._take(hello.items, peer, now, welcome=True)
         core.introduced = True
         if hello.mask and core.own < peer:
             core.exchange.send_digest(peer, hello.mask, now)
         elif not hello.mask:
             core.seats.synced(now)
-        if hello.flags & UNSUMMARISED:
-            core.lobby_since = min(core.lobby_since, now)
+        if newcomer and hello.flags & UNSUMMARISED:
+            core.lobby_since = now
         isolated = bool(hello.flags & ISOLATED)
         if not (isolated or link.lonely):
             core.broadcast.link_spare(peer)
