@@ -195,7 +195,7 @@ class Node:
         if core.running:
             message = sign_message(core.room, core.identity, core.census.own.joined_at, sequence, floor, payload)
             core.stats.broadcasts_sent += 1
-            core.broadcast.publish(message, now, flat=core.full, lobby=core.exchange.partial_view)
+            core.broadcast.publish(message, now, flat=core.full)
             if core.full:
                 core.send_to_unlinked(encode_gossip(Head(0, FLAT), message.body))
             self._outcome.settle(now)

@@ -13,7 +13,7 @@ from psyne_mesh.errors import ProtocolError
 from psyne_mesh.gossip import broadcast_wire as wire
 from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.broadcast import Broadcast
-from psyne_mesh.gossip.broadcast_wire import FLAT, REPAIR, WAVE, WAVE_UNIT, Have, Head, Message
+from psyne_mesh.gossip.broadcast_wire import BESIDE, FLAT, REPAIR, Have, Head, Message
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.records import RoomKey
 from psyne_mesh.gossip.streams import Stream, Streams
@@ -30,9 +30,9 @@ def message(sequence: int, floor: int | None = None, epoch: int = 1, payload: by
     return wire.sign_message(ROOM, ORIGIN, epoch, sequence, floor or max(1, sequence - 20), payload)
 
 
-def another(sequence: int) -> Message:
+def another(sequence: int, origin: int = 9) -> Message:
     """Of another origin."""
-    return wire.sign_message(ROOM, CheapIdentity(9), 1, sequence, 1, b"")
+    return wire.sign_message(ROOM, CheapIdentity(origin), 1, sequence, 1, b"")
 
 
 def sign(number: int) -> wire.Keep:
@@ -230,8 +230,9 @@ def test_while_many_send_at_once_the_tree_is_not_shortened_for_each_in_turn() ->
     broadcast.ihave_received(B, [((ORIGIN.peer_id, 1, 1), 2)], 0.0)
     receive(broadcast, A, message(1), 0.05, hops=9)
     assert list(broadcast.eager) == [A]
-    broadcast.ihave_received(B, [((ORIGIN.peer_id, 1, 2), 2)], 0.1)
-    receive(broadcast, A, message(2), 0.15, hops=10)  # but what is much too long is too long for everybody
+    drawn = next(number for number in range(2, 200) if broadcast._shapes(message(number), 0.15))
+    broadcast.ihave_received(B, [((ORIGIN.peer_id, 1, drawn), 2)], 0.1)
+    receive(broadcast, A, message(drawn), 0.15, hops=10)  # but what is much too long is too long for everybody
     assert list(broadcast.eager) == [B]
 
 
@@ -258,54 +259,73 @@ def test_in_a_full_mesh_the_origin_sends_to_all_and_nobody_forwards() -> None:
     assert sent(switching) == [(C, codec.GOSSIP)]
 
 
-def waves(broadcast: Broadcast) -> list[tuple[PeerId, int]]:
-    """(to, number of the wave) of the messages, drained."""
-    messages = [
-        (out.peer, wire.gossip_untrusted(out.frame, 1000)[0])
-        for out in broadcast.outbox
-        if out.frame[1] == codec.GOSSIP
-    ]
+def flags(broadcast: Broadcast) -> list[int]:
+    """Of the messages that it sends."""
+    frames = [out.frame for out in broadcast.outbox if out.frame[1] == codec.GOSSIP]
+    return [wire.gossip_untrusted(frame, 1000)[0].flags for frame in frames]
+
+
+def busy(broadcast: Broadcast, now: float) -> None:
+    """Eight messages of two others within an eighth of a second: hardly one message in a hundred shapes the tree then."""
+    for number in range(8):
+        receive(broadcast, A, another(1 + number // 2, 10 + int(now) + number % 2), now + number / 64)
+    broadcast.handle_timeout(now + 0.15)
     broadcast.outbox.clear()
-    return [(peer, (head.flags & WAVE) // WAVE_UNIT) for peer, head in messages]
 
 
-def test_in_a_lobby_where_several_speak_waves_begin_beside_the_tree_too() -> None:
+def test_where_several_speak_a_message_takes_links_beside_the_tree_too() -> None:
     broadcast = tree(A, B, C, D)
     for peer in (B, C, D):
         broadcast.prune_received(peer)
-    assert broadcast.publish(message(1), 0.0, lobby=True) == [A]  # one source: the tree takes its shape
+    assert broadcast.publish(message(1), 0.0, flat=False) == [A]  # one source: the tree takes its shape
     assert sent(broadcast) == [
         (A, codec.GOSSIP),
         *((peer, codec.IHAVE) for peer in (B, C, D)),
     ]  # and they see it at once
-    receive(broadcast, A, another(1), 0.5)
-    broadcast.handle_timeout(1.0)
-    broadcast.outbox.clear()
-    begun = []
-    for sequence in range(2, 9):
-        targets = broadcast.publish(message(sequence), float(sequence), lobby=True)
-        assert waves(broadcast)[0] == (A, 0)
-        begun.append(targets[1:])
+    beside = []
+    for sequence in (2, 3, 4):
+        busy(broadcast, 10.0 * sequence)
+        targets = broadcast.publish(message(sequence), 10.0 * sequence + 0.15, flat=False)
+        assert flags(broadcast) == [BESIDE] * 3
+        assert targets[0] == A
+        beside.append(targets[1:])
+        broadcast.outbox.clear()
         broadcast.handle_timeout(broadcast.deadline)
         assert {peer for peer, _ in sent(broadcast)} == {B, C, D} - set(targets)  # who got it needs no announcement
-    assert sorted(map(len, begun)) == [0, 0, 2, 2, 2, 2, 2]  # now and then the tree alone, to find its cycles
-    assert len({tuple(peers) for peers in begun}) == 4  # and no link is always of one wave
-    assert broadcast.publish(message(10), 30.0, lobby=True) == [A]
+    assert beside == [[C, D], [B, C], [D, B]]
+    assert broadcast.publish(message(5), 99.0, flat=False) == [A]
 
 
-def test_where_two_waves_meet_the_tree_stays_as_it_is() -> None:
-    broadcast = tree(A, B, C, D)
+def test_a_message_that_came_beside_the_tree_leaves_it_as_it_is() -> None:
+    broadcast = tree(A, B, C)
     broadcast.prune_received(A)
-    receive(broadcast, A, message(1), 0.0, flags=WAVE_UNIT)  # from its origin, which has many such links
+    receive(broadcast, A, message(1), 0.0, flags=BESIDE)  # from its origin, which has many such links
     assert A in broadcast.lazy
-    assert waves(broadcast) == [(B, 1), (C, 1), (D, 1)]
-    receive(broadcast, B, message(1), 0.0, hops=4)
-    receive(broadcast, C, message(1), 0.0, hops=3, flags=2 * WAVE_UNIT)
+    assert flags(broadcast) == [BESIDE] * 2
+    sent(broadcast)
+    receive(broadcast, B, message(1), 0.0, hops=4, flags=BESIDE)
     assert sent(broadcast) == []
-    receive(broadcast, D, message(1), 0.0, hops=3, flags=WAVE_UNIT)
-    assert sent(broadcast) == [(D, codec.PRUNE)]  # twice by one wave: a cycle
-    receive(broadcast, D, message(2), 2.0, hops=1, flags=WAVE_UNIT)  # not from its origin
-    assert D in broadcast.eager
+    receive(broadcast, B, message(1), 0.0, hops=4)
+    assert sent(broadcast) == [(B, codec.PRUNE)]
+
+
+def test_where_several_speak_few_messages_shape_the_tree_and_the_same_ones_for_everybody() -> None:
+    """Else two messages in flight would prune one cycle at two places."""
+    nodes = [tree(A, B), tree(C, B)]
+    pruned: list[list[int]] = []
+    for broadcast in nodes:
+        first = next(iter(broadcast.eager))
+        pruned.append([])
+        for number in range(400):  # ten a second for 40 s
+            msg = another(1 + number // 4, 4 + number % 4)
+            at = number / 10
+            receive(broadcast, first, msg, at)
+            receive(broadcast, B, msg, at + 0.01)
+            if (B, codec.PRUNE) in sent(broadcast):
+                pruned[-1].append(number)
+                broadcast.graft_received(B, [], 0, at)
+    assert pruned[0] == pruned[1]
+    assert 10 <= len(pruned[0]) <= 30  # about one in two seconds
 
 
 def test_a_gap_is_asked_for_and_filled() -> None:
