@@ -135,14 +135,18 @@ def all_(
     kept = [found for unit in units if (found := runs.find(by_name[unit.scenario], None, unit.seed)) is not None]
     with (output / "results.jsonl").open("w", encoding="utf-8") as lines, _progress(len(units)) as advance:
 
-        def keep(result: Result) -> None:
-            if len(results) >= len(kept):  # those that were kept come first
-                runs.keep(by_name[result.scenario], None, result)
+        def show(result: Result) -> None:
             results.append(result)
             lines.write(json.dumps(runner.result_line(result, by_name[result.scenario])) + "\n")
             lines.flush()
             advance(result)
 
+        def keep(result: Result) -> None:
+            runs.keep(by_name[result.scenario], None, result)
+            show(result)
+
+        for result in kept:
+            show(result)
         with runner.processes(jobs) as executor:
             rows = runner.run_all(scenarios, seeds=chosen, executor=executor, on_result=keep, kept=kept)
     runner.write_csv(output / "results.csv", results)

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -30,7 +31,7 @@ class KeptRuns:
 
     def __init__(self, path: Path, *, resume: bool) -> None:
         self._path = path
-        self._found: dict[tuple[str, int | None, int], Result] = {}
+        self._found: dict[tuple[str, int | None, int], dict[str, Any]] = {}
         if not path.exists():
             return
         text = path.read_text(encoding="utf-8")
@@ -45,12 +46,13 @@ class KeptRuns:
                 fields = json.loads(line)
             except ValueError:
                 continue  # cut off
-            findings = Findings(**fields["result"].pop("findings"))
-            result = Result(**fields["result"], findings=findings)
-            self._found[fields["definition"], fields["nodes"], result.seed] = result
+            result = fields["result"]
+            self._found[fields["definition"], fields["nodes"], result["seed"]] = result
 
     def find(self, scenario: Scenario, nodes: int | None, seed: int) -> Result | None:
-        return self._found.get((definition(scenario), nodes, seed))
+        found = self._found.get((definition(scenario), nodes, seed))
+        # What other code wrote may have other fields: it is never asked for.
+        return Result(**{**found, "findings": Findings(**found["findings"])}) if found is not None else None
 
     def keep(self, scenario: Scenario, nodes: int | None, result: Result) -> None:
         line = {"definition": definition(scenario), "nodes": nodes, "result": attrs.asdict(result)}

@@ -70,13 +70,13 @@ def run_all(
     """Every scenario (already scaled) with all its seeds. Without an executor: one after the other, here.
 
     Each scenario's first seed comes before anybody's second, so that a run cut off has seen something of all. What is
-    in `kept` (results of earlier runs) is not run again.
+    in `kept` (results of earlier runs) is not run again, and `on_result` does not hear of it.
     """
     found: dict[str, list[Result]] = {scenario.name: [] for scenario in scenarios}
     done: set[tuple[str, int]] = set()
     for result in kept:
         done.add((result.scenario, result.seed))
-        _book(result, found, on_result)
+        found[result.scenario].append(result)
     units = [unit for unit in units_of(scenarios, nodes, seeds) if (unit.scenario, unit.seed) not in done]
     if executor is not None:
         _collect(executor, units, found, on_result)
