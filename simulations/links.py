@@ -70,6 +70,9 @@ class Links:
         host = lane.src
         if host.lanes.get(lane.dst.peer) is not lane:
             return
+        if host.paused:
+            host.lost_in_pause.append((lane, reason))
+            return
         lane.void = lane.twin.void = True
         del host.lanes[lane.dst.peer]
         self._world.trace.add(self._world.now, tr.LINK_DOWN, host.index, lane.dst.index, 0)

@@ -172,6 +172,9 @@ class World:
         # The shell measures how late its own deadline fired, before it handles anything that queued up meanwhile.
         host.actor.note_loop_lag(self.now - host.paused_since, host.local(self.now))
         self.drain(host)
+        lost, host.lost_in_pause = host.lost_in_pause, []
+        for lane, reason in lost:
+            self.links.lose(lane, reason)
         # An event loop that wakes finds timers overdue and frames waiting, and takes them in no promised order.
         if self.rng.random() < 0.5 and host.timer_at == self.now:
             self._fire(host, generation)

@@ -85,6 +85,7 @@ class Core:
         self.seated_until = math.inf
         self.back_at = math.inf  # while we stand aside: when we come back
         self.rest_s = config.deaf_rest_s
+        self.stood_still_at = -math.inf  # the end of our last stall
         self.doubt = Doubt()
         self.contacts: list[Record] = []  # whom to dial then
         # By a beacon: somebody whom we lost, and dial before we believe that it is back.
@@ -199,6 +200,15 @@ class Core:
             self.census.revive(self.doubt.begun_for, now)
 
     # ---------------------------------------------------------------------------------------------------- links
+
+    def stood_still(self, now: float) -> None:
+        """Our process did. Who hung up meanwhile missed us: we do not say that it is gone."""
+        self.stood_still_at = now
+        self.detector.stood_still(now)
+        suspicions = self.census.suspicions
+        for peer in suspicions.suspected:
+            if peer not in self.detector.links:
+                suspicions.retract(peer, self.own)
 
     def link_opened(self, peer: PeerId, now: float, rtt: float | None) -> None:
         outbound = peer in self.dialer.in_flight

@@ -231,6 +231,12 @@ class Detector:
             if link.waiting_since < now:
                 link.waiting_since = min(now, link.waiting_since + seconds)
 
+    def stood_still(self, now: float) -> None:
+        """Our process did, for longer than the buffers in front of it last: what was lost is no deafness."""
+        self.hearings.stood_still(now)
+        for link in self.links.values():
+            link.hearing.stood_still(now)
+
     def patience(self, link: Link, now: float) -> float:
         """A link that owes us an answer for so long is a suspicion."""
         rto = link.srtt + 4 * link.rttvar

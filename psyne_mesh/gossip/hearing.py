@@ -21,6 +21,7 @@ _LOST_OUT = 0.35  # ... and at most so much of what we send. Loss both ways is t
 _RECOVERY = 0.25  # a second of good hearing makes up for so much of a deaf one
 _STRETCH_MIN = 6  # so many probes lost in a row, while as many of ours came through, are deafness whatever was before
 _APART_S = 15.0  # a deaf node gives up its links before it hears again: so much of the time without one counts as deaf
+_SETTLE_S = 1.0  # after we stood still, until the counters speak of now again: old probes come first
 _KNOWN_S = 5.0  # a peer whom we have known for less has nothing to say of our past
 _LINKS_MIN = 3  # with fewer links there is no telling who is deaf
 _ASKED_MAX = 5  # neighbours that a node asks which had lost most of its links
@@ -35,8 +36,8 @@ class Hearing:
     on it; `known_s`, for how long we have had its probes."""
 
     __slots__ = (
-        "_apart_at", "_at", "_in_due", "_in_got", "_out_due", "_out_got", "_sent_then", "_their_got", "_their_sent",
-        "deaf_s", "got", "known_s", "sent",
+        "_apart_at", "_at", "_in_due", "_in_got", "_out_due", "_out_got", "_sent_then", "_settled_at", "_their_got",
+        "_their_sent", "deaf_s", "got", "known_s", "sent",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -44,6 +45,7 @@ class Hearing:
         self.deaf_s = self.known_s = 0.0
         self._apart_at = math.inf
         self._at = -math.inf  # of the newest probe of the peer
+        self._settled_at = -math.inf  # what comes before only says where the counters stand
         self._their_sent = self._their_got = self._sent_then = 0
         self._in_due = self._in_got = self._out_due = self._out_got = 0.0
 
@@ -71,6 +73,11 @@ class Hearing:
         self._apart_at = math.inf
         return True
 
+    def stood_still(self, now: float) -> None:
+        """Our own process did. What was lost meanwhile, a link for instance, says nothing of our hearing."""
+        self._at = -math.inf
+        self._settled_at = now + _SETTLE_S
+
     def probe_received(self, sent: int, got: int, now: float) -> None:
         """The counters of a probe of the peer. One that was overtaken by a newer one says nothing new."""
         self.got = (self.got + 1) & _MASK
@@ -80,7 +87,7 @@ class Hearing:
             return
         out_due, out_got = (self.sent - self._sent_then) & _MASK, (got - self._their_got) & _MASK
         self._at, self._their_sent, self._their_got, self._sent_then = now, sent, got, self.sent
-        if since == -math.inf or max(due, out_got) > _JUMP_MAX:
+        if since == -math.inf or now < self._settled_at or max(due, out_got) > _JUMP_MAX:
             return
         if self._in_due > _WINDOW:
             self._in_due, self._in_got, self._out_due, self._out_got = (
@@ -119,6 +126,11 @@ class Hearings:
     def former(self, now: float) -> list[PeerId]:
         """The peers whose links went not long ago, if we knew them for long enough; the last ones come last."""
         return [peer for peer, hearing in self._kept.items() if hearing.is_known and not hearing.is_stale(now)]
+
+    def stood_still(self, now: float) -> None:
+        """See `Hearing`: of the peers without a link."""
+        for hearing in self._kept.values():
+            hearing.stood_still(now)
 
     def clear(self) -> None:
         self._kept.clear()

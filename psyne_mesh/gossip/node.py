@@ -42,6 +42,7 @@ _NEVER = math.inf
 # Our place on the latency map is told anew once it is off by so much. At 20 ms one of twelve members of a settled room did
 # so within 40 s, and everybody heard of it; at 30 ms one of two hundred, and neighbours are as near.
 _MOVED_S = 0.03
+_STALL_S = 1.0  # standing still for less loses nothing: a socket's buffer holds what comes, and nobody misses us yet
 _DIAL_MAX_S = 20.0  # a dial takes no longer: who has come or come back since it began is not judged by it
 _KEEP_TREE_S = 20.0  # a hole in the tree is found within that time; broadcasts find it at once
 _CUT_OFF_S = 2.2 * _KEEP_TREE_S  # a member that all know and whose signs do not come may be beyond a cut of the overlay
@@ -140,6 +141,10 @@ class Node:
             core.detector.link_down(peer)
         elif reason not in CLOSED_BY_PEER:
             core.detector.link_lost(peer, now)
+            if core.full:
+                core.dialer.want(peer, now)
+        elif now - core.stood_still_at < _STALL_S:  # it hung up because it missed us
+            core.detector.link_down(peer)
             if core.full:
                 core.dialer.want(peer, now)
         elif core.full:
@@ -241,6 +246,9 @@ class Node:
         """The event loop was late by so much: silence in that time is our own fault."""
         self._core.detector.note_loop_lag(seconds, now)
         self._core.census.suspicions.note_loop_lag(seconds)
+        if seconds >= _STALL_S:
+            self._core.stood_still(now)
+            self._outcome.settle(now)
 
     def note_rtt(self, peer: PeerId, rtt: float, now: float) -> None:
         """A round trip in seconds that the shell measured, for instance by SCTP."""

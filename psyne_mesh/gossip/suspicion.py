@@ -164,6 +164,16 @@ class Suspicions:
             self.clear(subject)
         return refuted
 
+    def retract(self, subject: PeerId, own: PeerId) -> None:
+        """We (`own`) take back what we said. What others say stands."""
+        case = self._cases.get(subject)
+        if case is None or not case.own:
+            return
+        case.own = False
+        case.accusers.pop(own, None)
+        if not case.accusers:
+            self.clear(subject)
+
     def drop(self, subject: PeerId) -> None:
         """The subject is gone otherwise: no case, and no event about it."""
         self._cases.pop(subject, None)

@@ -59,7 +59,7 @@ class Cluster:
         self.links: set[tuple[PeerId, PeerId]] = set()
         self.blocked: Callable[[PeerId, PeerId], bool] = lambda a, b: False  # frames a -> b vanish
         self.no_dial: Callable[[PeerId, PeerId], bool] = lambda a, b: False  # dials fail
-        self.asleep: dict[PeerId, list[tuple[PeerId, bytes]]] = {}
+        self.asleep: dict[PeerId, list[tuple[PeerId, bytes | None]]] = {}  # what waits; None: the link was closed
         self.log: list[tuple[float, PeerId, Event]] = []
         self.frames = self.bytes = self.dials = self.steps = 0
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
@@ -103,7 +103,10 @@ class Cluster:
         node = self.nodes[peer]
         node.note_loop_lag(seconds, self.now)
         for sender, frame in self.asleep.pop(peer):
-            node.receive(sender, frame, self.now)
+            if frame is not None:
+                node.receive(sender, frame, self.now)
+            elif not self.linked(peer, sender):
+                node.link_down(sender, "closed by peer", self.now)
         node.handle_timeout(self.now)
         self._armed.pop(peer, None)
         self.drain(peer)
@@ -264,7 +267,9 @@ class Cluster:
                 self.at(arrival, lambda: self._closed(b, a))
 
     def _closed(self, at: PeerId, by: PeerId) -> None:
-        if at in self.nodes and not self.linked(at, by):
+        if at in self.asleep:
+            self.asleep[at].append((by, None))
+        elif at in self.nodes and not self.linked(at, by):
             self.tell(at, lambda node: node.link_down(by, "closed by peer", self.now))
 
 

@@ -101,6 +101,23 @@ def test_a_cut_is_no_deafness() -> None:
     assert parted_and_met(2, 0, 8.0).deaf_s == 0.0
 
 
+def test_what_was_lost_while_we_stood_still_is_no_deafness() -> None:
+    ours = Hearing()
+    for tick in range(40):
+        ours.sent += 1
+        ours.probe_received(tick + 1, ours.sent, tick / 4)
+    ours.sent += 40
+    ours.stood_still(20.0)
+    ours.probe_received(80, ours.sent, 20.0)  # an old one, that had waited; the next ones found the buffer full
+    ours.sent += 10
+    ours.probe_received(120, ours.sent, 20.5)
+    assert ours.deaf_s == 0.0
+    for tick in range(8):  # what is lost from now on counts
+        ours.sent += 10
+        ours.probe_received(130 + 10 * tick, ours.sent, 23.0 + 2.5 * tick)
+    assert ours.deaf_s == pytest.approx(20.0)
+
+
 def known_for(seconds: float) -> Hearing:
     hearing = Hearing()
     hearing.known_s = seconds

@@ -145,6 +145,18 @@ def test_a_stall_of_the_whole_process_costs_nobody_its_place() -> None:
     assert room.events(PeerSuspected, sleeper) == []
 
 
+def test_whom_the_others_missed_says_of_nobody_that_it_left() -> None:
+    room = room_of(6, seed=3)
+    sleeper = room.ids()[2]
+    room.log.clear()
+    room.stall(sleeper, 8.0)
+    assert len(room.events(PeerLeft)) == 5  # for the others it is gone, and they hung up
+    room.run(10.0)
+    assert room.events(PeerLeft, sleeper) == []
+    assert room.views_equal()
+    assert all(room.linked(sleeper, peer) for peer in room.ids() if peer != sleeper)
+
+
 # ---------------------------------------------------------------------------------------------------- goodbye, return
 
 

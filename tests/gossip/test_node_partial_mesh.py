@@ -436,3 +436,16 @@ def test_when_nobody_gives_signs_everybody_in_a_lobby_begins() -> None:
     assert len(keepers_signs(room, 100.0, lost=True)) == 60
     room.run(60.0)
     assert len(keepers_signs(room, 50.0)) == 1  # and gives way
+
+
+def test_who_stands_still_again_and_again_blames_nobody_for_it() -> None:
+    room = crowd(24, seed=5)
+    sleeper = room.ids()[7]
+    room.log.clear()
+    for _ in range(12):
+        room.stall(sleeper, 8.0)
+        room.run(0.016)
+    room.run(60.0)
+    assert room.events(PeerLeft, sleeper) == []
+    assert all(event.peer == sleeper for _, _, event in room.events(PeerLeft))  # type: ignore[attr-defined]
+    assert room.views_equal()

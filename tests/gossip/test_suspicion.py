@@ -127,6 +127,20 @@ def test_time_in_which_we_stood_still_does_not_count() -> None:
     assert len(verdicts(cases)) == 1
 
 
+def test_we_can_take_back_what_we_said() -> None:
+    cases = Suspicions(CONFIG)
+    accuse(cases, ME, 0.0)
+    cases.retract(X, ME)
+    assert cases.outbox == [CaseOpened(X), CaseClosed(X)]
+    accuse(cases, A, 10.0)
+    cases.retract(X, ME)  # never said
+    accuse(cases, ME, 10.0)
+    cases.retract(X, ME)
+    assert cases.is_suspected(X)  # others stand by it
+    cases.handle_timeout(50.0)
+    assert verdicts(cases) == []  # but one stranger convinces nobody
+
+
 def test_a_contested_case_ends_without_a_verdict() -> None:
     cases = Suspicions(CONFIG)
     accuse(cases, A, 0.0, contested=True)
