@@ -70,8 +70,8 @@ class Links:
         host = lane.src
         if host.lanes.get(lane.dst.peer) is not lane:
             return
-        if host.paused:
-            host.lost_in_pause.append((lane, reason))
+        if host.paused and host.inbox is not None:
+            host.inbox.append((lane, reason))  # it learns of it when it goes on, after what was sent before
             return
         lane.void = lane.twin.void = True
         del host.lanes[lane.dst.peer]

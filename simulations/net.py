@@ -85,11 +85,10 @@ class Host:
     """One simulated machine: its node, its links, its clock and its troubles."""
 
     __slots__ = (
-        "actor", "busy_until", "bytes_in", "bytes_out", "clock_offset", "clock_rate", "deadline", "down_free_at",
-        "downlink", "generation", "inbox", "inbox_dropped", "index", "joined_at", "lanes", "loss_in", "loss_out",
-        "lost_in_pause", "msgs_in", "msgs_out", "nat", "paused", "paused_since", "peer", "processing_s",
-        "queued_bytes_max", "registered", "rng", "sees_signaling", "timer_at", "timer_spins", "true_clock", "up",
-        "up_free_at", "uplink", "waking", "wall_offset",
+        "actor", "busy_until", "bytes_in", "bytes_out", "clock_offset", "clock_rate", "deadline", "down_free_at", "downlink",
+        "generation", "inbox", "inbox_dropped", "index", "joined_at", "lanes", "loss_in", "loss_out", "msgs_in", "msgs_out",
+        "nat", "paused", "paused_since", "peer", "processing_s", "queued_bytes_max", "registered", "rng", "sees_signaling",
+        "timer_at", "timer_spins", "true_clock", "up", "up_free_at", "uplink", "waking", "wall_offset",
     )  # fmt: skip
 
     def __init__(self, index: int, peer: PeerId) -> None:
@@ -119,9 +118,9 @@ class Host:
         self.processing_s = 0.0  # for each frame and timer
         self.paused = False
         self.paused_since = 0.0
-        self.lost_in_pause: list[tuple[Lane, str]] = []  # links that it learns to have lost when it goes on
         self.busy_until = 0.0
-        self.inbox: deque[tuple[Lane, bytes]] | None = None  # frames in front of a stalled or slow process
+        # In front of a stalled or slow process: frames, and why a link was lost.
+        self.inbox: deque[tuple[Lane, bytes | str]] | None = None
         self.waking = False  # a wake entry is in the queue
         self.nat = "open"
         self.registered = False  # with the rendezvous

@@ -172,9 +172,6 @@ class World:
         # The shell measures how late its own deadline fired, before it handles anything that queued up meanwhile.
         host.actor.note_loop_lag(self.now - host.paused_since, host.local(self.now))
         self.drain(host)
-        lost, host.lost_in_pause = host.lost_in_pause, []
-        for lane, reason in lost:
-            self.links.lose(lane, reason)
         # An event loop that wakes finds timers overdue and frames waiting, and takes them in no promised order.
         if self.rng.random() < 0.5 and host.timer_at == self.now:
             self._fire(host, generation)
@@ -347,9 +344,12 @@ class World:
             self._wake_later(host)
             return
         if host.inbox:
-            lane, frame = host.inbox.popleft()
+            lane, what = host.inbox.popleft()
             inbox, host.inbox = host.inbox, None
-            self._deliver(lane, frame)
+            if isinstance(what, bytes):
+                self._deliver(lane, what)
+            else:
+                self.links.lose(lane, what)
             if host.up:
                 host.inbox = inbox
         if not host.up:

@@ -171,6 +171,19 @@ def test_a_paused_process_gets_what_queued_up_and_knows_how_long_it_slept():
     assert b.inbox is None
 
 
+def test_a_paused_process_learns_of_a_lost_link_when_it_goes_on_and_after_what_was_sent_before():
+    world, a, b = pair()
+    world.pause(b, 4.0)
+    send(world, a, b, b"bye", reliable=True)
+    a.actor.order(CloseLink(b.peer, "timeout"))
+    world.drain(a)
+    world.run(4.0)
+    assert b.actor.log[1:] == [("up", 0.5, a.peer)]
+    world.run(10.0)
+    goes_on = pytest.approx(4.5, abs=GRAIN)
+    assert b.actor.log[2:] == [("got", goes_on, b"bye"), ("down", goes_on, a.peer, CLOSED)]
+
+
 def test_a_slow_process_works_one_frame_after_the_other():
     world, a, b = pair()
     world.slow(b, 0.1)
