@@ -28,6 +28,12 @@ def talk(loss_in: float, loss_out: float, seconds: float, seed: int = 1) -> Hear
     return ours
 
 
+def ten_good_seconds(ours: Hearing) -> None:
+    for tick in range(40):
+        ours.sent += 1
+        ours.probe_received(tick + 1, ours.sent, tick / 4)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_loss_of_what_comes_in_is_deafness(seed: int) -> None:
     assert talk(0.8, 0.0, 40.0, seed).deaf_s > 20.0
@@ -42,9 +48,7 @@ def test_other_loss_is_not(loss_in: float, loss_out: float) -> None:
 
 def test_a_deaf_stretch_is_seen_when_it_ends_and_forgotten_in_time() -> None:
     ours = Hearing()
-    for tick in range(40):
-        ours.sent += 1
-        ours.probe_received(tick + 1, ours.sent, tick / 4)
+    ten_good_seconds(ours)
     ours.sent += 80
     ours.probe_received(120, ours.sent, 30.0)  # 80 of theirs were lost in 20 s, none of ours
     assert ours.deaf_s == pytest.approx(20.25)
@@ -79,9 +83,7 @@ def parted_and_met(lost_in: int, lost_out: int, apart_s: float) -> Hearing:
     """Ten good seconds, then `lost_in` and `lost_out` of 40 probes in ten seconds, then no link for a while."""
     kept, peer = Hearings(), PeerId("00" * 16)
     ours = kept.link_up(peer, 0.0)
-    for tick in range(40):
-        ours.sent += 1
-        ours.probe_received(tick + 1, ours.sent, tick / 4)
+    ten_good_seconds(ours)
     ours.sent += 40
     kept.link_down(peer, ours, 20.0)
     ours = kept.link_up(peer, 20.0 + apart_s)
@@ -103,9 +105,7 @@ def test_a_cut_is_no_deafness() -> None:
 
 def test_what_was_lost_while_we_stood_still_is_no_deafness() -> None:
     ours = Hearing()
-    for tick in range(40):
-        ours.sent += 1
-        ours.probe_received(tick + 1, ours.sent, tick / 4)
+    ten_good_seconds(ours)
     ours.sent += 40
     ours.stood_still(20.0)
     ours.probe_received(80, ours.sent, 20.0)  # an old one, that had waited; the next ones found the buffer full
