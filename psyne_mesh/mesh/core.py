@@ -137,6 +137,7 @@ class MeshCore:
         self._replays = ReplayGuard()
         self._carrier_budget = CarrierBudget()
         self._dials: dict[PeerId, TokenBucket] = {}
+        self.offers_refused = 0  # of peers or sessions that have no claim to a link
         self._closing = False
         endpoint.gateway.on_network_change.append(self._network_changed)
         endpoint.gateway.on_refused.append(self._server_refused)
@@ -414,6 +415,11 @@ class MeshCore:
             self._on_offer(link, envelope)
 
     def _on_offer(self, link: Link | None, envelope: Envelope) -> None:
+        if link is not None and link.asleep_since is None and envelope.expires_at_ms < link.newest_heard_ms:
+            # Held back on the way: its sender has said something newer about the link that stands. Clocks may be set
+            # back, so who restarts after that waits here until its dead link has fallen silent.
+            self.offers_refused += 1
+            return
         if (link is None and len(self._links) >= LINKS_MAX) or not self._may_dial(envelope.sender):
             return
         if link is not None and link.state is LinkState.DIALING and link.offerer and self.me > envelope.sender:

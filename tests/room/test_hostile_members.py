@@ -21,6 +21,7 @@ from psyne_mesh.room.room import Room
 from psyne_mesh.room.undeclared import BYTES_MAX, LIFE_S, MESSAGES_MAX, Undeclared
 from psyne_mesh.signaling.envelope import Kind, open_untrusted, seal
 from psyne_mesh.testing import World, open_world
+from psyne_mesh.webrtc.sdp import Description, make_offer
 
 TAG = b"the-room"
 
@@ -86,9 +87,21 @@ def world_identity(room: Room) -> Identity:
     return room._core.identity
 
 
-def envelope(sender: Identity, to: PeerId, room: str, session: str, sequence: int, kind: Kind, body: str = "") -> str:
+# Of a machine that answers nothing.
+AN_OFFER = make_offer(
+    Description(
+        ice_ufrag="abcd", ice_pwd="x" * 24, fingerprints=("sha-256 " + ":".join(["AA"] * 32),), setup="actpass",
+        candidates=("candidate:1 1 udp 2130706431 10.9.9.9 5000 typ host",),
+    ),
+    session_id=1,
+)  # fmt: skip
+
+
+def envelope(
+    sender: Identity, to: PeerId, room: str, session: str, sequence: int, kind: Kind, body: str = "", *, ago_ms: int = 0
+) -> str:
     return seal(sender, kind=kind, recipient=to, room=room, session=session, sequence=sequence, body=body,
-                now_ms=time.time_ns() // 1_000_000)  # fmt: skip
+                now_ms=time.time_ns() // 1_000_000 - ago_ms)  # fmt: skip
 
 
 async def test_who_dials_again_and_again_is_not_answered_again_and_again(autojump_clock: MockClock) -> None:
@@ -140,6 +153,67 @@ async def test_searches_and_offers_of_a_peer_have_a_limit(autojump_clock: MockCl
         answer = "answer" if kind == "offer" else "offer"
         assert 1 <= said.count(answer) <= ASKED_RESTARTS + 2
         assert victim._core.link(hostile.me) is link
+
+
+@pytest.mark.parametrize("dialler", ["ada", "bob"])
+async def test_an_offer_held_back_cannot_tear_down_the_link_that_stands(
+    autojump_clock: MockClock, dialler: str
+) -> None:
+    async with open_world(seed=1) as world:
+        rooms = {name: await world.join("lobby", name) for name in ("bob", "ada") if name != dialler}
+        rooms[dialler] = await world.join("lobby", dialler)  # the newcomer dials
+        ada, bob = rooms["ada"], rooms["bob"]
+        await ada.wait_connected(1)
+        await bob.wait_connected(1)
+        left: list[str] = []
+        for room in (ada, bob):
+            room.on_peer_left(lambda peer, reason: left.append(reason))
+        link = ada._core.link(bob.me)
+        assert link is not None
+        assert link.offerer == (dialler == "ada")
+        room_key = membership(ada).room
+        held = envelope(world_identity(bob), ada.me, room_key, "failed", 0, "offer", AN_OFFER, ago_ms=20_000)
+        world.hub.inject(bob.me, ada.me, room_key, held)
+        await trio.sleep(30)
+        assert ada._core.link(bob.me) is link
+        assert not left
+        assert ada._core.offers_refused == 1
+
+
+async def test_who_restarts_with_its_clock_set_back_is_let_in_again(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its offers are older than what was said over its dead link, so they wait until that is known to be dead."""
+    async with open_world(seed=1) as world:
+        ada, _ = await two(world)
+        world.crash("bob")
+        world.hosts["bob"] = world.net.host("bob again")
+        yesterday = time.time_ns() // 1_000_000 - 300_000
+        monkeypatch.setattr("psyne_mesh.mesh.core._wall_ms", lambda: yesterday + int(1000 * trio.current_time()))
+        bob = await world.join("lobby", "bob")
+        with trio.fail_after(40):
+            await bob.wait_connected(1)
+        assert bob._core.link(ada.me) is not None
+
+
+async def test_an_old_offer_inside_the_session_is_not_answered(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        ada, bob = await two(world)
+        offerer, answerer = (ada, bob) if ada._core.link(bob.me).offerer else (bob, ada)  # type: ignore[union-attr]
+        link = answerer._core.link(offerer.me)
+        theirs = offerer._core.link(answerer.me)
+        assert link is not None
+        assert theirs is not None
+        said: list[PeerId] = []
+        world.hub.intercept = lambda sender, to, room, text: said.append(sender)  # type: ignore[func-returns-value]
+        room, identity = membership(ada).room, world_identity(offerer)
+        for number, answered in ((1001, True), (1000, False)):
+            body = await theirs._connection.restart_ice(trickle=True)  # type: ignore[union-attr]
+            said.clear()
+            text = envelope(identity, answerer.me, room, link.session, number, "offer", body)
+            world.hub.inject(offerer.me, answerer.me, room, text)
+            await trio.sleep(0.1)
+            assert bool(said) == answered
 
 
 def test_what_nobody_declared_is_kept_within_bounds() -> None:
