@@ -10,10 +10,13 @@ from trio.testing import MockClock
 
 from psyne_mesh.errors import ProtocolError, WouldBlock
 from psyne_mesh.gossip import events as gossip_events
+from psyne_mesh.gossip.routing import Signal, encode_signal
 from psyne_mesh.identity import Identity, PeerId
-from psyne_mesh.mesh.core import DIALS_IN_A_ROW
+from psyne_mesh.mesh.alarms import ALARM_EVERY_S
+from psyne_mesh.mesh.core import DIALS_IN_A_ROW, LINKS_MAX, STRANGERS_MAX
 from psyne_mesh.mesh.link import ASKED_RESTARTS
-from psyne_mesh.mesh.sealed import SEAL_BYTES, WINDOW, Seals
+from psyne_mesh.mesh.sealed import ENVELOPE, SEAL_BYTES, WINDOW, Seals
+from psyne_mesh.room import events
 from psyne_mesh.room.carried import carried
 from psyne_mesh.room.delivery import RELIABLE_ORDERED, UNRELIABLE_UNORDERED
 from psyne_mesh.room.peer import Peer
@@ -48,8 +51,8 @@ async def test_a_carried_message_is_of_whom_it_says(autojump_clock: MockClock) -
         honest = theirs._seals.seal(ada.me, theirs.node.own_record.epoch, message)
         forged = mallory.seal(ada.me, theirs.node.own_record.epoch, message)
         for blob in (message, forged, honest[:-1] + b"x", honest, honest):
-            ada.on_gossip(gossip_events.SignalReceived(bob.me, blob))
-        ada.on_gossip(gossip_events.SignalReceived(Identity.generate().peer_id, honest))
+            ada.on_gossip(gossip_events.SignalReceived(bob.me, blob, bob.me))
+        ada.on_gossip(gossip_events.SignalReceived(Identity.generate().peer_id, honest, bob.me))
         peer, payload = channel.receive_nowait()
         assert (peer.id, payload) == (bob.me, b"hello")
         with pytest.raises(WouldBlock):
@@ -214,6 +217,87 @@ async def test_an_old_offer_inside_the_session_is_not_answered(autojump_clock: M
             world.hub.inject(offerer.me, answerer.me, room, text)
             await trio.sleep(0.1)
             assert bool(said) == answered
+
+
+def over_the_mesh(sender: Room, to: Room, origin: PeerId, number: int, text: str) -> None:
+    """One envelope as a signal of `origin`, put on the link by `sender` as if it had carried it."""
+    link = sender._core.link(to.me)
+    assert link is not None
+    signal = encode_signal(Signal(number, origin, to.me, 2, ENVELOPE + text.encode()))
+    link.send_frame(membership(sender).tag + signal, reliable=True)
+
+
+@pytest.mark.parametrize("way", ["mesh", "server"])
+async def test_offers_of_made_up_keys_take_no_links_from_players(autojump_clock: MockClock, way: str) -> None:
+    async with open_world(seed=1) as world:
+        ada, mallory = await world.join("lobby", "ada"), await world.join("lobby", "mallory")
+        await ada.wait_connected(1)
+        await mallory.wait_connected(1)
+        room, told = membership(ada).room, tampering(ada)
+        answers: list[PeerId] = []
+        world.hub.intercept = lambda sender, to, room, text: answers.append(to) or text  # type: ignore[func-returns-value]
+        for number in range(LINKS_MAX + 10):
+            stranger = Identity.generate()
+            offer = envelope(stranger, ada.me, room, "s", 0, "offer", AN_OFFER)
+            if way == "mesh":
+                over_the_mesh(mallory, ada, stranger.peer_id, number, offer)
+                over_the_mesh(mallory, ada, stranger.peer_id, LINKS_MAX + 10 + number, "junk")
+            else:
+                world.hub.inject(stranger.peer_id, ada.me, room, offer)
+        await trio.sleep(1)
+        assert len(ada._core._links) == 1 + (STRANGERS_MAX if way == "server" else 0)
+        assert ada._core.offers_refused >= LINKS_MAX + 10 - STRANGERS_MAX
+        if way == "mesh":
+            assert not answers
+        assert not told
+        with trio.fail_after(5):
+            bob = await world.join("lobby", "bob")
+            await bob.wait_connected(2)
+
+
+def tampering(room: Room) -> list[events.TamperingDetected]:
+    told: list[events.TamperingDetected] = []
+    room.on(events.TamperingDetected, told.append)
+    return told
+
+
+async def test_who_carries_a_forged_signal_is_named_and_seldom(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        ada, bob, mallory = [await world.join("lobby", name) for name in ("ada", "bob", "mallory")]
+        for room in (ada, bob, mallory):
+            await room.wait_connected(2)
+        told = tampering(ada)
+        for number in range(50):
+            over_the_mesh(mallory, ada, bob.me, number, "junk")
+        await trio.sleep(1)
+        assert [(event.server, event.peer) for event in told] == [(mallory.me, bob.me)]
+        world.hub.inject(bob.me, ada.me, membership(ada).room, "junk")  # another carrier has alarms of its own
+        await trio.sleep(1)
+        assert told[1].server == ada._core.server
+        await trio.sleep(ALARM_EVERY_S)
+        over_the_mesh(mallory, ada, bob.me, 50, "junk")
+        await trio.sleep(1)
+        assert len(told) == 3
+        assert "49 more" in told[2].reason
+        link = ada._core.link(bob.me)
+        assert link is not None
+        assert link.tampering is not None
+        assert "server" in link.tampering
+
+
+async def test_a_newcomer_whose_server_died_is_known_before_its_offers_come(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        rooms = [await world.join("lobby", name) for name in ("ada", "bob", "cid")]
+        for room in rooms:
+            await room.wait_connected(2)
+        ada = rooms[0].me
+        world.hub.intercept = lambda sender, to, room, text: text if ada in (sender, to) else None
+        dan = await world.join("lobby", "dan")
+        await dan.wait_connected(1)
+        world.hub.kill()
+        with trio.fail_after(30):
+            await dan.wait_connected(3)
+        assert not any(room._core.offers_refused for room in rooms)
 
 
 def test_what_nobody_declared_is_kept_within_bounds() -> None:
