@@ -166,7 +166,7 @@ class MeshCore:
         }  # fmt: skip
         joined = await self._signaling.join(**wanted, create=request.create, record=_record(node))
         self._requests[room] = wanted
-        seals = Seals(self.identity, digest[:TAG_BYTES])
+        seals = Seals(self.identity, digest[:TAG_BYTES], node.own_record.joined_at)
         membership = Membership(room, digest[:TAG_BYTES], node, gossip, self, sink, self.config.max_message_size, seals)
         self._rooms[room] = self._by_tag[membership.tag] = membership
         sink.on_admitted(membership)

@@ -177,7 +177,10 @@ class Membership:
         """To one member without a link, through others; it may be lost. At most `signal_max` bytes. An envelope is sealed
         already, a message is sealed here."""
         if blob[:1] == CHANNEL_MESSAGE:
-            blob = self._seals.seal(peer, self.node.own_record.epoch, blob)
+            record = self.node.record(peer)
+            if record is None:
+                return  # it left a moment ago, and what is sealed for this stay of it is of no use to a later one
+            blob = self._seals.seal(record, self.node.own_record.epoch, blob)
         self.tell(lambda node, now: node.send_signal(peer, blob, now))
 
     def open_carried_untrusted(self, origin: PeerId, blob: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
@@ -46,10 +47,11 @@ async def test_a_carried_message_is_of_whom_it_says(autojump_clock: MockClock) -
         ada, bob = await two(world)
         channel = ada.channel("notes")
         message = carried("notes", b"hello")
-        mallory = Seals(Identity.generate(), membership(ada).tag)
+        mallory = Seals(Identity.generate(), membership(ada).tag, 0)
         theirs = membership(bob)
-        honest = theirs._seals.seal(ada.me, theirs.node.own_record.epoch, message)
-        forged = mallory.seal(ada.me, theirs.node.own_record.epoch, message)
+        to_ada = theirs.node.record(ada.me)
+        honest = theirs._seals.seal(to_ada, theirs.node.own_record.epoch, message)
+        forged = mallory.seal(to_ada, theirs.node.own_record.epoch, message)
         for blob in (message, forged, honest[:-1] + b"x", honest, honest):
             ada.on_gossip(gossip_events.SignalReceived(bob.me, blob, bob.me))
         ada.on_gossip(gossip_events.SignalReceived(Identity.generate().peer_id, honest, bob.me))
@@ -62,16 +64,16 @@ async def test_a_carried_message_is_of_whom_it_says(autojump_clock: MockClock) -
 async def test_a_seal_holds_for_one_recipient_room_and_stay(autojump_clock: MockClock) -> None:
     async with open_world(seed=1) as world:
         ada, bob = await two(world)
-        record = membership(ada).node.record(bob.me)
+        record, me = membership(ada).node.record(bob.me), membership(ada).node.own_record
         identity = world_identity(bob)
-        sender, receiver = Seals(identity, TAG), Seals(Identity.generate(), TAG)
-        me = receiver._identity.peer_id
+        sender, receiver = Seals(identity, TAG, record.joined_at), Seals(world_identity(ada), TAG, me.joined_at)
         blobs = [sender.seal(me, record.epoch, b"%d" % number) for number in range(WINDOW + 2)]
         assert all(len(blob) > SEAL_BYTES for blob in blobs)
         refused = [
-            sender.seal(bob.me, record.epoch, b"to another"),
+            sender.seal(record, record.epoch, b"to another"),
+            sender.seal(attrs.evolve(me, joined_at=me.joined_at - 1), record.epoch, b"to another stay of the same"),
             sender.seal(me, record.epoch + 1, b"of another stay"),
-            Seals(identity, b"elsewhere").seal(me, record.epoch, b"in another room"),
+            Seals(identity, b"elsewhere", record.joined_at).seal(me, record.epoch, b"in another room"),
             blobs[0][: SEAL_BYTES - 1],
             b"",
         ]
@@ -84,6 +86,31 @@ async def test_a_seal_holds_for_one_recipient_room_and_stay(autojump_clock: Mock
                 receiver.open_untrusted(record, blobs[number])
         with pytest.raises(ProtocolError, match="repeated"):
             receiver.open_untrusted(record, blobs[0])
+        called_gone = attrs.evolve(me, epoch=me.epoch + 1)  # the same stay, and what was under way still counts
+        assert receiver.open_untrusted(record, sender.seal(called_gone, record.epoch, b"back")) == b"back"
+
+
+async def test_what_was_sealed_for_one_stay_is_refused_in_the_next(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        bob = await world.join("lobby", "bob")
+        theirs = membership(bob)
+        blobs: list[bytes] = []
+        for stay in range(2):
+            async with world.joining("lobby", "ada") as ada:
+                await ada.wait_connected(1)
+                await bob.wait_connected(1)
+                channel = ada.channel("orders")
+                blobs.append(
+                    theirs._seals.seal(
+                        theirs.node.record(ada.me), theirs.node.own_record.epoch, carried("orders", b"%d" % stay)
+                    )
+                )
+                for blob in blobs:  # what was kept of the stay before, too
+                    ada.on_gossip(gossip_events.SignalReceived(bob.me, blob, bob.me))
+                assert channel.receive_nowait()[1] == b"%d" % stay
+                with pytest.raises(WouldBlock):
+                    channel.receive_nowait()
+            await trio.sleep(5)
 
 
 def world_identity(room: Room) -> Identity:
