@@ -93,10 +93,12 @@ class BroadcastReceived:
 
 @attrs.frozen
 class SignalReceived:
-    """An opaque blob that `origin` sent with `send_signal`. The origin is not proved: the blob must be signed."""
+    """An opaque blob that `origin` sent with `send_signal`. The origin is not proved: the blob must be signed. `carrier`
+    is the neighbour that handed it over."""
 
     origin: PeerId
     blob: bytes
+    carrier: PeerId
 
 
 @attrs.frozen

@@ -476,6 +476,11 @@ class Node:
             return self.own_record
         return self._core.membership.record(peer) if self._core.membership.is_alive(peer) else None
 
+    @property
+    def knows_all(self) -> bool:
+        """Whether who has no record here is no member; in a lobby everybody follows a few only."""
+        return self._core.overlay.mode is not Mode.LOBBY
+
     def is_suspected(self, peer: PeerId) -> bool:
         return self._core.census.suspicions.is_suspected(peer)
 

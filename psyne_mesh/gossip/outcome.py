@@ -292,7 +292,7 @@ class Outcome:
                 core.events.append(events.BroadcastReceived(origin, payload, sequence, now - sent_at))
             broadcast.streams.delivered.clear()
         if router.arrived:
-            core.events += [events.SignalReceived(origin, blob) for origin, blob in router.arrived]
+            core.events += [events.SignalReceived(*arrived) for arrived in router.arrived]
             router.arrived.clear()
 
     # ------------------------------------------------------------------------------------------------------- links

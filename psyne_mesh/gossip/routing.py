@@ -49,7 +49,7 @@ class Router:
         self._seen: dict[tuple[PeerId, int], list[PeerId]] = {}  # and whom it was passed on to
         self._credit: dict[PeerId, tuple[float, float]] = {}
         self.outbox: list[SendFrame] = []
-        self.arrived: list[tuple[PeerId, bytes]] = []
+        self.arrived: list[tuple[PeerId, bytes, PeerId]] = []  # origin, blob, and who handed it over
         self.passed_on = 0
         self.dropped = 0
 
@@ -65,7 +65,7 @@ class Router:
             self._learn_route(signal.origin, peer)
         if signal.to == self._own:
             if first:
-                self.arrived.append((signal.origin, signal.blob))
+                self.arrived.append((signal.origin, signal.blob, peer))
         elif signal.ttl > 1 and len(ways) < _WAYS_MAX and signal.to not in ways and self._may_pass(peer, now):
             self.passed_on += 1
             onward = attrs.evolve(signal, ttl=signal.ttl - 1)

@@ -32,6 +32,7 @@ from psyne_mesh.errors import (
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.node import Node
 from psyne_mesh.identity import Identity, PeerId, verify_untrusted
+from psyne_mesh.mesh.alarms import Alarms, Carrier
 from psyne_mesh.mesh.link import Link, LinkState
 from psyne_mesh.mesh.membership import TAG_BYTES, Membership, RoomSink
 from psyne_mesh.mesh.profile import Profile
@@ -54,6 +55,10 @@ from psyne_mesh.webrtc.ice.rate_limit import TokenBucket
 
 # Links of one process. A stranger's offer over this is not answered: each costs memory and a handshake.
 LINKS_MAX = 256
+
+# Of these, answered to peers of whom no room has a record, at once. Signaling names newcomers before their offers come,
+# so it is for those who come back over a cut, and for lobbies: as many as a full mesh has members.
+STRANGERS_MAX = 16
 
 # One peer may dial so often in a row, later once in so many seconds; each offer costs a connection and a handshake.
 DIALS_IN_A_ROW = 6.0
@@ -137,6 +142,8 @@ class MeshCore:
         self._replays = ReplayGuard()
         self._carrier_budget = CarrierBudget()
         self._dials: dict[PeerId, TokenBucket] = {}
+        self._alarms = Alarms()
+        self.offers_refused = 0  # of peers or sessions that have no claim to a link, over the mesh other envelopes, too
         self._closing = False
         endpoint.gateway.on_network_change.append(self._network_changed)
         endpoint.gateway.on_refused.append(self._server_refused)
@@ -159,7 +166,7 @@ class MeshCore:
         }  # fmt: skip
         joined = await self._signaling.join(**wanted, create=request.create, record=_record(node))
         self._requests[room] = wanted
-        seals = Seals(self.identity, digest[:TAG_BYTES])
+        seals = Seals(self.identity, digest[:TAG_BYTES], node.own_record.joined_at)
         membership = Membership(room, digest[:TAG_BYTES], node, gossip, self, sink, self.config.max_message_size, seals)
         self._rooms[room] = self._by_tag[membership.tag] = membership
         sink.on_admitted(membership)
@@ -353,7 +360,7 @@ class MeshCore:
         async for event in self._signaling.events:
             match event:
                 case signaling_events.SignalReceived(sender=sender, room=room, envelope=envelope):
-                    self._on_envelope(room, sender, envelope, f"signaling server {self.server}")
+                    self._on_envelope(room, sender, envelope, None)
                 case signaling_events.PeerJoined(room=room, peer=peer):
                     if membership := self._rooms.get(room):
                         self._learn(membership, [peer])
@@ -372,9 +379,13 @@ class MeshCore:
                 case signaling_events.PeerLeft():
                     pass  # the server's view only: the link and gossip know better (a lost server kills no player)
 
-    def on_mesh_signal(self, membership: Membership, origin: PeerId, blob: bytes) -> None:
-        """An envelope that came over the mesh instead."""
-        self._on_envelope(membership.room, origin, blob.decode("utf-8", "replace"), "a relaying peer")
+    def on_mesh_signal(self, membership: Membership, origin: PeerId, blob: bytes, carrier: PeerId) -> None:
+        """An envelope that came over the mesh instead. Any neighbour can make up origins and keys for them, so they count
+        only where we would know them; a newcomer's record travels ahead of its offers."""
+        if membership.node.knows_all and membership.node.record(origin) is None and origin not in self._links:
+            self.offers_refused += 1
+            return
+        self._on_envelope(membership.room, origin, blob.decode("utf-8", "replace"), carrier)
 
     def _learn(self, membership: Membership, peers: Iterable[signaling_events.PeerInfo]) -> None:
         records = []
@@ -382,10 +393,10 @@ class MeshCore:
             try:
                 records.append(b64decode(peer.record, validate=True))
             except (Base64Error, ValueError):
-                membership.sink.on_tampering(peer.peer_id, "its record is not base64")
+                self._alarm(membership, None, peer.peer_id, "its record is not base64")
         membership.tell(lambda node, now: node.learn(records, now))
 
-    def _on_envelope(self, room: str, claimed: PeerId, text: str, carrier: str) -> None:
+    def _on_envelope(self, room: str, claimed: PeerId, text: str, carrier: Carrier) -> None:
         membership = self._rooms.get(room)
         if membership is None or claimed == self.me:
             return
@@ -398,13 +409,20 @@ class MeshCore:
             envelope = open_untrusted(text, recipient=self.me, expected_sender=claimed, room=room, now_ms=now_ms)
         except ProtocolError as error:
             if (tampering := tampering_in(error)) is not None:
-                reason = f"{carrier} passed on what {claimed.short} did not seal: {tampering}"
-                if link := self._links.get(claimed):
+                who = f"signaling server {self.server}" if carrier is None else f"member {carrier.short}"
+                reason = f"{who} passed on what {claimed.short} did not seal: {tampering}"
+                if carrier is None and (link := self._links.get(claimed)):
                     link.tampering = reason
-                membership.sink.on_tampering(claimed, reason)
+                self._alarm(membership, carrier, claimed, reason)
             return
         if self._replays.accept(envelope, now_ms):
             self._route(envelope)
+
+    def _alarm(self, membership: Membership, carrier: Carrier, claimed: PeerId, reason: str) -> None:
+        left_out = self._alarms.sound(membership.room, carrier, self.now())
+        if left_out is not None:
+            reason += f" (and {left_out} more like it before)" if left_out else ""
+            membership.sink.on_tampering(self.server if carrier is None else carrier, claimed, reason)
 
     def _route(self, envelope: Envelope) -> None:
         link = self._links.get(envelope.sender)
@@ -414,7 +432,13 @@ class MeshCore:
             self._on_offer(link, envelope)
 
     def _on_offer(self, link: Link | None, envelope: Envelope) -> None:
-        if (link is None and len(self._links) >= LINKS_MAX) or not self._may_dial(envelope.sender):
+        if link is not None and link.asleep_since is None and envelope.expires_at_ms < link.newest_heard_ms:
+            # Held back on the way: its sender has said something newer about the link that stands. Clocks may be set
+            # back, so who restarts after that waits here until its dead link has fallen silent.
+            self.offers_refused += 1
+            return
+        if (link is None and not self._has_room_for(envelope.sender)) or not self._may_dial(envelope.sender):
+            self.offers_refused += 1
             return
         if link is not None and link.state is LinkState.DIALING and link.offerer and self.me > envelope.sender:
             return  # glare: both offered, and the higher id's offer stands (perfect negotiation's impolite peer)
@@ -423,6 +447,17 @@ class MeshCore:
             successor.replaces_open = link.was_open or link.replaces_open
             link.close("superseded")
         successor.hear(envelope)
+
+    def _has_room_for(self, peer: PeerId) -> bool:
+        if len(self._links) >= LINKS_MAX:
+            return False
+        if self._knows(peer):
+            return True
+        answered = (link for link in self._links.values() if not link.offerer and link.asleep_since is None)
+        return sum(not self._knows(link.peer_id) for link in answered) < STRANGERS_MAX
+
+    def _knows(self, peer: PeerId) -> bool:
+        return any(membership.node.record(peer) is not None for membership in self._rooms.values())
 
     def _may_dial(self, peer: PeerId) -> bool:
         if peer not in self._dials:

@@ -95,10 +95,12 @@ class Link:
             False  # took the place of a link that rooms still count on: if this one fails, they must hear
         )
         self.tampering: str | None = None
+        self.newest_heard_ms = 0  # by the peer's clock: when the newest envelope of this session expires
         self.tunnel = tunnel
         self._endpoint = endpoint
         self._post_sealed = post
         self._sequence = 0
+        self._newest_offer = -1
         self._owner = owner
         self._heard_send, self._heard = trio.open_memory_channel[Envelope](INBOX_MAX)
         self._close_reason: str | None = None
@@ -241,6 +243,11 @@ class Link:
 
     def hear(self, envelope: Envelope) -> None:
         """An envelope of this session. When too many wait, the newest is dropped: its sender repeats what matters."""
+        self.newest_heard_ms = max(self.newest_heard_ms, envelope.expires_at_ms)
+        if envelope.kind == "offer":
+            if envelope.sequence <= self._newest_offer:
+                return  # held back on the way: it speaks of a path that its sender has given up
+            self._newest_offer = envelope.sequence
         try:
             self._heard_send.send_nowait(envelope)
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):

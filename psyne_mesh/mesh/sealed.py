@@ -1,8 +1,10 @@
 """What members carry for others: sealed, because those who carry are not trusted.
 
 A blob that gossip brings begins with what it is: a sealed envelope of signaling, or a message of a room channel for us
-alone. The latter is `CHANNEL_MESSAGE | epoch: 8 | number: 8 | signature: 64 | message`. The signature is over recipient,
-room, epoch, number and message; epoch and key are those of the sender's membership record.
+alone. The latter is `CHANNEL_MESSAGE | epoch: 8 | number: 8 | signature: 64 | message`. The signature is over recipient, its
+stay, room, epoch, number and message. Epoch and key are those of the sender's membership record; the recipient's stay is
+`joined_at` of its own record, which does not travel: a message of an earlier stay is of no use in a later one. Unlike the
+epoch it does not change when a member that was called gone comes back.
 """
 
 from __future__ import annotations
@@ -17,24 +19,30 @@ ENVELOPE, CHANNEL_MESSAGE = b"\x00", b"\x01"
 
 _DOMAIN = b"psyne-carried"
 _HEAD = struct.Struct("!QQ")
+_STAY = struct.Struct("!Q")
 SEAL_BYTES = len(CHANNEL_MESSAGE) + _HEAD.size + SIGNATURE_BYTES
 WINDOW = 64  # messages that overtook each other by more are taken for repeats
 SENDERS_MAX = 1024  # remembered; of the one heard of longest ago an old message could be played again
 
 
 class Seals:
-    """1. `seal` our messages. 2. `open_untrusted` theirs: each is believed once."""
+    """Of one stay in one room, which began at `joined_at`.
 
-    def __init__(self, identity: Identity, tag: bytes) -> None:
+    1. `seal` our messages. 2. `open_untrusted` theirs: each is believed once."""
+
+    def __init__(self, identity: Identity, tag: bytes, joined_at: int) -> None:
         self._identity = identity
         self._tag = tag
+        self._to_us = identity.peer_id.raw + _STAY.pack(joined_at)
         self._number = 0
         self._seen: dict[PeerId, tuple[int, int, int]] = {}  # epoch, highest number, bit i: `highest - i` was seen
 
-    def seal(self, to: PeerId, epoch: int, message: bytes) -> bytes:
+    def seal(self, to: Record, epoch: int, message: bytes) -> bytes:
+        """`message` for the member of that record; `epoch` is of our own."""
+        addressee = to.peer.raw + _STAY.pack(to.joined_at)
         head = _HEAD.pack(epoch, self._number)
         self._number += 1
-        return CHANNEL_MESSAGE + head + self._identity.sign(_DOMAIN, to.raw + self._tag + head + message) + message
+        return CHANNEL_MESSAGE + head + self._identity.sign(_DOMAIN, addressee + self._tag + head + message) + message
 
     def open_untrusted(self, record: Record, blob: bytes) -> bytes:
         """The message of the member whom `record` names, or `ProtocolError`."""
@@ -46,7 +54,7 @@ class Seals:
         if epoch != record.epoch:
             raise ProtocolError("a message of another stay in the room")
         seen = self._fresh(record.peer, epoch, number)
-        verify_untrusted(record.public_key, _DOMAIN, self._identity.peer_id.raw + self._tag + head + message, signature)
+        verify_untrusted(record.public_key, _DOMAIN, self._to_us + self._tag + head + message, signature)
         self._seen.pop(record.peer, None)
         self._seen[record.peer] = seen
         if len(self._seen) > SENDERS_MAX:

@@ -106,7 +106,8 @@ class ServerRefused:
 @attrs.frozen
 class TamperingDetected:
     """A signaling message did not carry the signature of the peer that it names. It was dropped. `server` names who
-    carried it."""
+    carried it: the signaling server, or by its id the member that handed it over in place of one (the change may have been
+    made before it). Of each carrier the first comes at once, then one in ten seconds; `reason` counts those left out."""
 
     server: str
     peer: PeerId

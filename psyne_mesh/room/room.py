@@ -229,9 +229,9 @@ class Room:
                 self._hub.publish(room_events.PartitionHealed(returned))
             case gossip_events.BroadcastReceived(origin=origin, payload=payload, age_s=age_s):
                 self._on_carried(origin, payload, age_s)
-            case gossip_events.SignalReceived(origin=origin, blob=blob):
+            case gossip_events.SignalReceived(origin=origin, blob=blob, carrier=carrier):
                 if blob[:1] == ENVELOPE:
-                    self._core.on_mesh_signal(self._joined(), origin, blob[1:])
+                    self._core.on_mesh_signal(self._joined(), origin, blob[1:], carrier)
                 else:
                     with suppress(ProtocolError):
                         self._on_carried(origin, self._joined().open_carried_untrusted(origin, blob))
@@ -270,8 +270,8 @@ class Room:
             if reliable or age_s <= CARRIED_LIFE_S:
                 self.on_message(origin, name, data)
 
-    def on_tampering(self, peer_id: PeerId, reason: str) -> None:
-        self._hub.publish(room_events.TamperingDetected(self._core.server, peer_id, reason))
+    def on_tampering(self, carrier: str, peer_id: PeerId, reason: str) -> None:
+        self._hub.publish(room_events.TamperingDetected(carrier, peer_id, reason))
 
     def on_server_refused(self, server: str, reason: str) -> None:
         self._refused[server] = reason

@@ -160,7 +160,8 @@ class ReplayGuard:
     A window is forgotten when its newest envelope can no longer pass `open_untrusted`. Limits: sessions of one sender;
     at the limit the session that expires first gives way, and from then on this sender's unknown sessions that expire
     no later than it are refused: a flood hurts only the flooder. Senders: the one heard of longest ago gives way; of
-    that peer an old envelope could be played again, which costs one failed dial.
+    that peer an old envelope could be played again. What it costs is bounded by who listens: an offer older than what was
+    said about the link that stands is refused, so it is one failed dial at most.
     """
 
     WINDOW = 64  # a session has about ten candidates; they may overtake each other in the mesh

@@ -409,7 +409,7 @@ def test_real_signatures_work_end_to_end() -> None:
     assert all(node.members == tuple(sorted(nodes)) for node in nodes.values())
     events = nodes[c].take_events()
     assert BroadcastReceived(a, b"hi", 1) in events
-    assert SignalReceived(a, b"offer") in events
+    assert SignalReceived(a, b"offer", b) in events
     assert all(node.stats.items_refused == node.stats.frames_dropped == 0 for node in nodes.values())
     with pytest.raises(ProtocolError):
         r.verify_record_untrusted(record(EVIL, room=r.RoomKey.of(b"room")), r.RoomKey.of(b"room"), r.Verifier())

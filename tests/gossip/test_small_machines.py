@@ -190,7 +190,7 @@ def test_a_signal_that_comes_back_takes_another_way_and_not_for_ever() -> None:
     assert len(router.outbox) == 3
     for _ in range(2):
         router.received(C, Signal(3, PEERS[8], A, 1, b"mine"), None, PEERS[1:6], 0.0)
-    assert router.arrived == [(PEERS[8], b"mine")]
+    assert router.arrived == [(PEERS[8], b"mine", C)]
     for source in (C, D):
         router.received(source, Signal(4, B, PEERS[5], 2, b"x"), None, PEERS[1:6], 0.0)
     assert len(router.outbox) == 4  # handed to its addressee: that is the end of it

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import time
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
 
 from psyne_mesh.errors import ProtocolError, WouldBlock
 from psyne_mesh.gossip import events as gossip_events
+from psyne_mesh.gossip.routing import Signal, encode_signal
 from psyne_mesh.identity import Identity, PeerId
-from psyne_mesh.mesh.core import DIALS_IN_A_ROW
+from psyne_mesh.mesh.alarms import ALARM_EVERY_S
+from psyne_mesh.mesh.core import DIALS_IN_A_ROW, LINKS_MAX, STRANGERS_MAX
 from psyne_mesh.mesh.link import ASKED_RESTARTS
-from psyne_mesh.mesh.sealed import SEAL_BYTES, WINDOW, Seals
+from psyne_mesh.mesh.sealed import ENVELOPE, SEAL_BYTES, WINDOW, Seals
+from psyne_mesh.room import events
 from psyne_mesh.room.carried import carried
 from psyne_mesh.room.delivery import RELIABLE_ORDERED, UNRELIABLE_UNORDERED
 from psyne_mesh.room.peer import Peer
@@ -21,6 +25,7 @@ from psyne_mesh.room.room import Room
 from psyne_mesh.room.undeclared import BYTES_MAX, LIFE_S, MESSAGES_MAX, Undeclared
 from psyne_mesh.signaling.envelope import Kind, open_untrusted, seal
 from psyne_mesh.testing import World, open_world
+from psyne_mesh.webrtc.sdp import Description, make_offer
 
 TAG = b"the-room"
 
@@ -42,13 +47,14 @@ async def test_a_carried_message_is_of_whom_it_says(autojump_clock: MockClock) -
         ada, bob = await two(world)
         channel = ada.channel("notes")
         message = carried("notes", b"hello")
-        mallory = Seals(Identity.generate(), membership(ada).tag)
+        mallory = Seals(Identity.generate(), membership(ada).tag, 0)
         theirs = membership(bob)
-        honest = theirs._seals.seal(ada.me, theirs.node.own_record.epoch, message)
-        forged = mallory.seal(ada.me, theirs.node.own_record.epoch, message)
+        to_ada = theirs.node.record(ada.me)
+        honest = theirs._seals.seal(to_ada, theirs.node.own_record.epoch, message)
+        forged = mallory.seal(to_ada, theirs.node.own_record.epoch, message)
         for blob in (message, forged, honest[:-1] + b"x", honest, honest):
-            ada.on_gossip(gossip_events.SignalReceived(bob.me, blob))
-        ada.on_gossip(gossip_events.SignalReceived(Identity.generate().peer_id, honest))
+            ada.on_gossip(gossip_events.SignalReceived(bob.me, blob, bob.me))
+        ada.on_gossip(gossip_events.SignalReceived(Identity.generate().peer_id, honest, bob.me))
         peer, payload = channel.receive_nowait()
         assert (peer.id, payload) == (bob.me, b"hello")
         with pytest.raises(WouldBlock):
@@ -58,16 +64,16 @@ async def test_a_carried_message_is_of_whom_it_says(autojump_clock: MockClock) -
 async def test_a_seal_holds_for_one_recipient_room_and_stay(autojump_clock: MockClock) -> None:
     async with open_world(seed=1) as world:
         ada, bob = await two(world)
-        record = membership(ada).node.record(bob.me)
+        record, me = membership(ada).node.record(bob.me), membership(ada).node.own_record
         identity = world_identity(bob)
-        sender, receiver = Seals(identity, TAG), Seals(Identity.generate(), TAG)
-        me = receiver._identity.peer_id
+        sender, receiver = Seals(identity, TAG, record.joined_at), Seals(world_identity(ada), TAG, me.joined_at)
         blobs = [sender.seal(me, record.epoch, b"%d" % number) for number in range(WINDOW + 2)]
         assert all(len(blob) > SEAL_BYTES for blob in blobs)
         refused = [
-            sender.seal(bob.me, record.epoch, b"to another"),
+            sender.seal(record, record.epoch, b"to another"),
+            sender.seal(attrs.evolve(me, joined_at=me.joined_at - 1), record.epoch, b"to another stay of the same"),
             sender.seal(me, record.epoch + 1, b"of another stay"),
-            Seals(identity, b"elsewhere").seal(me, record.epoch, b"in another room"),
+            Seals(identity, b"elsewhere", record.joined_at).seal(me, record.epoch, b"in another room"),
             blobs[0][: SEAL_BYTES - 1],
             b"",
         ]
@@ -80,15 +86,52 @@ async def test_a_seal_holds_for_one_recipient_room_and_stay(autojump_clock: Mock
                 receiver.open_untrusted(record, blobs[number])
         with pytest.raises(ProtocolError, match="repeated"):
             receiver.open_untrusted(record, blobs[0])
+        called_gone = attrs.evolve(me, epoch=me.epoch + 1)  # the same stay, and what was under way still counts
+        assert receiver.open_untrusted(record, sender.seal(called_gone, record.epoch, b"back")) == b"back"
+
+
+async def test_what_was_sealed_for_one_stay_is_refused_in_the_next(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        bob = await world.join("lobby", "bob")
+        theirs = membership(bob)
+        blobs: list[bytes] = []
+        for stay in range(2):
+            async with world.joining("lobby", "ada") as ada:
+                await ada.wait_connected(1)
+                await bob.wait_connected(1)
+                channel = ada.channel("orders")
+                blobs.append(
+                    theirs._seals.seal(
+                        theirs.node.record(ada.me), theirs.node.own_record.epoch, carried("orders", b"%d" % stay)
+                    )
+                )
+                for blob in blobs:  # what was kept of the stay before, too
+                    ada.on_gossip(gossip_events.SignalReceived(bob.me, blob, bob.me))
+                assert channel.receive_nowait()[1] == b"%d" % stay
+                with pytest.raises(WouldBlock):
+                    channel.receive_nowait()
+            await trio.sleep(5)
 
 
 def world_identity(room: Room) -> Identity:
     return room._core.identity
 
 
-def envelope(sender: Identity, to: PeerId, room: str, session: str, sequence: int, kind: Kind, body: str = "") -> str:
+# Of a machine that answers nothing.
+AN_OFFER = make_offer(
+    Description(
+        ice_ufrag="abcd", ice_pwd="x" * 24, fingerprints=("sha-256 " + ":".join(["AA"] * 32),), setup="actpass",
+        candidates=("candidate:1 1 udp 2130706431 10.9.9.9 5000 typ host",),
+    ),
+    session_id=1,
+)  # fmt: skip
+
+
+def envelope(
+    sender: Identity, to: PeerId, room: str, session: str, sequence: int, kind: Kind, body: str = "", *, ago_ms: int = 0
+) -> str:
     return seal(sender, kind=kind, recipient=to, room=room, session=session, sequence=sequence, body=body,
-                now_ms=time.time_ns() // 1_000_000)  # fmt: skip
+                now_ms=time.time_ns() // 1_000_000 - ago_ms)  # fmt: skip
 
 
 async def test_who_dials_again_and_again_is_not_answered_again_and_again(autojump_clock: MockClock) -> None:
@@ -140,6 +183,148 @@ async def test_searches_and_offers_of_a_peer_have_a_limit(autojump_clock: MockCl
         answer = "answer" if kind == "offer" else "offer"
         assert 1 <= said.count(answer) <= ASKED_RESTARTS + 2
         assert victim._core.link(hostile.me) is link
+
+
+@pytest.mark.parametrize("dialler", ["ada", "bob"])
+async def test_an_offer_held_back_cannot_tear_down_the_link_that_stands(
+    autojump_clock: MockClock, dialler: str
+) -> None:
+    async with open_world(seed=1) as world:
+        rooms = {name: await world.join("lobby", name) for name in ("bob", "ada") if name != dialler}
+        rooms[dialler] = await world.join("lobby", dialler)  # the newcomer dials
+        ada, bob = rooms["ada"], rooms["bob"]
+        await ada.wait_connected(1)
+        await bob.wait_connected(1)
+        left: list[str] = []
+        for room in (ada, bob):
+            room.on_peer_left(lambda peer, reason: left.append(reason))
+        link = ada._core.link(bob.me)
+        assert link is not None
+        assert link.offerer == (dialler == "ada")
+        room_key = membership(ada).room
+        held = envelope(world_identity(bob), ada.me, room_key, "failed", 0, "offer", AN_OFFER, ago_ms=20_000)
+        world.hub.inject(bob.me, ada.me, room_key, held)
+        await trio.sleep(30)
+        assert ada._core.link(bob.me) is link
+        assert not left
+        assert ada._core.offers_refused == 1
+
+
+async def test_who_restarts_with_its_clock_set_back_is_let_in_again(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its offers are older than what was said over its dead link, so they wait until that is known to be dead."""
+    async with open_world(seed=1) as world:
+        ada, _ = await two(world)
+        world.crash("bob")
+        world.hosts["bob"] = world.net.host("bob again")
+        yesterday = time.time_ns() // 1_000_000 - 300_000
+        monkeypatch.setattr("psyne_mesh.mesh.core._wall_ms", lambda: yesterday + int(1000 * trio.current_time()))
+        bob = await world.join("lobby", "bob")
+        with trio.fail_after(40):
+            await bob.wait_connected(1)
+        assert bob._core.link(ada.me) is not None
+
+
+async def test_an_old_offer_inside_the_session_is_not_answered(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        ada, bob = await two(world)
+        offerer, answerer = (ada, bob) if ada._core.link(bob.me).offerer else (bob, ada)  # type: ignore[union-attr]
+        link = answerer._core.link(offerer.me)
+        theirs = offerer._core.link(answerer.me)
+        assert link is not None
+        assert theirs is not None
+        said: list[PeerId] = []
+        world.hub.intercept = lambda sender, to, room, text: said.append(sender)  # type: ignore[func-returns-value]
+        room, identity = membership(ada).room, world_identity(offerer)
+        for number, answered in ((1001, True), (1000, False)):
+            body = await theirs._connection.restart_ice(trickle=True)  # type: ignore[union-attr]
+            said.clear()
+            text = envelope(identity, answerer.me, room, link.session, number, "offer", body)
+            world.hub.inject(offerer.me, answerer.me, room, text)
+            await trio.sleep(0.1)
+            assert bool(said) == answered
+
+
+def over_the_mesh(sender: Room, to: Room, origin: PeerId, number: int, text: str) -> None:
+    """One envelope as a signal of `origin`, put on the link by `sender` as if it had carried it."""
+    link = sender._core.link(to.me)
+    assert link is not None
+    signal = encode_signal(Signal(number, origin, to.me, 2, ENVELOPE + text.encode()))
+    link.send_frame(membership(sender).tag + signal, reliable=True)
+
+
+@pytest.mark.parametrize("way", ["mesh", "server"])
+async def test_offers_of_made_up_keys_take_no_links_from_players(autojump_clock: MockClock, way: str) -> None:
+    async with open_world(seed=1) as world:
+        ada, mallory = await world.join("lobby", "ada"), await world.join("lobby", "mallory")
+        await ada.wait_connected(1)
+        await mallory.wait_connected(1)
+        room, told = membership(ada).room, tampering(ada)
+        answers: list[PeerId] = []
+        world.hub.intercept = lambda sender, to, room, text: answers.append(to) or text  # type: ignore[func-returns-value]
+        for number in range(LINKS_MAX + 10):
+            stranger = Identity.generate()
+            offer = envelope(stranger, ada.me, room, "s", 0, "offer", AN_OFFER)
+            if way == "mesh":
+                over_the_mesh(mallory, ada, stranger.peer_id, number, offer)
+                over_the_mesh(mallory, ada, stranger.peer_id, LINKS_MAX + 10 + number, "junk")
+            else:
+                world.hub.inject(stranger.peer_id, ada.me, room, offer)
+        await trio.sleep(1)
+        assert len(ada._core._links) == 1 + (STRANGERS_MAX if way == "server" else 0)
+        assert ada._core.offers_refused >= LINKS_MAX + 10 - STRANGERS_MAX
+        if way == "mesh":
+            assert not answers
+        assert not told
+        with trio.fail_after(5):
+            bob = await world.join("lobby", "bob")
+            await bob.wait_connected(2)
+
+
+def tampering(room: Room) -> list[events.TamperingDetected]:
+    told: list[events.TamperingDetected] = []
+    room.on(events.TamperingDetected, told.append)
+    return told
+
+
+async def test_who_carries_a_forged_signal_is_named_and_seldom(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        ada, bob, mallory = [await world.join("lobby", name) for name in ("ada", "bob", "mallory")]
+        for room in (ada, bob, mallory):
+            await room.wait_connected(2)
+        told = tampering(ada)
+        for number in range(50):
+            over_the_mesh(mallory, ada, bob.me, number, "junk")
+        await trio.sleep(1)
+        assert [(event.server, event.peer) for event in told] == [(mallory.me, bob.me)]
+        world.hub.inject(bob.me, ada.me, membership(ada).room, "junk")  # another carrier has alarms of its own
+        await trio.sleep(1)
+        assert told[1].server == ada._core.server
+        await trio.sleep(ALARM_EVERY_S)
+        over_the_mesh(mallory, ada, bob.me, 50, "junk")
+        await trio.sleep(1)
+        assert len(told) == 3
+        assert "49 more" in told[2].reason
+        link = ada._core.link(bob.me)
+        assert link is not None
+        assert link.tampering is not None
+        assert "server" in link.tampering
+
+
+async def test_a_newcomer_whose_server_died_is_known_before_its_offers_come(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        rooms = [await world.join("lobby", name) for name in ("ada", "bob", "cid")]
+        for room in rooms:
+            await room.wait_connected(2)
+        ada = rooms[0].me
+        world.hub.intercept = lambda sender, to, room, text: text if ada in (sender, to) else None
+        dan = await world.join("lobby", "dan")
+        await dan.wait_connected(1)
+        world.hub.kill()
+        with trio.fail_after(30):
+            await dan.wait_connected(3)
+        assert not any(room._core.offers_refused for room in rooms)
 
 
 def test_what_nobody_declared_is_kept_within_bounds() -> None:
