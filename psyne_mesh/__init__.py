@@ -43,6 +43,7 @@ from psyne_mesh.room.mesh import Mesh, join_game_room, open_mesh
 from psyne_mesh.room.messages import Action, CombatAction, Finite, FloatVector, Message, PlayerPosition
 from psyne_mesh.room.peer import Peer
 from psyne_mesh.room.room import Room
+from psyne_mesh.room.topology import RoomTopology, TopologyLink
 from psyne_mesh.signaling.memory import MemorySignaling
 from psyne_mesh.signaling.server import SignalingServer, open_server
 from psyne_mesh.signaling.transport import SignalingTransport
@@ -55,8 +56,9 @@ __all__ = [
     "DeliveryMode", "EventBacklog", "FingerprintMismatch", "Finite", "FloatVector", "GameUri", "GossipConfig", "Identity",
     "InvalidConfig", "InvalidUri", "LocalError", "MemorySignaling", "Mesh", "Message", "MessageTooLarge", "Peer",
     "PeerChannel", "PeerGone", "PeerId", "PeerUri", "PlayerPosition", "ProtocolError", "PsyneMeshError", "RemoteError",
-    "Room", "RoomError", "RoomExists", "RoomFull", "RoomMismatch", "RoomNotFound", "RoomUri", "SendOutcome", "SendReport",
-    "SignalingError", "SignalingLost", "SignalingServer", "SignalingTransport", "SignalingUnreachable", "StunServer",
-    "TamperedSignaling", "TurnServer", "UnserialisableMessage", "VersionMismatch", "WebRTCConfig", "WouldBlock",
-    "create_channel", "create_gaming_channel", "events", "join_game_room", "open_mesh", "open_server", "parse_uri",
+    "Room", "RoomError", "RoomExists", "RoomFull", "RoomMismatch", "RoomNotFound", "RoomTopology", "RoomUri", "SendOutcome",
+    "SendReport", "SignalingError", "SignalingLost", "SignalingServer", "SignalingTransport", "SignalingUnreachable",
+    "StunServer", "TamperedSignaling", "TopologyLink", "TurnServer", "UnserialisableMessage", "VersionMismatch",
+    "WebRTCConfig", "WouldBlock", "create_channel", "create_gaming_channel", "events", "join_game_room", "open_mesh",
+    "open_server", "parse_uri",
 ]  # fmt: skip

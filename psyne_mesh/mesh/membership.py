@@ -205,7 +205,12 @@ class Membership:
     @property
     def is_partial(self) -> bool:
         """The room is so large that others carry what we send, and we are linked to some of them."""
-        return len(self.node.members) >= self.partial_from and bool(self.topology().links)
+        return len(self.node.members) >= self.partial_from and self.has_links
+
+    @property
+    def has_links(self) -> bool:
+        """Anybody to carry what we send."""
+        return bool(self.topology().links)
 
     def is_linked(self, peer: PeerId) -> bool:
         link = self._table.link(peer)

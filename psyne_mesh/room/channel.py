@@ -79,14 +79,15 @@ class Channel(Generic[M]):
 
     async def send(self, message: M, to: To = None) -> SendReport:
         """Hand `message` to everybody in the room, or to the peer or peers in `to`. Those without a link of ours get it
-        through other members (up to 16 KiB): to everybody in order, to a single one as far as nothing is lost on the way.
+        through other members, up to 16 KiB with the channel's name: to everybody in order, to a single one as far as nothing
+        is lost on the way. In a room so large that everybody depends on others, a larger broadcast is refused.
 
         A broadcast waits only while every receiver is over its budget, so it goes at the pace of the fastest; those who
         stay behind are skipped on an unreliable channel, and on a reliable one are dropped from the room ("overflow")
         once 16 MiB wait for them. Cancelling it while it waits sends nothing.
 
-        Raises `UnserialisableMessage`, `MessageTooLarge`, `ClosedError`; and `PeerGone` when `to` is a single peer
-        without a link.
+        Raises `UnserialisableMessage`, `MessageTooLarge` (nothing was sent to anybody), `ClosedError`; and `PeerGone` when
+        `to` is a single peer whom neither a link nor others reach.
         """
         await trio.lowlevel.checkpoint()
         payload = self._encoded(message)
@@ -155,7 +156,7 @@ class Channel(Generic[M]):
         if self._inbox.closed:
             raise ClosedError(f"channel {self.name!r}: the room was left")
         payload = self._codec.encode(message)
-        size = len(payload if isinstance(payload, bytes) else payload.encode())
+        size = _size(payload)
         if size > self._membership.max_message_size:
             raise MessageTooLarge(size, self._membership.max_message_size)
         return payload
@@ -169,11 +170,16 @@ class Channel(Generic[M]):
             return [to]
         return [peer.id if isinstance(peer, Peer) else peer for peer in to]
 
+    def _carried(self, payload: Payload) -> bytes:
+        return carried(self.name, payload, reliable=self.mode.reliable)
+
     def _through_others(self, peer_id: PeerId, payload: Payload) -> SendOutcome:
         peer = self._peers.get(peer_id)
-        blob = carried(self.name, payload, reliable=self.mode.reliable)
-        if peer is None or not peer.relayed or len(blob) > self._membership.signal_max:
+        if peer is None or not peer.relayed:
             return SendOutcome.NOT_CONNECTED
+        blob = self._carried(payload)
+        if len(blob) > self._membership.signal_max:
+            return SendOutcome.TOO_LARGE
         self._membership.send_signal(peer_id, blob)
         return SendOutcome.SENT
 
@@ -181,11 +187,15 @@ class Channel(Generic[M]):
         alone, everybody = isinstance(to, Peer | PeerId), to is None
         skipped: dict[PeerId, SendOutcome] = {}
         if everybody and any(peer.relayed for peer in self._peers.values()):
-            blob = carried(self.name, payload, reliable=self.mode.reliable)
+            blob = self._carried(payload)
             if len(blob) <= self._membership.broadcast_max:
                 self._membership.broadcast(blob)
                 self.stats.sent += len(targets)
                 return SendReport(len(targets), skipped)
+            if (
+                self._membership.is_partial
+            ):  # in a small room, one whom we cannot link to is no reason to stop for the rest
+                raise self._too_large(payload, self._membership.broadcast_max)
         if everybody and self.mode.reliable:
             for peer_id in self._hoped_for():  # silent, perhaps only for seconds: it waits in their link
                 self._membership.send(peer_id, self._config, payload, reliable=True)
@@ -197,6 +207,18 @@ class Channel(Generic[M]):
                 skipped[peer_id] = outcome
         self.stats.sent += len(targets) - len(skipped)
         self.stats.skipped += len(skipped)
-        if alone and skipped and skipped[targets[0]] is SendOutcome.NOT_CONNECTED:
-            raise PeerGone(f"{targets[0].short} is not connected")
+        if alone and skipped:
+            if skipped[targets[0]] is SendOutcome.NOT_CONNECTED:
+                raise PeerGone(f"{targets[0].short} is not connected")
+            if skipped[targets[0]] is SendOutcome.TOO_LARGE:
+                raise self._too_large(payload, self._membership.signal_max)
         return SendReport(len(targets) - len(skipped), skipped)
+
+    def _too_large(self, payload: Payload, limit: int) -> MessageTooLarge:
+        """`limit`: of what others carry, which is the payload with its channel's name."""
+        size = _size(payload)
+        return MessageTooLarge(size, limit - (len(self._carried(payload)) - size))
+
+
+def _size(payload: Payload) -> int:
+    return len(payload if isinstance(payload, bytes) else payload.encode())

@@ -67,8 +67,9 @@ class PeerLeft:
 
 @attrs.frozen
 class PartitionSuspected:
-    """Several players fell silent together: the network broke rather than they. `majority`: whether we are the larger
-    part."""
+    """Several players fell silent together: the network broke rather than they. It comes once enough of them are lost (three
+    by default, `GossipConfig.partition_min_lost`), so among or after their `PeerLeft`. `majority`: whether we are the larger
+    part; neither half is."""
 
     lost: tuple[PeerId, ...]
     remaining: tuple[PeerId, ...]

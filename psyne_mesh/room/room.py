@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 import trio
 
@@ -24,7 +24,7 @@ from psyne_mesh.room.delivery import DeliveryMode
 from psyne_mesh.room.hub import Callback, EventHub, EventIterator
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.peer import Peer
-from psyne_mesh.room.topology import RoomTopology, TopologyLink
+from psyne_mesh.room.topology import MeshMode, RoomTopology, TopologyLink
 from psyne_mesh.room.undeclared import Undeclared
 
 M = TypeVar("M", bound=Message)
@@ -76,8 +76,8 @@ class Room:
         return [peer for peer in self._peers.values() if peer.connected]
 
     async def wait_connected(self, players: int | None = None) -> None:
-        """Wait until so many other players are connected; without a number, until all who are known are, or are reached
-        through others (`peer.relayed`).
+        """Wait until so many other players can be reached; without a number, until all who are known can be. Reached is who
+        is connected, or gets what we send through others (`peer.relayed`): in rooms above 16 that is most of them.
 
         There is no timeout argument: put it into `trio.fail_after`. Raises `ClosedError` when the room is left meanwhile.
         """
@@ -85,10 +85,8 @@ class Room:
         while True:
             if self._membership is None or self._membership.closed:
                 raise ClosedError(f"room {self.name!r} was left")
-            if players is None:
-                if all(peer.connected or peer.relayed for peer in self._peers.values()):
-                    return
-            elif len(self.connected) >= players:
+            reached = sum(peer.connected or peer.relayed for peer in self._peers.values())
+            if reached >= (len(self._peers) if players is None else players):
                 return
             await self._changed.park()
 
@@ -99,7 +97,7 @@ class Room:
             TopologyLink(view.peer, None if view.srtt is None else view.srtt * 1000, self._joined().path(view.peer))
             for view in seen.links
         )
-        return RoomTopology(self.me, seen.mode, (self.me, *self._peers), links)
+        return RoomTopology(self.me, cast(MeshMode, seen.mode), (self.me, *self._peers), links)
 
     # --------------------------------------------------------------------------------------------------------- events
 
@@ -136,12 +134,14 @@ class Room:
         return callback
 
     def on_partition(self, callback: C) -> C:
-        """`callback(event)` with a `PartitionSuspected` when several players fell silent together."""
+        """`callback(event)` with a `PartitionSuspected` when several players fell silent together: three or more, or as
+        many as `GossipConfig.partition_min_lost` says, and two at least. Fewer are only `PeerSuspected`, then `PeerLeft`."""
         self._hub.subscribe(room_events.PartitionSuspected, callback)
         return callback
 
     def on_heal(self, callback: C) -> C:
-        """`callback(event)` with a `PartitionHealed` when players that a partition had taken are back."""
+        """`callback(event)` with a `PartitionHealed` when players that a partition had taken are back. Nothing heals that
+        was too small for `on_partition`."""
         self._hub.subscribe(room_events.PartitionHealed, callback)
         return callback
 

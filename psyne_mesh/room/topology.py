@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 import attrs
 
 from psyne_mesh.identity import PeerId
 from psyne_mesh.webrtc.ice import Path
+
+MeshMode: TypeAlias = Literal["full", "partial", "lobby"]
 
 
 @attrs.frozen
@@ -21,10 +25,11 @@ class TopologyLink:
 class RoomTopology:
     """`mode`: "full" (a link to everybody), "partial" (to some, the rest through them) or "lobby" (not everybody is known).
 
-    nodes: all members known, ourselves first. links: our own.
+    The mode goes by the number of members known, whether or not there is a link. nodes: all members known, ourselves first.
+    links: our own.
     """
 
     me: PeerId
-    mode: str
+    mode: MeshMode
     nodes: tuple[PeerId, ...]
     links: tuple[TopologyLink, ...]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import pytest
 import trio.testing
+from trio.testing import MockClock
 
 from psyne_mesh.config import WebRTCConfig
-from psyne_mesh.errors import ProtocolError
+from psyne_mesh.errors import MessageTooLarge, ProtocolError
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.events import BroadcastReceived
+from psyne_mesh.mesh.membership import SendOutcome
 from psyne_mesh.room import events
 from psyne_mesh.room.carried import carried, carried_untrusted
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.room import CARRIED_LIFE_S
+from psyne_mesh.testing import open_world
 from tests.room.players import LOOPBACK, connected, first, open_party
 
 SMALL = GossipConfig(full_mesh_max=4, full_mesh_hysteresis=1, active_view=3, max_players=16)
@@ -37,6 +40,47 @@ async def test_a_broadcast_reaches_everybody_in_a_partial_mesh_in_order() -> Non
         views = [room.topology() for room in rooms]
         assert all(len(view.nodes) == 8 for view in views)
         assert {view.mode for view in views} == {"partial"}
+
+
+async def test_a_message_that_others_cannot_carry_is_refused_before_anybody_gets_it() -> None:
+    async with open_party() as party:
+        rooms = [await party.join(name=str(number), gossip=SMALL) for number in range(8)]
+        for room in rooms:
+            await room.wait_connected(7)  # most of them through others
+        assert all(len(room.connected) < 7 for room in rooms)
+        channels = [room.channel("notes") for room in rooms]
+        limit = SMALL.broadcast_max_bytes - len(carried("notes", b""))
+        with pytest.raises(MessageTooLarge) as refused:
+            await channels[0].send(b"x" * (limit + 1))
+        assert (refused.value.size, refused.value.limit) == (limit + 1, limit)
+        far = next(peer for peer in rooms[0].peers.values() if peer.relayed)
+        with pytest.raises(MessageTooLarge):
+            await channels[0].send(b"x" * (limit + 1), to=far)
+        near = rooms[0].connected[0]
+        report = await channels[0].send(b"x" * (limit + 1), to=[far, near])
+        assert report.skipped == {far.id: SendOutcome.TOO_LARGE}
+        await channels[0].send(b"x" * limit)
+        for room, channel in zip(rooms[1:], channels[1:], strict=True):
+            wanted = [limit + 1, limit] if room.me == near.id else [limit]
+            assert sorted(wanted) == sorted([len((await channel.receive())[1]) for _ in wanted])
+
+
+async def test_who_has_lost_every_link_reaches_nobody_and_is_told_so(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        names = [str(number) for number in range(8)]
+        rooms = [await world.join("lobby", name, gossip=SMALL) for name in names]
+        for room in rooms:
+            await room.wait_connected(7)
+        world.hub.kill()
+        alone = rooms[0]
+        with world.net.partition(names[:1], names[1:]), trio.fail_after(120):
+            while alone.topology().links:
+                await trio.sleep(1)
+            assert not any(peer.relayed for peer in alone.peers.values())
+            report = await alone.channel("notes").send(b"anybody?")
+            # It waits in links that are kept for the case that the silence is short, and goes nowhere else.
+            assert set(report.skipped) == {peer.id for peer in alone.peers.values() if not peer.connected}
+            assert len(report.skipped) >= 4
 
 
 async def test_a_pair_that_cannot_connect_talks_through_a_third() -> None:
