@@ -24,9 +24,9 @@ from psyne_mesh.errors import (
     LocalError,
     ProtocolError,
     RemoteError,
-    RoomError,
     RoomExists,
     SignalingError,
+    SignalingLost,
     WouldBlock,
 )
 from psyne_mesh.gossip.config import GossipConfig
@@ -132,6 +132,7 @@ class MeshCore:
         self._rooms: dict[str, Membership] = {}
         self._by_tag: dict[bytes, Membership] = {}
         self._requests: dict[str, dict[str, Any]] = {}
+        self._shut_out: set[str] = set()  # rooms that the server would not let us enter again; they were told
         self._timer = trio.CancelScope()
         self._link_ended = trio.lowlevel.ParkingLot()
         self._replays = ReplayGuard()
@@ -176,13 +177,16 @@ class MeshCore:
         membership.tell(lambda node, now: node.leave(now))
         membership.closed = True
         del self._rooms[membership.room], self._by_tag[membership.tag], self._requests[membership.room]
+        self._shut_out.discard(membership.room)
         for peer in list(self._links):
             self.unwant(peer, membership.room, "left")
         try:
             with trio.move_on_after(1):
                 await self._signaling.leave(membership.room)
-        except (SignalingError, LocalError):
+        except SignalingLost:
             return  # it will notice by itself
+        except (RemoteError, LocalError) as error:  # what the server says to a goodbye keeps nobody here
+            membership.sink.on_signaling(f"our goodbye was refused: {error}")
 
     async def close(self) -> None:
         self._closing = True
@@ -362,13 +366,17 @@ class MeshCore:
                 case signaling_events.Lost(cause=cause):
                     for membership in self._rooms.values():
                         membership.sink.on_signaling(str(cause))
-                case signaling_events.Restored(rooms=rooms):
+                case signaling_events.Restored(rooms=rooms, refused=refused):
                     for link in self._links.values():
                         link.note_signaling()
                     for joined in rooms:
                         if membership := self._rooms.get(joined.room):
+                            self._shut_out.discard(joined.room)
                             membership.sink.on_signaling(None)
                             self._learn(membership, joined.peers)
+                    for room, error in refused:
+                        if membership := self._rooms.get(room):
+                            self._tell_shut_out(membership, error)
                 case signaling_events.PeerLeft():
                     pass  # the server's view only: the link and gossip know better (a lost server kills no player)
 
@@ -433,19 +441,35 @@ class MeshCore:
 
     async def run_beacon(self) -> None:
         """The two members that gossip chose enter the room at signaling again now and then: their records there stay
-        fresh for newcomers, and the lists that they get lead a component that a partition cut off back to the others."""
+        fresh for newcomers, and the lists that they get lead a component that a partition cut off back to the others.
+        Whom the server did not let in again tries, too."""
         while True:
             await trio.sleep(BEACON_S * self._rng.uniform(0.75, 1.5))
             self._wake_limit()
             for membership in list(self._rooms.values()):
-                if self._signaling.is_connected and membership.node.beacon(self.now()) is not None:
-                    try:
-                        joined = await self._signaling.join(
-                            **self._requests[membership.room], record=_record(membership.node)
-                        )
-                    except (SignalingError, RoomError):
-                        continue  # the links stand; the next beacon tries again
-                    self._learn(membership, joined.peers)
+                wanted = membership.room in self._shut_out or membership.node.beacon(self.now()) is not None
+                if wanted and self._signaling.is_connected:
+                    await self._enter_again(membership)
+
+    async def _enter_again(self, membership: Membership) -> None:
+        try:
+            joined = await self._signaling.join(**self._requests[membership.room], record=_record(membership.node))
+        except SignalingLost:
+            return  # a `Lost` tells it to every room
+        except (RemoteError, LocalError) as error:  # the links stand; the next beacon tries again
+            if not membership.closed and membership.room not in self._shut_out:
+                self._tell_shut_out(membership, error)
+            return
+        if membership.closed:
+            return
+        if membership.room in self._shut_out:
+            self._shut_out.discard(membership.room)
+            membership.sink.on_signaling(None)
+        self._learn(membership, joined.peers)
+
+    def _tell_shut_out(self, membership: Membership, error: Exception) -> None:
+        self._shut_out.add(membership.room)
+        membership.sink.on_signaling(f"the server does not let us into the room again: {error}")
 
     # -------------------------------------------------------------------------------------------------------- timer
 

@@ -84,14 +84,15 @@ class PartitionHealed:
 
 @attrs.frozen
 class SignalingDown:
-    """The signaling server is out of reach. Play goes on over the links that stand."""
+    """The signaling server is out of reach, or no longer serves this room, as `reason` says. Play goes on over the links
+    that stand, and tries to come back go on."""
 
     reason: str
 
 
 @attrs.frozen
 class SignalingUp:
-    """The signaling server is back."""
+    """The signaling server is back, and we are in its list of the room."""
 
 
 @attrs.frozen
