@@ -69,7 +69,7 @@ class MessageCodec:
         try:
             message = self._decoder.decode(payload)
             finite = self._checks[type(message)](message)
-        except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
+        except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise ProtocolError(f"not a message of this channel: {error}") from error
         if not finite:
             raise ProtocolError("the message holds NaN or an infinite number")
