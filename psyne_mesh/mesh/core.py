@@ -130,6 +130,7 @@ class MeshCore:
         self._rng = rng
         self._links: dict[PeerId, Link] = {}
         self._rooms: dict[str, Membership] = {}
+        self._entering: set[str] = set()  # rooms that signaling has not answered for yet
         self._by_tag: dict[bytes, Membership] = {}
         self._requests: dict[str, dict[str, Any]] = {}
         self._shut_out: set[str] = set()  # rooms that the server would not let us enter again; they were told
@@ -149,7 +150,7 @@ class MeshCore:
     ) -> Membership:
         """Enter a room: signaling says who is there, gossip takes it from there. Typed errors as the transport's."""
         room = signaling_events.room_key(request.name, app_id=request.app_id, region=request.region)
-        if room in self._rooms:
+        if room in self._rooms or room in self._entering:
             raise RoomExists(f"this mesh is already in room {request.name!r}")
         digest = hashlib.sha256(b"psyne-room" + room.encode()).digest()
         node = Node(gossip, self.identity, digest[:16], rng=random.Random(self._rng.random()), verify=verify_untrusted,
@@ -158,7 +159,11 @@ class MeshCore:
             "name": request.name, "app_id": request.app_id, "region": request.region, "max_players": request.max_players,
             "skill_range": request.skill_range, "metadata": request.metadata,
         }  # fmt: skip
-        joined = await self._signaling.join(**wanted, create=request.create, record=_record(node))
+        self._entering.add(room)
+        try:
+            joined = await self._signaling.join(**wanted, create=request.create, record=_record(node))
+        finally:
+            self._entering.discard(room)
         self._requests[room] = wanted
         seals = Seals(self.identity, digest[:TAG_BYTES])
         membership = Membership(room, digest[:TAG_BYTES], node, gossip, self, sink, self.config.max_message_size, seals)

@@ -14,6 +14,7 @@ from psyne_mesh.errors import (
     InvalidConfig,
     MessageTooLarge,
     PeerGone,
+    RoomError,
     RoomExists,
     RoomFull,
     RoomMismatch,
@@ -303,6 +304,35 @@ async def test_two_rooms_share_one_link_for_each_pair() -> None:
         await first(chat[1], events.PeerLeft) if chat[1].peers else None
         assert (await game[0].channel("x", Note).send(Note(3))).sent == 1
         assert (await game[1].channel("x", Note).receive())[1] == Note(3)
+
+
+async def test_a_mesh_enters_a_room_once_at_a_time() -> None:
+    async with open_party() as party:
+        await party.join("full", max_players=2)
+        full = await party.join("full")
+        mesh = await party.mesh("ada")
+        entered, refused = [], []
+
+        async def enter(room: str) -> None:
+            try:
+                entered.append(await mesh.join_game_room(room))
+            except RoomError as error:
+                refused.append(type(error))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(enter, "lobby")
+        assert refused == [RoomExists]
+        await enter("lobby")
+        assert refused == [RoomExists, RoomExists]
+        await entered.pop().leave()
+        await enter("lobby")
+        await entered.pop().leave()
+        await enter("full")
+        assert refused[2:] == [RoomFull]
+        await full.leave()
+        await enter("full")
+        assert [room.name for room in entered] == ["full"], "who was refused may try again"
 
 
 async def test_leaving_the_block_leaves_no_task_socket_or_thread() -> None:
