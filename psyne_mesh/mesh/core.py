@@ -29,6 +29,7 @@ from psyne_mesh.errors import (
     SignalingLost,
     WouldBlock,
 )
+from psyne_mesh.gossip import events as gossip_events
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.node import Node
 from psyne_mesh.identity import Identity, PeerId, verify_untrusted
@@ -140,6 +141,7 @@ class MeshCore:
         self._carrier_budget = CarrierBudget()
         self._dials: dict[PeerId, TokenBucket] = {}
         self._closing = False
+        self._superseded = False  # signaling has given up for good: another process has our identity
         endpoint.gateway.on_network_change.append(self._network_changed)
         endpoint.gateway.on_refused.append(self._server_refused)
 
@@ -167,6 +169,7 @@ class MeshCore:
         self._requests[room] = wanted
         seals = Seals(self.identity, digest[:TAG_BYTES])
         membership = Membership(room, digest[:TAG_BYTES], node, gossip, self, sink, self.config.max_message_size, seals)
+        membership.counts_seats = gossip.max_players == joined.info.max_players
         self._rooms[room] = self._by_tag[membership.tag] = membership
         sink.on_admitted(membership)
         for server, reason in self.endpoint.gateway.refused.items():
@@ -180,11 +183,30 @@ class MeshCore:
         if membership.closed:
             return
         membership.tell(lambda node, now: node.leave(now))
+        self._forget(membership)
+        await self._leave_signaling(membership)
+
+    def evicted(self, membership: Membership) -> None:
+        """The same as `leave` for a room that has lost us, and for who cannot wait."""
+        membership.tell(lambda node, now: node.leave(now))
+        self._forget(membership)
+        self._nursery.start_soon(self._leave_signaling, membership)
+
+    def _end_if_stranded(self) -> None:
+        """Members hang up on our older life as soon as they hear the newer one, often before we do. Without a link and
+        with signaling gone for good nobody can ever come again."""
+        if self._superseded and not self._links:
+            for membership in list(self._rooms.values()):
+                membership.sink.on_gossip(gossip_events.Evicted("superseded"))
+
+    def _forget(self, membership: Membership) -> None:
         membership.closed = True
         del self._rooms[membership.room], self._by_tag[membership.tag], self._requests[membership.room]
         self._shut_out.discard(membership.room)
         for peer in list(self._links):
             self.unwant(peer, membership.room, "left")
+
+    async def _leave_signaling(self, membership: Membership) -> None:
         try:
             with trio.move_on_after(1):
                 await self._signaling.leave(membership.room)
@@ -293,6 +315,7 @@ class MeshCore:
         self._link_ended.unpark_all()
         for membership in self._rooms_with(link.peer_id):
             membership.link_gone(link.peer_id, reason, error, was_open=link.was_open or link.replaces_open)
+        self._end_if_stranded()
 
     def _server_refused(self, server: str, reason: str) -> None:
         for membership in self._rooms.values():
@@ -368,9 +391,11 @@ class MeshCore:
                         self._learn(membership, [peer])
                 case signaling_events.SignalRefused():
                     pass  # the peer is gone or came over the mesh only; the dial's own deadline says so
-                case signaling_events.Lost(cause=cause):
+                case signaling_events.Lost(cause=cause, retrying=retrying):
                     for membership in self._rooms.values():
                         membership.sink.on_signaling(str(cause))
+                    self._superseded = not retrying
+                    self._end_if_stranded()
                 case signaling_events.Restored(rooms=rooms, refused=refused):
                     for link in self._links.values():
                         link.note_signaling()

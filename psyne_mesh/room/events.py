@@ -66,6 +66,18 @@ class PeerLeft:
 
 
 @attrs.frozen
+class Evicted:
+    """We lost our own place in the room.
+
+    reason: "superseded" (the same key entered the room elsewhere) or "kicked": the last event, for the room has ended as
+    if it were left: channels and iterators end, and calls raise `ClosedError`. Or "capacity": more players than seats came
+    together, as after a partition, and ours went to another; play goes on without it until one is free.
+    """
+
+    reason: str
+
+
+@attrs.frozen
 class PartitionSuspected:
     """Several players fell silent together: the network broke rather than they. `majority`: whether we are the larger
     part."""
@@ -115,6 +127,6 @@ class TamperingDetected:
 
 
 RoomEvent = (
-    PeerDiscovered | PeerConnected | PeerUnreachable | PeerSuspected | PeerResumed | PeerLeft | PartitionSuspected
-    | PartitionHealed | SignalingDown | SignalingUp | ServerRefused | TamperingDetected
+    PeerDiscovered | PeerConnected | PeerUnreachable | PeerSuspected | PeerResumed | PeerLeft | Evicted
+    | PartitionSuspected | PartitionHealed | SignalingDown | SignalingUp | ServerRefused | TamperingDetected
 )  # fmt: skip

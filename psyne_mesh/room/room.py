@@ -35,6 +35,7 @@ CHANNELS_MAX = 256
 CARRIED_LIFE_S = 1.0
 # Silent players remembered; the one remembered longest goes first.
 SILENT_MAX = 64
+_EVICTIONS = {"superseded": "the same identity entered it elsewhere", "kicked": "its members expelled us"}
 
 
 class Room:
@@ -62,6 +63,7 @@ class Room:
         self._refused: dict[str, str] = {}  # what the TURN servers of the configuration, few as they are, said last
         self._hub = EventHub(self._present)
         self._changed = trio.lowlevel.ParkingLot()
+        self._end = "was left"
 
     # -------------------------------------------------------------------------------------------------------- players
 
@@ -84,7 +86,7 @@ class Room:
         await trio.lowlevel.checkpoint()
         while True:
             if self._membership is None or self._membership.closed:
-                raise ClosedError(f"room {self.name!r} was left")
+                raise ClosedError(f"room {self.name!r} {self._end}")
             if players is None:
                 if all(peer.connected or peer.relayed for peer in self._peers.values()):
                     return
@@ -227,6 +229,8 @@ class Room:
                 self._hub.publish(room_events.PartitionSuspected(lost, remaining, majority))
             case gossip_events.PartitionHealed(returned=returned):
                 self._hub.publish(room_events.PartitionHealed(returned))
+            case gossip_events.Evicted(reason=reason):
+                self._evicted(reason)
             case gossip_events.BroadcastReceived(origin=origin, payload=payload, age_s=age_s):
                 self._on_carried(origin, payload, age_s)
             case gossip_events.SignalReceived(origin=origin, blob=blob):
@@ -324,6 +328,17 @@ class Room:
             self._hub.publish(room_events.PeerLeft(peer, reason))
             self._changed.unpark_all()
 
+    def _evicted(self, reason: gossip_events.EvictionReason) -> None:
+        membership = self._joined()
+        if reason == "capacity":
+            if membership.counts_seats:
+                self._hub.publish(room_events.Evicted(reason))
+            return
+        self._end = f"has ended for us: {_EVICTIONS[reason]}"
+        self._hub.publish(room_events.Evicted(reason))
+        self._core.evicted(membership)
+        self._close()
+
     def _present(self) -> list[room_events.RoomEvent]:
         facts: list[room_events.RoomEvent] = []
         for peer in self._peers.values():
@@ -336,7 +351,7 @@ class Room:
 
     def _joined(self) -> Membership:
         if self._membership is None or self._membership.closed:
-            raise ClosedError(f"room {self.name!r} was left")
+            raise ClosedError(f"room {self.name!r} {self._end}")
         return self._membership
 
     def _close(self) -> None:
