@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import attrs
 import trio
 
-from psyne_mesh.errors import ClosedError, MessageTooLarge, PeerGone, ProtocolError, WouldBlock
+from psyne_mesh.errors import ClosedError, InvalidConfig, MessageTooLarge, PeerGone, ProtocolError, WouldBlock
 from psyne_mesh.identity import PeerId
 from psyne_mesh.mesh.membership import Membership, SendOutcome
 from psyne_mesh.room.carried import carried
@@ -25,6 +25,9 @@ To = Peer | PeerId | Iterable[Peer | PeerId] | None
 INBOX_MAX = 1024
 # One bulk sender may run this far ahead of a receiver before `send` waits for it: a second at 8 Mbit/s.
 SOFT_BUDGET_BYTES = 2**20
+
+
+_TO = "must be a Peer, a PeerId or several of these; room.peers has those who are here"
 
 
 @attrs.frozen
@@ -85,8 +88,8 @@ class Channel(Generic[M]):
         stay behind are skipped on an unreliable channel, and on a reliable one are dropped from the room ("overflow")
         once 16 MiB wait for them. Cancelling it while it waits sends nothing.
 
-        Raises `UnserialisableMessage`, `MessageTooLarge`, `ClosedError`; and `PeerGone` when `to` is a single peer
-        without a link.
+        Raises `UnserialisableMessage`, `MessageTooLarge`, `ClosedError`; `InvalidConfig` when `to` names no peers; and
+        `PeerGone` when it is a single peer without a link.
         """
         await trio.lowlevel.checkpoint()
         payload = self._encoded(message)
@@ -167,7 +170,9 @@ class Channel(Generic[M]):
             return [to.id]
         if isinstance(to, PeerId):
             return [to]
-        return [peer.id if isinstance(peer, Peer) else peer for peer in to]
+        if isinstance(to, str) or not isinstance(to, Iterable):
+            raise InvalidConfig(f"to = {to!r}: {_TO}")
+        return [_id_of(peer) for peer in to]
 
     def _through_others(self, peer_id: PeerId, payload: Payload) -> SendOutcome:
         peer = self._peers.get(peer_id)
@@ -200,3 +205,11 @@ class Channel(Generic[M]):
         if alone and skipped and skipped[targets[0]] is SendOutcome.NOT_CONNECTED:
             raise PeerGone(f"{targets[0].short} is not connected")
         return SendReport(len(targets) - len(skipped), skipped)
+
+
+def _id_of(peer: Peer | PeerId) -> PeerId:
+    if isinstance(peer, Peer):
+        return peer.id
+    if isinstance(peer, PeerId):
+        return peer
+    raise InvalidConfig(f"to = [... {peer!r} ...]: {_TO}")

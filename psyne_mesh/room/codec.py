@@ -20,7 +20,13 @@ class RawCodec:
     """A channel declared with no types: `bytes` and `str` go through as they are."""
 
     def encode(self, message: Any) -> Payload:
-        if isinstance(message, bytes | str):
+        if isinstance(message, bytes):
+            return message
+        if isinstance(message, str):
+            try:
+                message.encode()
+            except UnicodeEncodeError as error:
+                raise UnserialisableMessage(f"text with lone surrogates has no UTF-8 form: {error}") from error
             return message
         if isinstance(message, bytearray | memoryview):
             return bytes(message)

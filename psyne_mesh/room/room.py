@@ -17,7 +17,7 @@ from psyne_mesh.mesh.membership import Membership
 from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.mesh.sealed import ENVELOPE
 from psyne_mesh.room import events as room_events
-from psyne_mesh.room.carried import carried_untrusted
+from psyne_mesh.room.carried import NAME_BYTES_MAX, carried_untrusted
 from psyne_mesh.room.channel import INBOX_MAX, Channel
 from psyne_mesh.room.codec import Payload, codec_for
 from psyne_mesh.room.delivery import DeliveryMode
@@ -174,14 +174,14 @@ class Room:
         inbox_max: messages that wait here to be read before the oldest is dropped (unreliable modes only).
         """
         membership = self._joined()
+        if not _is_channel_name(name):
+            raise InvalidConfig(f"a channel name has 1 to {NAME_BYTES_MAX} bytes of UTF-8, not {name!r}")
         if name in self._channels:
             return self._channels[name]
-        if not name or len(name.encode()) > 128:
-            raise InvalidConfig("a channel name has 1 to 128 bytes of UTF-8")
         if len(self._channels) >= CHANNELS_MAX:
             raise InvalidConfig(f"a room has at most {CHANNELS_MAX} channels")
-        if inbox_max < 1:
-            raise InvalidConfig("inbox_max must be at least 1")
+        if not isinstance(inbox_max, int) or inbox_max < 1:
+            raise InvalidConfig(f"inbox_max = {inbox_max!r}: must be a number of messages, at least 1")
         channel: Channel[Any] = Channel(
             membership,
             self._peers,
@@ -359,3 +359,10 @@ class Room:
             channel.close()
         self._hub.close()
         self._changed.unpark_all()
+
+
+def _is_channel_name(value: object) -> bool:
+    try:
+        return isinstance(value, str) and 1 <= len(value.encode()) <= NAME_BYTES_MAX
+    except UnicodeEncodeError:
+        return False

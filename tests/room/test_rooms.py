@@ -105,9 +105,24 @@ async def test_rooms_that_cannot_be_entered_say_why_and_leave_nothing() -> None:
             await party.join(name="cid")
         with pytest.raises(RoomNotFound):
             await party.join("nowhere", create=False)
-        for bad in ({"max_players": 1}, {"region": "a/b"}, {"skill_range": (2, 1)}, {"metadata": {"k": "v" * 600}}):
+        bad: list[dict[str, object]] = [
+            {"max_players": 1},
+            {"region": "a/b"},
+            {"skill_range": (2, 1)},
+            {"skill_range": 5},
+            {"skill_range": (1, "b")},
+            {"skill_range": (10**400, 10**401)},
+            {"metadata": {"k": "v" * 600}},
+            {"metadata": {"k": "\ud800"}},
+            {"metadata": [1]},
+            {"room_metadata": [1]},
+            {"room_metadata": {"k": "\ud800"}},
+            {"name": "\ud800"},
+            {"name": 5},
+        ]
+        for options in bad:
             with pytest.raises(InvalidConfig):
-                await party.join("other", **bad)
+                await party.join("other", **options)
         with pytest.raises(InvalidConfig):
             await party.join("")
 
@@ -188,8 +203,19 @@ async def test_bad_messages_are_refused_and_nothing_else_is_lost() -> None:
             await raw.send(bytes(300_000))
         with pytest.raises(PeerGone):
             await raw.send(b"x", to=Identity.generate().peer_id)
+        for name in ("", "\ud800", "x" * 129, 5):
+            with pytest.raises(InvalidConfig):
+                ada.channel(name)  # type: ignore[call-overload]
         with pytest.raises(InvalidConfig):
-            ada.channel("")
+            ada.channel("many", inbox_max="a")  # type: ignore[call-overload]
+        for text in ("\ud800", "ok \udfff"):
+            with pytest.raises(UnserialisableMessage):
+                await raw.send(text)
+            with pytest.raises(UnserialisableMessage):
+                await notes.send(Note(1, text))
+        for to in ("abc", ["abc"], [None], 5):
+            with pytest.raises(InvalidConfig, match=r"room\.peers"):
+                await raw.send("x", to=to)  # type: ignore[arg-type]
         with pytest.raises(WouldBlock):
             raw.receive_nowait()
         # a peer who sends nonsense on a typed channel: refused, counted, and the next message still comes
