@@ -57,6 +57,8 @@ async def _show_events(room: Room, console: Console) -> None:
                 console.print(f"[green]{escape(peer.name)} connected[/green] {peer.path or ''}")
             case events.PeerLeft(peer=peer, reason=reason):
                 console.print(f"[red]{escape(peer.name)} is gone[/red] ({reason})")
+            case events.Evicted(reason=reason):
+                console.print(f"[red]we lost our place in the room[/red] ({reason})")
             case events.PeerUnreachable(error=error):
                 console.print(f"[yellow]{escape(str(error))}[/yellow]")
             case events.SignalingDown(reason=reason):

@@ -133,7 +133,11 @@ class OwnState:
     metadata: bytes = b""
 
     def __attrs_post_init__(self) -> None:
-        if len(self.name.encode()) > NAME_MAX_BYTES or len(self.metadata) > METADATA_MAX_BYTES:
+        try:
+            name_bytes = len(self.name.encode())
+        except (AttributeError, UnicodeEncodeError) as error:
+            raise InvalidConfig(f"a name is text without lone surrogates: {error}") from error
+        if name_bytes > NAME_MAX_BYTES or len(self.metadata) > METADATA_MAX_BYTES:
             raise InvalidConfig(f"a name is at most {NAME_MAX_BYTES} bytes of UTF-8, metadata {METADATA_MAX_BYTES}")
 
     def sign(self, room: RoomKey, signer: Signer) -> Record:

@@ -24,11 +24,12 @@ from psyne_mesh.errors import (
     LocalError,
     ProtocolError,
     RemoteError,
-    RoomError,
     RoomExists,
     SignalingError,
+    SignalingLost,
     WouldBlock,
 )
+from psyne_mesh.gossip import events as gossip_events
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.node import Node
 from psyne_mesh.identity import Identity, PeerId, verify_untrusted
@@ -135,8 +136,10 @@ class MeshCore:
         self._rng = rng
         self._links: dict[PeerId, Link] = {}
         self._rooms: dict[str, Membership] = {}
+        self._entering: set[str] = set()  # rooms that signaling has not answered for yet
         self._by_tag: dict[bytes, Membership] = {}
         self._requests: dict[str, dict[str, Any]] = {}
+        self._shut_out: set[str] = set()  # rooms that the server would not let us enter again; they were told
         self._timer = trio.CancelScope()
         self._link_ended = trio.lowlevel.ParkingLot()
         self._replays = ReplayGuard()
@@ -145,6 +148,7 @@ class MeshCore:
         self._alarms = Alarms()
         self.offers_refused = 0  # of peers or sessions that have no claim to a link, over the mesh other envelopes, too
         self._closing = False
+        self._superseded = False  # signaling has given up for good: another process has our identity
         endpoint.gateway.on_network_change.append(self._network_changed)
         endpoint.gateway.on_refused.append(self._server_refused)
 
@@ -155,7 +159,7 @@ class MeshCore:
     ) -> Membership:
         """Enter a room: signaling says who is there, gossip takes it from there. Typed errors as the transport's."""
         room = signaling_events.room_key(request.name, app_id=request.app_id, region=request.region)
-        if room in self._rooms:
+        if room in self._rooms or room in self._entering:
             raise RoomExists(f"this mesh is already in room {request.name!r}")
         digest = hashlib.sha256(b"psyne-room" + room.encode()).digest()
         node = Node(gossip, self.identity, digest[:16], rng=random.Random(self._rng.random()), verify=verify_untrusted,
@@ -164,10 +168,15 @@ class MeshCore:
             "name": request.name, "app_id": request.app_id, "region": request.region, "max_players": request.max_players,
             "skill_range": request.skill_range, "metadata": request.metadata,
         }  # fmt: skip
-        joined = await self._signaling.join(**wanted, create=request.create, record=_record(node))
+        self._entering.add(room)
+        try:
+            joined = await self._signaling.join(**wanted, create=request.create, record=_record(node))
+        finally:
+            self._entering.discard(room)
         self._requests[room] = wanted
         seals = Seals(self.identity, digest[:TAG_BYTES], node.own_record.joined_at)
         membership = Membership(room, digest[:TAG_BYTES], node, gossip, self, sink, self.config.max_message_size, seals)
+        membership.counts_seats = gossip.max_players == joined.info.max_players
         self._rooms[room] = self._by_tag[membership.tag] = membership
         sink.on_admitted(membership)
         for server, reason in self.endpoint.gateway.refused.items():
@@ -181,15 +190,37 @@ class MeshCore:
         if membership.closed:
             return
         membership.tell(lambda node, now: node.leave(now))
+        self._forget(membership)
+        await self._leave_signaling(membership)
+
+    def evicted(self, membership: Membership) -> None:
+        """The same as `leave` for a room that has lost us, and for who cannot wait."""
+        membership.tell(lambda node, now: node.leave(now))
+        self._forget(membership)
+        self._nursery.start_soon(self._leave_signaling, membership)
+
+    def _end_if_stranded(self) -> None:
+        """Members hang up on our older life as soon as they hear the newer one, often before we do. Without a link and
+        with signaling gone for good nobody can ever come again."""
+        if self._superseded and not self._links:
+            for membership in list(self._rooms.values()):
+                membership.sink.on_gossip(gossip_events.Evicted("superseded"))
+
+    def _forget(self, membership: Membership) -> None:
         membership.closed = True
         del self._rooms[membership.room], self._by_tag[membership.tag], self._requests[membership.room]
+        self._shut_out.discard(membership.room)
         for peer in list(self._links):
             self.unwant(peer, membership.room, "left")
+
+    async def _leave_signaling(self, membership: Membership) -> None:
         try:
             with trio.move_on_after(1):
                 await self._signaling.leave(membership.room)
-        except (SignalingError, LocalError):
+        except SignalingLost:
             return  # it will notice by itself
+        except (RemoteError, LocalError) as error:  # what the server says to a goodbye keeps nobody here
+            membership.sink.on_signaling(f"our goodbye was refused: {error}")
 
     async def close(self) -> None:
         self._closing = True
@@ -291,6 +322,7 @@ class MeshCore:
         self._link_ended.unpark_all()
         for membership in self._rooms_with(link.peer_id):
             membership.link_gone(link.peer_id, reason, error, was_open=link.was_open or link.replaces_open)
+        self._end_if_stranded()
 
     def _server_refused(self, server: str, reason: str) -> None:
         for membership in self._rooms.values():
@@ -366,16 +398,22 @@ class MeshCore:
                         self._learn(membership, [peer])
                 case signaling_events.SignalRefused():
                     pass  # the peer is gone or came over the mesh only; the dial's own deadline says so
-                case signaling_events.Lost(cause=cause):
+                case signaling_events.Lost(cause=cause, retrying=retrying):
                     for membership in self._rooms.values():
                         membership.sink.on_signaling(str(cause))
-                case signaling_events.Restored(rooms=rooms):
+                    self._superseded = not retrying
+                    self._end_if_stranded()
+                case signaling_events.Restored(rooms=rooms, refused=refused):
                     for link in self._links.values():
                         link.note_signaling()
                     for joined in rooms:
                         if membership := self._rooms.get(joined.room):
+                            self._shut_out.discard(joined.room)
                             membership.sink.on_signaling(None)
                             self._learn(membership, joined.peers)
+                    for room, error in refused:
+                        if membership := self._rooms.get(room):
+                            self._tell_shut_out(membership, error)
                 case signaling_events.PeerLeft():
                     pass  # the server's view only: the link and gossip know better (a lost server kills no player)
 
@@ -468,19 +506,35 @@ class MeshCore:
 
     async def run_beacon(self) -> None:
         """The two members that gossip chose enter the room at signaling again now and then: their records there stay
-        fresh for newcomers, and the lists that they get lead a component that a partition cut off back to the others."""
+        fresh for newcomers, and the lists that they get lead a component that a partition cut off back to the others.
+        Whom the server did not let in again tries, too."""
         while True:
             await trio.sleep(BEACON_S * self._rng.uniform(0.75, 1.5))
             self._wake_limit()
             for membership in list(self._rooms.values()):
-                if self._signaling.is_connected and membership.node.beacon(self.now()) is not None:
-                    try:
-                        joined = await self._signaling.join(
-                            **self._requests[membership.room], record=_record(membership.node)
-                        )
-                    except (SignalingError, RoomError):
-                        continue  # the links stand; the next beacon tries again
-                    self._learn(membership, joined.peers)
+                wanted = membership.room in self._shut_out or membership.node.beacon(self.now()) is not None
+                if wanted and self._signaling.is_connected:
+                    await self._enter_again(membership)
+
+    async def _enter_again(self, membership: Membership) -> None:
+        try:
+            joined = await self._signaling.join(**self._requests[membership.room], record=_record(membership.node))
+        except SignalingLost:
+            return  # a `Lost` tells it to every room
+        except (RemoteError, LocalError) as error:  # the links stand; the next beacon tries again
+            if not membership.closed and membership.room not in self._shut_out:
+                self._tell_shut_out(membership, error)
+            return
+        if membership.closed:
+            return
+        if membership.room in self._shut_out:
+            self._shut_out.discard(membership.room)
+            membership.sink.on_signaling(None)
+        self._learn(membership, joined.peers)
+
+    def _tell_shut_out(self, membership: Membership, error: Exception) -> None:
+        self._shut_out.add(membership.room)
+        membership.sink.on_signaling(f"the server does not let us into the room again: {error}")
 
     # -------------------------------------------------------------------------------------------------------- timer
 

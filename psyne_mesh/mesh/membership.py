@@ -79,6 +79,7 @@ class Membership:
         self._drained = trio.lowlevel.ParkingLot()
         self._pumping = False
         self.closed = False
+        self.counts_seats = True  # as many as the room has: only then a lost seat means anything
 
     # ------------------------------------------------------------------------------------------------- from the mesh
 
@@ -104,7 +105,8 @@ class Membership:
                 for event in events:
                     if isinstance(event, gossip_events.PeerSuspected):
                         self._table.suspect(event.peer)
-                    self.sink.on_gossip(event)
+                    if not self.closed:  # an eviction may have ended the room
+                        self.sink.on_gossip(event)
         finally:
             self._pumping = False
         self._table.rearm()

@@ -27,12 +27,12 @@ class Profile(msgspec.Struct, frozen=True, omit_defaults=True):
         metadata: Mapping[str, str] | None,
     ) -> Profile:
         """Raises `InvalidConfig` when the encoded profile is over its limit."""
-        profile = cls(region or "", skill_range, dict(metadata or {}))
         try:
+            profile = cls(region or "", skill_range, dict(metadata or {}))
             size = len(profile.encode())
             cls.parse_untrusted(profile.encode())
-        except (TypeError, ProtocolError) as error:
-            raise InvalidConfig(f"region and metadata must be text: {error}") from error
+        except (TypeError, ValueError, OverflowError, ProtocolError) as error:  # such as a lone surrogate, or 10**400
+            raise InvalidConfig(f"region and metadata must be text, skill_range two numbers: {error}") from error
         if size > PROFILE_BYTES_MAX:
             raise InvalidConfig(f"region and metadata take {size} bytes; the limit is {PROFILE_BYTES_MAX}")
         return profile

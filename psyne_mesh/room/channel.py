@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import attrs
 import trio
 
-from psyne_mesh.errors import ClosedError, MessageTooLarge, PeerGone, ProtocolError, WouldBlock
+from psyne_mesh.errors import ClosedError, InvalidConfig, MessageTooLarge, PeerGone, ProtocolError, WouldBlock
 from psyne_mesh.identity import PeerId
 from psyne_mesh.mesh.membership import Membership, SendOutcome
 from psyne_mesh.room.carried import carried
@@ -25,6 +25,9 @@ To = Peer | PeerId | Iterable[Peer | PeerId] | None
 INBOX_MAX = 1024
 # One bulk sender may run this far ahead of a receiver before `send` waits for it: a second at 8 Mbit/s.
 SOFT_BUDGET_BYTES = 2**20
+
+
+_TO = "must be a Peer, a PeerId or several of these; room.peers has those who are here"
 
 
 @attrs.frozen
@@ -86,8 +89,8 @@ class Channel(Generic[M]):
         stay behind are skipped on an unreliable channel, and on a reliable one are dropped from the room ("overflow")
         once 16 MiB wait for them. Cancelling it while it waits sends nothing.
 
-        Raises `UnserialisableMessage`, `MessageTooLarge` (nothing was sent to anybody), `ClosedError`; and `PeerGone` when
-        `to` is a single peer whom neither a link nor others reach.
+        Raises `UnserialisableMessage`, `MessageTooLarge` (nothing was sent to anybody), `ClosedError`; `InvalidConfig` when
+        `to` names no peers; and `PeerGone` when it is a single peer whom neither a link nor others reach.
         """
         await trio.lowlevel.checkpoint()
         payload = self._encoded(message)
@@ -168,7 +171,9 @@ class Channel(Generic[M]):
             return [to.id]
         if isinstance(to, PeerId):
             return [to]
-        return [peer.id if isinstance(peer, Peer) else peer for peer in to]
+        if isinstance(to, str) or not isinstance(to, Iterable):
+            raise InvalidConfig(f"to = {to!r}: {_TO}")
+        return [_id_of(peer) for peer in to]
 
     def _carried(self, payload: Payload) -> bytes:
         return carried(self.name, payload, reliable=self.mode.reliable)
@@ -222,3 +227,11 @@ class Channel(Generic[M]):
 
 def _size(payload: Payload) -> int:
     return len(payload if isinstance(payload, bytes) else payload.encode())
+
+
+def _id_of(peer: Peer | PeerId) -> PeerId:
+    if isinstance(peer, Peer):
+        return peer.id
+    if isinstance(peer, PeerId):
+        return peer
+    raise InvalidConfig(f"to = [... {peer!r} ...]: {_TO}")

@@ -20,7 +20,13 @@ class RawCodec:
     """A channel declared with no types: `bytes` and `str` go through as they are."""
 
     def encode(self, message: Any) -> Payload:
-        if isinstance(message, bytes | str):
+        if isinstance(message, bytes):
+            return message
+        if isinstance(message, str):
+            try:
+                message.encode()
+            except UnicodeEncodeError as error:
+                raise UnserialisableMessage(f"text with lone surrogates has no UTF-8 form: {error}") from error
             return message
         if isinstance(message, bytearray | memoryview):
             return bytes(message)
@@ -69,7 +75,7 @@ class MessageCodec:
         try:
             message = self._decoder.decode(payload)
             finite = self._checks[type(message)](message)
-        except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
+        except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise ProtocolError(f"not a message of this channel: {error}") from error
         if not finite:
             raise ProtocolError("the message holds NaN or an infinite number")

@@ -66,6 +66,18 @@ class PeerLeft:
 
 
 @attrs.frozen
+class Evicted:
+    """We lost our own place in the room.
+
+    reason: "superseded" (the same key entered the room elsewhere) or "kicked": the last event, for the room has ended as
+    if it were left: channels and iterators end, and calls raise `ClosedError`. Or "capacity": more players than seats came
+    together, as after a partition, and ours went to another; play goes on without it until one is free.
+    """
+
+    reason: str
+
+
+@attrs.frozen
 class PartitionSuspected:
     """Several players fell silent together: the network broke rather than they. It comes once enough of them are lost (three
     by default, `GossipConfig.partition_min_lost`), so among or after their `PeerLeft`. `majority`: whether we are the larger
@@ -85,14 +97,15 @@ class PartitionHealed:
 
 @attrs.frozen
 class SignalingDown:
-    """The signaling server is out of reach. Play goes on over the links that stand."""
+    """The signaling server is out of reach, or no longer serves this room, as `reason` says. Play goes on over the links
+    that stand, and tries to come back go on."""
 
     reason: str
 
 
 @attrs.frozen
 class SignalingUp:
-    """The signaling server is back."""
+    """The signaling server is back, and we are in its list of the room."""
 
 
 @attrs.frozen
@@ -116,6 +129,6 @@ class TamperingDetected:
 
 
 RoomEvent = (
-    PeerDiscovered | PeerConnected | PeerUnreachable | PeerSuspected | PeerResumed | PeerLeft | PartitionSuspected
-    | PartitionHealed | SignalingDown | SignalingUp | ServerRefused | TamperingDetected
+    PeerDiscovered | PeerConnected | PeerUnreachable | PeerSuspected | PeerResumed | PeerLeft | Evicted
+    | PartitionSuspected | PartitionHealed | SignalingDown | SignalingUp | ServerRefused | TamperingDetected
 )  # fmt: skip

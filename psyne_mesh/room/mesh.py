@@ -159,10 +159,19 @@ def _request(
             raise InvalidConfig(f"{label} is at most 64 printable characters without a slash")
     if not isinstance(max_players, int) or not 2 <= max_players <= 1024:
         raise InvalidConfig(f"max_players = {max_players!r}: must lie in [2, 1024]")
-    if skill_range is not None and not (len(skill_range) == 2 and skill_range[0] <= skill_range[1]):
+    if skill_range is not None and not _is_band(skill_range):
         raise InvalidConfig(f"skill_range = {skill_range!r}: must be (low, high)")
+    if room_metadata is not None and not isinstance(room_metadata, Mapping):
+        raise InvalidConfig(f"room_metadata = {room_metadata!r}: must be a mapping of names to values")
     policy: CreatePolicy = "or" if create is None else "only" if create else "never"
     return RoomRequest(
         name=name, app_id=app_id, region=region or "", max_players=max_players, skill_range=skill_range,
         create=policy, metadata=dict(room_metadata or {}),
     )  # fmt: skip
+
+
+def _is_band(value: object) -> bool:
+    match value:
+        case (int() | float() as low, int() | float() as high):
+            return low <= high
+    return False

@@ -17,7 +17,7 @@ from psyne_mesh.mesh.membership import Membership
 from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.mesh.sealed import ENVELOPE
 from psyne_mesh.room import events as room_events
-from psyne_mesh.room.carried import carried_untrusted
+from psyne_mesh.room.carried import NAME_BYTES_MAX, carried_untrusted
 from psyne_mesh.room.channel import INBOX_MAX, Channel
 from psyne_mesh.room.codec import Payload, codec_for
 from psyne_mesh.room.delivery import DeliveryMode
@@ -35,6 +35,7 @@ CHANNELS_MAX = 256
 CARRIED_LIFE_S = 1.0
 # Silent players remembered; the one remembered longest goes first.
 SILENT_MAX = 64
+_EVICTIONS = {"superseded": "the same identity entered it elsewhere", "kicked": "its members expelled us"}
 
 
 class Room:
@@ -62,6 +63,7 @@ class Room:
         self._refused: dict[str, str] = {}  # what the TURN servers of the configuration, few as they are, said last
         self._hub = EventHub(self._present)
         self._changed = trio.lowlevel.ParkingLot()
+        self._end = "was left"
 
     # -------------------------------------------------------------------------------------------------------- players
 
@@ -84,7 +86,7 @@ class Room:
         await trio.lowlevel.checkpoint()
         while True:
             if self._membership is None or self._membership.closed:
-                raise ClosedError(f"room {self.name!r} was left")
+                raise ClosedError(f"room {self.name!r} {self._end}")
             reached = sum(peer.connected or peer.relayed for peer in self._peers.values())
             if reached >= (len(self._peers) if players is None else players):
                 return
@@ -172,14 +174,14 @@ class Room:
         inbox_max: messages that wait here to be read before the oldest is dropped (unreliable modes only).
         """
         membership = self._joined()
+        if not _is_channel_name(name):
+            raise InvalidConfig(f"a channel name has 1 to {NAME_BYTES_MAX} bytes of UTF-8, not {name!r}")
         if name in self._channels:
             return self._channels[name]
-        if not name or len(name.encode()) > 128:
-            raise InvalidConfig("a channel name has 1 to 128 bytes of UTF-8")
         if len(self._channels) >= CHANNELS_MAX:
             raise InvalidConfig(f"a room has at most {CHANNELS_MAX} channels")
-        if inbox_max < 1:
-            raise InvalidConfig("inbox_max must be at least 1")
+        if not isinstance(inbox_max, int) or inbox_max < 1:
+            raise InvalidConfig(f"inbox_max = {inbox_max!r}: must be a number of messages, at least 1")
         channel: Channel[Any] = Channel(
             membership,
             self._peers,
@@ -227,6 +229,8 @@ class Room:
                 self._hub.publish(room_events.PartitionSuspected(lost, remaining, majority))
             case gossip_events.PartitionHealed(returned=returned):
                 self._hub.publish(room_events.PartitionHealed(returned))
+            case gossip_events.Evicted(reason=reason):
+                self._evicted(reason)
             case gossip_events.BroadcastReceived(origin=origin, payload=payload, age_s=age_s):
                 self._on_carried(origin, payload, age_s)
             case gossip_events.SignalReceived(origin=origin, blob=blob, carrier=carrier):
@@ -324,6 +328,17 @@ class Room:
             self._hub.publish(room_events.PeerLeft(peer, reason))
             self._changed.unpark_all()
 
+    def _evicted(self, reason: gossip_events.EvictionReason) -> None:
+        membership = self._joined()
+        if reason == "capacity":
+            if membership.counts_seats:
+                self._hub.publish(room_events.Evicted(reason))
+            return
+        self._end = f"has ended for us: {_EVICTIONS[reason]}"
+        self._hub.publish(room_events.Evicted(reason))
+        self._core.evicted(membership)
+        self._close()
+
     def _present(self) -> list[room_events.RoomEvent]:
         facts: list[room_events.RoomEvent] = []
         for peer in self._peers.values():
@@ -336,7 +351,7 @@ class Room:
 
     def _joined(self) -> Membership:
         if self._membership is None or self._membership.closed:
-            raise ClosedError(f"room {self.name!r} was left")
+            raise ClosedError(f"room {self.name!r} {self._end}")
         return self._membership
 
     def _close(self) -> None:
@@ -344,3 +359,10 @@ class Room:
             channel.close()
         self._hub.close()
         self._changed.unpark_all()
+
+
+def _is_channel_name(value: object) -> bool:
+    try:
+        return isinstance(value, str) and 1 <= len(value.encode()) <= NAME_BYTES_MAX
+    except UnicodeEncodeError:
+        return False

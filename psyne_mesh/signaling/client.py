@@ -15,6 +15,7 @@ import trio
 from psyne_mesh.errors import (
     ClosedError,
     MessageTooLarge,
+    ProtocolError,
     RemoteError,
     RoomError,
     SignalingError,
@@ -36,7 +37,6 @@ from psyne_mesh.signaling.events import (
     SignalReceived,
     SignalRefused,
     SkillRange,
-    room_key,
 )
 from psyne_mesh.signaling.inbox import EventIterator, Inbox
 from psyne_mesh.signaling.link import Dial, Link, SignalingConfig, Superseded, open_link
@@ -133,12 +133,13 @@ class SignalingClient:
     async def leave(self, room: str) -> None:
         """See `SignalingTransport.leave`. While the connection is lost it is enough that we do not come back."""
         self._rooms.pop(room, None)
+        for pending in self._pending.values():
+            pending.is_left |= pending.joining is not None and pending.joining.key == room
         if self._is_ready:
             try:
                 await self._ask(lambda ref: messages.Leave(ref=ref, room=room))
             except SignalingLost:
                 return  # the server takes us out of every room by itself
-            self._rooms.pop(room, None)  # a join under way had put it in again
         await trio.lowlevel.checkpoint()
 
     async def list_rooms(
@@ -156,7 +157,10 @@ class SignalingClient:
         answer = await self._ask(lambda ref: msgspec.structs.replace(question, ref=ref))
         if not isinstance(answer, messages.RoomList):
             raise SignalingError("the server answered a list with something else")
-        return listing_untrusted(answer)
+        try:
+            return listing_untrusted(answer)
+        except ProtocolError as error:
+            raise SignalingError(f"the server answered a list with nonsense: {error}") from error
 
     def send_signal(self, to: PeerId, room: str, envelope: str) -> None:
         """See `SignalingTransport.send_signal`."""
@@ -187,7 +191,7 @@ class SignalingClient:
     # ------------------------------------------------------------------------------------------------------- requests
 
     async def _join(self, request: JoinRequest) -> Joined:
-        key = room_key(request.name, app_id=request.app_id, region=request.region)
+        key = request.key
         was_in = key in self._rooms
         try:
             answer = await self._ask(partial(message_of, request), request)
@@ -214,6 +218,8 @@ class SignalingClient:
         finally:
             del self._pending[ref]
         if pending.error is not None:
+            if not isinstance(pending.error, SignalingError if joining is None else SignalingError | RoomError):
+                raise SignalingError(f"the server refused with what is no answer: {pending.error}") from pending.error
             raise pending.error
         if pending.answer is None:
             raise SignalingError(f"the signaling server gave no answer within {self._config.request_timeout_s} s")
@@ -324,6 +330,8 @@ class SignalingClient:
                 joined = await self._join(request)
             except SignalingLost:
                 raise  # once more; the next connection starts from the beginning
+            except WouldBlock as error:
+                raise SignalingLost(f"could not enter room {key!r} again: {error}") from error
             except (RoomError, SignalingError) as error:
                 self._rooms.pop(key, None)
                 refused.append((key, error))
@@ -359,10 +367,14 @@ class SignalingClient:
         pending = self._pending.get(message.ref)
         if pending is None or pending.joining is None:
             return  # cancelled meanwhile; a leave is on its way
-        joined = joined_untrusted(message, self.peer_id)
+        try:
+            joined = joined_untrusted(message, self.peer_id)
+        except ProtocolError as error:
+            self._answer(message.ref, SignalingError(f"the server answered a join with nonsense: {error}"))
+            raise  # the link counts it
         if self._held is not None and joined.room not in self._rooms:
             self._leave_unasked(joined.room)  # left while we were on the way back in
-        else:
+        elif not pending.is_left:  # else a leave follows behind the join, and perhaps another join behind that
             self._rooms[joined.room] = request_again(joined, pending.joining.record)
         self._answer(message.ref, joined)
 
@@ -399,10 +411,11 @@ class SignalingClient:
 class _Pending:
     """A question under way."""
 
-    __slots__ = ("answer", "done", "error", "joining")
+    __slots__ = ("answer", "done", "error", "is_left", "joining")
 
     def __init__(self, joining: JoinRequest | None) -> None:
         self.joining = joining
+        self.is_left = False  # the room that it joins was left meanwhile
         self.done = trio.Event()
         self.answer: object = None
         self.error: RemoteError | None = None

@@ -47,6 +47,10 @@ def peer_info(member: messages.Member) -> PeerInfo:
 def room_info_untrusted(room: messages.Room) -> RoomInfo:
     if room.room != room_key(room.name, app_id=room.app_id, region=room.region):
         raise ProtocolError(f"the room key {room.room!r} does not fit the room's name")
+    try:
+        messages.check_properties(room.skill_range, room.metadata)  # we ask for them again when we come back
+    except ValueError as error:
+        raise ProtocolError(f"no room is like that: {error}") from error
     return RoomInfo(
         room.room,
         room.name,

@@ -193,8 +193,9 @@ class MemorySignalingClient:
     async def leave(self, room: str) -> None:
         await trio.lowlevel.checkpoint()
         self._rooms.pop(room, None)
-        departure = self._hub.registry.leave(self.peer_id, room, trio.current_time())
-        self._hub._tell_departures([departure] if departure else [])
+        if self.is_connected:  # else another connection may speak for the peer by now
+            departure = self._hub.registry.leave(self.peer_id, room, trio.current_time())
+            self._hub._tell_departures([departure] if departure else [])
 
     async def list_rooms(
         self,

@@ -108,9 +108,7 @@ class Join(Message, frozen=True, tag="join"):
     metadata: dict[str, Scalar] = {}
 
     def __post_init__(self) -> None:
-        _check_band(self.skill_range)
-        if len(_encoder.encode(self.metadata)) > MAX_METADATA_BYTES:
-            raise ValueError(f"metadata is over {MAX_METADATA_BYTES} bytes of JSON")
+        check_properties(self.skill_range, self.metadata)
 
 
 class Leave(Message, frozen=True, tag="leave"):
@@ -268,6 +266,13 @@ def ref_untrusted(frame: str | bytes) -> int | None:
 def hello_payload(nonce: str, audience: str) -> bytes:
     """The bytes that a `Hello` signs. The nonce is base64, so the NUL cannot be inside it."""
     return f"{nonce}\0{audience}".encode()
+
+
+def check_properties(skill_range: tuple[float, float] | None, metadata: dict[str, Scalar]) -> None:
+    """What a room may be like, beyond the bounds of its types. Raises `ValueError`."""
+    _check_band(skill_range)
+    if len(_encoder.encode(metadata)) > MAX_METADATA_BYTES:
+        raise ValueError(f"metadata is over {MAX_METADATA_BYTES} bytes of JSON")
 
 
 def to_base64(raw: bytes) -> str:

@@ -39,6 +39,10 @@ class JoinRequest:
     record: str = ""
     metadata: Mapping[str, object] = attrs.Factory(dict)
 
+    @property
+    def key(self) -> str:
+        return room_key(self.name, app_id=self.app_id, region=self.region)
+
 
 @attrs.frozen
 class Arrival:
@@ -189,7 +193,7 @@ class RoomRegistry:
         )
 
     def _admit(self, peer: PeerId, request: JoinRequest, now: float) -> tuple[_Room, bool]:
-        key = room_key(request.name, app_id=request.app_id, region=request.region)
+        key = request.key
         room = self._rooms.get(key)
         if room is not None and room.members.get(peer) is None:
             room.release_seats(now)

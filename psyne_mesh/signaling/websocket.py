@@ -148,9 +148,13 @@ async def open_websocket(
 
 
 async def dial_tcp(url: WebSocketUrl, ssl_context: ssl.SSLContext | None) -> trio.abc.Stream:
-    """TCP, and TLS for `wss`. `ssl_context=None`: the system's certificate authorities."""
+    """TCP, and TLS for `wss`. `ssl_context=None`: the system's certificate authorities. Raises `InvalidUri` for a host that
+    no name service can be asked for."""
     with trio.fail_after(_DIAL_S):
-        tcp = await trio.open_tcp_stream(url.host, url.port)
+        try:
+            tcp = await trio.open_tcp_stream(url.host, url.port)
+        except UnicodeError as error:  # such as a label over 63 characters or none between two dots
+            raise InvalidUri(f"{url.host!r} cannot be the name of a host: {error}") from error
     if not url.secure:
         return tcp
     context = ssl_context or ssl.create_default_context()

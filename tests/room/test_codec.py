@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from typing import Any
 
 import msgspec
 import pytest
@@ -23,6 +24,10 @@ class Note(Message):
 
 class Plain(Message):
     x: float
+
+
+class Bag(Message):
+    things: frozenset[Any] = frozenset()
 
 
 @pytest.mark.parametrize(
@@ -90,6 +95,12 @@ def test_deep_nesting_and_text_are_protocol_errors() -> None:
     for payload in (b"\x91" * 100_000, "text", b"", msgspec.msgpack.encode(["Nobody", 1])):
         with pytest.raises(ProtocolError):
             codec.decode_untrusted(payload)
+
+
+def test_what_cannot_be_in_a_set_is_a_protocol_error() -> None:
+    for unhashable in ([{}], [[{}]]):
+        with pytest.raises(ProtocolError):
+            MessageCodec([Bag]).decode_untrusted(msgspec.msgpack.encode(["Bag", unhashable]))
 
 
 def test_a_channel_without_types_carries_bytes_and_text() -> None:

@@ -14,6 +14,7 @@ from psyne_mesh.errors import (
     InvalidConfig,
     MessageTooLarge,
     PeerGone,
+    RoomError,
     RoomExists,
     RoomFull,
     RoomMismatch,
@@ -104,9 +105,24 @@ async def test_rooms_that_cannot_be_entered_say_why_and_leave_nothing() -> None:
             await party.join(name="cid")
         with pytest.raises(RoomNotFound):
             await party.join("nowhere", create=False)
-        for bad in ({"max_players": 1}, {"region": "a/b"}, {"skill_range": (2, 1)}, {"metadata": {"k": "v" * 600}}):
+        bad: list[dict[str, object]] = [
+            {"max_players": 1},
+            {"region": "a/b"},
+            {"skill_range": (2, 1)},
+            {"skill_range": 5},
+            {"skill_range": (1, "b")},
+            {"skill_range": (10**400, 10**401)},
+            {"metadata": {"k": "v" * 600}},
+            {"metadata": {"k": "\ud800"}},
+            {"metadata": [1]},
+            {"room_metadata": [1]},
+            {"room_metadata": {"k": "\ud800"}},
+            {"name": "\ud800"},
+            {"name": 5},
+        ]
+        for options in bad:
             with pytest.raises(InvalidConfig):
-                await party.join("other", **bad)
+                await party.join("other", **options)
         with pytest.raises(InvalidConfig):
             await party.join("")
 
@@ -187,8 +203,19 @@ async def test_bad_messages_are_refused_and_nothing_else_is_lost() -> None:
             await raw.send(bytes(300_000))
         with pytest.raises(PeerGone):
             await raw.send(b"x", to=Identity.generate().peer_id)
+        for name in ("", "\ud800", "x" * 129, 5):
+            with pytest.raises(InvalidConfig):
+                ada.channel(name)  # type: ignore[call-overload]
         with pytest.raises(InvalidConfig):
-            ada.channel("")
+            ada.channel("many", inbox_max="a")  # type: ignore[call-overload]
+        for text in ("\ud800", "ok \udfff"):
+            with pytest.raises(UnserialisableMessage):
+                await raw.send(text)
+            with pytest.raises(UnserialisableMessage):
+                await notes.send(Note(1, text))
+        for to in ("abc", ["abc"], [None], 5):
+            with pytest.raises(InvalidConfig, match=r"room\.peers"):
+                await raw.send("x", to=to)  # type: ignore[arg-type]
         with pytest.raises(WouldBlock):
             raw.receive_nowait()
         # a peer who sends nonsense on a typed channel: refused, counted, and the next message still comes
@@ -303,6 +330,35 @@ async def test_two_rooms_share_one_link_for_each_pair() -> None:
         await first(chat[1], events.PeerLeft) if chat[1].peers else None
         assert (await game[0].channel("x", Note).send(Note(3))).sent == 1
         assert (await game[1].channel("x", Note).receive())[1] == Note(3)
+
+
+async def test_a_mesh_enters_a_room_once_at_a_time() -> None:
+    async with open_party() as party:
+        await party.join("full", max_players=2)
+        full = await party.join("full")
+        mesh = await party.mesh("ada")
+        entered, refused = [], []
+
+        async def enter(room: str) -> None:
+            try:
+                entered.append(await mesh.join_game_room(room))
+            except RoomError as error:
+                refused.append(type(error))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(enter, "lobby")
+        assert refused == [RoomExists]
+        await enter("lobby")
+        assert refused == [RoomExists, RoomExists]
+        await entered.pop().leave()
+        await enter("lobby")
+        await entered.pop().leave()
+        await enter("full")
+        assert refused[2:] == [RoomFull]
+        await full.leave()
+        await enter("full")
+        assert [room.name for room in entered] == ["full"], "who was refused may try again"
 
 
 async def test_leaving_the_block_leaves_no_task_socket_or_thread() -> None:

@@ -1,13 +1,25 @@
-"""The real signaling server dies and comes back: those who play notice an event, newcomers get in again."""
+"""The real signaling server dies and comes back, another answers what it likes: those who play notice an event."""
 
 from __future__ import annotations
 
-import trio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
+import trio
+from trio.testing import MockClock
+
+from psyne_mesh.errors import WouldBlock
+from psyne_mesh.identity import Identity
 from psyne_mesh.room import events
-from psyne_mesh.room.mesh import join_game_room
+from psyne_mesh.room.mesh import Mesh, join_game_room, open_mesh
+from psyne_mesh.signaling import messages as m
+from psyne_mesh.signaling.client import SignalingClient
 from psyne_mesh.signaling.server import serve
+from psyne_mesh.testing import open_network
 from tests.room.players import LOOPBACK, PATIENCE_S, connected, first
+from tests.signaling.rogue import DEAF, Rogue, open_rogue, welcome_in
+
+ROUNDS_S = 100.0  # several beacons
 
 
 async def test_the_server_dies_play_goes_on_and_a_newcomer_joins_when_it_is_back() -> None:
@@ -40,3 +52,84 @@ async def test_the_server_dies_play_goes_on_and_a_newcomer_joins_when_it_is_back
                     await connected(ada, bob, cid)
                     await first(ada, events.PeerConnected)
             nursery.cancel_scope.cancel()
+
+
+def honest(question: m.ClientMessage) -> object:
+    return welcome_in(question) if isinstance(question, m.Join) else None
+
+
+def refusing(code: str) -> object:
+    return lambda question: m.Error(code=code, message="ha", ref=question.ref)
+
+
+@asynccontextmanager
+async def at_a_rogue() -> AsyncIterator[tuple[Rogue, SignalingClient, Mesh]]:
+    """A player alone at a server that begins honestly."""
+    ada = Identity.generate()
+    async with open_network() as net, open_rogue(honest) as rogue, rogue.connect_as(ada) as client:
+        host = net.host("ada")
+        async with open_mesh(client, identity=ada, config=host.config, sockets=host.sockets) as mesh:
+            yield rogue, client, mesh
+
+
+async def test_a_server_that_refuses_a_beacon_ends_no_room(autojump_clock: MockClock) -> None:
+    """Told once for all its refusals, and once when it lets us in again."""
+    async with at_a_rogue() as (rogue, _, mesh):
+        room = await mesh.join_game_room("lobby")
+        watch = room.events()
+        for code in ("peer_gone", "room_full"):
+            rogue.answer = refusing(code)
+            await trio.sleep(ROUNDS_S)
+            rogue.answer = honest
+            down = await anext(watch)
+            assert isinstance(down, events.SignalingDown)
+            assert "ha" in down.reason
+            assert isinstance(await anext(watch), events.SignalingUp)
+
+
+async def test_a_server_that_does_not_have_a_room_back_is_asked_again(autojump_clock: MockClock) -> None:
+    async with at_a_rogue() as (rogue, _, mesh):
+        room = await mesh.join_game_room("lobby")
+        watch = room.events()
+        rogue.answer = refusing("peer_gone")
+        rogue.cut()
+        lost, refused = await anext(watch), await anext(watch)
+        assert isinstance(lost, events.SignalingDown)
+        assert isinstance(refused, events.SignalingDown)
+        assert "ha" in refused.reason
+        rogue.answer = honest
+        assert isinstance(await anext(watch), events.SignalingUp)
+
+
+async def test_a_server_that_reads_nothing_more_ends_no_room(autojump_clock: MockClock) -> None:
+    async with at_a_rogue() as (rogue, client, mesh), trio.open_nursery() as nursery:
+        room = await mesh.join_game_room("lobby")
+        watch = room.events()
+        rogue.answer = lambda question: DEAF
+
+        async def tunnel() -> None:
+            while True:
+                await trio.sleep(0.01)
+                with suppress(WouldBlock):
+                    client.send_signal(client.peer_id, "//lobby", "tunnel.AAAA")
+
+        nursery.start_soon(tunnel)
+        await trio.sleep(ROUNDS_S)
+        assert client.is_connected
+        down = await anext(watch)
+        assert isinstance(down, events.SignalingDown)
+        assert "full" in down.reason
+        await room.leave()
+        assert [event async for event in watch if isinstance(event, events.SignalingUp)] == []
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_goodbye_that_is_refused_keeps_nobody(autojump_clock: MockClock) -> None:
+    async with at_a_rogue() as (rogue, _, mesh):
+        rooms = [await mesh.join_game_room(name) for name in ("one", "two", "three")]
+        rogue.answer = refusing("room_not_found")
+        watch = rooms[0].events()
+        await rooms[0].leave()
+        assert [type(event) async for event in watch] == [events.SignalingDown]
+        # The others are left by the mesh, in order.
+    assert [q.room for q in rogue.asked if isinstance(q, m.Leave)] == ["//one", "//two", "//three"]

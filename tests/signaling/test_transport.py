@@ -11,6 +11,7 @@ import trio
 from psyne_mesh.errors import (
     ClosedError,
     InvalidConfig,
+    InvalidUri,
     MessageTooLarge,
     PeerGone,
     RoomExists,
@@ -209,3 +210,10 @@ async def test_the_exception_of_a_block_leaves_it_as_it_is(world: World) -> None
         with pytest.raises(KeyError, match="mine"):
             async with connect(1):
                 raise KeyError("mine")
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..b", "[::1", "host:99999"])
+async def test_a_url_that_nobody_can_be_reached_at_is_refused(host: str) -> None:
+    with pytest.raises(InvalidUri):
+        async with connect_signaling(f"ws://{host}/", player(1)):
+            pass
