@@ -10,12 +10,13 @@ from typing import Any
 
 import trio
 
-from psyne_mesh.identity import Identity, PeerId
+from psyne_mesh.identity import Identity
 from psyne_mesh.nurseries import open_background_nursery
 from psyne_mesh.room.mesh import join_game_room
 from psyne_mesh.room.room import Room
 from psyne_mesh.signaling.memory import MemorySignaling, open_memory_signaling
 from psyne_mesh.testing.network import NatKind, Quality, VirtualHost, VirtualNetwork
+from psyne_mesh.testing.wire import connect_host
 
 
 @asynccontextmanager
@@ -37,7 +38,6 @@ class World:
         self.net = net
         self.hub = hub
         self.hosts: dict[str, VirtualHost] = {}
-        self._ids: dict[str, PeerId] = {}
         self._nursery = nursery
         self._seed = seed
 
@@ -58,12 +58,12 @@ class World:
     @asynccontextmanager
     async def joining(self, room: str, name: str, *, nat: NatKind = "none", **options: Any) -> AsyncIterator[Room]:
         """The same for a player who leaves at the end of the block."""
-        host = self.hosts.get(name) or self.net.host(name, nat=nat)
-        self.hosts[name] = host
+        host = self.hosts.get(name)
+        if host is None or host.is_dead:
+            host = self.hosts[name] = self.net.host(name, nat=nat)
         identity = Identity.from_seed(hashlib.sha256(f"{self._seed}/{name}".encode()).digest())
-        self._ids[name] = identity.peer_id
         async with (
-            self.hub.connect(identity.peer_id) as transport,
+            connect_host(self._nursery, self.hub, host, identity.peer_id) as transport,
             join_game_room(
                 room, signaling=transport, identity=identity, player_name=name, sockets=host.sockets,
                 rng=random.Random(f"{self._seed}/{name}"), **{"config": host.config, **options},
@@ -72,9 +72,9 @@ class World:
             yield joined
 
     def crash(self, name: str) -> None:
-        """The player's machine dies: nothing more comes from it, by any way. Its room object is a ghost from now on."""
+        """The player's machine dies: nothing more comes from it, by any way; the signaling server misses it after 30 s.
+        Its room object is a ghost from now on. Who joins by that name again is the same player on a new machine."""
         self.hosts[name].crash()
-        self.hub.disconnect(self._ids[name])
 
 
 @asynccontextmanager
