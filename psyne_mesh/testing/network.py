@@ -12,7 +12,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import attrs
 import trio
@@ -36,6 +36,25 @@ _PUBLIC = "198.51.100."  # TEST-NET-2
 _PRIVATE = "10.0."
 
 
+def _within(high: float, unit: str) -> Any:
+    def check(quality: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= high:
+            raise InvalidConfig(f"Quality.{attribute.name} = {value!r}: must lie in [0, {high:g}], {unit}")
+
+    return check
+
+
+_SECONDS = _within(3600, "in seconds")  # a guess: no path is an hour long, many a one was given in milliseconds
+_SHARE = _within(1, "a probability: 0.3 is 30 %")
+
+
+def _bytes_per_s(quality: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
+        raise InvalidConfig(
+            f"Quality.bytes_per_s = {value!r}: must be more than 0, in bytes a second, or None for no limit"
+        )
+
+
 @attrs.frozen(kw_only=True)
 class Quality:
     """One direction of a path. Times in seconds, probabilities from 0 to 1; the defaults are a home network.
@@ -44,13 +63,18 @@ class Quality:
     bytes_per_s: None is without limit; a slower path queues for `queue_s` and then loses.
     """
 
-    latency_s: float = 0.01
-    jitter_s: float = 0.0
-    loss: float = 0.0
-    duplicate: float = 0.0
-    reorder: float = 0.0
-    bytes_per_s: float | None = None
-    queue_s: float = 0.5
+    latency_s: float = attrs.field(default=0.01, validator=_SECONDS)
+    jitter_s: float = attrs.field(default=0.0, validator=_SECONDS)
+    loss: float = attrs.field(default=0.0, validator=_SHARE)
+    duplicate: float = attrs.field(default=0.0, validator=_SHARE)
+    reorder: float = attrs.field(default=0.0, validator=_SHARE)
+    bytes_per_s: float | None = attrs.field(default=None, validator=_bytes_per_s)
+    queue_s: float = attrs.field(default=0.5, validator=_SECONDS)
+
+
+def check_nat(nat: object) -> None:
+    if nat not in get_args(NatKind):
+        raise InvalidConfig(f"nat = {nat!r}: must be one of {', '.join(get_args(NatKind))}")
 
 
 class VirtualNetwork:
@@ -77,6 +101,7 @@ class VirtualNetwork:
     def host(self, name: str, *, nat: NatKind = "none") -> VirtualHost:
         """A new machine, with an address of its own; the name may be that of one which crashed. Behind a NAT its candidates
         are found through the network's own STUN server."""
+        check_nat(nat)
         if name in self._hosts and not self._hosts[name].is_dead:
             raise InvalidConfig(f"there is a host {name!r} already")
         number = len(self._outside) + 1
@@ -85,6 +110,13 @@ class VirtualNetwork:
         host = self._hosts[name] = VirtualHost(self, name, f"{_PUBLIC}{number}", f"{_PRIVATE}{number}.2", nat)
         self._outside[host.public] = host
         return host
+
+    def named(self, name: str) -> VirtualHost:
+        """Who has that name now."""
+        if name not in self._hosts:
+            hosts = ", ".join(sorted(self._hosts)) or "none yet"
+            raise InvalidConfig(f"there is no host {name!r}: join it first; hosts: {hosts}")
+        return self._hosts[name]
 
     def set_quality(self, one: str, other: str, quality: Quality, *, both_ways: bool = True) -> None:
         """The path from `one` to `other` has a quality of its own."""
@@ -223,8 +255,7 @@ class VirtualNetwork:
 
     def _check(self, *names: str) -> None:
         for name in names:
-            if name not in self._hosts:
-                raise InvalidConfig(f"there is no host {name!r}")
+            self.named(name)
 
 
 class VirtualHost:
@@ -249,6 +280,7 @@ class VirtualHost:
         self._next_port = 40_000
         self.is_dead = False
         self._held: deque[tuple[bytes, Address, Address]] | None = None
+        self._pauses = 0
         self._watchers: list[Callable[[], None]] = []
 
     @property
@@ -271,16 +303,23 @@ class VirtualHost:
     @contextmanager
     def pause(self) -> Iterator[None]:
         """The machine's network stands still while the block lasts (a lid closed, a long garbage collection), the way to
-        the signaling server included; what came meanwhile arrives afterwards."""
-        self._held = deque(maxlen=INBOX_MAX)
+        the signaling server included; what came meanwhile arrives afterwards. Pauses may overlap."""
+        if self._held is None:
+            self._held = deque(maxlen=INBOX_MAX)
+        self._pauses += 1
         self.tell_watchers()
         try:
             yield
         finally:
-            held, self._held = self._held, None
-            self.tell_watchers()
-            for data, source, destination in held:
-                self.arrive(data, source, destination)
+            self._pauses -= 1
+            if not self._pauses:
+                self._go_on()
+
+    def _go_on(self) -> None:
+        held, self._held = self._held or (), None
+        self.tell_watchers()
+        for data, source, destination in held:
+            self.arrive(data, source, destination)
 
     def rebind(self) -> None:
         """The NAT forgets: the next packets go out from other ports, and old ones no longer reach us."""

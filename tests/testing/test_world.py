@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -255,8 +257,74 @@ async def test_a_forgetful_nat_costs_seconds_and_nothing_else(autojump_clock: Mo
 
 async def test_bad_names_are_refused(autojump_clock: MockClock) -> None:
     async with open_world() as world:
-        world.net.host("ada")
+        with pytest.raises(InvalidConfig, match="'ada': join it first; hosts: none yet"):
+            world.net.set_quality("ada", "bob", Quality())
+        world.net.host("bob")
         with pytest.raises(InvalidConfig):
-            world.net.host("ada")
-        with pytest.raises(InvalidConfig), world.net.cut(("ada", "nobody")):
+            world.net.host("bob")
+        with pytest.raises(InvalidConfig), world.net.cut(("bob", "nobody")):
             pass
+        await world.join("lobby", "ada")
+        for wrong in (
+            lambda: world.crash("bpb"),
+            lambda: world.net.partition(["ada"], ["bpb"]).__enter__(),
+            lambda: world.net.partition(["ada"], ["bob"], signaling=["bpb"]).__enter__(),
+            lambda: world.net.cut_signaling("bpb").__enter__(),
+        ):
+            with pytest.raises(InvalidConfig, match="'bpb': join it first; hosts: ada, bob"):
+                wrong()
+
+
+async def test_a_machine_has_one_nat_of_a_known_kind(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        with pytest.raises(InvalidConfig, match=r"'symetric': must be one of none, full-cone, .*symmetric"):
+            await world.join("lobby", "ada", nat="symetric")  # type: ignore[arg-type]
+        async with world.joining("lobby", "ada", nat="port"):
+            pass
+        with pytest.raises(InvalidConfig, match="'port' already"):
+            await world.join("lobby", "ada", nat="symmetric")
+        await world.join("lobby", "ada")
+        assert world.hosts["ada"].nat == "port"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"loss": 30}, "loss = 30: .*30 %"),
+        ({"reorder": -0.1}, "probability"),
+        ({"latency_s": -1}, "seconds"),
+        ({"latency_s": float("nan")}, "seconds"),
+        ({"jitter_s": "20ms"}, "seconds"),
+        ({"bytes_per_s": 0}, "bytes a second"),
+    ],
+)
+def test_qualities_out_of_their_units_are_refused(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidConfig, match=said):
+        Quality(**wrong)
+
+
+async def test_pauses_of_one_machine_overlap(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        ada, bob = await everybody(world, "ada", "bob")
+        received: list[float] = []
+
+        async def pause(at_s: float, lasts_s: float) -> None:
+            await trio.sleep(at_s)
+            with world.hosts["ada"].pause():
+                await trio.sleep(lasts_s)
+
+        async def read() -> None:
+            async for _ in bob.channel("notes", Note):
+                received.append(trio.current_time())
+
+        async with trio.open_nursery() as nursery:
+            began = trio.current_time()
+            nursery.start_soon(read)
+            nursery.start_soon(pause, 0, 2)
+            nursery.start_soon(pause, 1, 2)
+            await trio.sleep(0.5)
+            await ada.channel("notes", Note).send(Note(1))
+            await trio.sleep(10)
+            nursery.cancel_scope.cancel()
+        assert len(received) == 1
+        assert received[0] - began >= 3
