@@ -1,7 +1,7 @@
 """A network in memory with everything that goes wrong in real ones: what users put under their rooms in tests.
 
 It carries datagrams between hosts in Trio time, so under `trio.testing.MockClock(autojump_threshold=0)` minutes pass in
-milliseconds. All dice come from one seed.
+milliseconds. All dice of the network come from one seed; for those of Trio see `seeded_scheduling`.
 """
 
 from __future__ import annotations
