@@ -1,7 +1,7 @@
 """A network in memory with everything that goes wrong in real ones: what users put under their rooms in tests.
 
 It carries datagrams between hosts in Trio time, so under `trio.testing.MockClock(autojump_threshold=0)` minutes pass in
-milliseconds. All dice come from one seed.
+milliseconds. All dice of the network come from one seed; for those of Trio see `seeded_scheduling`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import heapq
 import math
 import random
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import attrs
 import trio
@@ -26,6 +26,7 @@ Address = tuple[str, int]
 NatKind = Literal["none", "full-cone", "address", "port", "symmetric"]
 
 BATCH_MAX = 64  # as the real sockets hand over
+HOSTS_MAX = 250  # one public address each, of a /24
 INBOX_MAX = 4096  # datagrams a host's socket holds, about what 4 MiB of kernel buffer do; then new ones are lost
 STUN_ADDRESS: Address = ("203.0.113.1", 3478)  # TEST-NET-3 of RFC 5737
 STUN_OTHER_ADDRESS: Address = ("203.0.113.2", 3479)  # the server's second address and port (RFC 5780 section 6)
@@ -33,6 +34,25 @@ _STUN_OTHER_HOST = {STUN_ADDRESS[0]: STUN_OTHER_ADDRESS[0], STUN_OTHER_ADDRESS[0
 _STUN_OTHER_PORT = {STUN_ADDRESS[1]: STUN_OTHER_ADDRESS[1], STUN_OTHER_ADDRESS[1]: STUN_ADDRESS[1]}
 _PUBLIC = "198.51.100."  # TEST-NET-2
 _PRIVATE = "10.0."
+
+
+def _within(high: float, unit: str) -> Any:
+    def check(quality: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= high:
+            raise InvalidConfig(f"Quality.{attribute.name} = {value!r}: must lie in [0, {high:g}], {unit}")
+
+    return check
+
+
+_SECONDS = _within(3600, "in seconds")  # a guess: no path is an hour long, many a one was given in milliseconds
+_SHARE = _within(1, "a probability: 0.3 is 30 %")
+
+
+def _bytes_per_s(quality: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
+        raise InvalidConfig(
+            f"Quality.bytes_per_s = {value!r}: must be more than 0, in bytes a second, or None for no limit"
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -43,13 +63,18 @@ class Quality:
     bytes_per_s: None is without limit; a slower path queues for `queue_s` and then loses.
     """
 
-    latency_s: float = 0.01
-    jitter_s: float = 0.0
-    loss: float = 0.0
-    duplicate: float = 0.0
-    reorder: float = 0.0
-    bytes_per_s: float | None = None
-    queue_s: float = 0.5
+    latency_s: float = attrs.field(default=0.01, validator=_SECONDS)
+    jitter_s: float = attrs.field(default=0.0, validator=_SECONDS)
+    loss: float = attrs.field(default=0.0, validator=_SHARE)
+    duplicate: float = attrs.field(default=0.0, validator=_SHARE)
+    reorder: float = attrs.field(default=0.0, validator=_SHARE)
+    bytes_per_s: float | None = attrs.field(default=None, validator=_bytes_per_s)
+    queue_s: float = attrs.field(default=0.5, validator=_SECONDS)
+
+
+def check_nat(nat: object) -> None:
+    if nat not in get_args(NatKind):
+        raise InvalidConfig(f"nat = {nat!r}: must be one of {', '.join(get_args(NatKind))}")
 
 
 class VirtualNetwork:
@@ -64,24 +89,34 @@ class VirtualNetwork:
         self.sent = self.delivered = self.lost = 0
         self._rng = random.Random(seed)
         self._hosts: dict[str, VirtualHost] = {}
-        self._outside: dict[str, VirtualHost] = {}  # by public address
+        self._outside: dict[str, VirtualHost] = {}  # by public address, the dead ones too
         self._pairs: dict[tuple[str, str], Quality] = {}
         self._cuts: list[frozenset[tuple[str, str]]] = []
+        self._without_signaling: list[frozenset[str]] = []
         self._busy_until: dict[tuple[str, str], float] = {}
         self._due: list[tuple[float, int, Address, Address, bytes]] = []
         self._number = 0
         self._wake = trio.Event()
 
     def host(self, name: str, *, nat: NatKind = "none") -> VirtualHost:
-        """A new machine. Behind a NAT its candidates are found through the network's own STUN server."""
-        if name in self._hosts:
+        """A new machine, with an address of its own; the name may be that of one which crashed. Behind a NAT its candidates
+        are found through the network's own STUN server."""
+        check_nat(nat)
+        if name in self._hosts and not self._hosts[name].is_dead:
             raise InvalidConfig(f"there is a host {name!r} already")
-        number = len(self._hosts) + 1
-        if number > 250:
-            raise InvalidConfig("a virtual network has at most 250 hosts")
+        number = len(self._outside) + 1
+        if number > HOSTS_MAX:
+            raise InvalidConfig(f"a virtual network has at most {HOSTS_MAX} hosts, the crashed ones included")
         host = self._hosts[name] = VirtualHost(self, name, f"{_PUBLIC}{number}", f"{_PRIVATE}{number}.2", nat)
         self._outside[host.public] = host
         return host
+
+    def named(self, name: str) -> VirtualHost:
+        """Who has that name now."""
+        if name not in self._hosts:
+            hosts = ", ".join(sorted(self._hosts)) or "none yet"
+            raise InvalidConfig(f"there is no host {name!r}: join it first; hosts: {hosts}")
+        return self._hosts[name]
 
     def set_quality(self, one: str, other: str, quality: Quality, *, both_ways: bool = True) -> None:
         """The path from `one` to `other` has a quality of its own."""
@@ -90,14 +125,21 @@ class VirtualNetwork:
             self._pairs[pair] = quality
 
     @contextmanager
-    def partition(self, *groups: Iterable[str]) -> Iterator[None]:
+    def partition(self, *groups: Iterable[str], signaling: bool | Iterable[str] = True) -> Iterator[None]:
         """Nothing passes between the groups while the block lasts; who is in no group talks to all. Partitions may
-        overlap and nest."""
+        overlap and nest.
+
+        signaling: who in the groups still reaches the signaling server, which bridges partitions: all (True), nobody
+        (False), or those with these names, such as one of the groups.
+        """
         parts = [list(group) for group in groups]
         pairs = [
             (a, b) for i, one in enumerate(parts) for j, other in enumerate(parts) if i != j for a in one for b in other
         ]
-        with self.cut(*pairs):
+        everybody = {name for part in parts for name in part}
+        reaching = (everybody if signaling else set()) if isinstance(signaling, bool) else set(signaling)
+        self._check(*reaching)
+        with self.cut(*pairs), self.cut_signaling(*everybody - reaching):
             yield
 
     @contextmanager
@@ -111,6 +153,26 @@ class VirtualNetwork:
             yield
         finally:
             self._cuts.remove(cut)
+
+    @contextmanager
+    def cut_signaling(self, *names: str) -> Iterator[None]:
+        """These hosts do not reach the signaling server while the block lasts, and it not them; see `VirtualHost`."""
+        self._check(*names)
+        cut = frozenset(names)
+        self._without_signaling.append(cut)
+        self._notify(cut)
+        try:
+            yield
+        finally:
+            self._without_signaling.remove(cut)
+            self._notify(cut)
+
+    def reaches_signaling(self, name: str) -> bool:
+        return not any(name in cut for cut in self._without_signaling)
+
+    def _notify(self, names: Iterable[str]) -> None:
+        for name in sorted(names):
+            self._hosts[name].tell_watchers()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carries the datagrams; owned by `open_network`."""
@@ -193,12 +255,16 @@ class VirtualNetwork:
 
     def _check(self, *names: str) -> None:
         for name in names:
-            if name not in self._hosts:
-                raise InvalidConfig(f"there is no host {name!r}")
+            self.named(name)
 
 
 class VirtualHost:
-    """One machine on the network, perhaps behind a NAT of its own. Made by `VirtualNetwork.host`."""
+    """One machine on the network, perhaps behind a NAT of its own. Made by `VirtualNetwork.host`.
+
+    A `World` carries its signaling, too: each way as late as the network's default latency and the host's slowness say. While
+    the host does not reach the server everything waits; after 30 s, or a second after a peer was missed, the client counts
+    the connection as lost and the server after 30 s, and it connects anew when it can: what real ones do.
+    """
 
     def __init__(self, network: VirtualNetwork, name: str, public: str, private: str, nat: NatKind) -> None:
         self.name = name
@@ -212,8 +278,10 @@ class VirtualHost:
         self._mapped: dict[int, Address] = {}  # outside port to inside address
         self._permitted: dict[int, set[Address]] = {}
         self._next_port = 40_000
-        self._dead = False
+        self.is_dead = False
         self._held: deque[tuple[bytes, Address, Address]] | None = None
+        self._pauses = 0
+        self._watchers: list[Callable[[], None]] = []
 
     @property
     def config(self) -> WebRTCConfig:
@@ -228,20 +296,30 @@ class VirtualHost:
         return [socket]
 
     def crash(self) -> None:
-        """The machine is gone without a word; it does not come back."""
-        self._dead = True
+        """The machine is gone without a word; it does not come back, but another may take its name."""
+        self.is_dead = True
+        self.tell_watchers()
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """The machine's network stands still while the block lasts (a lid closed, a long garbage collection); what came
-        meanwhile arrives afterwards."""
-        self._held = deque(maxlen=INBOX_MAX)
+        """The machine's network stands still while the block lasts (a lid closed, a long garbage collection), the way to
+        the signaling server included; what came meanwhile arrives afterwards. Pauses may overlap."""
+        if self._held is None:
+            self._held = deque(maxlen=INBOX_MAX)
+        self._pauses += 1
+        self.tell_watchers()
         try:
             yield
         finally:
-            held, self._held = self._held, None
-            for data, source, destination in held:
-                self.arrive(data, source, destination)
+            self._pauses -= 1
+            if not self._pauses:
+                self._go_on()
+
+    def _go_on(self) -> None:
+        held, self._held = self._held or (), None
+        self.tell_watchers()
+        for data, source, destination in held:
+            self.arrive(data, source, destination)
 
     def rebind(self) -> None:
         """The NAT forgets: the next packets go out from other ports, and old ones no longer reach us."""
@@ -249,10 +327,33 @@ class VirtualHost:
         self._mapped.clear()
         self._permitted.clear()
 
+    # ----------------------------------------------------------------------------------------- for the signaling client
+
+    @property
+    def reaches_signaling(self) -> bool:
+        return not self.is_dead and self._held is None and self._network.reaches_signaling(self.name)
+
+    @property
+    def signaling_latency_s(self) -> float:
+        return self._network.quality.latency_s + self.slowness_s
+
+    @contextmanager
+    def watched(self, callback: Callable[[], None]) -> Iterator[None]:
+        """`callback()` whenever `reaches_signaling` may have changed."""
+        self._watchers.append(callback)
+        try:
+            yield
+        finally:
+            self._watchers.remove(callback)
+
+    def tell_watchers(self) -> None:
+        for callback in list(self._watchers):
+            callback()
+
     # -------------------------------------------------------------------------------------------------- for the sockets
 
     def send(self, data: bytes, source: Address, destination: Address) -> None:
-        if not self._dead and self._held is None:
+        if not self.is_dead and self._held is None:
             self._network.carry(self, data, self._outer(source, destination), destination)
 
     def _outer(self, source: Address, destination: Address) -> Address:
@@ -268,7 +369,7 @@ class VirtualHost:
         return self.public, port
 
     def arrive(self, data: bytes, source: Address, destination: Address) -> bool:
-        if self._dead:
+        if self.is_dead:
             return False
         if self._held is not None:
             self._held.append((data, source, destination))

@@ -10,12 +10,14 @@ from typing import Any
 
 import trio
 
-from psyne_mesh.identity import Identity, PeerId
+from psyne_mesh.errors import InvalidConfig
+from psyne_mesh.identity import Identity
 from psyne_mesh.nurseries import open_background_nursery
 from psyne_mesh.room.mesh import join_game_room
 from psyne_mesh.room.room import Room
 from psyne_mesh.signaling.memory import MemorySignaling, open_memory_signaling
-from psyne_mesh.testing.network import NatKind, Quality, VirtualHost, VirtualNetwork
+from psyne_mesh.testing.network import NatKind, Quality, VirtualHost, VirtualNetwork, check_nat
+from psyne_mesh.testing.wire import connect_host
 
 
 @asynccontextmanager
@@ -37,17 +39,19 @@ class World:
         self.net = net
         self.hub = hub
         self.hosts: dict[str, VirtualHost] = {}
-        self._ids: dict[str, PeerId] = {}
         self._nursery = nursery
         self._seed = seed
 
-    async def join(self, room: str, name: str, *, nat: NatKind = "none", **options: Any) -> Room:
-        """A player on a machine of its own; it leaves when the world ends. `options` are those of `join_game_room`."""
+    async def join(self, room: str, name: str, *, nat: NatKind | None = None, **options: Any) -> Room:
+        """A player on a machine of its own; it leaves when the world ends. `options` are those of `join_game_room`.
+
+        nat: what the machine is behind, "none" if it is new; a machine stays behind the NAT that it has.
+        """
         joined: Room = await self._nursery.start(self._stay, room, name, nat, options)
         return joined
 
     async def _stay(
-        self, room: str, name: str, nat: NatKind, options: dict[str, Any],
+        self, room: str, name: str, nat: NatKind | None, options: dict[str, Any],
         task_status: trio.TaskStatus[Room] = trio.TASK_STATUS_IGNORED,
     ) -> None:  # fmt: skip
         """A task of its own for each player, so that a test may join players inside any block of its own."""
@@ -56,14 +60,17 @@ class World:
             await trio.sleep_forever()
 
     @asynccontextmanager
-    async def joining(self, room: str, name: str, *, nat: NatKind = "none", **options: Any) -> AsyncIterator[Room]:
+    async def joining(self, room: str, name: str, *, nat: NatKind | None = None, **options: Any) -> AsyncIterator[Room]:
         """The same for a player who leaves at the end of the block."""
-        host = self.hosts.get(name) or self.net.host(name, nat=nat)
-        self.hosts[name] = host
+        host = self.hosts.get(name)
+        if host is None or host.is_dead:
+            host = self.hosts[name] = self.net.host(name, nat="none" if nat is None else nat)
+        elif nat not in (None, host.nat):
+            check_nat(nat)
+            raise InvalidConfig(f"host {name!r} is behind nat = {host.nat!r} already, and cannot move to {nat!r}")
         identity = Identity.from_seed(hashlib.sha256(f"{self._seed}/{name}".encode()).digest())
-        self._ids[name] = identity.peer_id
         async with (
-            self.hub.connect(identity.peer_id) as transport,
+            connect_host(self._nursery, self.hub, host, identity.peer_id) as transport,
             join_game_room(
                 room, signaling=transport, identity=identity, player_name=name, sockets=host.sockets,
                 rng=random.Random(f"{self._seed}/{name}"), **{"config": host.config, **options},
@@ -72,9 +79,9 @@ class World:
             yield joined
 
     def crash(self, name: str) -> None:
-        """The player's machine dies: nothing more comes from it, by any way. Its room object is a ghost from now on."""
-        self.hosts[name].crash()
-        self.hub.disconnect(self._ids[name])
+        """The player's machine dies: nothing more comes from it, by any way; the signaling server misses it after 30 s.
+        Its room object is a ghost from now on. Who joins by that name again is the same player on a new machine."""
+        self.net.named(name).crash()
 
 
 @asynccontextmanager

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 from trio.testing import MockClock
 
-from psyne_mesh.errors import InvalidConfig
+from psyne_mesh.errors import InvalidConfig, SignalingUnreachable
 from psyne_mesh.room import events
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.room import Room
@@ -80,6 +82,68 @@ async def test_signaling_bridges_a_partition_that_leaves_it_alone(autojump_clock
             assert path.kind in ("signaling", "peer")
 
 
+async def test_a_way_over_signaling_takes_the_latency_of_the_network(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        ada, bob = await everybody(world, "ada", "bob")
+        for slowness_s in (0.0, 0.05):
+            world.hosts["bob"].slowness_s = slowness_s
+            with world.net.partition(["ada"], ["bob"]):
+                await trio.sleep(60)  # until the smoothed round trip is the path's
+                peer = ada.peers[bob.me]
+                assert peer.path is not None
+                assert peer.path.kind == "signaling"
+                assert peer.rtt_ms is not None
+                assert peer.rtt_ms == pytest.approx(
+                    40 + 2000 * slowness_s, abs=2
+                )  # up and down, there and back, 10 ms each
+            await trio.sleep(15)
+
+
+async def test_a_machine_that_stands_still_exchanges_nothing_with_signaling_either(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        ada, bob, _ = await everybody(world, "ada", "bob", "cid")
+        with world.hosts["ada"].pause():
+            await trio.sleep(10)
+            await ada.channel("notes", Note).send(Note(1))
+            with trio.move_on_after(10):
+                raise AssertionError(await bob.channel("notes", Note).receive())
+            assert ada.me not in bob.peers
+        with trio.fail_after(5):
+            assert (await bob.channel("notes", Note).receive())[1] == Note(1)
+            await bob.wait_connected(2)
+
+
+@pytest.mark.parametrize("lasts_s", [20.0, 60.0])
+async def test_a_side_can_be_cut_from_signaling_while_the_other_keeps_it(
+    autojump_clock: MockClock, lasts_s: float
+) -> None:
+    async with open_world(seed=1) as world:
+        left, right = ["ada", "bob"], ["cid", "dan"]
+        ada, bob, cid, dan = await everybody(world, *left, *right)
+        told: list[tuple[str, type]] = []
+        for name, room in zip([*left, *right], (ada, bob, cid, dan), strict=True):
+            for kind in (events.SignalingDown, events.SignalingUp):
+                room.on(kind, lambda event, name=name: told.append((name, type(event))))
+        with world.net.partition(left, right, signaling=left):
+            began = trio.current_time()
+            while dan.me in ada.peers or cid.me in bob.peers:
+                await trio.sleep(0.1)
+            assert trio.current_time() - began < 10
+            await trio.sleep(lasts_s)
+            assert dan.me not in ada.peers
+            in_hub = {
+                member for member in (ada.me, bob.me, cid.me, dan.me) if world.hub.registry.is_member(member, "//lobby")
+            }
+            assert in_hub == ({ada.me, bob.me} if lasts_s > 30 else {ada.me, bob.me, cid.me, dan.me})
+            fred = await world.join("lobby", "fred")
+            await fred.wait_connected(2)
+        with trio.fail_after(60):
+            for room in (ada, bob, cid, dan, fred):
+                await room.wait_connected(4)
+        assert {name for name, _ in told} == set(right)  # the others' connection stood all the time
+        assert [kind for name, kind in told if name == "cid"][-1] is events.SignalingUp
+
+
 async def test_a_crash_is_known_within_three_seconds(autojump_clock: MockClock) -> None:
     async with open_world(seed=3) as world:
         ada, bob, cid = await everybody(world, "ada", "bob", "cid")
@@ -91,6 +155,39 @@ async def test_a_crash_is_known_within_three_seconds(autojump_clock: MockClock) 
         await trio.sleep(10)
         assert [(who, why) for who, why, _ in left] == [(cid.me, "timeout")] * 2
         assert max(when for _, _, when in left) - began <= 3.0  # virtual time: the same on every machine
+
+
+async def test_who_crashed_comes_back_on_a_new_machine(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        ghost, bob = await everybody(world, "ada", "bob")
+        old = world.hosts["ada"]
+        world.crash("ada")
+        await trio.sleep(5)
+        ada = await world.join("lobby", "ada", nat="port")
+        with trio.fail_after(30):
+            for room in (ada, bob):
+                await room.wait_connected(1)
+            await ada.channel("notes", Note).send(Note(1))
+            assert (await bob.channel("notes", Note).receive())[1] == Note(1)
+        path = bob.peers[ada.me].path
+        assert path is not None
+        assert path.remote[0] == world.hosts["ada"].public != old.public
+        await trio.sleep(60)  # what is left of the old one does not take the new one's place at the hub
+        assert bob.connected
+        assert not ghost.connected
+        assert world.hub.registry.is_member(ada.me, "//lobby")
+
+
+async def test_who_does_not_reach_signaling_cannot_join(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        await world.join("lobby", "ada")
+        async with world.joining("lobby", "bob"):
+            pass
+        with world.net.cut_signaling("bob"), pytest.raises(SignalingUnreachable, match="'bob'"):
+            await world.join("lobby", "bob")
+        began = trio.current_time()
+        await world.join("lobby", "bob")
+        assert trio.current_time() - began < 1
 
 
 async def test_a_short_silence_is_suspected_and_taken_back(autojump_clock: MockClock) -> None:
@@ -160,8 +257,74 @@ async def test_a_forgetful_nat_costs_seconds_and_nothing_else(autojump_clock: Mo
 
 async def test_bad_names_are_refused(autojump_clock: MockClock) -> None:
     async with open_world() as world:
-        world.net.host("ada")
+        with pytest.raises(InvalidConfig, match="'ada': join it first; hosts: none yet"):
+            world.net.set_quality("ada", "bob", Quality())
+        world.net.host("bob")
         with pytest.raises(InvalidConfig):
-            world.net.host("ada")
-        with pytest.raises(InvalidConfig), world.net.cut(("ada", "nobody")):
+            world.net.host("bob")
+        with pytest.raises(InvalidConfig), world.net.cut(("bob", "nobody")):
             pass
+        await world.join("lobby", "ada")
+        for wrong in (
+            lambda: world.crash("bpb"),
+            lambda: world.net.partition(["ada"], ["bpb"]).__enter__(),
+            lambda: world.net.partition(["ada"], ["bob"], signaling=["bpb"]).__enter__(),
+            lambda: world.net.cut_signaling("bpb").__enter__(),
+        ):
+            with pytest.raises(InvalidConfig, match="'bpb': join it first; hosts: ada, bob"):
+                wrong()
+
+
+async def test_a_machine_has_one_nat_of_a_known_kind(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        with pytest.raises(InvalidConfig, match=r"'symetric': must be one of none, full-cone, .*symmetric"):
+            await world.join("lobby", "ada", nat="symetric")  # type: ignore[arg-type]
+        async with world.joining("lobby", "ada", nat="port"):
+            pass
+        with pytest.raises(InvalidConfig, match="'port' already"):
+            await world.join("lobby", "ada", nat="symmetric")
+        await world.join("lobby", "ada")
+        assert world.hosts["ada"].nat == "port"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"loss": 30}, "loss = 30: .*30 %"),
+        ({"reorder": -0.1}, "probability"),
+        ({"latency_s": -1}, "seconds"),
+        ({"latency_s": float("nan")}, "seconds"),
+        ({"jitter_s": "20ms"}, "seconds"),
+        ({"bytes_per_s": 0}, "bytes a second"),
+    ],
+)
+def test_qualities_out_of_their_units_are_refused(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidConfig, match=said):
+        Quality(**wrong)
+
+
+async def test_pauses_of_one_machine_overlap(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        ada, bob = await everybody(world, "ada", "bob")
+        received: list[float] = []
+
+        async def pause(at_s: float, lasts_s: float) -> None:
+            await trio.sleep(at_s)
+            with world.hosts["ada"].pause():
+                await trio.sleep(lasts_s)
+
+        async def read() -> None:
+            async for _ in bob.channel("notes", Note):
+                received.append(trio.current_time())
+
+        async with trio.open_nursery() as nursery:
+            began = trio.current_time()
+            nursery.start_soon(read)
+            nursery.start_soon(pause, 0, 2)
+            nursery.start_soon(pause, 1, 2)
+            await trio.sleep(0.5)
+            await ada.channel("notes", Note).send(Note(1))
+            await trio.sleep(10)
+            nursery.cancel_scope.cancel()
+        assert len(received) == 1
+        assert received[0] - began >= 3

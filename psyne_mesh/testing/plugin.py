@@ -1,0 +1,44 @@
+"""Fixtures for pytest: `pytest_plugins = ["psyne_mesh.testing.plugin"]` in the `conftest.py` at the root of your tests.
+
+Opt-in, and not an entry point: nobody else's test run imports the kit. pytest-trio is not needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+import pytest
+
+from psyne_mesh.testing.network import Quality
+from psyne_mesh.testing.scheduling import seeded_scheduling
+from psyne_mesh.testing.world import World, open_world
+
+
+class OpenWorld(Protocol):
+    """`open_world` with the seed of the test."""
+
+    def __call__(self, *, quality: Quality | None = None) -> AbstractAsyncContextManager[World]: ...
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "psyne(seed=0): the seed of the `psyne_world` fixture and of Trio's scheduler")
+
+
+@pytest.fixture
+def psyne_seed(request: pytest.FixtureRequest) -> int:
+    """From `@pytest.mark.psyne(seed=7)`, else 0; or parametrize it: `@pytest.mark.parametrize("psyne_seed", range(20))`."""
+    marker = request.node.get_closest_marker("psyne")
+    return 0 if marker is None else int(marker.kwargs.get("seed", 0))
+
+
+@pytest.fixture
+def psyne_world(psyne_seed: int) -> Iterator[OpenWorld]:
+    """`async with psyne_world(quality=...) as world:`, with Trio's scheduler under the same seed."""
+
+    def opened(*, quality: Quality | None = None) -> AbstractAsyncContextManager[World]:
+        return open_world(psyne_seed, quality)
+
+    with seeded_scheduling(psyne_seed):
+        yield opened
