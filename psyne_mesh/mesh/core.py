@@ -21,6 +21,7 @@ import trio
 
 from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import (
+    InvalidConfig,
     LocalError,
     ProtocolError,
     RemoteError,
@@ -32,7 +33,7 @@ from psyne_mesh.errors import (
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.node import Node
 from psyne_mesh.identity import Identity, PeerId, verify_untrusted
-from psyne_mesh.mesh.link import Link, LinkState
+from psyne_mesh.mesh.link import MESSAGE_MIN_BYTES, Link, LinkState
 from psyne_mesh.mesh.membership import TAG_BYTES, Membership, RoomSink
 from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.mesh.sealed import ENVELOPE, Seals
@@ -91,7 +92,10 @@ async def open_core(
     rng: random.Random,
     sockets: SocketFactory | None = None,
 ) -> AsyncIterator[MeshCore]:
-    """A mesh core that lives as long as the block; leaving it closes every link and leaves nothing behind."""
+    """A mesh core that lives as long as the block; leaving it closes every link and leaves nothing behind. Raises
+    `InvalidConfig` when the configuration takes smaller messages than a room needs."""
+    if config.max_message_size < MESSAGE_MIN_BYTES:
+        raise InvalidConfig(f"max_message_size = {config.max_message_size}: a room needs {MESSAGE_MIN_BYTES} at least")
     with unwrapped():
         async with open_endpoint(config, sockets=sockets) as endpoint, trio.open_nursery() as nursery:
             core = MeshCore(identity, signaling, endpoint, config, nursery, server=server, rng=rng)

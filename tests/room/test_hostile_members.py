@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
 
-from psyne_mesh.errors import ProtocolError, WouldBlock
+from psyne_mesh.errors import InvalidConfig, ProtocolError, WouldBlock
 from psyne_mesh.gossip import events as gossip_events
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.mesh.core import DIALS_IN_A_ROW
-from psyne_mesh.mesh.link import ASKED_RESTARTS
+from psyne_mesh.mesh.link import ASKED_RESTARTS, MESSAGE_MIN_BYTES, LinkState
 from psyne_mesh.mesh.sealed import SEAL_BYTES, WINDOW, Seals
+from psyne_mesh.room import events
 from psyne_mesh.room.carried import carried
 from psyne_mesh.room.delivery import RELIABLE_ORDERED, UNRELIABLE_UNORDERED
 from psyne_mesh.room.peer import Peer
@@ -21,6 +23,7 @@ from psyne_mesh.room.room import Room
 from psyne_mesh.room.undeclared import BYTES_MAX, LIFE_S, MESSAGES_MAX, Undeclared
 from psyne_mesh.signaling.envelope import Kind, open_untrusted, seal
 from psyne_mesh.testing import World, open_world
+from tests.room.players import first
 
 TAG = b"the-room"
 
@@ -156,3 +159,33 @@ def test_what_nobody_declared_is_kept_within_bounds() -> None:
     kept.put(peer, "other", b"y", 1.0)
     assert kept.take("other", UNRELIABLE_UNORDERED, 1.0 + LIFE_S) == [(peer, b"y")]
     assert kept.take("other", UNRELIABLE_UNORDERED, 1.0) == []
+
+
+async def test_who_takes_no_frames_of_gossip_gets_no_link(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        mallory = await world.join("lobby", "mallory")
+        gateway = mallory._core.endpoint.gateway
+        gateway.config = attrs.evolve(gateway.config, max_message_size=400)  # says so from now on
+        ada, bob = await world.join("lobby", "ada"), await world.join("lobby", "bob")
+        with trio.fail_after(60):
+            refused = (await first(ada, events.PeerUnreachable)).error
+        assert (refused.phase, refused.peer) == ("signaling", mallory.me.short)
+        assert "400 bytes" in refused.reason
+        await trio.sleep(20)
+        assert [peer.name for peer in ada.connected] == ["bob"]
+        assert [peer.name for peer in bob.connected] == ["ada"]
+        with pytest.raises(InvalidConfig, match="a room needs"):
+            await world.join(
+                "lobby", "eve", config=attrs.evolve(gateway.config, max_message_size=MESSAGE_MIN_BYTES - 1)
+            )
+
+
+async def test_what_a_link_does_not_take_ends_that_link_and_not_its_sender(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        ada, bob = await two(world)
+        link = ada._core.link(bob.me)
+        assert link is not None
+        link.send_frame(bytes(link._connection._stack.max_message_size + 1), reliable=True)  # type: ignore[union-attr]
+        await trio.sleep(1)
+        assert link.state is LinkState.GONE
+        await ada.wait_connected(1)
