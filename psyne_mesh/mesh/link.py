@@ -14,7 +14,7 @@ from typing import Protocol
 import trio
 
 from psyne_mesh.config import DataChannelConfig
-from psyne_mesh.errors import ClosedError, ConnectFailed, LocalError, PeerGone, PsyneMeshError, RemoteError
+from psyne_mesh.errors import ClosedError, ConnectFailed, LocalError, PeerGone, PsyneMeshError, RemoteError, WouldBlock
 from psyne_mesh.gossip.codec import FRAME_MAX
 from psyne_mesh.identity import PeerId
 from psyne_mesh.signaling.envelope import Envelope, Kind
@@ -35,8 +35,9 @@ GOSSIP = DataChannelConfig(label="psyne-gossip", negotiated=True, id=1, ordered=
 INBOX_MAX = 64
 # How long a goodbye may take to be acknowledged; a peer that has gone must not hold us up.
 FLUSH_S = 0.5
-# A receiver that has so much waiting for it will not catch up within a game.
-HARD_BUDGET_BYTES = 16 * 2**20
+# A receiver that has so much waiting for it, on all channels together, will not catch up within a game. Below the 16 MiB
+# at which SCTP refuses (`SctpConfig.send_buffer_bytes_max`): the rest is for gossip and for what one message adds.
+HARD_BUDGET_BYTES = 12 * 2**20
 # A frame of no room: whoever hears it over a sleeping link knows that the link carries again, direct or by tunnel.
 KNOCK = b"\xff" * 8
 # What every member must take, by its max-message-size: the largest frame of gossip, behind the tag of its room.
@@ -310,12 +311,16 @@ class Link:
                 self._connection.send(channel, frame)
             except (ClosedError, PeerGone):
                 return  # it ended a moment ago: `run` is about to say so
+            except WouldBlock:
+                self.close("overflow")
             except LocalError:  # it does not take what every member must: the task that sends is not of this link
                 self.close("misbehaving")
 
     def send_message(self, config: DataChannelConfig, data: bytes | str) -> None:
-        """On our own channel of that label, which is announced with its first message."""
+        """On our own channel of that label, which is announced with its first message. `WouldBlock` over the hard budget."""
         assert self._connection is not None
+        if (waiting := self._connection.buffered_amount) > HARD_BUDGET_BYTES:
+            raise WouldBlock(f"{waiting} bytes wait for this peer already")
         channel = self._outgoing.get(config.label)
         if channel is None:
             channel = self._outgoing[config.label] = self._connection.open_channel(config)

@@ -9,13 +9,21 @@ from typing import Protocol
 import trio
 
 from psyne_mesh.config import DataChannelConfig
-from psyne_mesh.errors import ClosedError, ConnectFailed, MessageTooLarge, PeerGone, ProtocolError, RemoteError
+from psyne_mesh.errors import (
+    ClosedError,
+    ConnectFailed,
+    MessageTooLarge,
+    PeerGone,
+    ProtocolError,
+    RemoteError,
+    WouldBlock,
+)
 from psyne_mesh.gossip import events as gossip_events
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.node import Node
 from psyne_mesh.gossip.views import Topology
 from psyne_mesh.identity import PeerId
-from psyne_mesh.mesh.link import HARD_BUDGET_BYTES, Link, LinkState
+from psyne_mesh.mesh.link import Link, LinkState
 from psyne_mesh.mesh.sealed import CHANNEL_MESSAGE, SEAL_BYTES, Seals
 from psyne_mesh.webrtc.ice import Path
 from psyne_mesh.webrtc.stats import PeerStats
@@ -155,14 +163,15 @@ class Membership:
         link = self._table.link(peer)
         if link is None or link.state is not LinkState.OPEN:
             return SendOutcome.NOT_CONNECTED
-        waiting = link.buffered(config.label)
-        if not reliable and waiting > UNRELIABLE_BUDGET_BYTES:
+        if not reliable and link.buffered(config.label) > UNRELIABLE_BUDGET_BYTES:
             return SendOutcome.CONGESTED  # a late position is worth nothing, so it is not queued behind others
-        if waiting > HARD_BUDGET_BYTES:
-            link.close("overflow")
-            return SendOutcome.OVERFLOW
         try:
             link.send_message(config, payload)
+        except WouldBlock:
+            if not reliable:
+                return SendOutcome.CONGESTED
+            link.close("overflow")
+            return SendOutcome.OVERFLOW
         except MessageTooLarge:
             return SendOutcome.TOO_LARGE
         except (ClosedError, PeerGone):  # it ended a moment ago: its task is about to say so

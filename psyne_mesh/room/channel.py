@@ -82,8 +82,9 @@ class Channel(Generic[M]):
         through other members (up to 16 KiB): to everybody in order, to a single one as far as nothing is lost on the way.
 
         A broadcast waits only while every receiver is over its budget, so it goes at the pace of the fastest; those who
-        stay behind are skipped on an unreliable channel, and on a reliable one are dropped from the room ("overflow")
-        once 16 MiB wait for them. Cancelling it while it waits sends nothing.
+        stay behind are skipped on an unreliable channel, and on a reliable one lose their link, with all that waits on it,
+        once 12 MiB wait for them on all channels together: the report says "overflow". Cancelling it while it waits sends
+        nothing.
 
         Raises `UnserialisableMessage`, `MessageTooLarge`, `ClosedError`; and `PeerGone` when `to` is a single peer
         without a link.

@@ -14,6 +14,7 @@ from psyne_mesh.gossip import events as gossip_events
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.mesh.core import DIALS_IN_A_ROW
 from psyne_mesh.mesh.link import ASKED_RESTARTS, MESSAGE_MIN_BYTES, LinkState
+from psyne_mesh.mesh.membership import SendOutcome
 from psyne_mesh.mesh.sealed import SEAL_BYTES, WINDOW, Seals
 from psyne_mesh.room import events
 from psyne_mesh.room.carried import carried
@@ -189,3 +190,50 @@ async def test_what_a_link_does_not_take_ends_that_link_and_not_its_sender(autoj
         await trio.sleep(1)
         assert link.state is LinkState.GONE
         await ada.wait_connected(1)
+
+
+async def test_who_reads_nothing_loses_its_link_and_the_others_no_message(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        mallory = await world.join("lobby", "mallory")
+        ada, bob = await world.join("lobby", "ada"), await world.join("lobby", "bob")
+        await ada.wait_connected(2)
+        await bob.wait_connected(2)
+        bulk, numbers = ada.channel("bulk"), []
+        link = ada._core.link(mallory.me)
+        mallory.channel("bulk")
+
+        async def read() -> None:
+            async for _, data in bob.channel("bulk"):
+                numbers.append(int.from_bytes(data[:2], "big"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            skipped = []
+            for number in range(300):  # 18.75 MiB, of which a link holds 4 under way and 12 that wait
+                report = await bulk.send(number.to_bytes(2, "big") + bytes(65_534))
+                skipped += report.skipped.items()
+                position = await ada.channel("positions", mode="unreliable").send(b"here")
+                assert position.skipped.get(mallory.me) in (None, SendOutcome.CONGESTED, SendOutcome.NOT_CONNECTED)
+                if number == 250:
+                    await trio.sleep(10)  # it comes back, with nothing waiting
+            await trio.sleep(1)
+            nursery.cancel_scope.cancel()
+        assert numbers == list(range(300))
+        assert skipped[0] == (mallory.me, SendOutcome.OVERFLOW)
+        assert link is not ada._core.link(mallory.me)
+
+
+@pytest.mark.parametrize("reliable", [True, False])
+async def test_frames_that_nobody_takes_fill_up_one_link_and_end_it(autojump_clock: MockClock, reliable: bool) -> None:
+    async with open_world(seed=1) as world:
+        ada, _ = await two(world)
+        mallory = await world.join("lobby", "mallory")
+        await ada.wait_connected(2)
+        link = ada._core.link(mallory.me)
+        assert link is not None
+        with world.net.partition(["mallory"], ["ada", "bob"]):
+            for _ in range(300):
+                link.send_frame(bytes(65_536), reliable=reliable)
+            await trio.sleep(1)
+            assert (link.state, link._close_reason) == (LinkState.GONE, "overflow")
+            assert [peer.name for peer in ada.connected] == ["bob"]
