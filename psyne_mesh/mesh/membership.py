@@ -12,10 +12,12 @@ from psyne_mesh.config import DataChannelConfig
 from psyne_mesh.errors import (
     ClosedError,
     ConnectFailed,
+    InvalidConfig,
+    LocalError,
     MessageTooLarge,
-    PeerGone,
     ProtocolError,
     RemoteError,
+    UnserialisableMessage,
     WouldBlock,
 )
 from psyne_mesh.gossip import events as gossip_events
@@ -174,7 +176,12 @@ class Membership:
             return SendOutcome.OVERFLOW
         except MessageTooLarge:
             return SendOutcome.TOO_LARGE
-        except (ClosedError, PeerGone):  # it ended a moment ago: its task is about to say so
+        except (ClosedError, RemoteError):  # it ended a moment ago: its task is about to say so
+            return SendOutcome.NOT_CONNECTED
+        except (InvalidConfig, UnserialisableMessage):
+            raise  # the caller's doing, whoever the peer is
+        except LocalError:  # the peer takes no more streams: its link serves no room
+            link.close("misbehaving")
             return SendOutcome.NOT_CONNECTED
         return SendOutcome.SENT
 

@@ -9,7 +9,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from psyne_mesh.errors import InvalidConfig, ProtocolError, WouldBlock
+from psyne_mesh.config import DataChannelConfig
+from psyne_mesh.errors import InvalidConfig, MessageTooLarge, ProtocolError, WouldBlock
 from psyne_mesh.gossip import events as gossip_events
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.mesh.core import DIALS_IN_A_ROW
@@ -24,6 +25,7 @@ from psyne_mesh.room.room import Room
 from psyne_mesh.room.undeclared import BYTES_MAX, LIFE_S, MESSAGES_MAX, Undeclared
 from psyne_mesh.signaling.envelope import Kind, open_untrusted, seal
 from psyne_mesh.testing import World, open_world
+from psyne_mesh.webrtc import stack
 from tests.room.players import first
 
 TAG = b"the-room"
@@ -237,3 +239,33 @@ async def test_frames_that_nobody_takes_fill_up_one_link_and_end_it(autojump_clo
             await trio.sleep(1)
             assert (link.state, link._close_reason) == (LinkState.GONE, "overflow")
             assert [peer.name for peer in ada.connected] == ["bob"]
+
+
+@pytest.mark.parametrize("trick", ["many", "streams"])
+async def test_who_takes_no_more_channels_keeps_no_message_from_the_others(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, trick: str
+) -> None:
+    async with open_world(seed=1) as world:
+        ada = await world.join("lobby", "ada")
+        if trick == "streams":  # the handshake of the next link says so, at both ends
+            honest = stack._sctp_config
+            monkeypatch.setattr(stack, "_sctp_config", lambda *said: attrs.evolve(honest(*said), streams_max=2))
+        mallory = await world.join("lobby", "mallory")
+        await ada.wait_connected(1)
+        monkeypatch.undo()
+        bob = await world.join("lobby", "bob")
+        await ada.wait_connected(2)
+        link = mallory._core.link(ada.me)
+        assert link is not None
+        if trick == "many":
+            for number in range(1022):
+                link._connection.open_channel(DataChannelConfig(label=f"x{number}"))  # type: ignore[union-attr]
+            await trio.sleep(5)
+        report = await ada.channel("chat").send("hello")
+        assert (await bob.channel("chat").receive())[1] == "hello"
+        lost = {mallory.me: SendOutcome.NOT_CONNECTED} if trick == "streams" else {}
+        assert report.skipped == lost
+        with pytest.raises(MessageTooLarge):
+            await ada.channel("chat").send(bytes(300_000))
+        with pytest.raises(InvalidConfig):
+            ada.channel("late", mode="ttl(99999)")
