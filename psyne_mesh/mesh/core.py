@@ -178,7 +178,7 @@ class MeshCore:
         if membership.closed:
             return
         membership.tell(lambda node, now: node.leave(now))
-        membership.closed = True
+        membership.end()
         del self._rooms[membership.room], self._by_tag[membership.tag], self._requests[membership.room]
         for peer in list(self._links):
             self.unwant(peer, membership.room, "left")
@@ -252,6 +252,7 @@ class MeshCore:
     # ----------------------------------------------------------------------------------------- LinkOwner, for links
 
     def on_link_open(self, link: Link) -> None:
+        link.hold(sum(membership.unread(link.peer_id) for membership in self._rooms.values()))
         for membership in self._rooms_with(link.peer_id):
             membership.link_open(link)
 

@@ -335,7 +335,8 @@ class Link:
         return 0 if channel is None or self._connection is None else self._connection.channel_buffered_amount(channel)
 
     def hold(self, delta: int) -> None:
-        """The application holds `delta` more (or fewer) bytes of this peer unread: its send window follows."""
+        """The application holds `delta` more (or fewer) bytes of this peer unread: its send window follows. A link that opens
+        is told of what is held by then."""
         if self._connection is not None and self.state is LinkState.OPEN:
             self._connection.note_unread(delta)
 

@@ -88,6 +88,7 @@ class Membership:
         self._table = table
         self._drained = trio.lowlevel.ParkingLot()
         self._pumping = False
+        self._unread: dict[PeerId, int] = {}  # bytes that the room holds of each author, whichever link they came by
         self.closed = False
 
     # ------------------------------------------------------------------------------------------------- from the mesh
@@ -151,6 +152,13 @@ class Membership:
             self.sink.on_link_failed(peer, error)
         phase = error.phase if isinstance(error, ConnectFailed) else reason
         self.tell(lambda node, now: node.dial_failed(peer, phase, now))
+
+    def end(self) -> None:
+        """The room was left: what it holds is nobody's business on links that other rooms go on using."""
+        self.closed = True
+        for peer, unread in self._unread.items():
+            if (link := self._table.link(peer)) is not None:
+                link.hold(-unread)
 
     def drained(self) -> None:
         self._drained.unpark_all()
@@ -225,13 +233,22 @@ class Membership:
         return link is not None and link.state is LinkState.OPEN and link.asleep_since is None
 
     def hold(self, peer: PeerId, size: int) -> None:
-        """The room holds `size` bytes of this peer that nobody has read."""
+        """The room holds `size` bytes more (or fewer) of this peer that nobody has read."""
+        unread = self.unread(peer) + size
+        if unread:
+            self._unread[peer] = unread
+        else:
+            self._unread.pop(peer, None)
         link = self._table.link(peer)
-        if link is not None:
+        if link is not None and not self.closed:
             link.hold(size)
 
     def release(self, peer: PeerId, size: int) -> None:
         self.hold(peer, -size)
+
+    def unread(self, peer: PeerId) -> int:
+        """Bytes of this peer that nobody has read."""
+        return self._unread.get(peer, 0)
 
     def path(self, peer: PeerId) -> Path | None:
         link = self._table.link(peer)

@@ -253,12 +253,15 @@ class Room:
             self._changed.unpark_all()
 
     def on_message(self, peer_id: PeerId, name: str, data: Payload) -> None:
+        self._deliver(peer_id, name, data, carried=False)
+
+    def _deliver(self, peer_id: PeerId, name: str, data: Payload, *, carried: bool) -> None:
         peer = self._peers.get(peer_id) or self._silent_peer(peer_id)
         if peer is None:
             return  # linked for another room, or not admitted here
         channel = self._channels.get(name)
         if channel is not None:
-            channel.deliver(peer, data)
+            channel.deliver(peer, data, carried=carried)
         else:
             self._undeclared.put(peer, name, data, trio.current_time())
 
@@ -268,7 +271,7 @@ class Room:
         with suppress(ProtocolError):
             name, data, reliable = carried_untrusted(blob)
             if reliable or age_s <= CARRIED_LIFE_S:
-                self.on_message(origin, name, data)
+                self._deliver(origin, name, data, carried=True)
 
     def on_tampering(self, peer_id: PeerId, reason: str) -> None:
         self._hub.publish(room_events.TamperingDetected(self._core.server, peer_id, reason))

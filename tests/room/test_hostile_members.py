@@ -19,6 +19,7 @@ from psyne_mesh.mesh.membership import SendOutcome
 from psyne_mesh.mesh.sealed import SEAL_BYTES, WINDOW, Seals
 from psyne_mesh.room import events
 from psyne_mesh.room.carried import carried
+from psyne_mesh.room.channel import CARRIED_UNREAD_BYTES_MAX
 from psyne_mesh.room.delivery import RELIABLE_ORDERED, UNRELIABLE_UNORDERED
 from psyne_mesh.room.peer import Peer
 from psyne_mesh.room.room import Room
@@ -26,6 +27,7 @@ from psyne_mesh.room.undeclared import BYTES_MAX, LIFE_S, MESSAGES_MAX, Undeclar
 from psyne_mesh.signaling.envelope import Kind, open_untrusted, seal
 from psyne_mesh.testing import World, open_world
 from psyne_mesh.webrtc import stack
+from psyne_mesh.webrtc.data_channel import UNREAD_OVERHEAD_BYTES
 from tests.room.players import first
 
 TAG = b"the-room"
@@ -269,3 +271,58 @@ async def test_who_takes_no_more_channels_keeps_no_message_from_the_others(
             await ada.channel("chat").send(bytes(300_000))
         with pytest.raises(InvalidConfig):
             ada.channel("late", mode="ttl(99999)")
+
+
+def unread_of(room: Room, peer: PeerId) -> int:
+    """What the link of that peer counts as unread."""
+    link = room._core.link(peer)
+    assert link is not None
+    assert link._connection is not None
+    return link._connection._link._unread
+
+
+async def test_what_comes_through_others_has_a_bound_for_each_author(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        ada, bob = await two(world)
+        cid = await world.join("lobby", "cid")
+        await ada.wait_connected(2)
+        orders = ada.channel("orders")
+
+        def come(room: Room, size: int) -> None:
+            ada.on_gossip(gossip_events.BroadcastReceived(room.me, carried("orders", bytes(size)), 1))
+
+        for _ in range(300):
+            come(bob, 16_000)
+        kept = 300 - orders.stats.dropped
+        assert CARRIED_UNREAD_BYTES_MAX - 40_000 < kept * 16_000 < CARRIED_UNREAD_BYTES_MAX
+        assert unread_of(ada, bob.me) >= kept * 16_000
+        for _ in range(10):
+            come(cid, 0)  # empty ones cost memory, too
+        assert unread_of(ada, cid.me) == 10 * UNREAD_OVERHEAD_BYTES
+        with pytest.raises(WouldBlock):
+            while True:
+                orders.receive_nowait()
+        assert (unread_of(ada, bob.me), unread_of(ada, cid.me)) == (0, 0)
+        dropped = orders.stats.dropped
+        come(bob, 16_000)
+        assert orders.stats.dropped == dropped
+
+
+async def test_a_new_link_opens_with_the_window_that_is_left(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        ada, mallory = await two(world)
+        orders = ada.channel("orders")
+        for life in range(1, 4):
+            mallory.channel("orders").send_nowait(bytes(200_000))
+            await trio.sleep(1)
+            assert unread_of(ada, mallory.me) == life * (200_000 + UNREAD_OVERHEAD_BYTES)
+            before = ada._core.link(mallory.me)
+            del mallory._core._links[ada.me]
+            mallory._core.dial(ada.me)
+            while ada._core.link(mallory.me) is before or not ada.connected:
+                await trio.sleep(0.1)
+            await trio.sleep(2)
+            assert unread_of(ada, mallory.me) == life * (200_000 + UNREAD_OVERHEAD_BYTES)
+        for _ in range(3):
+            orders.receive_nowait()
+        assert unread_of(ada, mallory.me) == 0
