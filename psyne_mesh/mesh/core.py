@@ -34,7 +34,7 @@ from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.node import Node
 from psyne_mesh.identity import Identity, PeerId, verify_untrusted
 from psyne_mesh.mesh.link import MESSAGE_MIN_BYTES, Link, LinkState
-from psyne_mesh.mesh.membership import TAG_BYTES, Membership, RoomSink
+from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX, TAG_BYTES, Membership, RoomSink
 from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.mesh.sealed import ENVELOPE, Seals
 from psyne_mesh.mesh.tunnels import (
@@ -270,7 +270,7 @@ class MeshCore:
             membership = self._by_tag.get(bytes.fromhex(tag))
         except ValueError:
             return  # not a channel of a room: nobody here reads it
-        if membership is not None:
+        if membership is not None and 1 <= len(name.encode()) <= CHANNEL_NAME_BYTES_MAX:
             membership.sink.on_message(link.peer_id, name, data)
 
     def on_link_revived(self, link: Link) -> None:

@@ -31,6 +31,7 @@ from psyne_mesh.webrtc.ice import Path
 from psyne_mesh.webrtc.stats import PeerStats
 
 TAG_BYTES = 8
+CHANNEL_NAME_BYTES_MAX = 128
 
 
 class SendOutcome(Enum):

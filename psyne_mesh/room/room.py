@@ -13,7 +13,7 @@ from psyne_mesh.errors import ClosedError, InvalidConfig, ProtocolError, RemoteE
 from psyne_mesh.gossip import events as gossip_events
 from psyne_mesh.identity import PeerId
 from psyne_mesh.mesh.core import MeshCore, RoomRequest
-from psyne_mesh.mesh.membership import Membership
+from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX, Membership
 from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.mesh.sealed import ENVELOPE
 from psyne_mesh.room import events as room_events
@@ -174,8 +174,8 @@ class Room:
         membership = self._joined()
         if name in self._channels:
             return self._channels[name]
-        if not name or len(name.encode()) > 128:
-            raise InvalidConfig("a channel name has 1 to 128 bytes of UTF-8")
+        if not 1 <= len(name.encode()) <= CHANNEL_NAME_BYTES_MAX:
+            raise InvalidConfig(f"a channel name has 1 to {CHANNEL_NAME_BYTES_MAX} bytes of UTF-8")
         if len(self._channels) >= CHANNELS_MAX:
             raise InvalidConfig(f"a room has at most {CHANNELS_MAX} channels")
         if inbox_max < 1:

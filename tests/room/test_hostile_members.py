@@ -326,3 +326,14 @@ async def test_a_new_link_opens_with_the_window_that_is_left(autojump_clock: Moc
         for _ in range(3):
             orders.receive_nowait()
         assert unread_of(ada, mallory.me) == 0
+
+
+async def test_messages_under_names_that_no_channel_can_have_are_not_kept(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        ada, mallory = await two(world)
+        link = mallory._core.link(ada.me)
+        assert link is not None
+        for name in ("", "n" * 129, "n" * 60_000, "é" * 65, "é" * 64, "x"):
+            link.send_message(DataChannelConfig(label=membership(mallory).label(name)), b"hello")
+        await trio.sleep(1)
+        assert {message[1] for message in ada._undeclared._messages} == {"é" * 64, "x"}
