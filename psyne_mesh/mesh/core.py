@@ -21,6 +21,7 @@ import trio
 
 from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import (
+    InvalidConfig,
     LocalError,
     ProtocolError,
     RemoteError,
@@ -34,8 +35,8 @@ from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.node import Node
 from psyne_mesh.identity import Identity, PeerId, verify_untrusted
 from psyne_mesh.mesh.alarms import Alarms, Carrier
-from psyne_mesh.mesh.link import Link, LinkState
-from psyne_mesh.mesh.membership import TAG_BYTES, Membership, RoomSink
+from psyne_mesh.mesh.link import MESSAGE_MIN_BYTES, Link, LinkState
+from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX, TAG_BYTES, Membership, RoomSink
 from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.mesh.sealed import ENVELOPE, Seals
 from psyne_mesh.mesh.tunnels import (
@@ -97,7 +98,10 @@ async def open_core(
     rng: random.Random,
     sockets: SocketFactory | None = None,
 ) -> AsyncIterator[MeshCore]:
-    """A mesh core that lives as long as the block; leaving it closes every link and leaves nothing behind."""
+    """A mesh core that lives as long as the block; leaving it closes every link and leaves nothing behind. Raises
+    `InvalidConfig` when the configuration takes smaller messages than a room needs."""
+    if config.max_message_size < MESSAGE_MIN_BYTES:
+        raise InvalidConfig(f"max_message_size = {config.max_message_size}: a room needs {MESSAGE_MIN_BYTES} at least")
     with unwrapped():
         async with open_endpoint(config, sockets=sockets) as endpoint, trio.open_nursery() as nursery:
             core = MeshCore(identity, signaling, endpoint, config, nursery, server=server, rng=rng)
@@ -207,7 +211,7 @@ class MeshCore:
                 membership.sink.on_gossip(gossip_events.Evicted("superseded"))
 
     def _forget(self, membership: Membership) -> None:
-        membership.closed = True
+        membership.end()
         del self._rooms[membership.room], self._by_tag[membership.tag], self._requests[membership.room]
         self._shut_out.discard(membership.room)
         for peer in list(self._links):
@@ -286,6 +290,7 @@ class MeshCore:
     # ----------------------------------------------------------------------------------------- LinkOwner, for links
 
     def on_link_open(self, link: Link) -> None:
+        link.hold(sum(membership.unread(link.peer_id) for membership in self._rooms.values()))
         for membership in self._rooms_with(link.peer_id):
             membership.link_open(link)
 
@@ -303,7 +308,7 @@ class MeshCore:
             membership = self._by_tag.get(bytes.fromhex(tag))
         except ValueError:
             return  # not a channel of a room: nobody here reads it
-        if membership is not None:
+        if membership is not None and 1 <= len(name.encode()) <= CHANNEL_NAME_BYTES_MAX:
             membership.sink.on_message(link.peer_id, name, data)
 
     def on_link_revived(self, link: Link) -> None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from enum import Enum
 from typing import Protocol
 
 import trio
 
 from psyne_mesh.config import DataChannelConfig
-from psyne_mesh.errors import ClosedError, ConnectFailed, LocalError, PeerGone, PsyneMeshError, RemoteError
+from psyne_mesh.errors import ClosedError, ConnectFailed, LocalError, PeerGone, PsyneMeshError, RemoteError, WouldBlock
+from psyne_mesh.gossip.codec import FRAME_MAX
 from psyne_mesh.identity import PeerId
 from psyne_mesh.signaling.envelope import Envelope, Kind
 from psyne_mesh.webrtc.channel import BufferedAmountLow, Channel, ChannelClosed, ChannelOpened, MessageReceived
@@ -35,10 +35,13 @@ GOSSIP = DataChannelConfig(label="psyne-gossip", negotiated=True, id=1, ordered=
 INBOX_MAX = 64
 # How long a goodbye may take to be acknowledged; a peer that has gone must not hold us up.
 FLUSH_S = 0.5
-# A receiver that has so much waiting for it will not catch up within a game.
-HARD_BUDGET_BYTES = 16 * 2**20
+# A receiver that has so much waiting for it, on all channels together, will not catch up within a game. Below the 16 MiB
+# at which SCTP refuses (`SctpConfig.send_buffer_bytes_max`): the rest is for gossip and for what one message adds.
+HARD_BUDGET_BYTES = 12 * 2**20
 # A frame of no room: whoever hears it over a sleeping link knows that the link carries again, direct or by tunnel.
 KNOCK = b"\xff" * 8
+# What every member must take, by its max-message-size: the largest frame of gossip, behind the tag of its room.
+MESSAGE_MIN_BYTES = FRAME_MAX + len(KNOCK)
 
 # The old path gets so long to answer before another is looked for, and each search so long before the next.
 PATH_PATIENCE_S = 0.5
@@ -164,11 +167,14 @@ class Link:
                 if envelope.kind == "offer":
                     if not self._asked.allow(trio.current_time()):
                         continue  # each makes us gather and answer; the one that matters comes again
-                    self._post("answer", await connection.create_answer(envelope.body, trickle=True))
+                    answer = await connection.create_answer(envelope.body, trickle=True)
+                    self._check_takes_frames(connection)
+                    self._post("answer", answer)
                     nursery.start_soon(self._trickle, connection)
                 elif envelope.kind == "answer":
                     if self._awaits_answer:  # the second answer to an offer that was repeated says nothing new
                         await connection.set_answer(envelope.body)
+                        self._check_takes_frames(connection)
                         self._awaits_answer = False
                         if self._search_after_answer:
                             self._search_now()
@@ -178,6 +184,14 @@ class Link:
                     self._restart_asked()
                 else:
                     self.close(envelope.body or "closed by peer")
+
+    def _check_takes_frames(self, connection: PeerConnection) -> None:
+        limit = connection.remote_max_message_size
+        if limit is not None and limit < MESSAGE_MIN_BYTES:
+            raise ConnectFailed(
+                "signaling", f"the peer takes messages of {limit} bytes at most, and gossip needs {MESSAGE_MIN_BYTES}",
+                peer=self.peer_id.short, advice="Its max_message_size is too small for a room",
+            )  # fmt: skip
 
     async def _offer(self, connection: PeerConnection) -> None:
         """Offer what the connection has to offer: the first time, or the same once more as it may have been lost."""
@@ -300,12 +314,20 @@ class Link:
     def send_frame(self, frame: bytes, *, reliable: bool) -> None:
         channel = self._control if reliable else self._gossip
         if self.state is LinkState.OPEN and channel is not None and self._connection is not None:
-            with suppress(ClosedError, PeerGone):  # it ended a moment ago: `run` is about to say so
+            try:
                 self._connection.send(channel, frame)
+            except (ClosedError, PeerGone):
+                return  # it ended a moment ago: `run` is about to say so
+            except WouldBlock:
+                self.close("overflow")
+            except LocalError:  # it does not take what every member must: the task that sends is not of this link
+                self.close("misbehaving")
 
     def send_message(self, config: DataChannelConfig, data: bytes | str) -> None:
-        """On our own channel of that label, which is announced with its first message."""
+        """On our own channel of that label, which is announced with its first message. `WouldBlock` over the hard budget."""
         assert self._connection is not None
+        if (waiting := self._connection.buffered_amount) > HARD_BUDGET_BYTES:
+            raise WouldBlock(f"{waiting} bytes wait for this peer already")
         channel = self._outgoing.get(config.label)
         if channel is None:
             channel = self._outgoing[config.label] = self._connection.open_channel(config)
@@ -320,7 +342,8 @@ class Link:
         return 0 if channel is None or self._connection is None else self._connection.channel_buffered_amount(channel)
 
     def hold(self, delta: int) -> None:
-        """The application holds `delta` more (or fewer) bytes of this peer unread: its send window follows."""
+        """The application holds `delta` more (or fewer) bytes of this peer unread: its send window follows. A link that opens
+        is told of what is held by then."""
         if self._connection is not None and self.state is LinkState.OPEN:
             self._connection.note_unread(delta)
 

@@ -9,18 +9,29 @@ from typing import Protocol
 import trio
 
 from psyne_mesh.config import DataChannelConfig
-from psyne_mesh.errors import ClosedError, ConnectFailed, MessageTooLarge, PeerGone, ProtocolError, RemoteError
+from psyne_mesh.errors import (
+    ClosedError,
+    ConnectFailed,
+    InvalidConfig,
+    LocalError,
+    MessageTooLarge,
+    ProtocolError,
+    RemoteError,
+    UnserialisableMessage,
+    WouldBlock,
+)
 from psyne_mesh.gossip import events as gossip_events
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.node import Node
 from psyne_mesh.gossip.views import Topology
 from psyne_mesh.identity import PeerId
-from psyne_mesh.mesh.link import HARD_BUDGET_BYTES, Link, LinkState
+from psyne_mesh.mesh.link import Link, LinkState
 from psyne_mesh.mesh.sealed import CHANNEL_MESSAGE, SEAL_BYTES, Seals
 from psyne_mesh.webrtc.ice import Path
 from psyne_mesh.webrtc.stats import PeerStats
 
 TAG_BYTES = 8
+CHANNEL_NAME_BYTES_MAX = 128
 
 
 class SendOutcome(Enum):
@@ -78,6 +89,7 @@ class Membership:
         self._table = table
         self._drained = trio.lowlevel.ParkingLot()
         self._pumping = False
+        self._unread: dict[PeerId, int] = {}  # bytes that the room holds of each author, whichever link they came by
         self.closed = False
         self.counts_seats = True  # as many as the room has: only then a lost seat means anything
 
@@ -144,6 +156,13 @@ class Membership:
         phase = error.phase if isinstance(error, ConnectFailed) else reason
         self.tell(lambda node, now: node.dial_failed(peer, phase, now))
 
+    def end(self) -> None:
+        """The room was left: what it holds is nobody's business on links that other rooms go on using."""
+        self.closed = True
+        for peer, unread in self._unread.items():
+            if (link := self._table.link(peer)) is not None:
+                link.hold(-unread)
+
     def drained(self) -> None:
         self._drained.unpark_all()
 
@@ -157,17 +176,23 @@ class Membership:
         link = self._table.link(peer)
         if link is None or link.state is not LinkState.OPEN:
             return SendOutcome.NOT_CONNECTED
-        waiting = link.buffered(config.label)
-        if not reliable and waiting > UNRELIABLE_BUDGET_BYTES:
+        if not reliable and link.buffered(config.label) > UNRELIABLE_BUDGET_BYTES:
             return SendOutcome.CONGESTED  # a late position is worth nothing, so it is not queued behind others
-        if waiting > HARD_BUDGET_BYTES:
-            link.close("overflow")
-            return SendOutcome.OVERFLOW
         try:
             link.send_message(config, payload)
+        except WouldBlock:
+            if not reliable:
+                return SendOutcome.CONGESTED
+            link.close("overflow")
+            return SendOutcome.OVERFLOW
         except MessageTooLarge:
             return SendOutcome.TOO_LARGE
-        except (ClosedError, PeerGone):  # it ended a moment ago: its task is about to say so
+        except (ClosedError, RemoteError):  # it ended a moment ago: its task is about to say so
+            return SendOutcome.NOT_CONNECTED
+        except (InvalidConfig, UnserialisableMessage):
+            raise  # the caller's doing, whoever the peer is
+        except LocalError:  # the peer takes no more streams: its link serves no room
+            link.close("misbehaving")
             return SendOutcome.NOT_CONNECTED
         return SendOutcome.SENT
 
@@ -219,13 +244,22 @@ class Membership:
         return link is not None and link.state is LinkState.OPEN and link.asleep_since is None
 
     def hold(self, peer: PeerId, size: int) -> None:
-        """The room holds `size` bytes of this peer that nobody has read."""
+        """The room holds `size` bytes more (or fewer) of this peer that nobody has read."""
+        unread = self.unread(peer) + size
+        if unread:
+            self._unread[peer] = unread
+        else:
+            self._unread.pop(peer, None)
         link = self._table.link(peer)
-        if link is not None:
+        if link is not None and not self.closed:
             link.hold(size)
 
     def release(self, peer: PeerId, size: int) -> None:
         self.hold(peer, -size)
+
+    def unread(self, peer: PeerId) -> int:
+        """Bytes of this peer that nobody has read."""
+        return self._unread.get(peer, 0)
 
     def path(self, peer: PeerId) -> Path | None:
         link = self._table.link(peer)

@@ -4,10 +4,10 @@ reliably, and its bytes."""
 from __future__ import annotations
 
 from psyne_mesh.errors import ProtocolError
+from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX
 from psyne_mesh.mesh.sealed import CHANNEL_MESSAGE
 from psyne_mesh.room.codec import Payload
 
-NAME_BYTES_MAX = 128
 _TEXT, _BINARY, _UNRELIABLE = 0, 1, 2  # the last is a flag
 _KIND_MAX = _BINARY | _UNRELIABLE
 _HEAD_BYTES = len(CHANNEL_MESSAGE) + 2
@@ -25,7 +25,7 @@ def carried_untrusted(blob: bytes) -> tuple[str, Payload, bool]:
         len(blob) < _HEAD_BYTES
         or blob[:1] != CHANNEL_MESSAGE
         or blob[1] > _KIND_MAX
-        or not 1 <= blob[2] <= NAME_BYTES_MAX
+        or not 1 <= blob[2] <= CHANNEL_NAME_BYTES_MAX
     ):
         raise ProtocolError("not a carried channel message")
     end = _HEAD_BYTES + blob[2]

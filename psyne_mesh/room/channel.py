@@ -16,6 +16,7 @@ from psyne_mesh.room.carried import carried
 from psyne_mesh.room.codec import MessageCodec, Payload, RawCodec
 from psyne_mesh.room.delivery import DeliveryMode
 from psyne_mesh.room.peer import Peer
+from psyne_mesh.webrtc.data_channel import UNREAD_OVERHEAD_BYTES
 from psyne_mesh.webrtc.inbox import Inbox
 
 M = TypeVar("M")
@@ -25,6 +26,8 @@ To = Peer | PeerId | Iterable[Peer | PeerId] | None
 INBOX_MAX = 1024
 # One bulk sender may run this far ahead of a receiver before `send` waits for it: a second at 8 Mbit/s.
 SOFT_BUDGET_BYTES = 2**20
+# Of one author through others, whom no receive window holds back; as much as the window of a link lets through.
+CARRIED_UNREAD_BYTES_MAX = 4 * 2**20
 
 
 _TO = "must be a Peer, a PeerId or several of these; room.peers has those who are here"
@@ -55,7 +58,8 @@ class Channel(Generic[M]):
 
     The inbox holds `inbox_max` messages. When it is full, an unreliable channel drops the oldest (a newer position is
     worth more) and counts it; a reliable one keeps everything and shrinks the senders' receive windows, so that they wait
-    and nothing is lost.
+    and nothing is lost. Only what comes through other members has no window: while 4 MiB of its author wait to be read, it
+    is dropped and counted.
     """
 
     def __init__(
@@ -86,8 +90,9 @@ class Channel(Generic[M]):
         is lost on the way. In a room so large that everybody depends on others, a larger broadcast is refused.
 
         A broadcast waits only while every receiver is over its budget, so it goes at the pace of the fastest; those who
-        stay behind are skipped on an unreliable channel, and on a reliable one are dropped from the room ("overflow")
-        once 16 MiB wait for them. Cancelling it while it waits sends nothing.
+        stay behind are skipped on an unreliable channel, and on a reliable one lose their link, with all that waits on it,
+        once 12 MiB wait for them on all channels together: the report says "overflow". Cancelling it while it waits sends
+        nothing.
 
         Raises `UnserialisableMessage`, `MessageTooLarge` (nothing was sent to anybody), `ClosedError`; `InvalidConfig` when
         `to` names no peers; and `PeerGone` when it is a single peer whom neither a link nor others reach.
@@ -115,7 +120,7 @@ class Channel(Generic[M]):
         while self._inbox:
             peer, payload = self._inbox.get_nowait()
             if self.mode.reliable:
-                self._membership.release(peer.id, len(payload))
+                self._membership.release(peer.id, _held_size(payload))
             try:
                 message: Any = self._codec.decode_untrusted(payload)
             except ProtocolError:
@@ -141,10 +146,14 @@ class Channel(Generic[M]):
 
     # ------------------------------------------------------------------------------------------- called by the room
 
-    def deliver(self, peer: Peer, payload: Payload) -> None:
-        """A message came; called inside the packet handler, so it only queues."""
+    def deliver(self, peer: Peer, payload: Payload, *, carried: bool = False) -> None:
+        """A message came, `carried` through others or over a link; called inside the packet handler, so it only queues."""
         if self.mode.reliable:
-            self._membership.hold(peer.id, len(payload))
+            size = _held_size(payload)
+            if carried and self._membership.unread(peer.id) + size > CARRIED_UNREAD_BYTES_MAX:
+                self.stats.dropped += 1
+                return
+            self._membership.hold(peer.id, size)
         elif len(self._inbox) >= self._inbox_max:
             self._inbox.get_nowait()
             self.stats.dropped += 1
@@ -235,3 +244,7 @@ def _id_of(peer: Peer | PeerId) -> PeerId:
     if isinstance(peer, PeerId):
         return peer
     raise InvalidConfig(f"to = [... {peer!r} ...]: {_TO}")
+
+
+def _held_size(payload: Payload) -> int:
+    return len(payload) + UNREAD_OVERHEAD_BYTES

@@ -17,7 +17,7 @@ from psyne_mesh.mesh.membership import Membership
 from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.mesh.sealed import ENVELOPE
 from psyne_mesh.room import events as room_events
-from psyne_mesh.room.carried import NAME_BYTES_MAX, carried_untrusted
+from psyne_mesh.room.carried import carried_untrusted
 from psyne_mesh.room.channel import INBOX_MAX, Channel
 from psyne_mesh.room.codec import Payload, codec_for
 from psyne_mesh.room.delivery import DeliveryMode
@@ -175,7 +175,7 @@ class Room:
         """
         membership = self._joined()
         if not _is_channel_name(name):
-            raise InvalidConfig(f"a channel name has 1 to {NAME_BYTES_MAX} bytes of UTF-8, not {name!r}")
+            raise InvalidConfig(f"a channel name has 1 to {CHANNEL_NAME_BYTES_MAX} bytes of UTF-8, not {name!r}")
         if name in self._channels:
             return self._channels[name]
         if len(self._channels) >= CHANNELS_MAX:
@@ -257,12 +257,15 @@ class Room:
             self._changed.unpark_all()
 
     def on_message(self, peer_id: PeerId, name: str, data: Payload) -> None:
+        self._deliver(peer_id, name, data, carried=False)
+
+    def _deliver(self, peer_id: PeerId, name: str, data: Payload, *, carried: bool) -> None:
         peer = self._peers.get(peer_id) or self._silent_peer(peer_id)
         if peer is None:
             return  # linked for another room, or not admitted here
         channel = self._channels.get(name)
         if channel is not None:
-            channel.deliver(peer, data)
+            channel.deliver(peer, data, carried=carried)
         else:
             self._undeclared.put(peer, name, data, trio.current_time())
 
@@ -272,7 +275,7 @@ class Room:
         with suppress(ProtocolError):
             name, data, reliable = carried_untrusted(blob)
             if reliable or age_s <= CARRIED_LIFE_S:
-                self.on_message(origin, name, data)
+                self._deliver(origin, name, data, carried=True)
 
     def on_tampering(self, carrier: str, peer_id: PeerId, reason: str) -> None:
         self._hub.publish(room_events.TamperingDetected(carrier, peer_id, reason))
@@ -363,6 +366,6 @@ class Room:
 
 def _is_channel_name(value: object) -> bool:
     try:
-        return isinstance(value, str) and 1 <= len(value.encode()) <= NAME_BYTES_MAX
+        return isinstance(value, str) and 1 <= len(value.encode()) <= CHANNEL_NAME_BYTES_MAX
     except UnicodeEncodeError:
         return False

@@ -8,7 +8,7 @@ from psyne_mesh.room.codec import Payload
 from psyne_mesh.room.delivery import DeliveryMode
 from psyne_mesh.room.peer import Peer
 
-# Of all channels together; the oldest goes first.
+# Of all channels together; the oldest goes first. Payloads: the names are short (`CHANNEL_NAME_BYTES_MAX`).
 MESSAGES_MAX = 1024
 BYTES_MAX = 4 * 2**20
 # On an unreliable channel what came longer ago is worth nothing any more.

@@ -43,15 +43,17 @@ _REFUSED = DataChannelConfig(label="refused stream")
 
 @attrs.frozen(kw_only=True)
 class ChannelLimits:
-    """What one peer may make us hold.
+    """What one peer may make us hold, and what we make it hold. What it opens takes no room from what we open.
 
-    channels_max: channels alive at once. A peer's OPEN beyond it is refused by a reset, and twice that many streams end
-        the connection.
+    channels_max: channels of ours alive at once.
+    peer_channels_max: the peer's: two rooms with 256 each. Its OPEN beyond it is refused by a reset, and twice that many
+        streams end the connection.
     early_bytes_max, early_messages_max: messages for streams that no channel claims yet, over all streams. A message
         beyond it closes its stream.
     """
 
     channels_max: int = 1024
+    peer_channels_max: int = 512
     early_bytes_max: int = 2**20
     early_messages_max: int = 4096
 
@@ -74,6 +76,7 @@ class ChannelTable:
         self._association: sctp.Association  # from `start` on
         self._limits = limits
         self._by_id: dict[int, Channel] = {}
+        self._by_peer: set[int] = set()  # those ids of them that the peer opened, or wanted to
         self._waiting: list[Channel] = []  # created, in-band, before the DTLS role was known
         self._early: dict[int, list[tuple[int, bytes]]] = {}
         self._early_bytes = self._early_messages = 0
@@ -104,8 +107,8 @@ class ChannelTable:
     def create(self, config: DataChannelConfig, now: float) -> Channel:
         """A new channel; it opens when the association is established. Raises `InvalidConfig` when its id is taken."""
         encode_open(config)  # refuses what could not be announced later
-        if len(self._by_id) + len(self._waiting) >= self._limits.channels_max:
-            raise InvalidConfig(f"a connection carries at most {self._limits.channels_max} channels at once")
+        if len(self._by_id) - len(self._by_peer) + len(self._waiting) >= self._limits.channels_max:
+            raise InvalidConfig(f"a connection carries at most {self._limits.channels_max} channels of ours at once")
         channel = Channel(config)
         if channel.id is not None:
             if channel.id in self._by_id:
@@ -180,6 +183,7 @@ class ChannelTable:
         """The association is gone: every channel that still lived is closed with `reason`."""
         channels = [*self._by_id.values(), *self._waiting]
         self._by_id.clear()
+        self._by_peer.clear()
         self._waiting.clear()
         self._early.clear()
         self._early_bytes = self._early_messages = 0
@@ -278,7 +282,7 @@ class ChannelTable:
         except ProtocolError:
             config = None
         peers_parity = self._first_id is not None and stream_id % 2 != self._first_id
-        if config is None or not peers_parity or len(self._by_id) >= self._limits.channels_max:
+        if config is None or not peers_parity or len(self._by_peer) >= self._limits.peer_channels_max:
             self._refuse(stream_id, now)
             return
         try:
@@ -290,7 +294,7 @@ class ChannelTable:
         channel.id, channel.state, channel.confirmed = stream_id, "open", True
         if config.max_retransmits == 0:
             self._association.set_perishable(stream_id)
-        self._by_id[stream_id] = channel
+        self._keep_for_peer(stream_id, channel)
         with contextlib.suppress(LocalError):  # no room in the queue: our first message confirms as well
             self._association.send(stream_id, PPID_DCEP, ACK, now)
         self._events.append(ChannelOpened(channel, by_peer=True))
@@ -370,11 +374,15 @@ class ChannelTable:
         """A stream that gets no channel: reset it, and remember it until both directions are through."""
         channel = Channel(_REFUSED, announced=False)
         channel.id, channel.state = stream_id, "open"
-        self._by_id[stream_id] = channel
+        self._keep_for_peer(stream_id, channel)
         self._begin_closing(channel, now)
-        if len(self._by_id) >= 2 * self._limits.channels_max:
+        if len(self._by_peer) >= 2 * self._limits.peer_channels_max:
             self._association.abort(now, "too many streams")
         return channel
+
+    def _keep_for_peer(self, stream_id: int, channel: Channel) -> None:
+        self._by_id[stream_id] = channel
+        self._by_peer.add(stream_id)
 
     def _begin_closing(self, channel: Channel, now: float) -> None:
         assert channel.id is not None
@@ -397,6 +405,7 @@ class ChannelTable:
             self._waiting.remove(channel)
         elif channel.id is not None:
             del self._by_id[channel.id]
+            self._by_peer.discard(channel.id)
 
     def _announce_closed(self, channel: Channel) -> None:
         channel.state = "closed"

@@ -233,6 +233,12 @@ class PeerConnection:
             stack=stack,
         )
 
+    @property
+    def remote_max_message_size(self) -> int | None:
+        """Bytes that the peer's description says it takes; None before there is one, and for any size."""
+        remote = self._negotiation.remote
+        return None if remote is None else remote.max_message_size or None
+
     # ---------------------------------------------------------------------------------------------------------- inside
 
     def _check_open(self) -> None:

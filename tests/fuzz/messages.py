@@ -68,7 +68,7 @@ def run_channels(data: bytes) -> None:
     """A peer with an association may say anything on any stream, and reset any. Flags: low bits the stream; 0x20 a
     reset of it by the peer, 0x40 our reset is through, 0x80 we close its channel. First byte of a piece: the PPID."""
     cursor = Cursor(data)
-    world = World(established=bool(cursor.byte() & 1), channels_max=8)
+    world = World(established=bool(cursor.byte() & 1), channels_max=8, peer_channels_max=8)
     created = [world.create(), world.create(negotiated=True, id=7)]
     if not world.association.is_established:
         world.establish()

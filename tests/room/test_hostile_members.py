@@ -9,23 +9,29 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from psyne_mesh.errors import ProtocolError, WouldBlock
+from psyne_mesh.config import DataChannelConfig
+from psyne_mesh.errors import InvalidConfig, MessageTooLarge, ProtocolError, WouldBlock
 from psyne_mesh.gossip import events as gossip_events
 from psyne_mesh.gossip.routing import Signal, encode_signal
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.mesh.alarms import ALARM_EVERY_S
 from psyne_mesh.mesh.core import DIALS_IN_A_ROW, LINKS_MAX, STRANGERS_MAX
-from psyne_mesh.mesh.link import ASKED_RESTARTS
+from psyne_mesh.mesh.link import ASKED_RESTARTS, MESSAGE_MIN_BYTES, LinkState
+from psyne_mesh.mesh.membership import SendOutcome
 from psyne_mesh.mesh.sealed import ENVELOPE, SEAL_BYTES, WINDOW, Seals
 from psyne_mesh.room import events
 from psyne_mesh.room.carried import carried
+from psyne_mesh.room.channel import CARRIED_UNREAD_BYTES_MAX
 from psyne_mesh.room.delivery import RELIABLE_ORDERED, UNRELIABLE_UNORDERED
 from psyne_mesh.room.peer import Peer
 from psyne_mesh.room.room import Room
 from psyne_mesh.room.undeclared import BYTES_MAX, LIFE_S, MESSAGES_MAX, Undeclared
 from psyne_mesh.signaling.envelope import Kind, open_untrusted, seal
 from psyne_mesh.testing import World, open_world
+from psyne_mesh.webrtc import stack
+from psyne_mesh.webrtc.data_channel import UNREAD_OVERHEAD_BYTES
 from psyne_mesh.webrtc.sdp import Description, make_offer
+from tests.room.players import first
 
 TAG = b"the-room"
 
@@ -341,3 +347,176 @@ def test_what_nobody_declared_is_kept_within_bounds() -> None:
     kept.put(peer, "other", b"y", 1.0)
     assert kept.take("other", UNRELIABLE_UNORDERED, 1.0 + LIFE_S) == [(peer, b"y")]
     assert kept.take("other", UNRELIABLE_UNORDERED, 1.0) == []
+
+
+async def test_who_takes_no_frames_of_gossip_gets_no_link(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        mallory = await world.join("lobby", "mallory")
+        gateway = mallory._core.endpoint.gateway
+        gateway.config = attrs.evolve(gateway.config, max_message_size=400)  # says so from now on
+        ada, bob = await world.join("lobby", "ada"), await world.join("lobby", "bob")
+        with trio.fail_after(60):
+            refused = (await first(ada, events.PeerUnreachable)).error
+        assert (refused.phase, refused.peer) == ("signaling", mallory.me.short)
+        assert "400 bytes" in refused.reason
+        await trio.sleep(20)
+        assert [peer.name for peer in ada.connected] == ["bob"]
+        assert [peer.name for peer in bob.connected] == ["ada"]
+        with pytest.raises(InvalidConfig, match="a room needs"):
+            await world.join(
+                "lobby", "eve", config=attrs.evolve(gateway.config, max_message_size=MESSAGE_MIN_BYTES - 1)
+            )
+
+
+async def test_what_a_link_does_not_take_ends_that_link_and_not_its_sender(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        ada, bob = await two(world)
+        link = ada._core.link(bob.me)
+        assert link is not None
+        link.send_frame(bytes(link._connection._stack.max_message_size + 1), reliable=True)  # type: ignore[union-attr]
+        await trio.sleep(1)
+        assert link.state is LinkState.GONE
+        await ada.wait_connected(1)
+
+
+async def test_who_reads_nothing_loses_its_link_and_the_others_no_message(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        mallory = await world.join("lobby", "mallory")
+        ada, bob = await world.join("lobby", "ada"), await world.join("lobby", "bob")
+        await ada.wait_connected(2)
+        await bob.wait_connected(2)
+        bulk, numbers = ada.channel("bulk"), []
+        link = ada._core.link(mallory.me)
+        mallory.channel("bulk")
+
+        async def read() -> None:
+            async for _, data in bob.channel("bulk"):
+                numbers.append(int.from_bytes(data[:2], "big"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            skipped = []
+            for number in range(300):  # 18.75 MiB, of which a link holds 4 under way and 12 that wait
+                report = await bulk.send(number.to_bytes(2, "big") + bytes(65_534))
+                skipped += report.skipped.items()
+                position = await ada.channel("positions", mode="unreliable").send(b"here")
+                assert position.skipped.get(mallory.me) in (None, SendOutcome.CONGESTED, SendOutcome.NOT_CONNECTED)
+                if number == 250:
+                    await trio.sleep(10)  # it comes back, with nothing waiting
+            await trio.sleep(1)
+            nursery.cancel_scope.cancel()
+        assert numbers == list(range(300))
+        assert skipped[0] == (mallory.me, SendOutcome.OVERFLOW)
+        assert link is not ada._core.link(mallory.me)
+
+
+@pytest.mark.parametrize("reliable", [True, False])
+async def test_frames_that_nobody_takes_fill_up_one_link_and_end_it(autojump_clock: MockClock, reliable: bool) -> None:
+    async with open_world(seed=1) as world:
+        ada, _ = await two(world)
+        mallory = await world.join("lobby", "mallory")
+        await ada.wait_connected(2)
+        link = ada._core.link(mallory.me)
+        assert link is not None
+        with world.net.partition(["mallory"], ["ada", "bob"]):
+            for _ in range(300):
+                link.send_frame(bytes(65_536), reliable=reliable)
+            await trio.sleep(1)
+            assert (link.state, link._close_reason) == (LinkState.GONE, "overflow")
+            assert [peer.name for peer in ada.connected] == ["bob"]
+
+
+@pytest.mark.parametrize("trick", ["many", "streams"])
+async def test_who_takes_no_more_channels_keeps_no_message_from_the_others(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, trick: str
+) -> None:
+    async with open_world(seed=1) as world:
+        ada = await world.join("lobby", "ada")
+        if trick == "streams":  # the handshake of the next link says so, at both ends
+            honest = stack._sctp_config
+            monkeypatch.setattr(stack, "_sctp_config", lambda *said: attrs.evolve(honest(*said), streams_max=2))
+        mallory = await world.join("lobby", "mallory")
+        await ada.wait_connected(1)
+        monkeypatch.undo()
+        bob = await world.join("lobby", "bob")
+        await ada.wait_connected(2)
+        link = mallory._core.link(ada.me)
+        assert link is not None
+        if trick == "many":
+            for number in range(1022):
+                link._connection.open_channel(DataChannelConfig(label=f"x{number}"))  # type: ignore[union-attr]
+            await trio.sleep(5)
+        report = await ada.channel("chat").send("hello")
+        assert (await bob.channel("chat").receive())[1] == "hello"
+        lost = {mallory.me: SendOutcome.NOT_CONNECTED} if trick == "streams" else {}
+        assert report.skipped == lost
+        with pytest.raises(MessageTooLarge):
+            await ada.channel("chat").send(bytes(300_000))
+        with pytest.raises(InvalidConfig):
+            ada.channel("late", mode="ttl(99999)")
+
+
+def unread_of(room: Room, peer: PeerId) -> int:
+    """What the link of that peer counts as unread."""
+    link = room._core.link(peer)
+    assert link is not None
+    assert link._connection is not None
+    return link._connection._link._unread
+
+
+async def test_what_comes_through_others_has_a_bound_for_each_author(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        ada, bob = await two(world)
+        cid = await world.join("lobby", "cid")
+        await ada.wait_connected(2)
+        orders = ada.channel("orders")
+
+        def come(room: Room, size: int) -> None:
+            ada.on_gossip(gossip_events.BroadcastReceived(room.me, carried("orders", bytes(size)), 1))
+
+        for _ in range(300):
+            come(bob, 16_000)
+        kept = 300 - orders.stats.dropped
+        assert CARRIED_UNREAD_BYTES_MAX - 40_000 < kept * 16_000 < CARRIED_UNREAD_BYTES_MAX
+        assert unread_of(ada, bob.me) >= kept * 16_000
+        for _ in range(10):
+            come(cid, 0)  # empty ones cost memory, too
+        assert unread_of(ada, cid.me) == 10 * UNREAD_OVERHEAD_BYTES
+        with pytest.raises(WouldBlock):
+            while True:
+                orders.receive_nowait()
+        assert (unread_of(ada, bob.me), unread_of(ada, cid.me)) == (0, 0)
+        dropped = orders.stats.dropped
+        come(bob, 16_000)
+        assert orders.stats.dropped == dropped
+
+
+async def test_a_new_link_opens_with_the_window_that_is_left(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        ada, mallory = await two(world)
+        orders = ada.channel("orders")
+        for life in range(1, 4):
+            mallory.channel("orders").send_nowait(bytes(200_000))
+            await trio.sleep(1)
+            assert unread_of(ada, mallory.me) == life * (200_000 + UNREAD_OVERHEAD_BYTES)
+            before = ada._core.link(mallory.me)
+            del mallory._core._links[ada.me]
+            mallory._core.dial(ada.me)
+            while ada._core.link(mallory.me) is before or not ada.connected:
+                await trio.sleep(0.1)
+            await trio.sleep(2)
+            assert unread_of(ada, mallory.me) == life * (200_000 + UNREAD_OVERHEAD_BYTES)
+        for _ in range(3):
+            orders.receive_nowait()
+        assert unread_of(ada, mallory.me) == 0
+
+
+async def test_messages_under_names_that_no_channel_can_have_are_not_kept(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        ada, mallory = await two(world)
+        link = mallory._core.link(ada.me)
+        assert link is not None
+        for name in ("", "n" * 129, "n" * 60_000, "é" * 65, "é" * 64, "x"):
+            link.send_message(DataChannelConfig(label=membership(mallory).label(name)), b"hello")
+        await trio.sleep(1)
+        assert {message[1] for message in ada._undeclared._messages} == {"é" * 64, "x"}

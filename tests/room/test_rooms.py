@@ -326,10 +326,18 @@ async def test_two_rooms_share_one_link_for_each_pair() -> None:
         await game[0].channel("x", Note).send(Note(2))
         assert (await game[1].channel("x", Note).receive())[1] == Note(2)
         assert (await chat[1].channel("x", Note).receive())[1] == Note(1)
+        await chat[0].channel("unread").send(b"x")
+        await chat[1].channel("unread")._inbox.wait()
         await chat[0].leave()
         await first(chat[1], events.PeerLeft) if chat[1].peers else None
         assert (await game[0].channel("x", Note).send(Note(3))).sent == 1
         assert (await game[1].channel("x", Note).receive())[1] == Note(3)
+        unread, link = chat[1].channel("unread"), right._core.link(left.me)
+        assert link._connection._link._unread > 0
+        await chat[1].leave()  # what it holds no longer narrows the link of the other room
+        assert link._connection._link._unread == 0
+        assert unread.receive_nowait()[1] == b"x"
+        assert link._connection._link._unread == 0
 
 
 async def test_a_mesh_enters_a_room_once_at_a_time() -> None:

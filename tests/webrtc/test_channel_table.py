@@ -213,13 +213,25 @@ def test_an_ack_that_finds_no_room_is_forgone() -> None:
 
 
 def test_the_peer_cannot_open_channels_without_end() -> None:
-    world = World(channels_max=4)
+    world = World(peer_channels_max=4, channels_max=2)
     for stream_id in range(1, 20, 2):
         world.message(stream_id, DCEP, encode_open(DataChannelConfig()))
+        assert bool(world.association.aborted) == (stream_id >= 15)
     assert len([event for event in world.table.take_events() if isinstance(event, ChannelOpened)]) == 4
-    assert world.association.aborted
+
+
+def test_what_the_peer_opens_takes_no_room_from_ours() -> None:
+    world = World(peer_channels_max=4, channels_max=2)
+    for stream_id in (1, 3, 5, 7, 9, 0, 2):  # the last three are refused: one too many, and two that are ours to open
+        world.message(stream_id, DCEP, encode_open(DataChannelConfig()))
+    assert [world.create().id, world.create().id] == [4, 6]
     with pytest.raises(InvalidConfig):
         world.create()
+    for event in (sctp.StreamsResetByPeer, sctp.StreamsReset):
+        world.feed(event((1, 9, 0, 2, 4)))
+    assert world.create().id == 0
+    world.table.take_events()
+    world.peer_opens(9)
 
 
 # ------------------------------------------------------------------------------------------------------------- messages
@@ -410,7 +422,7 @@ _EVENTS = st.one_of(
 @given(st.lists(st.one_of(_EVENTS, st.sampled_from(["create", "negotiated", "close", "send"])), max_size=40))
 def test_any_peer_and_any_user_get_a_consistent_story(steps: list[Any]) -> None:
     """Opened once, messages only between opened and closed, closed once; bookkeeping returns to nothing."""
-    world = World(channels_max=8, early_bytes_max=64, early_messages_max=8)
+    world = World(channels_max=8, peer_channels_max=8, early_bytes_max=64, early_messages_max=8)
     seen: dict[Channel, str] = {}
     for step in steps:
         alive = [channel for channel, state in seen.items() if state == "open"]
