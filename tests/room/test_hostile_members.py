@@ -127,7 +127,7 @@ def world_identity(room: Room) -> Identity:
 AN_OFFER = make_offer(
     Description(
         ice_ufrag="abcd", ice_pwd="x" * 24, fingerprints=("sha-256 " + ":".join(["AA"] * 32),), setup="actpass",
-        candidates=("candidate:1 1 udp 2130706431 10.9.9.9 5000 typ host",),
+        candidates=("candidate:1 1 udp 2130706431 10.9.9.9 5000 typ host",), max_message_size=MESSAGE_MIN_BYTES,
     ),
     session_id=1,
 )  # fmt: skip
