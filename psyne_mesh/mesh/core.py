@@ -12,7 +12,7 @@ import secrets
 import time
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -97,6 +97,7 @@ async def open_core(
     server: str,
     rng: random.Random,
     sockets: SocketFactory | None = None,
+    wall_ms: Callable[[], int] | None = None,
 ) -> AsyncIterator[MeshCore]:
     """A mesh core that lives as long as the block; leaving it closes every link and leaves nothing behind. Raises
     `InvalidConfig` when the configuration takes smaller messages than a room needs."""
@@ -104,7 +105,9 @@ async def open_core(
         raise InvalidConfig(f"max_message_size = {config.max_message_size}: a room needs {MESSAGE_MIN_BYTES} at least")
     with unwrapped():
         async with open_endpoint(config, sockets=sockets) as endpoint, trio.open_nursery() as nursery:
-            core = MeshCore(identity, signaling, endpoint, config, nursery, server=server, rng=rng)
+            core = MeshCore(
+                identity, signaling, endpoint, config, nursery, server=server, rng=rng, wall_ms=wall_ms or _wall_ms
+            )
             nursery.start_soon(core.drain_signaling)
             nursery.start_soon(core.run_timer)
             nursery.start_soon(core.run_beacon)
@@ -129,6 +132,7 @@ class MeshCore:
         *,
         server: str,
         rng: random.Random,
+        wall_ms: Callable[[], int],
     ) -> None:
         self.identity = identity
         self.me = identity.peer_id
@@ -138,6 +142,7 @@ class MeshCore:
         self._signaling = signaling
         self._nursery = nursery
         self._rng = rng
+        self._wall_ms = wall_ms
         self._links: dict[PeerId, Link] = {}
         self._rooms: dict[str, Membership] = {}
         self._entering: set[str] = set()  # rooms that signaling has not answered for yet
@@ -167,7 +172,7 @@ class MeshCore:
             raise RoomExists(f"this mesh is already in room {request.name!r}")
         digest = hashlib.sha256(b"psyne-room" + room.encode()).digest()
         node = Node(gossip, self.identity, digest[:16], rng=random.Random(self._rng.random()), verify=verify_untrusted,
-                    epoch=_wall_ms(), name=name, metadata=profile.encode())  # fmt: skip
+                    epoch=self._wall_ms(), name=name, metadata=profile.encode())  # fmt: skip
         wanted: dict[str, Any] = {
             "name": request.name, "app_id": request.app_id, "region": request.region, "max_players": request.max_players,
             "skill_range": request.skill_range, "metadata": request.metadata,
@@ -386,7 +391,7 @@ class MeshCore:
         """Seal and send, through signaling while it stands, else over the mesh."""
         for membership in self._rooms_with(peer):
             sealed = seal(self.identity, kind=kind, recipient=peer, room=membership.room, session=session,
-                          sequence=sequence, body=body, now_ms=_wall_ms())  # fmt: skip
+                          sequence=sequence, body=body, now_ms=self._wall_ms())  # fmt: skip
             try:
                 self._signaling.send_signal(peer, membership.room, sealed)
             except (SignalingError, WouldBlock):
@@ -447,7 +452,7 @@ class MeshCore:
             with suppress(ProtocolError):
                 self._deliver_tunnelled(claimed, signal_untrusted(text), None)
             return
-        now_ms = _wall_ms()
+        now_ms = self._wall_ms()
         try:
             envelope = open_untrusted(text, recipient=self.me, expected_sender=claimed, room=room, now_ms=now_ms)
         except ProtocolError as error:
@@ -562,5 +567,5 @@ def _record(node: Node) -> str:
 
 
 def _wall_ms() -> int:
-    """The wall clock, only to let envelopes expire; it may be wrong by minutes."""
+    """The wall clock, to let envelopes expire and to number the lives of one key; it may be wrong by minutes."""
     return time.time_ns() // 1_000_000

@@ -47,7 +47,7 @@ class PeerSuspected:
 
 @attrs.frozen
 class PeerResumed:
-    """A suspected player was heard again. Nothing that is reliable was lost."""
+    """A suspected player was heard again. Nothing that is reliable was lost, but for what a `SendReport` called OVERFLOW."""
 
     peer: Peer
 
@@ -57,8 +57,7 @@ class PeerLeft:
     """The player is gone. Comes exactly once for each stay.
 
     reason: "left" (said goodbye), "timeout" (silent too long), "capacity" (lost its seat; or, in a room above
-    256 players, lost from sight: it may be discovered again), "superseded" (the same key joined anew), "overflow" (too slow
-    for what was sent) or "kicked".
+    256 players, lost from sight: it may be discovered again), "superseded" (the same key joined anew) or "kicked".
     """
 
     peer: Peer

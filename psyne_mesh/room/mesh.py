@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
@@ -72,12 +72,14 @@ async def open_mesh(
     config: WebRTCConfig | None = None,
     rng: random.Random | None = None,
     sockets: SocketFactory | None = None,
+    wall_ms: Callable[[], int] | None = None,
 ) -> AsyncIterator[Mesh]:
     """A mesh for several rooms; links are shared between them, and leaving the block leaves every room.
 
     signaling: the URL of a server (`ws://` or `wss://`), or any `SignalingTransport`.
     identity: who we are; a new player each time without one. Keep `identity.seed` to be the same player again.
-    rng, sockets: for tests that want the same run again, or a virtual network under it.
+    rng, sockets, wall_ms: for tests that want the same run again, a virtual network under it, or another wall clock
+    (milliseconds since 1970; envelopes expire by it).
 
     Raises `SignalingUnreachable` when no server answers at the URL.
     """
@@ -91,7 +93,9 @@ async def open_mesh(
         else:
             server = type(signaling).__name__
         core = await stack.enter_async_context(
-            open_core(identity, signaling, config or WebRTCConfig(), server=server, rng=rng, sockets=sockets)
+            open_core(
+                identity, signaling, config or WebRTCConfig(), server=server, rng=rng, sockets=sockets, wall_ms=wall_ms
+            )
         )
         nursery = await stack.enter_async_context(trio.open_nursery())
         try:
@@ -120,6 +124,7 @@ async def join_game_room(
     gossip: GossipConfig | None = None,
     rng: random.Random | None = None,
     sockets: SocketFactory | None = None,
+    wall_ms: Callable[[], int] | None = None,
 ) -> AsyncIterator[Room]:
     """`async with join_game_room("fps-lobby", max_players=16, region="us-west", skill_range=(1200, 1400)) as room:`
 
@@ -138,7 +143,7 @@ async def join_game_room(
     request = _request(name, max_players, region, skill_range, app_id, create, room_metadata)
     profile = Profile.make(region, skill_range, metadata)
     async with open_mesh(
-        signaling, identity=identity, player_name=player_name, config=config, rng=rng, sockets=sockets
+        signaling, identity=identity, player_name=player_name, config=config, rng=rng, sockets=sockets, wall_ms=wall_ms
     ) as mesh:
         yield await mesh._enter(request, profile, player_name or "", gossip)
 

@@ -19,6 +19,10 @@ from psyne_mesh.signaling.memory import MemorySignaling, open_memory_signaling
 from psyne_mesh.testing.network import NatKind, Quality, VirtualHost, VirtualNetwork, check_nat
 from psyne_mesh.testing.wire import connect_host
 
+WALL_START_MS = (
+    1_700_000_000_000  # any time would do; each world begins then, so that a seed decides what is signed, too
+)
+
 
 @asynccontextmanager
 async def open_network(seed: int = 0, quality: Quality | None = None) -> AsyncIterator[VirtualNetwork]:
@@ -41,26 +45,34 @@ class World:
         self.hosts: dict[str, VirtualHost] = {}
         self._nursery = nursery
         self._seed = seed
+        self._began = trio.current_time()
 
-    async def join(self, room: str, name: str, *, nat: NatKind | None = None, **options: Any) -> Room:
+    async def join(
+        self, room: str, name: str, *, nat: NatKind | None = None, clock_skew_s: float = 0.0, **options: Any
+    ) -> Room:
         """A player on a machine of its own; it leaves when the world ends. `options` are those of `join_game_room`.
 
+        clock_skew_s: so much the wall clock of the machine is fast, or slow if negative.
         nat: what the machine is behind, "none" if it is new; a machine stays behind the NAT that it has.
         """
-        joined: Room = await self._nursery.start(self._stay, room, name, nat, options)
+        joined: Room = await self._nursery.start(
+            self._stay, room, name, {"nat": nat, "clock_skew_s": clock_skew_s, **options}
+        )
         return joined
 
     async def _stay(
-        self, room: str, name: str, nat: NatKind | None, options: dict[str, Any],
+        self, room: str, name: str, options: dict[str, Any],
         task_status: trio.TaskStatus[Room] = trio.TASK_STATUS_IGNORED,
     ) -> None:  # fmt: skip
         """A task of its own for each player, so that a test may join players inside any block of its own."""
-        async with self.joining(room, name, nat=nat, **options) as joined:
+        async with self.joining(room, name, **options) as joined:
             task_status.started(joined)
             await trio.sleep_forever()
 
     @asynccontextmanager
-    async def joining(self, room: str, name: str, *, nat: NatKind | None = None, **options: Any) -> AsyncIterator[Room]:
+    async def joining(
+        self, room: str, name: str, *, nat: NatKind | None = None, clock_skew_s: float = 0.0, **options: Any
+    ) -> AsyncIterator[Room]:
         """The same for a player who leaves at the end of the block."""
         host = self.hosts.get(name)
         if host is None or host.is_dead:
@@ -73,10 +85,15 @@ class World:
             connect_host(self._nursery, self.hub, host, identity.peer_id) as transport,
             join_game_room(
                 room, signaling=transport, identity=identity, player_name=name, sockets=host.sockets,
-                rng=random.Random(f"{self._seed}/{name}"), **{"config": host.config, **options},
+                rng=random.Random(f"{self._seed}/{name}"),
+                wall_ms=lambda: self.wall_ms() + int(clock_skew_s * 1000), **{"config": host.config, **options},
             ) as joined,
         ):  # fmt: skip
             yield joined
+
+    def wall_ms(self) -> int:
+        """The wall clock of a machine that is right: it goes with Trio's clock, and begins at the same time in each world."""
+        return WALL_START_MS + int((trio.current_time() - self._began) * 1000)
 
     def crash(self, name: str) -> None:
         """The player's machine dies: nothing more comes from it, by any way; the signaling server misses it after 30 s.

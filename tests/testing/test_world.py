@@ -328,3 +328,16 @@ async def test_pauses_of_one_machine_overlap(autojump_clock: MockClock) -> None:
             nursery.cancel_scope.cancel()
         assert len(received) == 1
         assert received[0] - began >= 3
+
+
+async def test_wall_clocks_may_be_off_by_minutes_and_not_by_more(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        ada = await world.join("lobby", "ada", clock_skew_s=280)
+        bob = await world.join("lobby", "bob", clock_skew_s=-280)
+        with trio.fail_after(10):
+            await bob.wait_connected(1)
+        cid = await world.join("lobby", "cid", clock_skew_s=3600)
+        with trio.move_on_after(30):
+            await cid.wait_connected(1)
+        assert not cid.connected
+        assert len(ada.connected) == 1
