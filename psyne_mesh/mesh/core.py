@@ -171,8 +171,13 @@ class MeshCore:
         if room in self._rooms or room in self._entering:
             raise RoomExists(f"this mesh is already in room {request.name!r}")
         digest = hashlib.sha256(b"psyne-room" + room.encode()).digest()
-        node = Node(gossip, self.identity, digest[:16], rng=random.Random(self._rng.random()), verify=verify_untrusted,
-                    epoch=self._wall_ms(), name=name, metadata=profile.encode())  # fmt: skip
+        epoch = self._wall_ms()
+
+        def node_with(gossip: GossipConfig) -> Node:
+            return Node(gossip, self.identity, digest[:16], rng=random.Random(self._rng.random()), verify=verify_untrusted,
+                        epoch=epoch, name=name, metadata=profile.encode())  # fmt: skip
+
+        node = node_with(gossip)
         wanted: dict[str, Any] = {
             "name": request.name, "app_id": request.app_id, "region": request.region, "max_players": request.max_players,
             "skill_range": request.skill_range, "metadata": request.metadata,
@@ -183,9 +188,11 @@ class MeshCore:
         finally:
             self._entering.discard(room)
         self._requests[room] = wanted
+        if gossip.max_players != joined.info.max_players:  # its creator's number holds: all must count the same seats
+            gossip = attrs.evolve(gossip, max_players=joined.info.max_players)
+            node = node_with(gossip)
         seals = Seals(self.identity, digest[:TAG_BYTES], node.own_record.joined_at)
         membership = Membership(room, digest[:TAG_BYTES], node, gossip, self, sink, self.config.max_message_size, seals)
-        membership.counts_seats = gossip.max_players == joined.info.max_players
         self._rooms[room] = self._by_tag[membership.tag] = membership
         sink.on_admitted(membership)
         for server, reason in self.endpoint.gateway.refused.items():

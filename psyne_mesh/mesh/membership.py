@@ -86,12 +86,12 @@ class Membership:
         self.node = node
         self.sink = sink
         self.max_message_size = max_message_size
+        self.max_players = gossip.max_players
         self._table = table
         self._drained = trio.lowlevel.ParkingLot()
         self._pumping = False
         self._unread: dict[PeerId, int] = {}  # bytes that the room holds of each author, whichever link they came by
         self.closed = False
-        self.counts_seats = True  # as many as the room has: only then a lost seat means anything
 
     # ------------------------------------------------------------------------------------------------- from the mesh
 

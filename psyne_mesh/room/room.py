@@ -214,6 +214,7 @@ class Room:
 
     def on_admitted(self, membership: Membership) -> None:
         self._membership = membership
+        self.max_players = membership.max_players  # as its creator said
 
     def on_gossip(self, event: gossip_events.Event) -> None:
         match event:
@@ -334,8 +335,7 @@ class Room:
     def _evicted(self, reason: gossip_events.EvictionReason) -> None:
         membership = self._joined()
         if reason == "capacity":
-            if membership.counts_seats:
-                self._hub.publish(room_events.Evicted(reason))
+            self._hub.publish(room_events.Evicted(reason))
             return
         self._end = f"has ended for us: {_EVICTIONS[reason]}"
         self._hub.publish(room_events.Evicted(reason))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -45,7 +46,7 @@ class World:
         self.hosts: dict[str, VirtualHost] = {}
         self._nursery = nursery
         self._seed = seed
-        self._began = trio.current_time()
+        self._wall_ms = time.time_ns() // 1_000_000 - int(trio.current_time() * 1000)
 
     async def join(
         self, room: str, name: str, *, nat: NatKind | None = None, clock_skew_s: float = 0.0, **options: Any
@@ -92,8 +93,9 @@ class World:
             yield joined
 
     def wall_ms(self) -> int:
-        """The wall clock of a machine that is right: it goes with Trio's clock, and begins at the same time in each world."""
-        return WALL_START_MS + int((trio.current_time() - self._began) * 1000)
+        """The wall clock of a machine that is right, in ms: the real one when the world began; from then on it goes with Trio's
+        clock."""
+        return self._wall_ms + int(trio.current_time() * 1000)
 
     def crash(self, name: str) -> None:
         """The player's machine dies: nothing more comes from it, by any way; the signaling server misses it after 30 s.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import attrs
 import pytest
 import trio
@@ -26,7 +28,6 @@ from psyne_mesh.room.room import Room
 from psyne_mesh.room.undeclared import BYTES_MAX, LIFE_S, MESSAGES_MAX, Undeclared
 from psyne_mesh.signaling.envelope import Kind, open_untrusted, seal
 from psyne_mesh.testing import World, open_world
-from psyne_mesh.testing.world import WALL_START_MS
 from psyne_mesh.webrtc import stack
 from psyne_mesh.webrtc.data_channel import UNREAD_OVERHEAD_BYTES
 from psyne_mesh.webrtc.sdp import Description, make_offer
@@ -134,7 +135,7 @@ AN_OFFER = make_offer(
 
 def world_ms() -> int:
     """The wall clock of the players, near enough: their world begins when the test does."""
-    return WALL_START_MS + int(1000 * trio.current_time())
+    return time.time_ns() // 1_000_000 + int(1000 * trio.current_time())
 
 
 def envelope(
