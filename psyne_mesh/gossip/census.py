@@ -283,6 +283,9 @@ class Census:
         if self.membership.compare(record) is not Change.NOTED:
             self._answer_old_record(record, via)
             return
+        if self.membership.is_hasty(record, now):
+            self.records_refused += 1
+            return
         verify_record_untrusted(record, self._room, self._verify)
         previous = self.membership.record(peer)
         change = self.membership.apply(record, now, via, age)

@@ -248,6 +248,27 @@ def test_sybils_fill_no_table_beyond_its_bound() -> None:
         assert len(node._core.dialer.in_flight) <= config.dials_max
 
 
+@pytest.mark.parametrize("goodbyes", [False, True])
+def test_lives_in_one_breath_make_few_events_and_the_newest_is_known_in_the_end(goodbyes: bool) -> None:
+    room = infiltrated()
+    first, second = room.ids()[:2]
+    say(room, told(record(MALLORY)))
+    states = (r.ALIVE, r.LEAVING) if goodbyes else (r.ALIVE,)
+    lives = [record(MALLORY, epoch, state=state) for epoch in range(2, 300) for state in states]
+    newest = record(MALLORY, 300)
+    room.tell(first, lambda node: node.receive(EVIL.peer_id, told(*lives), room.now))
+    room.tell(first, lambda node: node.receive(EVIL.peer_id, told(newest), room.now))
+    room.tell(second, lambda node: node.receive(EVIL.peer_id, told(newest), room.now))
+    keep_talking(room, 1.0)
+    assert len(room.events(PeerDiscovered, first)) <= 9
+    assert len(room.events(PeerLeft, first)) <= 9
+    refused = room.nodes[first].stats.records_refused
+    assert refused >= 290
+    keep_talking(room, 20.0)
+    assert all(node.record(MALLORY.peer_id) == newest for node in room.nodes.values())
+    assert room.nodes[first].stats.records_refused - refused <= 8  # it is not sent over and over again meanwhile
+
+
 def test_a_newcomer_cannot_evict_the_anchors() -> None:
     config = GossipConfig(full_mesh_max=4, full_mesh_hysteresis=1)
     room = Cluster(1, config)

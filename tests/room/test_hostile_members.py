@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from psyne_mesh.errors import ProtocolError, WouldBlock
+from psyne_mesh.errors import EventBacklog, ProtocolError, WouldBlock
 from psyne_mesh.gossip import events as gossip_events
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.mesh.core import DIALS_IN_A_ROW
@@ -16,6 +16,8 @@ from psyne_mesh.mesh.link import ASKED_RESTARTS
 from psyne_mesh.mesh.sealed import SEAL_BYTES, WINDOW, Seals
 from psyne_mesh.room.carried import carried
 from psyne_mesh.room.delivery import RELIABLE_ORDERED, UNRELIABLE_UNORDERED
+from psyne_mesh.room.events import SignalingUp
+from psyne_mesh.room.hub import EventHub
 from psyne_mesh.room.peer import Peer
 from psyne_mesh.room.room import Room
 from psyne_mesh.room.undeclared import BYTES_MAX, LIFE_S, MESSAGES_MAX, Undeclared
@@ -156,3 +158,29 @@ def test_what_nobody_declared_is_kept_within_bounds() -> None:
     kept.put(peer, "other", b"y", 1.0)
     assert kept.take("other", UNRELIABLE_UNORDERED, 1.0 + LIFE_S) == [(peer, b"y")]
     assert kept.take("other", UNRELIABLE_UNORDERED, 1.0) == []
+
+
+async def test_a_flood_of_events_ends_only_the_reader_that_stood_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psyne_mesh.room.hub.BACKLOG_MAX", 10)
+    hub = EventHub(list)
+    stuck, reader = hub.events(), hub.events()
+    called: list[int] = []
+    for number in range(3):  # together they are far more than 10 events behind
+        hub.subscribe(SignalingUp, lambda event, number=number: called.append(number))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hub.run)
+        for _ in range(2):
+            for _ in range(8):
+                hub.publish(SignalingUp())
+            for _ in range(8):
+                await reader.__anext__()
+        hub.publish(SignalingUp())
+        assert isinstance(await reader.__anext__(), SignalingUp)
+        hub.close()
+    assert sorted(called) == [0] * 17 + [1] * 17 + [2] * 17
+    with pytest.raises(StopAsyncIteration):
+        await reader.__anext__()
+    for _ in range(10):
+        await stuck.__anext__()
+    with pytest.raises(EventBacklog):
+        await stuck.__anext__()
