@@ -69,6 +69,9 @@ _SHAPING_S = 2.0
 # The other messages take so many links beside the tree, too: all ways of a tree lead through its root, and that is far.
 # 1,000 members, two messages a second from all of them: p99 0.37 -> 0.32 s.
 _BESIDE = 2
+# Further a message does not go. The longest ways measured have some 20; who floods a room with more made-up authors than
+# anybody can remember would else see its messages go round for good.
+_HOPS_MAX = 64
 _IHAVE_BATCH = 64  # announcements that are sent at once, without waiting for the delay
 
 
@@ -214,7 +217,11 @@ class Broadcast:
         return len({origin for origin, at in self._origins if now - at < seconds})
 
     def wants(self, message: Message) -> bool:
-        return self.streams.is_new(message.origin, message.epoch, message.sequence)
+        return self._is_new((message.origin, message.epoch, message.sequence))
+
+    def _is_new(self, identity: Id) -> bool:
+        """What is in the cache came already, even if its stream has been forgotten since."""
+        return self.streams.is_new(*identity) and identity not in self._cache
 
     def gossip_received(self, peer: PeerId, message: Message, head: Head, now: float, *, flat: bool) -> None:
         """A message that we want, its signature checked. `flat`: we are a full mesh ourselves."""
@@ -241,7 +248,7 @@ class Broadcast:
             self._make_eager(peer)  # but what was under way when we pruned the link says nothing
         if stream.pending:
             self._ask_for_gap(peer, message.origin, stream, now)
-        if flat and head.flags & (FLAT | REPAIR):
+        if (flat and head.flags & (FLAT | REPAIR)) or head.hops >= _HOPS_MAX:
             return
         having = (peer, message.origin, *waited.hops) if waited is not None else (peer, message.origin)
         self._forward(message, head.hops + 1, having, sent_at, now, flags=head.flags & BESIDE)
@@ -319,7 +326,7 @@ class Broadcast:
     def ihave_received(self, peer: PeerId, ids: list[tuple[Id, int]], now: float) -> None:
         for identity, hops in ids:
             origin, epoch, sequence = identity
-            if sequence > self.kept(origin) if epoch == KEEP_EPOCH else self.streams.is_new(*identity):
+            if sequence > self.kept(origin) if epoch == KEEP_EPOCH else self._is_new(identity):
                 self._miss(identity, peer, hops, now, fresh=True)
 
     def graft_received(self, peer: PeerId, ids: list[Id], flags: int, now: float) -> None:
@@ -359,8 +366,9 @@ class Broadcast:
             if self._linked_at is None or now - have.age_s < self._linked_at:
                 continue
             for sequence in range(have.low, have.high + 1)[-_REPAIR_MAX:]:
-                if self.streams.is_new(have.origin, have.epoch, sequence):
-                    self._miss((have.origin, have.epoch, sequence), peer, 0, now)
+                identity = have.origin, have.epoch, sequence
+                if self._is_new(identity):
+                    self._miss(identity, peer, 0, now)
 
     # ---------------------------------------------------------------------------------------------------- timers
 

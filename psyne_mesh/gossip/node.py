@@ -493,6 +493,7 @@ class Node:
             refutations=core.census.refutations,
             broadcast_duplicates=tree.duplicates,
             broadcasts_skipped=core.broadcast.streams.skipped,
+            broadcasts_refused=core.broadcast.streams.refused,
             broadcasts_repaired=tree.repaired,
             grafts=tree.grafts,
             prunes=tree.prunes,

@@ -25,6 +25,7 @@ class Stats:
     broadcasts_delivered: int = 0
     broadcast_duplicates: int = 0
     broadcasts_skipped: int = 0  # gaps that nobody could fill
+    broadcasts_refused: int = 0  # of strangers, for want of a place
     broadcasts_repaired: int = 0  # messages that came because we asked
     grafts: int = 0
     prunes: int = 0

@@ -263,6 +263,21 @@ def test_who_announces_what_it_does_not_send_is_reported_once() -> None:
     assert kept.withholding == []
 
 
+def test_what_a_flood_made_us_forget_is_taken_and_passed_on_no_second_time() -> None:
+    broadcast = tree(A, B)
+    receive(broadcast, A, message(1), 1.0)
+    broadcast.streams.forget(ORIGIN.peer_id)
+    sent(broadcast)
+    receive(broadcast, B, message(1), 1.1)
+    broadcast.ihave_received(B, [((ORIGIN.peer_id, 1, 1), 3)], 1.1)
+    broadcast.haves_received(B, [wire.Have(ORIGIN.peer_id, 1, 1, 1, 0.0)], 1.1)
+    broadcast.handle_timeout(3.0)
+    assert delivered(broadcast) == [1]
+    assert sent(broadcast) == [(B, codec.PRUNE)]
+    receive(broadcast, A, message(2), 3.0, hops=64)
+    assert sent(broadcast) == []
+
+
 def test_a_lying_announcer_fills_no_table() -> None:
     broadcast = tree(A, B)
     for number in range(10):

@@ -201,6 +201,27 @@ def test_messages_of_a_life_long_gone_are_not_delivered_again() -> None:
     assert len(room.events(BroadcastReceived)) == heard
 
 
+def test_made_up_authors_make_nothing_of_a_member_come_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psyne_mesh.gossip.streams._STREAMS_MAX", 12)
+    room = infiltrated()
+    honest = room.ids()[2]
+    for payload in (b"hit for 10", b"hit for 20"):
+        room.say(honest, payload)
+    keep_talking(room, 0.4)
+    for n in range(30):
+        stranger = CheapIdentity(2000 + n)
+        if n % 2:  # it was a member for a moment
+            say(room, told(record(stranger)))
+            say(room, told(record(stranger, incarnation=1, state=r.LEAVING)))
+        say(room, wire.encode_gossip(wire.Head(1, wire.FLAT), wire.sign_message(KEY, stranger, 1, 1, 1, b"").body))
+    room.say(honest, b"hit for 30")
+    keep_talking(room, 8.0)
+    for peer in room.ids():
+        if peer != honest:
+            got = [event.payload for _, _, event in room.events(BroadcastReceived, peer) if event.origin == honest]
+            assert got == [b"hit for 10", b"hit for 20", b"hit for 30"]
+
+
 def test_a_liar_cannot_silence_somebody_by_using_up_its_numbers() -> None:
     room = infiltrated()
     speaker = room.ids()[1]
