@@ -59,6 +59,9 @@ _PROMISES_MAX = 4096  # more are not watched, and what comes of them is never hi
 _SLOWEST_S = 1.0  # a message may be so long under way: one that was sent shortly before our first link is no history
 _REPAIR_MAX = 256  # messages of one stream asked for after one HAVES; the oldest first
 _LIFE_MASK = (1 << 47) - 1  # unix milliseconds fit for 4,000 years
+# A neighbour gets the bytes of so many caches at once, and as many again while a message is kept: who lacked all that there is
+# asks for one. Asking is cheap: 20 bytes bring 16 KiB.
+_REPAIR_CACHES = 2
 _KEEPERS_MAX = 16  # normally one; the one silent for longest is forgotten
 _KEEP_GAP_S = 0.2  # a keeper gives a sign every half second at first (see `node`): what comes faster is dropped
 _KEEPER_QUIET_S = 1.0  # and so is a further keeper, unless one of the known was quiet for so long
@@ -81,6 +84,7 @@ class BroadcastStats:
     grafts: int = 0
     prunes: int = 0
     repaired: int = 0
+    repairs_refused: int = 0  # ids that were asked for once more in one frame, or beyond the budget
 
 
 class Missing:
@@ -137,6 +141,7 @@ class Broadcast:
         self._timers: list[tuple[float, Id]] = []
         self._announce: list[tuple[bytes, tuple[PeerId, ...]]] = []  # and who needs it no more
         self._announce_at = math.inf
+        self._repaid: dict[PeerId, float] = {}  # neighbour -> when the repairs that it got will all count no more
         self._published_at = -math.inf
         self._linked_at: float | None = None  # our first link ever: what was sent before is history to us
         # Announcements in a row that a neighbour did not make good when asked; or _PROVEN.
@@ -166,7 +171,7 @@ class Broadcast:
             self._make_lazy(peer)
 
     def link_down(self, peer: PeerId) -> None:
-        for table in (self.eager, self.lazy, self._srtt, self._pruned_at, self._missing_of, self._broken):
+        for table in (self.eager, self.lazy, self._srtt, self._pruned_at, self._missing_of, self._broken, self._repaid):
             table.pop(peer, None)
 
     def note_rtt(self, peer: PeerId, srtt: float) -> None:
@@ -333,14 +338,26 @@ class Broadcast:
         """Send what is asked for; unless it is a mere repair, the link joins the tree."""
         if not flags & REPAIR:
             self._make_eager(peer)
-        for identity in ids:
+        asked = dict.fromkeys(ids)
+        self.stats.repairs_refused += len(ids) - len(asked)
+        seconds_per_byte = self._config.cache_s / (_REPAIR_CACHES * self._config.cache_bytes)
+        until = max(now, self._repaid.get(peer, now))
+        for identity in asked:
             cached = self._cache.get(identity)
             kept = self._kept.get(identity[0])
             if identity[1] == KEEP_EPOCH and kept is not None:
-                self._send(peer, encode_keep(0, kept[0].body))
+                frame = encode_keep(0, kept[0].body)
             elif cached is not None:
                 message, hops, sent_at = cached
-                self._send(peer, encode_gossip(Head(hops + 1, REPAIR, now - sent_at), message.body))
+                frame = encode_gossip(Head(hops + 1, REPAIR, now - sent_at), message.body)
+            else:
+                continue
+            if until - now >= self._config.cache_s:
+                self.stats.repairs_refused += 1
+                continue
+            until += len(frame) * seconds_per_byte
+            self._send(peer, frame)
+        self._repaid[peer] = until
 
     def haves(self, now: float) -> list[Have]:
         """What streams of the last while we have, and how far: for a new neighbour, and with each summary."""

@@ -495,6 +495,7 @@ class Node:
             broadcasts_skipped=core.broadcast.streams.skipped,
             broadcasts_refused=core.broadcast.streams.refused,
             broadcasts_repaired=tree.repaired,
+            repairs_refused=tree.repairs_refused,
             grafts=tree.grafts,
             prunes=tree.prunes,
             signals_passed_on=router.passed_on,

@@ -27,6 +27,7 @@ class Stats:
     broadcasts_skipped: int = 0  # gaps that nobody could fill
     broadcasts_refused: int = 0  # of strangers, for want of a place
     broadcasts_repaired: int = 0  # messages that came because we asked
+    repairs_refused: int = 0  # ids that a neighbour asked for twice in one frame, or beyond its budget
     grafts: int = 0
     prunes: int = 0
     syncs: int = 0  # deltas received
