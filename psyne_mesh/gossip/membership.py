@@ -84,8 +84,9 @@ class Membership:
     3. Read `alive` (a list in no special order, for `rng.choice`), `get`, `buckets`, `view_hash`.
     """
 
-    def __init__(self, members_max: int) -> None:
+    def __init__(self, members_max: int, lifetime_max_s: float = math.inf) -> None:
         self._members_max = members_max
+        self._lifetime_max_s = lifetime_max_s
         self._table: dict[PeerId, Member] = {}
         self._gone: dict[PeerId, None] = {}  # down and left, the longest gone first
         self._past: dict[bytes, bytes] = {}  # versions of those gone for long, by raw id, in the order of their going
@@ -162,13 +163,13 @@ class Membership:
             member = self._table[record.peer] = Member(record, Status.ALIVE, now, via)
             if age:
                 member.seen_at -= age
-            self._expiry_at = min(self._expiry_at, _expiry(member))
+            self._expiry_at = min(self._expiry_at, self._expiry(member))
             self._enter(member, now)
             return Change.JOINED
         change = self._renew(member, record, now, via)
         if age and member.record is record:
             member.seen_at -= age
-        self._expiry_at = min(self._expiry_at, _expiry(member))
+        self._expiry_at = min(self._expiry_at, self._expiry(member))
         return change
 
     def mark_down(self, peer: PeerId, now: float, *, closed: bool = False) -> None:
@@ -232,10 +233,18 @@ class Membership:
         if now < self._expiry_at:
             return []  # the usual answer, without a look at everybody
         members = [self._table[peer] for peer in self.alive]
-        self._expiry_at = min(map(_expiry, members), default=math.inf)
-        return [m.record.peer for m in members if now - m.seen_at > m.record.lifetime]
+        self._expiry_at = min(map(self._expiry, members), default=math.inf)
+        return [m.record.peer for m in members if now - m.seen_at > self.lifetime_s(m.record)]
+
+    def lifetime_s(self, record: Record) -> float:
+        """For so long the record counts here without a renewal, whatever its signer wishes."""
+        return min(record.lifetime, self._lifetime_max_s)
 
     # -------------------------------------------------------------------------------------------------- helpers
+
+    def _expiry(self, member: Member) -> float:
+        """When the record of a member runs out, a moment early: sums of floats are not exact."""
+        return member.seen_at + self.lifetime_s(member.record) - _EARLY_S
 
     def _renew(self, member: Member, record: Record, now: float, via: PeerId | None) -> Change:
         old, peer = member.record, record.peer
@@ -323,11 +332,6 @@ class Membership:
         """Put a record into the hashes, or take it out: XOR does both."""
         self.view_hash ^= record.version_hash
         self.buckets[bucket_of(record.peer)] ^= record.version_hash
-
-
-def _expiry(member: Member) -> float:
-    """When the record of a member runs out, a moment early: sums of floats are not exact."""
-    return member.seen_at + member.record.lifetime - _EARLY_S
 
 
 def _count_life(member: Member, now: float) -> None:

@@ -290,6 +290,19 @@ def test_lives_in_one_breath_make_few_events_and_the_newest_is_known_in_the_end(
     assert room.nodes[first].stats.records_refused - refused <= 8  # it is not sent over and over again meanwhile
 
 
+@pytest.mark.parametrize("crowd", [5, 260])
+def test_made_up_members_that_nobody_renews_are_gone_after_a_few_lifetimes(crowd: int) -> None:
+    room = room_of(3, config=GossipConfig(record_lifetime_s=20))
+    ghosts = [
+        r.OwnState(epoch=1, joined_at=1, lifetime=86_400).sign(KEY, CheapIdentity(3000 + n)) for n in range(crowd)
+    ]
+    first = room.ids()[0]
+    room.tell(first, lambda node: node.learn(ghosts, room.now))
+    assert len(room.nodes[first].members) > 3
+    room.run(4 * 20.0)  # a lobby hears of some once more
+    assert room.views_equal()
+
+
 def test_a_newcomer_cannot_evict_the_anchors() -> None:
     config = GossipConfig(full_mesh_max=4, full_mesh_hysteresis=1)
     room = Cluster(1, config)
