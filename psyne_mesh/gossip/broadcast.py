@@ -59,6 +59,9 @@ _PROMISES_MAX = 4096  # more are not watched, and what comes of them is never hi
 _SLOWEST_S = 1.0  # a message may be so long under way: one that was sent shortly before our first link is no history
 _REPAIR_MAX = 256  # messages of one stream asked for after one HAVES; the oldest first
 _LIFE_MASK = (1 << 47) - 1  # unix milliseconds fit for 4,000 years
+# A neighbour gets the bytes of so many caches at once, and as many again while a message is kept: who lacked all that there is
+# asks for one. Asking is cheap: 20 bytes bring 16 KiB.
+_REPAIR_CACHES = 2
 _KEEPERS_MAX = 16  # normally one; the one silent for longest is forgotten
 _KEEP_GAP_S = 0.2  # a keeper gives a sign every half second at first (see `node`): what comes faster is dropped
 _KEEPER_QUIET_S = 1.0  # and so is a further keeper, unless one of the known was quiet for so long
@@ -69,6 +72,9 @@ _SHAPING_S = 2.0
 # The other messages take so many links beside the tree, too: all ways of a tree lead through its root, and that is far.
 # 1,000 members, two messages a second from all of them: p99 0.37 -> 0.32 s.
 _BESIDE = 2
+# Further a message does not go. The longest ways measured have some 20; who floods a room with more made-up authors than
+# anybody can remember would else see its messages go round for good.
+_HOPS_MAX = 64
 _IHAVE_BATCH = 64  # announcements that are sent at once, without waiting for the delay
 
 
@@ -78,6 +84,7 @@ class BroadcastStats:
     grafts: int = 0
     prunes: int = 0
     repaired: int = 0
+    repairs_refused: int = 0  # ids that were asked for once more in one frame, or beyond the budget
 
 
 class Missing:
@@ -134,6 +141,7 @@ class Broadcast:
         self._timers: list[tuple[float, Id]] = []
         self._announce: list[tuple[bytes, tuple[PeerId, ...]]] = []  # and who needs it no more
         self._announce_at = math.inf
+        self._repaid: dict[PeerId, float] = {}  # neighbour -> when the repairs that it got will all count no more
         self._published_at = -math.inf
         self._linked_at: float | None = None  # our first link ever: what was sent before is history to us
         # Announcements in a row that a neighbour did not make good when asked; or _PROVEN.
@@ -163,7 +171,7 @@ class Broadcast:
             self._make_lazy(peer)
 
     def link_down(self, peer: PeerId) -> None:
-        for table in (self.eager, self.lazy, self._srtt, self._pruned_at, self._missing_of, self._broken):
+        for table in (self.eager, self.lazy, self._srtt, self._pruned_at, self._missing_of, self._broken, self._repaid):
             table.pop(peer, None)
 
     def note_rtt(self, peer: PeerId, srtt: float) -> None:
@@ -214,7 +222,11 @@ class Broadcast:
         return len({origin for origin, at in self._origins if now - at < seconds})
 
     def wants(self, message: Message) -> bool:
-        return self.streams.is_new(message.origin, message.epoch, message.sequence)
+        return self._is_new((message.origin, message.epoch, message.sequence))
+
+    def _is_new(self, identity: Id) -> bool:
+        """What is in the cache came already, even if its stream has been forgotten since."""
+        return self.streams.is_new(*identity) and identity not in self._cache
 
     def gossip_received(self, peer: PeerId, message: Message, head: Head, now: float, *, flat: bool) -> None:
         """A message that we want, its signature checked. `flat`: we are a full mesh ourselves."""
@@ -241,7 +253,7 @@ class Broadcast:
             self._make_eager(peer)  # but what was under way when we pruned the link says nothing
         if stream.pending:
             self._ask_for_gap(peer, message.origin, stream, now)
-        if flat and head.flags & (FLAT | REPAIR):
+        if (flat and head.flags & (FLAT | REPAIR)) or head.hops >= _HOPS_MAX:
             return
         having = (peer, message.origin, *waited.hops) if waited is not None else (peer, message.origin)
         self._forward(message, head.hops + 1, having, sent_at, now, flags=head.flags & BESIDE)
@@ -319,21 +331,33 @@ class Broadcast:
     def ihave_received(self, peer: PeerId, ids: list[tuple[Id, int]], now: float) -> None:
         for identity, hops in ids:
             origin, epoch, sequence = identity
-            if sequence > self.kept(origin) if epoch == KEEP_EPOCH else self.streams.is_new(*identity):
+            if sequence > self.kept(origin) if epoch == KEEP_EPOCH else self._is_new(identity):
                 self._miss(identity, peer, hops, now, fresh=True)
 
     def graft_received(self, peer: PeerId, ids: list[Id], flags: int, now: float) -> None:
         """Send what is asked for; unless it is a mere repair, the link joins the tree."""
         if not flags & REPAIR:
             self._make_eager(peer)
-        for identity in ids:
+        asked = dict.fromkeys(ids)
+        self.stats.repairs_refused += len(ids) - len(asked)
+        seconds_per_byte = self._config.cache_s / (_REPAIR_CACHES * self._config.cache_bytes)
+        until = max(now, self._repaid.get(peer, now))
+        for identity in asked:
             cached = self._cache.get(identity)
             kept = self._kept.get(identity[0])
             if identity[1] == KEEP_EPOCH and kept is not None:
-                self._send(peer, encode_keep(0, kept[0].body))
+                frame = encode_keep(0, kept[0].body)
             elif cached is not None:
                 message, hops, sent_at = cached
-                self._send(peer, encode_gossip(Head(hops + 1, REPAIR, now - sent_at), message.body))
+                frame = encode_gossip(Head(hops + 1, REPAIR, now - sent_at), message.body)
+            else:
+                continue
+            if until - now >= self._config.cache_s:
+                self.stats.repairs_refused += 1
+                continue
+            until += len(frame) * seconds_per_byte
+            self._send(peer, frame)
+        self._repaid[peer] = until
 
     def haves(self, now: float) -> list[Have]:
         """What streams of the last while we have, and how far: for a new neighbour, and with each summary."""
@@ -359,8 +383,9 @@ class Broadcast:
             if self._linked_at is None or now - have.age_s < self._linked_at:
                 continue
             for sequence in range(have.low, have.high + 1)[-_REPAIR_MAX:]:
-                if self.streams.is_new(have.origin, have.epoch, sequence):
-                    self._miss((have.origin, have.epoch, sequence), peer, 0, now)
+                identity = have.origin, have.epoch, sequence
+                if self._is_new(identity):
+                    self._miss(identity, peer, 0, now)
 
     # ---------------------------------------------------------------------------------------------------- timers
 

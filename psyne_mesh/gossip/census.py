@@ -40,6 +40,9 @@ _JOINING_S = 10.0  # so long after `start` an older life of our own key makes us
 _RENEWALS_MAX = 3  # and at most so often: two live processes with one key must not chase each other
 # Who was called gone and has come back speaks of what it missed meanwhile: for so long its accusations wait for another.
 _RETURNED_S = 10.0
+# A record may claim a day. Longer than so many of our own lifetimes nobody is a member here without a renewal, so that who
+# signs records of made-up members must go on doing so.
+_LIFETIMES = 2
 _REFUTE_GAP_S = 0.2  # an accuser can make us sign and spread at most so often
 
 
@@ -176,7 +179,7 @@ class Census:
         self._rng = rng
         self._verify = verify
         self.state = state
-        self.membership = Membership(config.full_knowledge_max)
+        self.membership = Membership(config.full_knowledge_max, _LIFETIMES * config.record_lifetime_s)
         self.suspicions = Suspicions(config)
         self.outbox: list[Fact] = []
         self.own = state.sign(room, identity)
@@ -282,6 +285,9 @@ class Census:
             self.membership.clock_went_back(record)
         if self.membership.compare(record) is not Change.NOTED:
             self._answer_old_record(record, via)
+            return
+        if self.membership.is_hasty(record, now):
+            self.records_refused += 1
             return
         verify_record_untrusted(record, self._room, self._verify)
         previous = self.membership.record(peer)

@@ -1,6 +1,7 @@
 """What may be tuned in the gossip layer: frozen, bounded; each default says where it comes from.
 
-Nothing here need agree between peers, except `max_players` (it belongs to the room).
+Nothing here need agree between peers, except `max_players` (it belongs to the room), and `record_lifetime_s` by a factor
+of two: a record counts for no longer than two lifetimes of its reader's.
 """
 
 from __future__ import annotations

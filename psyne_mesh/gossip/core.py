@@ -71,6 +71,7 @@ class Core:
         self.overlay = Overlay(config, own, rng)
         self.walks = Walks(config, rng)
         self.broadcast = Broadcast(config)
+        self.broadcast.streams.standing = self._standing
         self.router = Router(config, own, rng)
         self.cuts = Cuts(config)
         self.knocker = Knocker(config, rng)
@@ -166,6 +167,13 @@ class Core:
             self.send(peer, frame)
         if self.full:
             self.send_to_unlinked(frame)
+
+    def _standing(self, origin: PeerId) -> int:
+        """Of an author of broadcasts: nobody invents members as cheaply as keys. In a lobby, and just after joining, honest
+        ones are strangers, too."""
+        if origin == self.own or self.membership.is_alive(origin):
+            return 2
+        return 0 if self.membership.get(origin) is None else 1
 
     # ---------------------------------------------------------------------------------------------------- doubt
 

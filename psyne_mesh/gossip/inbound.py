@@ -274,7 +274,7 @@ class Inbound:
         for line in lines:
             try:
                 record = record_untrusted(line.record)
-                if line.age < record.lifetime:
+                if line.age < self._core.membership.lifetime_s(record):
                     self.learn(record, now, via, welcome=True, age=line.age)
             except ProtocolError:
                 self._core.stats.items_refused += 1

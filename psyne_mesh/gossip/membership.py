@@ -32,6 +32,9 @@ _PAST_S = (
 )
 _PAST_MIN, _PAST_PER_MEMBER = 64, 4  # and so many of them, but never more than `_GONE_MAX`
 _TIDY_S = 30.0  # between two looks at who is gone for long
+# A member comes back, or begins a new life, so often at once, then once in this time (guesses: a process that crashes at its
+# start and is started again at once is slower). More are refused: each is two or three events for the room's user.
+_LIVES_MAX, _LIFE_EVERY_S = 8, 2.0
 _PAST = struct.Struct(">QQBd")  # epoch, incarnation, status, since
 
 
@@ -56,9 +59,10 @@ class Change(Enum):
 
 class Member:
     """`via` is the link that brought the newest record: a first step towards the member. `closed`: it is down because
-    it hung up, so there is no use in waiting for it. `place` is its index among the living, or -1."""
+    it hung up, so there is no use in waiting for it. `place` is its index among the living, or -1. `lives_until`: when
+    the lives that it began will all count no more."""
 
-    __slots__ = ("closed", "place", "record", "seen_at", "since", "status", "via")
+    __slots__ = ("closed", "lives_until", "place", "record", "seen_at", "since", "status", "via")
 
     def __init__(self, record: Record, status: Status, now: float, via: PeerId | None) -> None:
         self.record = record
@@ -68,6 +72,7 @@ class Member:
         self.via = via
         self.closed = False
         self.place = -1
+        self.lives_until = -math.inf
 
 
 class Membership:
@@ -79,8 +84,9 @@ class Membership:
     3. Read `alive` (a list in no special order, for `rng.choice`), `get`, `buckets`, `view_hash`.
     """
 
-    def __init__(self, members_max: int) -> None:
+    def __init__(self, members_max: int, lifetime_max_s: float = math.inf) -> None:
         self._members_max = members_max
+        self._lifetime_max_s = lifetime_max_s
         self._table: dict[PeerId, Member] = {}
         self._gone: dict[PeerId, None] = {}  # down and left, the longest gone first
         self._past: dict[bytes, bytes] = {}  # versions of those gone for long, by raw id, in the order of their going
@@ -129,6 +135,15 @@ class Membership:
             return Change.NOTED
         return Change.SAME if record.order == member.record.order else Change.STALE
 
+    def is_hasty(self, record: Record, now: float) -> bool:
+        """One more life of a member that has begun too many just now. Who compares views with us brings it again."""
+        member = self._table.get(record.peer)
+        if member is None or now >= member.lives_until or record.state != ALIVE:
+            return False
+        old = member.record
+        begins = record.epoch > old.epoch if member.place < 0 else record.joined_at != old.joined_at
+        return begins and member.lives_until - now > (_LIVES_MAX - 1) * _LIFE_EVERY_S
+
     def apply(self, record: Record, now: float, via: PeerId | None, age: float = 0.0) -> Change:
         change = self.compare(record)
         if change is not Change.NOTED:
@@ -148,13 +163,13 @@ class Membership:
             member = self._table[record.peer] = Member(record, Status.ALIVE, now, via)
             if age:
                 member.seen_at -= age
-            self._expiry_at = min(self._expiry_at, _expiry(member))
+            self._expiry_at = min(self._expiry_at, self._expiry(member))
             self._enter(member, now)
             return Change.JOINED
         change = self._renew(member, record, now, via)
         if age and member.record is record:
             member.seen_at -= age
-        self._expiry_at = min(self._expiry_at, _expiry(member))
+        self._expiry_at = min(self._expiry_at, self._expiry(member))
         return change
 
     def mark_down(self, peer: PeerId, now: float, *, closed: bool = False) -> None:
@@ -218,10 +233,18 @@ class Membership:
         if now < self._expiry_at:
             return []  # the usual answer, without a look at everybody
         members = [self._table[peer] for peer in self.alive]
-        self._expiry_at = min(map(_expiry, members), default=math.inf)
-        return [m.record.peer for m in members if now - m.seen_at > m.record.lifetime]
+        self._expiry_at = min(map(self._expiry, members), default=math.inf)
+        return [m.record.peer for m in members if now - m.seen_at > self.lifetime_s(m.record)]
+
+    def lifetime_s(self, record: Record) -> float:
+        """For so long the record counts here without a renewal, whatever its signer wishes."""
+        return min(record.lifetime, self._lifetime_max_s)
 
     # -------------------------------------------------------------------------------------------------- helpers
+
+    def _expiry(self, member: Member) -> float:
+        """When the record of a member runs out, a moment early: sums of floats are not exact."""
+        return member.seen_at + self.lifetime_s(member.record) - _EARLY_S
 
     def _renew(self, member: Member, record: Record, now: float, via: PeerId | None) -> Change:
         old, peer = member.record, record.peer
@@ -235,7 +258,10 @@ class Membership:
             if record.state != ALIVE:
                 self._exit(member, Status.LEFT, now)
                 return Change.LEFT
-            return Change.RESTARTED if record.joined_at != old.joined_at else Change.UPDATED
+            if record.joined_at == old.joined_at:
+                return Change.UPDATED
+            _count_life(member, now)
+            return Change.RESTARTED
         returns = record.state == ALIVE and record.epoch > old.epoch
         if returns and len(self.alive) >= self._members_max:
             return Change.REFUSED
@@ -283,6 +309,7 @@ class Membership:
     def _enter(self, member: Member, now: float) -> None:
         peer = member.record.peer
         member.status, member.since, member.closed = Status.ALIVE, now, False
+        _count_life(member, now)
         member.place = len(self.alive)
         self.alive.append(peer)
         self._mix(member.record)
@@ -307,9 +334,8 @@ class Membership:
         self.buckets[bucket_of(record.peer)] ^= record.version_hash
 
 
-def _expiry(member: Member) -> float:
-    """When the record of a member runs out, a moment early: sums of floats are not exact."""
-    return member.seen_at + member.record.lifetime - _EARLY_S
+def _count_life(member: Member, now: float) -> None:
+    member.lives_until = max(member.lives_until, now) + _LIFE_EVERY_S
 
 
 def bucket_of(peer: str) -> int:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.identity import PeerId
 
-_STREAMS_MAX = 1024  # origins remembered; the one silent for longest is forgotten first
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Origins remembered. The one silent for longest is forgotten first, but none for one of lower standing: a forgotten stream
+# begins at its floor again, and what was delivered would be delivered twice.
+_STREAMS_MAX = 1024
 _PENDING_MAX = 512  # messages of one origin that wait for an earlier one; the newest is dropped, and repaired later
 _NEWCOMERS_GAP_S = 0.5  # what a newcomer lacks may well be history: it does not wait long for it
 
@@ -57,6 +62,8 @@ class Streams:
         self.delivered: list[tuple[PeerId, bytes, int, float]] = []
         self.deadline = math.inf
         self.skipped = 0
+        self.refused = 0  # of strangers, while the table was full of members
+        self.standing: Callable[[PeerId], int] = lambda origin: 0  # set by the parent: members stand above strangers
 
     def get(self, origin: PeerId) -> Stream | None:
         return self._streams.get(origin)
@@ -68,12 +75,14 @@ class Streams:
         return epoch == stream.epoch and sequence >= stream.expected and sequence not in stream.pending
 
     def position(self, origin: PeerId, epoch: int, expected: int) -> Stream | None:
-        """The stream of that life of `origin`, opened at `expected` if it is new; None for an older life."""
+        """The stream of that life of `origin`, opened at `expected` if it is new; None for an older life, and for a stranger
+        in a table full of members."""
         stream = self._streams.get(origin)
         if stream is None or epoch > stream.epoch:
             self._streams.pop(origin, None)
-            if len(self._streams) >= _STREAMS_MAX:
-                del self._streams[next(iter(self._streams))]
+            if len(self._streams) >= _STREAMS_MAX and not self._make_room(self.standing(origin)):
+                self.refused += 1
+                return None
             stream = self._streams[origin] = Stream(epoch, expected)
         return stream if stream.epoch == epoch else None
 
@@ -114,6 +123,13 @@ class Streams:
                 self._skip(origin, stream, min(stream.pending))
                 self._flush(origin, stream, now + self._gap_timeout_s)
         self.deadline = min((stream.give_up_at for stream in self._streams.values()), default=math.inf)
+
+    def _make_room(self, standing: int) -> bool:
+        lowest = min(self._streams, key=self.standing)  # the first, so the oldest, of those that stand alike
+        if self.standing(lowest) > standing:
+            return False
+        del self._streams[lowest]
+        return True
 
     def _skip(self, origin: PeerId, stream: Stream, to: int) -> None:
         """Nobody can give what lies before `to`."""

@@ -16,7 +16,7 @@ class Stats:
     bytes_out: int = 0
     frames_dropped: int = 0  # of unknown links, broken, or of an unknown type
     items_refused: int = 0  # records and accusations that were broken or badly signed
-    records_refused: int = 0  # table full
+    records_refused: int = 0  # table full, or too many lives of one member in a short time
     accusations_refused: int = 0  # above the highest signed incarnation, or by strangers
     suspicions_raised: int = 0  # by our own detector
     verdicts: int = 0  # members that we took to be down by silence
@@ -25,7 +25,9 @@ class Stats:
     broadcasts_delivered: int = 0
     broadcast_duplicates: int = 0
     broadcasts_skipped: int = 0  # gaps that nobody could fill
+    broadcasts_refused: int = 0  # of strangers, for want of a place
     broadcasts_repaired: int = 0  # messages that came because we asked
+    repairs_refused: int = 0  # ids that a neighbour asked for twice in one frame, or beyond its budget
     grafts: int = 0
     prunes: int = 0
     syncs: int = 0  # deltas received

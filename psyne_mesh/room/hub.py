@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import attrs
 import trio
 
 from psyne_mesh.errors import EventBacklog
@@ -19,6 +20,13 @@ BACKLOG_MAX = 10_000
 Callback = Callable[[Any], Awaitable[None] | None]
 
 
+@attrs.define(eq=False)
+class _Subscription:
+    kind: type[Any]
+    callback: Callback
+    behind: int = 0  # events due; each subscriber has a backlog of its own, however many others there are
+
+
 class EventHub:
     """How to use: 1. `publish(event)` from anywhere in the room; 2. one task runs `run()`, which calls the callbacks;
     3. `subscribe` and `events` may come at any time: they begin with `replay()`, the events that restate the present.
@@ -28,27 +36,26 @@ class EventHub:
 
     def __init__(self, replay: Callable[[], list[RoomEvent]]) -> None:
         self._replay = replay
-        self._callbacks: list[tuple[type[Any], Callback]] = []
+        self._subscriptions: list[_Subscription] = []
         self._iterators: list[weakref.ref[EventIterator]] = []  # weak: a loop left by `break` is simply forgotten
-        self._due: deque[tuple[Callback, RoomEvent]] = deque()
+        self._due: deque[tuple[_Subscription, RoomEvent]] = deque()
         self._something = trio.lowlevel.ParkingLot()
         self._overrun = False
         self._closed = False
 
     def publish(self, event: RoomEvent) -> None:
-        for kind, callback in self._callbacks:
-            if isinstance(event, kind):
-                self._schedule(callback, event)
+        for subscription in self._subscriptions:
+            self._schedule(subscription, event)
         for reference in list(self._iterators):
             iterator = reference()
             if iterator is None or not iterator.put(event):
                 self._iterators.remove(reference)
 
     def subscribe(self, kind: type[Any], callback: Callback) -> None:
-        self._callbacks.append((kind, callback))
+        subscription = _Subscription(kind, callback)
+        self._subscriptions.append(subscription)
         for event in self._replay():
-            if isinstance(event, kind):
-                self._schedule(callback, event)
+            self._schedule(subscription, event)
 
     def events(self) -> EventIterator:
         iterator = EventIterator(self._replay())
@@ -62,12 +69,13 @@ class EventHub:
         async with trio.open_nursery() as nursery:
             while self._due or not self._closed:
                 if self._overrun:
-                    raise EventBacklog(f"the event callbacks of this room are {BACKLOG_MAX} events behind")
+                    raise EventBacklog(f"an event callback of this room is {BACKLOG_MAX} events behind")
                 if not self._due:
                     await self._something.park()
                     continue
-                callback, event = self._due.popleft()
-                result = callback(event)
+                subscription, event = self._due.popleft()
+                subscription.behind -= 1
+                result = subscription.callback(event)
                 if inspect.isawaitable(result):
                     nursery.start_soon(_finish, result)
 
@@ -79,12 +87,15 @@ class EventHub:
             if (iterator := reference()) is not None:
                 iterator.end()
 
-    def _schedule(self, callback: Callback, event: RoomEvent) -> None:
+    def _schedule(self, subscription: _Subscription, event: RoomEvent) -> None:
+        if not isinstance(event, subscription.kind):
+            return
         # A publisher stands inside a packet handler and must not raise: the overrun is raised where the callbacks run.
-        if len(self._due) >= BACKLOG_MAX:
+        if subscription.behind >= BACKLOG_MAX:
             self._overrun = True
         elif not self._closed:
-            self._due.append((callback, event))
+            subscription.behind += 1
+            self._due.append((subscription, event))
         self._something.unpark()
 
 

@@ -134,6 +134,28 @@ def test_a_graft_is_answered_from_the_cache_and_makes_the_link_eager() -> None:
     assert B in broadcast.eager
 
 
+def test_a_neighbour_that_asks_again_and_again_gets_two_caches_and_then_as_much_in_time() -> None:
+    config = GossipConfig(cache_bytes=65_536)
+    broadcast = Broadcast(config)
+    broadcast.link_up(A, 0.0)
+    broadcast.link_up(B, 0.0)
+    payload = bytes(16_000)
+    for number in range(1, 5):
+        receive(broadcast, A, message(number, payload=payload), 1.0)
+    names = [(ORIGIN.peer_id, 1, number) for number in range(1, 5)]
+    sent(broadcast)
+    broadcast.graft_received(B, names * 100, REPAIR, 1.0)
+    assert sent(broadcast) == [(B, codec.GOSSIP)] * 4
+    for _ in range(10):
+        broadcast.graft_received(B, names, REPAIR, 1.0)
+    assert len(sent(broadcast)) == 5  # the last of them passes the line
+    assert broadcast.stats.repairs_refused == 4 * 99 + 10 * 4 - 5
+    broadcast.graft_received(A, names, REPAIR, 1.0)
+    assert len(sent(broadcast)) == 4  # another one's budget is its own
+    broadcast.graft_received(B, names, REPAIR, 1.0 + 0.5 * config.cache_s)
+    assert len(sent(broadcast)) == 4
+
+
 def test_in_a_full_mesh_the_origin_sends_to_all_and_nobody_forwards() -> None:
     broadcast = tree(A, B)
     broadcast.prune_received(B)
@@ -261,6 +283,21 @@ def test_who_announces_what_it_does_not_send_is_reported_once() -> None:
     while kept.deadline < 20.0:
         kept.handle_timeout(kept.deadline)
     assert kept.withholding == []
+
+
+def test_what_a_flood_made_us_forget_is_taken_and_passed_on_no_second_time() -> None:
+    broadcast = tree(A, B)
+    receive(broadcast, A, message(1), 1.0)
+    broadcast.streams.forget(ORIGIN.peer_id)
+    sent(broadcast)
+    receive(broadcast, B, message(1), 1.1)
+    broadcast.ihave_received(B, [((ORIGIN.peer_id, 1, 1), 3)], 1.1)
+    broadcast.haves_received(B, [wire.Have(ORIGIN.peer_id, 1, 1, 1, 0.0)], 1.1)
+    broadcast.handle_timeout(3.0)
+    assert delivered(broadcast) == [1]
+    assert sent(broadcast) == [(B, codec.PRUNE)]
+    receive(broadcast, A, message(2), 3.0, hops=64)
+    assert sent(broadcast) == []
 
 
 def test_a_lying_announcer_fills_no_table() -> None:

@@ -201,6 +201,27 @@ def test_messages_of_a_life_long_gone_are_not_delivered_again() -> None:
     assert len(room.events(BroadcastReceived)) == heard
 
 
+def test_made_up_authors_make_nothing_of_a_member_come_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psyne_mesh.gossip.streams._STREAMS_MAX", 12)
+    room = infiltrated()
+    honest = room.ids()[2]
+    for payload in (b"hit for 10", b"hit for 20"):
+        room.say(honest, payload)
+    keep_talking(room, 0.4)
+    for n in range(30):
+        stranger = CheapIdentity(2000 + n)
+        if n % 2:  # it was a member for a moment
+            say(room, told(record(stranger)))
+            say(room, told(record(stranger, incarnation=1, state=r.LEAVING)))
+        say(room, wire.encode_gossip(wire.Head(1, wire.FLAT), wire.sign_message(KEY, stranger, 1, 1, 1, b"").body))
+    room.say(honest, b"hit for 30")
+    keep_talking(room, 8.0)
+    for peer in room.ids():
+        if peer != honest:
+            got = [event.payload for _, _, event in room.events(BroadcastReceived, peer) if event.origin == honest]
+            assert got == [b"hit for 10", b"hit for 20", b"hit for 30"]
+
+
 def test_a_liar_cannot_silence_somebody_by_using_up_its_numbers() -> None:
     room = infiltrated()
     speaker = room.ids()[1]
@@ -246,6 +267,40 @@ def test_sybils_fill_no_table_beyond_its_bound() -> None:
         assert len(node.members) <= config.full_knowledge_max + 1
         assert node._core.overlay.mode.value == "lobby"
         assert len(node._core.dialer.in_flight) <= config.dials_max
+
+
+@pytest.mark.parametrize("goodbyes", [False, True])
+def test_lives_in_one_breath_make_few_events_and_the_newest_is_known_in_the_end(goodbyes: bool) -> None:
+    room = infiltrated()
+    first, second = room.ids()[:2]
+    say(room, told(record(MALLORY)))
+    states = (r.ALIVE, r.LEAVING) if goodbyes else (r.ALIVE,)
+    lives = [record(MALLORY, epoch, state=state) for epoch in range(2, 300) for state in states]
+    newest = record(MALLORY, 300)
+    room.tell(first, lambda node: node.receive(EVIL.peer_id, told(*lives), room.now))
+    room.tell(first, lambda node: node.receive(EVIL.peer_id, told(newest), room.now))
+    room.tell(second, lambda node: node.receive(EVIL.peer_id, told(newest), room.now))
+    keep_talking(room, 1.0)
+    assert len(room.events(PeerDiscovered, first)) <= 9
+    assert len(room.events(PeerLeft, first)) <= 9
+    refused = room.nodes[first].stats.records_refused
+    assert refused >= 290
+    keep_talking(room, 20.0)
+    assert all(node.record(MALLORY.peer_id) == newest for node in room.nodes.values())
+    assert room.nodes[first].stats.records_refused - refused <= 8  # it is not sent over and over again meanwhile
+
+
+@pytest.mark.parametrize("crowd", [5, 260])
+def test_made_up_members_that_nobody_renews_are_gone_after_a_few_lifetimes(crowd: int) -> None:
+    room = room_of(3, config=GossipConfig(record_lifetime_s=20))
+    ghosts = [
+        r.OwnState(epoch=1, joined_at=1, lifetime=86_400).sign(KEY, CheapIdentity(3000 + n)) for n in range(crowd)
+    ]
+    first = room.ids()[0]
+    room.tell(first, lambda node: node.learn(ghosts, room.now))
+    assert len(room.nodes[first].members) > 3
+    room.run(4 * 20.0)  # a lobby hears of some once more
+    assert room.views_equal()
 
 
 def test_a_newcomer_cannot_evict_the_anchors() -> None:

@@ -17,6 +17,7 @@ from tests.gossip.neighbours import (
     A,
     B,
     C,
+    D,
 )
 
 
@@ -75,6 +76,19 @@ def test_streams_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = streams.get(C)
     assert stream is not None
     assert len(stream.pending) == 3
+
+
+def test_strangers_take_no_place_of_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psyne_mesh.gossip.streams._STREAMS_MAX", 2)
+    streams = Streams(CONFIG)
+    streams.standing = lambda origin: {A: 2, B: 1, C: 2}.get(origin, 0)
+    accept(streams, A, 1, 1, 1, 0.0)
+    for peer in (D, B, D):  # of those who are gone no more than of members
+        accept(streams, peer, 1, 1, 1, 0.0)
+    assert [streams.get(peer) is not None for peer in (A, B, C, D)] == [True, True, False, False]
+    assert streams.refused == 1
+    accept(streams, C, 1, 1, 1, 0.0)
+    assert [streams.get(peer) is not None for peer in (A, B, C, D)] == [True, False, True, False]
 
 
 @given(st.permutations(range(1, 13)), st.sets(st.integers(1, 12), max_size=4), st.integers(0, 2**32))

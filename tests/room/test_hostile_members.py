@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from psyne_mesh.config import DataChannelConfig
-from psyne_mesh.errors import InvalidConfig, MessageTooLarge, ProtocolError, WouldBlock
+from psyne_mesh.errors import EventBacklog, InvalidConfig, MessageTooLarge, ProtocolError, WouldBlock
 from psyne_mesh.gossip import events as gossip_events
 from psyne_mesh.gossip.routing import Signal, encode_signal
 from psyne_mesh.identity import Identity, PeerId
@@ -23,6 +23,8 @@ from psyne_mesh.room import events
 from psyne_mesh.room.carried import carried
 from psyne_mesh.room.channel import CARRIED_UNREAD_BYTES_MAX
 from psyne_mesh.room.delivery import RELIABLE_ORDERED, UNRELIABLE_UNORDERED
+from psyne_mesh.room.events import SignalingUp
+from psyne_mesh.room.hub import EventHub
 from psyne_mesh.room.peer import Peer
 from psyne_mesh.room.room import Room
 from psyne_mesh.room.undeclared import BYTES_MAX, LIFE_S, MESSAGES_MAX, Undeclared
@@ -521,3 +523,29 @@ async def test_messages_under_names_that_no_channel_can_have_are_not_kept(autoju
             link.send_message(DataChannelConfig(label=membership(mallory).label(name)), b"hello")
         await trio.sleep(1)
         assert {message[1] for message in ada._undeclared._messages} == {"é" * 64, "x"}
+
+
+async def test_a_flood_of_events_ends_only_the_reader_that_stood_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psyne_mesh.room.hub.BACKLOG_MAX", 10)
+    hub = EventHub(list)
+    stuck, reader = hub.events(), hub.events()
+    called: list[int] = []
+    for number in range(3):  # together they are far more than 10 events behind
+        hub.subscribe(SignalingUp, lambda event, number=number: called.append(number))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hub.run)
+        for _ in range(2):
+            for _ in range(8):
+                hub.publish(SignalingUp())
+            for _ in range(8):
+                await reader.__anext__()
+        hub.publish(SignalingUp())
+        assert isinstance(await reader.__anext__(), SignalingUp)
+        hub.close()
+    assert sorted(called) == [0] * 17 + [1] * 17 + [2] * 17
+    with pytest.raises(StopAsyncIteration):
+        await reader.__anext__()
+    for _ in range(10):
+        await stuck.__anext__()
+    with pytest.raises(EventBacklog):
+        await stuck.__anext__()
