@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from psyne_mesh.errors import LocalError
 from simulations import runner, table
 from simulations.kept import KeptRuns
 from simulations.run import Result
@@ -122,22 +123,29 @@ def all_(
 ) -> None:
     """Every scenario, with all its seeds, against its targets and against the committed baseline.
 
-    With --only, what an earlier run at the same scale left in summary.json stays beside the new results.
+    What earlier runs found about other scenarios, or at another scale, stays in the output folder beside the new results.
     """
+    if ci and nightly:
+        raise typer.BadParameter("--ci and --nightly are two scales: one of them")
     scale = "nightly" if nightly else "ci" if ci else "full"
-    scenarios = [_known(name).scaled(scale) for name in (only or load())]
+    scenarios = [_known(name).scaled(scale) for name in dict.fromkeys(only or load())]
+    if write_docs is not None:
+        with _told():
+            table.around(write_docs, scale)  # now, not after hours
     chosen = range(seeds) if seeds is not None else None
     units = runner.units_of(scenarios, None, chosen)
     output.mkdir(parents=True, exist_ok=True)
-    results: list[Result] = []
+    told = runner.other_runs(output / "results.jsonl", scenarios)
     by_name = {scenario.name: scenario for scenario in scenarios}
     runs = KeptRuns(output / "runs.jsonl", resume=resume)
     kept = [found for unit in units if (found := runs.find(by_name[unit.scenario], None, unit.seed)) is not None]
     with (output / "results.jsonl").open("w", encoding="utf-8") as lines, _progress(len(units)) as advance:
+        lines.writelines(json.dumps(line) + "\n" for line in told)
+        lines.flush()
 
         def show(result: Result) -> None:
-            results.append(result)
-            lines.write(json.dumps(runner.result_line(result, by_name[result.scenario])) + "\n")
+            told.append({**runner.result_line(result, by_name[result.scenario]), "scale": scale})
+            lines.write(json.dumps(told[-1]) + "\n")
             lines.flush()
             advance(result)
 
@@ -149,16 +157,26 @@ def all_(
             show(result)
         with runner.processes(jobs) as executor:
             rows = runner.run_all(scenarios, seeds=chosen, executor=executor, on_result=keep, kept=kept)
-    runner.write_csv(output / "results.csv", results)
+    runner.write_csv(output / "results.csv", told)
     lines_of_all = runner.merged_summary(output / "summary.json", rows)
     worse = runner.compare(rows, runner.read_baseline())
     _summary(rows, worse)
     if write_docs is not None:
-        table.write_docs(write_docs, lines_of_all)
+        with _told():
+            table.write_docs(write_docs, [line for line in lines_of_all if line["scale"] == scale])
     if write_baseline:
         runner.write_baseline(rows)
     # CI guards against getting worse; elsewhere the targets themselves are the question.
     raise typer.Exit(1 if (worse if ci else not all(row.passed for row in rows)) else 0)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """What the caller can mend is told as any wrong option is, without a traceback."""
+    try:
+        yield
+    except LocalError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 @contextlib.contextmanager

@@ -149,8 +149,16 @@ def _cut_times(run: Run) -> list[tuple[float, float]]:
 def _table(summary: Path) -> str:
     if not summary.exists():
         return "<p>No results here yet: <code>psyne-mesh sim all</code> writes them.</p>"
+    lines = json.loads(summary.read_text(encoding="utf-8"))
+    return "".join(
+        f"<h2>All scenarios, scale {scale}</h2>{_table_of([line for line in lines if line['scale'] == scale])}"
+        for scale in dict.fromkeys(line["scale"] for line in lines)
+    )
+
+
+def _table_of(lines: list[dict[str, Any]]) -> str:
     rows = []
-    for line in json.loads(summary.read_text(encoding="utf-8")):
+    for line in lines:
         figures = line["figures"]
         judged = "<br>".join(
             f"{html.escape(name)} {html.escape(target)}: <b>{'never' if figures.get(name) is None else figures[name]}</b>"
@@ -160,4 +168,4 @@ def _table(summary: Path) -> str:
         cells = (line["number"], line["scenario"], line["nodes"], line["seeds"], judged, verdict)
         rows.append("<tr>" + "".join(f"<td>{cell}" for cell in cells))
     head = "<tr><th>#<th>scenario<th>nodes<th>seeds<th>target: measured<th>pass"
-    return f"<h2>All scenarios</h2><table>{head}{''.join(rows)}</table>"
+    return f"<table>{head}{''.join(rows)}</table>"

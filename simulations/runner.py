@@ -12,7 +12,7 @@ import json
 import math
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import attrs
 
 from simulations.findings import pool, rounded, verdict
 from simulations.run import Result, run_once
-from simulations.scenario import Scenario, load
+from simulations.scenario import SCALES, Scenario, load
 
 BASELINE_FILE = Path(__file__).with_name("baseline.json")
 # Against the committed baseline a figure may be so much worse before the comparison complains: seeds differ with every
@@ -143,7 +143,7 @@ def row_of(scenario: Scenario, results: Sequence[Result]) -> Row:
 
 
 def result_line(result: Result, scenario: Scenario) -> dict[str, Any]:
-    """What `sim run --json` prints, and a line of results.jsonl."""
+    """What `sim run --json` prints; a line of results.jsonl has the scale as well."""
     return {
         "scenario": result.scenario,
         "nodes": result.nodes,
@@ -176,25 +176,39 @@ def row_line(row: Row) -> dict[str, Any]:
 
 
 def merged_summary(path: Path, rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Writes the lines of `rows` into summary.json beside those of other scenarios at the same scale that stand there."""
-    fresh = {line["scenario"]: line for line in map(row_line, rows)}
-    scales = {line["scale"] for line in fresh.values()}
+    """Writes the lines of `rows` into summary.json in place of those of the same scenario and scale; all others stay."""
     old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    kept = {line["scenario"]: line for line in old if line["scale"] in scales}
-    known = {**kept, **fresh}
-    lines = [known[name] for name in load() if name in known]
+    known = {(line["scale"], line["scenario"]): line for line in [*old, *map(row_line, rows)]}
+    order = [(scale, name) for scale in SCALES for name in load()]
+    lines = [known[key] for key in order if key in known]
     path.write_text(json.dumps(lines, indent=1) + "\n", encoding="utf-8")
     return lines
 
 
-def write_csv(path: Path, results: Iterable[Result]) -> None:
-    """One line for each figure of each run: scenario, nodes, seed, figure, value."""
+def other_runs(path: Path, scenarios: Iterable[Scenario]) -> list[dict[str, Any]]:
+    """The lines of results.jsonl that are not of these scenarios at these scales.
+
+    Those from before the lines named their scale could be of any, and are left out; runs.jsonl still has them.
+    """
+    if not path.exists():
+        return []
+    fresh = {(scenario.name, scenario.scale) for scenario in scenarios}
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):  # cut off
+            lines.append(json.loads(text))
+    return [line for line in lines if "scale" in line and (line["scenario"], line["scale"]) not in fresh]
+
+
+def write_csv(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Lines of results.jsonl as one line for each figure of each run: scenario, scale, nodes, seed, figure, value."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["scenario", "nodes", "seed", "figure", "value"])
-        for result in results:
-            for name, value in rounded(result.findings.figures).items():
-                writer.writerow([result.scenario, result.nodes, result.seed, name, "" if value is None else value])
+        writer.writerow(["scenario", "scale", "nodes", "seed", "figure", "value"])
+        for line in lines:
+            of = [line[key] for key in ("scenario", "scale", "nodes", "seed")]
+            for name, value in line["figures"].items():
+                writer.writerow([*of, name, "" if value is None else value])
 
 
 # ------------------------------------------------------------------------------------------------------------ baseline

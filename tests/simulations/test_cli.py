@@ -73,14 +73,62 @@ def test_all_writes_lines_table_and_summary(tmp_path):
         ("one-way-pair", 0),
         ("one-way-pair", 1),
     ]
-    assert all(list(line) == RESULT_KEYS for line in lines)
+    assert all(list(line) == [*RESULT_KEYS, "scale"] for line in lines)
     with (tmp_path / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["scenario"] for row in rows} == {"join-storm", "one-way-pair"}
-    assert {"scenario", "nodes", "seed", "figure", "value"} == set(rows[0])
+    assert {"scenario", "scale", "nodes", "seed", "figure", "value"} == set(rows[0])
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [row["scenario"] for row in summary] == ["join-storm", "one-way-pair"]
     assert summary[0]["seeds"] == 2
+
+
+def test_what_was_found_of_others_and_at_other_scales_stays(tmp_path):
+    def run(*words: str) -> None:
+        assert invoke("all", *words, "--jobs", "1", "--output", str(tmp_path)).exit_code == 0
+
+    def kept(read) -> list[tuple[str, str, int]]:
+        return sorted({(line["scenario"], line["scale"], int(line["seed"])) for line in read})
+
+    run("--only", "join-storm", "--seeds", "2")
+    run("--ci", "--only", "seat-race", "--seeds", "1")
+    run("--ci", "--only", "join-storm", "--seeds", "1")
+    run("--only", "seat-race", "--seeds", "1")
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert [(row["scenario"], row["scale"], row["seeds"]) for row in summary] == [
+        ("join-storm", "full", 2),
+        ("seat-race", "full", 1),
+        ("join-storm", "ci", 1),
+        ("seat-race", "ci", 1),
+    ]
+    runs = [("join-storm", "ci", 0), ("join-storm", "full", 0), ("join-storm", "full", 1)]
+    runs += [("seat-race", "ci", 0), ("seat-race", "full", 0)]
+    assert kept(json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()) == runs
+    with (tmp_path / "results.csv").open(newline="") as file:
+        assert kept(csv.DictReader(file)) == runs
+    # A page gets the lines of this scale only.
+    page = tmp_path / "page.md"
+    page.write_text("\n".join(table.marks("ci")), encoding="utf-8")
+    run("--ci", "--only", "seat-race", "--seeds", "1", "--write-docs", str(page))
+    assert "2 of 2 pass at scale `ci`" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--write-docs", "{tmp}/none.md"), "cannot be read"),
+        (("--write-docs", "{tmp}/page.md"), "lacks the marks"),
+        (("--ci", "--nightly"), "two scales"),
+    ],
+)
+def test_a_wrong_option_is_told_before_anything_runs(tmp_path, monkeypatch, words, complaint):
+    monkeypatch.setattr(runner, "work", lambda unit: pytest.fail("ran"))
+    (tmp_path / "page.md").write_text("no marks", encoding="utf-8")
+    given = [word.format(tmp=tmp_path) for word in words]
+    done = invoke("all", "--only", "crash-16", "--jobs", "1", "--output", str(tmp_path / "out"), *given)
+    assert done.exit_code == 2
+    assert complaint in " ".join(done.output.replace("│", " ").split())
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_table_that_was_cut_off_goes_on_where_it_stopped(tmp_path, monkeypatch):

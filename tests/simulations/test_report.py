@@ -29,12 +29,14 @@ def test_a_run_can_be_drawn(tmp_path):
 @pytest.mark.slow
 def test_the_page_holds_everything(tmp_path):
     line = {
-        "number": "3", "scenario": "crash-16", "nodes": 16, "seeds": 1, "pass": False,
+        "number": "3", "scenario": "crash-16", "scale": "full", "nodes": 16, "seeds": 1, "pass": False,
         "figures": {"detection_s_p99": None}, "targets": {"detection_s_p99": "<= 3"},
     }  # fmt: skip
-    (tmp_path / "summary.json").write_text(json.dumps([line]), encoding="utf-8")
+    summary = json.dumps([line, {**line, "scale": "ci"}])
+    (tmp_path / "summary.json").write_text(summary, encoding="utf-8")
     page = write_report(tmp_path / "report", tmp_path, quick=True).read_text(encoding="utf-8")
     assert page.count("<svg") == 5
     assert "detection_s_p99 &lt;= 3: <b>never</b>" in page
+    assert page.index("scale full") < page.index("scale ci")
     for name in ("mesh", "timeline", "coverage", "detection", "load"):
         assert (tmp_path / "report" / f"{name}.png").stat().st_size > 1000
