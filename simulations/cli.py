@@ -16,6 +16,7 @@ from rich.table import Table
 from psyne_mesh.errors import LocalError
 from simulations import runner, table
 from simulations.kept import KeptRuns
+from simulations.own import load_own
 from simulations.run import Result
 from simulations.scenario import Scenario, load
 
@@ -23,12 +24,16 @@ app = typer.Typer(
     help="Rooms of thousands of players in virtual time: scenarios, seeds, figures.", no_args_is_help=True
 )
 _RESULTS = Path("simulation-results")
+_FILE = typer.Option(help="A file of your own scenarios, in place of the package's.")
 
 
 @app.command("list")
-def list_(as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False) -> None:
+def list_(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+    file: Annotated[Path | None, _FILE] = None,
+) -> None:
     """Every scenario with its size and its targets."""
-    scenarios = load().values()
+    scenarios = _scenarios(file).values()
     if as_json:
         print(json.dumps({"scenarios": [_described(scenario) for scenario in scenarios]}))
         return
@@ -60,11 +65,12 @@ def run(
     scale: Annotated[str, typer.Option(help="full, ci, nightly or tiny.")] = "full",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
     pictures: Annotated[Path | None, typer.Option(help="Also draw this run into the given folder.")] = None,
+    file: Annotated[Path | None, _FILE] = None,
 ) -> None:
     """One scenario with one seed. The exit code says whether it met its targets; with --json the object says it."""
-    scenario = _known(name).scaled(scale)
+    scenario = _known(name, _scenarios(file)).scaled(scale)
     if pictures is None:
-        result = runner.work(runner.Unit(name, scale, nodes, seed))
+        result = runner.work(runner.Unit(scenario, nodes, seed))
     else:
         from simulations.report import run_with_pictures
 
@@ -77,8 +83,12 @@ def run(
     raise typer.Exit(0 if line["pass"] else 1)
 
 
-def _known(name: str) -> Scenario:
-    scenarios = load()
+def _scenarios(file: Path | None) -> dict[str, Scenario]:
+    with _told():
+        return load() if file is None else load_own(file)
+
+
+def _known(name: str, scenarios: dict[str, Scenario]) -> Scenario:
     if name not in scenarios:
         near = [known for known in scenarios if name.lower() in known or known in name.lower()]
         raise typer.BadParameter(f"no scenario {name!r}; {'near: ' + ', '.join(near) if near else 'see: sim list'}")
@@ -120,6 +130,7 @@ def all_(
     ] = False,
     write_docs: Annotated[Path | None, typer.Option(help="Write the result table into this page.")] = None,
     write_baseline: Annotated[bool, typer.Option(help="Make these figures the committed baseline.")] = False,
+    file: Annotated[Path | None, _FILE] = None,
 ) -> None:
     """Every scenario, with all its seeds, against its targets and against the committed baseline.
 
@@ -127,8 +138,11 @@ def all_(
     """
     if ci and nightly:
         raise typer.BadParameter("--ci and --nightly are two scales: one of them")
+    if write_baseline and file is not None:
+        raise typer.BadParameter("--write-baseline and --file: the baseline is of the package's scenarios only")
+    known = _scenarios(file)
     scale = "nightly" if nightly else "ci" if ci else "full"
-    scenarios = [_known(name).scaled(scale) for name in dict.fromkeys(only or load())]
+    scenarios = [_known(name, known).scaled(scale) for name in dict.fromkeys(only or known)]
     if write_docs is not None:
         with _told():
             table.around(write_docs, scale)  # now, not after hours
@@ -138,7 +152,7 @@ def all_(
     told = runner.other_runs(output / "results.jsonl", scenarios)
     by_name = {scenario.name: scenario for scenario in scenarios}
     runs = KeptRuns(output / "runs.jsonl", resume=resume)
-    kept = [found for unit in units if (found := runs.find(by_name[unit.scenario], None, unit.seed)) is not None]
+    kept = [(unit, found) for unit in units if (found := runs.find(unit.scenario, None, unit.seed)) is not None]
     with (output / "results.jsonl").open("w", encoding="utf-8") as lines, _progress(len(units)) as advance:
         lines.writelines(json.dumps(line) + "\n" for line in told)
         lines.flush()
@@ -153,7 +167,7 @@ def all_(
             runs.keep(by_name[result.scenario], None, result)
             show(result)
 
-        for result in kept:
+        for _, result in kept:
             show(result)
         with runner.processes(jobs) as executor:
             rows = runner.run_all(scenarios, seeds=chosen, executor=executor, on_result=keep, kept=kept)
@@ -163,11 +177,12 @@ def all_(
     _summary(rows, worse)
     if write_docs is not None:
         with _told():
-            table.write_docs(write_docs, [line for line in lines_of_all if line["scale"] == scale])
+            shown = [line for line in lines_of_all if line["scale"] == scale and line["scenario"] in known]
+            table.write_docs(write_docs, shown)
     if write_baseline:
         runner.write_baseline(rows)
-    # CI guards against getting worse; elsewhere the targets themselves are the question.
-    raise typer.Exit(1 if (worse if ci else not all(row.passed for row in rows)) else 0)
+    # CI guards against getting worse; elsewhere, and of your own, the targets themselves are the question.
+    raise typer.Exit(1 if (worse if ci and file is None else not all(row.passed for row in rows)) else 0)
 
 
 @contextlib.contextmanager

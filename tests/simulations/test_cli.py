@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
+import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import attrs
 import pytest
@@ -134,7 +137,7 @@ def test_a_wrong_option_is_told_before_anything_runs(tmp_path, monkeypatch, word
 def test_a_table_that_was_cut_off_goes_on_where_it_stopped(tmp_path, monkeypatch):
     played = []
     work = runner.work
-    monkeypatch.setattr(runner, "work", lambda unit: played.append((unit.scenario, unit.seed)) or work(unit))
+    monkeypatch.setattr(runner, "work", lambda unit: played.append((unit.scenario.name, unit.seed)) or work(unit))
 
     def run(*words: str):
         played.clear()
@@ -175,6 +178,50 @@ def test_any_executor_will_do(rows):
     with ThreadPoolExecutor(1) as executor:
         others = runner.run_all([load()["crash-16"].scaled("tiny")], seeds=[0, 1], executor=executor)
     assert others[0].trace_hashes == rows[0].trace_hashes
+
+
+def test_what_runs_is_the_scenario_that_was_given(rows):
+    """Not the one of that name in the package's file."""
+    scenario = load()["crash-16"].scaled("tiny")
+    louder = attrs.evolve(scenario, net={"loss": 0.2})
+    mine = attrs.evolve(scenario, name="mine")
+    with ThreadPoolExecutor(1) as executor:
+        plain, lossy, own = runner.run_all([scenario, louder, mine], seeds=[1, 0], executor=executor)
+    assert plain.trace_hashes == rows[0].trace_hashes
+    assert lossy.trace_hashes != plain.trace_hashes
+    assert (lossy.seeds, own.scenario.name) == ((0, 1), "mine")
+    unit = runner.Unit(louder, None, 0)
+    assert pickle.loads(pickle.dumps(unit)) == unit  # noqa: S301
+
+
+def test_a_file_of_ones_own(tmp_path):
+    page = Path(__file__).parents[2] / "docs" / "simulations.md"
+    path = tmp_path / "mine.toml"
+    # The example that the page gives.
+    (example,) = re.findall(r"```toml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    path.write_text(example, encoding="utf-8")
+    file = ("--file", str(path))
+    told = json.loads(invoke("list", "--json", *file).stdout)
+    assert [scenario["name"] for scenario in told["scenarios"]] == ["my-cut"]
+    one = json.loads(invoke("run", "my-cut", "--json", *file).stdout)
+    assert one["figures"].keys() >= one["targets"].keys() > {"merged_s_max"}
+    output = ("--jobs", "1", "--output", str(tmp_path / "out"))
+    assert invoke("all", "--ci", "--only", "join-storm", "--seeds", "1", *output).exit_code == 0
+    done = invoke("all", "--ci", "--seeds", "1", *output, *file)
+    assert done.exit_code == (0 if one["pass"] else 1)  # nobody has a baseline of it
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [(row["scenario"], row["scale"]) for row in summary] == [("join-storm", "ci"), ("my-cut", "ci")]
+    assert invoke("run", "crash-16", *file).exit_code == 2
+    assert invoke("all", "--write-baseline", *file).exit_code == 2
+
+
+def test_a_mistake_in_ones_own_file_is_told_in_a_line(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[[scenario]]\nname = 3", encoding="utf-8")
+    done = invoke("list", "--file", str(path))
+    assert done.exit_code == 2
+    assert isinstance(done.exception, SystemExit)
+    assert "lacks a name" in done.output
 
 
 def test_a_worse_result_than_the_baseline_is_told(rows, tmp_path):
