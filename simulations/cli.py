@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -24,6 +26,7 @@ app = typer.Typer(
     help="Rooms of thousands of players in virtual time: scenarios, seeds, figures.", no_args_is_help=True
 )
 _RESULTS = Path("simulation-results")
+_DRAWS = ("matplotlib", "networkx")  # the extra `sim`
 _FILE = typer.Option(help="A file of your own scenarios, in place of the package's.")
 
 
@@ -72,15 +75,24 @@ def run(
     if pictures is None:
         result = runner.work(runner.Unit(scenario, nodes, seed))
     else:
-        from simulations.report import run_with_pictures
-
-        result = run_with_pictures(scenario, nodes, seed, pictures)
+        result = _report().run_with_pictures(scenario, nodes, seed, pictures)
     line = runner.result_line(result, scenario)
     if as_json:
         print(json.dumps(line))
         return
     _show(result, scenario)
     raise typer.Exit(0 if line["pass"] else 1)
+
+
+def _report() -> ModuleType:
+    """The module that draws; what it needs is not installed with the package."""
+    try:
+        return importlib.import_module("simulations.report")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in _DRAWS:
+            raise
+        Console(stderr=True).print(f"pictures need {error.name}: pip install 'psyne-mesh[sim]'", markup=False)
+        raise typer.Exit(2) from error
 
 
 def _scenarios(file: Path | None) -> dict[str, Scenario]:
@@ -253,6 +265,4 @@ def report(
     quick: Annotated[bool, typer.Option(help="Small rooms: a look in a minute.")] = False,
 ) -> None:
     """Pictures (PNG and SVG) and one self-contained HTML page."""
-    from simulations.report import write_report
-
-    print(write_report(output, results, quick=quick))
+    print(_report().write_report(output, results, quick=quick))

@@ -12,7 +12,7 @@ import attrs
 from simulations import pictures
 from simulations.figures import measured
 from simulations.findings import percentiles
-from simulations.run import Result, Run
+from simulations.run import Result, Run, run_once
 from simulations.scenario import Scenario, load
 from simulations.series import neighbours
 
@@ -44,10 +44,10 @@ def write_report(folder: Path, results: Path, *, quick: bool = False, seed: int 
 
 
 def run_with_pictures(scenario: Scenario, nodes: int | None, seed: int, folder: Path) -> Result:
-    """One run of one scenario (its first arm), with the pictures that its data allow."""
-    run = Run(scenario, nodes or scenario.nodes, seed)
-    run.play()
-    run.findings.finish({})
+    """One run of one scenario, all its arms judged, with the pictures of its main arm that the data allow."""
+    result = run_once(scenario, nodes, seed)
+    run = Run(scenario, result.nodes, seed)
+    run.play()  # the main arm again, now to look into: a seed is a trace
     pictures.save(pictures.timeline(run.series, _cut_times(run), run.t0), folder, "timeline")
     pictures.save(pictures.mesh_graph([("at the end", _edges(run))], *_sides(run)), folder, "mesh")
     if run.accounting.sent:
@@ -56,7 +56,7 @@ def run_with_pictures(scenario: Scenario, nodes: int | None, seed: int, folder: 
     if run.findings.samples.get("detection_s"):
         drawn = pictures.ecdf({scenario.name: run.findings.samples["detection_s"]}, scenario.title, "s")
         pictures.save(drawn, folder, "detection")
-    return run.result()
+    return result
 
 
 # ------------------------------------------------------------------------------------------------------------ sections

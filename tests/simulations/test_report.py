@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
+from typer.testing import CliRunner
 
+import simulations
 from simulations import pictures
+from simulations.cli import app
 from simulations.report import run_with_pictures, write_report
+from simulations.run import run_once
 from simulations.scenario import load
 
 
@@ -24,6 +29,27 @@ def test_a_run_can_be_drawn(tmp_path):
     result = run_with_pictures(scenario, 12, 1, tmp_path)
     assert result.nodes == 12
     assert {path.name for path in tmp_path.iterdir()} >= {"mesh.svg", "timeline.png", "coverage.svg"}
+
+
+def test_a_drawn_run_is_judged_with_all_its_arms(tmp_path):
+    scenario = load()["wrong-clocks"].scaled("tiny")
+    drawn, plain = run_with_pictures(scenario, None, 2, tmp_path), run_once(scenario, None, 2)
+    assert drawn.findings.figures["true.same_trace"] == 1
+    assert drawn.findings.figures == plain.findings.figures
+    assert drawn.trace_hash == plain.trace_hash
+
+
+@pytest.mark.parametrize("words", [("report",), ("run", "crash-16", "--pictures", "out")])
+def test_without_the_extra_it_says_what_to_install(monkeypatch, tmp_path, words):
+    monkeypatch.chdir(tmp_path)
+    for name in ("report", "pictures"):
+        monkeypatch.delitem(sys.modules, f"simulations.{name}", raising=False)
+        monkeypatch.delattr(simulations, name, raising=False)
+    monkeypatch.setitem(sys.modules, "networkx", None)  # as if it were not there
+    done = CliRunner().invoke(app, list(words))
+    assert done.exit_code == 2
+    assert isinstance(done.exception, SystemExit)
+    assert "pip install 'psyne-mesh[sim]'" in done.output
 
 
 @pytest.mark.slow
