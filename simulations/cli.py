@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import importlib
 import json
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from rich.table import Table
 from psyne_mesh.errors import LocalError
 from simulations import runner, table
 from simulations.kept import KeptRuns
-from simulations.own import load_own
+from simulations.own import check_nodes, load_own, near
 from simulations.run import Result
 from simulations.scenario import Scenario, load
 
@@ -28,6 +29,15 @@ app = typer.Typer(
 _RESULTS = Path("simulation-results")
 _DRAWS = ("matplotlib", "networkx")  # the extra `sim`
 _FILE = typer.Option(help="A file of your own scenarios, in place of the package's.")
+
+
+class Scale(enum.StrEnum):
+    """`scenario.SCALES`, as the command line takes them."""
+
+    FULL = "full"
+    CI = "ci"
+    NIGHTLY = "nightly"
+    TINY = "tiny"
 
 
 @app.command("list")
@@ -63,15 +73,19 @@ def _described(scenario: Scenario) -> dict[str, object]:
 @app.command()
 def run(
     name: Annotated[str, typer.Argument(help="A scenario of `sim list`.")],
-    nodes: Annotated[int | None, typer.Option(help="How many nodes; default: what the scenario says.", min=2)] = None,
+    nodes: Annotated[
+        int | None, typer.Option(help="How many nodes, nodes_min or more; default: what the scenario says.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same trace.")] = 0,
-    scale: Annotated[str, typer.Option(help="full, ci, nightly or tiny.")] = "full",
+    scale: Annotated[Scale, typer.Option(help="The size and length of the run.")] = Scale.FULL,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
     pictures: Annotated[Path | None, typer.Option(help="Also draw this run into the given folder.")] = None,
     file: Annotated[Path | None, _FILE] = None,
 ) -> None:
     """One scenario with one seed. The exit code says whether it met its targets; with --json the object says it."""
-    scenario = _known(name, _scenarios(file)).scaled(scale)
+    scenario = _known(name, _scenarios(file)).scaled(scale.value)
+    with _told():
+        check_nodes(scenario, nodes)
     if pictures is None:
         result = runner.work(runner.Unit(scenario, nodes, seed))
     else:
@@ -102,8 +116,7 @@ def _scenarios(file: Path | None) -> dict[str, Scenario]:
 
 def _known(name: str, scenarios: dict[str, Scenario]) -> Scenario:
     if name not in scenarios:
-        near = [known for known in scenarios if name.lower() in known or known in name.lower()]
-        raise typer.BadParameter(f"no scenario {name!r}; {'near: ' + ', '.join(near) if near else 'see: sim list'}")
+        raise typer.BadParameter(f"no scenario {name!r}{near(name, scenarios) or '; see: sim list'}")
     return scenarios[name]
 
 

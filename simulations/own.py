@@ -74,6 +74,12 @@ def check(scenario: Scenario) -> None:
             _known("figure of these measures, hook, arms and ratios (targets)", name, names)
 
 
+def check_nodes(scenario: Scenario, nodes: int | None) -> None:
+    """Raises `InvalidScenario` for a room too small for what happens in it; None is the scenario's own size."""
+    if nodes is not None and nodes < scenario.nodes_min:
+        raise InvalidScenario(f"{scenario.name} needs at least {scenario.nodes_min} nodes (nodes_min), not {nodes}")
+
+
 def _check_entry(entry: Mapping[str, Any], before: Collection[str]) -> None:
     if not isinstance(entry.get("name"), str):
         raise InvalidScenario("lacks a name")
@@ -115,16 +121,15 @@ class _Rehearsal(Run):
 
 def _known(kind: str, name: Any, names: Collection[str]) -> None:
     if name not in names:
-        raise InvalidScenario(f"no {kind} {name!r}{near(str(name), names)}")
+        there_are = f"; there are {', '.join(sorted(names))}" if names else ""
+        raise InvalidScenario(f"no {kind} {name!r}{near(str(name), names) or there_are}")
 
 
 def near(name: str, names: Collection[str]) -> str:
-    """What somebody who wrote `name` may have meant, or what there is, as the end of a sentence."""
+    """What somebody who wrote `name` may have meant, as the end of a sentence; empty where nothing is like it."""
     alike = [known for known in names if name.lower() in known or known in name.lower()]
     alike += [known for known in difflib.get_close_matches(name.lower(), names) if known not in alike]
-    if alike:
-        return f"; near: {', '.join(alike)}"
-    return f"; there are {', '.join(sorted(names))}" if names else ""
+    return f"; near: {', '.join(alike)}" if alike else ""
 
 
 @contextlib.contextmanager

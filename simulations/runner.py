@@ -20,6 +20,7 @@ from typing import Any
 import attrs
 
 from simulations.findings import pool, rounded, verdict
+from simulations.own import check_nodes
 from simulations.run import Result, run_once
 from simulations.scenario import SCALES, Scenario, load
 
@@ -85,7 +86,10 @@ def run_all(
 
 
 def units_of(scenarios: Iterable[Scenario], nodes: int | None, seeds: Sequence[int] | None) -> list[Unit]:
-    """What there is to run, seed by seed."""
+    """What there is to run, seed by seed. Raises `InvalidScenario` where `nodes` are too few."""
+    scenarios = list(scenarios)
+    for scenario in scenarios:
+        check_nodes(scenario, nodes)
     units = [
         Unit(scenario, nodes, seed)
         for scenario in scenarios

@@ -14,8 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 from simulations import kept, runner, table
-from simulations.cli import app
-from simulations.scenario import load
+from simulations.cli import Scale, app
+from simulations.own import InvalidScenario
+from simulations.scenario import SCALES, load
 
 RESULT_KEYS = ["scenario", "nodes", "seed", "trace_hash", "pass", "figures", "targets"]
 
@@ -57,10 +58,29 @@ def test_run_for_people_shows_targets_and_trace():
     assert "trace " in done.stdout
 
 
-def test_a_misspelt_name_gets_a_hint():
-    done = invoke("run", "crash")
+@pytest.mark.parametrize("words", [("run", "crash"), ("run", "crash16"), ("all", "--only", "Crash_16")])
+def test_a_misspelt_name_gets_a_hint(words):
+    done = invoke(*words)
     assert done.exit_code == 2
     assert "crash-16" in done.output
+
+
+def test_a_scale_that_nobody_knows_is_refused():
+    assert tuple(scale.value for scale in Scale) == SCALES
+    done = invoke("run", "crash-16", "--nodes", "4", "--scale", "CI")
+    assert done.exit_code == 2
+    assert "nightly" in done.output
+
+
+@pytest.mark.parametrize(("name", "smallest"), [("seat-race", 7), ("one-way-pair", 4)])
+def test_a_room_too_small_for_what_happens_is_refused(name, smallest):
+    for nodes in (smallest - 1, 1, -3):
+        done = invoke("run", name, "--nodes", str(nodes))
+        assert done.exit_code == 2
+        assert f"at least {smallest} nodes" in done.output
+    with pytest.raises(InvalidScenario, match=f"at least {smallest} nodes"):
+        runner.run_all([load()[name]], nodes=smallest - 1)
+    assert json.loads(invoke("run", name, "--nodes", str(smallest), "--scale", "tiny", "--json").stdout)["pass"]
 
 
 def test_all_writes_lines_table_and_summary(tmp_path):
