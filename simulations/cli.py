@@ -156,10 +156,12 @@ def all_(
     write_docs: Annotated[Path | None, typer.Option(help="Write the result table into this page.")] = None,
     write_baseline: Annotated[bool, typer.Option(help="Make these figures the committed baseline.")] = False,
     file: Annotated[Path | None, _FILE] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
     """Every scenario, with all its seeds, against its targets and against the committed baseline.
 
     What earlier runs found about other scenarios, or at another scale, stays in the output folder beside the new results.
+    The exit code says whether all met their targets (with --ci: whether none is worse than the baseline), with --json as well.
     """
     if ci and nightly:
         raise typer.BadParameter("--ci and --nightly are two scales: one of them")
@@ -178,7 +180,7 @@ def all_(
     by_name = {scenario.name: scenario for scenario in scenarios}
     runs = KeptRuns(output / "runs.jsonl", resume=resume)
     kept = [(unit, found) for unit in units if (found := runs.find(unit.scenario, None, unit.seed)) is not None]
-    with (output / "results.jsonl").open("w", encoding="utf-8") as lines, _progress(len(units)) as advance:
+    with (output / "results.jsonl").open("w", encoding="utf-8") as lines, _progress("scenarios", len(units)) as advance:
         lines.writelines(json.dumps(line) + "\n" for line in told)
         lines.flush()
 
@@ -186,7 +188,7 @@ def all_(
             told.append({**runner.result_line(result, by_name[result.scenario]), "scale": scale})
             lines.write(json.dumps(told[-1]) + "\n")
             lines.flush()
-            advance(result)
+            advance(f"{result.scenario} #{result.seed}")
 
         def keep(result: Result) -> None:
             runs.keep(by_name[result.scenario], None, result)
@@ -199,15 +201,20 @@ def all_(
     runner.write_csv(output / "results.csv", told)
     lines_of_all = runner.merged_summary(output / "summary.json", rows)
     worse = runner.compare(rows, runner.read_baseline())
-    _summary(rows, worse)
+    # CI guards against getting worse; elsewhere, and of your own, the targets themselves are the question.
+    passed = not worse if ci and file is None else all(row.passed for row in rows)
+    if not as_json:
+        _summary(rows, worse)
     if write_docs is not None:
         with _told():
             shown = [line for line in lines_of_all if line["scale"] == scale and line["scenario"] in known]
             table.write_docs(write_docs, shown)
     if write_baseline:
         runner.write_baseline(rows)
-    # CI guards against getting worse; elsewhere, and of your own, the targets themselves are the question.
-    raise typer.Exit(1 if (worse if ci and file is None else not all(row.passed for row in rows)) else 0)
+    if as_json:
+        lines_of_rows = [runner.row_line(row) for row in rows]
+        print(json.dumps({"scale": scale, "pass": passed, "worse": worse, "scenarios": lines_of_rows}))
+    raise typer.Exit(0 if passed else 1)
 
 
 @contextlib.contextmanager
@@ -220,15 +227,12 @@ def _told() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _progress(count: int) -> Iterator[Callable[[Result], None]]:
+def _progress(what: str, count: int) -> Iterator[Callable[[str], None]]:
+    """A bar of so many runs; call what it yields with a word on each run that is over."""
     columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("scenarios", total=count)
-
-        def advance(result: Result) -> None:
-            progress.update(task, advance=1, description=f"{result.scenario} #{result.seed}")
-
-        yield advance
+        task = progress.add_task(what, total=count)
+        yield lambda run: progress.update(task, advance=1, description=run)
 
 
 def _summary(rows: list[runner.Row], worse: list[str]) -> None:
@@ -276,6 +280,11 @@ def report(
     output: Annotated[Path, typer.Option(help="The folder for the pictures and index.html.")] = _RESULTS / "report",
     results: Annotated[Path, typer.Option(help="The folder that `sim all` wrote.")] = _RESULTS,
     quick: Annotated[bool, typer.Option(help="Small rooms: a look in a minute.")] = False,
+    seed: Annotated[int, typer.Option(help="Same seed, same pictures; of several, the first.")] = 0,
 ) -> None:
     """Pictures (PNG and SVG) and one self-contained HTML page."""
-    print(_report().write_report(output, results, quick=quick))
+    drawing = _report()
+    sizes = drawing.QUICK if quick else drawing.FULL
+    with _progress("pictures", sizes.runs) as advance:
+        page = drawing.write_report(output, results, sizes=sizes, seed=seed, on_run=advance)
+    print(page)

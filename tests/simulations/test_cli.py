@@ -106,6 +106,16 @@ def test_all_writes_lines_table_and_summary(tmp_path):
     assert summary[0]["seeds"] == 2
 
 
+def test_all_as_json_ends_in_one_object(tmp_path):
+    words = ("all", "--ci", "--only", "join-storm", "--only", "crash-16", "--seeds", "1", "--jobs", "1", "--json")
+    done = invoke(*words, "--output", str(tmp_path))
+    (line,) = done.stdout.splitlines()
+    told = json.loads(line)
+    assert list(told) == ["scale", "pass", "worse", "scenarios"]
+    assert (told["scale"], told["pass"], told["worse"], done.exit_code) == ("ci", True, [], 0)
+    assert told["scenarios"] == json.loads((tmp_path / "summary.json").read_text())
+
+
 def test_what_was_found_of_others_and_at_other_scales_stays(tmp_path):
     def run(*words: str) -> None:
         assert invoke("all", *words, "--jobs", "1", "--output", str(tmp_path)).exit_code == 0

@@ -9,10 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 import simulations
-from simulations import pictures
+from simulations import pictures, report
 from simulations.cli import app
-from simulations.report import run_with_pictures, write_report
-from simulations.run import run_once
+from simulations.report import Sizes, run_with_pictures, write_report
+from simulations.run import Run, run_once
 from simulations.scenario import load
 
 
@@ -52,6 +52,35 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch, tmp_path, words)
     assert "pip install 'psyne-mesh[sim]'" in done.output
 
 
+def test_a_long_title_stays_inside_and_sizes_are_plain():
+    title = "Bytes a node sends while nothing happens (frames, without DTLS and UDP heads)"
+    drawn = pictures.load_against_size({"a": [(4, 0.21), (8, 0.9), (512, 7.0)]}, title, "kB/s")
+    drawn.canvas.draw()
+    (axes,) = drawn.axes
+    box = axes.title.get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= drawn.bbox.x1
+    assert box.y1 <= drawn.bbox.y1
+    assert axes.title.get_text().replace("\n", " ") == title
+    shown = [[label.get_text() for label in axis.get_ticklabels(which="both")] for axis in (axes.xaxis, axes.yaxis)]
+    assert [text for text in shown[0] if text] == ["4", "8", "512"]
+    assert {"0.5", "1", "2", "5"} < set(shown[1])
+    assert not any("$" in text for text in shown[1])
+
+
+def test_a_report_is_of_its_seed_and_tells_of_each_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "QUICK", Sizes(split=16, broadcast=20, crash_seeds=1, crash=20, load=(4,)))
+    played: list[tuple[str, int]] = []
+    play = Run.play
+    monkeypatch.setattr(Run, "play", lambda run: played.append((run.scenario.name, run.seed)) or play(run))
+    words = ("report", "--quick", "--seed", "5", "--output", str(tmp_path / "out"), "--results", str(tmp_path))
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0
+    assert done.stdout.splitlines()[-1] == str(tmp_path / "out" / "index.html")
+    assert {seed for _, seed in played} == {5}
+    assert len(played) == report.QUICK.runs
+    assert f"{len(played)}/{len(played)}" in done.stderr
+
+
 @pytest.mark.slow
 def test_the_page_holds_everything(tmp_path):
     line = {
@@ -60,7 +89,7 @@ def test_the_page_holds_everything(tmp_path):
     }  # fmt: skip
     summary = json.dumps([line, {**line, "scale": "ci"}])
     (tmp_path / "summary.json").write_text(summary, encoding="utf-8")
-    page = write_report(tmp_path / "report", tmp_path, quick=True).read_text(encoding="utf-8")
+    page = write_report(tmp_path / "report", tmp_path, sizes=report.QUICK).read_text(encoding="utf-8")
     assert page.count("<svg") == 5
     assert "detection_s_p99 &lt;= 3: <b>never</b>" in page
     assert page.index("scale full") < page.index("scale ci")
