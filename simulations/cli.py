@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import enum
+import importlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -13,8 +16,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from psyne_mesh.errors import LocalError
 from simulations import runner, table
 from simulations.kept import KeptRuns
+from simulations.own import check_nodes, load_own, near
 from simulations.run import Result
 from simulations.scenario import Scenario, load
 
@@ -22,12 +27,26 @@ app = typer.Typer(
     help="Rooms of thousands of players in virtual time: scenarios, seeds, figures.", no_args_is_help=True
 )
 _RESULTS = Path("simulation-results")
+_DRAWS = ("matplotlib", "networkx")  # the extra `sim`
+_FILE = typer.Option(help="A file of your own scenarios, in place of the package's.")
+
+
+class Scale(enum.StrEnum):
+    """`scenario.SCALES`, as the command line takes them."""
+
+    FULL = "full"
+    CI = "ci"
+    NIGHTLY = "nightly"
+    TINY = "tiny"
 
 
 @app.command("list")
-def list_(as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False) -> None:
+def list_(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+    file: Annotated[Path | None, _FILE] = None,
+) -> None:
     """Every scenario with its size and its targets."""
-    scenarios = load().values()
+    scenarios = _scenarios(file).values()
     if as_json:
         print(json.dumps({"scenarios": [_described(scenario) for scenario in scenarios]}))
         return
@@ -54,20 +73,23 @@ def _described(scenario: Scenario) -> dict[str, object]:
 @app.command()
 def run(
     name: Annotated[str, typer.Argument(help="A scenario of `sim list`.")],
-    nodes: Annotated[int | None, typer.Option(help="How many nodes; default: what the scenario says.", min=2)] = None,
+    nodes: Annotated[
+        int | None, typer.Option(help="How many nodes, nodes_min or more; default: what the scenario says.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same trace.")] = 0,
-    scale: Annotated[str, typer.Option(help="full, ci, nightly or tiny.")] = "full",
+    scale: Annotated[Scale, typer.Option(help="The size and length of the run.")] = Scale.FULL,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
     pictures: Annotated[Path | None, typer.Option(help="Also draw this run into the given folder.")] = None,
+    file: Annotated[Path | None, _FILE] = None,
 ) -> None:
     """One scenario with one seed. The exit code says whether it met its targets; with --json the object says it."""
-    scenario = _known(name).scaled(scale)
+    scenario = _known(name, _scenarios(file)).scaled(scale.value)
+    with _told():
+        check_nodes(scenario, nodes)
     if pictures is None:
-        result = runner.work(runner.Unit(name, scale, nodes, seed))
+        result = runner.work(runner.Unit(scenario, nodes, seed))
     else:
-        from simulations.report import run_with_pictures
-
-        result = run_with_pictures(scenario, nodes, seed, pictures)
+        result = _report().run_with_pictures(scenario, nodes, seed, pictures)
     line = runner.result_line(result, scenario)
     if as_json:
         print(json.dumps(line))
@@ -76,11 +98,25 @@ def run(
     raise typer.Exit(0 if line["pass"] else 1)
 
 
-def _known(name: str) -> Scenario:
-    scenarios = load()
+def _report() -> ModuleType:
+    """The module that draws; what it needs is not installed with the package."""
+    try:
+        return importlib.import_module("simulations.report")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in _DRAWS:
+            raise
+        Console(stderr=True).print(f"pictures need {error.name}: pip install 'psyne-mesh[sim]'", markup=False)
+        raise typer.Exit(2) from error
+
+
+def _scenarios(file: Path | None) -> dict[str, Scenario]:
+    with _told():
+        return load() if file is None else load_own(file)
+
+
+def _known(name: str, scenarios: dict[str, Scenario]) -> Scenario:
     if name not in scenarios:
-        near = [known for known in scenarios if name.lower() in known or known in name.lower()]
-        raise typer.BadParameter(f"no scenario {name!r}; {'near: ' + ', '.join(near) if near else 'see: sim list'}")
+        raise typer.BadParameter(f"no scenario {name!r}{near(name, scenarios) or '; see: sim list'}")
     return scenarios[name]
 
 
@@ -119,58 +155,84 @@ def all_(
     ] = False,
     write_docs: Annotated[Path | None, typer.Option(help="Write the result table into this page.")] = None,
     write_baseline: Annotated[bool, typer.Option(help="Make these figures the committed baseline.")] = False,
+    file: Annotated[Path | None, _FILE] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
     """Every scenario, with all its seeds, against its targets and against the committed baseline.
 
-    With --only, what an earlier run at the same scale left in summary.json stays beside the new results.
+    What earlier runs found about other scenarios, or at another scale, stays in the output folder beside the new results.
+    The exit code says whether all met their targets (with --ci: whether none is worse than the baseline), with --json as well.
     """
+    if ci and nightly:
+        raise typer.BadParameter("--ci and --nightly are two scales: one of them")
+    if write_baseline and file is not None:
+        raise typer.BadParameter("--write-baseline and --file: the baseline is of the package's scenarios only")
+    known = _scenarios(file)
     scale = "nightly" if nightly else "ci" if ci else "full"
-    scenarios = [_known(name).scaled(scale) for name in (only or load())]
+    scenarios = [_known(name, known).scaled(scale) for name in dict.fromkeys(only or known)]
+    if write_docs is not None:
+        with _told():
+            table.around(write_docs, scale)  # now, not after hours
     chosen = range(seeds) if seeds is not None else None
     units = runner.units_of(scenarios, None, chosen)
     output.mkdir(parents=True, exist_ok=True)
-    results: list[Result] = []
+    told = runner.other_runs(output / "results.jsonl", scenarios)
     by_name = {scenario.name: scenario for scenario in scenarios}
     runs = KeptRuns(output / "runs.jsonl", resume=resume)
-    kept = [found for unit in units if (found := runs.find(by_name[unit.scenario], None, unit.seed)) is not None]
-    with (output / "results.jsonl").open("w", encoding="utf-8") as lines, _progress(len(units)) as advance:
+    kept = [(unit, found) for unit in units if (found := runs.find(unit.scenario, None, unit.seed)) is not None]
+    with (output / "results.jsonl").open("w", encoding="utf-8") as lines, _progress("scenarios", len(units)) as advance:
+        lines.writelines(json.dumps(line) + "\n" for line in told)
+        lines.flush()
 
         def show(result: Result) -> None:
-            results.append(result)
-            lines.write(json.dumps(runner.result_line(result, by_name[result.scenario])) + "\n")
+            told.append({**runner.result_line(result, by_name[result.scenario]), "scale": scale})
+            lines.write(json.dumps(told[-1]) + "\n")
             lines.flush()
-            advance(result)
+            advance(f"{result.scenario} #{result.seed}")
 
         def keep(result: Result) -> None:
             runs.keep(by_name[result.scenario], None, result)
             show(result)
 
-        for result in kept:
+        for _, result in kept:
             show(result)
         with runner.processes(jobs) as executor:
             rows = runner.run_all(scenarios, seeds=chosen, executor=executor, on_result=keep, kept=kept)
-    runner.write_csv(output / "results.csv", results)
+    runner.write_csv(output / "results.csv", told)
     lines_of_all = runner.merged_summary(output / "summary.json", rows)
     worse = runner.compare(rows, runner.read_baseline())
-    _summary(rows, worse)
+    # CI guards against getting worse; elsewhere, and of your own, the targets themselves are the question.
+    passed = not worse if ci and file is None else all(row.passed for row in rows)
+    if not as_json:
+        _summary(rows, worse)
     if write_docs is not None:
-        table.write_docs(write_docs, lines_of_all)
+        with _told():
+            shown = [line for line in lines_of_all if line["scale"] == scale and line["scenario"] in known]
+            table.write_docs(write_docs, shown)
     if write_baseline:
         runner.write_baseline(rows)
-    # CI guards against getting worse; elsewhere the targets themselves are the question.
-    raise typer.Exit(1 if (worse if ci else not all(row.passed for row in rows)) else 0)
+    if as_json:
+        lines_of_rows = [runner.row_line(row) for row in rows]
+        print(json.dumps({"scale": scale, "pass": passed, "worse": worse, "scenarios": lines_of_rows}))
+    raise typer.Exit(0 if passed else 1)
 
 
 @contextlib.contextmanager
-def _progress(count: int) -> Iterator[Callable[[Result], None]]:
+def _told() -> Iterator[None]:
+    """What the caller can mend is told as any wrong option is, without a traceback."""
+    try:
+        yield
+    except LocalError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+@contextlib.contextmanager
+def _progress(what: str, count: int) -> Iterator[Callable[[str], None]]:
+    """A bar of so many runs; call what it yields with a word on each run that is over."""
     columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("scenarios", total=count)
-
-        def advance(result: Result) -> None:
-            progress.update(task, advance=1, description=f"{result.scenario} #{result.seed}")
-
-        yield advance
+        task = progress.add_task(what, total=count)
+        yield lambda run: progress.update(task, advance=1, description=run)
 
 
 def _summary(rows: list[runner.Row], worse: list[str]) -> None:
@@ -218,8 +280,11 @@ def report(
     output: Annotated[Path, typer.Option(help="The folder for the pictures and index.html.")] = _RESULTS / "report",
     results: Annotated[Path, typer.Option(help="The folder that `sim all` wrote.")] = _RESULTS,
     quick: Annotated[bool, typer.Option(help="Small rooms: a look in a minute.")] = False,
+    seed: Annotated[int, typer.Option(help="Same seed, same pictures; of several, the first.")] = 0,
 ) -> None:
     """Pictures (PNG and SVG) and one self-contained HTML page."""
-    from simulations.report import write_report
-
-    print(write_report(output, results, quick=quick))
+    drawing = _report()
+    sizes = drawing.QUICK if quick else drawing.FULL
+    with _progress("pictures", sizes.runs) as advance:
+        page = drawing.write_report(output, results, sizes=sizes, seed=seed, on_run=advance)
+    print(page)

@@ -20,7 +20,7 @@ from simulations.run import Result
 from simulations.scenario import Scenario
 
 # Of the simulator's own files those that start runs or show them: what they do changes no result.
-_SHOW = {"__init__.py", "cli.py", "kept.py", "pictures.py", "report.py", "runner.py", "speed.py", "table.py"}
+_SHOW = {"__init__.py", "cli.py", "kept.py", "own.py", "pictures.py", "report.py", "runner.py", "speed.py", "table.py"}
 
 
 class KeptRuns:

@@ -6,6 +6,7 @@ The colours are Okabe and Ito's, which all eyes can tell apart.
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from typing import Any
 import matplotlib
 import networkx
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from simulations.series import Sample
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
+_TITLE_MAX = 60  # characters in a line of a title: 6 inches less the axis, at 0.08 inches each
 _SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "psyne-mesh",
     "font.size": 9,
@@ -75,7 +78,7 @@ def ecdf(samples: Mapping[str, Sequence[float]], title: str, unit: str) -> Any:
         ordered = sorted(values)
         heights = [100 * (rank + 1) / len(ordered) for rank in range(len(ordered))]
         axes.step([0.0, *ordered], [0.0, *heights], where="post", color=colour, label=f"{name} ({len(ordered)})")
-    axes.set(xlabel=unit, ylabel="% known by then", title=title, ylim=(0, 103))
+    axes.set(xlabel=unit, ylabel="% known by then", title=_title(title), ylim=(0, 103))
     axes.legend()
     return figure
 
@@ -103,10 +106,21 @@ def load_against_size(curves: Mapping[str, Sequence[tuple[int, float]]], title: 
     axes = figure.add_subplot()
     for colour, (name, points) in zip(COLOURS, curves.items(), strict=False):
         axes.plot([n for n, _ in points], [value for _, value in points], marker="o", color=colour, label=name)
-    axes.set(xscale="log", yscale="log", xlabel="nodes", ylabel=unit, title=title)
-    axes.grid(visible=True, which="both", alpha=0.2)
+    axes.set(xscale="log", yscale="log", xlabel="nodes", ylabel=unit, title=_title(title))
+    # Plain numbers: the sizes themselves, and 1, 2, 5 of each power of ten.
+    sizes = sorted({n for points in curves.values() for n, _ in points})
+    axes.set_xticks(sizes, labels=[str(n) for n in sizes])
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.minorticks_off()
+    axes.grid(visible=True, alpha=0.2)
     axes.legend()
     return figure
+
+
+def _title(text: str) -> str:
+    """In as many lines as a picture of 6 inches needs."""
+    return textwrap.fill(text, _TITLE_MAX)
 
 
 def _figure(width: float, height: float) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import attrs
 from simulations import pictures
 from simulations.figures import measured
 from simulations.findings import percentiles
-from simulations.run import Result, Run
+from simulations.run import Result, Run, run_once
 from simulations.scenario import Scenario, load
 from simulations.series import neighbours
 
@@ -21,17 +22,47 @@ table{border-collapse:collapse;font-size:13px}td,th{border:1px solid #ccc;paddin
 .no{color:#b00;font-weight:bold}svg{max-width:100%;height:auto}"""
 
 
-def write_report(folder: Path, results: Path, *, quick: bool = False, seed: int = 0) -> Path:
-    """Draws every picture and returns the path of the page. `results` may hold the summary.json of `sim all`."""
+@attrs.frozen
+class Sizes:
+    """How large the rooms of a report are, and how many runs that makes."""
+
+    split: int = 64
+    broadcast: int = 1000
+    crash_seeds: int = 20
+    crash: int = 256
+    load: tuple[int, ...] = (4, 8, 16, 32, 64, 128, 256, 512)
+
+    @property
+    def runs(self) -> int:
+        return 1 + len(_PROTOCOLS) + 2 * (self.crash_seeds + self.large_crash_seeds) + 2 * len(self.load)
+
+    @property
+    def large_crash_seeds(self) -> int:
+        return max(1, self.crash_seeds // 10)
+
+
+FULL = Sizes()
+QUICK = Sizes(split=24, broadcast=48, crash_seeds=2, crash=32, load=(4, 8, 16, 32))
+
+
+def write_report(
+    folder: Path,
+    results: Path,
+    *,
+    sizes: Sizes = FULL,
+    seed: int = 0,
+    on_run: Callable[[str], None] = lambda what: None,
+) -> Path:
+    """Draws every picture and returns the path of the page. `results` may hold the summary.json of `sim all`.
+
+    `on_run` hears of each of the `sizes.runs` runs when it is over.
+    """
     scenarios = load()
     sections = [
-        ("A room is cut and heals", _partition(scenarios, folder, 24 if quick else 64, seed)),
-        ("How a broadcast spreads", _coverage(scenarios, folder, 48 if quick else 1000, seed)),
-        ("How soon a crash is known", _detection(scenarios, folder, 2 if quick else 20, 32 if quick else 256)),
-        (
-            "What it costs",
-            _load(scenarios, folder, (4, 8, 16, 32) if quick else (4, 8, 16, 32, 64, 128, 256, 512), seed),
-        ),
+        ("A room is cut and heals", _partition(scenarios, folder, sizes.split, seed, on_run)),
+        ("How a broadcast spreads", _coverage(scenarios, folder, sizes.broadcast, seed, on_run)),
+        ("How soon a crash is known", _detection(scenarios, folder, sizes, seed, on_run)),
+        ("What it costs", _load(scenarios, folder, sizes.load, seed, on_run)),
     ]
     body = "".join(f"<h2>{html.escape(title)}</h2>{content}" for title, content in sections)
     page = folder / "index.html"
@@ -44,10 +75,10 @@ def write_report(folder: Path, results: Path, *, quick: bool = False, seed: int 
 
 
 def run_with_pictures(scenario: Scenario, nodes: int | None, seed: int, folder: Path) -> Result:
-    """One run of one scenario (its first arm), with the pictures that its data allow."""
-    run = Run(scenario, nodes or scenario.nodes, seed)
-    run.play()
-    run.findings.finish({})
+    """One run of one scenario, all its arms judged, with the pictures of its main arm that the data allow."""
+    result = run_once(scenario, nodes, seed)
+    run = Run(scenario, result.nodes, seed)
+    run.play()  # the main arm again, now to look into: a seed is a trace
     pictures.save(pictures.timeline(run.series, _cut_times(run), run.t0), folder, "timeline")
     pictures.save(pictures.mesh_graph([("at the end", _edges(run))], *_sides(run)), folder, "mesh")
     if run.accounting.sent:
@@ -56,13 +87,16 @@ def run_with_pictures(scenario: Scenario, nodes: int | None, seed: int, folder: 
     if run.findings.samples.get("detection_s"):
         drawn = pictures.ecdf({scenario.name: run.findings.samples["detection_s"]}, scenario.title, "s")
         pictures.save(drawn, folder, "detection")
-    return run.result()
+    return result
 
 
 # ------------------------------------------------------------------------------------------------------------ sections
 
 
-def _partition(scenarios: dict[str, Scenario], folder: Path, nodes: int, seed: int) -> str:
+OnRun = Callable[[str], None]
+
+
+def _partition(scenarios: dict[str, Scenario], folder: Path, nodes: int, seed: int, on_run: OnRun) -> str:
     split_s = 60.0
     scenario = attrs.evolve(scenarios["split-with-signaling"].scaled("ci"), nodes=nodes)
     scenario = attrs.evolve(scenario, params={"duration_s": 120.0, "split_s": split_s})
@@ -76,33 +110,41 @@ def _partition(scenarios: dict[str, Scenario], folder: Path, nodes: int, seed: i
 
     run.before_play = take_pictures
     run.play()
+    on_run("a cut")
     graph = pictures.save(pictures.mesh_graph(panels, *_sides(run)), folder, "mesh")
     line = pictures.save(pictures.timeline(run.series, _cut_times(run), run.t0), folder, "timeline")
     merged = run.findings.figures["merged_s_max"]
     return f"<p>{nodes} nodes, {split_s:.0f} s apart, one room again {merged:.1f} s after the heal.</p>{graph}{line}"
 
 
-def _coverage(scenarios: dict[str, Scenario], folder: Path, nodes: int, seed: int) -> str:
+_PROTOCOLS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("psyne-mesh", {}),
+    ("flooding", {"name": "f", "actor": "flooding"}),
+    ("GossipSub mesh", {"name": "g", "actor": "gossipsub"}),
+)
+
+
+def _coverage(scenarios: dict[str, Scenario], folder: Path, nodes: int, seed: int, on_run: OnRun) -> str:
     curves = {}
-    for name, arm in (("psyne-mesh", {}), ("flooding", {"name": "f", "actor": "flooding"}), _GOSSIPSUB):
+    for name, arm in _PROTOCOLS:
         run = Run(scenarios["broadcast-one-source"].scaled("full"), nodes, seed, arm)
         run.play()
+        on_run("a broadcast")
         curves[f"{name} ({run.findings.figures['copies_per_delivery']:.2f} copies)"] = [
             list(sent.hops.values()) for sent in measured(run)
         ]
     return pictures.save(pictures.coverage_per_hop(curves, nodes), folder, "coverage")
 
 
-_GOSSIPSUB: tuple[str, dict[str, Any]] = ("GossipSub mesh", {"name": "g", "actor": "gossipsub"})
-
-
-def _detection(scenarios: dict[str, Scenario], folder: Path, seeds: int, large: int) -> str:
+def _detection(scenarios: dict[str, Scenario], folder: Path, sizes: Sizes, seed: int, on_run: OnRun) -> str:
     samples: dict[str, list[float]] = {}
-    for name, size in (("crash-16", 16), ("crash-256", large)):
+    rooms = (("crash-16", 16, sizes.crash_seeds), ("crash-256", sizes.crash, sizes.large_crash_seeds))
+    for name, size, seeds in rooms:
         for title, arm in ((f"psyne-mesh, {size}", {}), (f"SWIM, {size}", {"name": "s", "actor": "swim"})):
-            for seed in range(seeds if size == 16 else max(1, seeds // 10)):
-                run = Run(scenarios[name].scaled("full"), size, seed, arm)
+            for number in range(seeds):
+                run = Run(scenarios[name].scaled("full"), size, seed + number, arm)
                 run.play()
+                on_run("a crash")
                 samples.setdefault(title, []).extend(run.findings.samples["detection_s"])
     drawn = pictures.save(pictures.ecdf(samples, "From a crash to knowing it", "s"), folder, "detection")
     rows = "".join(
@@ -112,16 +154,18 @@ def _detection(scenarios: dict[str, Scenario], folder: Path, seeds: int, large: 
     return f"{drawn}<table><tr><th>room<th>p50 s<th>p99 s{rows}</table>"
 
 
-def _load(scenarios: dict[str, Scenario], folder: Path, sizes: tuple[int, ...], seed: int) -> str:
+def _load(scenarios: dict[str, Scenario], folder: Path, sizes: tuple[int, ...], seed: int, on_run: OnRun) -> str:
     kbytes: dict[str, list[tuple[int, float]]] = {"psyne-mesh, mean": [], "psyne-mesh, p99": [], "SWIM, mean": []}
     calm = attrs.evolve(scenarios["crash-16"], timeline=(), params={"duration_s": 30.0}, measures=("load",))
     for size in sizes:
         run = Run(calm, size, seed)
         run.play()
+        on_run(f"{size} at rest")
         kbytes["psyne-mesh, mean"].append((size, run.findings.figures["load_kb_s_mean"]))
         kbytes["psyne-mesh, p99"].append((size, run.findings.figures["load_kb_s_p99"]))
         swim = Run(calm, size, seed, {"name": "s", "actor": "swim"})
         swim.play()
+        on_run(f"{size} at rest")
         kbytes["SWIM, mean"].append((size, swim.findings.figures["load_kb_s_mean"]))
     title = "Bytes a node sends while nothing happens (frames, without DTLS and UDP heads)"
     return pictures.save(pictures.load_against_size(kbytes, title, "kB/s"), folder, "load")
@@ -149,8 +193,16 @@ def _cut_times(run: Run) -> list[tuple[float, float]]:
 def _table(summary: Path) -> str:
     if not summary.exists():
         return "<p>No results here yet: <code>psyne-mesh sim all</code> writes them.</p>"
+    lines = json.loads(summary.read_text(encoding="utf-8"))
+    return "".join(
+        f"<h2>All scenarios, scale {scale}</h2>{_table_of([line for line in lines if line['scale'] == scale])}"
+        for scale in dict.fromkeys(line["scale"] for line in lines)
+    )
+
+
+def _table_of(lines: list[dict[str, Any]]) -> str:
     rows = []
-    for line in json.loads(summary.read_text(encoding="utf-8")):
+    for line in lines:
         figures = line["figures"]
         judged = "<br>".join(
             f"{html.escape(name)} {html.escape(target)}: <b>{'never' if figures.get(name) is None else figures[name]}</b>"
@@ -160,4 +212,4 @@ def _table(summary: Path) -> str:
         cells = (line["number"], line["scenario"], line["nodes"], line["seeds"], judged, verdict)
         rows.append("<tr>" + "".join(f"<td>{cell}" for cell in cells))
     head = "<tr><th>#<th>scenario<th>nodes<th>seeds<th>target: measured<th>pass"
-    return f"<h2>All scenarios</h2><table>{head}{''.join(rows)}</table>"
+    return f"<table>{head}{''.join(rows)}</table>"

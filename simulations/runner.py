@@ -1,6 +1,6 @@
 """Many scenarios, many seeds, many processors: what `psyne-mesh sim all` does.
 
-A unit of work is one (scenario, nodes, seed): a module-level function with plain arguments, so any
+A unit of work is one (scenario, nodes, seed): a module-level function with one argument that pickles, so any
 `concurrent.futures.Executor` can run it: processes on this machine, Dask, Ray (docs/simulations.md shows both).
 """
 
@@ -12,7 +12,7 @@ import json
 import math
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from typing import Any
 import attrs
 
 from simulations.findings import pool, rounded, verdict
+from simulations.own import check_nodes
 from simulations.run import Result, run_once
-from simulations.scenario import Scenario, load
+from simulations.scenario import SCALES, Scenario, load
 
 BASELINE_FILE = Path(__file__).with_name("baseline.json")
 # Against the committed baseline a figure may be so much worse before the comparison complains: seeds differ with every
@@ -31,8 +32,7 @@ BASELINE_SLACK = 0.25
 
 @attrs.frozen
 class Unit:
-    scenario: str
-    scale: str
+    scenario: Scenario  # itself, not its name: it may be one of your own, or changed by `attrs.evolve`
     nodes: int | None
     seed: int
 
@@ -55,7 +55,7 @@ class Row:
 
 def work(unit: Unit) -> Result:
     """Runs one unit, in whatever process this is."""
-    return run_once(load()[unit.scenario].scaled(unit.scale), unit.nodes, unit.seed)
+    return run_once(unit.scenario, unit.nodes, unit.seed)
 
 
 def run_all(
@@ -65,31 +65,33 @@ def run_all(
     seeds: Sequence[int] | None = None,
     executor: Executor | None = None,
     on_result: Callable[[Result], None] = lambda result: None,
-    kept: Iterable[Result] = (),
+    kept: Iterable[tuple[Unit, Result]] = (),
 ) -> list[Row]:
     """Every scenario (already scaled) with all its seeds. Without an executor: one after the other, here.
 
     Each scenario's first seed comes before anybody's second, so that a run cut off has seen something of all. What is
     in `kept` (results of earlier runs) is not run again, and `on_result` does not hear of it.
     """
-    found: dict[str, list[Result]] = {scenario.name: [] for scenario in scenarios}
-    done: set[tuple[str, int]] = set()
-    for result in kept:
-        done.add((result.scenario, result.seed))
-        found[result.scenario].append(result)
-    units = [unit for unit in units_of(scenarios, nodes, seeds) if (unit.scenario, unit.seed) not in done]
-    if executor is not None:
-        _collect(executor, units, found, on_result)
-    else:
-        for unit in units:
-            _book(work(unit), found, on_result)
-    return [row_of(scenario, found[scenario.name]) for scenario in scenarios]
+    # By the object: the same scenario at two scales, or with two losses, has one name.
+    found: dict[int, list[Result]] = {id(scenario): [] for scenario in scenarios}
+    done: set[tuple[int, int]] = set()
+    for unit, result in kept:
+        done.add((id(unit.scenario), unit.seed))
+        found[id(unit.scenario)].append(result)
+    units = [unit for unit in units_of(scenarios, nodes, seeds) if (id(unit.scenario), unit.seed) not in done]
+    for unit, result in _worked(executor, units):
+        found[id(unit.scenario)].append(result)
+        on_result(result)
+    return [row_of(scenario, found[id(scenario)]) for scenario in scenarios]
 
 
 def units_of(scenarios: Iterable[Scenario], nodes: int | None, seeds: Sequence[int] | None) -> list[Unit]:
-    """What there is to run, seed by seed."""
+    """What there is to run, seed by seed. Raises `InvalidScenario` where `nodes` are too few."""
+    scenarios = list(scenarios)
+    for scenario in scenarios:
+        check_nodes(scenario, nodes)
     units = [
-        Unit(scenario.name, scenario.scale, nodes, seed)
+        Unit(scenario, nodes, seed)
         for scenario in scenarios
         for seed in (range(scenario.seeds) if seeds is None else seeds)
     ]
@@ -108,17 +110,15 @@ def processes(jobs: int | None = None) -> Iterator[Executor | None]:
         yield executor
 
 
-def _collect(
-    executor: Executor, units: Iterable[Unit], found: dict[str, list[Result]], on_result: Callable[[Result], None]
-) -> None:
-    futures = [executor.submit(work, unit) for unit in units]
+def _worked(executor: Executor | None, units: Iterable[Unit]) -> Iterator[tuple[Unit, Result]]:
+    """Each unit with its result, as they end."""
+    if executor is None:
+        for unit in units:
+            yield unit, work(unit)
+        return
+    futures = {executor.submit(work, unit): unit for unit in units}
     for future in as_completed(futures):
-        _book(future.result(), found, on_result)
-
-
-def _book(result: Result, found: dict[str, list[Result]], on_result: Callable[[Result], None]) -> None:
-    found[result.scenario].append(result)
-    on_result(result)
+        yield futures[future], future.result()
 
 
 def row_of(scenario: Scenario, results: Sequence[Result]) -> Row:
@@ -143,7 +143,7 @@ def row_of(scenario: Scenario, results: Sequence[Result]) -> Row:
 
 
 def result_line(result: Result, scenario: Scenario) -> dict[str, Any]:
-    """What `sim run --json` prints, and a line of results.jsonl."""
+    """What `sim run --json` prints; a line of results.jsonl has the scale as well."""
     return {
         "scenario": result.scenario,
         "nodes": result.nodes,
@@ -176,25 +176,41 @@ def row_line(row: Row) -> dict[str, Any]:
 
 
 def merged_summary(path: Path, rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Writes the lines of `rows` into summary.json beside those of other scenarios at the same scale that stand there."""
-    fresh = {line["scenario"]: line for line in map(row_line, rows)}
-    scales = {line["scale"] for line in fresh.values()}
+    """Writes the lines of `rows` into summary.json in place of those of the same scenario and scale; all others stay."""
     old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    kept = {line["scenario"]: line for line in old if line["scale"] in scales}
-    known = {**kept, **fresh}
-    lines = [known[name] for name in load() if name in known]
+    known = {(line["scale"], line["scenario"]): line for line in [*old, *map(row_line, rows)]}
+    order = {name: number for number, name in enumerate(load())}  # yours after ours
+    lines = sorted(
+        known.values(), key=lambda line: (SCALES.index(line["scale"]), order.get(line["scenario"], len(order)))
+    )
     path.write_text(json.dumps(lines, indent=1) + "\n", encoding="utf-8")
     return lines
 
 
-def write_csv(path: Path, results: Iterable[Result]) -> None:
-    """One line for each figure of each run: scenario, nodes, seed, figure, value."""
+def other_runs(path: Path, scenarios: Iterable[Scenario]) -> list[dict[str, Any]]:
+    """The lines of results.jsonl that are not of these scenarios at these scales.
+
+    Those from before the lines named their scale could be of any, and are left out; runs.jsonl still has them.
+    """
+    if not path.exists():
+        return []
+    fresh = {(scenario.name, scenario.scale) for scenario in scenarios}
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):  # cut off
+            lines.append(json.loads(text))
+    return [line for line in lines if "scale" in line and (line["scenario"], line["scale"]) not in fresh]
+
+
+def write_csv(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Lines of results.jsonl as one line for each figure of each run: scenario, scale, nodes, seed, figure, value."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["scenario", "nodes", "seed", "figure", "value"])
-        for result in results:
-            for name, value in rounded(result.findings.figures).items():
-                writer.writerow([result.scenario, result.nodes, result.seed, name, "" if value is None else value])
+        writer.writerow(["scenario", "scale", "nodes", "seed", "figure", "value"])
+        for line in lines:
+            of = [line[key] for key in ("scenario", "scale", "nodes", "seed")]
+            for name, value in line["figures"].items():
+                writer.writerow([*of, name, "" if value is None else value])
 
 
 # ------------------------------------------------------------------------------------------------------------ baseline

@@ -7,6 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from psyne_mesh.errors import LocalError
+
+
+class InvalidPage(LocalError, ValueError):
+    """A page that the table cannot be written into. The message names it and says what it lacks."""
+
 
 def marks(scale: str) -> tuple[str, str]:
     """Between which lines of the page the table of a scale stands."""
@@ -63,10 +69,19 @@ def show(value: float) -> str:
 
 def write_docs(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """Replaces what stands between the two marks of these lines' scale; the rest of the page is written by people."""
-    text = path.read_text(encoding="utf-8")
-    first, last = marks(lines[0]["scale"])
+    before, after = around(path, lines[0]["scale"])
+    path.write_text(f"{before}\n\n{markdown(lines)}\n\n{after}", encoding="utf-8")
+
+
+def around(path: Path, scale: str) -> tuple[str, str]:
+    """What stands before and after the table of this scale, marks included. Raises `InvalidPage`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InvalidPage(f"{path} cannot be read: {error}") from error
+    first, last = marks(scale)
     head, begin, rest = text.partition(first)
     _, end, tail = rest.partition(last)
     if not (begin and end):
-        raise ValueError(f"{path} lacks the marks {first} and {last}")
-    path.write_text(f"{head}{begin}\n\n{markdown(lines)}\n\n{end}{tail}", encoding="utf-8")
+        raise InvalidPage(f"{path} lacks the marks {first} and {last}")
+    return head + begin, end + tail

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
+import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import attrs
 import pytest
 from typer.testing import CliRunner
 
 from simulations import kept, runner, table
-from simulations.cli import app
-from simulations.scenario import load
+from simulations.cli import Scale, app
+from simulations.own import InvalidScenario
+from simulations.scenario import SCALES, load
 
 RESULT_KEYS = ["scenario", "nodes", "seed", "trace_hash", "pass", "figures", "targets"]
 
@@ -54,10 +58,29 @@ def test_run_for_people_shows_targets_and_trace():
     assert "trace " in done.stdout
 
 
-def test_a_misspelt_name_gets_a_hint():
-    done = invoke("run", "crash")
+@pytest.mark.parametrize("words", [("run", "crash"), ("run", "crash16"), ("all", "--only", "Crash_16")])
+def test_a_misspelt_name_gets_a_hint(words):
+    done = invoke(*words)
     assert done.exit_code == 2
     assert "crash-16" in done.output
+
+
+def test_a_scale_that_nobody_knows_is_refused():
+    assert tuple(scale.value for scale in Scale) == SCALES
+    done = invoke("run", "crash-16", "--nodes", "4", "--scale", "CI")
+    assert done.exit_code == 2
+    assert "nightly" in done.output
+
+
+@pytest.mark.parametrize(("name", "smallest"), [("seat-race", 7), ("one-way-pair", 4)])
+def test_a_room_too_small_for_what_happens_is_refused(name, smallest):
+    for nodes in (smallest - 1, 1, -3):
+        done = invoke("run", name, "--nodes", str(nodes))
+        assert done.exit_code == 2
+        assert f"at least {smallest} nodes" in done.output
+    with pytest.raises(InvalidScenario, match=f"at least {smallest} nodes"):
+        runner.run_all([load()[name]], nodes=smallest - 1)
+    assert json.loads(invoke("run", name, "--nodes", str(smallest), "--scale", "tiny", "--json").stdout)["pass"]
 
 
 def test_all_writes_lines_table_and_summary(tmp_path):
@@ -73,20 +96,78 @@ def test_all_writes_lines_table_and_summary(tmp_path):
         ("one-way-pair", 0),
         ("one-way-pair", 1),
     ]
-    assert all(list(line) == RESULT_KEYS for line in lines)
+    assert all(list(line) == [*RESULT_KEYS, "scale"] for line in lines)
     with (tmp_path / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["scenario"] for row in rows} == {"join-storm", "one-way-pair"}
-    assert {"scenario", "nodes", "seed", "figure", "value"} == set(rows[0])
+    assert {"scenario", "scale", "nodes", "seed", "figure", "value"} == set(rows[0])
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [row["scenario"] for row in summary] == ["join-storm", "one-way-pair"]
     assert summary[0]["seeds"] == 2
 
 
+def test_all_as_json_ends_in_one_object(tmp_path):
+    words = ("all", "--ci", "--only", "join-storm", "--only", "crash-16", "--seeds", "1", "--jobs", "1", "--json")
+    done = invoke(*words, "--output", str(tmp_path))
+    (line,) = done.stdout.splitlines()
+    told = json.loads(line)
+    assert list(told) == ["scale", "pass", "worse", "scenarios"]
+    assert (told["scale"], told["pass"], told["worse"], done.exit_code) == ("ci", True, [], 0)
+    assert told["scenarios"] == json.loads((tmp_path / "summary.json").read_text())
+
+
+def test_what_was_found_of_others_and_at_other_scales_stays(tmp_path):
+    def run(*words: str) -> None:
+        assert invoke("all", *words, "--jobs", "1", "--output", str(tmp_path)).exit_code == 0
+
+    def kept(read) -> list[tuple[str, str, int]]:
+        return sorted({(line["scenario"], line["scale"], int(line["seed"])) for line in read})
+
+    run("--only", "join-storm", "--seeds", "2")
+    run("--ci", "--only", "seat-race", "--seeds", "1")
+    run("--ci", "--only", "join-storm", "--seeds", "1")
+    run("--only", "seat-race", "--seeds", "1")
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert [(row["scenario"], row["scale"], row["seeds"]) for row in summary] == [
+        ("join-storm", "full", 2),
+        ("seat-race", "full", 1),
+        ("join-storm", "ci", 1),
+        ("seat-race", "ci", 1),
+    ]
+    runs = [("join-storm", "ci", 0), ("join-storm", "full", 0), ("join-storm", "full", 1)]
+    runs += [("seat-race", "ci", 0), ("seat-race", "full", 0)]
+    assert kept(json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()) == runs
+    with (tmp_path / "results.csv").open(newline="") as file:
+        assert kept(csv.DictReader(file)) == runs
+    # A page gets the lines of this scale only.
+    page = tmp_path / "page.md"
+    page.write_text("\n".join(table.marks("ci")), encoding="utf-8")
+    run("--ci", "--only", "seat-race", "--seeds", "1", "--write-docs", str(page))
+    assert "2 of 2 pass at scale `ci`" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--write-docs", "{tmp}/none.md"), "cannot be read"),
+        (("--write-docs", "{tmp}/page.md"), "lacks the marks"),
+        (("--ci", "--nightly"), "two scales"),
+    ],
+)
+def test_a_wrong_option_is_told_before_anything_runs(tmp_path, monkeypatch, words, complaint):
+    monkeypatch.setattr(runner, "work", lambda unit: pytest.fail("ran"))
+    (tmp_path / "page.md").write_text("no marks", encoding="utf-8")
+    given = [word.format(tmp=tmp_path) for word in words]
+    done = invoke("all", "--only", "crash-16", "--jobs", "1", "--output", str(tmp_path / "out"), *given)
+    assert done.exit_code == 2
+    assert complaint in " ".join(done.output.replace("│", " ").split())
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_table_that_was_cut_off_goes_on_where_it_stopped(tmp_path, monkeypatch):
     played = []
     work = runner.work
-    monkeypatch.setattr(runner, "work", lambda unit: played.append((unit.scenario, unit.seed)) or work(unit))
+    monkeypatch.setattr(runner, "work", lambda unit: played.append((unit.scenario.name, unit.seed)) or work(unit))
 
     def run(*words: str):
         played.clear()
@@ -127,6 +208,50 @@ def test_any_executor_will_do(rows):
     with ThreadPoolExecutor(1) as executor:
         others = runner.run_all([load()["crash-16"].scaled("tiny")], seeds=[0, 1], executor=executor)
     assert others[0].trace_hashes == rows[0].trace_hashes
+
+
+def test_what_runs_is_the_scenario_that_was_given(rows):
+    """Not the one of that name in the package's file."""
+    scenario = load()["crash-16"].scaled("tiny")
+    louder = attrs.evolve(scenario, net={"loss": 0.2})
+    mine = attrs.evolve(scenario, name="mine")
+    with ThreadPoolExecutor(1) as executor:
+        plain, lossy, own = runner.run_all([scenario, louder, mine], seeds=[1, 0], executor=executor)
+    assert plain.trace_hashes == rows[0].trace_hashes
+    assert lossy.trace_hashes != plain.trace_hashes
+    assert (lossy.seeds, own.scenario.name) == ((0, 1), "mine")
+    unit = runner.Unit(louder, None, 0)
+    assert pickle.loads(pickle.dumps(unit)) == unit  # noqa: S301
+
+
+def test_a_file_of_ones_own(tmp_path):
+    page = Path(__file__).parents[2] / "docs" / "simulations.md"
+    path = tmp_path / "mine.toml"
+    # The example that the page gives.
+    (example,) = re.findall(r"```toml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    path.write_text(example, encoding="utf-8")
+    file = ("--file", str(path))
+    told = json.loads(invoke("list", "--json", *file).stdout)
+    assert [scenario["name"] for scenario in told["scenarios"]] == ["my-cut"]
+    one = json.loads(invoke("run", "my-cut", "--json", *file).stdout)
+    assert one["figures"].keys() >= one["targets"].keys() > {"merged_s_max"}
+    output = ("--jobs", "1", "--output", str(tmp_path / "out"))
+    assert invoke("all", "--ci", "--only", "join-storm", "--seeds", "1", *output).exit_code == 0
+    done = invoke("all", "--ci", "--seeds", "1", *output, *file)
+    assert done.exit_code == (0 if one["pass"] else 1)  # nobody has a baseline of it
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [(row["scenario"], row["scale"]) for row in summary] == [("join-storm", "ci"), ("my-cut", "ci")]
+    assert invoke("run", "crash-16", *file).exit_code == 2
+    assert invoke("all", "--write-baseline", *file).exit_code == 2
+
+
+def test_a_mistake_in_ones_own_file_is_told_in_a_line(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[[scenario]]\nname = 3", encoding="utf-8")
+    done = invoke("list", "--file", str(path))
+    assert done.exit_code == 2
+    assert isinstance(done.exception, SystemExit)
+    assert "lacks a name" in done.output
 
 
 def test_a_worse_result_than_the_baseline_is_told(rows, tmp_path):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from simulations import faults, figures, hooks
 from simulations.findings import verdict
+from simulations.own import InvalidScenario, check, load_own
 from simulations.run import run_once
 from simulations.scenario import load
 
@@ -24,13 +24,9 @@ def test_all_numbered_scenarios_are_there():
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_scenario_names_only_what_exists(name):
     scenario = SCENARIOS[name]
-    assert set(scenario.measures) <= set(figures.MEASURES)
-    assert {step["do"] for step in scenario.timeline} <= set(faults.VERBS)
-    assert not scenario.hook or scenario.hook in hooks.BEFORE | hooks.AFTER | hooks.COMPARE
     assert scenario.targets.keys() > {"violations"}
     assert scenario.title
-    for step in scenario.timeline:
-        scenario.value(step["at"])
+    check(scenario)
     for scale in ("ci", "nightly", "tiny"):
         scaled = scenario.scaled(scale)
         assert scaled.targets == scenario.targets
@@ -79,3 +75,62 @@ def test_a_file_with_a_mistake_is_refused(tmp_path: Path, text: str, complaint: 
     path.write_text("[[scenario]]\n" + text, encoding="utf-8")
     with pytest.raises(ValueError, match=complaint):
         load(path)
+
+
+OWN = """
+[[scenario]]
+name = "mine"
+number = "me"
+title = "Mine"
+nodes = 12
+params = { duration_s = 60 }
+timeline = [
+  { at = 1, do = "isolate", count = 3 },
+  { at = "duration_s", do = "mend" },
+]
+measures = ["merge"]
+targets = { merged_s_max = "<= 20" }
+"""
+
+
+def test_a_file_of_ones_own_is_taken(tmp_path: Path):
+    path = tmp_path / "mine.toml"
+    path.write_text(OWN + '[[scenario]]\nname = "larger"\nlike = "mine"\nnodes = 20', encoding="utf-8")
+    assert [scenario.nodes for scenario in load_own(path).values()] == [12, 20]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("isolate", "isolat", r"'mine': timeline step 1: no verb 'isolat'; near: isolate"),
+        (
+            "count = 3",
+            'who = "them"',
+            r"rehearsed with 8 nodes \(nodes_min\): timeline step 1 \(isolate\): there is no 'them'",
+        ),
+        ("at = 1,", "", r"timeline step 1: there is no 'at'"),
+        ('do = "mend"', 'do = "stall"', r"timeline step 2 \(stall\): there is no 'for_s'"),
+        ('"duration_s"', '"split_s"', r"timeline step 2: .*'split_s'"),
+        ('["merge"]', '["merg"]', r"no measure 'merg'; near: merge"),
+        ("merged_s_max", "merge_s_max", r"no figure .* \(targets\) 'merge_s_max'; near: merged_s_max"),
+        ("<= 20", "< 20", r"'mine': target merged_s_max: a target is"),
+        ("nodes = 12", "nodes = 4", r"nodes_min = 8"),
+        ("nodes = 12", 'nodes = "many"', r"'mine': nodes cannot be 'many'"),
+        ("measures", "measure", r"no field 'measure'; near: measures"),
+        ("title", "hook", r"lacks title"),
+        ('"mine"', '"crash-16"', r"'crash-16': that name is taken"),
+        ("nodes = 12", 'like = "crash-16"', r"no earlier scenario in this file 'crash-16'"),
+        ("params", "latency = { model = 'none' }\nparams", r"'mine': rehearsed .*'none'"),
+        ("nodes = 12", "nodes = ", r"mine.toml: .*line 6"),
+        ("[[scenario]]", "[scenario]", r"no \[\[scenario\]\] in it"),
+    ],
+)
+def test_a_mistake_in_ones_own_file_is_told_with_its_place(tmp_path: Path, old: str, new: str, complaint: str):
+    assert old in OWN
+    path = tmp_path / "mine.toml"
+    path.write_text(OWN.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(InvalidScenario, match=complaint) as told:
+        load_own(path)
+    assert str(told.value).startswith(str(path))
+    with pytest.raises(InvalidScenario, match=r"none\.toml"):
+        load_own(tmp_path / "none.toml")
