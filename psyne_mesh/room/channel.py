@@ -28,8 +28,6 @@ INBOX_MAX = 1024
 SOFT_BUDGET_BYTES = 2**20
 # Of one author through others, whom no receive window holds back; as much as the window of a link lets through.
 CARRIED_UNREAD_BYTES_MAX = 4 * 2**20
-
-
 _TO = "must be a Peer, a PeerId or several of these; room.peers has those who are here"
 
 
@@ -206,9 +204,8 @@ class Channel(Generic[M]):
                 self._membership.broadcast(blob)
                 self.stats.sent += len(targets)
                 return SendReport(len(targets), skipped)
-            if (
-                self._membership.is_partial
-            ):  # in a small room, one whom we cannot link to is no reason to stop for the rest
+            # In a small room, one whom we cannot link to is no reason to stop for the rest.
+            if self._membership.is_partial:
                 raise self._too_large(payload, self._membership.broadcast_max)
         if everybody and self.mode.reliable:
             for peer_id in self._hoped_for():  # silent, perhaps only for seconds: it waits in their link

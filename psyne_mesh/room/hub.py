@@ -44,6 +44,8 @@ class EventHub:
         self._closed = False
 
     def publish(self, event: RoomEvent) -> None:
+        if self._closed:
+            return  # the room has ended, and what its readers still have to read ends with it
         for subscription in self._subscriptions:
             self._schedule(subscription, event)
         for reference in list(self._iterators):

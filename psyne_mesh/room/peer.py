@@ -32,7 +32,9 @@ class Peer:
     def relayed(self) -> bool:
         """No link, but others carry what we send: the room is a partial mesh, or this pair cannot connect. False while we
         are linked to nobody who could."""
-        return not self.connected and (self.dial_failed or self._membership.is_partial) and self._membership.has_links
+        if self.connected:
+            return False
+        return self._membership.is_partial or (self.dial_failed and self._membership.has_links)
 
     @property
     def path(self) -> Path | None:

@@ -20,10 +20,6 @@ from psyne_mesh.signaling.memory import MemorySignaling, open_memory_signaling
 from psyne_mesh.testing.network import NatKind, Quality, VirtualHost, VirtualNetwork, check_nat
 from psyne_mesh.testing.wire import connect_host
 
-WALL_START_MS = (
-    1_700_000_000_000  # any time would do; each world begins then, so that a seed decides what is signed, too
-)
-
 
 @asynccontextmanager
 async def open_network(seed: int = 0, quality: Quality | None = None) -> AsyncIterator[VirtualNetwork]:

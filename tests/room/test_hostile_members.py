@@ -542,6 +542,7 @@ async def test_a_flood_of_events_ends_only_the_reader_that_stood_still(monkeypat
         hub.publish(SignalingUp())
         assert isinstance(await reader.__anext__(), SignalingUp)
         hub.close()
+        hub.publish(SignalingUp())  # too late: nobody hears of it
     assert sorted(called) == [0] * 17 + [1] * 17 + [2] * 17
     with pytest.raises(StopAsyncIteration):
         await reader.__anext__()
