@@ -33,11 +33,12 @@ from psyne_mesh.gossip.broadcast_wire import (
 )
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.events import SendFrame
+from psyne_mesh.gossip.missing import Missing, Promise
 from psyne_mesh.gossip.streams import Stream, Streams
 from psyne_mesh.identity import PeerId
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _MISSING_MAX = 4096  # ids that we wait for, all told; more announcements are ignored (the summary repairs later)
 _MISSING_FROM_MAX = 1024  # and of one advertiser, so that one liar cannot fill the table
@@ -87,36 +88,11 @@ class BroadcastStats:
     repairs_refused: int = 0  # ids that were asked for once more in one frame, or beyond the budget
 
 
-class Missing:
-    """An id that neighbours have announced and nobody has sent. `hops` is the shortest way that was announced; `since`,
-    when we learned of it; `fresh`: it was announced when it was new, so it cannot be from before our time; `guesses`:
-    advertisers that only sent what comes after it."""
-
-    __slots__ = ("advertisers", "deadline", "fresh", "guesses", "hops", "since")
-
-    def __init__(self, now: float, deadline: float) -> None:
-        self.advertisers: list[PeerId] = []
-        self.hops: dict[PeerId, int] = {}
-        self.guesses: dict[PeerId, None] = {}
-        self.since = now
-        self.deadline = deadline
-        self.fresh = False
-
-
-class Promise:
-    """What a neighbour should send by `until`, as we asked for it. `fresh`: as `Missing` says."""
-
-    __slots__ = ("fresh", "until")
-
-    def __init__(self, until: float, fresh: bool) -> None:
-        self.until = until
-        self.fresh = fresh
-
-
 class Broadcast:
     """How to drive it:
 
-    1. `link_up`, `link_down` follow the links; `note_rtt` gives the round trip of a link in seconds.
+    1. `link_up`, `link_down` follow the links; `note_rtt` gives the round trip of a link in seconds; `branch_impaired`
+       says that nothing comes through one.
     2. `next_sequence(now)`, then `publish(message, now)` for our own; `wants(...)`, then `gossip_received` for a
        verified message of a neighbour.
     3. `ihave_received`, `graft_received`, `prune_received`, `haves_received` for the other frames.
@@ -173,6 +149,15 @@ class Broadcast:
     def link_down(self, peer: PeerId) -> None:
         for table in (self.eager, self.lazy, self._srtt, self._pruned_at, self._missing_of, self._broken, self._repaid):
             table.pop(peer, None)
+
+    def branch_impaired(self, peer: PeerId, is_impaired: Callable[[PeerId], bool]) -> None:
+        """Frames on this link do not come through now. If it was our last good branch of the tree, the nearest lazy link
+        joins the tree at once: the alarms that say why are on their way, and a graft would come a second after them."""
+        if peer not in self.eager or not all(is_impaired(other) for other in self.eager):
+            return
+        good = [other for other in self.lazy if not is_impaired(other)]
+        if good:
+            self._take_in(min(good, key=lambda other: self._srtt.get(other, math.inf)))
 
     def note_rtt(self, peer: PeerId, srtt: float) -> None:
         self._srtt[peer] = srtt

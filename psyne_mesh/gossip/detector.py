@@ -60,6 +60,13 @@ class FrameDue:
 
 
 @attrs.frozen
+class LinkImpaired:
+    """So many pings in a row are unanswered that frames on this link do not come through now: see `is_impaired`."""
+
+    peer: PeerId
+
+
+@attrs.frozen
 class LinkSilent:
     """The link was silent for longer than our patience, and no helper reached the peer either."""
 
@@ -85,7 +92,7 @@ class Deaf:
     """For a long time most links have found that we do not hear them while they hear us."""
 
 
-Fact: TypeAlias = ProbeDue | FrameDue | LinkSilent | LinkHeard | LinkBroken | Deaf
+Fact: TypeAlias = ProbeDue | FrameDue | LinkImpaired | LinkSilent | LinkHeard | LinkBroken | Deaf
 
 
 class Link:
@@ -149,7 +156,8 @@ class Detector:
     2. `ping_received`, `ack_received`, `ping_req_received`, `indirect_received` feed the probe frames; `accused` says
        that somebody calls a peer silent.
     3. `handle_timeout(now)` when `deadline` is reached.
-    4. Drain `outbox` after each call: `ProbeDue`, `FrameDue`, `LinkSilent`, `LinkHeard`, `LinkBroken`, `Deaf`.
+    4. Drain `outbox` after each call: `ProbeDue`, `FrameDue`, `LinkImpaired`, `LinkSilent`, `LinkHeard`, `LinkBroken`,
+       `Deaf`.
     """
 
     def __init__(self, config: GossipConfig, rng: random.Random) -> None:
@@ -386,6 +394,8 @@ class Detector:
             settled = link.silent and waiting > 4 * self.patience_min
             link.fast_at = now + (self.interval if settled else 0.0)
             link.missed += 1
+            if link.missed == config.missed_pings:
+                self.outbox.append(LinkImpaired(link.peer))
             if not link.lost:
                 self._ping(link, now)
         patience = self.patience(link, now)

@@ -24,7 +24,8 @@ _APART_S = 15.0  # a deaf node gives up its links before it hears again: so much
 _SETTLE_S = 1.0  # after we stood still, until the counters speak of now again: old probes come first
 _KNOWN_S = 5.0  # a peer whom we have known for less has nothing to say of our past
 _LINKS_MIN = 3  # with fewer links there is no telling who is deaf
-_ASKED_MAX = 5  # neighbours that a node asks which had lost most of its links
+_ASKED_MAX = 8  # neighbours that a node asks which had lost most of its links: some are full, or gone
+_GAP_S = 10.0  # a link whose peer was silent for longer knows nothing of that time
 _DOUBT_S = 4.0  # so long may they take to answer: a dial and a round of probes
 _DOUBT_TICK_S = 0.25
 _KEPT_S = 120.0  # so long do counters outlive the link
@@ -33,16 +34,16 @@ _KEPT_MAX = 64  # peers whose counters outlive the link; whom we parted from fir
 
 class Hearing:
     """One peer, over all its links. `sent` and `got` are what our probes tell; `deaf_s` is for how long we have been deaf
-    on it; `known_s`, for how long we have had its probes."""
+    on it; `known_s`, for how long we have had its probes; `steady_s`, for how long without a gap."""
 
     __slots__ = (
         "_apart_at", "_at", "_in_due", "_in_got", "_out_due", "_out_got", "_sent_then", "_settled_at", "_their_got",
-        "_their_sent", "deaf_s", "got", "known_s", "sent",
+        "_their_sent", "deaf_s", "got", "known_s", "sent", "steady_s",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.sent = self.got = 0
-        self.deaf_s = self.known_s = 0.0
+        self.deaf_s = self.known_s = self.steady_s = 0.0
         self._apart_at = math.inf
         self._at = -math.inf  # of the newest probe of the peer
         self._settled_at = -math.inf  # what comes before only says where the counters stand
@@ -57,6 +58,11 @@ class Hearing:
     def is_known(self) -> bool:
         """Whether the peer can say something of our past."""
         return self.known_s >= _KNOWN_S
+
+    def is_company(self, now: float) -> bool:
+        """Whether the peer heard us, and we it, all the time until now: it knows that we live. Who was out of reach as long as
+        we were is as much in doubt as we are."""
+        return self.steady_s >= _KNOWN_S and now - self._at <= _GAP_S
 
     def told_since(self, time: float) -> bool:
         """Whether a probe of the peer came after that time."""
@@ -98,6 +104,7 @@ class Hearing:
         self._out_due += out_due
         self._out_got += out_got
         self.known_s += now - since
+        self.steady_s = self.steady_s + now - since if now - since <= _GAP_S else 0.0
         stretch = min(due, out_due) >= _STRETCH_MIN and out_got >= (1 - _LOST_OUT) * out_due
         if stretch or self._is_deaf():
             self.deaf_s += now - since
@@ -166,7 +173,7 @@ class Doubt:
 
     def begin(self, epoch: int, former: list[PeerId], links: Collection[Hearing], now: float) -> list[PeerId]:
         """Whom to ask, nobody if there is no doubt. `former`: as `Hearings` tells; `links`: of those that we have."""
-        company = sum(hearing.is_known for hearing in links)
+        company = sum(hearing.is_company(now) for hearing in links)
         if self.begun_for == epoch or not company < min(_LINKS_MIN, len(former)):
             return []
         self.begun_for, self.called_gone = epoch, False
@@ -176,9 +183,11 @@ class Doubt:
         return self.asked
 
     def is_over(self, links: Mapping[PeerId, Hearing], deaf: bool, now: float) -> bool:
-        """Whether enough of them have answered, or time is over. `deaf`: it shows already, and will be acted on."""
-        told = sum(peer in links and links[peer].told_since(self._since) for peer in self.asked)
-        if now < self._until and (deaf or told < _LINKS_MIN):
+        """Whether enough of them have answered, or time is over. `deaf`: it shows already, and will be acted on. If one of
+        them found us deaf, all are heard: the first to answer may be deaf as well, and know no better."""
+        told = [links[peer] for peer in self.asked if peer in links and links[peer].told_since(self._since)]
+        wanted = len(self.asked) if any(hearing.deaf_s for hearing in told) else _LINKS_MIN
+        if now < self._until and (deaf or len(told) < wanted):
             self.deadline = now + _DOUBT_TICK_S
             return False
         self.deadline = math.inf

@@ -129,6 +129,9 @@ class Outcome:
         elif isinstance(said, probes.FrameDue):
             if said.peer in core.links:
                 core.send(said.peer, said.frame, reliable=False)
+        elif isinstance(said, probes.LinkImpaired):
+            if not core.full:
+                core.broadcast.branch_impaired(said.peer, core.detector.is_impaired)
         elif isinstance(said, probes.LinkSilent):
             core.census.link_silent(said.peer, now)
         elif isinstance(said, probes.LinkHeard):

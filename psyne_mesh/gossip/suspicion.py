@@ -48,7 +48,7 @@ class VerdictReached:
 
 
 class Case:
-    __slots__ = ("accusers", "deadline", "epoch", "incarnation", "own", "running", "since", "subject")
+    __slots__ = ("accusers", "deadline", "epoch", "incarnation", "news_at", "own", "running", "since", "subject")
 
     def __init__(self, subject: PeerId, epoch: int, incarnation: int, now: float) -> None:
         self.subject = subject
@@ -57,7 +57,7 @@ class Case:
         self.accusers: dict[PeerId, int] = {}
         self.own = False
         self.running = False
-        self.since = now
+        self.since = self.news_at = now
         self.deadline = now + _CONTESTED_S
 
 
@@ -128,6 +128,7 @@ class Suspicions:
         news = known is None or verdict > known
         if news and (known is not None or len(case.accusers) < _ACCUSERS_MAX):
             case.accusers[accuser] = verdict
+            case.news_at = now
         case.own |= own
         if not contested and not case.running:
             # What our own link confirms counts from the first accusation: the subject has heard of it, too.
@@ -238,3 +239,7 @@ class Suspicions:
             # One stranger's word: the subject gets all the time to refute it, and the stranger to wait for its own verdict.
             timeout = high if downs else 2 * high
         case.deadline = case.since + timeout
+        if confirmed < wanted and not case.own:
+            # A stranger's verdict that comes late, when our own time is over, is not believed on arrival: the subject has
+            # heard of it no sooner than we, and its answer is on the way.
+            case.deadline = max(case.deadline, case.news_at + low)

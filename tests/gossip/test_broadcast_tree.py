@@ -174,6 +174,26 @@ def test_a_link_that_neither_end_needs_starts_lazy() -> None:
     assert (list(broadcast.eager), list(broadcast.lazy)) == ([A], [B])
 
 
+def test_who_loses_its_last_good_branch_takes_in_the_nearest_lazy_link_at_once() -> None:
+    broadcast = tree(A, B, C, D)
+    broadcast.prune_received(C)
+    broadcast.prune_received(D)
+    for peer, rtt in ((A, 0.01), (B, 0.01), (C, 0.2), (D, 0.1)):
+        broadcast.note_rtt(peer, rtt)
+    impaired = {A}
+    broadcast.branch_impaired(A, impaired.__contains__)
+    assert sent(broadcast) == []  # B is left
+    impaired.add(B)
+    broadcast.branch_impaired(B, impaired.__contains__)
+    assert sent(broadcast) == [(D, codec.GRAFT)]
+    assert list(broadcast.eager) == [A, B, D]
+    impaired |= {C, D}
+    broadcast.branch_impaired(D, impaired.__contains__)
+    assert sent(broadcast) == []  # nobody is left to take in
+    broadcast.branch_impaired(C, impaired.__contains__)  # that was no branch
+    assert sent(broadcast) == []
+
+
 def test_the_keeper_shapes_and_mends_the_tree() -> None:
     broadcast = tree(A, B, C)
     broadcast.keep_received(A, sign(5), 0, 0.0)

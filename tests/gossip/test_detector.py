@@ -8,7 +8,7 @@ import pytest
 
 from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.config import GossipConfig
-from psyne_mesh.gossip.detector import Detector, FrameDue, LinkBroken, LinkHeard, LinkSilent, ProbeDue
+from psyne_mesh.gossip.detector import Detector, FrameDue, LinkBroken, LinkHeard, LinkImpaired, LinkSilent, ProbeDue
 from psyne_mesh.identity import PeerId
 
 PEERS = [PeerId(f"{n:032x}") for n in range(1, 8)]
@@ -24,6 +24,7 @@ class Bench:
         self.dead: list[PeerId] = []
         self.frames: list[FrameDue] = []
         self.pings: list[ProbeDue] = []
+        self.impaired: list[tuple[float, PeerId]] = []
         self.facts: list[tuple[float, object]] = []
         for peer in PEERS[:links]:
             self.detector.link_up(peer, self.now, 0.05)
@@ -46,6 +47,8 @@ class Bench:
                     self.detector.ack_received(link, fact.sequence, self.now)
             elif isinstance(fact, FrameDue):
                 self.frames.append(fact)
+            elif isinstance(fact, LinkImpaired):
+                self.impaired.append((self.now, fact.peer))
             else:
                 self.facts.append((self.now, fact))
 
@@ -146,6 +149,8 @@ def test_silence_is_a_suspicion_after_a_second_and_three_pings() -> None:
     asked = [codec.indirect_untrusted(frame.frame) for frame in bench.frames]
     assert {(target, alive) for _, target, alive in asked} == {(X, False)}
     assert len({frame.peer for frame in bench.frames[:3]}) == 3
+    [(impaired_at, impaired)] = bench.impaired  # told once, and before the suspicion
+    assert (impaired, impaired_at < when) == (X, True)
 
 
 def test_a_voice_ends_the_suspicion() -> None:

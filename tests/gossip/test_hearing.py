@@ -119,8 +119,10 @@ def test_what_was_lost_while_we_stood_still_is_no_deafness() -> None:
 
 
 def known_for(seconds: float) -> Hearing:
+    """Up to now, which is 0."""
     hearing = Hearing()
-    hearing.known_s = seconds
+    for tick in range(int(4 * seconds) + 1):
+        hearing.probe_received(tick, 0, tick / 4 - seconds)
     return hearing
 
 
@@ -170,7 +172,7 @@ def test_who_had_lost_all_links_asks_former_neighbours() -> None:
         core.dialer.drop(peer)
     first = next(peer for peer in room.ids() if peer != victim and peer not in before)
     room.tell(victim, lambda node: node.link_up(first, room.now, 0.05))
-    assert set(before[-5:]) <= set(core.dialer.wanted)
+    assert set(before[-8:]) <= set(core.dialer.wanted)
 
 
 # ------------------------------------------------------------------------------------------------------------- doubt
@@ -186,10 +188,23 @@ def test_only_who_lost_nearly_everybody_doubts_and_once_in_each_life() -> None:
     assert doubt.begin(1, PEERS, [*company, known_for(10.0)], 0.0) == []  # somebody knows that we live
     assert doubt.begin(1, PEERS[:2], company, 0.0) == []  # no more to ask than are here
     assert not doubt.is_open
-    assert doubt.begin(1, PEERS, company, 0.0) == PEERS[-5:]
+    assert doubt.begin(1, PEERS, company, 0.0) == PEERS[-8:]
     assert doubt.is_open
     assert doubt.begin(1, PEERS, company, 0.0) == []
-    assert doubt.begin(2, PEERS, company, 0.0) == PEERS[-5:]
+    assert doubt.begin(2, PEERS, company, 0.0) == PEERS[-8:]
+
+
+def test_whom_we_did_not_hear_meanwhile_is_no_company() -> None:
+    company = [known_for(10.0) for _ in range(3)]
+    assert Doubt().begin(1, PEERS, company, 9.0) == []
+    assert Doubt().begin(1, PEERS, company, 11.0) != []  # they have fallen silent, too
+    for number, hearing in enumerate(company):
+        hearing.probe_received(100, 0, 20.0 + number)  # and speak again
+    assert Doubt().begin(1, PEERS, company, 23.0) != []
+    for tick in range(30):
+        for hearing in company:
+            hearing.probe_received(101 + tick, 0, 23.0 + tick / 4)
+    assert Doubt().begin(1, PEERS, company, 30.5) == []
 
 
 def test_a_doubt_ends_when_enough_have_told_or_time_is_over() -> None:
@@ -201,8 +216,15 @@ def test_a_doubt_ends_when_enough_have_told_or_time_is_over() -> None:
     assert not doubt.is_over(some, deaf=False, now=doubt.deadline)
     enough = dict.fromkeys(asked[:3], told)
     assert not doubt.is_over(enough, deaf=True, now=doubt.deadline)  # the rest follows
+    found_deaf = Hearing()
+    found_deaf.probe_received(1, 1, 11.0)
+    found_deaf.deaf_s = 9.0
+    assert not doubt.is_over({**enough, asked[2]: found_deaf}, deaf=False, now=doubt.deadline)  # then all are heard
     assert doubt.is_over(enough, deaf=False, now=doubt.deadline)
     assert not doubt.is_open
+    doubt.begin(3, PEERS, [], 10.0)
+    everybody = dict.fromkeys(asked, told)
+    assert doubt.is_over({**everybody, asked[2]: found_deaf}, deaf=False, now=doubt.deadline)
     doubt.begin(2, PEERS, [], 20.0)
     while not doubt.is_over({}, deaf=False, now=doubt.deadline):
         assert doubt.deadline <= 24.25

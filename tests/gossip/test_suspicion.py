@@ -72,6 +72,18 @@ def test_a_stranger_alone_convinces_late_and_strangers_never_at_once() -> None:
     assert verdicts(cases) == [VerdictReached(X, 1, 0, own=False)]
 
 
+def test_a_strangers_late_verdict_is_not_believed_on_arrival() -> None:
+    cases = Suspicions(CONFIG)
+    accuse(cases, A, 0.0)
+    accuse(cases, A, 11.9, verdict=DOWN)  # long after the six seconds that its word has
+    accuse(cases, A, 12.5, verdict=DOWN)  # the same again is no news
+    cases.handle_timeout(12.8)
+    assert verdicts(cases) == []
+    assert cases.deadline == pytest.approx(12.9)
+    cases.handle_timeout(12.9)
+    assert len(verdicts(cases)) == 1
+
+
 def test_hearing_the_subject_closes_the_case() -> None:
     cases = Suspicions(CONFIG)
     accuse(cases, ME, 0.0)
