@@ -87,7 +87,10 @@ class Scenario:
     scale: str = "full"
 
     def scaled(self, scale: str) -> Scenario:
-        """The same at the size that CI, the nightly run or the tests use. Targets never change with the size."""
+        """The same at the size that CI, the nightly run or the tests use: one of `SCALES`, else `ValueError`. Targets never
+        change with the size."""
+        if scale not in SCALES:
+            raise ValueError(f"scale must be one of {', '.join(SCALES)}, not {scale!r}")
         changes = dict(self.scales.get(scale, {}))
         if scale == "tiny":
             changes.setdefault("nodes", self.nodes_min)

@@ -75,9 +75,8 @@ class GossipConfig:
     graft_timeout_min_s: float = _field(0.1, 0.01, 10.0)  # 80 ms and less cause spurious grafts on a WAN
     graft_timeout_max_s: float = _field(1.0, 0.01, 60.0)
     prune_interval_s: float = _field(1.0, 0.0, 60.0)  # at most one PRUNE to a neighbour in this time
-    optimisation_threshold: int = _field(
-        3, 1, 32
-    )  # hops, as the paper for one sender; 4 more while many send, 1 for who alone sends
+    # Hops, as the paper for one sender; 4 more while many send, 1 for who alone sends.
+    optimisation_threshold: int = _field(3, 1, 32)
     cache_s: float = _field(30.0, 1.0, 600.0)  # payloads kept for repair
     cache_bytes: int = _field(4 * 2**20, 65_536, 2**30)
     gap_timeout_s: float = _field(3.0, 0.1, 60.0)  # then FIFO steps over what nobody can give

@@ -43,6 +43,7 @@ _NEVER = math.inf
 # so within 40 s, and everybody heard of it; at 30 ms one of two hundred, and neighbours are as near.
 _MOVED_S = 0.03
 _STALL_S = 1.0  # standing still for less loses nothing: a socket's buffer holds what comes, and nobody misses us yet
+_MISSED_S = 1.0  # who hangs up so soon after we stood still did it while we did: the word was waiting for us
 _DIAL_MAX_S = 20.0  # a dial takes no longer: who has come or come back since it began is not judged by it
 _KEEP_TREE_S = 20.0  # a hole in the tree is found within that time; broadcasts find it at once
 _CUT_OFF_S = 2.2 * _KEEP_TREE_S  # a member that all know and whose signs do not come may be beyond a cut of the overlay
@@ -143,7 +144,7 @@ class Node:
             core.detector.link_lost(peer, now)
             if core.full:
                 core.dialer.want(peer, now)
-        elif now - core.stood_still_at < _STALL_S:  # it hung up because it missed us
+        elif now - core.stood_still_at < _MISSED_S:  # it hung up because it missed us
             core.detector.link_down(peer)
             if core.full:
                 core.dialer.want(peer, now)

@@ -449,3 +449,26 @@ def test_who_stands_still_again_and_again_blames_nobody_for_it() -> None:
     assert room.events(PeerLeft, sleeper) == []
     assert all(event.peer == sleeper for _, _, event in room.events(PeerLeft))  # type: ignore[attr-defined]
     assert room.views_equal()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_newcomer_that_reaches_one_member_only_is_kept_until_it_has_others(seed: int) -> None:
+    """A room that has just outgrown its full mesh, where everybody has more links than it wants; no signaling server."""
+    room = Cluster(seed)
+    first = room.add(0).peer_id
+    for index in range(1, 24):
+        room.at(1.0 * index if index < 16 else 20.0, lambda index=index: room.add(index, knows=[first]))  # type: ignore[misc]
+    room.run(19.0)
+    assert room.run(6.0, until=lambda: room.nodes[first].topology(room.now).mode == "partial") < 6.0
+    room.run(0.1 * seed)
+    newcomers = [room.add(100 + number).peer_id for number in range(6)]
+    # Offers go over the mesh: who has no link can dial nobody, and nobody it.
+    room.no_dial = lambda a, b: not {a, b} <= {peer for link in room.links for peer in link}
+    for newcomer in newcomers:
+        room.links.add((min(first, newcomer), max(first, newcomer)))
+        room.tell(newcomer, lambda node: node.link_up(first, room.now, 0.05))
+        room.tell(first, lambda node, peer=newcomer: node.link_up(peer, room.now, 0.05))  # type: ignore[misc]
+    room.run(30.0)
+    assert room.views_equal()
+    assert min(degrees(room).values()) >= 4
+    assert max(degrees(room).values()) <= 16
