@@ -156,7 +156,7 @@ class Broadcast:
         if peer not in self.eager or not all(is_impaired(other) for other in self.eager):
             return
         good = [other for other in self.lazy if not is_impaired(other)]
-        if good:
+        if 2 * len(good) >= len(self.eager) + len(self.lazy):  # else it is most likely our own fault
             self._take_in(min(good, key=lambda other: self._srtt.get(other, math.inf)))
 
     def note_rtt(self, peer: PeerId, srtt: float) -> None:

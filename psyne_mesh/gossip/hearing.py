@@ -24,9 +24,11 @@ _APART_S = 15.0  # a deaf node gives up its links before it hears again: so much
 _SETTLE_S = 1.0  # after we stood still, until the counters speak of now again: old probes come first
 _KNOWN_S = 5.0  # a peer whom we have known for less has nothing to say of our past
 _LINKS_MIN = 3  # with fewer links there is no telling who is deaf
-_ASKED_MAX = 8  # neighbours that a node asks which had lost most of its links: some are full, or gone
+_COMPANY_MIN = 6  # links (a partial mesh has as many): with fewer, all may be deaf, who find nobody but each other
+_ASKED_MAX = 12  # neighbours that a node asks which had lost most of its links: some are full, or gone
 _GAP_S = 10.0  # a link whose peer was silent for longer knows nothing of that time
 _DOUBT_S = 4.0  # so long may they take to answer: a dial and a round of probes
+_DEAF_DOUBT_S = 8.0  # and so long if too few answer, and one of them found us deaf: time for a second dial
 _DOUBT_TICK_S = 0.25
 _KEPT_S = 120.0  # so long do counters outlive the link
 _KEPT_MAX = 64  # peers whose counters outlive the link; whom we parted from first is forgotten first
@@ -165,7 +167,7 @@ class Doubt:
         self.begun_for = -1  # the epoch whose end we doubt
         self.called_gone = False  # somebody waits for our answer
         self.asked: list[PeerId] = []
-        self._since = self._until = 0.0
+        self._since = 0.0
 
     @property
     def is_open(self) -> bool:
@@ -174,11 +176,11 @@ class Doubt:
     def begin(self, epoch: int, former: list[PeerId], links: Collection[Hearing], now: float) -> list[PeerId]:
         """Whom to ask, nobody if there is no doubt. `former`: as `Hearings` tells; `links`: of those that we have."""
         company = sum(hearing.is_company(now) for hearing in links)
-        if self.begun_for == epoch or not company < min(_LINKS_MIN, len(former)):
+        if self.begun_for == epoch or not company < min(_COMPANY_MIN, len(former)):
             return []
         self.begun_for, self.called_gone = epoch, False
         self.asked = former[-_ASKED_MAX:]
-        self._since, self._until = now, now + _DOUBT_S
+        self._since = now
         self.deadline = now + _DOUBT_TICK_S
         return self.asked
 
@@ -186,8 +188,10 @@ class Doubt:
         """Whether enough of them have answered, or time is over. `deaf`: it shows already, and will be acted on. If one of
         them found us deaf, all are heard: the first to answer may be deaf as well, and know no better."""
         told = [links[peer] for peer in self.asked if peer in links and links[peer].told_since(self._since)]
-        wanted = len(self.asked) if any(hearing.deaf_s for hearing in told) else _LINKS_MIN
-        if now < self._until and (deaf or len(told) < wanted):
+        found_deaf = any(hearing.deaf_s for hearing in told)
+        wanted = len(self.asked) if found_deaf else _LINKS_MIN
+        patience = _DEAF_DOUBT_S if found_deaf and len(told) < _LINKS_MIN else _DOUBT_S
+        if now < self._since + patience and (deaf or len(told) < wanted):
             self.deadline = now + _DOUBT_TICK_S
             return False
         self.deadline = math.inf
