@@ -18,7 +18,7 @@ from rich.table import Table
 
 from psyne_mesh.errors import LocalError
 from simulations import runner, table
-from simulations.kept import KeptRuns
+from simulations.kept import KeptRuns, judged, write_archive
 from simulations.own import check_nodes, load_own, near
 from simulations.run import Result
 from simulations.scenario import Scenario, load
@@ -153,6 +153,10 @@ def all_(
     resume: Annotated[
         bool, typer.Option(help="Go on where a run into the same folder stopped: what it finished is not run again.")
     ] = False,
+    archive: Annotated[
+        Path | None,
+        typer.Option(help="A small file of runs: what stands there is not run again, what is new is added."),
+    ] = None,
     write_docs: Annotated[Path | None, typer.Option(help="Write the result table into this page.")] = None,
     write_baseline: Annotated[bool, typer.Option(help="Make these figures the committed baseline.")] = False,
     file: Annotated[Path | None, _FILE] = None,
@@ -161,6 +165,7 @@ def all_(
     """Every scenario, with all its seeds, against its targets and against the committed baseline.
 
     What earlier runs found about other scenarios, or at another scale, stays in the output folder beside the new results.
+    An archive holds of each run what its targets are judged by; the table then has no other figures.
     The exit code says whether all met their targets (with --ci: whether none is worse than the baseline), with --json as well.
     """
     if ci and nightly:
@@ -179,12 +184,20 @@ def all_(
     told = runner.other_runs(output / "results.jsonl", scenarios)
     by_name = {scenario.name: scenario for scenario in scenarios}
     runs = KeptRuns(output / "runs.jsonl", resume=resume)
-    kept = [(unit, found) for unit in units if (found := runs.find(unit.scenario, None, unit.seed)) is not None]
+    archived = KeptRuns(archive, resume=True) if archive is not None else runs
+    kept = [
+        (unit, found)
+        for unit in units
+        for found in [runs.find(unit.scenario, None, unit.seed) or archived.find(unit.scenario, None, unit.seed)]
+        if found is not None
+    ]
+    finished: list[tuple[Scenario, Result]] = []
     with (output / "results.jsonl").open("w", encoding="utf-8") as lines, _progress("scenarios", len(units)) as advance:
         lines.writelines(json.dumps(line) + "\n" for line in told)
         lines.flush()
 
         def show(result: Result) -> None:
+            finished.append((by_name[result.scenario], result))
             told.append({**runner.result_line(result, by_name[result.scenario]), "scale": scale})
             lines.write(json.dumps(told[-1]) + "\n")
             lines.flush()
@@ -196,8 +209,12 @@ def all_(
 
         for _, result in kept:
             show(result)
+        reduce = judged if archive is not None else lambda result, scenario: result
         with runner.processes(jobs) as executor:
-            rows = runner.run_all(scenarios, seeds=chosen, executor=executor, on_result=keep, kept=kept)
+            rows = runner.run_all(scenarios, seeds=chosen, executor=executor, on_result=keep, kept=kept, reduce=reduce)
+    if archive is not None:
+        for name in write_archive(archive, finished):
+            Console(stderr=True).print(f"{name}: its runs are too large for {archive}", highlight=False)
     runner.write_csv(output / "results.csv", told)
     lines_of_all = runner.merged_summary(output / "summary.json", rows)
     worse = runner.compare(rows, runner.read_baseline())

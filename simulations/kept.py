@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ import psyne_mesh
 from simulations.findings import Findings
 from simulations.run import Result
 from simulations.scenario import Scenario
+
+_ARCHIVED_MAX = 20_000  # bytes of one run: more is the latency of every delivery, of a run that takes a minute at most
+_WORD = re.compile(r"[A-Za-z_][\w.]*")
 
 # Of the simulator's own files those that start runs or show them: what they do changes no result.
 _SHOW = {"__init__.py", "cli.py", "kept.py", "own.py", "pictures.py", "report.py", "runner.py", "speed.py", "table.py"}
@@ -55,12 +60,50 @@ class KeptRuns:
         return Result(**{**found, "findings": Findings(**found["findings"])}) if found is not None else None
 
     def keep(self, scenario: Scenario, nodes: int | None, result: Result) -> None:
-        line = {"definition": definition(scenario), "nodes": nodes, "result": attrs.asdict(result)}
-        self._append(json.dumps(line))
+        self._append(_line(scenario, nodes, result))
 
     def _append(self, line: str) -> None:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+
+def judged(result: Result, scenario: Scenario) -> Result:
+    """The same with no more than its targets are judged by: a thousandth of the size."""
+    words = set(scenario.targets)
+    words.update(word for name in scenario.targets for word in _WORD.findall(scenario.ratios.get(name, "")))
+    found = result.findings
+    findings = Findings(
+        figures={name: value for name, value in found.figures.items() if name in words},
+        samples={
+            name: values for name, values in found.samples.items() if any(w.startswith(f"{name}_") for w in words)
+        },
+        sums={name: value for name, value in found.sums.items() if name in words},
+        ratios={name: formula for name, formula in found.ratios.items() if name in words},
+    )
+    return attrs.evolve(result, findings=findings)
+
+
+def write_archive(path: Path, runs: Iterable[tuple[Scenario, Result]]) -> list[str]:
+    """A file of finished runs that is small enough to be committed; `KeptRuns` reads it. It holds what they are judged by.
+
+    The lines of other scenarios stay; those of the same one, of other code or at another scale, go. Returns the scenarios
+    whose runs are too large for it.
+    """
+    lines: dict[str, list[str]] = {}
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        lines.setdefault(json.loads(text)["result"]["scenario"], []).append(text)
+    fresh: dict[str, list[str]] = {}
+    for scenario, result in sorted(runs, key=lambda run: run[1].seed):
+        fresh.setdefault(scenario.name, []).append(_line(scenario, None, judged(result, scenario)))
+    large = [name for name, texts in fresh.items() if max(map(len, texts)) > _ARCHIVED_MAX]
+    lines.update({name: [] if name in large else texts for name, texts in fresh.items()})
+    text = "".join(f"{line}\n" for name in sorted(lines) for line in lines[name])
+    path.write_text(text, encoding="utf-8")
+    return large
+
+
+def _line(scenario: Scenario, nodes: int | None, result: Result) -> str:
+    return json.dumps({"definition": definition(scenario), "nodes": nodes, "result": attrs.asdict(result)})
 
 
 def definition(scenario: Scenario) -> str:

@@ -66,21 +66,23 @@ def run_all(
     executor: Executor | None = None,
     on_result: Callable[[Result], None] = lambda result: None,
     kept: Iterable[tuple[Unit, Result]] = (),
+    reduce: Callable[[Result, Scenario], Result] = lambda result, scenario: result,
 ) -> list[Row]:
     """Every scenario (already scaled) with all its seeds. Without an executor: one after the other, here.
 
     Each scenario's first seed comes before anybody's second, so that a run cut off has seen something of all. What is
-    in `kept` (results of earlier runs) is not run again, and `on_result` does not hear of it.
+    in `kept` (results of earlier runs) is not run again, and `on_result` does not hear of it. What `reduce` makes of each
+    result, kept or new, is what the rows are made of.
     """
     # By the object: the same scenario at two scales, or with two losses, has one name.
     found: dict[int, list[Result]] = {id(scenario): [] for scenario in scenarios}
     done: set[tuple[int, int]] = set()
     for unit, result in kept:
         done.add((id(unit.scenario), unit.seed))
-        found[id(unit.scenario)].append(result)
+        found[id(unit.scenario)].append(reduce(result, unit.scenario))
     units = [unit for unit in units_of(scenarios, nodes, seeds) if (id(unit.scenario), unit.seed) not in done]
     for unit, result in _worked(executor, units):
-        found[id(unit.scenario)].append(result)
+        found[id(unit.scenario)].append(reduce(result, unit.scenario))
         on_result(result)
     return [row_of(scenario, found[id(scenario)]) for scenario in scenarios]
 

@@ -192,6 +192,40 @@ def test_a_table_that_was_cut_off_goes_on_where_it_stopped(tmp_path, monkeypatch
     assert len(run("--seeds", "2", "--resume")[0]) == 4
 
 
+def test_an_archive_holds_what_is_judged_and_a_table_goes_on_from_it(tmp_path, monkeypatch):
+    played = []
+    work = runner.work
+    monkeypatch.setattr(runner, "work", lambda unit: played.append((unit.scenario.name, unit.seed)) or work(unit))
+    archive = tmp_path / "archive.jsonl"
+
+    def run(folder: str, *words: str):
+        played.clear()
+        only = ("--only", "crash-16", "--only", "lifeguard", "--only", "loss-30")
+        output = tmp_path / folder
+        done = invoke("all", "--ci", *only, "--seeds", "1", "--jobs", "1", "--output", str(output), *words)
+        return list(played), {row["scenario"]: row for row in json.loads((output / "summary.json").read_text())}, done
+
+    _, whole, _ = run("whole")
+    ran, first, _ = run("first", "--archive", str(archive))
+    assert len(ran) == 3
+    again, second, _ = run("second", "--archive", str(archive))
+    assert again == []
+    for name, row in first.items():
+        judged = {figure: whole[name]["figures"][figure] for figure in row["targets"]}
+        assert judged.items() <= row["figures"].items() <= whole[name]["figures"].items()
+        assert second[name]["figures"] == row["figures"]
+    assert run("second", "--archive", str(archive))[0] == []
+    # What is too large for it is run again, and said; a scenario's runs of other code give way to new ones.
+    monkeypatch.setattr(kept, "_ARCHIVED_MAX", 2000)
+    ran, _, done = run("first", "--resume", "--archive", str(archive))
+    assert ran == []
+    assert all(f"{name}: its runs are too large" in done.output for name in ("lifeguard", "loss-30"))
+    assert len(archive.read_text().splitlines()) == 1
+    monkeypatch.setattr(kept, "code", lambda: "changed")
+    assert len(run("third", "--archive", str(archive))[0]) == 3
+    assert len(archive.read_text().splitlines()) == 1
+
+
 def test_what_a_scenario_is_called_does_not_make_its_results_old():
     scenario = load()["crash-16"]
     assert kept.definition(attrs.evolve(scenario, known="why", title="else")) == kept.definition(scenario)
