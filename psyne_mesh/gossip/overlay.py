@@ -31,9 +31,11 @@ _UNREACHABLE_S = 900.0  # a lobby forgets whom it cannot reach, and is told of i
 _BACKOFFS_MAX = 1024  # the oldest is forgotten
 _SLACK = 2  # links over the target that are not worth closing
 _ROOM_FOR_JOINS = 4  # links over the target that are still accepted from others
-# Who has nobody but us is let in as long as there is a link at all: with a dead signaling server a refusal would leave it
-# outside for good. With so many more than that, those go again who have found others.
+# And so many more from newcomers who have nobody but us, when none of the others can be spared: with a dead signaling
+# server a refusal would leave them outside for good. A room that has just outgrown its full mesh has more links than it wants,
+# so up to twice that size all of `links_max` are theirs; in larger ones sybils would take them (`sybils-80`: 92 % delivered).
 _ROOM_FOR_STRANDED = 4
+_SMALL = 2
 _NEAR_GAIN = 0.6  # a near link is replaced by one that promises at most so much of its round trip
 _IMPROVE_EVERY_MAX_S = 600.0
 _UNBIASED = 2  # links drawn by lot that nearness may not replace: a random graph with two draws each is one piece
@@ -69,13 +71,12 @@ class DialWanted:
 
 
 class Neighbour:
-    __slots__ = ("audible", "degree", "guest", "keep_until", "outbound", "peer", "since", "srtt", "unbiased")
+    __slots__ = ("audible", "degree", "keep_until", "outbound", "peer", "since", "srtt", "unbiased")
 
     def __init__(self, peer: PeerId, now: float, *, outbound: bool) -> None:
         self.peer = peer
         self.since = now
         self.outbound = outbound
-        self.guest = False  # let in beyond our room, because it had nobody else
         self.unbiased = False  # drawn by lot: it stays, however far it is
         self.keep_until = now + _SETTLING_S
         self.degree = 0  # links that the neighbour says it has; 0: not said yet
@@ -144,10 +145,6 @@ class Overlay:
         return (self.target + 1) // 2
 
     @property
-    def _room_for_stranded(self) -> int:
-        return min(self.target + _ROOM_FOR_JOINS + _ROOM_FOR_STRANDED, self._config.links_max)
-
-    @property
     def isolated(self) -> bool:
         return self._audible <= 1
 
@@ -160,6 +157,12 @@ class Overlay:
         """Most of the links that we should have do not carry: many have died at once, or we are cut off. No verdict is
         waited for, others are dialled. A few silent links are left to the failure detector."""
         return 2 * self._audible < min(self.target, self.members - 1)
+
+    @property
+    def _room_for_stranded(self) -> int:
+        if self.members <= _SMALL * self._config.full_mesh_max:
+            return self._config.links_max
+        return min(self.target + _ROOM_FOR_JOINS + _ROOM_FOR_STRANDED, self._config.links_max)
 
     @property
     def _unbiased(self) -> int:
@@ -213,8 +216,7 @@ class Overlay:
             neighbour.keep_until = max(neighbour.keep_until, until)
 
     def admits(self, peer: PeerId, now: float, *, isolated: bool) -> bool:
-        """Whether a link that is up may stay. An isolated newcomer takes the place of somebody who can spare us, once a minute
-        for each peer; else it is one more."""
+        """Whether a link that is up may stay. An isolated newcomer takes the place of somebody who can spare us."""
         count = len(self.neighbours)
         if self.mode is Mode.FULL:
             return count <= self._config.links_max
@@ -223,16 +225,15 @@ class Overlay:
         neighbour = self.neighbours[peer]
         if neighbour.outbound or count <= min(self.target + _ROOM_FOR_JOINS, self._config.links_max):
             return True
-        if not isolated:
-            return False
-        if now - self._honoured.get(peer, -math.inf) >= _BACKOFF_S:
+        if isolated and now - self._honoured.get(peer, -math.inf) >= _BACKOFF_S:  # once a minute for each peer
             spare = self._spare_inbound(now, besides=peer)
             if spare is not None:
                 self._part(spare, "full", now)
-                self._remember(self._honoured, peer, now)
-                return True
-        neighbour.guest = count > self._room_for_stranded
-        return count <= self._config.links_max
+            elif count > self._room_for_stranded:
+                return False
+            self._remember(self._honoured, peer, now)
+            return True
+        return False
 
     # ----------------------------------------------------------------------------------------------------- upkeep
 
@@ -255,8 +256,6 @@ class Overlay:
             self._fill(2 * wanted - pending, now, alive, distance)  # twice: a part of the dials fail
         elif count > self.target + _SLACK:
             spare = self._surplus(now)
-            if spare is None and count > self._room_for_stranded:
-                spare = self._settled_guest(now)
             if spare is not None:
                 self._part(spare, "surplus", now)
         elif now >= self._improve_at:
@@ -371,11 +370,6 @@ class Overlay:
         """Whose place an isolated newcomer gets."""
         free = [n.peer for n in self._free_to_go(now, keep=_VETERANS) if not n.outbound and n.peer != besides]
         return free[-1] if free else None  # the youngest: who floods us with newcomers displaces its own
-
-    def _settled_guest(self, now: float) -> PeerId | None:
-        """The youngest guest who has found others since: half of what it wants."""
-        guests = [n for n in self.neighbours.values() if n.guest and now > n.keep_until]
-        return next((n.peer for n in reversed(guests) if n.degree > self.target // 2), None)
 
     def _free_to_go(self, now: float, *, keep: int) -> list[Neighbour]:
         """Links that nobody needs, without the `keep` oldest. The table is in the order in which they came up."""

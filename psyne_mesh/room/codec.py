@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from functools import reduce
 from operator import attrgetter, or_
 from typing import Any
@@ -114,6 +115,8 @@ def _finite_check(kind: type[Message]) -> Callable[[Message], bool]:
 def _all_finite(value: Any) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
+    if isinstance(value, Decimal):
+        return value.is_finite()
     if isinstance(value, msgspec.Struct):
         return all(_all_finite(getattr(value, name)) for name in value.__struct_fields__)
     if isinstance(value, list | tuple | set | frozenset):

@@ -15,7 +15,9 @@ from typer.testing import CliRunner
 
 from simulations import kept, runner, table
 from simulations.cli import Scale, app
+from simulations.findings import Findings
 from simulations.own import InvalidScenario
+from simulations.run import Result
 from simulations.scenario import SCALES, load
 
 RESULT_KEYS = ["scenario", "nodes", "seed", "trace_hash", "pass", "figures", "targets"]
@@ -224,6 +226,21 @@ def test_an_archive_holds_what_is_judged_and_a_table_goes_on_from_it(tmp_path, m
     monkeypatch.setattr(kept, "code", lambda: "changed")
     assert len(run("third", "--archive", str(archive))[0]) == 3
     assert len(archive.read_text().splitlines()) == 1
+
+
+def test_the_committed_table_is_what_the_committed_runs_come_to():
+    docs = Path(__file__).parents[2] / "docs"
+    page = (docs / "simulations.md").read_text(encoding="utf-8").splitlines()
+    runs: dict[str, list[Result]] = {}
+    for line in (docs / "simulation-runs.jsonl").read_text(encoding="utf-8").splitlines():
+        result = json.loads(line)["result"]
+        found = Findings(**result.pop("findings"))
+        runs.setdefault(result["scenario"], []).append(Result(**result, findings=found))
+    assert len(runs) > 30
+    for name, results in runs.items():
+        row = runner.row_of(load()[name], results)
+        assert row.seeds == tuple(range(len(results)))
+        assert table.markdown([runner.row_line(row)]).splitlines()[2] in page, name
 
 
 def test_what_a_scenario_is_called_does_not_make_its_results_old():
