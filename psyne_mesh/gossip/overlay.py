@@ -35,7 +35,7 @@ _ROOM_FOR_JOINS = 4  # links over the target that are still accepted from others
 # server a refusal would leave them outside for good. A room that has just outgrown its full mesh has more links than it wants,
 # so up to twice that size all of `links_max` are theirs; in larger ones sybils would take them (`sybils-80`: 92 % delivered).
 _ROOM_FOR_STRANDED = 4
-_SMALL = 2
+_SMALL_ROOM = 2
 _NEAR_GAIN = 0.6  # a near link is replaced by one that promises at most so much of its round trip
 _IMPROVE_EVERY_MAX_S = 600.0
 _UNBIASED = 2  # links drawn by lot that nearness may not replace: a random graph with two draws each is one piece
@@ -160,7 +160,7 @@ class Overlay:
 
     @property
     def _room_for_stranded(self) -> int:
-        if self.members <= _SMALL * self._config.full_mesh_max:
+        if self.members <= _SMALL_ROOM * self._config.full_mesh_max:
             return self._config.links_max
         return min(self.target + _ROOM_FOR_JOINS + _ROOM_FOR_STRANDED, self._config.links_max)
 
