@@ -6,6 +6,7 @@ a new one. What was found by other code, or under another definition of the scen
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -91,7 +92,8 @@ def write_archive(path: Path, runs: Iterable[tuple[Scenario, Result]]) -> list[s
     """
     lines: dict[str, list[str]] = {}
     for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        lines.setdefault(json.loads(text)["result"]["scenario"], []).append(text)
+        with contextlib.suppress(ValueError):  # cut off, or mended by hand; it cost no hours to lose it
+            lines.setdefault(json.loads(text)["result"]["scenario"], []).append(text)
     fresh: dict[str, list[str]] = {}
     for scenario, result in sorted(runs, key=lambda run: run[1].seed):
         fresh.setdefault(scenario.name, []).append(_line(scenario, None, judged(result, scenario)))

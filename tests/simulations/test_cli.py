@@ -218,6 +218,7 @@ def test_an_archive_holds_what_is_judged_and_a_table_goes_on_from_it(tmp_path, m
         assert second[name]["figures"] == row["figures"]
     assert run("second", "--archive", str(archive))[0] == []
     # What is too large for it is run again, and said; a scenario's runs of other code give way to new ones.
+    archive.write_text(archive.read_text() + '{"cut off in the mid')
     monkeypatch.setattr(kept, "_ARCHIVED_MAX", 2000)
     ran, _, done = run("first", "--resume", "--archive", str(archive))
     assert ran == []
