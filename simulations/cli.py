@@ -157,7 +157,9 @@ def all_(
         Path | None,
         typer.Option(help="A small file of runs: what stands there is not run again, what is new is added."),
     ] = None,
-    write_docs: Annotated[Path | None, typer.Option(help="Write the result table into this page.")] = None,
+    write_docs: Annotated[
+        Path | None, typer.Option(help="Write the result table into this page; what it says of other scenarios stays.")
+    ] = None,
     write_baseline: Annotated[bool, typer.Option(help="Make these figures the committed baseline.")] = False,
     file: Annotated[Path | None, _FILE] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
@@ -225,7 +227,7 @@ def all_(
     if write_docs is not None:
         with _told():
             shown = [line for line in lines_of_all if line["scale"] == scale and line["scenario"] in known]
-            table.write_docs(write_docs, shown)
+            table.write_docs(write_docs, shown, list(known))
     if write_baseline:
         runner.write_baseline(rows)
     if as_json:

@@ -160,7 +160,8 @@ async def test_a_server_that_begins_anew_serves_its_players_again() -> None:
                 while lab.coturns["turn"].log().count(ALLOCATED) < known + 2:
                     await trio.sleep(0.2)
                 allocated_s = trio.current_time() - began
-                while (await a.ask(do="report"))["peers"]["b"] != before:
+                # A silence of some seconds is a player lost, and found again when signaling carries.
+                while (await a.ask(do="report"))["peers"].get("b") != before:
                     await trio.sleep(0.2)
             relayed_s = trio.current_time() - began
             await trio.sleep(1)

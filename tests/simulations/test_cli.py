@@ -202,7 +202,7 @@ def test_an_archive_holds_what_is_judged_and_a_table_goes_on_from_it(tmp_path, m
 
     def run(folder: str, *words: str):
         played.clear()
-        only = ("--only", "crash-16", "--only", "lifeguard", "--only", "loss-30")
+        only = ("--only", "crash-16", "--only", "lifeguard", "--only", "crash-256")
         output = tmp_path / folder
         done = invoke("all", "--ci", *only, "--seeds", "1", "--jobs", "1", "--output", str(output), *words)
         return list(played), {row["scenario"]: row for row in json.loads((output / "summary.json").read_text())}, done
@@ -222,7 +222,7 @@ def test_an_archive_holds_what_is_judged_and_a_table_goes_on_from_it(tmp_path, m
     monkeypatch.setattr(kept, "_ARCHIVED_MAX", 2000)
     ran, _, done = run("first", "--resume", "--archive", str(archive))
     assert ran == []
-    assert all(f"{name}: its runs are too large" in done.output for name in ("lifeguard", "loss-30"))
+    assert all(f"{name}: its runs are too large" in done.output for name in ("lifeguard", "crash-256"))
     assert len(archive.read_text().splitlines()) == 1
     monkeypatch.setattr(kept, "code", lambda: "changed")
     assert len(run("third", "--archive", str(archive))[0]) == 3
@@ -334,7 +334,7 @@ def test_the_table_is_written_between_its_marks(rows, tmp_path):
     page = tmp_path / "page.md"
     (begin, end), (other_begin, other_end) = table.marks("tiny"), table.marks("ci")
     page.write_text(f"before\n{begin}\nold\n{end}\n{other_begin}\nstays\n{other_end}\nafter\n", encoding="utf-8")
-    table.write_docs(page, [runner.row_line(row) for row in rows])
+    table.write_docs(page, [runner.row_line(row) for row in rows], ["crash-16"])
     text = page.read_text(encoding="utf-8")
     assert "old" not in text
     assert "stays" in text
@@ -343,7 +343,22 @@ def test_the_table_is_written_between_its_marks(rows, tmp_path):
     assert "`crash-16`" in text
     page.write_text("no marks", encoding="utf-8")
     with pytest.raises(ValueError, match="lacks the marks"):
-        table.write_docs(page, [runner.row_line(row) for row in rows])
+        table.write_docs(page, [runner.row_line(row) for row in rows], ["crash-16"])
+
+
+def test_a_table_is_made_piece_by_piece(rows, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("\n".join(table.marks("tiny")), encoding="utf-8")
+    crash = runner.row_line(rows[0])
+    first, second, third = ({**crash, "scenario": name, "pass": name != "b", "seeds_failed": [0]} for name in "abc")
+    table.write_docs(page, [second, third], ["a", "b", "c"])
+    assert "1 of 2 pass" in page.read_text(encoding="utf-8")
+    table.write_docs(page, [first], ["a", "b", "c"])
+    whole = page.read_text(encoding="utf-8")
+    assert [line.split("`")[1] for line in whole.splitlines() if line.startswith("| 3 ")] == ["a", "b", "c"]
+    assert f"2 of 3 pass at scale `tiny`; {crash['events']:,} events of 1 of them in" in whole
+    table.write_docs(page, [{**second, "pass": True}], ["b", "c"])  # `a` is no scenario any more
+    assert "2 of 2 pass" in page.read_text(encoding="utf-8")
 
 
 def test_figures_for_people():
