@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import gc
 import json
 import math
 import multiprocessing
@@ -55,7 +56,10 @@ class Row:
 
 def work(unit: Unit) -> Result:
     """Runs one unit, in whatever process this is."""
-    return run_once(unit.scenario, unit.nodes, unit.seed)
+    try:
+        return run_once(unit.scenario, unit.nodes, unit.seed)
+    finally:
+        gc.collect()  # a world is full of cycles, and large ones are made too seldom for the collector to come by itself
 
 
 def run_all(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import pickle
 import re
@@ -19,6 +20,7 @@ from simulations.findings import Findings
 from simulations.own import InvalidScenario
 from simulations.run import Result
 from simulations.scenario import SCALES, load
+from simulations.world import World
 
 RESULT_KEYS = ["scenario", "nodes", "seed", "trace_hash", "pass", "figures", "targets"]
 
@@ -254,6 +256,17 @@ def test_what_a_scenario_is_called_does_not_make_its_results_old():
 def rows():
     scenario = load()["crash-16"].scaled("tiny")
     return runner.run_all([scenario], seeds=[0, 1])
+
+
+def test_a_world_goes_with_its_run():
+    """Twenty seeds of a thousand nodes in one process would not fit into its memory."""
+
+    def worlds() -> int:
+        return sum(type(thing) is World for thing in gc.get_objects())
+
+    before = worlds()
+    runner.work(runner.Unit(load()["crash-16"].scaled("tiny"), None, 0))
+    assert worlds() <= before
 
 
 def test_any_executor_will_do(rows):
