@@ -326,8 +326,8 @@ class Link:
     def send_message(self, config: DataChannelConfig, data: bytes | str) -> None:
         """On our own channel of that label, which is announced with its first message. `WouldBlock` over the hard budget."""
         assert self._connection is not None
-        if (waiting := self._connection.buffered_amount) > HARD_BUDGET_BYTES:
-            raise WouldBlock(f"{waiting} bytes wait for this peer already")
+        if self.waiting > HARD_BUDGET_BYTES:
+            raise WouldBlock(f"{self.waiting} bytes wait for this peer already")
         channel = self._outgoing.get(config.label)
         if channel is None:
             channel = self._outgoing[config.label] = self._connection.open_channel(config)
@@ -340,6 +340,11 @@ class Link:
         """Bytes accepted on that channel and not yet handed to the network."""
         channel = self._outgoing.get(label)
         return 0 if channel is None or self._connection is None else self._connection.channel_buffered_amount(channel)
+
+    @property
+    def waiting(self) -> int:
+        """The same of all channels together."""
+        return 0 if self._connection is None else self._connection.buffered_amount
 
     def hold(self, delta: int) -> None:
         """The application holds `delta` more (or fewer) bytes of this peer unread: its send window follows. A link that opens

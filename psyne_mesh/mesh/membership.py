@@ -25,12 +25,15 @@ from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.node import Node
 from psyne_mesh.gossip.views import Topology
 from psyne_mesh.identity import PeerId
-from psyne_mesh.mesh.link import Link, LinkState
+from psyne_mesh.mesh.link import HARD_BUDGET_BYTES, Link, LinkState
 from psyne_mesh.mesh.sealed import CHANNEL_MESSAGE, SEAL_BYTES, Seals
 from psyne_mesh.webrtc.ice import Path
 from psyne_mesh.webrtc.stats import PeerStats
 
 TAG_BYTES = 8
+# Many channels, each within its own budget, together stay below what ends a link.
+LINK_BUDGET_BYTES = HARD_BUDGET_BYTES * 2 // 3
+_LOOK_AGAIN_S = 0.1
 CHANNEL_NAME_BYTES_MAX = 128
 
 
@@ -221,13 +224,15 @@ class Membership:
         return self.node.topology(self._table.now())
 
     async def wait_for_budget(self, peers: Iterable[PeerId], label: str, budget: int) -> None:
-        """Until at least one of the peers that are linked has no more than `budget` bytes waiting."""
+        """Until at least one of the peers that are linked has no more than `budget` bytes waiting on that channel, and no
+        more than the link's share on all of them."""
         peers = list(peers)
         while True:
             links = [link for link in map(self._table.link, peers) if link and link.state is LinkState.OPEN]
-            if not links or any(link.buffered(label) <= budget for link in links):
+            if not links or any(link.buffered(label) <= budget and link.waiting <= LINK_BUDGET_BYTES for link in links):
                 return
-            await self._drained.park()
+            with trio.move_on_after(_LOOK_AGAIN_S):  # a channel tells when it has drained; all together do not
+                await self._drained.park()
 
     @property
     def is_partial(self) -> bool:

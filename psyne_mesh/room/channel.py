@@ -87,10 +87,10 @@ class Channel(Generic[M]):
         through other members, up to 16 KiB with the channel's name: to everybody in order, to a single one as far as nothing
         is lost on the way. In a room so large that everybody depends on others, a larger broadcast is refused.
 
-        A broadcast waits only while every receiver is over its budget, so it goes at the pace of the fastest; those who
-        stay behind are skipped on an unreliable channel, and on a reliable one lose their link, with all that waits on it,
-        once 12 MiB wait for them on all channels together: the report says "overflow". Cancelling it while it waits sends
-        nothing.
+        A broadcast waits only while every receiver is over its budget (1 MiB on this channel, 8 MiB on all together), so it
+        goes at the pace of the fastest; those who stay behind are skipped on an unreliable channel, and on a reliable one
+        lose their link, with all that waits on it, once 12 MiB wait for them on all channels together: the report says
+        "overflow". Cancelling it while it waits sends nothing.
 
         Raises `UnserialisableMessage`, `MessageTooLarge` (nothing was sent to anybody), `ClosedError`; `InvalidConfig` when
         `to` names no peers; and `PeerGone` when it is a single peer whom neither a link nor others reach.

@@ -413,6 +413,39 @@ async def test_who_reads_nothing_loses_its_link_and_the_others_no_message(autoju
         assert link is not ada._core.link(mallory.me)
 
 
+async def test_many_channels_to_one_slow_reader_wait_for_it_and_lose_nothing(autojump_clock: MockClock) -> None:
+    """Each within its own budget, all together over what a link takes."""
+    async with open_world(seed=1) as world:
+        ada, bob = await two(world)
+        link = ada._core.link(bob.me)
+        assert link is not None
+        names = [f"bulk {number}" for number in range(16)]
+        reading, reports, got = [bob.channel(name) for name in names], [], dict.fromkeys(names, 0)
+
+        async def send(name: str) -> None:
+            for _ in range(18):
+                reports.append(await ada.channel(name).send(bytes(65_536)))
+
+        async def read(number: int) -> None:
+            async for _ in reading[number]:
+                got[names[number]] += 1
+
+        async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as sending:
+                for name in names:
+                    sending.start_soon(send, name)
+                await trio.sleep(5)
+                assert len(reports) < 16 * 18
+                assert link.waiting > 7 * 2**20
+                for number in range(16):
+                    nursery.start_soon(read, number)
+            await trio.sleep(1)
+            nursery.cancel_scope.cancel()
+        assert all(report.sent == 1 for report in reports)
+        assert set(got.values()) == {18}
+        assert ada._core.link(bob.me) is link
+
+
 @pytest.mark.parametrize("reliable", [True, False])
 async def test_frames_that_nobody_takes_fill_up_one_link_and_end_it(autojump_clock: MockClock, reliable: bool) -> None:
     async with open_world(seed=1) as world:
