@@ -48,12 +48,15 @@ class ChannelLimits:
     channels_max: channels of ours alive at once.
     peer_channels_max: the peer's: two rooms with 256 each. Its OPEN beyond it is refused by a reset, and twice that many
         streams end the connection.
+    peer_words_bytes_max: labels and protocols of those, all together; RFC 8832 lets each have 64 KiB of both. 512 channels
+        of rooms have 74 KB. Its OPEN beyond it is refused in the same way.
     early_bytes_max, early_messages_max: messages for streams that no channel claims yet, over all streams. A message
         beyond it closes its stream.
     """
 
     channels_max: int = 1024
     peer_channels_max: int = 512
+    peer_words_bytes_max: int = 2**18
     early_bytes_max: int = 2**20
     early_messages_max: int = 4096
 
@@ -76,7 +79,8 @@ class ChannelTable:
         self._association: sctp.Association  # from `start` on
         self._limits = limits
         self._by_id: dict[int, Channel] = {}
-        self._by_peer: set[int] = set()  # those ids of them that the peer opened, or wanted to
+        self._by_peer: dict[int, int] = {}  # those ids of them that the peer opened, or wanted to: bytes of its words
+        self._peer_words_bytes = 0
         self._waiting: list[Channel] = []  # created, in-band, before the DTLS role was known
         self._early: dict[int, list[tuple[int, bytes]]] = {}
         self._early_bytes = self._early_messages = 0
@@ -184,6 +188,7 @@ class ChannelTable:
         channels = [*self._by_id.values(), *self._waiting]
         self._by_id.clear()
         self._by_peer.clear()
+        self._peer_words_bytes = 0
         self._waiting.clear()
         self._early.clear()
         self._early_bytes = self._early_messages = 0
@@ -282,7 +287,7 @@ class ChannelTable:
         except ProtocolError:
             config = None
         peers_parity = self._first_id is not None and stream_id % 2 != self._first_id
-        if config is None or not peers_parity or len(self._by_peer) >= self._limits.peer_channels_max:
+        if config is None or not peers_parity or not self._has_room_for_peers(config):
             self._refuse(stream_id, now)
             return
         try:
@@ -299,6 +304,11 @@ class ChannelTable:
             self._association.send(stream_id, PPID_DCEP, ACK, now)
         self._events.append(ChannelOpened(channel, by_peer=True))
         self._replay_early(stream_id, now)
+
+    def _has_room_for_peers(self, config: DataChannelConfig) -> bool:
+        limits = self._limits
+        words = self._peer_words_bytes + _words_bytes(config)
+        return len(self._by_peer) < limits.peer_channels_max and words <= limits.peer_words_bytes_max
 
     def _handle_resets_by_peer(self, stream_ids: Iterable[int], now: float) -> None:
         for stream_id in stream_ids:
@@ -382,7 +392,8 @@ class ChannelTable:
 
     def _keep_for_peer(self, stream_id: int, channel: Channel) -> None:
         self._by_id[stream_id] = channel
-        self._by_peer.add(stream_id)
+        self._by_peer[stream_id] = 0 if channel.config is _REFUSED else _words_bytes(channel.config)
+        self._peer_words_bytes += self._by_peer[stream_id]
 
     def _begin_closing(self, channel: Channel, now: float) -> None:
         assert channel.id is not None
@@ -405,7 +416,7 @@ class ChannelTable:
             self._waiting.remove(channel)
         elif channel.id is not None:
             del self._by_id[channel.id]
-            self._by_peer.discard(channel.id)
+            self._peer_words_bytes -= self._by_peer.pop(channel.id, 0)
 
     def _announce_closed(self, channel: Channel) -> None:
         channel.state = "closed"
@@ -448,3 +459,7 @@ class ChannelTable:
             ],
             now,
         )
+
+
+def _words_bytes(config: DataChannelConfig) -> int:
+    return len(config.label.encode()) + len(config.protocol.encode())

@@ -220,6 +220,19 @@ def test_the_peer_cannot_open_channels_without_end() -> None:
     assert len([event for event in world.table.take_events() if isinstance(event, ChannelOpened)]) == 4
 
 
+def test_the_peer_cannot_make_us_keep_long_labels_without_end() -> None:
+    world = World(peer_words_bytes_max=100)
+    for stream_id, label in ((1, 60 * "a"), (3, 60 * "b"), (5, 40 * "c"), (7, "d")):
+        world.message(stream_id, DCEP, encode_open(DataChannelConfig(label=label)))
+    opened = [event.channel.id for event in world.table.take_events() if isinstance(event, ChannelOpened)]
+    assert opened == [1, 5]
+    for event in (sctp.StreamsResetByPeer, sctp.StreamsReset):
+        world.feed(event((1, 3, 7)))
+    world.table.take_events()
+    world.message(3, DCEP, encode_open(DataChannelConfig(label=30 * "e", protocol=30 * "f")))
+    assert [event.channel.id for event in world.table.take_events() if isinstance(event, ChannelOpened)] == [3]
+
+
 def test_what_the_peer_opens_takes_no_room_from_ours() -> None:
     world = World(peer_channels_max=4, channels_max=2)
     for stream_id in (1, 3, 5, 7, 9, 0, 2):  # the last three are refused: one too many, and two that are ours to open
