@@ -25,6 +25,16 @@ def _within(low: float, high: float) -> Any:
     return check
 
 
+def _whole(low: int, high: int) -> Any:
+    def check(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise InvalidConfig(
+                f"{type(instance).__name__}.{attribute.name} = {value!r}: a whole number in [{low}, {high}]"
+            )
+
+    return check
+
+
 def _short_utf8(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if not isinstance(value, str) or len(value.encode("utf-8", "surrogatepass")) > MAX_LABEL_BYTES:
         raise InvalidConfig(f"{attribute.name} must be text of at most {MAX_LABEL_BYTES} bytes of UTF-8")
@@ -39,12 +49,12 @@ class DataChannelConfig:
 
     label: str = attrs.field(default="psyne-channel", validator=_short_utf8)
     ordered: bool = True
-    max_retransmits: int | None = attrs.field(default=None, validator=v.optional(_within(0, 65535)))
-    max_packet_life_time_ms: int | None = attrs.field(default=None, validator=v.optional(_within(0, 65535)))
+    max_retransmits: int | None = attrs.field(default=None, validator=v.optional(_whole(0, 65535)))
+    max_packet_life_time_ms: int | None = attrs.field(default=None, validator=v.optional(_whole(0, 65535)))
     protocol: str = attrs.field(default="", validator=_short_utf8)
     negotiated: bool = False
-    id: int | None = attrs.field(default=None, validator=v.optional(_within(0, 65534)))
-    priority: int = attrs.field(default=256, validator=_within(0, 65535))  # RFC 8831 section 6.4: 256 is "normal"
+    id: int | None = attrs.field(default=None, validator=v.optional(_whole(0, 65534)))
+    priority: int = attrs.field(default=256, validator=_whole(0, 65535))  # RFC 8831 section 6.4: 256 is "normal"
 
     def __attrs_post_init__(self) -> None:
         if self.max_retransmits is not None and self.max_packet_life_time_ms is not None:

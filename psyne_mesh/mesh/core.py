@@ -26,6 +26,7 @@ from psyne_mesh.errors import (
     ProtocolError,
     RemoteError,
     RoomExists,
+    RoomMismatch,
     SignalingError,
     SignalingLost,
     WouldBlock,
@@ -35,7 +36,7 @@ from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.node import Node
 from psyne_mesh.identity import Identity, PeerId, verify_untrusted
 from psyne_mesh.mesh.alarms import Alarms, Carrier
-from psyne_mesh.mesh.link import MESSAGE_MIN_BYTES, Link, LinkState
+from psyne_mesh.mesh.link import FLUSH_S, MESSAGE_MIN_BYTES, Link, LinkState
 from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX, TAG_BYTES, Membership, RoomSink
 from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.mesh.sealed import ENVELOPE, Seals
@@ -70,6 +71,11 @@ DIALLERS_MAX = 1024  # peers whose dials are counted; beyond that the table star
 # Links to peers that fell silent are kept so long, and so many: a partition may last for a while.
 ASLEEP_S = 1800.0
 ASLEEP_MAX = 64
+
+_GOODBYE_S = 1.0  # so long may the server take to hear that we leave; it notices by itself
+
+# A link outlives the last room of its two players for so long: a guess, some round trips of signaling and of joining.
+LINGER_S = 2.0
 
 # Rejoining signaling as a beacon: 15 to 30 s after jitter, as the gossip layer's beacon_interval_s says.
 BEACON_S = 20.0
@@ -187,10 +193,17 @@ class MeshCore:
             joined = await self._signaling.join(**wanted, create=request.create, record=_record(node))
         finally:
             self._entering.discard(room)
-        self._requests[room] = wanted
         if gossip.max_players != joined.info.max_players:  # its creator's number holds: all must count the same seats
-            gossip = attrs.evolve(gossip, max_players=joined.info.max_players)
+            try:
+                gossip = attrs.evolve(gossip, max_players=joined.info.max_players)
+            except InvalidConfig as error:
+                with trio.CancelScope(shield=True):
+                    await self._leave_unentered(room)
+                raise RoomMismatch(
+                    f"the room is for {joined.info.max_players} players: more than we can count"
+                ) from error
             node = node_with(gossip)
+        self._requests[room] = wanted
         seals = Seals(self.identity, digest[:TAG_BYTES], node.own_record.joined_at)
         membership = Membership(room, digest[:TAG_BYTES], node, gossip, self, sink, self.config.max_message_size, seals)
         self._rooms[room] = self._by_tag[membership.tag] = membership
@@ -202,18 +215,37 @@ class MeshCore:
         return membership
 
     async def leave(self, membership: Membership) -> None:
-        """Say goodbye to the members and to signaling; links that no other room wants are closed."""
+        """Say goodbye to the members and to signaling, behind what was sent reliably so far as far as they answer quickly;
+        links that no other room wants are closed after a while. Cancelled while it flushes, the room goes on; after that it
+        has ended."""
         if membership.closed:
             return
-        membership.tell(lambda node, now: node.leave(now))
-        self._forget(membership)
-        await self._leave_signaling(membership)
+        await self._flush([membership])
+        if not membership.closed:
+            self._say_goodbye(membership)
+            try:
+                await self._leave_signaling(membership)
+            finally:
+                membership.sink.on_ended()
 
     def evicted(self, membership: Membership) -> None:
         """The same as `leave` for a room that has lost us, and for who cannot wait."""
+        self._say_goodbye(membership)
+        membership.sink.on_ended()
+        self._nursery.start_soon(self._leave_signaling, membership)
+
+    def _say_goodbye(self, membership: Membership) -> None:
         membership.tell(lambda node, now: node.leave(now))
         self._forget(membership)
-        self._nursery.start_soon(self._leave_signaling, membership)
+
+    async def _flush(self, memberships: Iterable[Membership]) -> None:
+        """A goodbye travels before what waits in front of a link, and nobody listens to who has left."""
+        members = {peer for membership in memberships for peer in membership.node.members}
+        with trio.move_on_after(FLUSH_S):
+            async with trio.open_nursery() as nursery:
+                for link in list(self._links.values()):
+                    if link.peer_id in members:
+                        nursery.start_soon(link.drain)
 
     def _end_if_stranded(self) -> None:
         """Members hang up on our older life as soon as they hear the newer one, often before we do. Without a link and
@@ -229,9 +261,13 @@ class MeshCore:
         for peer in list(self._links):
             self.unwant(peer, membership.room, "left")
 
+    async def _leave_unentered(self, room: str) -> None:
+        with trio.move_on_after(_GOODBYE_S), suppress(RemoteError, LocalError):
+            await self._signaling.leave(room)
+
     async def _leave_signaling(self, membership: Membership) -> None:
         try:
-            with trio.move_on_after(1):
+            with trio.move_on_after(_GOODBYE_S):
                 await self._signaling.leave(membership.room)
         except SignalingLost:
             return  # it will notice by itself
@@ -240,8 +276,16 @@ class MeshCore:
 
     async def close(self) -> None:
         self._closing = True
-        for membership in list(self._rooms.values()):
-            await self.leave(membership)
+        leaving = list(self._rooms.values())
+        await self._flush(leaving)
+        leaving = [membership for membership in leaving if not membership.closed]
+        for membership in leaving:
+            self._say_goodbye(membership)
+        async with trio.open_nursery() as nursery:  # together: a server that does not answer must not hold us for each
+            for membership in leaving:
+                nursery.start_soon(self._leave_signaling, membership)
+        for membership in leaving:
+            membership.sink.on_ended()
         for link in list(self._links.values()):
             link.close("left")
         with trio.move_on_after(2):  # each link flushes its goodbye; a peer that does not answer must not hold us
@@ -269,8 +313,19 @@ class MeshCore:
         if reason == "timeout" and link.state is LinkState.OPEN:
             link.sleep(self.now())
             self._wake_limit()
+        elif reason == "left" and link.state is LinkState.OPEN and not self._closing:
+            if not link.lingers:
+                link.lingers = True
+                self._nursery.start_soon(self._linger, link)
         else:
             link.close(reason)
+
+    async def _linger(self, link: Link) -> None:
+        """Players go from a lobby to a game together: who meets the other in the next room soon keeps the link."""
+        await trio.sleep(LINGER_S)
+        link.lingers = False
+        if self._links.get(link.peer_id) is link and not self._knows(link.peer_id):
+            link.close("left")
 
     def _wake_limit(self) -> None:
         """Sleeping links cost a check every few seconds; the one that sleeps longest goes first."""
@@ -448,7 +503,7 @@ class MeshCore:
             try:
                 records.append(b64decode(peer.record, validate=True))
             except (Base64Error, ValueError):
-                self._alarm(membership, None, peer.peer_id, "its record is not base64")
+                continue  # the server's doing or the newcomer's own: nobody can tell, so nobody is blamed
         membership.tell(lambda node, now: node.learn(records, now))
 
     def _on_envelope(self, room: str, claimed: PeerId, text: str, carrier: Carrier) -> None:

@@ -94,6 +94,7 @@ class Link:
         self.state = LinkState.DIALING
         self.was_open = False
         self.asleep_since: float | None = None
+        self.lingers = False  # no room wants it any more, but one may again in a moment
         self.replaces_open = (
             False  # took the place of a link that rooms still count on: if this one fails, they must hear
         )
@@ -153,9 +154,8 @@ class Link:
 
     async def _close_when_asked(self, connection: PeerConnection) -> None:
         await self._closing.wait()
-        if self.state is LinkState.OPEN and self.asleep_since is None:
-            with trio.move_on_after(FLUSH_S):
-                await connection.drain()
+        with trio.move_on_after(FLUSH_S):
+            await self.drain()
         connection.close()
 
     async def _negotiate(self, connection: PeerConnection) -> None:
@@ -305,6 +305,11 @@ class Link:
         self._suspected.set()
         self._search_anew.set()
 
+    async def drain(self) -> None:
+        """Until the peer has acknowledged what was sent reliably so far; at once where nobody would."""
+        if self.state is LinkState.OPEN and self.asleep_since is None and self._connection is not None:
+            await self._connection.drain()
+
     def close(self, reason: str) -> None:
         """End it; what was sent reliably so far is flushed as far as the peer answers quickly."""
         if self._close_reason is None:
@@ -345,6 +350,12 @@ class Link:
     def waiting(self) -> int:
         """The same of all channels together."""
         return 0 if self._connection is None else self._connection.buffered_amount
+
+    @property
+    def message_max(self) -> int:
+        """Bytes of the largest message that the peer takes."""
+        limit = None if self._connection is None else self._connection.remote_max_message_size
+        return limit or MESSAGE_MIN_BYTES
 
     def hold(self, delta: int) -> None:
         """The application holds `delta` more (or fewer) bytes of this peer unread: its send window follows. A link that opens

@@ -33,6 +33,9 @@ from psyne_mesh.webrtc.stats import PeerStats
 TAG_BYTES = 8
 # Many channels, each within its own budget, together stay below what ends a link.
 LINK_BUDGET_BYTES = HARD_BUDGET_BYTES * 2 // 3
+# What others carry goes on from each of them at the pace of their own links. With more on the way, queues grow beyond what a
+# heartbeat waits for: 1 MB/s, seven members: half of what one sent was lost, and living members were called gone.
+CARRIED_BUDGET_BYTES = 2**18
 _LOOK_AGAIN_S = 0.1
 CHANNEL_NAME_BYTES_MAX = 128
 
@@ -51,6 +54,7 @@ class RoomSink(Protocol):
     """The room above. Called in the packet path: it only notes and queues."""
 
     def on_admitted(self, membership: Membership) -> None: ...
+    def on_ended(self) -> None: ...
     def on_gossip(self, event: gossip_events.Event) -> None: ...
     def on_link_open(self, peer: PeerId) -> None: ...
     def on_link_failed(self, peer: PeerId, error: RemoteError) -> None: ...
@@ -120,11 +124,23 @@ class Membership:
                 for event in events:
                     if isinstance(event, gossip_events.PeerSuspected):
                         self._table.suspect(event.peer)
+                    elif isinstance(event, gossip_events.PeerDiscovered):
+                        self._take_up_link(event.record.peer)
                     if not self.closed:  # an eviction may have ended the room
                         self.sink.on_gossip(event)
         finally:
             self._pumping = False
         self._table.rearm()
+
+    def _take_up_link(self, peer: PeerId) -> None:
+        """Another room has a link to who was discovered: in a small room it is this one's, too, at once, whoever is to dial.
+        The player may not have heard of us yet, and the room will speak to it."""
+        if self.is_linked(peer) and len(self.node.members) < self.partial_from and not self._has_in_node(peer):
+            link = self._table.link(peer)
+            self.node.link_up(peer, self._table.now(), None if link is None else link.rtt)
+
+    def _has_in_node(self, peer: PeerId) -> bool:
+        return any(view.peer == peer for view in self.topology().links)
 
     def _carry_out(self, output: gossip_events.Output) -> None:
         match output:
@@ -152,7 +168,8 @@ class Membership:
         if was_open:
             self.sink.on_link_gone(peer)
             self._drained.unpark_all()
-            self.tell(lambda node, now: node.link_down(peer, reason, now))
+            # Whyever it was closed, by whichever side: that says nothing of this room. Who leaves says so in its record.
+            self.tell(lambda node, now: node.link_down(peer, "closed", now))
             return
         if error is not None:
             self.sink.on_link_failed(peer, error)
@@ -162,6 +179,7 @@ class Membership:
     def end(self) -> None:
         """The room was left: what it holds is nobody's business on links that other rooms go on using."""
         self.closed = True
+        self._drained.unpark_all()
         for peer, unread in self._unread.items():
             if (link := self._table.link(peer)) is not None:
                 link.hold(-unread)
@@ -223,16 +241,33 @@ class Membership:
     def topology(self) -> Topology:
         return self.node.topology(self._table.now())
 
-    async def wait_for_budget(self, peers: Iterable[PeerId], label: str, budget: int) -> None:
+    async def wait_for_budget(self, peers: Iterable[PeerId], label: str, budget: int, *, carried: bool) -> None:
         """Until at least one of the peers that are linked has no more than `budget` bytes waiting on that channel, and no
-        more than the link's share on all of them."""
+        more than the link's share on all of them. If others carry it on (`carried`) the share is smaller, and half of the
+        links must be ready: the rest of the room hangs on them."""
         peers = list(peers)
-        while True:
-            links = [link for link in map(self._table.link, peers) if link and link.state is LinkState.OPEN]
-            if not links or any(link.buffered(label) <= budget and link.waiting <= LINK_BUDGET_BYTES for link in links):
+        most = CARRIED_BUDGET_BYTES if carried else LINK_BUDGET_BYTES
+        while not self.closed:
+            links = self._open_links(peers)
+            ready = sum(link.buffered(label) <= budget and link.waiting <= most for link in links)
+            if not links or ready >= (len(links) / 2 if carried else 1):
                 return
             with trio.move_on_after(_LOOK_AGAIN_S):  # a channel tells when it has drained; all together do not
                 await self._drained.park()
+
+    def is_congested(self, *, reliable: bool) -> bool:
+        """So much waits on every link of ours that what others carry would come far too late."""
+        links = self._open_links(view.peer for view in self.topology().links)
+        most = LINK_BUDGET_BYTES if reliable else 2 * CARRIED_BUDGET_BYTES
+        return bool(links) and all(link.waiting > most for link in links)
+
+    def message_limit(self, peer: PeerId) -> int | None:
+        """Bytes of the largest message that this peer takes over a link; None without one."""
+        links = self._open_links([peer])
+        return min(self.max_message_size, links[0].message_max) if links else None
+
+    def _open_links(self, peers: Iterable[PeerId]) -> list[Link]:
+        return [link for link in map(self._table.link, peers) if link and link.state is LinkState.OPEN]
 
     @property
     def is_partial(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import msgspec
@@ -43,9 +44,12 @@ class Profile(msgspec.Struct, frozen=True, omit_defaults=True):
     @classmethod
     def parse_untrusted(cls, data: bytes) -> Profile:
         try:
-            return _DECODER.decode(data)
+            profile = _DECODER.decode(data)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise ProtocolError(f"not a player profile: {error}") from error
+        if profile.skill is not None and not all(map(math.isfinite, profile.skill)):
+            raise ProtocolError("a player's skill is no number")
+        return profile
 
 
 _DECODER = msgspec.msgpack.Decoder(Profile)

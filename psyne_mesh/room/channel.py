@@ -28,6 +28,8 @@ INBOX_MAX = 1024
 SOFT_BUDGET_BYTES = 2**20
 # Of one author through others, whom no receive window holds back; as much as the window of a link lets through.
 CARRIED_UNREAD_BYTES_MAX = 4 * 2**20
+# In a small room others carry so many unreliable messages to one who cannot be linked to: each is three datagrams or more.
+CARRIED_EVERY_S = 0.05
 _TO = "must be a Peer, a PeerId or several of these; room.peers has those who are here"
 
 
@@ -81,6 +83,9 @@ class Channel(Generic[M]):
         self._config = mode.data_channel(membership.label(name), priority)
         self._inbox: Inbox[tuple[Peer, Payload]] = Inbox()
         self._inbox_max = inbox_max
+        self._carried_next: dict[
+            PeerId, float
+        ] = {}  # peers without a link: when others carry the next position to them
 
     async def send(self, message: M, to: To = None) -> SendReport:
         """Hand `message` to everybody in the room, or to the peer or peers in `to`. Those without a link of ours get it
@@ -99,17 +104,21 @@ class Channel(Generic[M]):
         payload = self._encoded(message)
         targets = self._targets(to)
         if self.mode.reliable:
-            await self._membership.wait_for_budget(targets, self._config.label, SOFT_BUDGET_BYTES)
+            carried = to is None and self._blob_for_all(payload) is not None
+            await self._membership.wait_for_budget(targets, self._config.label, SOFT_BUDGET_BYTES, carried=carried)
+            self._check_open()
         return self._hand_over(payload, targets, to)
 
     def send_nowait(self, message: M, to: To = None) -> SendReport:
-        """Like `send`, but never waits: receivers over their budget are skipped and named in the report."""
+        """Like `send`, but never waits. Those who are too far behind are named in the report: on an unreliable channel they are
+        skipped, on a reliable one they lose their link at 12 MiB ("overflow"); of what others would carry nothing is sent while
+        8 MiB wait on every link ("congested")."""
         return self._hand_over(self._encoded(message), self._targets(to), to)
 
     async def receive(self) -> tuple[Peer, M]:
         """The next message and who sent it. Cancelling it loses nothing. `ClosedError` after the room was left."""
         while True:
-            await self._inbox.wait()
+            await self.wait()
             with suppress(WouldBlock):  # what had come was no message of this channel, or another task was quicker
                 return self.receive_nowait()
 
@@ -129,6 +138,10 @@ class Channel(Generic[M]):
         if self._inbox.closed:
             raise ClosedError(f"channel {self.name!r}: the room was left")
         raise WouldBlock(f"channel {self.name!r}: nothing has come")
+
+    async def wait(self) -> None:
+        """Until `receive_nowait` would say anything but `WouldBlock`; another task may be quicker."""
+        await self._inbox.wait()
 
     def __aiter__(self) -> Channel[M]:
         return self
@@ -162,9 +175,12 @@ class Channel(Generic[M]):
 
     # -------------------------------------------------------------------------------------------------------- helpers
 
-    def _encoded(self, message: M) -> Payload:
+    def _check_open(self) -> None:
         if self._inbox.closed:
             raise ClosedError(f"channel {self.name!r}: the room was left")
+
+    def _encoded(self, message: M) -> Payload:
+        self._check_open()
         payload = self._codec.encode(message)
         size = _size(payload)
         if size > self._membership.max_message_size:
@@ -180,50 +196,77 @@ class Channel(Generic[M]):
             return [to]
         if isinstance(to, str) or not isinstance(to, Iterable):
             raise InvalidConfig(f"to = {to!r}: {_TO}")
-        return [_id_of(peer) for peer in to]
+        return list(dict.fromkeys(map(_id_of, to)))
 
     def _carried(self, payload: Payload) -> bytes:
         return carried(self.name, payload, reliable=self.mode.reliable)
 
-    def _through_others(self, peer_id: PeerId, payload: Payload) -> SendOutcome:
+    def _through_others(self, peer_id: PeerId, payload: Payload, *, thinned: bool) -> SendOutcome:
         peer = self._peers.get(peer_id)
         if peer is None or not peer.relayed:
             return SendOutcome.NOT_CONNECTED
+        now = trio.current_time()
+        if thinned and now < self._carried_next.get(peer_id, now):
+            return SendOutcome.CONGESTED
         blob = self._carried(payload)
         if len(blob) > self._membership.signal_max:
             return SendOutcome.TOO_LARGE
+        if thinned:
+            self._carried_next[peer_id] = now + CARRIED_EVERY_S
         self._membership.send_signal(peer_id, blob)
         return SendOutcome.SENT
 
     def _hand_over(self, payload: Payload, targets: list[PeerId], to: To) -> SendReport:
         alone, everybody = isinstance(to, Peer | PeerId), to is None
         skipped: dict[PeerId, SendOutcome] = {}
-        if everybody and any(peer.relayed for peer in self._peers.values()):
-            blob = self._carried(payload)
-            if len(blob) <= self._membership.broadcast_max:
+        blob = self._blob_for_all(payload) if everybody else None
+        if blob is not None:
+            if self._membership.is_congested(reliable=self.mode.reliable):
+                skipped = dict.fromkeys(targets, SendOutcome.CONGESTED)
+            else:
                 self._membership.broadcast(blob)
-                self.stats.sent += len(targets)
-                return SendReport(len(targets), skipped)
-            # In a small room, one whom we cannot link to is no reason to stop for the rest.
-            if self._membership.is_partial:
-                raise self._too_large(payload, self._membership.broadcast_max)
+            return self._reported(targets, skipped)
         if everybody and self.mode.reliable:
             for peer_id in self._hoped_for():  # silent, perhaps only for seconds: it waits in their link
                 self._membership.send(peer_id, self._config, payload, reliable=True)
         for peer_id in targets:
-            outcome = self._membership.send(peer_id, self._config, payload, reliable=self.mode.reliable)
+            outcome = SendOutcome.NOT_CONNECTED
+            if everybody or self._is_here(peer_id):  # else a link that another room shares would take it
+                outcome = self._membership.send(peer_id, self._config, payload, reliable=self.mode.reliable)
             if outcome is SendOutcome.NOT_CONNECTED:
-                outcome = self._through_others(peer_id, payload)
+                outcome = self._through_others(peer_id, payload, thinned=everybody and not self.mode.reliable)
             if outcome is not SendOutcome.SENT:
                 skipped[peer_id] = outcome
-        self.stats.sent += len(targets) - len(skipped)
-        self.stats.skipped += len(skipped)
         if alone and skipped:
             if skipped[targets[0]] is SendOutcome.NOT_CONNECTED:
                 raise PeerGone(f"{targets[0].short} is not connected")
             if skipped[targets[0]] is SendOutcome.TOO_LARGE:
-                raise self._too_large(payload, self._membership.signal_max)
+                limit = self._membership.message_limit(targets[0])
+                raise (
+                    self._too_large(payload, self._membership.signal_max)
+                    if limit is None
+                    else MessageTooLarge(_size(payload), limit)
+                )
+        return self._reported(targets, skipped)
+
+    def _reported(self, targets: list[PeerId], skipped: dict[PeerId, SendOutcome]) -> SendReport:
+        self.stats.sent += len(targets) - len(skipped)
+        self.stats.skipped += len(skipped)
         return SendReport(len(targets) - len(skipped), skipped)
+
+    def _is_here(self, peer_id: PeerId) -> bool:
+        return peer_id in self._peers or peer_id in self._hoped_for()
+
+    def _blob_for_all(self, payload: Payload) -> bytes | None:
+        """What goes to everybody through others, in a room so large that some depend on them. None: each gets it from us.
+        A small room stays with its links though one member cannot be linked to: it would change the way, and the order, of
+        everybody's messages."""
+        if not self._membership.is_partial or not any(peer.relayed for peer in self._peers.values()):
+            return None
+        blob = self._carried(payload)
+        if len(blob) > self._membership.broadcast_max:
+            raise self._too_large(payload, self._membership.broadcast_max)
+        return blob
 
     def _too_large(self, payload: Payload, limit: int) -> MessageTooLarge:
         """`limit`: of what others carry, which is the payload with its channel's name."""
@@ -244,4 +287,4 @@ def _id_of(peer: Peer | PeerId) -> PeerId:
 
 
 def _held_size(payload: Payload) -> int:
-    return len(payload) + UNREAD_OVERHEAD_BYTES
+    return _size(payload) + UNREAD_OVERHEAD_BYTES

@@ -10,8 +10,8 @@ from urllib.parse import quote, urlencode
 import trio
 
 from psyne_mesh.config import WebRTCConfig
-from psyne_mesh.errors import ClosedError, InvalidConfig, PeerGone
-from psyne_mesh.identity import Identity
+from psyne_mesh.errors import ClosedError, InvalidConfig, PeerGone, ProtocolError, WouldBlock
+from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.room.channel import Channel, SendReport
 from psyne_mesh.room.delivery import DeliveryMode
 from psyne_mesh.room.events import PeerLeft
@@ -53,17 +53,25 @@ class PeerChannel:
         Cancelling loses nothing. Raises `PeerGone` once the player has left and everything it sent was read.
         """
         channel = self._channel(kind)
+        await trio.lowlevel.checkpoint()
         while True:
-            message = await self._next(channel)
-            if message is not None:
+            try:
+                peer, message = channel.receive_nowait()
+            except WouldBlock:
+                if self._left.is_set():
+                    raise PeerGone(f"{self.peer.name} has left") from None
+                await self._news(channel)
+                continue
+            if peer == self.peer:
                 return message
 
     async def wait_left(self) -> None:
         """Until the player has left."""
         await self._left.wait()
 
-    async def _next(self, channel: Channel[Any]) -> Any:
-        found: list[tuple[Peer, Any]] = []
+    async def _news(self, channel: Channel[Any]) -> None:
+        """Until there is something to read, or the player has left. Nothing is taken in here: leaving the nursery may be
+        cancelled."""
         async with trio.open_nursery() as nursery:
 
             async def until_left() -> None:
@@ -71,12 +79,8 @@ class PeerChannel:
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(until_left)
-            found.append(await channel.receive())
+            await channel.wait()
             nursery.cancel_scope.cancel()
-        if not found:
-            raise PeerGone(f"{self.peer.name} has left")
-        peer, message = found[0]
-        return message if peer == self.peer else None
 
     def _channel(self, kind: type[Message] | None) -> Channel[Any]:
         channel = self._channels.get(kind)
@@ -160,6 +164,15 @@ def _pair(me: str, other: str) -> str:
 async def _find(room: Room, wanted: str | None) -> Peer:
     async for event in room.events():
         peer = getattr(event, "peer", None)
-        if isinstance(peer, Peer) and peer.connected and (wanted is None or wanted in (peer.id, peer.name)):
+        if isinstance(peer, Peer) and peer.connected and (wanted is None or wanted == _called(peer, wanted)):
             return peer
     raise ClosedError(f"room {room.name!r} was left before {wanted or 'anybody'} came")
+
+
+def _called(peer: Peer, wanted: str) -> str:
+    """What must be `wanted`: anybody may take a peer id for a display name, but nobody has another's id."""
+    try:
+        PeerId.parse_untrusted(wanted)
+    except ProtocolError:
+        return peer.name
+    return peer.id

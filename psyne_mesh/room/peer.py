@@ -22,7 +22,8 @@ class Peer:
         self._membership = membership
         self.id = peer_id
         # The display name that the player chose: only a name, never a proof. `id` is the proof.
-        self.name = name or peer_id.short
+        # Without what a terminal would obey.
+        self.name = "".join(filter(str.isprintable, name)) or peer_id.short
         self.profile = profile
         self.connected = False
         self.dial_failed = False
@@ -59,4 +60,4 @@ class Peer:
 
     def __repr__(self) -> str:
         state = "suspected" if self.suspected else "connected" if self.connected else "discovered"
-        return f"<Peer {self.name} {self.id.short} {state}>"
+        return f"<Peer {self.name!r} {self.id.short} {state}>"

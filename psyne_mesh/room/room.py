@@ -112,6 +112,8 @@ class Room:
 
         An error in a callback ends the room's block with that error, as in any Trio nursery.
         """
+        if not isinstance(kind, type) or not callable(callback):
+            raise InvalidConfig(f"on({kind!r}, {callback!r}): must be an event class, such as PeerLeft, and a function")
         self._hub.subscribe(kind, callback)
 
     def on_peer_discovered(self, callback: C) -> C:
@@ -193,8 +195,8 @@ class Room:
             inbox_max,
         )
         self._channels[name] = channel
-        for peer, payload in self._undeclared.take(name, channel.mode, trio.current_time()):
-            channel.deliver(peer, payload)
+        for peer_id, payload in self._undeclared.take(name, channel.mode, trio.current_time(), self._peers):
+            channel.deliver(self._peers[peer_id], payload)
         return channel
 
     async def run(self) -> None:
@@ -202,10 +204,9 @@ class Room:
         await self._hub.run()
 
     async def leave(self) -> None:
-        """Say goodbye; the others see it at once. Leaving the block does the same."""
-        membership = self._joined()
-        await self._core.leave(membership)
-        self._close()
+        """Say goodbye, behind what was sent reliably so far; the others see it at once. Then channels and iterators end, and
+        calls raise `ClosedError`. Leaving the block does the same. Cancelled before the goodbye, the room goes on."""
+        await self._core.leave(self._joined())
 
     def __repr__(self) -> str:
         return f"<Room {self.name!r} {len(self.connected)} of {len(self._peers)} others connected>"
@@ -215,6 +216,13 @@ class Room:
     def on_admitted(self, membership: Membership) -> None:
         self._membership = membership
         self.max_players = membership.max_players  # as its creator said
+
+    def on_ended(self) -> None:
+        """However it ended: by `leave`, with the mesh, or because we lost our place."""
+        for channel in self._channels.values():
+            channel.close()
+        self._hub.close()
+        self._changed.unpark_all()
 
     def on_gossip(self, event: gossip_events.Event) -> None:
         match event:
@@ -262,13 +270,13 @@ class Room:
 
     def _deliver(self, peer_id: PeerId, name: str, data: Payload, *, carried: bool) -> None:
         peer = self._peers.get(peer_id) or self._silent_peer(peer_id)
-        if peer is None:
-            return  # linked for another room, or not admitted here
         channel = self._channels.get(name)
-        if channel is not None:
+        if peer is not None and channel is not None:
             channel.deliver(peer, data, carried=carried)
-        else:
-            self._undeclared.put(peer, name, data, trio.current_time())
+        elif peer is not None or self._joined().is_linked(
+            peer_id
+        ):  # a link of another room may be quicker than a record
+            self._undeclared.put(peer_id, name, data, trio.current_time())
 
     def _on_carried(self, origin: PeerId, blob: bytes, age_s: float = 0.0) -> None:
         """A channel message that came over other members, who repair what was lost on the way, and after a break all of it.
@@ -301,6 +309,17 @@ class Room:
         self._hub.publish(room_events.PeerDiscovered(peer))
         if self._membership.is_linked(peer_id):
             self._connected(peer)
+            self._deliver_early(peer)
+        self._changed.unpark_all()  # in a partial mesh others reach it already
+
+    def _deliver_early(self, peer: Peer) -> None:
+        now = trio.current_time()
+        for name, payload, came in self._undeclared.take_of(peer.id, now):
+            channel = self._channels.get(name)
+            if channel is None:
+                self._undeclared.put(peer.id, name, payload, came)
+            elif channel.mode.reliable or now - came <= CARRIED_LIFE_S:
+                channel.deliver(peer, payload)
 
     def _connected(self, peer: Peer) -> None:
         peer.connected, peer.dial_failed = True, False
@@ -340,7 +359,6 @@ class Room:
         self._end = f"has ended for us: {_EVICTIONS[reason]}"
         self._hub.publish(room_events.Evicted(reason))
         self._core.evicted(membership)
-        self._close()
 
     def _present(self) -> list[room_events.RoomEvent]:
         facts: list[room_events.RoomEvent] = []
@@ -356,12 +374,6 @@ class Room:
         if self._membership is None or self._membership.closed:
             raise ClosedError(f"room {self.name!r} {self._end}")
         return self._membership
-
-    def _close(self) -> None:
-        for channel in self._channels.values():
-            channel.close()
-        self._hub.close()
-        self._changed.unpark_all()
 
 
 def _is_channel_name(value: object) -> bool:

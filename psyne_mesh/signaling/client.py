@@ -372,6 +372,9 @@ class SignalingClient:
         except ProtocolError as error:
             self._answer(message.ref, SignalingError(f"the server answered a join with nonsense: {error}"))
             raise  # the link counts it
+        if joined.room != pending.joining.key:
+            self._answer(message.ref, joined)  # `_join` refuses it, and nothing is kept of a room that nobody asked for
+            return
         if self._held is not None and joined.room not in self._rooms:
             self._leave_unasked(joined.room)  # left while we were on the way back in
         elif not pending.is_left:  # else a leave follows behind the join, and perhaps another join behind that
