@@ -74,6 +74,12 @@ ASLEEP_MAX = 64
 
 _GOODBYE_S = 1.0  # so long may the server take to hear that we leave; it notices by itself
 
+# Before that both rungs of a young link may be in use: what is still in the tunnel then says nothing of the path.
+SETTLED_S = 3.0
+
+# So often links are looked at that carry nothing though nobody misses the peer: a path that is cut one way only.
+LOOK_S = 1.0
+
 # A link outlives the last room of its two players for so long: a guess, some round trips of signaling and of joining.
 LINGER_S = 2.0
 
@@ -156,6 +162,7 @@ class MeshCore:
         self._requests: dict[str, dict[str, Any]] = {}
         self._shut_out: set[str] = set()  # rooms that the server would not let us enter again; they were told
         self._timer = trio.CancelScope()
+        self._look_at = -math.inf
         self._link_ended = trio.lowlevel.ParkingLot()
         self._replays = ReplayGuard()
         self._carrier_budget = CarrierBudget()
@@ -250,9 +257,13 @@ class MeshCore:
     def _end_if_stranded(self) -> None:
         """Members hang up on our older life as soon as they hear the newer one, often before we do. Without a link and
         with signaling gone for good nobody can ever come again."""
-        if self._superseded and not self._links:
+        if self._is_stranded:
             for membership in list(self._rooms.values()):
                 membership.sink.on_gossip(gossip_events.Evicted("superseded"))
+
+    @property
+    def _is_stranded(self) -> bool:
+        return self._superseded and not any(link.state is LinkState.OPEN for link in self._links.values())
 
     def _forget(self, membership: Membership) -> None:
         membership.end()
@@ -301,7 +312,7 @@ class MeshCore:
         return self._links.get(peer)
 
     def dial(self, peer: PeerId) -> None:
-        if peer not in self._links and not self._closing:
+        if peer not in self._links and not self._closing and not self._is_stranded:
             self._start_link(peer, secrets.token_hex(8), offerer=True)
 
     def unwant(self, peer: PeerId, room: str, reason: str) -> None:
@@ -424,7 +435,10 @@ class MeshCore:
         if link is not None and isinstance(link.tunnel, PeerTunnel):
             before = link.last_heard
             link.deliver_tunnelled(datagrams)
-            link.tunnel.heard(carrier, proven=link.last_heard != before)
+            proven = link.last_heard != before
+            link.tunnel.heard(carrier, proven=proven)
+            if proven and link.is_direct and self.now() - link.born > SETTLED_S:
+                link.suspect()  # it goes a longer way, so it does not hear us on the path, though we may hear it there
 
     def _signal_tunnel(self, peer: PeerId, text: str) -> bool:
         """The last rung: datagrams inside signaling messages. False when there is none; then they are lost."""
@@ -617,6 +631,12 @@ class MeshCore:
                 self.rearm()
                 await trio.sleep_forever()
             now = self.now()
+            if now >= self._look_at:
+                self._look_at = now + LOOK_S
+                for membership in self._rooms.values():
+                    for peer in membership.impaired():  # others may reach it, so that nobody calls it silent
+                        if (link := self._links.get(peer)) is not None:
+                            link.suspect()
             for membership in list(self._rooms.values()):
                 due = membership.node.next_timeout()
                 if due is not None and due <= now:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Protocol
@@ -86,6 +87,8 @@ class Membership:
         self.room = room
         # From so many members on, the overlay may be partial: having no link to somebody is then no fault.
         self.partial_from = gossip.full_mesh_max - gossip.full_mesh_hysteresis + 1
+        self._silence_s = gossip.seat_hold_s
+        self._partial_until = -math.inf
         self.broadcast_max = gossip.broadcast_max_bytes
         self.signal_max = gossip.signal_max_bytes - SEAL_BYTES
         self._seals = seals
@@ -243,12 +246,12 @@ class Membership:
 
     async def wait_for_budget(self, peers: Iterable[PeerId], label: str, budget: int, *, carried: bool) -> None:
         """Until at least one of the peers that are linked has no more than `budget` bytes waiting on that channel, and no
-        more than the link's share on all of them. If others carry it on (`carried`) the share is smaller, and half of the
-        links must be ready: the rest of the room hangs on them."""
+        more than the link's share on all of them. If others carry it on (`carried`) the share is smaller, and half of our
+        branches of the tree must be ready: the rest of the room hangs on them."""
         peers = list(peers)
         most = CARRIED_BUDGET_BYTES if carried else LINK_BUDGET_BYTES
         while not self.closed:
-            links = self._open_links(peers)
+            links = self._branches() if carried else self._open_links(peers)
             ready = sum(link.buffered(label) <= budget and link.waiting <= most for link in links)
             if not links or ready >= (len(links) / 2 if carried else 1):
                 return
@@ -256,8 +259,8 @@ class Membership:
                 await self._drained.park()
 
     def is_congested(self, *, reliable: bool) -> bool:
-        """So much waits on every link of ours that what others carry would come far too late."""
-        links = self._open_links(view.peer for view in self.topology().links)
+        """So much waits on every branch of ours that what others carry would come far too late."""
+        links = self._branches()
         most = LINK_BUDGET_BYTES if reliable else 2 * CARRIED_BUDGET_BYTES
         return bool(links) and all(link.waiting > most for link in links)
 
@@ -266,13 +269,24 @@ class Membership:
         links = self._open_links([peer])
         return min(self.max_message_size, links[0].message_max) if links else None
 
+    def _branches(self) -> list[Link]:
+        return self._open_links(view.peer for view in self.topology().links if view.eager)
+
     def _open_links(self, peers: Iterable[PeerId]) -> list[Link]:
         return [link for link in map(self._table.link, peers) if link and link.state is LinkState.OPEN]
 
     @property
     def is_partial(self) -> bool:
-        """The room is so large that others carry what we send, and we are linked to some of them."""
-        return len(self.node.members) >= self.partial_from and self.has_links
+        """The room is so large that others carry what we send, and we are linked to some of them. Or it was, not long ago:
+        who is silent beyond a cut gets all of it in one stream, or the words of the cut would come by other ways, or never."""
+        now = self._table.now()
+        if len(self.node.members) >= self.partial_from:
+            self._partial_until = now + self._silence_s
+        return now < self._partial_until and self.has_links
+
+    def impaired(self) -> list[PeerId]:
+        """Whose links do not carry now, perhaps one way only, whoever else may reach them."""
+        return [view.peer for view in self.topology().links if view.impaired]
 
     @property
     def has_links(self) -> bool:

@@ -258,10 +258,13 @@ class Channel(Generic[M]):
         return peer_id in self._peers or peer_id in self._hoped_for()
 
     def _blob_for_all(self, payload: Payload) -> bytes | None:
-        """What goes to everybody through others, in a room so large that some depend on them. None: each gets it from us.
+        """What goes to everybody through others, in a room so large that some depend on them: those without a link, and those
+        who are silent beyond a cut and will ask for it. None: each gets it from us.
         A small room stays with its links though one member cannot be linked to: it would change the way, and the order, of
         everybody's messages."""
-        if not self._membership.is_partial or not any(peer.relayed for peer in self._peers.values()):
+        if not self._membership.is_partial:
+            return None
+        if not any(peer.relayed for peer in self._peers.values()) and not self._hoped_for():
             return None
         blob = self._carried(payload)
         if len(blob) > self._membership.broadcast_max:

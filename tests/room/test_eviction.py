@@ -38,7 +38,7 @@ async def test_of_two_processes_with_one_key_the_older_one_ends_and_says_so(auto
         room.on(events.Evicted, lambda event: told.append(event.reason))
         async with process_of_ada(world, "new") as new:
             again = await new.join_game_room("lobby")
-            with trio.fail_after(60):
+            with trio.fail_after(2):
                 *_, last = [event async for event in watch]
                 assert [message async for message in channel] == []
             assert last == events.Evicted("superseded")

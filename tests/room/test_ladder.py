@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import pytest
 import trio.testing
+from trio.testing import MockClock
 
 from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.mesh.link import LinkState
 from psyne_mesh.mesh.tunnels import CARRIED_FOR_MAX, CarrierBudget, PeerTunnel, frame_untrusted, signal_untrusted
+from psyne_mesh.room import events
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.room import Room
+from psyne_mesh.testing import open_world
 from tests.room.players import connected, open_party
 
 # One speaks only IPv4 and the other only IPv6: no pair of addresses will ever work between them.
@@ -47,6 +50,35 @@ async def test_a_common_peer_carries_for_a_pair_without_a_path() -> None:
         assert kind(ada, bob) == kind(cid, bob) == "host"
         await ada.channel("big").send(bytes(200_000), to=cid.me)
         assert (await cid.channel("big").receive())[1] == bytes(200_000)
+
+
+@pytest.mark.parametrize("cut", [("ada", "bob"), ("bob", "ada")])
+async def test_a_path_that_is_cut_one_way_only_is_left_by_both(autojump_clock: MockClock, cut: tuple[str, str]) -> None:
+    """Others reach the peer, so nobody calls it silent, and one of the two hears the other all the time."""
+    async with open_world(seed=1) as world, trio.open_nursery() as nursery:
+        ada, bob, _ = [await world.join("lobby", name) for name in ("ada", "bob", "cid")]
+        await ada.wait_connected(2)
+        seen: list[events.PeerLeft] = []
+        ada.on(events.PeerLeft, seen.append)
+        got: list[int] = []
+
+        async def read() -> None:
+            async for _, note in bob.channel("notes", Note):
+                got.append(note.number)
+
+        nursery.start_soon(read)
+        await trio.sleep(5)
+        with world.net.cut(cut):
+            for number in range(15):
+                assert not (await ada.channel("notes", Note).send(Note(number))).skipped
+                await trio.sleep(1)
+                if number == 4:
+                    assert kind(ada, bob) == kind(bob, ada) == "peer"
+            assert got == list(range(15))
+        await trio.sleep(10)
+        assert kind(ada, bob) == kind(bob, ada) == "host"
+        assert not seen
+        nursery.cancel_scope.cancel()
 
 
 async def test_signaling_is_the_last_rung() -> None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
 import pytest
 import trio.testing
 from trio.testing import MockClock
 
 from psyne_mesh.config import WebRTCConfig
-from psyne_mesh.errors import MessageTooLarge, ProtocolError
+from psyne_mesh.errors import MessageTooLarge, ProtocolError, WouldBlock
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.events import BroadcastReceived
 from psyne_mesh.mesh.membership import SendOutcome
 from psyne_mesh.room import events
 from psyne_mesh.room.carried import carried, carried_untrusted
+from psyne_mesh.room.channel import Channel
 from psyne_mesh.room.messages import Message
-from psyne_mesh.room.room import CARRIED_LIFE_S
-from psyne_mesh.testing import open_world
+from psyne_mesh.room.room import CARRIED_LIFE_S, Room
+from psyne_mesh.testing import Quality, open_world
 from tests.room.players import LOOPBACK, connected, first, open_party
 
 SMALL = GossipConfig(full_mesh_max=4, full_mesh_hysteresis=1, active_view=3, max_players=16)
@@ -66,6 +71,66 @@ async def test_a_message_that_others_cannot_carry_is_refused_before_anybody_gets
             for room, channel in zip(rooms[1:], channels[1:], strict=True):
                 wanted = [limit + 1, limit] if room.me == near.id else [limit]
                 assert sorted(wanted) == sorted([len((await channel.receive())[1]) for _ in wanted])
+
+
+async def test_what_is_said_while_a_cut_makes_the_room_small_reaches_the_far_side_in_order(
+    autojump_clock: MockClock,
+) -> None:
+    """Three of ten are a full mesh meanwhile; their words go on in the stream that the others will ask for."""
+    async with open_world(seed=3) as world, trio.open_nursery() as nursery:
+        names = [f"p{number}" for number in range(10)]
+        rooms = [await world.join("lobby", name, gossip=SMALL) for name in names]
+        for room in rooms:
+            await room.wait_connected(9)
+        got: dict[str, list[int]] = {name: [] for name in names[1:]}
+
+        async def read(name: str, room: Room) -> None:
+            async for _, note in room.channel("notes", Note):
+                got[name].append(note.number)
+
+        for name, room in zip(names[1:], rooms[1:], strict=True):
+            nursery.start_soon(read, name, room)
+        await trio.sleep(10)
+        with world.net.partition(names[:3], names[3:], signaling=False):
+            for number in range(5):
+                await trio.sleep(4)
+                await rooms[0].channel("notes", Note).send(Note(number))
+            assert len(rooms[0].connected) == 2
+        await trio.sleep(20)
+        await rooms[0].channel("notes", Note).send(Note(5))
+        await trio.sleep(5)
+        nursery.cancel_scope.cancel()
+    assert all(numbers == list(range(6)) for numbers in got.values()), got
+
+
+async def test_a_sender_in_a_partial_mesh_goes_at_the_pace_of_its_links(autojump_clock: MockClock) -> None:
+    async with open_world(seed=3, quality=Quality(latency_s=0.02, bytes_per_s=500_000)) as world:
+        rooms = [await world.join("big", str(number), gossip=SMALL) for number in range(7)]
+        for room in rooms:
+            await room.wait_connected(6)
+        await trio.sleep(10)
+        readers = [room.channel("bulk") for room in rooms[1:]]
+        bulk, sent = rooms[0].channel("bulk"), 0
+        with trio.move_on_after(5):
+            while True:
+                sent += (await bulk.send(bytes(16_000))).sent == 6
+                await trio.sleep(0.001)
+        assert sent < 5 * 3 * 500_000 / 16_000
+        assert all(len(room.peers) == 6 for room in rooms)
+        await trio.sleep(20)
+        assert [sum(1 for _ in waiting(channel)) for channel in readers] == 6 * [sent]
+        report = None
+        for _ in range(3_000):
+            if (report := bulk.send_nowait(bytes(16_000))).skipped:
+                break
+        assert report is not None
+        assert set(report.skipped.values()) == {SendOutcome.CONGESTED}
+
+
+def waiting(channel: Channel[Any]) -> Iterator[Any]:
+    with suppress(WouldBlock):
+        while True:
+            yield channel.receive_nowait()
 
 
 async def test_who_has_lost_every_link_reaches_nobody_and_is_told_so(autojump_clock: MockClock) -> None:
