@@ -87,6 +87,17 @@ class Channel(Generic[M]):
             PeerId, float
         ] = {}  # peers without a link: when others carry the next position to them
 
+    def asked_again(
+        self, kinds: tuple[type[Any], ...], mode: DeliveryMode | None, priority: int | None, inbox_max: int | None
+    ) -> Channel[M]:
+        """Itself, if that is what was asked for: whoever wanted another mode must not get this one without a word."""
+        given = (kinds or None, mode, priority, inbox_max)
+        has = (self._codec.kinds, self.mode, self._config.priority, self._inbox_max)
+        for name, asked, here in zip(("types", "mode", "priority", "inbox_max"), given, has, strict=True):
+            if asked is not None and asked != here:
+                raise InvalidConfig(f"channel {self.name!r} exists with {name} = {here!r}, not {asked!r}")
+        return self
+
     async def send(self, message: M, to: To = None) -> SendReport:
         """Hand `message` to everybody in the room, or to the peer or peers in `to`. Those without a link of ours get it
         through other members, up to 16 KiB with the channel's name: to everybody in order, to a single one as far as nothing

@@ -20,6 +20,8 @@ Payload = bytes | str
 class RawCodec:
     """A channel declared with no types: `bytes` and `str` go through as they are."""
 
+    kinds: tuple[type[Message], ...] = ()
+
     def encode(self, message: Any) -> Payload:
         if isinstance(message, bytes):
             return message
@@ -47,19 +49,19 @@ class MessageCodec:
         for kind in types:
             if not (isinstance(kind, type) and issubclass(kind, Message)):
                 raise InvalidConfig(f"{kind!r} is no subclass of psyne_mesh.Message")
-        self._types = tuple(types)
+        self.kinds = tuple(types)
         try:
             self._decoder = msgspec.msgpack.Decoder(reduce(or_, types))
         except TypeError as error:  # two types with one tag, or a field that msgspec cannot carry
             raise InvalidConfig(f"these message types cannot share a channel: {error}") from error
         self._encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
-        self._checks = {kind: _finite_check(kind) for kind in self._types}
+        self._checks = {kind: _finite_check(kind) for kind in self.kinds}
 
     def encode(self, message: Any) -> bytes:
         """Raises `UnserialisableMessage`, and then nothing was sent."""
         check = self._checks.get(type(message))
         if check is None:
-            names = ", ".join(kind.__name__ for kind in self._types)
+            names = ", ".join(kind.__name__ for kind in self.kinds)
             raise UnserialisableMessage(f"this channel carries {names}, not {type(message).__name__}")
         try:
             payload = self._encoder.encode(message)

@@ -13,6 +13,7 @@ from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import ClosedError, InvalidConfig, PeerGone, ProtocolError, WouldBlock
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.room.channel import Channel, SendReport
+from psyne_mesh.room.codec import codec_for
 from psyne_mesh.room.delivery import DeliveryMode
 from psyne_mesh.room.events import PeerLeft
 from psyne_mesh.room.mesh import DEFAULT_SIGNALING, join_game_room
@@ -117,6 +118,11 @@ async def create_channel(
     mode: how messages travel; a mapping gives each type its own, such as {PlayerPosition: "unreliable"}.
     There is no timeout argument: put it into `trio.fail_after`. Raises `InvalidUri` and the errors of `join_game_room`.
     """
+    for kind, given in mode.items() if isinstance(mode, Mapping) else [(Message, mode)]:
+        if not (isinstance(kind, type) and issubclass(kind, Message)):
+            raise InvalidConfig(f"mode = {mode!r}: must be a delivery mode, or map message types to modes")
+        DeliveryMode.parse(given)
+    codec_for(types)
     target = parse_uri(uri)
     wanted: str | None = None  # whoever comes
     region: str | None = None

@@ -56,6 +56,8 @@ class Mesh:
         return await self._enter(request, profile, player_name or self._name or "", gossip)
 
     async def _enter(self, request: RoomRequest, profile: Profile, name: str, gossip: GossipConfig | None) -> Room:
+        if gossip is not None and not isinstance(gossip, GossipConfig):
+            raise InvalidConfig(f"gossip = {gossip!r}: must be a GossipConfig")
         gossip = gossip or GossipConfig(max_players=request.max_players)
         room = Room(request, self._core, gossip.seat_hold_s)
         await self._core.join(request, name, profile, gossip, room)
@@ -83,6 +85,13 @@ async def open_mesh(
 
     Raises `SignalingUnreachable` when no server answers at the URL.
     """
+    for name, given, kinds in (
+        ("identity", identity, Identity), ("config", config, WebRTCConfig), ("rng", rng, random.Random),
+    ):  # fmt: skip
+        if given is not None and not isinstance(given, kinds):
+            raise InvalidConfig(f"{name} = {given!r}: must be {kinds.__module__}.{kinds.__name__}")
+    if not isinstance(signaling, str) and not hasattr(signaling, "send_signal"):
+        raise InvalidConfig(f"signaling = {signaling!r}: must be the URL of a server, or a SignalingTransport")
     identity = identity or Identity.generate()
     rng = rng or random.SystemRandom()
     async with AsyncExitStack() as stack:

@@ -20,7 +20,7 @@ from psyne_mesh.room import events as room_events
 from psyne_mesh.room.carried import carried_untrusted
 from psyne_mesh.room.channel import INBOX_MAX, Channel
 from psyne_mesh.room.codec import Payload, codec_for
-from psyne_mesh.room.delivery import DeliveryMode
+from psyne_mesh.room.delivery import RELIABLE_ORDERED, DeliveryMode
 from psyne_mesh.room.hub import Callback, EventHub, EventIterator
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.peer import Peer
@@ -35,6 +35,7 @@ CHANNELS_MAX = 256
 CARRIED_LIFE_S = 1.0
 # Silent players remembered; the one remembered longest goes first.
 SILENT_MAX = 64
+NORMAL_PRIORITY = 256  # RFC 8831 section 6.4
 _EVICTIONS = {"superseded": "the same identity entered it elsewhere", "kicked": "its members expelled us"}
 
 
@@ -83,6 +84,8 @@ class Room:
 
         There is no timeout argument: put it into `trio.fail_after`. Raises `ClosedError` when the room is left meanwhile.
         """
+        if players is not None and (not isinstance(players, int) or players < 0):
+            raise InvalidConfig(f"wait_connected({players!r}): must be a number of other players")
         await trio.lowlevel.checkpoint()
         while True:
             if self._membership is None or self._membership.closed:
@@ -112,9 +115,9 @@ class Room:
 
         An error in a callback ends the room's block with that error, as in any Trio nursery.
         """
-        if not isinstance(kind, type) or not callable(callback):
-            raise InvalidConfig(f"on({kind!r}, {callback!r}): must be an event class, such as PeerLeft, and a function")
-        self._hub.subscribe(kind, callback)
+        if not isinstance(kind, type):
+            raise InvalidConfig(f"on({kind!r}, ...): must be an event class, such as PeerLeft")
+        self._hub.subscribe(kind, _checked(callback))
 
     def on_peer_discovered(self, callback: C) -> C:
         """`@room.on_peer_discovered`: `callback(peer)` for every player, those already there included."""
@@ -134,22 +137,24 @@ class Room:
 
     def on_peer_left(self, callback: C) -> C:
         """`callback(peer, reason)`, exactly once for each stay; see `PeerLeft` for the reasons."""
+        _checked(callback)
         self._hub.subscribe(room_events.PeerLeft, lambda event: callback(event.peer, event.reason))
         return callback
 
     def on_partition(self, callback: C) -> C:
         """`callback(event)` with a `PartitionSuspected` when several players fell silent together: three or more, or as
         many as `GossipConfig.partition_min_lost` says, and two at least. Fewer are only `PeerSuspected`, then `PeerLeft`."""
-        self._hub.subscribe(room_events.PartitionSuspected, callback)
+        self._hub.subscribe(room_events.PartitionSuspected, _checked(callback))
         return callback
 
     def on_heal(self, callback: C) -> C:
         """`callback(event)` with a `PartitionHealed` when players that a partition had taken are back. Nothing heals that
         was too small for `on_partition`."""
-        self._hub.subscribe(room_events.PartitionHealed, callback)
+        self._hub.subscribe(room_events.PartitionHealed, _checked(callback))
         return callback
 
     def _on_peer(self, kind: type[Any], callback: C) -> C:
+        _checked(callback)
         self._hub.subscribe(kind, lambda event: callback(event.peer))
         return callback
 
@@ -157,41 +162,45 @@ class Room:
 
     @overload
     def channel(
-        self, name: str, kind: type[M], /, *, mode: DeliveryMode | str = ..., priority: int = ..., inbox_max: int = ...
-    ) -> Channel[M]: ...
+        self, name: str, kind: type[M], /, *, mode: DeliveryMode | str | None = ..., priority: int | None = ...,
+        inbox_max: int | None = ...,
+    ) -> Channel[M]: ...  # fmt: skip
     @overload
     def channel(
-        self, name: str, /, *kinds: type[Message], mode: DeliveryMode | str = ..., priority: int = ...,
-        inbox_max: int = ...,
+        self, name: str, /, *kinds: type[Message], mode: DeliveryMode | str | None = ..., priority: int | None = ...,
+        inbox_max: int | None = ...,
     ) -> Channel[Any]: ...  # fmt: skip
     def channel(
-        self, name: str, /, *kinds: type[Message], mode: DeliveryMode | str = "reliable", priority: int = 256,
-        inbox_max: int = INBOX_MAX,
+        self, name: str, /, *kinds: type[Message], mode: DeliveryMode | str | None = None, priority: int | None = None,
+        inbox_max: int | None = None,
     ) -> Channel[Any]:  # fmt: skip
-        """The broadcast channel of that name; the same object when asked again.
+        """The broadcast channel of that name; the same object when asked again. What is asked for then must be what it is, and
+        what is left out is as it is.
 
         kinds: the message types it carries; with none it carries `bytes` and `str`.
-        mode: how our own messages travel (see `DeliveryMode`); each sender chooses for itself.
+        mode: how our own messages travel (see `DeliveryMode`), "reliable" if left out; each sender chooses for itself.
         priority: the weight of our messages against other channels of the same link (RFC 8831 section 6.4; 256 is normal).
         inbox_max: messages that wait here to be read before the oldest is dropped (unreliable modes only).
         """
         membership = self._joined()
         if not _is_channel_name(name):
             raise InvalidConfig(f"a channel name has 1 to {CHANNEL_NAME_BYTES_MAX} bytes of UTF-8, not {name!r}")
-        if name in self._channels:
-            return self._channels[name]
+        wanted = None if mode is None else DeliveryMode.parse(mode)
+        if (channel := self._channels.get(name)) is not None:
+            return channel.asked_again(kinds, wanted, priority, inbox_max)
+        inbox_max = INBOX_MAX if inbox_max is None else inbox_max
         if len(self._channels) >= CHANNELS_MAX:
             raise InvalidConfig(f"a room has at most {CHANNELS_MAX} channels")
         if not isinstance(inbox_max, int) or inbox_max < 1:
             raise InvalidConfig(f"inbox_max = {inbox_max!r}: must be a number of messages, at least 1")
-        channel: Channel[Any] = Channel(
+        channel = Channel(
             membership,
             self._peers,
             self._hoped_for,
             name,
             codec_for(kinds),
-            DeliveryMode.parse(mode),
-            priority,
+            wanted or RELIABLE_ORDERED,
+            NORMAL_PRIORITY if priority is None else priority,
             inbox_max,
         )
         self._channels[name] = channel
@@ -374,6 +383,12 @@ class Room:
         if self._membership is None or self._membership.closed:
             raise ClosedError(f"room {self.name!r} {self._end}")
         return self._membership
+
+
+def _checked(callback: C) -> C:
+    if not callable(callback):
+        raise InvalidConfig(f"{callback!r} is no function: it could not be called when the event comes")
+    return callback
 
 
 def _is_channel_name(value: object) -> bool:

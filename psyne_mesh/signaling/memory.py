@@ -12,7 +12,15 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
-from psyne_mesh.errors import ClosedError, MessageTooLarge, PeerGone, RoomError, SignalingError, SignalingLost
+from psyne_mesh.errors import (
+    ClosedError,
+    MessageTooLarge,
+    PeerGone,
+    RoomError,
+    SignalingError,
+    SignalingLost,
+    SignalingUnreachable,
+)
 from psyne_mesh.identity import PeerId
 from psyne_mesh.nurseries import open_background_nursery
 from psyne_mesh.signaling.events import (
@@ -70,7 +78,7 @@ class MemorySignaling:
     async def connect(self, peer_id: PeerId) -> AsyncIterator[MemorySignalingClient]:
         """A client for as long as the block. The same id again supersedes the older client, as the server does."""
         if not self.is_running:
-            raise SignalingError("the hub was killed")
+            raise SignalingUnreachable("the hub was killed")
         old = self._clients.get(peer_id)
         if old is not None:
             self._cut(old, "superseded", SignalingLost("the same identity connected anew"), retrying=False)

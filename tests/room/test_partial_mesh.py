@@ -124,7 +124,8 @@ async def test_a_sender_in_a_partial_mesh_goes_at_the_pace_of_its_links(autojump
             if (report := bulk.send_nowait(bytes(16_000))).skipped:
                 break
         assert report is not None
-        assert set(report.skipped.values()) == {SendOutcome.CONGESTED}
+        on_its_own = len(rooms[0].connected) == 6  # with a link to everybody nothing is carried
+        assert set(report.skipped.values()) == {SendOutcome.OVERFLOW if on_its_own else SendOutcome.CONGESTED}
 
 
 def waiting(channel: Channel[Any]) -> Iterator[Any]:
