@@ -36,25 +36,19 @@ from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.node import Node
 from psyne_mesh.identity import Identity, PeerId, verify_untrusted
 from psyne_mesh.mesh.alarms import Alarms, Carrier
-from psyne_mesh.mesh.link import FLUSH_S, MESSAGE_MIN_BYTES, Link, LinkState
+from psyne_mesh.mesh.dial_limits import DialLimits
+from psyne_mesh.mesh.link import MESSAGE_MIN_BYTES, Link, LinkState
 from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX, TAG_BYTES, Membership, RoomSink
 from psyne_mesh.mesh.profile import Profile
+from psyne_mesh.mesh.request import RoomRequest
 from psyne_mesh.mesh.sealed import ENVELOPE, Seals
-from psyne_mesh.mesh.tunnels import (
-    SIGNAL_PREFIX,
-    TUNNEL_TAG,
-    CarrierBudget,
-    PeerTunnel,
-    frame_untrusted,
-    signal_untrusted,
-)
+from psyne_mesh.mesh.tunnels import SIGNAL_PREFIX, TUNNEL_TAG, PeerTunnel, Tunnels, signal_untrusted
 from psyne_mesh.nurseries import unwrapped
 from psyne_mesh.signaling import events as signaling_events
 from psyne_mesh.signaling.envelope import Envelope, Kind, ReplayGuard, open_untrusted, seal, tampering_in
-from psyne_mesh.signaling.transport import CreatePolicy, SignalingTransport
+from psyne_mesh.signaling.transport import SignalingTransport
 from psyne_mesh.webrtc.endpoint import Endpoint, open_endpoint
 from psyne_mesh.webrtc.ice import SocketFactory
-from psyne_mesh.webrtc.ice.rate_limit import TokenBucket
 
 # Links of one process. A stranger's offer over this is not answered: each costs memory and a handshake.
 LINKS_MAX = 256
@@ -63,19 +57,14 @@ LINKS_MAX = 256
 # so it is for those who come back over a cut, and for lobbies: as many as a full mesh has members.
 STRANGERS_MAX = 16
 
-# One peer may dial so often in a row, later once in so many seconds; each offer costs a connection and a handshake.
-DIALS_IN_A_ROW = 6.0
-DIAL_EVERY_S = 2.0
-DIALLERS_MAX = 1024  # peers whose dials are counted; beyond that the table starts afresh
-
 # Links to peers that fell silent are kept so long, and so many: a partition may last for a while.
 ASLEEP_S = 1800.0
 ASLEEP_MAX = 64
 
+_LAST_WORDS_S = (
+    1.0  # so long may what was sent reliably take to be acknowledged before we say goodbye: two losses in a row
+)
 _GOODBYE_S = 1.0  # so long may the server take to hear that we leave; it notices by itself
-
-# Before that both rungs of a young link may be in use: what is still in the tunnel then says nothing of the path.
-SETTLED_S = 3.0
 
 # So often links are looked at that carry nothing though nobody misses the peer: a path that is cut one way only.
 LOOK_S = 1.0
@@ -85,19 +74,6 @@ LINGER_S = 2.0
 
 # Rejoining signaling as a beacon: 15 to 30 s after jitter, as the gossip layer's beacon_interval_s says.
 BEACON_S = 20.0
-
-
-@attrs.frozen(kw_only=True)
-class RoomRequest:
-    """What a player asks of signaling; `name`, `app_id` and `region` together are the room."""
-
-    name: str
-    app_id: str = ""
-    region: str = ""
-    max_players: int = 16
-    skill_range: tuple[float, float] | None = None
-    create: CreatePolicy = "or"
-    metadata: dict[str, object] = attrs.Factory(dict)
 
 
 @asynccontextmanager
@@ -165,8 +141,8 @@ class MeshCore:
         self._look_at = -math.inf
         self._link_ended = trio.lowlevel.ParkingLot()
         self._replays = ReplayGuard()
-        self._carrier_budget = CarrierBudget()
-        self._dials: dict[PeerId, TokenBucket] = {}
+        self._tunnels = Tunnels(self.me, self._links, self.now)
+        self._dials = DialLimits()
         self._alarms = Alarms()
         self.offers_refused = 0  # of peers or sessions that have no claim to a link, over the mesh other envelopes, too
         self._closing = False
@@ -204,8 +180,8 @@ class MeshCore:
             try:
                 gossip = attrs.evolve(gossip, max_players=joined.info.max_players)
             except InvalidConfig as error:
-                with trio.CancelScope(shield=True):
-                    await self._leave_unentered(room)
+                with trio.move_on_after(_GOODBYE_S, shield=True), suppress(RemoteError, LocalError):
+                    await self._signaling.leave(room)
                 raise RoomMismatch(
                     f"the room is for {joined.info.max_players} players: more than we can count"
                 ) from error
@@ -248,7 +224,7 @@ class MeshCore:
     async def _flush(self, memberships: Iterable[Membership]) -> None:
         """A goodbye travels before what waits in front of a link, and nobody listens to who has left."""
         members = {peer for membership in memberships for peer in membership.node.members}
-        with trio.move_on_after(FLUSH_S):
+        with trio.move_on_after(_LAST_WORDS_S):
             async with trio.open_nursery() as nursery:
                 for link in list(self._links.values()):
                     if link.peer_id in members:
@@ -271,10 +247,6 @@ class MeshCore:
         self._shut_out.discard(membership.room)
         for peer in list(self._links):
             self.unwant(peer, membership.room, "left")
-
-    async def _leave_unentered(self, room: str) -> None:
-        with trio.move_on_after(_GOODBYE_S), suppress(RemoteError, LocalError):
-            await self._signaling.leave(room)
 
     async def _leave_signaling(self, membership: Membership) -> None:
         try:
@@ -374,7 +346,7 @@ class MeshCore:
 
     def on_frame(self, link: Link, data: bytes) -> None:
         if data.startswith(TUNNEL_TAG):
-            self._on_tunnel_frame(link, data)
+            self._tunnels.receive(link, data)
             return
         membership = self._by_tag.get(data[:TAG_BYTES])
         if membership is not None:
@@ -417,28 +389,6 @@ class MeshCore:
         return rooms if len(rooms) == 1 else [m for m in rooms if m.node.record(peer) is not None] or rooms
 
     # ------------------------------------------------------------------------------------------------------ tunnels
-
-    def _on_tunnel_frame(self, carrier: Link, frame: bytes) -> None:
-        try:
-            to, sender, datagram = frame_untrusted(frame)
-        except ProtocolError:
-            return
-        if to == self.me:
-            self._deliver_tunnelled(sender, [datagram], carrier.peer_id)
-        elif sender == carrier.peer_id:  # we carry for neighbours only, and in their own name only
-            onward = self._links.get(to)
-            if onward is not None and onward.is_direct and self._carrier_budget.take(sender, len(frame), self.now()):
-                onward.send_frame(frame, reliable=False)
-
-    def _deliver_tunnelled(self, sender: PeerId, datagrams: list[bytes], carrier: PeerId | None) -> None:
-        link = self._links.get(sender)
-        if link is not None and isinstance(link.tunnel, PeerTunnel):
-            before = link.last_heard
-            link.deliver_tunnelled(datagrams)
-            proven = link.last_heard != before
-            link.tunnel.heard(carrier, proven=proven)
-            if proven and link.is_direct and self.now() - link.born > SETTLED_S:
-                link.suspect()  # it goes a longer way, so it does not hear us on the path, though we may hear it there
 
     def _signal_tunnel(self, peer: PeerId, text: str) -> bool:
         """The last rung: datagrams inside signaling messages. False when there is none; then they are lost."""
@@ -526,7 +476,7 @@ class MeshCore:
             return
         if text.startswith(SIGNAL_PREFIX):
             with suppress(ProtocolError):
-                self._deliver_tunnelled(claimed, signal_untrusted(text), None)
+                self._tunnels.deliver(claimed, signal_untrusted(text), None)
             return
         now_ms = self._wall_ms()
         try:
@@ -561,7 +511,9 @@ class MeshCore:
             # back, so who restarts after that waits here until its dead link has fallen silent.
             self.offers_refused += 1
             return
-        if (link is None and not self._has_room_for(envelope.sender)) or not self._may_dial(envelope.sender):
+        if (link is None and not self._has_room_for(envelope.sender)) or not self._dials.allow(
+            envelope.sender, self.now()
+        ):
             self.offers_refused += 1
             return
         if link is not None and link.state is LinkState.DIALING and link.offerer and self.me > envelope.sender:
@@ -582,13 +534,6 @@ class MeshCore:
 
     def _knows(self, peer: PeerId) -> bool:
         return any(membership.node.record(peer) is not None for membership in self._rooms.values())
-
-    def _may_dial(self, peer: PeerId) -> bool:
-        if peer not in self._dials:
-            if len(self._dials) >= DIALLERS_MAX:
-                self._dials.clear()
-            self._dials[peer] = TokenBucket(burst=DIALS_IN_A_ROW, per_second=1 / DIAL_EVERY_S, now=self.now())
-        return self._dials[peer].allow(self.now())
 
     async def run_beacon(self) -> None:
         """The two members that gossip chose enter the room at signaling again now and then: their records there stay

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.identity import PeerId
@@ -35,6 +35,8 @@ CARRIED_BYTES_PER_S = 256_000.0
 # Of that one neighbour gets at most so much, for so many neighbours; further ones begin with a share anew.
 CARRIED_SHARE = 0.5
 CARRIED_FOR_MAX = 64
+# Before that both rungs of a young link may be in use: what is still in the tunnel then says nothing of the path.
+SETTLED_S = 3.0
 
 
 class PeerTunnel:
@@ -98,6 +100,41 @@ class PeerTunnel:
 
     def _fresh(self, now: float) -> bool:
         return self._carrier is not None and self._heard_at is not None and now - self._heard_at < CARRIER_LIFE_S
+
+
+class Tunnels:
+    """What comes to us through others, and what we carry for our neighbours. Give it every frame that begins with
+    `TUNNEL_TAG`, and the datagrams of every signal that begins with `SIGNAL_PREFIX`."""
+
+    def __init__(self, me: PeerId, links: Mapping[PeerId, Link], now: Callable[[], float]) -> None:
+        self._me = me
+        self._links = links
+        self._now = now
+        self._budget = CarrierBudget()
+
+    def receive(self, carrier: Link, frame: bytes) -> None:
+        try:
+            to, sender, datagram = frame_untrusted(frame)
+        except ProtocolError:
+            return
+        if to == self._me:
+            self.deliver(sender, [datagram], carrier.peer_id)
+        elif sender == carrier.peer_id:  # we carry for neighbours only, and in their own name only
+            onward = self._links.get(to)
+            if onward is not None and onward.is_direct and self._budget.take(sender, len(frame), self._now()):
+                onward.send_frame(frame, reliable=False)
+
+    def deliver(self, sender: PeerId, datagrams: list[bytes], carrier: PeerId | None) -> None:
+        """`carrier`: None for signaling."""
+        link = self._links.get(sender)
+        if link is None or not isinstance(link.tunnel, PeerTunnel):
+            return
+        before = link.last_heard
+        link.deliver_tunnelled(datagrams)
+        proven = link.last_heard != before
+        link.tunnel.heard(carrier, proven=proven)
+        if proven and link.is_direct and self._now() - link.born > SETTLED_S:
+            link.suspect()  # it goes a longer way, so it does not hear us on the path, though we may hear it there
 
 
 class CarrierBudget:

@@ -12,8 +12,9 @@ from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.identity import Identity, PeerId
-from psyne_mesh.mesh.core import MeshCore, RoomRequest, open_core
+from psyne_mesh.mesh.core import MeshCore, open_core
 from psyne_mesh.mesh.profile import Profile
+from psyne_mesh.mesh.request import RoomRequest
 from psyne_mesh.nurseries import unwrapped
 from psyne_mesh.room.room import Room
 from psyne_mesh.signaling.client import connect_signaling

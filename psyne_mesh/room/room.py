@@ -12,9 +12,10 @@ import trio
 from psyne_mesh.errors import ClosedError, InvalidConfig, ProtocolError, RemoteError
 from psyne_mesh.gossip import events as gossip_events
 from psyne_mesh.identity import PeerId
-from psyne_mesh.mesh.core import MeshCore, RoomRequest
+from psyne_mesh.mesh.core import MeshCore
 from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX, Membership
 from psyne_mesh.mesh.profile import Profile
+from psyne_mesh.mesh.request import RoomRequest
 from psyne_mesh.mesh.sealed import ENVELOPE
 from psyne_mesh.room import events as room_events
 from psyne_mesh.room.carried import carried_untrusted

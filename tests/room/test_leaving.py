@@ -116,9 +116,8 @@ async def test_a_link_that_no_room_wants_any_more_is_closed_after_a_while(autoju
         assert not bob._core._links
 
 
-@pytest.mark.parametrize("loss", [0.0, 0.05])
-@pytest.mark.parametrize("players", [2, 7])
-async def test_the_last_words_arrive(autojump_clock: MockClock, loss: float, players: int) -> None:
+@pytest.mark.parametrize(("players", "loss"), [(2, 0.0), (2, 0.05), (7, 0.0)])
+async def test_the_last_words_arrive(autojump_clock: MockClock, players: int, loss: float) -> None:
     """In a full mesh and in a partial one: what was sent reliably comes before the goodbye."""
     gossip = GossipConfig(max_players=64, full_mesh_max=4, full_mesh_hysteresis=1, active_view=3, links_max=6)
     async with open_world(seed=2, quality=Quality(latency_s=0.03, loss=loss)) as world:
