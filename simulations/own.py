@@ -56,7 +56,13 @@ def check(scenario: Scenario) -> None:
     for number, step in enumerate(scenario.timeline, 1):
         with _place(f"timeline step {number}"):
             _known("verb", step.get("do"), faults.VERBS)
-            scenario.value(step["at"])
+            at = scenario.value(step["at"])
+            if not 0 <= at <= scenario.duration_s:
+                raise InvalidScenario(f"at = {at:g}, and the run lasts {scenario.duration_s:g} s")
+    for name in ("loss", "duplicate", "reorder", "dial_failure"):
+        share = scenario.net.get(name, 0)
+        if not isinstance(share, int | float) or not 0 <= share <= 1:
+            raise InvalidScenario(f"net.{name} = {share!r}: must lie in [0, 1]; 0.3 is 30 %")
     for name in scenario.measures:
         _known("measure", name, figures.MEASURES)
     if scenario.hook:
@@ -107,9 +113,42 @@ def _rehearse(scenario: Scenario) -> Collection[str]:
     boot = {**scenario.boot, "over_s": 0.2, "settle_s": 1}
     short = attrs.evolve(scenario, params={**scenario.params, "duration_s": REHEARSAL_S}, boot=boot)
     in_order = sorted(range(len(short.timeline)), key=lambda number: scenario.value(short.timeline[number]["at"]))
-    steps = [{**step, "at": _STEP_S * in_order.index(number)} for number, step in enumerate(short.timeline)]
+    steps = [_Step({**step, "at": _STEP_S * in_order.index(number)}) for number, step in enumerate(short.timeline)]
     _Rehearsal(attrs.evolve(short, timeline=steps), scenario.nodes_min, 0).play()
+    for number, step in enumerate(steps, 1):
+        if "arm" not in step:  # a step of another arm was not taken
+            with _place(f"timeline step {number} ({step['do']})"):
+                for key in step.unread:
+                    _known("field that this step would read", key, step.read)
     return run_once(attrs.evolve(short, timeline=()), scenario.nodes_min, 0).findings.figures
+
+
+class _Step(dict[str, Any]):
+    """A step that knows which of its fields were asked for: one that nobody reads is misspelt, or without effect."""
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        super().__init__(fields)
+        self.read = {"at": None, "do": None, "before_boot": None, "arm": None}
+
+    @property
+    def unread(self) -> list[str]:
+        return [key for key in self.keys() if key not in self.read]
+
+    def __getitem__(self, key: str) -> Any:
+        self.read[key] = None
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.read[key] = None
+        return super().get(key, default)
+
+    def __contains__(self, key: object) -> bool:
+        self.read[str(key)] = None
+        return super().__contains__(key)
+
+    def items(self) -> Any:
+        self.read.update(dict.fromkeys(self.keys()))
+        return super().items()
 
 
 class _Rehearsal(Run):
