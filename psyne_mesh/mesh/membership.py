@@ -138,7 +138,7 @@ class Membership:
     def _take_up_link(self, peer: PeerId) -> None:
         """Another room has a link to who was discovered: in a small room it is this one's, too, at once, whoever is to dial.
         The player may not have heard of us yet, and the room will speak to it."""
-        if self.is_linked(peer) and len(self.node.members) < self.partial_from and not self._has_in_node(peer):
+        if self.is_linked(peer) and not self.is_large and not self._has_in_node(peer):
             link = self._table.link(peer)
             self.node.link_up(peer, self._table.now(), None if link is None else link.rtt)
 
@@ -280,9 +280,14 @@ class Membership:
         """The room is so large that others carry what we send, and we are linked to some of them. Or it was, not long ago:
         who is silent beyond a cut gets all of it in one stream, or the words of the cut would come by other ways, or never."""
         now = self._table.now()
-        if len(self.node.members) >= self.partial_from:
+        if self.is_large:
             self._partial_until = now + self._silence_s
         return now < self._partial_until and self.has_links
+
+    @property
+    def is_large(self) -> bool:
+        """There may be members at this moment whom we are not meant to have a link to."""
+        return len(self.node.members) >= self.partial_from
 
     def impaired(self) -> list[PeerId]:
         """Whose links do not carry now, perhaps one way only, whoever else may reach them."""

@@ -278,9 +278,11 @@ class Channel(Generic[M]):
         if not any(peer.relayed for peer in self._peers.values()) and not self._hoped_for():
             return None
         blob = self._carried(payload)
-        if len(blob) > self._membership.broadcast_max:
+        if len(blob) <= self._membership.broadcast_max:
+            return blob
+        if self._membership.is_large:
             raise self._too_large(payload, self._membership.broadcast_max)
-        return blob
+        return None
 
     def _too_large(self, payload: Payload, limit: int) -> MessageTooLarge:
         """`limit`: of what others carry, which is the payload with its channel's name."""
