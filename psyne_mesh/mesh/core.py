@@ -61,9 +61,8 @@ STRANGERS_MAX = 16
 ASLEEP_S = 1800.0
 ASLEEP_MAX = 64
 
-_LAST_WORDS_S = (
-    1.0  # so long may what was sent reliably take to be acknowledged before we say goodbye: two losses in a row
-)
+# So long may what was sent reliably take to be acknowledged before we say goodbye: time for two losses in a row.
+_LAST_WORDS_S = 1.0
 _GOODBYE_S = 1.0  # so long may the server take to hear that we leave; it notices by itself
 
 # So often links are looked at that carry nothing though nobody misses the peer: a path that is cut one way only.

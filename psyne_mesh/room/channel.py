@@ -83,9 +83,8 @@ class Channel(Generic[M]):
         self._config = mode.data_channel(membership.label(name), priority)
         self._inbox: Inbox[tuple[Peer, Payload]] = Inbox()
         self._inbox_max = inbox_max
-        self._carried_next: dict[
-            PeerId, float
-        ] = {}  # peers without a link: when others carry the next position to them
+        # Of peers without a link: when others carry the next unreliable message to them.
+        self._carried_next: dict[PeerId, float] = {}
 
     def asked_again(
         self, kinds: tuple[type[Any], ...], mode: DeliveryMode | None, priority: int | None, inbox_max: int | None
@@ -222,7 +221,8 @@ class Channel(Generic[M]):
         blob = self._carried(payload)
         if len(blob) > self._membership.signal_max:
             return SendOutcome.TOO_LARGE
-        if thinned:
+        if thinned:  # those whose time has come need no entry, so it holds the last twentieth of a second only
+            self._carried_next = {other: due for other, due in self._carried_next.items() if due > now}
             self._carried_next[peer_id] = now + CARRIED_EVERY_S
         self._membership.send_signal(peer_id, blob)
         return SendOutcome.SENT

@@ -283,9 +283,8 @@ class Room:
         channel = self._channels.get(name)
         if peer is not None and channel is not None:
             channel.deliver(peer, data, carried=carried)
-        elif peer is not None or self._joined().is_linked(
-            peer_id
-        ):  # a link of another room may be quicker than a record
+        elif peer is not None or self._joined().is_linked(peer_id):
+            # A channel may not be declared yet, and a link of another room may be quicker than a record.
             self._undeclared.put(peer_id, name, data, trio.current_time())
 
     def _on_carried(self, origin: PeerId, blob: bytes, age_s: float = 0.0) -> None:

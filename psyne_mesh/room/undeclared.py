@@ -3,8 +3,9 @@ a player whose record is still on its way."""
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Container
+from collections import deque
+from collections.abc import Container
+from typing import TypeAlias
 
 from psyne_mesh.identity import PeerId
 from psyne_mesh.room.codec import Payload
@@ -19,54 +20,67 @@ LIFE_S = 0.5
 # A record takes no longer than its message by more than that; later it speaks of another stay.
 UNKNOWN_LIFE_S = 5.0
 
+_Early: TypeAlias = tuple[int, Payload, float]
+
 
 class Undeclared:
     """1. `put` what came for a channel that is not there, or of a player who is not. 2. `take` it when the channel is made,
     `take_of` when the player is discovered."""
 
     def __init__(self) -> None:
-        self._messages: deque[tuple[PeerId, str, Payload, float]] = deque()
+        # By author and channel, each with a number that tells the order in which they came: what one floods costs it only.
+        self._queues: dict[PeerId, dict[str, deque[_Early]]] = {}
         self._counts: dict[PeerId, int] = {}
         self._sizes: dict[PeerId, int] = {}
+        self._count = self._bytes = self._number = 0
 
     def put(self, peer: PeerId, name: str, payload: Payload, now: float) -> None:
-        self._messages.append((peer, name, payload, now))
-        self._counts[peer] = self._counts.get(peer, 0) + 1
-        self._sizes[peer] = self._sizes.get(peer, 0) + _size(payload)
-        while len(self._messages) > MESSAGES_MAX:
+        self._number += 1
+        self._queues.setdefault(peer, {}).setdefault(name, deque()).append((self._number, payload, now))
+        self._book(peer, 1, _size(payload))
+        while self._count > MESSAGES_MAX:
             self._drop_oldest_of(max(self._counts, key=self._counts.__getitem__))
-        while sum(self._sizes.values()) > BYTES_MAX:
+        while self._bytes > BYTES_MAX:
             self._drop_oldest_of(max(self._sizes, key=self._sizes.__getitem__))
 
     def take(self, name: str, mode: DeliveryMode, now: float, known: Container[PeerId]) -> list[tuple[PeerId, Payload]]:
         """Those for channel `name` of players who are known, in order."""
-        taken = self._remove(lambda author, channel: channel == name and author in known)
-        return [(peer, payload) for peer, _, payload, came in taken if mode.reliable or now - came <= LIFE_S]
+        taken = []
+        for author in [author for author in self._queues if author in known]:
+            taken += [(number, author, payload, came) for number, payload, came in self._remove(author, name)]
+        taken.sort()
+        return [(author, payload) for _, author, payload, came in taken if mode.reliable or now - came <= LIFE_S]
 
     def take_of(self, author: PeerId, now: float) -> list[tuple[str, Payload, float]]:
         """All of a player who was unknown: channel, message, when it came."""
-        taken = self._remove(lambda peer, channel: peer == author)
+        taken = []
+        for name in list(self._queues.get(author, ())):
+            taken += [(number, name, payload, came) for number, payload, came in self._remove(author, name)]
+        taken.sort()
         return [(name, payload, came) for _, name, payload, came in taken if now - came <= UNKNOWN_LIFE_S]
 
-    def _remove(self, is_wanted: Callable[[PeerId, str], bool]) -> list[tuple[PeerId, str, Payload, float]]:
-        taken = [message for message in self._messages if is_wanted(message[0], message[1])]
-        if taken:
-            self._messages = deque(message for message in self._messages if not is_wanted(message[0], message[1]))
-            for peer, _, payload, _ in taken:
-                self._release(peer, payload)
+    def _remove(self, author: PeerId, name: str) -> deque[_Early]:
+        taken = self._queues[author].pop(name, deque())
+        if not self._queues[author]:
+            del self._queues[author]
+        for _, payload, _ in taken:
+            self._book(author, -1, -_size(payload))
         return taken
 
     def _drop_oldest_of(self, author: PeerId) -> None:
         """On the channel where most of its messages wait: positions do not push out a word."""
-        names = Counter(name for peer, name, _, _ in self._messages if peer == author)
-        (busiest, _), *_ = names.most_common(1)
-        oldest = next(n for n, (peer, name, _, _) in enumerate(self._messages) if (peer, name) == (author, busiest))
-        self._release(author, self._messages[oldest][2])
-        del self._messages[oldest]
+        queues = self._queues[author]
+        busiest = max(queues, key=lambda name: len(queues[name]))
+        _, payload, _ = queues[busiest].popleft()
+        self._book(author, -1, -_size(payload))
+        if not queues[busiest]:
+            self._remove(author, busiest)
 
-    def _release(self, author: PeerId, payload: Payload) -> None:
-        self._counts[author] -= 1
-        self._sizes[author] -= _size(payload)
+    def _book(self, author: PeerId, count: int, size: int) -> None:
+        self._count += count
+        self._bytes += size
+        self._counts[author] = self._counts.get(author, 0) + count
+        self._sizes[author] = self._sizes.get(author, 0) + size
         if not self._counts[author]:
             del self._counts[author], self._sizes[author]
 

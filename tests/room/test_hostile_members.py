@@ -23,11 +23,9 @@ from psyne_mesh.mesh.sealed import ENVELOPE, SEAL_BYTES, WINDOW, Seals
 from psyne_mesh.room import events
 from psyne_mesh.room.carried import carried
 from psyne_mesh.room.channel import CARRIED_UNREAD_BYTES_MAX
-from psyne_mesh.room.delivery import RELIABLE_ORDERED, UNRELIABLE_UNORDERED
 from psyne_mesh.room.events import SignalingUp
 from psyne_mesh.room.hub import EventHub
 from psyne_mesh.room.room import Room
-from psyne_mesh.room.undeclared import BYTES_MAX, LIFE_S, MESSAGES_MAX, UNKNOWN_LIFE_S, Undeclared
 from psyne_mesh.signaling.envelope import Kind, open_untrusted, seal
 from psyne_mesh.testing import World, open_world
 from psyne_mesh.webrtc import stack
@@ -336,38 +334,6 @@ async def test_a_newcomer_whose_server_died_is_known_before_its_offers_come(auto
         assert not any(room._core.offers_refused for room in rooms)
 
 
-def test_what_nobody_declared_is_kept_within_bounds() -> None:
-    peer, other = Identity.generate().peer_id, Identity.generate().peer_id
-    kept = Undeclared()
-    for number in range(2 * MESSAGES_MAX):
-        kept.put(peer, "small", b"%d" % number, 0.0)
-    assert len(kept.take("small", RELIABLE_ORDERED, 60.0, [peer])) == MESSAGES_MAX
-    for _ in range(100):
-        kept.put(peer, "large", bytes(BYTES_MAX // 10), 0.0)
-    kept.put(peer, "other", b"x" * 8, 0.0)
-    assert len(kept.take("large", RELIABLE_ORDERED, 0.0, [peer])) == 9
-    assert kept.take("other", UNRELIABLE_UNORDERED, LIFE_S + 0.1, [peer]) == []
-    kept.put(peer, "other", b"y", 1.0)
-    assert kept.take("other", UNRELIABLE_UNORDERED, 1.0 + LIFE_S, [other]) == []
-    assert kept.take("other", UNRELIABLE_UNORDERED, 1.0 + LIFE_S, [peer]) == [(peer, b"y")]
-    assert kept.take("other", UNRELIABLE_UNORDERED, 1.0, [peer]) == []
-
-
-def test_nobody_pushes_out_anothers_first_words() -> None:
-    loud, quiet = Identity.generate().peer_id, Identity.generate().peer_id
-    kept = Undeclared()
-    kept.put(quiet, "chat", b"hello", 0.0)
-    for _ in range(2 * MESSAGES_MAX):
-        kept.put(loud, "chat", b"", 0.0)
-    for _ in range(20):
-        kept.put(loud, "chat", bytes(BYTES_MAX // 10), 0.0)
-    assert kept.take("chat", RELIABLE_ORDERED, 0.0, [quiet]) == [(quiet, b"hello")]
-    kept.put(quiet, "chat", b"too early", 1.0)
-    assert kept.take_of(quiet, 1.0 + UNKNOWN_LIFE_S) == [("chat", b"too early", 1.0)]
-    kept.put(quiet, "chat", b"of another stay", 1.0)
-    assert kept.take_of(quiet, 1.1 + UNKNOWN_LIFE_S) == []
-
-
 async def test_who_takes_no_frames_of_gossip_gets_no_link(autojump_clock: MockClock) -> None:
     async with open_world(seed=1) as world:
         mallory = await world.join("lobby", "mallory")
@@ -571,7 +537,7 @@ async def test_messages_under_names_that_no_channel_can_have_are_not_kept(autoju
         for name in ("", "n" * 129, "n" * 60_000, "é" * 65, "é" * 64, "x"):
             link.send_message(DataChannelConfig(label=membership(mallory).label(name)), b"hello")
         await trio.sleep(1)
-        assert {message[1] for message in ada._undeclared._messages} == {"é" * 64, "x"}
+        assert {name for queues in ada._undeclared._queues.values() for name in queues} == {"é" * 64, "x"}
 
 
 async def test_a_flood_of_events_ends_only_the_reader_that_stood_still(monkeypatch: pytest.MonkeyPatch) -> None:
