@@ -36,7 +36,7 @@ from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.node import Node
 from psyne_mesh.identity import Identity, PeerId, verify_untrusted
 from psyne_mesh.mesh.alarms import Alarms, Carrier
-from psyne_mesh.mesh.dial_limits import DialLimits
+from psyne_mesh.mesh.dial_limits import DialLimits, has_room_for
 from psyne_mesh.mesh.link import MESSAGE_MIN_BYTES, Link, LinkState
 from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX, TAG_BYTES, Membership, RoomSink
 from psyne_mesh.mesh.profile import Profile
@@ -49,13 +49,6 @@ from psyne_mesh.signaling.envelope import Envelope, Kind, ReplayGuard, open_untr
 from psyne_mesh.signaling.transport import SignalingTransport
 from psyne_mesh.webrtc.endpoint import Endpoint, open_endpoint
 from psyne_mesh.webrtc.ice import SocketFactory
-
-# Links of one process. A stranger's offer over this is not answered: each costs memory and a handshake.
-LINKS_MAX = 256
-
-# Of these, answered to peers of whom no room has a record, at once. Signaling names newcomers before their offers come,
-# so it is for those who come back over a cut, and for lobbies: as many as a full mesh has members.
-STRANGERS_MAX = 16
 
 # Links to peers that fell silent are kept so long, and so many: a partition may last for a while.
 ASLEEP_S = 1800.0
@@ -70,6 +63,9 @@ LOOK_S = 1.0
 
 # A link outlives the last room of its two players for so long: a guess, some round trips of signaling and of joining.
 LINGER_S = 2.0
+
+# What a player said last travels over the mesh, perhaps by many hops; its goodbye through signaling would overtake that.
+_GOODBYE_LATE_S = 2.0
 
 # Rejoining signaling as a beacon: 15 to 30 s after jitter, as the gossip layer's beacon_interval_s says.
 BEACON_S = 20.0
@@ -143,6 +139,7 @@ class MeshCore:
         self._tunnels = Tunnels(self.me, self._links, self.now)
         self._dials = DialLimits()
         self._alarms = Alarms()
+        self._goodbyes: set[tuple[str, PeerId]] = set()  # that signaling has told, and that we do not believe yet
         self.offers_refused = 0  # of peers or sessions that have no claim to a link, over the mesh other envelopes, too
         self._closing = False
         self._superseded = False  # signaling has given up for good: another process has our identity
@@ -193,7 +190,7 @@ class MeshCore:
         for server, reason in self.endpoint.gateway.refused.items():
             sink.on_server_refused(server, reason)
         membership.tell(lambda node, now: node.start(now))
-        self._learn(membership, joined.peers)
+        self._learn(membership, [peer.record for peer in joined.peers])
         return membership
 
     async def leave(self, membership: Membership) -> None:
@@ -250,7 +247,7 @@ class MeshCore:
     async def _leave_signaling(self, membership: Membership) -> None:
         try:
             with trio.move_on_after(_GOODBYE_S):
-                await self._signaling.leave(membership.room)
+                await self._signaling.leave(membership.room, record=_record(membership.node))
         except SignalingLost:
             return  # it will notice by itself
         except (RemoteError, LocalError) as error:  # what the server says to a goodbye keeps nobody here
@@ -430,7 +427,7 @@ class MeshCore:
                     self._on_envelope(room, sender, envelope, None)
                 case signaling_events.PeerJoined(room=room, peer=peer):
                     if membership := self._rooms.get(room):
-                        self._learn(membership, [peer])
+                        self._learn(membership, [peer.record])
                 case signaling_events.SignalRefused():
                     pass  # the peer is gone or came over the mesh only; the dial's own deadline says so
                 case signaling_events.Lost(cause=cause, retrying=retrying):
@@ -445,12 +442,21 @@ class MeshCore:
                         if membership := self._rooms.get(joined.room):
                             self._shut_out.discard(joined.room)
                             membership.sink.on_signaling(None)
-                            self._learn(membership, joined.peers)
+                            self._learn(membership, [peer.record for peer in joined.peers])
                     for room, error in refused:
                         if membership := self._rooms.get(room):
                             self._tell_shut_out(membership, error)
-                case signaling_events.PeerLeft():
-                    pass  # the server's view only: the link and gossip know better (a lost server kills no player)
+                case signaling_events.PeerLeft(room=room, peer_id=peer, record=record):
+                    if membership := self._rooms.get(room):
+                        self._on_goodbye(membership, peer, record)
+
+    def _on_goodbye(self, membership: Membership, peer: PeerId, record: str) -> None:
+        """A record is the player's own word, perhaps said to nobody else: it had no link yet. Without one it is the server's
+        view only: the link and gossip know better (a lost server kills no player)."""
+        said = (membership.room, peer)
+        if record and said not in self._goodbyes and membership.node.record(peer) is not None:
+            self._goodbyes.add(said)
+            self._nursery.start_soon(self._learn_goodbye, membership, peer, record)
 
     def on_mesh_signal(self, membership: Membership, origin: PeerId, blob: bytes, carrier: PeerId) -> None:
         """An envelope that came over the mesh instead. Any neighbour can make up origins and keys for them, so they count
@@ -460,11 +466,16 @@ class MeshCore:
             return
         self._on_envelope(membership.room, origin, blob.decode("utf-8", "replace"), carrier)
 
-    def _learn(self, membership: Membership, peers: Iterable[signaling_events.PeerInfo]) -> None:
+    async def _learn_goodbye(self, membership: Membership, peer: PeerId, record: str) -> None:
+        await trio.sleep(_GOODBYE_LATE_S)
+        self._goodbyes.discard((membership.room, peer))
+        self._learn(membership, [record])
+
+    def _learn(self, membership: Membership, encoded: Iterable[str]) -> None:
         records = []
-        for peer in peers:
+        for text in encoded:
             try:
-                records.append(b64decode(peer.record, validate=True))
+                records.append(b64decode(text, validate=True))
             except (Base64Error, ValueError):
                 continue  # the server's doing or the newcomer's own: nobody can tell, so nobody is blamed
         membership.tell(lambda node, now: node.learn(records, now))
@@ -510,9 +521,9 @@ class MeshCore:
             # back, so who restarts after that waits here until its dead link has fallen silent.
             self.offers_refused += 1
             return
-        if (link is None and not self._has_room_for(envelope.sender)) or not self._dials.allow(
-            envelope.sender, self.now()
-        ):
+        peer = envelope.sender
+        has_room = link is not None or has_room_for(peer, self._links.values(), self._knows)
+        if not has_room or not self._dials.allow(peer, self.now()):
             self.offers_refused += 1
             return
         if link is not None and link.state is LinkState.DIALING and link.offerer and self.me > envelope.sender:
@@ -522,14 +533,6 @@ class MeshCore:
             successor.replaces_open = link.was_open or link.replaces_open
             link.close("superseded")
         successor.hear(envelope)
-
-    def _has_room_for(self, peer: PeerId) -> bool:
-        if len(self._links) >= LINKS_MAX:
-            return False
-        if self._knows(peer):
-            return True
-        answered = (link for link in self._links.values() if not link.offerer and link.asleep_since is None)
-        return sum(not self._knows(link.peer_id) for link in answered) < STRANGERS_MAX
 
     def _knows(self, peer: PeerId) -> bool:
         return any(membership.node.record(peer) is not None for membership in self._rooms.values())
@@ -560,7 +563,7 @@ class MeshCore:
         if membership.room in self._shut_out:
             self._shut_out.discard(membership.room)
             membership.sink.on_signaling(None)
-        self._learn(membership, joined.peers)
+        self._learn(membership, [peer.record for peer in joined.peers])
 
     def _tell_shut_out(self, membership: Membership, error: Exception) -> None:
         self._shut_out.add(membership.room)

@@ -130,14 +130,14 @@ class SignalingClient:
         self._check_connected()
         return await self._join(request)
 
-    async def leave(self, room: str) -> None:
+    async def leave(self, room: str, *, record: str = "") -> None:
         """See `SignalingTransport.leave`. While the connection is lost it is enough that we do not come back."""
         self._rooms.pop(room, None)
         for pending in self._pending.values():
             pending.is_left |= pending.joining is not None and pending.joining.key == room
         if self._is_ready:
             try:
-                await self._ask(lambda ref: messages.Leave(ref=ref, room=room))
+                await self._ask(lambda ref: messages.Leave(ref=ref, room=room, record=record))
             except SignalingLost:
                 return  # the server takes us out of every room by itself
         await trio.lowlevel.checkpoint()
@@ -359,7 +359,7 @@ class SignalingClient:
             case messages.MemberJoined(room=room) if room in self._rooms:
                 self._emit(PeerJoined(room, peer_info(message.peer), message.rejoined))
             case messages.MemberLeft(room=room) if room in self._rooms:
-                self._emit(PeerLeft(room, PeerId(message.peer_id), message.reason))
+                self._emit(PeerLeft(room, PeerId(message.peer_id), message.reason, message.record))
             case messages.SignalFrom(room=room) if room in self._rooms:
                 self._emit(SignalReceived(PeerId(message.sender), room, message.envelope))
 

@@ -94,12 +94,14 @@ class PeerLeft:
 
     reason: "left" said goodbye; "lost" its connection broke; "timeout" it fell silent; "superseded" the same identity
     connected anew; "dropped" the server closed it for slowness or abuse. All but "left" say nothing about the peer
-    itself: a standing link to it may be in perfect health.
+    itself: a standing link to it may be in perfect health. `record`: the goodbye that the peer left, in base64, or
+    nothing; the server passes it on unread.
     """
 
     room: str
     peer_id: PeerId
     reason: str
+    record: str = ""
 
 
 @attrs.frozen

@@ -138,7 +138,7 @@ class MemorySignaling:
 
     def _tell_departures(self, departures: list[Departure]) -> None:
         for departure in departures:
-            event = PeerLeft(departure.room, departure.peer_id, departure.reason)
+            event = PeerLeft(departure.room, departure.peer_id, departure.reason, departure.record)
             for peer in departure.notify:
                 self._clients[peer]._inbox.put(event)
 
@@ -198,11 +198,11 @@ class MemorySignalingClient:
         self._rooms[joined.room] = request_again(joined, request.record)
         return joined
 
-    async def leave(self, room: str) -> None:
+    async def leave(self, room: str, *, record: str = "") -> None:
         await trio.lowlevel.checkpoint()
         self._rooms.pop(room, None)
         if self.is_connected:  # else another connection may speak for the peer by now
-            departure = self._hub.registry.leave(self.peer_id, room, trio.current_time())
+            departure = self._hub.registry.leave(self.peer_id, room, trio.current_time(), record=record)
             self._hub._tell_departures([departure] if departure else [])
 
     async def list_rooms(

@@ -112,8 +112,11 @@ class Join(Message, frozen=True, tag="join"):
 
 
 class Leave(Message, frozen=True, tag="leave"):
+    """`record`: the leaver's goodbye, signed by itself, for the members to whom it has no link."""
+
     ref: Ref
     room: Key
+    record: Record = ""
 
 
 class ListRooms(Message, frozen=True, tag="list"):
@@ -194,6 +197,7 @@ class MemberLeft(Message, frozen=True, tag="peer_left"):
     room: Key
     peer_id: Peer
     reason: Reason
+    record: Record = ""
 
 
 class RoomList(Message, frozen=True, tag="room_list"):

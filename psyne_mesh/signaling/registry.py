@@ -56,12 +56,13 @@ class Arrival:
 
 @attrs.frozen
 class Departure:
-    """A member is gone. Tell `notify`."""
+    """A member is gone. Tell `notify`. `record` is what it left to be told to them, or nothing."""
 
     room: str
     peer_id: PeerId
     reason: str
     notify: tuple[PeerId, ...]
+    record: str = ""
 
 
 @attrs.frozen
@@ -117,7 +118,9 @@ class RoomRegistry:
         notify = tuple(m.peer_id for m in others) if present is None else ()
         return Arrival(Joined(room.info(), others, created, member.index), member, notify, rejoined)
 
-    def leave(self, peer: PeerId, room_key: str, now: float, *, reason: str = "left") -> Departure | None:
+    def leave(
+        self, peer: PeerId, room_key: str, now: float, *, reason: str = "left", record: str = ""
+    ) -> Departure | None:
         """None if the peer was not in the room."""
         room = self._rooms.get(room_key)
         if room is None or peer not in room.members:
@@ -133,7 +136,7 @@ class RoomRegistry:
         if not room.members:
             room.empty_since = now
         told = _sample(list(room.members.values()), self._limits.told_max)
-        return Departure(room_key, peer, reason, tuple(member.peer_id for member in told))
+        return Departure(room_key, peer, reason, tuple(member.peer_id for member in told), record)
 
     def depart(self, peer: PeerId, reason: str, now: float) -> list[Departure]:
         """Out of every room, for example because the connection broke."""

@@ -58,8 +58,8 @@ class Switchboard:
                 self._relay(peer, message)
             case messages.Join():
                 self._join(peer, message, now)
-            case messages.Leave(ref=ref, room=room):
-                departure = self._registry.leave(peer, room, now)
+            case messages.Leave(ref=ref, room=room, record=record):
+                departure = self._registry.leave(peer, room, now, record=record)
                 self._say(messages.LeftRoom(ref=ref, room=room), peer)
                 self._tell(departure)
             case messages.ListRooms():
@@ -112,7 +112,9 @@ class Switchboard:
 
     def _tell(self, departure: Departure | None) -> None:
         if departure is not None:
-            news = messages.MemberLeft(room=departure.room, peer_id=departure.peer_id, reason=departure.reason)
+            news = messages.MemberLeft(
+                room=departure.room, peer_id=departure.peer_id, reason=departure.reason, record=departure.record
+            )
             self._say(news, *departure.notify)
 
     def _say(self, message: messages.Message, *peers: PeerId) -> None:

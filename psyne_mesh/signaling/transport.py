@@ -55,8 +55,9 @@ class SignalingTransport(Protocol):
         """
         ...
 
-    async def leave(self, room: str) -> None:
-        """Say goodbye; others see `PeerLeft(reason="left")`. A room that we are not in is no error."""
+    async def leave(self, room: str, *, record: str = "") -> None:
+        """Say goodbye; others see `PeerLeft(reason="left")` with `record`, our last one: it reaches those to whom we have no
+        link. A room that we are not in is no error."""
         ...
 
     async def list_rooms(

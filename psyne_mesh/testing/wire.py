@@ -108,10 +108,10 @@ class HostSignaling:
         self._rooms.add(joined.room)
         return joined
 
-    async def leave(self, room: str) -> None:
+    async def leave(self, room: str, *, record: str = "") -> None:
         """See `SignalingTransport.leave`. Nobody waits for the answer."""
         self._rooms.discard(room)
-        self._send(partial(self._client.leave, room))
+        self._send(partial(self._client.leave, room, record=record))
         await trio.lowlevel.checkpoint()
 
     async def list_rooms(

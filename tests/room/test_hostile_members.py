@@ -15,8 +15,7 @@ from psyne_mesh.gossip import events as gossip_events
 from psyne_mesh.gossip.routing import Signal, encode_signal
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.mesh.alarms import ALARM_EVERY_S
-from psyne_mesh.mesh.core import LINKS_MAX, STRANGERS_MAX
-from psyne_mesh.mesh.dial_limits import DIALS_IN_A_ROW
+from psyne_mesh.mesh.dial_limits import DIALS_IN_A_ROW, LINKS_MAX, STRANGERS_MAX
 from psyne_mesh.mesh.link import ASKED_RESTARTS, MESSAGE_MIN_BYTES, LinkState
 from psyne_mesh.mesh.membership import SendOutcome
 from psyne_mesh.mesh.sealed import ENVELOPE, SEAL_BYTES, WINDOW, Seals

@@ -202,3 +202,20 @@ async def test_a_send_that_waits_while_the_room_is_left_says_so(autojump_clock: 
             nursery.start_soon(send)
             await trio.sleep(5)
             await ada.leave()
+
+
+async def test_who_leaves_before_it_has_a_link_is_gone_at_once(autojump_clock: MockClock) -> None:
+    """Its goodbye travels through signaling: nobody waits for a player that changed its mind."""
+    async with open_world(seed=1) as world, mesh_of(world, "bob") as bob, mesh_of(world, "cid") as cid:
+        ada, seen = await world.join("lobby", "ada"), []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(collect, ada, seen)
+            for mesh in (bob, cid):
+                room = await mesh.join_game_room("lobby")
+                await room.leave()
+            await trio.sleep(5)
+            assert not ada.peers
+            gone = [event for event in seen if isinstance(event, events.PeerLeft)]
+            assert [(event.peer.name, event.reason) for event in gone] == [("bob", "left"), ("cid", "left")]
+            assert not [event for event in seen if isinstance(event, events.PeerConnected)]
+            nursery.cancel_scope.cancel()

@@ -79,8 +79,8 @@ async def test_meet_in_a_room_signal_and_leave(world: World) -> None:
         a.send_signal(b.peer_id, first.room, "answer")
         assert await event(a) == SignalReceived(b.peer_id, first.room, "offer")
         assert await event(b) == SignalReceived(a.peer_id, first.room, "answer")
-        await b.leave(first.room)
-        assert await event(a) == PeerLeft(first.room, b.peer_id, "left")
+        await b.leave(first.room, record="bye")
+        assert await event(a) == PeerLeft(first.room, b.peer_id, "left", "bye")
         await b.leave(first.room)
         await b.leave("//nowhere")
 
