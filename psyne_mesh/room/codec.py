@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from functools import reduce
@@ -58,18 +59,20 @@ class MessageCodec:
         self._checks = {kind: _finite_check(kind) for kind in self.kinds}
 
     def encode(self, message: Any) -> bytes:
-        """Raises `UnserialisableMessage`, and then nothing was sent."""
+        """Raises `UnserialisableMessage`, and then nothing was sent. What receivers would refuse is refused here: msgspec
+        checks types and bounds when it decodes only."""
         check = self._checks.get(type(message))
         if check is None:
             names = ", ".join(kind.__name__ for kind in self.kinds)
             raise UnserialisableMessage(f"this channel carries {names}, not {type(message).__name__}")
         try:
             payload = self._encoder.encode(message)
-            finite = check(message)
+            if not check(message):
+                raise UnserialisableMessage(f"{message!r} holds NaN or an infinite number")
+            self._decoder.decode(payload)
         except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
-            raise UnserialisableMessage(f"{type(message).__name__} cannot be sent: {error}") from error
-        if not finite:
-            raise UnserialisableMessage(f"{message!r} holds NaN or an infinite number")
+            name = type(message).__name__
+            raise UnserialisableMessage(f"{name} cannot be sent: {_with_fields(error, message)}") from error
         return payload
 
     def decode_untrusted(self, payload: Payload) -> Message:
@@ -126,6 +129,12 @@ def _all_finite(value: Any) -> bool:
     if isinstance(value, dict):
         return all(_all_finite(key) and _all_finite(item) for key, item in value.items())
     return True
+
+
+def _with_fields(error: Exception, message: Message) -> str:
+    """What msgspec says, with the names of the fields in place of their numbers on the wire, where the tag is number 0."""
+    fields = message.__struct_fields__
+    return re.sub(r"\$\[(\d+)\]", lambda found: fields[int(found[1]) - 1], str(error))
 
 
 def _plain(value: Any) -> Any:

@@ -75,6 +75,24 @@ def test_what_the_channel_does_not_carry_is_refused_by_name() -> None:
         MessageCodec([dict])  # type: ignore[list-item]
 
 
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        (PlayerPosition(1, 2, health=300), "Expected `int` <= 255 - at `health`"),
+        (PlayerPosition("a", 2), "at `sequence`"),  # type: ignore[arg-type]
+        (CombatAction(1, 2, 7), "Invalid enum value 7 - at `action`"),  # type: ignore[arg-type]
+        (CombatAction(1, 2, Action.DODGE, direction=("x", 0.0, 0.0)), r"at `direction\[0\]`"),  # type: ignore[arg-type]
+        (Note("hi", {"a": "b"}), r"at `weights\[...\]`"),  # type: ignore[dict-item]
+    ],
+)
+def test_what_receivers_would_refuse_is_refused_by_the_sender(message: Message, says: str) -> None:
+    codec = MessageCodec([PlayerPosition, CombatAction, Note])
+    with pytest.raises(UnserialisableMessage, match=says):
+        codec.encode(message)
+    with pytest.raises(ProtocolError):
+        codec.decode_untrusted(msgspec.msgpack.encode(message))
+
+
 def test_two_types_with_one_tag_cannot_share_a_channel() -> None:
     class Twin(Message, tag="PlayerPosition"):
         pass
