@@ -67,12 +67,13 @@ class MessageCodec:
             raise UnserialisableMessage(f"this channel carries {names}, not {type(message).__name__}")
         try:
             payload = self._encoder.encode(message)
-            if not check(message):
-                raise UnserialisableMessage(f"{message!r} holds NaN or an infinite number")
-            self._decoder.decode(payload)
+            if finite := check(message):
+                self._decoder.decode(payload)
         except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
             name = type(message).__name__
             raise UnserialisableMessage(f"{name} cannot be sent: {_with_fields(error, message)}") from error
+        if not finite:
+            raise UnserialisableMessage(f"{message!r} holds NaN or an infinite number")
         return payload
 
     def decode_untrusted(self, payload: Payload) -> Message:
