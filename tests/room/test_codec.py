@@ -48,7 +48,7 @@ def test_messages_come_back_equal(message: Message) -> None:
 def test_numbers_that_spread_are_refused_on_both_sides(value: float) -> None:
     codec = MessageCodec([PlayerPosition, FloatVector, Note, Plain])
     for message in (PlayerPosition(1, 2, x=value), FloatVector((1.0, value)), Note("", {"a": value}), Plain(value)):
-        with pytest.raises(UnserialisableMessage, match="holds NaN or an infinite number$"):
+        with pytest.raises(UnserialisableMessage, match=r"holds NaN or an infinite number$"):
             codec.encode(message)
         with pytest.raises(ProtocolError):
             codec.decode_untrusted(msgspec.msgpack.encode(message))
