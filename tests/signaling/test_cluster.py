@@ -352,8 +352,8 @@ async def play_across(servers: list[SignalingServer]) -> None:
         with pytest.raises(RoomFull):
             await outsider.join("r")
         assert [info.players for info in (await outsider.list_rooms()).rooms] == [2]
-        await b.leave("//r")
-        assert await until(a, PeerLeft) == PeerLeft("//r", b.peer_id, "left")
+        await b.leave("//r", record="bye")
+        assert await until(a, PeerLeft) == PeerLeft("//r", b.peer_id, "left", "bye")
 
 
 async def test_servers_joined_by_memory() -> None:
