@@ -10,8 +10,6 @@ import math
 import random
 import secrets
 import time
-from base64 import b64decode, b64encode
-from binascii import Error as Base64Error
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -40,6 +38,7 @@ from psyne_mesh.mesh.dial_limits import DialLimits, has_room_for
 from psyne_mesh.mesh.link import MESSAGE_MIN_BYTES, Link, LinkState
 from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX, TAG_BYTES, Membership, RoomSink
 from psyne_mesh.mesh.profile import Profile
+from psyne_mesh.mesh.records import goodbye_of, record_of, records_untrusted
 from psyne_mesh.mesh.request import RoomRequest
 from psyne_mesh.mesh.sealed import ENVELOPE, Seals
 from psyne_mesh.mesh.tunnels import SIGNAL_PREFIX, TUNNEL_TAG, PeerTunnel, Tunnels, signal_untrusted
@@ -162,14 +161,16 @@ class MeshCore:
             return Node(gossip, self.identity, digest[:16], rng=random.Random(self._rng.random()), verify=verify_untrusted,
                         epoch=epoch, name=name, metadata=profile.encode())  # fmt: skip
 
-        node = node_with(gossip)
+        node, goodbye = node_with(gossip), goodbye_of(node_with(gossip), self.now())
         wanted: dict[str, Any] = {
             "name": request.name, "app_id": request.app_id, "region": request.region, "max_players": request.max_players,
             "skill_range": request.skill_range, "metadata": request.metadata,
         }  # fmt: skip
         self._entering.add(room)
         try:
-            joined = await self._signaling.join(**wanted, create=request.create, record=_record(node))
+            joined = await self._signaling.join(
+                **wanted, create=request.create, record=record_of(node), goodbye=goodbye
+            )
         finally:
             self._entering.discard(room)
         if gossip.max_players != joined.info.max_players:  # its creator's number holds: all must count the same seats
@@ -177,7 +178,7 @@ class MeshCore:
                 gossip = attrs.evolve(gossip, max_players=joined.info.max_players)
             except InvalidConfig as error:
                 with trio.move_on_after(_GOODBYE_S, shield=True), suppress(RemoteError, LocalError):
-                    await self._signaling.leave(room)
+                    await self._signaling.leave(room, record=goodbye)
                 raise RoomMismatch(
                     f"the room is for {joined.info.max_players} players: more than we can count"
                 ) from error
@@ -247,7 +248,7 @@ class MeshCore:
     async def _leave_signaling(self, membership: Membership) -> None:
         try:
             with trio.move_on_after(_GOODBYE_S):
-                await self._signaling.leave(membership.room, record=_record(membership.node))
+                await self._signaling.leave(membership.room, record=record_of(membership.node))
         except SignalingLost:
             return  # it will notice by itself
         except (RemoteError, LocalError) as error:  # what the server says to a goodbye keeps nobody here
@@ -472,12 +473,7 @@ class MeshCore:
         self._learn(membership, [record])
 
     def _learn(self, membership: Membership, encoded: Iterable[str]) -> None:
-        records = []
-        for text in encoded:
-            try:
-                records.append(b64decode(text, validate=True))
-            except (Base64Error, ValueError):
-                continue  # the server's doing or the newcomer's own: nobody can tell, so nobody is blamed
+        records = records_untrusted(encoded)
         membership.tell(lambda node, now: node.learn(records, now))
 
     def _on_envelope(self, room: str, claimed: PeerId, text: str, carrier: Carrier) -> None:
@@ -551,7 +547,7 @@ class MeshCore:
 
     async def _enter_again(self, membership: Membership) -> None:
         try:
-            joined = await self._signaling.join(**self._requests[membership.room], record=_record(membership.node))
+            joined = await self._signaling.join(**self._requests[membership.room], record=record_of(membership.node))
         except SignalingLost:
             return  # a `Lost` tells it to every room
         except (RemoteError, LocalError) as error:  # the links stand; the next beacon tries again
@@ -589,10 +585,6 @@ class MeshCore:
                 if due is not None and due <= now:
                     membership.node.note_loop_lag(now - due, now)
                     membership.tell(lambda node, now: node.handle_timeout(now))
-
-
-def _record(node: Node) -> str:
-    return b64encode(node.own_record.encoded).decode()
 
 
 def _wall_ms() -> int:

@@ -123,12 +123,14 @@ class SignalingClient:
         skill_range: SkillRange | None = None,
         create: CreatePolicy = "or",
         record: str = "",
+        goodbye: str = "",
         metadata: Mapping[str, object] | None = None,
     ) -> Joined:
         """See `SignalingTransport.join`."""
         request = checked_join(name, app_id, region, max_players, skill_range, create, record, metadata)
+        check_record(goodbye)
         self._check_connected()
-        return await self._join(request)
+        return await self._join(request, goodbye)
 
     async def leave(self, room: str, *, record: str = "") -> None:
         """See `SignalingTransport.leave`. While the connection is lost it is enough that we do not come back."""
@@ -190,7 +192,7 @@ class SignalingClient:
 
     # ------------------------------------------------------------------------------------------------------- requests
 
-    async def _join(self, request: JoinRequest) -> Joined:
+    async def _join(self, request: JoinRequest, goodbye: str = "") -> Joined:
         key = request.key
         was_in = key in self._rooms
         try:
@@ -198,7 +200,7 @@ class SignalingClient:
         except (trio.Cancelled, SignalingError):  # the server may have let us in
             if not was_in:
                 self._rooms.pop(key, None)
-                self._leave_unasked(key)
+                self._leave_unasked(key, goodbye)
             raise
         if not isinstance(answer, Joined) or answer.room != key:
             raise SignalingError("the server answered a join with something else")
@@ -230,10 +232,10 @@ class SignalingClient:
             raise SignalingLost("not connected to the signaling server")
         self._link.push(messages.encode(message))
 
-    def _leave_unasked(self, key: str) -> None:
+    def _leave_unasked(self, key: str, goodbye: str = "") -> None:
         if self._link is not None:
             with suppress(WouldBlock, SignalingLost):  # then the connection is as good as gone, and we with it
-                self._push(messages.Leave(ref=self._next_ref, room=key))
+                self._push(messages.Leave(ref=self._next_ref, room=key, record=goodbye))
                 self._next_ref += 1
 
     def _check_connected(self) -> None:

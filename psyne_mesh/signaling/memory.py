@@ -189,6 +189,7 @@ class MemorySignalingClient:
         skill_range: SkillRange | None = None,
         create: CreatePolicy = "or",
         record: str = "",
+        goodbye: str = "",
         metadata: Mapping[str, object] | None = None,
     ) -> Joined:
         await trio.lowlevel.checkpoint()

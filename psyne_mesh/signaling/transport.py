@@ -43,6 +43,7 @@ class SignalingTransport(Protocol):
         skill_range: SkillRange | None = None,
         create: CreatePolicy = "or",
         record: str = "",
+        goodbye: str = "",
         metadata: Mapping[str, object] | None = None,
     ) -> Joined:
         """Enter a room. `create`: "or" makes it if needed, "only" refuses one that exists, "never" one that does not.
@@ -51,7 +52,8 @@ class SignalingTransport(Protocol):
         overlap the room's. Joining again a room that we are in refreshes our record there.
         Raises `RoomFull`, `RoomNotFound`, `RoomExists`, `RoomMismatch`, `SignalingLost`, `SignalingError`
         (a limit of the server), `InvalidConfig` (an argument out of bounds; nothing was sent).
-        Cancelling leaves the room again.
+        Cancelling leaves the room again, as does an answer that never comes; those who have heard of us by then get
+        `goodbye`, the record with which to `leave`.
         """
         ...
 

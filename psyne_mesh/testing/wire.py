@@ -92,6 +92,7 @@ class HostSignaling:
         skill_range: SkillRange | None = None,
         create: CreatePolicy = "or",
         record: str = "",
+        goodbye: str = "",
         metadata: Mapping[str, object] | None = None,
     ) -> Joined:
         """See `SignalingTransport.join`."""
@@ -103,7 +104,7 @@ class HostSignaling:
             joined = await self._ask(lambda: self._client.join(name, **options))
         except (trio.Cancelled, SignalingError):  # the hub may have let us in
             if key not in self._rooms:
-                self._send(partial(self._client.leave, key))
+                self._send(partial(self._client.leave, key, record=goodbye))
             raise
         self._rooms.add(joined.room)
         return joined

@@ -219,3 +219,23 @@ async def test_who_leaves_before_it_has_a_link_is_gone_at_once(autojump_clock: M
             assert [(event.peer.name, event.reason) for event in gone] == [("bob", "left"), ("cid", "left")]
             assert not [event for event in seen if isinstance(event, events.PeerConnected)]
             nursery.cancel_scope.cancel()
+
+
+async def test_who_changes_its_mind_while_it_joins_is_gone_at_once(autojump_clock: MockClock) -> None:
+    """The server had let it in, and the others had heard of it: the goodbye follows, though the join never returned."""
+    async with open_world(seed=1, quality=Quality(latency_s=0.05)) as world, mesh_of(world, "bob") as bob:
+        ada, seen = await world.join("lobby", "ada"), []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(collect, ada, seen)
+            with trio.move_on_after(0.07) as scope:
+                await bob.join_game_room("lobby")
+            await trio.sleep(5)
+            assert scope.cancelled_caught
+            assert not ada.peers
+            told = [event for event in seen if isinstance(event, events.PeerDiscovered | events.PeerLeft)]
+            assert [type(event) for event in told] == [events.PeerDiscovered, events.PeerLeft]
+            back = await bob.join_game_room("lobby")  # and it may change its mind again
+            await back.wait_connected(1)
+            await trio.sleep(5)
+            assert [peer.name for peer in ada.peers.values()] == ["bob"]
+            nursery.cancel_scope.cancel()

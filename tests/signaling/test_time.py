@@ -219,13 +219,16 @@ async def test_a_question_without_an_answer_ends(autojump_clock: MockClock) -> N
 
 
 async def test_a_cancelled_join_is_taken_back(autojump_clock: MockClock) -> None:
-    async with open_network() as network, network.connect(1) as a:
+    async with open_network() as network, network.connect(1) as a, network.connect(2) as b:
+        await b.join("r")
         with trio.CancelScope() as scope:
             scope.cancel()
-            await a.join("r")
+            await a.join("r", record="hello", goodbye="farewell")
         await trio.sleep(1)
-        assert network.server.stats.joins == 1
-        assert network.server.stats.members == 0
+        assert network.server.stats.joins == 2
+        assert network.server.stats.members == 1
+        assert isinstance(await b.next_event(), PeerJoined)
+        assert await b.next_event() == PeerLeft("//r", a.peer_id, "left", "farewell")
         network.cut()
         assert isinstance(await a.next_event(), Lost)
         restored = await a.next_event()
