@@ -146,11 +146,12 @@ class DataChannel:
         return message
 
     def close(self) -> None:
-        """Close after everything sent so far has gone out. The peer sees the end after the last message."""
+        """Close after everything sent so far has gone out. The peer sees the end after the last message. What was not
+        read is dropped."""
+        unread = self._inbox.clear()  # of a channel that the peer closed, too: it would fill the window of the others
+        self._owner.note_unread(-sum(len(message) + UNREAD_OVERHEAD_BYTES for message in unread))
         if self._error is None:
             self.end(ClosedError("the channel was closed on this side"), quietly=True)
-            unread = self._inbox.clear()
-            self._owner.note_unread(-sum(len(message) + UNREAD_OVERHEAD_BYTES for message in unread))
             self._owner.close_channel(self.channel)
 
     # ---------------------------------------------------------------------------------------- called by the connection

@@ -108,6 +108,8 @@ def test_the_packet_that_kills_an_unguarded_loop_is_refused() -> None:
         packet((0x0020, b"\0\x01\0\0"), kind=0x0101),
         packet((0x0008, b"short"), kind=0x0101),
         packet(kind=0x0101),
+        packet((0x8022, b"an error without a code"), kind=0x0111),
+        packet((0x8022, b"an error without a code"), kind=0x0113),
         packet(kind=0x0003),
         packet(kind=0x0555),
         packet((0x8022, b"x" * STUN_BYTES_MAX), kind=0x0101),

@@ -39,6 +39,36 @@ def test_a_debt_is_no_allowance() -> None:
     assert association.total_buffered_amount == 50_000
 
 
+def test_bulk_that_waits_holds_up_nothing_else() -> None:
+    """Whatever the scheduler would take next, and however much of the rest there is."""
+    link, association = connected()
+    association.set_bulk_allowance(3000)
+    association.send(BULK, 53, bytes(500_000), now=link.now)
+    link.run(0.3)
+    association.set_bulk_allowance(-5000.0)
+    for _ in range(10):
+        association.send(CONTROL, 53, bytes(1000), now=link.now)
+        association.send(POSITIONS, 53, bytes(1000), now=link.now, unordered=True, max_retransmits=0)
+    left = association.buffered_amount(BULK)
+    link.run(0.5)
+    assert len(link.b.data) == 20
+    assert association.total_buffered_amount == association.buffered_amount(BULK) == left
+
+
+def test_bulk_streams_that_waited_share_as_before() -> None:
+    link, association = connected()
+    for stream in (BULK, 7):
+        association.send(stream, 53, bytes(100_000), now=link.now)
+    for _ in range(40):  # a packet or so at a time
+        association.set_bulk_allowance(500)
+        association.packets_to_send(link.now)
+        association.set_bulk_allowance(0)
+        association.packets_to_send(link.now)
+    shares = [100_000 - association.buffered_amount(stream) for stream in (BULK, 7)]
+    assert min(shares) > 0
+    assert max(shares) - min(shares) <= 2 * association.path_mtu
+
+
 def test_so_much_bulk_leaves_and_a_packet_at_most_more() -> None:
     link, association = connected()
     association.set_bulk_allowance(3000)

@@ -197,3 +197,29 @@ def test_many_long_messages_at_once_never_fill_the_window_with_halves() -> None:
     assert link.b.data[60] == b"short"
     link.run(5)
     assert_drained(link)
+
+
+def test_a_window_that_opens_and_closes_all_the_time_costs_little() -> None:
+    """Each opening made us look through all that is outstanding, and a packet holds a thousand of them."""
+    peer = RawPeer(a_rwnd=1 << 30)
+    association, first = peer.association, peer.their_tsn
+    table = association._outbound.outstanding
+    for _ in range(9000):
+        association.send(1, 51, b"x" * 40, peer.now)
+    for _ in range(100):
+        peer.now += 0.01
+        peer.read()
+        peer.send(peer.sack(first - 1, (2, table.next_tsn - first), a_rwnd=1 << 30))
+    assert len(table.chunks) == 9000
+
+    def fill(opened: int) -> int:
+        for i in range(opened * 2):
+            peer.send(peer.sack(first - 1, a_rwnd=(1 << 30) * (i % 2)))
+        return data_tsns(peer.read()).count(first)
+
+    peer.now += 1
+    assert fill(500) == 1  # the first chunk is overdue: once is enough
+    assert fill(500) == 0  # and not again in the same instant
+    peer.send(peer.sack(first - 1, a_rwnd=0))
+    peer.now += 1
+    assert fill(1) == 1

@@ -328,3 +328,14 @@ def test_ports_come_from_the_configuration() -> None:
     link = LossyLink(config_a=config, config_b=attrs.evolve(config, local_port=7000, remote_port=6000))
     link.connect()
     exchange(link)
+
+
+def test_an_init_full_of_unknown_parameters_gets_a_short_answer() -> None:
+    peer = RawPeer()
+    unknown = [wire.parameter(0xC100 + i, bytes(60)) for i in range(7)] + [wire.parameter(0xC200, bytes(2000))]
+    for parameters, echoed in ((unknown, 7), (unknown[::-1], 0)):
+        peer.send_packet(0, wire.init_chunk(wire.INIT, 7, 1 << 20, 100, 100, 1, parameters))
+        ((kind, _, body),) = peer.read()
+        assert kind == wire.INIT_ACK
+        assert body.count(wire.U16.pack(wire.PARAM_UNRECOGNIZED) + wire.U16.pack(68)) == echoed
+        assert len(body) < 1191

@@ -222,3 +222,20 @@ def test_no_order_of_fragments_costs_more_than_a_little() -> None:
     chunks = fragments(50_000, 1, 1, 20_000)
     feed(reassembly, chunks[1::2])
     assert feed(reassembly, chunks[0::2][::-1])[-1] == whole(1, 1, 20_000)
+
+
+def test_an_end_before_a_fragment_that_is_held_contradicts_it() -> None:
+    """However many are held: each such end must cost the same."""
+    reassembly = Reassembly(interleaving=True)
+    for fsn in range(5, 5000):
+        reassembly.add_i_data(1, 0, fsn, 0, b"x")
+    for _ in range(5000):
+        reassembly.add_i_data(1, 0, 3, FLAG_END, b"x")
+    assert reassembly.violations == 5000
+    reassembly.add_i_data(1, 0, 51, FLAG_BEGIN, b"x")
+    for fsn in range(1, 5):
+        reassembly.add_i_data(1, 0, fsn, 0, b"x")
+    reassembly.add_i_data(1, 0, 4999, FLAG_END, b"x")  # what was early no longer is, and this one does end after it
+    reassembly.add_i_data(1, 0, 5000, FLAG_END, b"x")
+    assert reassembly.violations == 5000 + 1
+    assert [len(message.data) for message in reassembly.ready] == [5001]

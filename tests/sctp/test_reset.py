@@ -130,19 +130,97 @@ def test_an_unanswered_request_is_repeated_as_it_is() -> None:
     assert not peer.association._resets.is_waiting
 
 
-def test_in_progress_means_ask_again_with_the_same_number() -> None:
+def test_in_progress_means_ask_again_with_the_next_number() -> None:
+    """dcSCTP answers a number that comes again as it did before, and looks again at the next one only."""
     peer = RawPeer()
     peer.association.send(7, 51, b"data", peer.now)
     peer.read()
     peer.association.reset_streams([7], peer.now)
-    first = requests(peer.read())
-    peer.send(response(first[0][0], IN_PROGRESS))
-    assert requests(peer.read()) == []
-    peer.send(peer.sack(peer.their_tsn))  # now it has all: no need to wait for the timer
-    assert requests(peer.read()) == first
-    peer.send(response(first[0][0], PERFORMED))
+    ((number, last_tsn, streams),) = requests(peer.read())
+    peer.send(response(number, IN_PROGRESS))
+    peer.send(peer.sack(peer.their_tsn))
+    assert requests(peer.read()) == []  # it may still say by itself that it is done
+    peer.wait(0.6)
+    assert set(map(repr, requests(peer.read()))) == {repr((number + 1, last_tsn, streams))}
+    peer.send(
+        response(number, PERFORMED)
+    )  # an answer that was under way: the peer has yet to deal with the second request
+    peer.read()
+    assert peer.association._resets.is_waiting
+    peer.send(response(number + 1, PERFORMED))
     peer.read()
     assert peer.events[-1] == StreamsReset((7,))
+    peer.association.reset_streams([8], peer.now)
+    assert requests(peer.read())[0][0] == number + 2
+
+
+def test_done_after_in_progress_needs_no_other_request() -> None:
+    """usrsctp and we say so unasked, once the last data has come."""
+    peer = RawPeer()
+    peer.association.send(7, 51, b"data", peer.now)
+    peer.read()
+    peer.association.reset_streams([7], peer.now)
+    ((number, _, _),) = requests(peer.read())
+    peer.send(response(number, IN_PROGRESS))
+    peer.read()
+    peer.send(peer.sack(peer.their_tsn), response(number, PERFORMED))
+    peer.read()
+    assert peer.events[-1] == StreamsReset((7,))
+    peer.wait(5)
+    assert requests(peer.read()) == []
+
+
+def test_a_peer_that_is_busy_for_a_minute_is_not_dead() -> None:
+    """RFC 6525 section 5.2.7: an answer "in progress" is no error."""
+    peer = RawPeer(SctpConfig(path_mtu_discovery=False, heartbeat_interval_s=3600, association_retransmits_max=10))
+    peer.association.reset_streams([7], peer.now)
+    numbers = []
+    for _ in range(60):
+        numbers += [number for number, _, _ in requests(peer.read())]
+        peer.send(response(numbers[-1], IN_PROGRESS))
+        peer.wait(1)
+    assert peer.association.is_established
+    assert numbers == list(range(numbers[0], numbers[-1] + 1))
+
+
+def test_the_next_life_of_a_stream_is_not_skipped_for_what_the_last_one_gave_up() -> None:
+    link = LossyLink()
+    link.connect()
+    link.run(1)
+    ours, theirs = link.a.association, link.b.association
+    losing: set[str] = set()
+
+    def is_lost(side: str, packet: bytes, serial: int) -> bool:
+        kinds = [chunk[0] for chunk in wire.parse_packet_untrusted(packet).chunks]
+        return (side == "a" and "data" in losing and wire.I_DATA in kinds) or (
+            side == "b" and "sacks" in losing and wire.SACK in kinds and wire.RE_CONFIG not in kinds
+        )
+
+    link.drop = is_lost
+    for _ in range(15):
+        ours.send(5, 51, b"old", link.now, max_retransmits=0)
+    link.run(0.5)
+    losing.add("data")
+    ours.send(5, 51, b"given up", link.now, max_retransmits=0)
+    link.run(0.001)
+    losing.symmetric_difference_update({"data", "sacks"})
+    table = ours._outbound.outstanding
+    assert link.run_until(lambda: table.advanced_tsn > table.cumulative_tsn, 5)
+    link.run(0.03)
+    assert theirs._inbound.cumulative_tsn & 0xFFFFFFFF == table.advanced_tsn & 0xFFFFFFFF
+    ours.reset_streams([5], link.now)
+    assert link.run_until(lambda: link.a.has(StreamsReset), 1)
+    assert table.cumulative_tsn < table.advanced_tsn  # it does not know yet that the peer has skipped
+    losing.add("data")
+    ours.send(9, 51, b"given up as well", link.now, max_retransmits=0)  # so that another FORWARD-TSN leaves
+    link.run(0.001)
+    losing.remove("data")
+    for i in range(20):
+        ours.send(5, 51, b"new %d" % i, link.now)
+    link.run(3)
+    losing.clear()
+    link.run(20)
+    assert [data for data in link.b.data if data.startswith(b"new")] == [b"new %d" % i for i in range(20)]
 
 
 def test_one_request_at_a_time() -> None:
@@ -208,6 +286,32 @@ class TestPeerResets:
             b"three",
         ]
         assert peer.association._inbound.reassembly.is_empty
+
+    def test_asked_again_under_the_next_number_it_is_made_once(self) -> None:
+        """dcSCTP does not know yet that it is done, and the stream may belong to a new channel by now."""
+        peer = RawPeer()
+        one, two = peer.data(b"one", ssn=0), peer.data(b"two", ssn=1)
+        peer.send(one, outgoing(INITIAL_TSN, INITIAL_TSN + 1, 1))
+        peer.read()
+        peer.send(two)
+        assert responses(peer.read()) == [(INITIAL_TSN, PERFORMED)]
+        for _ in range(2):
+            peer.send(outgoing(INITIAL_TSN + 1, INITIAL_TSN + 1, 1))
+            assert responses(peer.read()) == [(INITIAL_TSN + 1, PERFORMED)]
+        assert peer.events.count(StreamsResetByPeer((1,))) == 1
+        peer.send(peer.data(b"three", ssn=0), outgoing(INITIAL_TSN + 2, INITIAL_TSN + 2, 1))
+        assert responses(peer.read()) == [(INITIAL_TSN + 2, PERFORMED)]
+        assert peer.events.count(StreamsResetByPeer((1,))) == 2
+
+    def test_asked_again_while_it_is_deferred_it_is_made_once(self) -> None:
+        peer = RawPeer()
+        one, two = peer.data(b"one", ssn=0), peer.data(b"two", ssn=1)
+        peer.send(one, outgoing(INITIAL_TSN, INITIAL_TSN + 1, 1))
+        peer.send(outgoing(INITIAL_TSN + 1, INITIAL_TSN + 1, 1))
+        assert responses(peer.read()) == [(INITIAL_TSN, IN_PROGRESS), (INITIAL_TSN + 1, IN_PROGRESS)]
+        peer.send(two)
+        assert responses(peer.read()) == [(INITIAL_TSN + 1, PERFORMED)]
+        assert peer.events.count(StreamsResetByPeer((1,))) == 1
 
     def test_an_old_request_does_not_hit_the_new_generation(self) -> None:
         """Trap 5."""

@@ -120,6 +120,23 @@ async def test_a_reader_that_sleeps_stops_the_sender_and_bounds_what_is_held() -
         assert await call.theirs.receive() == "there is room again"
 
 
+async def test_what_nobody_will_read_of_a_closed_channel_counts_no_more() -> None:
+    """The peer's close comes first, then ours: what lay unread would narrow the window of the other channels for good."""
+    config = attrs.evolve(LOOPBACK, receive_window_bytes=256 * 1024)
+    async with dialled(config) as call:
+        for _ in range(4):
+            await call.ours.send(bytes(50_000))
+        call.ours.close()
+        assert await call.theirs.receive() == bytes(50_000)
+        while call.theirs._error is None:
+            await trio.sleep(0.01)
+        assert call.answerer.stats().stack.unread_bytes > 0
+        call.theirs.close()
+        assert call.answerer.stats().stack.unread_bytes == 0
+        with pytest.raises(PeerGone):
+            await call.theirs.receive()
+
+
 async def test_messages_over_the_limit_are_refused_and_the_channel_lives() -> None:
     async with dialled() as call:
         with pytest.raises(MessageTooLarge):

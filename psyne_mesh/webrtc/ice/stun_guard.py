@@ -132,6 +132,8 @@ def check_stun_untrusted(data: bytes) -> StunHeader:
         _check_request(method, seen)
     elif message_class == SUCCESS and method == BINDING and XOR_MAPPED_ADDRESS not in seen:
         raise ProtocolError("Binding response without XOR-MAPPED-ADDRESS")
+    elif message_class == ERROR and ERROR_CODE not in seen:
+        raise ProtocolError("STUN error response without ERROR-CODE")
     return StunHeader(message_class, method, transaction_id, seen, integrity_at)
 
 

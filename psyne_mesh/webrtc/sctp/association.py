@@ -345,10 +345,8 @@ class Association(AssociationCore):
     def _add_resets(self, builder: PacketBuilder, now: float) -> None:
         if not self._resets.has_work:
             return
-        table = self._outbound.outstanding
-        for chunk in self._resets.chunks_to_send(
-            now, self._outbound.rto.rto, self._outbound.queue, table.next_tsn, table.cumulative_tsn
-        ):
+        outbound = self._outbound
+        for chunk in self._resets.chunks_to_send(now, outbound.rto.rto, outbound.queue, outbound.outstanding.next_tsn):
             builder.add(chunk)
         self._take_reset_events()
 

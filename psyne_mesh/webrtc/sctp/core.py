@@ -11,7 +11,7 @@ from psyne_mesh.webrtc.sctp import wire
 from psyne_mesh.webrtc.sctp.config import SctpConfig
 from psyne_mesh.webrtc.sctp.control_timer import ControlTimer
 from psyne_mesh.webrtc.sctp.cookie import StaleCookie, StateCookie
-from psyne_mesh.webrtc.sctp.events import Closed, Established, Restarted, SctpEvent
+from psyne_mesh.webrtc.sctp.events import Closed, Established, Restarted, SctpEvent, StreamsReset
 from psyne_mesh.webrtc.sctp.handshake import CookieVerdict, Handshake
 from psyne_mesh.webrtc.sctp.heartbeat import Heartbeat
 from psyne_mesh.webrtc.sctp.inbound import Inbound
@@ -477,6 +477,9 @@ class AssociationCore:
         self._events.append(Closed(reason, by_peer))
 
     def _take_reset_events(self) -> None:
+        for event in self._resets.events:
+            if isinstance(event, StreamsReset) and not event.error:
+                self._outbound.outstanding.forget_skipped(event.stream_ids)
         self._events += self._resets.events
         self._resets.events.clear()
 

@@ -14,6 +14,8 @@ from psyne_mesh.webrtc.sctp.cookie import StateCookie, open_cookie_untrusted
 if TYPE_CHECKING:
     from random import Random
 
+UNRECOGNIZED_BYTES_MAX = 512  # of an INIT's unknown parameters that are named in the answer, which must fit a packet
+
 
 class CookieVerdict(enum.Enum):
     """RFC 9260 section 5.2.4, table 12."""
@@ -78,7 +80,12 @@ class Handshake:
                 peer_tie_tag=standing[1],
             )
         extra = [wire.parameter(wire.PARAM_STATE_COOKIE, cookie.seal(self._secret))]
-        extra += [wire.parameter(wire.PARAM_UNRECOGNIZED, whole) for whole in init.unrecognized[:8]]
+        room = UNRECOGNIZED_BYTES_MAX
+        for whole in init.unrecognized:
+            room -= len(whole)
+            if room < 0:
+                break
+            extra.append(wire.parameter(wire.PARAM_UNRECOGNIZED, whole))
         return self._init(wire.INIT_ACK, cookie.local_tag, cookie.local_initial_tsn, cookie.outbound_streams, extra)
 
     def open_cookie_untrusted(self, data: bytes, now: float) -> StateCookie:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from psyne_mesh.webrtc.sctp import wire
 from psyne_mesh.webrtc.sctp.config import SctpConfig
 from psyne_mesh.webrtc.sctp.congestion import CongestionWindow
@@ -12,6 +14,9 @@ from psyne_mesh.webrtc.sctp.rto import RtoEstimator
 from psyne_mesh.webrtc.sctp.send_queue import PRIORITY_NORMAL, Message, SendQueue, SendStream
 from psyne_mesh.webrtc.sctp.stats import Counters
 
+if TYPE_CHECKING:
+    from psyne_mesh.webrtc.sctp.scheduler import Entry
+
 TSNS_OUTSTANDING_MAX = 0xFFFF  # gap blocks have 16-bit offsets: what lies further could not be acknowledged
 GAP_BLOCKS_COMPLETE = 200  # a SACK with fewer gap blocks than this was surely not cut to fit a packet
 AMBIGUOUS_MAX = 64  # acknowledged repetitions that are remembered; older ones are forgotten
@@ -20,6 +25,8 @@ FORWARD_STREAMS_MAX = 140  # streams named in one (I-)FORWARD-TSN: 8 bytes each 
 TAIL_PROBES_MAX = 2  # in a row
 PEER_ACK_DELAY_MAX_S = 0.2  # RFC 9260 section 6.2; usrsctp and aiortc take all of it
 WINDOW_PROBE_INTERVAL_MAX_S = 5.0  # the SACK that opens the window may be lost
+# Looking through what is outstanding takes 0.2 us a chunk: a window that opens and closes all the time gets a tenth of a core
+REOPENED_S_PER_CHUNK = 2e-6
 
 _WORD = 0xFFFFFFFF
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
@@ -43,6 +50,8 @@ class Outbound:
         "_probe_sent_at",
         "_probe_tsn",
         "_probes_unanswered",
+        "_reopened",
+        "_reopened_at",
         "_reported_tsn",
         "_window_bytes_min",
         "bulk_allowance",
@@ -84,6 +93,8 @@ class Outbound:
         self._ambiguous: dict[int, float] = {}  # TSN on the wire -> RTT if its first transmission arrived
         self._reported_tsn = initial_tsn  # up to here the last SACK speaks
         self._force_one = False  # one packet may leave in spite of the congestion window
+        self._reopened = False  # the peer's window, and what it dropped is not looked for yet
+        self._reopened_at = 0.0  # when that may be done again
         self._heard = False  # a SACK came since T3-rtx expired last
         self._forward_due = False
         self._forward_sent_at = -1.0
@@ -120,7 +131,7 @@ class Outbound:
     @property
     def has_repairs(self) -> bool:
         """Whether `fill` may have something besides fresh messages."""
-        return bool(self._force_one or self._forward_due or self.outstanding.lost)
+        return bool(self._force_one or self._forward_due or self._reopened or self.outstanding.lost)
 
     @property
     def can_send(self) -> bool:
@@ -132,6 +143,8 @@ class Outbound:
 
     def fill(self, builder: PacketBuilder, now: float) -> None:
         """Put FORWARD-TSN, lost chunks and fresh ones into packets as far as the windows allow."""
+        if self._reopened and now >= self._reopened_at:
+            self._window_opened(now)
         if self._forward_due:
             self._send_forward(builder, now)
         sent_before = self._counters.user_bytes_sent + self._counters.retransmissions
@@ -166,13 +179,17 @@ class Outbound:
         if table.flight_bytes >= cwnd:
             return
         bulk_end = None if self.bulk_allowance is None else table.flight_bytes + self.bulk_allowance
+        aside: list[Entry] = []
         while (stream := scheduler.pick()) is not None:
             message = stream.messages[0]
             if message.expires_at is not None and now > message.expires_at:
                 self._expire(stream, now)
                 continue
             if bulk_end is not None and table.flight_bytes >= bulk_end and _is_bulk(stream, message):
-                break
+                if scheduler.locked is not None:
+                    break  # nothing may come between its fragments
+                aside.append(scheduler.set_aside())
+                continue
             size = message.size - message.offset
             if interleaving and size > fragment_max and not message.offset and queue.hold_back(stream):
                 continue
@@ -193,6 +210,7 @@ class Outbound:
             elif table.next_tsn - table.cumulative_tsn > TSNS_OUTSTANDING_MAX:
                 break
             self._send_piece(builder, stream, size, now)
+        scheduler.put_back(aside)
 
     def _send_piece(self, builder: PacketBuilder, stream: SendStream, size: int, now: float) -> None:
         """Give the next `size` bytes of the stream's first message a TSN and put them into the open packet. This runs
@@ -303,7 +321,7 @@ class Outbound:
         if moved:
             self._cumulative_moved(result.bytes_acked, was_full, bool(sack.duplicates), now)
         if self._window_is_closed and sack.a_rwnd >= self._window_bytes_min:
-            self._window_opened(now)
+            self._reopened = True
         self._heard = True
         self.peer_a_rwnd = sack.a_rwnd
         self._peer_credit = sack.a_rwnd - table.flight_bytes - table.lost_bytes
@@ -355,8 +373,11 @@ class Outbound:
 
     def _window_opened(self, now: float) -> None:
         """While the window was closed the peer dropped what came: do not wait for T3-rtx to repeat it."""
-        self._mark_overdue_lost(now)
-        self._force_one = True
+        self._reopened = False
+        if not self._window_is_closed:
+            self._reopened_at = now + len(self.outstanding.chunks) * REOPENED_S_PER_CHUNK
+            self._mark_overdue_lost(now)
+            self._force_one = True
 
     def _mark_overdue_lost(self, now: float) -> list[Chunk]:
         """Take for lost, and ask for a quick answer to, what is in flight for longer than a round trip."""

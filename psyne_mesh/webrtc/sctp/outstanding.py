@@ -7,7 +7,7 @@ A SACK costs what it newly acknowledges plus its gap blocks; it never walks what
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from psyne_mesh.webrtc.sctp.intervals import Intervals
@@ -218,6 +218,13 @@ class Outstanding:
             else:
                 break
         return self.advanced_tsn > before
+
+    def forget_skipped(self, streams: Iterable[int]) -> None:
+        """The peer has reset its side of these streams, so it has all that was sent on them: the next FORWARD-TSN must not
+        name numbers of before, which count from zero again."""
+        for stream in streams:
+            self._skipped.pop((stream, False), None)
+            self._skipped.pop((stream, True), None)
 
     def skipped(self) -> list[tuple[int, bool, int]]:
         """(stream, unordered, SSN or MID) of what lies between the cumulative TSN and the advanced one."""

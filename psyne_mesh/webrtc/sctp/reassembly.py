@@ -35,13 +35,14 @@ class _Run:
 
 
 class _Partial:
-    """Fragments of one I-DATA message: `parts` from FSN 0 without a hole, `early` the others by FSN."""
+    """Fragments of one I-DATA message: `parts` from FSN 0 without a hole, `early` the others, all up to `highest_fsn`."""
 
-    __slots__ = ("early", "last_fsn", "parts", "ppid")
+    __slots__ = ("early", "highest_fsn", "last_fsn", "parts", "ppid")
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []
         self.early: dict[int, bytes] = {}
+        self.highest_fsn = -1  # of those that ever were early
         self.last_fsn = -1
         self.ppid = 0
 
@@ -122,13 +123,14 @@ class Reassembly:
             self.violations += 1
             return
         if flags & FLAG_END:
-            if early and max(early) > fsn:
+            if partial.highest_fsn > fsn:
                 self.violations += 1
                 return
             partial.last_fsn = fsn
         self.hold(payload)
         if fsn != len(parts):
             early[fsn] = payload
+            partial.highest_fsn = max(partial.highest_fsn, fsn)
             return
         parts.append(payload)
         while early and (payload_ := early.pop(len(parts), None)) is not None:

@@ -31,6 +31,8 @@ class StreamResets:
     5. `handle_timeout` at `deadline`; it says how often a request went unanswered."""
 
     __slots__ = (
+        "_asked",
+        "_asked_again",
         "_last_request",
         "_last_result",
         "_last_tsn",
@@ -52,10 +54,12 @@ class StreamResets:
         self._request = b""
         self._last_tsn = 0  # of that request, unwrapped
         self._send_request = False
-        self._peer_waits = False  # it answered "in progress": data of these streams is still under way
+        self._peer_waits = False  # it answered "in progress", or "busy": we ask again, under the next number
         self._next_request = local_initial_tsn
         self._last_request = 0  # number of the peer's latest request
         self._last_result = NOTHING_TO_DO
+        self._asked = b""  # last TSN and streams of the peer's request that is deferred,
+        self._asked_again = b""  # and of one that was made after it was deferred
         self._responses: list[bytes] = []
         self._supported = True
         self.deadline: float | None = None
@@ -79,9 +83,7 @@ class StreamResets:
         """Whether `chunks_to_send` may have anything."""
         return bool(self._responses or self._pending or self._streams)
 
-    def chunks_to_send(
-        self, now: float, rto: float, queue: SendQueue, next_tsn: int, cumulative_tsn: int
-    ) -> list[bytes]:
+    def chunks_to_send(self, now: float, rto: float, queue: SendQueue, next_tsn: int) -> list[bytes]:
         """RE-CONFIG chunks for this flush. A stream's request waits until its queue is empty; what is still in flight
         is covered by the TSN in the request."""
         chunks = [wire.chunk(wire.RE_CONFIG, 0, response) for response in self._responses]
@@ -92,9 +94,8 @@ class StreamResets:
                 self._begin(ready, next_tsn - 1)
             elif ready:
                 self._refused_for_all(ready, queue)
-        if self._peer_waits and self._last_tsn <= cumulative_tsn:
-            self._peer_waits = False
-            self._send_request = True
+        if self._peer_waits and self.deadline is None:
+            self.deadline = now + rto
         if self._send_request:
             self._send_request = False
             self.deadline = now + rto
@@ -107,7 +108,13 @@ class StreamResets:
             return False
         self.deadline = None
         self._send_request = True
-        return True
+        if not self._peer_waits:
+            return True
+        # An answered number is spent: dcSCTP repeats its "in progress" to it for ever, and looks again at the next one
+        self._peer_waits = False
+        self._next_request = (self._next_request + 1) & _WORD
+        self._write_request()
+        return False  # section 5.2.7: it does answer
 
     def received_untrusted(self, packet: bytes, start: int, end: int, inbound: Inbound, queue: SendQueue) -> None:
         """A RE-CONFIG chunk: one or two parameters (section 3.1). Raises ProtocolError."""
@@ -127,6 +134,7 @@ class StreamResets:
         streams = inbound.deferred_done()
         if streams:
             self._last_result = PERFORMED
+            self._asked, self._asked_again = b"", self._asked
             self._respond(self._last_request, PERFORMED)
             self.events.append(StreamsResetByPeer(tuple(streams)))
         return bool(streams)
@@ -138,10 +146,13 @@ class StreamResets:
             del self._pending[stream]
         self._streams = streams
         self._last_tsn = last_tsn
-        head = _OUTGOING.pack(self._next_request, self._last_request, last_tsn & _WORD)
-        body = head + b"".join(wire.U16.pack(stream) for stream in streams)
-        self._request = wire.parameter(wire.PARAM_OUTGOING_RESET, body)
+        self._write_request()
         self._send_request = True
+
+    def _write_request(self) -> None:
+        head = _OUTGOING.pack(self._next_request, self._last_request, self._last_tsn & _WORD)
+        body = head + b"".join(wire.U16.pack(stream) for stream in self._streams)
+        self._request = wire.parameter(wire.PARAM_OUTGOING_RESET, body)
 
     def _refused_for_all(self, streams: list[int], queue: SendQueue) -> None:
         for stream in streams:
@@ -156,7 +167,8 @@ class StreamResets:
         if not self._streams or number != self._next_request:
             return  # an answer that came twice
         if result in (IN_PROGRESS, BUSY):
-            self._peer_waits = True  # ask again when it has all data, or when the timer expires
+            self._peer_waits = True
+            self.deadline = None  # begins anew: the peer may still say by itself that it is done, as we do in `settle`
             return
         self.deadline = None
         self._send_request = self._peer_waits = False
@@ -176,11 +188,18 @@ class StreamResets:
         number, _, last_tsn = _OUTGOING.unpack_from(value)
         if not self._is_next(number, repeatable=self._last_result == IN_PROGRESS):
             return
+        if self._asked_again and value[8:] == self._asked_again:
+            # The same under another number: it had not heard yet that the reset was made, and the streams may live again
+            self._last_result = PERFORMED
+            self._respond(number, PERFORMED)
+            return
+        self._asked, self._asked_again = value[8:], b""
         streams = [stream for (stream,) in wire.U16.iter_unpack(value[12 : len(value) & ~1])]
         if not streams:
             streams = inbound.reassembly.known_streams()  # section 4.1: none listed means all
         if inbound.reset_when(streams, last_tsn):
             self._last_result = PERFORMED
+            self._asked = b""
             self.events.append(StreamsResetByPeer(tuple(streams)))
         else:
             self._last_result = IN_PROGRESS

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from psyne_mesh.webrtc.sctp.send_queue import SendStream
 
+    Entry = tuple[float, int, SendStream]  # virtual time, serial
+
 
 class Scheduler:
     """1. `add` a stream that became non-empty. 2. `pick`. 3. `charge` it for what left. 4. `remove` it when empty."""
@@ -19,7 +21,7 @@ class Scheduler:
     __slots__ = ("_clock", "_serial", "heap", "locked")
 
     def __init__(self) -> None:
-        self.heap: list[tuple[float, int, SendStream]] = []
+        self.heap: list[Entry] = []
         self._clock = 0.0
         self._serial = 0  # earlier comer first among equals
         # Without interleaving a message that has begun must end before another begins (RFC 9260 section 6.9)
@@ -49,6 +51,15 @@ class Scheduler:
         self._clock = heap[0][0]
         self._serial += 1
         heapreplace(heap, (self._clock + next_size / stream.weight, self._serial, stream))
+
+    def set_aside(self) -> Entry:
+        """Take out the stream that was picked, which may not send now, for the next in line. Not for a locked one."""
+        return heappop(self.heap)
+
+    def put_back(self, entries: list[Entry]) -> None:
+        """In their old places, so that none of them gains or loses by it."""
+        for entry in entries:
+            heappush(self.heap, entry)
 
     def remove(self, stream: SendStream) -> None:
         heap = self.heap
