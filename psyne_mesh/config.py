@@ -5,7 +5,7 @@ Units stand last in every name; each default says where it comes from.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
@@ -35,6 +35,29 @@ def _whole(low: int, high: int) -> Any:
     return check
 
 
+def _flag(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, bool):  # "no" is true
+        raise InvalidConfig(f"{type(instance).__name__}.{attribute.name} = {value!r}: must be True or False")
+
+
+def _text(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """The message does not show the value, which may be a secret."""
+    if not isinstance(value, str) or any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise InvalidConfig(f"{type(instance).__name__}.{attribute.name} must be text without lone surrogates")
+
+
+def _host(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """A name that a resolver can be asked for, or an address: one with an empty label, or with one of more than 63 bytes
+    (RFC 1035 section 2.3.4), would be a UnicodeError there."""
+    if isinstance(value, str) and value and value.isprintable() and " " not in value:
+        try:
+            value.encode("idna")
+            return
+        except UnicodeError:
+            pass
+    raise InvalidConfig(f"{type(instance).__name__}.{attribute.name} = {value!r}: must be a host name or an IP address")
+
+
 def _short_utf8(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if not isinstance(value, str) or len(value.encode("utf-8", "surrogatepass")) > MAX_LABEL_BYTES:
         raise InvalidConfig(f"{attribute.name} must be text of at most {MAX_LABEL_BYTES} bytes of UTF-8")
@@ -48,11 +71,11 @@ class DataChannelConfig:
     """
 
     label: str = attrs.field(default="psyne-channel", validator=_short_utf8)
-    ordered: bool = True
+    ordered: bool = attrs.field(default=True, validator=_flag)
     max_retransmits: int | None = attrs.field(default=None, validator=v.optional(_whole(0, 65535)))
     max_packet_life_time_ms: int | None = attrs.field(default=None, validator=v.optional(_whole(0, 65535)))
     protocol: str = attrs.field(default="", validator=_short_utf8)
-    negotiated: bool = False
+    negotiated: bool = attrs.field(default=False, validator=_flag)
     id: int | None = attrs.field(default=None, validator=v.optional(_whole(0, 65534)))
     priority: int = attrs.field(default=256, validator=_whole(0, 65535))  # RFC 8831 section 6.4: 256 is "normal"
 
@@ -69,14 +92,14 @@ class DataChannelConfig:
 class StunServer:
     """One STUN server. `StunServer.parse("stun:host:port")` reads RFC 7064 URIs and bare `host:port`."""
 
-    host: str
-    port: int = attrs.field(default=3478, validator=_within(1, 65535))
+    host: str = attrs.field(validator=_host)
+    port: int = attrs.field(default=3478, validator=_whole(1, 65535))
 
     @classmethod
     def parse(cls, uri: str | StunServer) -> StunServer:
         if isinstance(uri, StunServer):
             return uri
-        host, port, _ = _host_port(uri, ("stun",), default=3478)
+        _, host, port, _ = _split(uri, {"stun": 3478})
         return cls(host, port)
 
 
@@ -88,13 +111,11 @@ class TurnServer:
         reached over it share it: large reliable messages wait, so that positions are not what the server drops.
     """
 
-    host: str
-    port: int = attrs.field(default=3478, validator=_within(1, 65535))
-    username: str = attrs.field(default="", kw_only=True)
-    credential: str = attrs.field(default="", kw_only=True, repr=False)
-    transport: Literal["udp", "tcp", "tls"] = attrs.field(
-        default="udp", kw_only=True, validator=v.in_(("udp", "tcp", "tls"))
-    )
+    host: str = attrs.field(validator=_host)
+    port: int = attrs.field(default=3478, validator=_whole(1, 65535))
+    username: str = attrs.field(default="", kw_only=True, validator=_text)
+    credential: str = attrs.field(default="", kw_only=True, repr=False, validator=_text)
+    transport: Literal["udp", "tcp", "tls"] = attrs.field(default="udp", kw_only=True)
     max_bytes_per_s: float | None = attrs.field(
         default=None, kw_only=True, validator=v.optional(_within(10_000, 2**40))
     )  # 10 kB/s: eight packets
@@ -103,35 +124,69 @@ class TurnServer:
     def parse(cls, uri: str | TurnServer, username: str = "", credential: str = "") -> TurnServer:
         if isinstance(uri, TurnServer):
             return uri
-        secure = uri.startswith("turns:")
-        host, port, query = _host_port(uri, ("turn", "turns"), default=5349 if secure else 3478)
+        scheme, host, port, query = _split(uri, {"turn": 3478, "turns": 5349})
+        secure = scheme == "turns"
         asked = query.get("transport", ["tcp" if secure else "udp"])[0]
         if asked not in ("udp", "tcp"):
             raise InvalidConfig(f"{uri!r}: transport is udp or tcp (RFC 7065)")
         transport: Literal["udp", "tcp", "tls"] = "tls" if secure else ("tcp" if asked == "tcp" else "udp")
         return cls(host, port, username=username, credential=credential, transport=transport)
 
+    @transport.validator
+    def _check_transport(self, attribute: attrs.Attribute[str], value: Any) -> None:
+        if value not in ("udp", "tcp", "tls"):
+            raise InvalidConfig(f"TurnServer.transport = {value!r}: must be 'udp', 'tcp' or 'tls'")
 
-def _host_port(uri: str, schemes: Sequence[str], default: int) -> tuple[str, int, dict[str, list[str]]]:
+
+def _split(uri: object, ports: Mapping[str, int]) -> tuple[str, str, int, dict[str, list[str]]]:
+    """Scheme, host, port and query. `ports` are the schemes with their default ports; a bare `host:port` has the first."""
+    expected = " or ".join(f"{scheme}:host[:port]" for scheme in ports)
+    if not isinstance(uri, str):  # not shown: it may hold a credential
+        raise InvalidConfig(f"a server's URI is text, {expected}, not {type(uri).__name__}")
     scheme, colon, rest = uri.partition(":")
-    if not (colon and scheme in schemes):
-        rest = uri
+    if not (colon and scheme in ports):
+        scheme, rest = next(iter(ports)), uri
     try:
         parts = urlsplit("//" + rest.removeprefix("//"))
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise InvalidConfig(f"{uri!r}: {error}") from error
-    if not host:
-        raise InvalidConfig(f"{uri!r}: expected {' or '.join(s + ':host[:port]' for s in schemes)}")
-    return host, default if port is None else port, parse_qs(parts.query)
+        raise InvalidConfig(f"{uri!r}: expected {expected}: {error}") from error
+    if not host or parts.path:  # "https://host" would be the host "https"
+        raise InvalidConfig(f"{uri!r}: expected {expected}")
+    return scheme, host, ports[scheme] if port is None else port, parse_qs(parts.query)
+
+
+def _listed(field: str, values: object, of: str) -> Sequence[Any]:
+    """A string is a sequence, too: of hosts of one letter each."""
+    if isinstance(values, str | bytes) or not isinstance(values, Sequence):
+        raise InvalidConfig(f"WebRTCConfig.{field} must be a list of {of}, even of one, not {type(values).__name__}")
+    return values
 
 
 def _stun_list(servers: Sequence[str | StunServer]) -> tuple[StunServer, ...]:
-    return tuple(StunServer.parse(server) for server in servers)
+    return tuple(StunServer.parse(server) for server in _listed("stun_servers", servers, "URIs or StunServers"))
 
 
 def _turn_list(servers: Sequence[str | TurnServer]) -> tuple[TurnServer, ...]:
-    return tuple(TurnServer.parse(server) for server in servers)
+    return tuple(TurnServer.parse(server) for server in _listed("turn_servers", servers, "URIs or TurnServers"))
+
+
+def _name_list(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    listed = tuple(_listed("interfaces", names, "names"))
+    if not all(isinstance(name, str) for name in listed):
+        raise InvalidConfig(f"WebRTCConfig.interfaces = {listed}: must be names of interfaces, or None for all")
+    return listed
+
+
+def _port_pair(ports: Sequence[int] | None) -> tuple[int, int] | None:
+    match ports:
+        case None:
+            return None
+        case [int(low), int(high)] if 1 <= low <= high <= 65535:
+            return low, high
+    raise InvalidConfig(f"WebRTCConfig.port_range = {ports!r}: must be (low, high), whole numbers within 1-65535")
 
 
 @attrs.frozen(kw_only=True)
@@ -146,23 +201,24 @@ class WebRTCConfig:
     data_channel_config: DataChannelConfig = attrs.Factory(DataChannelConfig)
     ice_gathering_timeout_s: float = attrs.field(default=5.0, validator=_within(0.01, 60))  # psyne's 5000 ms
     connection_timeout_s: float = attrs.field(default=14.0, validator=_within(0.1, 120))  # told within 15 s, all in all
-    relay_only: bool = False  # no address of this player is ever shown to a peer
-    use_ipv4: bool = True
-    use_ipv6: bool = True
-    include_loopback: bool = True  # rooms on one machine work offline; harmless elsewhere: such pairs just fail
-    bind_host: str | None = None  # None: all interfaces
-    port_range: tuple[int, int] | None = None  # None: any free port
-    interfaces: tuple[str, ...] | None = None  # None: all; else only these interface names
-    max_message_size: int = attrs.field(default=262_144, validator=_within(1, 2**30))  # what Chromium offers
-    receive_window_bytes: int = attrs.field(default=4 * 2**20, validator=_within(65_536, 2**30))  # 100 ms at 40 MB/s
-    path_mtu_max: int = attrs.field(default=65_507, validator=_within(1200, 65_507))  # UDP payload; loopback carries it
+    relay_only: bool = attrs.field(default=False, validator=_flag)  # no address of this player is ever shown to a peer
+    use_ipv4: bool = attrs.field(default=True, validator=_flag)
+    use_ipv6: bool = attrs.field(default=True, validator=_flag)
+    # Rooms on one machine work offline; harmless elsewhere: such pairs just fail
+    include_loopback: bool = attrs.field(default=True, validator=_flag)
+    bind_host: str | None = attrs.field(default=None, validator=v.optional(_host))  # None: all interfaces
+    port_range: tuple[int, int] | None = attrs.field(default=None, converter=_port_pair)  # None: any free port
+    interfaces: tuple[str, ...] | None = attrs.field(default=None, converter=_name_list)  # None: all; else only these
+    max_message_size: int = attrs.field(default=262_144, validator=_whole(1, 2**30))  # what Chromium offers
+    receive_window_bytes: int = attrs.field(default=4 * 2**20, validator=_whole(65_536, 2**30))  # 100 ms at 40 MB/s
+    path_mtu_max: int = attrs.field(default=65_507, validator=_whole(1200, 65_507))  # UDP payload; loopback carries it
     # Records of AES-GCM sessions by `cryptography` instead of by OpenSSL's connection, which then is freed with its 100 KiB
-    dtls_fast_records: bool = True
+    dtls_fast_records: bool = attrs.field(default=True, validator=_flag)
 
     def __attrs_post_init__(self) -> None:
         if self.relay_only and not self.turn_servers:
             raise InvalidConfig("relay_only needs at least one entry in turn_servers")
         if not (self.use_ipv4 or self.use_ipv6):
             raise InvalidConfig("at least one of use_ipv4 and use_ipv6 must be true")
-        if self.port_range is not None and not 1 <= self.port_range[0] <= self.port_range[1] <= 65535:
-            raise InvalidConfig(f"port_range = {self.port_range}: must be (low, high) within 1-65535")
+        if not isinstance(self.data_channel_config, DataChannelConfig):
+            raise InvalidConfig(f"data_channel_config = {self.data_channel_config!r}: must be a DataChannelConfig")

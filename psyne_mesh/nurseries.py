@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import TypeVar
 
 import trio
+
+T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -18,6 +21,27 @@ async def open_background_nursery() -> AsyncIterator[trio.Nursery]:
                 yield nursery
             finally:
                 nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def outliving_cancellation(block: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
+    """`block`, whose tasks a cancellation from outside does not reach once it has been entered: it ends when it is left. For
+    what has to say goodbye when its user is cancelled. Leaving `block` must come to an end by itself."""
+    left = trio.Event()
+
+    async def host(task_status: trio.TaskStatus[T]) -> None:
+        with trio.CancelScope() as scope:
+            async with block as value:
+                scope.shield = True
+                task_status.started(value)
+                await left.wait()
+
+    async with trio.open_nursery() as nursery:
+        value: T = await nursery.start(host)
+        try:
+            yield value
+        finally:
+            left.set()
 
 
 @contextmanager

@@ -89,7 +89,7 @@ def run(
     if pictures is None:
         result = runner.work(runner.Unit(scenario, nodes, seed))
     else:
-        result = _report().run_with_pictures(scenario, nodes, seed, pictures)
+        result = _report().run_with_pictures(scenario, nodes, seed, _made(pictures))
     line = runner.result_line(result, scenario)
     if as_json:
         print(json.dumps(line))
@@ -177,12 +177,14 @@ def all_(
     known = _scenarios(file)
     scale = "nightly" if nightly else "ci" if ci else "full"
     scenarios = [_known(name, known).scaled(scale) for name in dict.fromkeys(only or known)]
-    if write_docs is not None:
-        with _told():
-            table.around(write_docs, scale)  # now, not after hours
+    with _told():  # now, not after hours
+        if write_docs is not None:
+            table.around(write_docs, scale)
+        if archive is not None:
+            archive.open("a").close()
+        (_made(output) / "results.jsonl").open("a").close()
     chosen = range(seeds) if seeds is not None else None
     units = runner.units_of(scenarios, None, chosen)
-    output.mkdir(parents=True, exist_ok=True)
     told = runner.other_runs(output / "results.jsonl", scenarios)
     by_name = {scenario.name: scenario for scenario in scenarios}
     runs = KeptRuns(output / "runs.jsonl", resume=resume)
@@ -241,8 +243,15 @@ def _told() -> Iterator[None]:
     """What the caller can mend is told as any wrong option is, without a traceback."""
     try:
         yield
-    except LocalError as error:
+    except (LocalError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def _made(folder: Path) -> Path:
+    """The folder, there from now on: who misspelt it hears of it before anything runs."""
+    with _told():
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @contextlib.contextmanager
@@ -303,7 +312,8 @@ def report(
 ) -> None:
     """Pictures (PNG and SVG) and one self-contained HTML page."""
     drawing = _report()
+    folder = _made(output)
     sizes = drawing.QUICK if quick else drawing.FULL
     with _progress("pictures", sizes.runs) as advance:
-        page = drawing.write_report(output, results, sizes=sizes, seed=seed, on_run=advance)
+        page = drawing.write_report(folder, results, sizes=sizes, seed=seed, on_run=advance)
     print(page)

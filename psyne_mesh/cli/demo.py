@@ -21,6 +21,7 @@ from rich.live import Live
 from rich.table import Table
 
 from psyne_mesh.cli.player import LATENCY_STEP_US
+from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.nurseries import unwrapped
 from psyne_mesh.signaling.server import open_server
 
@@ -73,8 +74,13 @@ class DemoFailed(Exception):
 
 
 async def run_demo(players: int, seconds: float, json: bool, picture: Path | None = None) -> int:
-    """The exit code: 0 when every promise of the demo was kept, else 1 with the reasons printed."""
+    """The exit code: 0 when every promise of the demo was kept, else 1 with the reasons printed.
+
+    Raises `InvalidConfig` before anybody plays when the picture cannot be written.
+    """
     console = Console(stderr=json)
+    if picture is not None:
+        _check_writable(picture)
     seats = [Seat(f"player{number}") for number in range(1, players + 1)]
     outcome = Outcome(players)
     try:
@@ -296,6 +302,14 @@ def _table(seats: Iterable[Seat], elapsed: float) -> Table:
             str(status.get("hits", "")),
         )
     return table
+
+
+def _check_writable(picture: Path) -> None:
+    """By opening it: a folder that is there may still be read-only. A picture of an earlier run stays until the new one."""
+    try:
+        picture.open("a").close()
+    except OSError as error:
+        raise InvalidConfig(f"the picture {picture} cannot be written: {error.strerror}") from error
 
 
 def _save_picture(seats: list[Seat], seconds: float, result: dict[str, Any], picture: Path) -> None:

@@ -10,7 +10,7 @@ import math
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -218,11 +218,13 @@ class MeshCore:
         membership.tell(lambda node, now: node.leave(now))
         self._forget(membership)
 
-    async def _flush(self, memberships: Iterable[Membership]) -> None:
+    async def _flush(self, memberships: Collection[Membership]) -> None:
         """A goodbye travels before what waits in front of a link, and nobody listens to who has left."""
         members = {peer for membership in memberships for peer in membership.node.members}
+        carried_s = max((membership.last_words_s for membership in memberships), default=0)
         with trio.move_on_after(_LAST_WORDS_S):
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep, max(0, carried_s))
                 for link in list(self._links.values()):
                     if link.peer_id in members:
                         nursery.start_soon(link.drain)
@@ -288,9 +290,11 @@ class MeshCore:
         """A room has no use for the link any more. It closes when no other room's node knows the peer."""
         link = self._links.get(peer)
         others = [m for m in self._rooms.values() if m.room != room and m.node.record(peer) is not None]
-        if link is None or others:
+        if link is None or (others and reason != "superseded"):  # what an older life left behind serves no room
             return
-        if reason == "timeout" and link.state is LinkState.OPEN:
+        # In a small room a busy path that is cut looks impaired before its peer seems gone; in a large one others stand in.
+        silent = reason == "timeout" or (reason == "impaired" and not self._is_large(room))
+        if silent and link.state is LinkState.OPEN:
             link.sleep(self.now())
             self._wake_limit()
         elif reason == "left" and link.state is LinkState.OPEN and not self._closing:
@@ -299,6 +303,10 @@ class MeshCore:
                 self._nursery.start_soon(self._linger, link)
         else:
             link.close(reason)
+
+    def _is_large(self, room: str) -> bool:
+        membership = self._rooms.get(room)
+        return membership is not None and membership.is_large
 
     async def _linger(self, link: Link) -> None:
         """Players go from a lobby to a game together: who meets the other in the next room soon keeps the link."""

@@ -316,6 +316,11 @@ class Link:
             self._close_reason = reason
         self._closing.set()
 
+    @property
+    def is_superseded(self) -> bool:
+        """Open still, for last words, but the peer has begun a new life: nothing that is sent here reaches that."""
+        return self._close_reason == "superseded"
+
     def send_frame(self, frame: bytes, *, reliable: bool) -> None:
         channel = self._control if reliable else self._gossip
         if self.state is LinkState.OPEN and channel is not None and self._connection is not None:

@@ -37,6 +37,8 @@ LINK_BUDGET_BYTES = HARD_BUDGET_BYTES * 2 // 3
 # What others carry goes on from each of them at the pace of their own links. With more on the way, queues grow beyond what a
 # heartbeat waits for: 1 MB/s, seven members: half of what one sent was lost, and living members were called gone.
 CARRIED_BUDGET_BYTES = 2**18
+# What others carry is everywhere after nine hops at most, in a room of 1,000; so much for 50 ms each.
+CARRIED_S = 0.5
 _LOOK_AGAIN_S = 0.1
 CHANNEL_NAME_BYTES_MAX = 128
 
@@ -88,7 +90,7 @@ class Membership:
         # From so many members on, the overlay may be partial: having no link to somebody is then no fault.
         self.partial_from = gossip.full_mesh_max - gossip.full_mesh_hysteresis + 1
         self._silence_s = gossip.seat_hold_s
-        self._partial_until = -math.inf
+        self._partial_until = self._broadcast_at = -math.inf
         self.broadcast_max = gossip.broadcast_max_bytes
         self.signal_max = gossip.signal_max_bytes - SEAL_BYTES
         self._seals = seals
@@ -198,7 +200,7 @@ class Membership:
     def send(self, peer: PeerId, config: DataChannelConfig, payload: bytes | str, *, reliable: bool) -> SendOutcome:
         """Hand one message to the link of `peer`, at once. `config.label` is the full label of the channel."""
         link = self._table.link(peer)
-        if link is None or link.state is not LinkState.OPEN:
+        if link is None or link.state is not LinkState.OPEN or link.is_superseded:
             return SendOutcome.NOT_CONNECTED
         if not reliable and link.buffered(config.label) > UNRELIABLE_BUDGET_BYTES:
             return SendOutcome.CONGESTED  # a late position is worth nothing, so it is not queued behind others
@@ -222,6 +224,7 @@ class Membership:
 
     def broadcast(self, payload: bytes) -> None:
         """To every member over the overlay, linked or not, in order; at most `broadcast_max` bytes."""
+        self._broadcast_at = self._table.now()
         self.tell(lambda node, now: node.broadcast(payload, now))
 
     def send_signal(self, peer: PeerId, blob: bytes) -> None:
@@ -240,6 +243,11 @@ class Membership:
         if record is None:
             raise ProtocolError("a message of nobody here")
         return self._seals.open_untrusted(record, blob)
+
+    @property
+    def last_words_s(self) -> float:
+        """Until what was broadcast so far is at the last hop, about. A goodbye takes shorter ways and would overtake it."""
+        return self._broadcast_at + CARRIED_S - self._table.now()
 
     def topology(self) -> Topology:
         return self.node.topology(self._table.now())
@@ -300,7 +308,9 @@ class Membership:
 
     def is_linked(self, peer: PeerId) -> bool:
         link = self._table.link(peer)
-        return link is not None and link.state is LinkState.OPEN and link.asleep_since is None
+        if link is None or link.state is not LinkState.OPEN:
+            return False
+        return link.asleep_since is None and not link.is_superseded
 
     def hold(self, peer: PeerId, size: int) -> None:
         """The room holds `size` bytes more (or fewer) of this peer that nobody has read."""

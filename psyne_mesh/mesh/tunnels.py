@@ -1,7 +1,8 @@
 """Tunnels: datagrams of a pair that has no path of its own, carried by a common peer or, last of all, by signaling.
 
 On a link a carried datagram is a frame under a tag of its own:
-`TUNNEL_TAG | to: 16 | from: 16 | datagram`. What is inside is DTLS between the two ends: a carrier can drop it, and no more.
+`TUNNEL_TAG | to: 16 | from: 16 | datagram`. What is inside is DTLS between the two ends with a MAC of theirs behind it
+(`webrtc/ladder.py`): a carrier can drop it, and no more.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ SIGNAL_PREFIX = "tunnel."  # no sealed envelope begins like this: its alphabet h
 _ID_BYTES = 16
 _HEAD_BYTES = len(TUNNEL_TAG) + 2 * _ID_BYTES
 
-# A tunnel carries what fits any path; path MTU discovery finds that out. 1,191 bytes of SCTP and 37 of DTLS come first.
+# A tunnel carries what fits any path; path MTU discovery finds that out. 1,191 bytes of SCTP, 37 of DTLS, 8 of MAC come first.
 DATAGRAM_BYTES_MAX = 1_400
 # Until the peer was heard, so many common peers are tried at once: which of them has a link to it is not known.
 TRIED_AT_ONCE = 3

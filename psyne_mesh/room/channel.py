@@ -43,8 +43,9 @@ class SendReport:
 
 @attrs.define
 class ChannelStats:
-    """Counts since the channel was made, in messages; `dropped` went for want of room in the inbox, `refused` were not
-    messages of this channel, `skipped` were not handed to a peer that was too slow or not connected."""
+    """Counts since the channel was made, in messages; `dropped` went for want of room in the inbox, or, of a reliable
+    channel, while it was not declared here yet; `refused` were not messages of this channel, `skipped` were not handed to a
+    peer that was too slow or not connected."""
 
     sent: int = 0
     skipped: int = 0
@@ -117,6 +118,8 @@ class Channel(Generic[M]):
             carried = to is None and self._blob_for_all(payload) is not None
             await self._membership.wait_for_budget(targets, self._config.label, SOFT_BUDGET_BYTES, carried=carried)
             self._check_open()
+            if to is None:
+                targets = self._targets(to)  # who came or went meanwhile: each of them gets it once
         return self._hand_over(payload, targets, to)
 
     def send_nowait(self, message: M, to: To = None) -> SendReport:

@@ -69,7 +69,7 @@ class MessageCodec:
             payload = self._encoder.encode(message)
             if finite := check(message):
                 self._decoder.decode(payload)
-        except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+        except Exception as error:  # a `__post_init__` of the game may raise anything
             name = type(message).__name__
             raise UnserialisableMessage(f"{name} cannot be sent: {_with_fields(error, message)}") from error
         if not finite:
@@ -82,7 +82,7 @@ class MessageCodec:
         try:
             message = self._decoder.decode(payload)
             finite = self._checks[type(message)](message)
-        except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        except Exception as error:  # anything: a peer chose what its `__post_init__` trips over
             raise ProtocolError(f"not a message of this channel: {error}") from error
         if not finite:
             raise ProtocolError("the message holds NaN or an infinite number")
@@ -134,8 +134,8 @@ def _all_finite(value: Any) -> bool:
 
 def _with_fields(error: Exception, message: Message) -> str:
     """What msgspec says, with the names of the fields in place of their numbers on the wire, where the tag is number 0."""
-    fields = message.__struct_fields__
-    return re.sub(r"\$\[(\d+)\]", lambda found: fields[int(found[1]) - 1], str(error))
+    fields = dict(enumerate(message.__struct_fields__, 1))
+    return re.sub(r"\$\[(\d+)\]", lambda found: fields.get(int(found[1]), found[0]), str(error))
 
 
 def _plain(value: Any) -> Any:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, TypeVar
-from urllib.parse import quote, urlencode
 
+import attrs
 import trio
 
 from psyne_mesh.config import WebRTCConfig
-from psyne_mesh.errors import ClosedError, InvalidConfig, PeerGone, ProtocolError, WouldBlock
+from psyne_mesh.errors import ClosedError, InvalidConfig, InvalidUri, PeerGone, ProtocolError, WouldBlock
+from psyne_mesh.gossip.records import NAME_MAX_BYTES
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.room.channel import Channel, SendReport
 from psyne_mesh.room.codec import codec_for
 from psyne_mesh.room.delivery import DeliveryMode
-from psyne_mesh.room.events import PeerLeft
 from psyne_mesh.room.mesh import DEFAULT_SIGNALING, join_game_room
 from psyne_mesh.room.messages import Message
-from psyne_mesh.room.peer import Peer
+from psyne_mesh.room.peer import Peer, printable
 from psyne_mesh.room.room import Room
 from psyne_mesh.signaling.transport import SignalingTransport
 from psyne_mesh.uri import GameUri, PeerUri, RoomUri, parse_uri
@@ -26,6 +27,9 @@ from psyne_mesh.uri import GameUri, PeerUri, RoomUri, parse_uri
 M = TypeVar("M", bound=Message)
 # One mode for everything, or one for each type (types left out are reliable).
 Modes = DeliveryMode | str | Mapping[type[Message], DeliveryMode | str]
+
+_GAME_ROOM_PLAYERS = 16  # as `join_game_room` has it; the creator's number holds
+_ROOM_NAME_MAX = 128  # characters, as `join_game_room` takes them
 
 
 class PeerChannel:
@@ -38,10 +42,8 @@ class PeerChannel:
         self._channels: dict[type[Message] | None, Channel[Any]] = {}
         self._modes = mode if isinstance(mode, Mapping) else {}
         self._mode = "reliable" if isinstance(mode, Mapping) else mode
-        self._left = trio.Event()
         for kind in (*types, *self._modes):
             self._channel(kind)
-        room.on(PeerLeft, self._on_left)
 
     async def send(self, message: Any) -> SendReport:
         """Raises `PeerGone` when the player has left, and the errors of `Channel.send`."""
@@ -51,7 +53,8 @@ class PeerChannel:
     async def receive(self, kind: type[M] | None = None) -> Any:
         """The next message of that type from this player; without a type the next `bytes` or `str`.
 
-        Cancelling loses nothing. Raises `PeerGone` once the player has left and everything it sent was read.
+        Cancelling loses nothing. Raises `PeerGone` once the player has left and everything it sent was read, `ClosedError`
+        once our own room has ended.
         """
         channel = self._channel(kind)
         await trio.lowlevel.checkpoint()
@@ -59,7 +62,7 @@ class PeerChannel:
             try:
                 peer, message = channel.receive_nowait()
             except WouldBlock:
-                if self._left.is_set():
+                if self.room.peers.get(self.peer.id) is not self.peer:  # who comes back is another `Peer`
                     raise PeerGone(f"{self.peer.name} has left") from None
                 await self._news(channel)
                 continue
@@ -67,8 +70,8 @@ class PeerChannel:
                 return message
 
     async def wait_left(self) -> None:
-        """Until the player has left."""
-        await self._left.wait()
+        """Until the player has left. Raises `ClosedError` when our own room ends first."""
+        await self.room.wait_left(self.peer)
 
     async def _news(self, channel: Channel[Any]) -> None:
         """Until there is something to read, or the player has left. Nothing is taken in here: leaving the nursery may be
@@ -76,7 +79,8 @@ class PeerChannel:
         async with trio.open_nursery() as nursery:
 
             async def until_left() -> None:
-                await self._left.wait()
+                with suppress(ClosedError):  # then the channel has ended, too
+                    await self.room.wait_left(self.peer)
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(until_left)
@@ -93,13 +97,8 @@ class PeerChannel:
             self._channels[kind] = channel
         return channel
 
-    def _on_left(self, event: PeerLeft) -> None:
-        if event.peer == self.peer:
-            self._left.set()
 
-
-@asynccontextmanager
-async def create_channel(
+def create_channel(
     uri: str,
     *types: type[Message],
     signaling: str | SignalingTransport = DEFAULT_SIGNALING,
@@ -107,40 +106,20 @@ async def create_channel(
     identity: Identity | None = None,
     mode: Modes = "reliable",
     config: WebRTCConfig | None = None,
-) -> AsyncIterator[PeerChannel]:
+) -> AbstractAsyncContextManager[PeerChannel]:
     """A channel to one player, named by a URI; entering waits until it is open.
 
-    `webrtc://NAME`: the player of that display name or peer id; both sides name each other, and `player_name` is ours.
+    `webrtc://NAME`: the player of that display name; the other names us by our `player_name`.
+    `webrtc://PEER-ID`: the player of that id, whatever its display name; the other names us by the id of our `identity`.
     `webrtc://server[:port]/room`: whoever else enters that room, which holds two.
-    `webrtc-game://NAME?room=R&region=E`: a player inside a game room.
+    `webrtc-game://NAME?room=R&region=E`: a player inside a game room, by display name or peer id.
 
     types: message types to be ready for from the start (others are made ready when first used).
     mode: how messages travel; a mapping gives each type its own, such as {PlayerPosition: "unreliable"}.
-    There is no timeout argument: put it into `trio.fail_after`. Raises `InvalidUri` and the errors of `join_game_room`.
+    There is no timeout argument: put it into `trio.fail_after`. Raises `InvalidUri`, also for a name that no other player
+    can have, and the errors of `join_game_room`.
     """
-    for kind, given in mode.items() if isinstance(mode, Mapping) else [(Message, mode)]:
-        if not (isinstance(kind, type) and issubclass(kind, Message)):
-            raise InvalidConfig(f"mode = {mode!r}: must be a delivery mode, or map message types to modes")
-        DeliveryMode.parse(given)
-    codec_for(types)
-    target = parse_uri(uri)
-    wanted: str | None = None  # whoever comes
-    region: str | None = None
-    match target:
-        case PeerUri(peer=peer):
-            if not player_name and identity is None:
-                raise InvalidConfig("webrtc://NAME needs player_name= or identity=, so that the other can name us")
-            me = player_name or (identity.peer_id if identity is not None else "")
-            wanted, room_name, size = peer, _pair(me, peer), 2
-        case RoomUri(room=room_name):
-            signaling, size = target.signaling_url, 2
-        case GameUri(peer=peer, room=room_name, region=region):
-            wanted, size = peer, 16
-    async with join_game_room(
-        room_name, max_players=size, region=region, signaling=signaling, player_name=player_name, identity=identity,
-        config=config,
-    ) as room:  # fmt: skip
-        yield PeerChannel(room, await _find(room, wanted), types, mode)
+    return _open(parse_uri(uri), types, signaling, player_name, identity, mode, config)
 
 
 def create_gaming_channel(
@@ -153,18 +132,94 @@ def create_gaming_channel(
     identity: Identity | None = None,
     mode: Modes = "reliable",
     config: WebRTCConfig | None = None,
-) -> Any:
-    """`async with create_gaming_channel("player2", "combat-1", "ws://host:8080") as channel:` a player in a game room."""
-    query = {"room": room} | ({"region": region} if region else {})
-    uri = f"webrtc-game://{quote(peer, safe='')}?{urlencode(query)}"
-    return create_channel(
-        uri, *types, signaling=signaling, player_name=player_name, identity=identity, mode=mode, config=config
-    )
+) -> AbstractAsyncContextManager[PeerChannel]:
+    """`async with create_gaming_channel("player2", "combat-1", "ws://host:8080") as channel:` a player in a game room, by
+    display name or peer id. Errors: see `create_channel`."""
+    for name, given in (("peer", peer), ("room", room)):
+        if not isinstance(given, str) or not given:
+            raise InvalidUri(f"{name} = {given!r}: must be the name of a {name}")
+    return _open(GameUri(peer, room, region), types, signaling, player_name, identity, mode, config)
+
+
+@asynccontextmanager
+async def _open(
+    target: PeerUri | RoomUri | GameUri,
+    types: tuple[type[Message], ...],
+    signaling: str | SignalingTransport,
+    player_name: str | None,
+    identity: Identity | None,
+    mode: Modes,
+    config: WebRTCConfig | None,
+) -> AsyncIterator[PeerChannel]:
+    for kind, given in mode.items() if isinstance(mode, Mapping) else [(Message, mode)]:
+        if not (isinstance(kind, type) and issubclass(kind, Message)):
+            raise InvalidConfig(f"mode = {mode!r}: must be a delivery mode, or map message types to modes")
+        DeliveryMode.parse(given)
+    codec_for(types)
+    place = _meeting_place(target, player_name, identity)
+    if isinstance(target, RoomUri):
+        signaling = target.signaling_url
+    async with join_game_room(
+        place.room, max_players=place.players, region=place.region, signaling=signaling, player_name=player_name,
+        identity=identity, config=config,
+    ) as room:  # fmt: skip
+        yield PeerChannel(room, await _find(room, place.wanted), types, mode)
+
+
+@attrs.frozen
+class _MeetingPlace:
+    """The room where we look for `wanted`, or for whoever comes."""
+
+    room: str
+    players: int
+    wanted: str | None
+    region: str | None = None
+
+
+def _meeting_place(
+    target: PeerUri | RoomUri | GameUri, player_name: str | None, identity: Identity | None
+) -> _MeetingPlace:
+    for name, given, kind in (("player_name", player_name, str), ("identity", identity, Identity)):
+        if given is not None and not isinstance(given, kind):
+            raise InvalidConfig(f"{name} = {given!r}: must be {kind.__name__}")
+    match target:
+        case RoomUri(room=room):
+            return _MeetingPlace(room, 2, None)
+        case GameUri(peer=peer, room=room, region=region):
+            return _MeetingPlace(room, _GAME_ROOM_PLAYERS, _wanted(peer, identity), region)
+    wanted = _wanted(target.peer, identity)
+    return _MeetingPlace(_pair(_named_alike(wanted, player_name, identity), wanted), 2, wanted)
+
+
+def _wanted(peer: str, identity: Identity | None) -> str:
+    """Whom the caller asks for, as others see that name. Our own display name is no mistake: another may have it, too."""
+    wanted = printable(peer)
+    if not 1 <= len(wanted.encode()) <= NAME_MAX_BYTES:
+        raise InvalidUri(
+            f"no player can be named {peer!r}: a name is printable and has 1 to {NAME_MAX_BYTES} bytes of UTF-8"
+        )
+    if identity is not None and wanted == identity.peer_id:
+        raise InvalidUri(f"{peer!r} is our own peer id: nobody else can have it")
+    return wanted
+
+
+def _named_alike(wanted: str, player_name: str | None, identity: Identity | None) -> str:
+    """How the other names us. Neither can know, so both go by what they use themselves: peer ids, or display names."""
+    if _is_peer_id(wanted):
+        if identity is None:
+            raise InvalidConfig("webrtc://PEER-ID needs identity=, so that the other can name us by our peer id")
+        return identity.peer_id
+    name = printable(player_name or "")
+    if not name or _is_peer_id(name):
+        raise InvalidConfig("webrtc://NAME needs player_name= (no peer id), so that the other can name us by it")
+    return name
 
 
 def _pair(me: str, other: str) -> str:
     """The room where exactly these two meet, whoever comes first."""
-    return "pair:" + " ".join(sorted((me, other)))
+    names = " ".join(sorted((me, other)))
+    room = f"pair:{names}"
+    return room if len(room) <= _ROOM_NAME_MAX else f"pair:{hashlib.sha256(names.encode()).hexdigest()}"
 
 
 async def _find(room: Room, wanted: str | None) -> Peer:
@@ -177,8 +232,12 @@ async def _find(room: Room, wanted: str | None) -> Peer:
 
 def _called(peer: Peer, wanted: str) -> str:
     """What must be `wanted`: anybody may take a peer id for a display name, but nobody has another's id."""
+    return peer.id if _is_peer_id(wanted) else peer.name
+
+
+def _is_peer_id(name: str) -> bool:
     try:
-        PeerId.parse_untrusted(wanted)
+        PeerId.parse_untrusted(name)
     except ProtocolError:
-        return peer.name
-    return peer.id
+        return False
+    return True

@@ -15,7 +15,7 @@ from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.mesh.core import MeshCore, open_core
 from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.mesh.request import RoomRequest
-from psyne_mesh.nurseries import unwrapped
+from psyne_mesh.nurseries import outliving_cancellation, unwrapped
 from psyne_mesh.room.room import Room
 from psyne_mesh.signaling.client import connect_signaling
 from psyne_mesh.signaling.transport import CreatePolicy, SignalingTransport
@@ -95,25 +95,34 @@ async def open_mesh(
         raise InvalidConfig(f"signaling = {signaling!r}: must be the URL of a server, or a SignalingTransport")
     identity = identity or Identity.generate()
     rng = rng or random.SystemRandom()
-    async with AsyncExitStack() as stack:
-        stack.enter_context(unwrapped())
-        if isinstance(signaling, str):
-            server = signaling
-            signaling = await stack.enter_async_context(connect_signaling(signaling, identity, rng=rng))
-        else:
-            server = type(signaling).__name__
-        core = await stack.enter_async_context(
-            open_core(
-                identity, signaling, config or WebRTCConfig(), server=server, rng=rng, sockets=sockets, wall_ms=wall_ms
+
+    @asynccontextmanager
+    async def machinery() -> AsyncIterator[MeshCore]:
+        async with AsyncExitStack() as stack:
+            transport, server = signaling, type(signaling).__name__
+            if isinstance(transport, str):
+                server = transport
+                transport = await stack.enter_async_context(connect_signaling(transport, identity, rng=rng))
+            yield await stack.enter_async_context(
+                open_core(
+                    identity,
+                    transport,
+                    config or WebRTCConfig(),
+                    server=server,
+                    rng=rng,
+                    sockets=sockets,
+                    wall_ms=wall_ms,
+                )
             )
-        )
-        nursery = await stack.enter_async_context(trio.open_nursery())
-        try:
-            yield Mesh(core, nursery, player_name)
-        finally:
-            with trio.CancelScope(shield=True):
-                await core.close()
-            nursery.cancel_scope.cancel()
+
+    with unwrapped():
+        async with outliving_cancellation(machinery()) as core, trio.open_nursery() as nursery:
+            try:
+                yield Mesh(core, nursery, player_name)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await core.close()
+                nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager

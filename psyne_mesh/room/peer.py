@@ -16,14 +16,16 @@ if TYPE_CHECKING:
 class Peer:
     """Another player. Two `Peer` objects are equal when they are the same player."""
 
-    __slots__ = ("_membership", "connected", "dial_failed", "id", "name", "profile", "suspected")
+    __slots__ = ("_joined_at", "_membership", "connected", "dial_failed", "id", "name", "profile", "suspected")
 
-    def __init__(self, membership: Membership, peer_id: PeerId, name: str, profile: Profile) -> None:
+    def __init__(
+        self, membership: Membership, peer_id: PeerId, name: str, profile: Profile, joined_at: int = 0
+    ) -> None:
         self._membership = membership
+        self._joined_at = joined_at
         self.id = peer_id
         # The display name that the player chose: only a name, never a proof. `id` is the proof.
-        # Without what a terminal would obey.
-        self.name = "".join(filter(str.isprintable, name)) or peer_id.short
+        self.name = printable(name) or peer_id.short
         self.profile = profile
         self.connected = False
         self.dial_failed = False
@@ -32,10 +34,14 @@ class Peer:
     @property
     def relayed(self) -> bool:
         """No link, but others carry what we send: the room is a partial mesh, or this pair cannot connect. False while we
-        are linked to nobody who could."""
-        if self.connected:
+        are linked to nobody who could, and after the room has ended."""
+        if self.connected or self._membership.closed:
             return False
         return self._membership.is_partial or (self.dial_failed and self._membership.has_links)
+
+    def has_stayed(self, earlier: Peer | None) -> bool:
+        """It is the same stay in the room, though it was taken for gone in between."""
+        return earlier is not None and earlier._joined_at == self._joined_at
 
     @property
     def path(self) -> Path | None:
@@ -61,3 +67,8 @@ class Peer:
     def __repr__(self) -> str:
         state = "suspected" if self.suspected else "connected" if self.connected else "discovered"
         return f"<Peer {self.name!r} {self.id.short} {state}>"
+
+
+def printable(name: str) -> str:
+    """A display name as others see it: without what a terminal would obey."""
+    return "".join(filter(str.isprintable, name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
@@ -11,6 +12,7 @@ import trio
 
 from psyne_mesh.errors import ClosedError, InvalidConfig, ProtocolError, RemoteError
 from psyne_mesh.gossip import events as gossip_events
+from psyne_mesh.gossip.records import Record
 from psyne_mesh.identity import PeerId
 from psyne_mesh.mesh.core import MeshCore
 from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX, Membership
@@ -26,7 +28,7 @@ from psyne_mesh.room.hub import Callback, EventHub, EventIterator
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.peer import Peer
 from psyne_mesh.room.topology import MeshMode, RoomTopology, TopologyLink
-from psyne_mesh.room.undeclared import Undeclared
+from psyne_mesh.room.undeclared import UNKNOWN_LIFE_S, Undeclared
 
 M = TypeVar("M", bound=Message)
 C = TypeVar("C", bound=Callable[..., Any])
@@ -66,27 +68,31 @@ class Room:
         self._hub = EventHub(self._present)
         self._changed = trio.lowlevel.ParkingLot()
         self._end = "was left"
+        self._ended = False
 
     # -------------------------------------------------------------------------------------------------------- players
 
     @property
     def peers(self) -> Mapping[PeerId, Peer]:
-        """The other players, by id, in the order in which they were discovered. Always up to date."""
+        """The other players, by id, in the order in which they were discovered. Always up to date; once the room has ended,
+        those who were here last."""
         return MappingProxyType(self._peers)
 
     @property
     def connected(self) -> list[Peer]:
-        """The players to whom channels are open."""
+        """The players to whom channels are open; nobody once the room has ended."""
         return [peer for peer in self._peers.values() if peer.connected]
 
     async def wait_connected(self, players: int | None = None) -> None:
         """Wait until so many other players can be reached; without a number, until all who are known can be. Reached is who
         is connected, or gets what we send through others (`peer.relayed`): in rooms above 16 that is most of them.
 
-        There is no timeout argument: put it into `trio.fail_after`. Raises `ClosedError` when the room is left meanwhile.
+        There is no timeout argument: put it into `trio.fail_after`. Raises `ClosedError` when the room is left meanwhile, and
+        `InvalidConfig` for more players than the room has seats for beside ours.
         """
-        if players is not None and (not isinstance(players, int) or players < 0):
-            raise InvalidConfig(f"wait_connected({players!r}): must be a number of other players")
+        if players is not None and (not isinstance(players, int) or not 0 <= players < self.max_players):
+            others = f"other players, of whom this room seats {self.max_players - 1}"
+            raise InvalidConfig(f"wait_connected({players!r}): must be a number of {others}")
         await trio.lowlevel.checkpoint()
         while True:
             if self._membership is None or self._membership.closed:
@@ -94,6 +100,16 @@ class Room:
             reached = sum(peer.connected or peer.relayed for peer in self._peers.values())
             if reached >= (len(self._peers) if players is None else players):
                 return
+            await self._changed.park()
+
+    async def wait_left(self, peer: Peer) -> None:
+        """Until the player has left; who comes back is another `Peer`. Raises `ClosedError` when our own room ends first."""
+        if not isinstance(peer, Peer):
+            raise InvalidConfig(f"wait_left({peer!r}): must be a Peer")
+        await trio.lowlevel.checkpoint()
+        while self._peers.get(peer.id) is peer:
+            if self._ended:
+                raise ClosedError(f"room {self.name!r} {self._end}")
             await self._changed.park()
 
     def topology(self) -> RoomTopology:
@@ -114,11 +130,12 @@ class Room:
     def on(self, kind: type[Any], callback: Callback) -> None:
         """Call `callback(event)` for every event of that type. Plain and async functions both work.
 
-        An error in a callback ends the room's block with that error, as in any Trio nursery.
+        An error in a callback ends the room's block with that error, as in any Trio nursery. `ClosedError` once the room was
+        left: the callback would never be called.
         """
         if not isinstance(kind, type):
             raise InvalidConfig(f"on({kind!r}, ...): must be an event class, such as PeerLeft")
-        self._hub.subscribe(kind, _checked(callback))
+        self._subscribe(kind, _checked(callback))
 
     def on_peer_discovered(self, callback: C) -> C:
         """`@room.on_peer_discovered`: `callback(peer)` for every player, those already there included."""
@@ -139,25 +156,29 @@ class Room:
     def on_peer_left(self, callback: C) -> C:
         """`callback(peer, reason)`, exactly once for each stay; see `PeerLeft` for the reasons."""
         _checked(callback)
-        self._hub.subscribe(room_events.PeerLeft, lambda event: callback(event.peer, event.reason))
+        self._subscribe(room_events.PeerLeft, lambda event: callback(event.peer, event.reason))
         return callback
 
     def on_partition(self, callback: C) -> C:
         """`callback(event)` with a `PartitionSuspected` when several players fell silent together: three or more, or as
         many as `GossipConfig.partition_min_lost` says, and two at least. Fewer are only `PeerSuspected`, then `PeerLeft`."""
-        self._hub.subscribe(room_events.PartitionSuspected, _checked(callback))
+        self._subscribe(room_events.PartitionSuspected, _checked(callback))
         return callback
 
     def on_heal(self, callback: C) -> C:
         """`callback(event)` with a `PartitionHealed` when players that a partition had taken are back. Nothing heals that
         was too small for `on_partition`."""
-        self._hub.subscribe(room_events.PartitionHealed, _checked(callback))
+        self._subscribe(room_events.PartitionHealed, _checked(callback))
         return callback
 
     def _on_peer(self, kind: type[Any], callback: C) -> C:
         _checked(callback)
-        self._hub.subscribe(kind, lambda event: callback(event.peer))
+        self._subscribe(kind, lambda event: callback(event.peer))
         return callback
+
+    def _subscribe(self, kind: type[Any], callback: Callback) -> None:
+        self._joined()
+        self._hub.subscribe(kind, callback)
 
     # ------------------------------------------------------------------------------------------------------- channels
 
@@ -207,6 +228,7 @@ class Room:
         self._channels[name] = channel
         for peer_id, payload in self._undeclared.take(name, channel.mode, trio.current_time(), self._peers):
             channel.deliver(self._peers[peer_id], payload)
+        self._count_early_losses(channel)
         return channel
 
     async def run(self) -> None:
@@ -229,15 +251,18 @@ class Room:
 
     def on_ended(self) -> None:
         """However it ended: by `leave`, with the mesh, or because we lost our place."""
+        self._ended = True
         for channel in self._channels.values():
             channel.close()
+        for peer in self._peers.values():
+            peer.connected = False
         self._hub.close()
         self._changed.unpark_all()
 
     def on_gossip(self, event: gossip_events.Event) -> None:
         match event:
             case gossip_events.PeerDiscovered(record=record):
-                self._discovered(record.peer, record.name, record.metadata)
+                self._discovered(record)
             case gossip_events.PeerLeft(peer=peer_id, reason=reason):
                 self._left(peer_id, reason)
             case gossip_events.PeerSuspected(peer=peer_id):
@@ -307,28 +332,36 @@ class Room:
 
     # -------------------------------------------------------------------------------------------------------- helpers
 
-    def _discovered(self, peer_id: PeerId, name: str, metadata: bytes) -> None:
+    def _discovered(self, record: Record) -> None:
+        peer_id = record.peer
         try:
-            profile = Profile.parse_untrusted(metadata)
+            profile = Profile.parse_untrusted(record.metadata)
         except ProtocolError:
             profile = Profile()  # a profile we cannot read is no reason to shut a player out
         assert self._membership is not None
-        self._silent.pop(peer_id, None)
-        peer = self._peers[peer_id] = Peer(self._membership, peer_id, name, profile)
+        earlier, _ = self._silent.pop(peer_id, (None, 0.0))
+        peer = self._peers[peer_id] = Peer(self._membership, peer_id, record.name, profile, record.joined_at)
         self._hub.publish(room_events.PeerDiscovered(peer))
         if self._membership.is_linked(peer_id):
             self._connected(peer)
-            self._deliver_early(peer)
+            self._deliver_early(peer, math.inf if peer.has_stayed(earlier) else UNKNOWN_LIFE_S)
         self._changed.unpark_all()  # in a partial mesh others reach it already
 
-    def _deliver_early(self, peer: Peer) -> None:
+    def _deliver_early(self, peer: Peer, life_s: float) -> None:
         now = trio.current_time()
-        for name, payload, came in self._undeclared.take_of(peer.id, now):
+        for name, payload, came in self._undeclared.take_of(peer.id, now, life_s):
             channel = self._channels.get(name)
             if channel is None:
                 self._undeclared.put(peer.id, name, payload, came)
             elif channel.mode.reliable or now - came <= CARRIED_LIFE_S:
                 channel.deliver(peer, payload)
+        for channel in self._channels.values():
+            self._count_early_losses(channel)
+
+    def _count_early_losses(self, channel: Channel[Any]) -> None:
+        lost = self._undeclared.take_dropped(channel.name)
+        if channel.mode.reliable:  # of another it was too old by now in any case
+            channel.stats.dropped += lost
 
     def _connected(self, peer: Peer) -> None:
         peer.connected, peer.dial_failed = True, False
@@ -370,6 +403,8 @@ class Room:
         self._core.evicted(membership)
 
     def _present(self) -> list[room_events.RoomEvent]:
+        if self._ended:
+            return []
         facts: list[room_events.RoomEvent] = []
         for peer in self._peers.values():
             facts.append(room_events.PeerDiscovered(peer))

@@ -17,15 +17,17 @@ MESSAGES_MAX = 1024
 BYTES_MAX = 4 * 2**20
 # On an unreliable channel what came longer ago is worth nothing any more.
 LIFE_S = 0.5
-# A record takes no longer than its message by more than that; later it speaks of another stay.
+# Of a player who was unknown. A record takes no longer than its message by more than that; later it speaks of another stay.
 UNKNOWN_LIFE_S = 5.0
+# Channels whose losses are counted, as many as a room has; then the one counted longest is forgotten.
+COUNTED_MAX = 256
 
 _Early: TypeAlias = tuple[int, Payload, float]
 
 
 class Undeclared:
     """1. `put` what came for a channel that is not there, or of a player who is not. 2. `take` it when the channel is made,
-    `take_of` when the player is discovered."""
+    `take_of` when the player is discovered. 3. `take_dropped` tells how many are missing."""
 
     def __init__(self) -> None:
         # By author and channel, each with a number that tells the order in which they came: what one floods costs it only.
@@ -33,6 +35,7 @@ class Undeclared:
         self._counts: dict[PeerId, int] = {}
         self._sizes: dict[PeerId, int] = {}
         self._count = self._bytes = self._number = 0
+        self._dropped: dict[str, int] = {}
 
     def put(self, peer: PeerId, name: str, payload: Payload, now: float) -> None:
         self._number += 1
@@ -51,13 +54,17 @@ class Undeclared:
         taken.sort()
         return [(author, payload) for _, author, payload, came in taken if mode.reliable or now - came <= LIFE_S]
 
-    def take_of(self, author: PeerId, now: float) -> list[tuple[str, Payload, float]]:
-        """All of a player who was unknown: channel, message, when it came."""
+    def take_of(self, author: PeerId, now: float, life_s: float) -> list[tuple[str, Payload, float]]:
+        """All of a player that came no longer ago: channel, message, when it came."""
         taken = []
         for name in list(self._queues.get(author, ())):
             taken += [(number, name, payload, came) for number, payload, came in self._remove(author, name)]
         taken.sort()
-        return [(name, payload, came) for _, name, payload, came in taken if now - came <= UNKNOWN_LIFE_S]
+        return [(name, payload, came) for _, name, payload, came in taken if now - came <= life_s]
+
+    def take_dropped(self, name: str) -> int:
+        """How many for channel `name` went for want of room since this was asked last."""
+        return self._dropped.pop(name, 0)
 
     def _remove(self, author: PeerId, name: str) -> deque[_Early]:
         taken = self._queues[author].pop(name, deque())
@@ -73,6 +80,9 @@ class Undeclared:
         busiest = max(queues, key=lambda name: len(queues[name]))
         _, payload, _ = queues[busiest].popleft()
         self._book(author, -1, -_size(payload))
+        self._dropped[busiest] = self._dropped.get(busiest, 0) + 1
+        if len(self._dropped) > COUNTED_MAX:
+            del self._dropped[next(iter(self._dropped))]
         if not queues[busiest]:
             self._remove(author, busiest)
 

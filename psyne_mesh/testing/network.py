@@ -77,6 +77,11 @@ def check_nat(nat: object) -> None:
         raise InvalidConfig(f"nat = {nat!r}: must be one of {', '.join(get_args(NatKind))}")
 
 
+def _check_quality(quality: object) -> None:
+    if not isinstance(quality, Quality):
+        raise InvalidConfig(f"quality = {quality!r}: must be a Quality, such as Quality(loss=0.3)")
+
+
 class VirtualNetwork:
     """1. `async with open_network(seed=1) as net`; 2. `net.host("ada")` for each player; 3. give `host.sockets` and
     `host.config` to `join_game_room`; 4. change `quality`, `partition`, `crash`, `pause` while they play.
@@ -85,7 +90,7 @@ class VirtualNetwork:
     """
 
     def __init__(self, seed: int = 0, quality: Quality | None = None) -> None:
-        self.quality = quality or Quality()
+        self.quality = Quality() if quality is None else quality
         self.sent = self.delivered = self.lost = 0
         self._rng = random.Random(seed)
         self._hosts: dict[str, VirtualHost] = {}
@@ -97,6 +102,16 @@ class VirtualNetwork:
         self._due: list[tuple[float, int, Address, Address, bytes]] = []
         self._number = 0
         self._wake = trio.Event()
+
+    @property
+    def quality(self) -> Quality:
+        """Of every path without one of its own. Raises `InvalidConfig` for anything but a `Quality`."""
+        return self._quality
+
+    @quality.setter
+    def quality(self, quality: Quality) -> None:
+        _check_quality(quality)
+        self._quality = quality
 
     def host(self, name: str, *, nat: NatKind = "none") -> VirtualHost:
         """A new machine, with an address of its own; the name may be that of one which crashed. Behind a NAT its candidates
@@ -120,6 +135,7 @@ class VirtualNetwork:
 
     def set_quality(self, one: str, other: str, quality: Quality, *, both_ways: bool = True) -> None:
         """The path from `one` to `other` has a quality of its own."""
+        _check_quality(quality)
         for pair in ((one, other), (other, one)) if both_ways else ((one, other),):
             self._check(*pair)
             self._pairs[pair] = quality
@@ -198,7 +214,7 @@ class VirtualNetwork:
         if receiver is None or any((sender.name, receiver.name) in cut for cut in self._cuts):
             self.lost += 1
             return
-        quality = self._pairs.get((sender.name, receiver.name), self.quality)
+        quality = self._pairs.get((sender.name, receiver.name), self._quality)
         rng = self._rng
         if rng.random() < quality.loss:
             self.lost += 1

@@ -28,9 +28,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def psyne_seed(request: pytest.FixtureRequest) -> int:
-    """From `@pytest.mark.psyne(seed=7)`, else 0; or parametrize it: `@pytest.mark.parametrize("psyne_seed", range(20))`."""
+    """From `@pytest.mark.psyne(seed=7)`, else 0; or parametrize it: `@pytest.mark.parametrize("psyne_seed", range(20))`.
+
+    Any other marker of that name is an error of the test: it would run with a seed that nobody chose.
+    """
     marker = request.node.get_closest_marker("psyne")
-    return 0 if marker is None else int(marker.kwargs.get("seed", 0))
+    if marker is None:
+        return 0
+    match marker.args, marker.kwargs:
+        case (), {"seed": int(seed), **others} if not others:
+            return seed
+    given = ", ".join([*map(repr, marker.args), *(f"{name}={value!r}" for name, value in marker.kwargs.items())])
+    pytest.fail(f"@pytest.mark.psyne({given}): must be @pytest.mark.psyne(seed=NUMBER)", pytrace=False)
 
 
 @pytest.fixture

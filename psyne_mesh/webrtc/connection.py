@@ -116,10 +116,11 @@ class Connection:
             self.close(error)
 
     def deliver_tunnelled(self, datagrams: list[bytes]) -> None:
-        """Datagrams of the peer that came through the tunnel. It tunnels, so we answer the same way."""
-        if self.error is None and self.ladder.has_tunnel:
+        """Datagrams that came through the tunnel. If the peer tunnels, we answer the same way."""
+        authentic = self.ladder.open_untrusted(datagrams)
+        if authentic and self.error is None and self.ladder.has_tunnel:
             self._take_tunnel()
-            self.link.deliver(datagrams)  # says nothing of the path of ICE, so ICE does not hear of it
+            self.link.deliver(authentic)  # says nothing of the path of ICE, so ICE does not hear of it
             self._wake_drained()
 
     def _take_tunnel(self) -> None:
@@ -145,7 +146,7 @@ class Connection:
             self.ice.add_remote_candidate(candidate)
         if remote.end_of_candidates:
             self.ice.add_remote_candidate(None)
-        self.ladder.note_described(now)
+        self.ladder.note_described(now, self.ice.local.password, remote.ice_pwd)
         self._scheduler.wake_at(self.ladder.deadline)
 
     async def drain(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import math
 from collections.abc import Sequence
 from typing import Protocol
@@ -11,6 +12,8 @@ from psyne_mesh.webrtc.ice import Path
 # ICE finds a path within two round trips, or within its 0.5 s retransmission after a loss; blocked UDP should cost no
 # more than a second. A tunnel that was taken too early costs nothing: the path takes over as soon as it is there.
 TUNNEL_AFTER_S = 0.8
+# Of the MAC behind each datagram in a tunnel. One forgery in 2**64 comes through, to end one handshake at most.
+MAC_BYTES = 8
 
 
 class Direct(Protocol):
@@ -31,14 +34,21 @@ class Tunnel(Protocol):
 
 
 class Ladder:
-    """1. `set_direct(True)` when ICE has a path, False when it lost it. 2. `note_described(now)` when both sides know each
-    other; from `deadline` on `use_tunnel()` may be called. 3. `send` takes the best rung that stands."""
+    """1. `set_direct(True)` when ICE has a path, False when it lost it. 2. `note_described` when both sides know each
+    other; from `deadline` on `use_tunnel()` may be called. 3. `send` takes the best rung that stands. 4. What came through
+    the tunnel goes through `open_untrusted`.
+
+    Before a DTLS handshake is through, nothing in it proves who sent a datagram, and one that is made up ends it. On the path
+    of ICE the peer is who answered the checks. In a tunnel anybody may pretend to carry, so each datagram there has a MAC,
+    keyed with the ICE passwords of the two first descriptions: those who passed these on could forge it, nobody else.
+    """
 
     def __init__(self, direct: Direct, tunnel: Tunnel | None) -> None:
         self._direct = direct
         self._tunnel = tunnel
         self._is_direct = False
         self._tunnelling = False
+        self._keys: tuple[bytes, bytes] | None = None  # of what we send and of what the peer sends
         self.deadline = math.inf
 
     @property
@@ -51,7 +61,11 @@ class Ladder:
             return self._tunnel.path
         return self._direct.path
 
-    def note_described(self, now: float) -> None:
+    def note_described(self, now: float, local_password: str, remote_password: str) -> None:
+        """The passwords of the first time hold: ICE restarts change them on the two sides at different moments."""
+        if self._keys is None:
+            ours, theirs = local_password.encode(), remote_password.encode()
+            self._keys = hmac.digest(ours, theirs, "sha256"), hmac.digest(theirs, ours, "sha256")
         if self._tunnel is not None and not self._tunnelling and not self._is_direct:
             self.deadline = min(self.deadline, now + TUNNEL_AFTER_S)
 
@@ -68,5 +82,21 @@ class Ladder:
     def send(self, datagrams: Sequence[bytes]) -> None:
         if self._is_direct or not self._tunnelling or self._tunnel is None:
             self._direct.send(datagrams)
-        else:
-            self._tunnel.send(datagrams)
+        elif self._keys is not None:
+            key = self._keys[0]
+            self._tunnel.send([datagram + _mac(key, datagram) for datagram in datagrams])
+
+    def open_untrusted(self, datagrams: Sequence[bytes]) -> list[bytes]:
+        """Those of the peer, without their MACs."""
+        if self._keys is None:
+            return []
+        key = self._keys[1]
+        return [
+            datagram[:-MAC_BYTES]
+            for datagram in datagrams
+            if hmac.compare_digest(_mac(key, datagram[:-MAC_BYTES]), datagram[-MAC_BYTES:])
+        ]
+
+
+def _mac(key: bytes, datagram: bytes) -> bytes:
+    return hmac.digest(key, datagram, "sha256")[:MAC_BYTES]

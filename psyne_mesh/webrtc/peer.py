@@ -8,7 +8,7 @@ from collections.abc import Callable
 import trio
 
 from psyne_mesh.config import DataChannelConfig
-from psyne_mesh.errors import ClosedError, LocalError, PeerGone, PsyneMeshError
+from psyne_mesh.errors import ClosedError, InvalidConfig, LocalError, PeerGone, PsyneMeshError
 from psyne_mesh.webrtc import dtls, ice
 from psyne_mesh.webrtc.channel import BufferedAmountLow, Channel, ChannelClosed, ChannelOpened, MessageReceived
 from psyne_mesh.webrtc.connection import Connection
@@ -148,7 +148,8 @@ class PeerConnection:
     # --------------------------------------------------------------------------------------------------------- channels
 
     def create_channel(self, config: DataChannelConfig | None = None) -> DataChannel:
-        """A channel, at any time; it opens with the connection. Raises `InvalidConfig` when its id is in use."""
+        """A channel, at any time; it opens with the connection. Raises `InvalidConfig` when its id is in use, and
+        for anything but a `DataChannelConfig`."""
         if self._on_events is not None:
             raise LocalError("the owner of on_events uses open_channel: nobody would fill the inbox of a DataChannel")
         return self._adopt(self.open_channel(config))
@@ -156,6 +157,10 @@ class PeerConnection:
     def open_channel(self, config: DataChannelConfig | None = None) -> Channel:
         """The same for the owner of `on_events`, without an inbox. `ChannelOpened` comes later, never inside the call."""
         self._check_open()
+        if not isinstance(config, DataChannelConfig | None):  # createDataChannel of browsers takes the label
+            raise InvalidConfig(
+                f'{config!r} is no DataChannelConfig: give one, such as DataChannelConfig(label="chat")'
+            )
         channel = self._stack.create_channel(config or self._config.data_channel_config, trio.current_time())
         self._link.turn_soon()
         return channel

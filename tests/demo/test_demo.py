@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import trio
 
-from psyne_mesh.cli.demo import Seat, _run_player
+from psyne_mesh.cli import demo
+from psyne_mesh.cli.demo import Seat, _run_player, run_demo
+from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.signaling.server import open_server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,6 +50,32 @@ def test_the_demo_without_json_ends_with_a_verdict() -> None:
     done = run("-m", "psyne_mesh.cli", "demo", "--players", "2", "--seconds", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "PASS"
+
+
+@pytest.mark.parametrize("place", ["none/picture.svg", "file/picture.svg", "folder"])
+async def test_a_picture_that_cannot_be_written_is_told_before_anybody_plays(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "_play", lambda *_: pytest.fail("played"))
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InvalidConfig, match=f"{place} cannot be written: "):
+        await run_demo(2, 1, True, tmp_path / place)
+
+
+async def test_the_picture_of_an_earlier_run_stays_until_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = tmp_path / "demo.svg"
+    picture.write_text("old")
+
+    async def play(*_: object) -> None:
+        assert picture.read_text() == "old"
+        raise demo.DemoFailed("enough seen")
+
+    monkeypatch.setattr(demo, "_play", play)
+    assert await run_demo(2, 1, True, picture) == 1
+    assert "enough seen" in picture.read_text().replace("&#160;", " ")
 
 
 @asynccontextmanager

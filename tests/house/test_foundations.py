@@ -125,8 +125,81 @@ def test_servers_are_read_from_the_uris_of_their_rfcs() -> None:
         lambda: WebRTCConfig(stun_servers=["stun:host:notaport"]),
         lambda: WebRTCConfig(turn_servers=["turn:host?transport=sctp"]),
         lambda: WebRTCConfig(turn_servers=["turn:"]),
+        lambda: DataChannelConfig(ordered="no"),  # type: ignore[arg-type]
+        lambda: DataChannelConfig(negotiated=1, id=3),  # type: ignore[arg-type]
+        lambda: TurnServer("h", transport="sctp"),  # type: ignore[arg-type]
+        lambda: TurnServer("h", username=None),  # type: ignore[arg-type]
+        lambda: TurnServer("h", credential="\ud800"),
+        lambda: StunServer("h", 3478.5),  # type: ignore[arg-type]
+        lambda: TurnServer("h", "3478"),  # type: ignore[arg-type]
     ],
 )
 def test_bad_configuration_names_the_field(make: object) -> None:
     with pytest.raises(InvalidConfig):
         make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("server", [StunServer, TurnServer])
+@pytest.mark.parametrize(
+    "host", ["", "stun..example.org", ".example.org", "x" * 64 + ".org", " h", "h\n", "a\0b", "\ud800", 5, None, b"h"]
+)
+def test_a_host_that_no_resolver_takes_is_refused(server: type, host: object) -> None:
+    with pytest.raises(InvalidConfig, match=f"{server.__name__}.host"):
+        server(host)
+
+
+@pytest.mark.parametrize(
+    "host", ["h", "h.", "bücher.example", "x" * 63 + ".org", "192.0.2.1", "2001:db8::1", "fe80::1%eth0"]
+)
+def test_names_and_addresses_are_hosts(host: str) -> None:
+    assert StunServer(host).host == TurnServer(host).host == WebRTCConfig(bind_host=host).bind_host == host
+
+
+@pytest.mark.parametrize(
+    "uri", ["https://stun.example.org", "stun:h/path", "turn:h", "stuns:h", "stun:[::1", "", 5, None, TurnServer("h")]
+)
+def test_what_is_no_uri_of_a_stun_server_is_answered_with_one(uri: object) -> None:
+    with pytest.raises(InvalidConfig, match=r"stun:host\[:port\]"):
+        StunServer.parse(uri)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        *(("stun_servers", wrong) for wrong in ("example.org", b"h", None, 5, StunServer("h"), {"h": 1}, [None], [5])),
+        *(("turn_servers", wrong) for wrong in ("turn:h", None, TurnServer("h"), [("turn:h", "u", "p")])),
+        *(("port_range", wrong) for wrong in (5, "ab", ("a", "b"), (5.5, 6.5), (5, 6, 7), (5,), (0, 5), (5, 65_536))),
+        *(("interfaces", wrong) for wrong in ("lo", 5, [5], ["lo", None])),
+        *(("bind_host", wrong) for wrong in (5, "", "a..b")),
+        *((flag, wrong) for flag in ("use_ipv4", "use_ipv6", "relay_only") for wrong in ("no", 1, None)),
+        *((flag, "no") for flag in ("include_loopback", "dtls_fast_records")),
+        ("data_channel_config", None),
+        ("data_channel_config", "chat"),
+        ("max_message_size", 2e5),
+        ("max_message_size", True),
+        ("receive_window_bytes", 1e6),
+        ("path_mtu_max", 1200.5),
+        ("connection_timeout_s", "5"),
+    ],
+)
+def test_arguments_of_another_type_are_refused(field: str, wrong: object) -> None:
+    with pytest.raises(InvalidConfig):
+        WebRTCConfig(**{field: wrong})  # type: ignore[arg-type]
+
+
+def test_a_refused_credential_is_not_shown() -> None:
+    browsers = {"urls": "turn:h", "credential": "secret"}
+    for make in (
+        lambda: WebRTCConfig(turn_servers=[browsers]),  # type: ignore[list-item]
+        lambda: WebRTCConfig(turn_servers=browsers),  # type: ignore[arg-type]
+        lambda: TurnServer("h", credential=b"secret"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(InvalidConfig) as refused:
+            make()
+        assert "secret" not in str(refused.value)
+
+
+def test_lists_become_tuples() -> None:
+    config = WebRTCConfig(port_range=[5, 7], interfaces=["lo"])  # type: ignore[arg-type]
+    assert (config.port_range, config.interfaces) == ((5, 7), ("lo",))
+    assert hash(config) == hash(WebRTCConfig(port_range=(5, 7), interfaces=("lo",)))

@@ -119,6 +119,18 @@ async def test_a_server_that_refuses_or_does_not_exist_is_named() -> None:
             assert len(gateway.problems) == 2
 
 
+async def test_a_name_that_only_the_resolver_refuses_is_a_problem_of_its_server() -> None:
+    """IDNA 2003, by which names are checked, has a snowman; IDNA 2008, by which Trio asks for them, has none."""
+    snowman = "\N{SNOWMAN}.example"
+    with pytest.raises(UnicodeError):
+        await trio.socket.getaddrinfo(snowman, 3478)
+    turn = [TurnServer(snowman, transport=transport) for transport in ("udp", "tcp", "tls")]  # type: ignore[arg-type]
+    config = attrs.evolve(LOOPBACK, stun_servers=(StunServer(snowman),), turn_servers=tuple(turn))
+    async with gathered(config) as (gateway, side):
+        assert kinds(side) == ["host"]
+        assert len(gateway.problems) == 4
+
+
 async def test_server_reflexive_candidates_of_ipv6() -> None:
     async with stun_server("::1") as server:
         server.mapped = ("2001:db8::7", 7777)

@@ -12,7 +12,7 @@ from psyne_mesh.config import DataChannelConfig
 from psyne_mesh.errors import InvalidConfig, SignalingUnreachable
 from psyne_mesh.identity import Identity
 from psyne_mesh.room.delivery import DeliveryMode
-from psyne_mesh.room.direct import PeerChannel, _find, create_channel
+from psyne_mesh.room.direct import PeerChannel, _find, _wanted, create_channel
 from psyne_mesh.room.mesh import join_game_room, open_mesh
 from psyne_mesh.room.messages import CombatAction, PlayerPosition
 from psyne_mesh.testing import open_world
@@ -109,6 +109,24 @@ async def test_whoever_takes_an_id_for_a_name_is_not_taken_for_that_player(autoj
         assert (await _find(ada, str(impostor.me))).name == str(wanted)
         await world.join("lobby", "bob")
         assert (await _find(ada, "bob")).name == "bob"
+
+
+async def test_a_player_is_found_by_the_name_that_others_see(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        ada, bob = await world.join("lobby", "ada"), await world.join("lobby", "bo\tb")
+        with trio.fail_after(20):
+            assert (await _find(ada, _wanted("b\u00adob", None))).id == bob.me
+
+
+async def test_nobody_waits_for_more_players_than_there_are_seats(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        ada = await world.join("lobby", "ada", max_players=3)
+        bob = await world.join("lobby", "bob", max_players=16)  # the creator's number holds
+        for room in (ada, bob):
+            with pytest.raises(InvalidConfig, match="other players"), trio.fail_after(60):
+                await room.wait_connected(3)
+        await world.join("lobby", "cid")
+        await bob.wait_connected(2)
 
 
 async def test_a_peer_channel_polled_with_a_timeout_loses_nothing(autojump_clock: MockClock) -> None:

@@ -121,6 +121,26 @@ def test_what_cannot_be_in_a_set_is_a_protocol_error() -> None:
             MessageCodec([Bag]).decode_untrusted(msgspec.msgpack.encode(["Bag", unhashable]))
 
 
+class Shot(Message):
+    weapon: int
+    again: int = 0
+
+    def __post_init__(self) -> None:
+        if self.weapon:
+            raise {1: KeyError("$[9] is no field"), 2: ZeroDivisionError(), 3: AttributeError("x")}[self.weapon]
+
+
+@pytest.mark.parametrize("weapon", [1, 2, 3, 4])
+def test_whatever_a_message_of_the_game_raises_is_no_message(weapon: int) -> None:
+    codec, shot = MessageCodec([Shot]), Shot(0)
+    with pytest.raises(ProtocolError):
+        codec.decode_untrusted(msgspec.msgpack.encode(["Shot", weapon]))
+    shot.weapon = weapon
+    with pytest.raises(UnserialisableMessage):
+        codec.encode(shot)
+    assert codec.decode_untrusted(codec.encode(Shot(0))) == Shot(0)
+
+
 def test_a_channel_without_types_carries_bytes_and_text() -> None:
     codec = codec_for(())
     assert isinstance(codec, RawCodec)

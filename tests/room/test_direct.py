@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 
 from psyne_mesh.errors import InvalidConfig, InvalidUri, PeerGone
 from psyne_mesh.identity import Identity
-from psyne_mesh.room.direct import create_channel, create_gaming_channel
+from psyne_mesh.room.direct import _meeting_place, create_channel, create_gaming_channel
 from psyne_mesh.room.messages import Action, CombatAction, PlayerPosition
 from psyne_mesh.signaling.server import open_server
+from psyne_mesh.uri import GameUri, PeerUri
 from tests.room.players import LOOPBACK, PATIENCE_S
 
 
@@ -40,6 +43,16 @@ async def test_a_peer_by_name() -> None:
         await both(
             create_channel("webrtc://bob", player_name="ada", **options),
             create_channel("webrtc://ada", player_name="bob", mode={PlayerPosition: "unreliable_ordered"}, **options),
+        )
+
+
+async def test_a_peer_by_id_whatever_its_display_name() -> None:
+    async with open_server("127.0.0.1", 0) as server:
+        ada, bob = Identity.generate(), Identity.generate()
+        options = {"signaling": server.url, "config": LOOPBACK}
+        await both(
+            create_channel(f"webrtc://{bob.peer_id}", player_name="ada", identity=ada, **options),
+            create_channel(f"webrtc://{ada.peer_id}", player_name="bob", identity=bob, **options),
         )
 
 
@@ -74,3 +87,52 @@ async def test_bad_requests() -> None:
     with pytest.raises(InvalidConfig, match="player_name"):
         async with create_channel("webrtc://bob"):
             pass
+
+
+ADA, BOB = Identity.from_seed(b"a" * 32), Identity.from_seed(b"b" * 32)
+
+
+@pytest.mark.parametrize(
+    ("by_ada", "of_ada", "by_bob", "of_bob"),
+    [
+        ("bob", ("ada", None), "ada", ("bob", BOB)),
+        (BOB.peer_id, ("ada", ADA), ADA.peer_id, ("bob", BOB)),
+        (BOB.peer_id, (None, ADA), ADA.peer_id, ("bob", BOB)),
+        ("bo\tb", ("a\u00adda", None), "ada", ("bob", None)),
+        ("b" * 64, ("a" * 64, None), "a" * 64, ("b" * 64, None)),
+        ("player", ("player", None), "player", ("player", None)),
+    ],
+)
+def test_two_who_name_each_other_go_to_the_same_room(by_ada: str, of_ada: Any, by_bob: str, of_bob: Any) -> None:
+    places = [_meeting_place(PeerUri(by_ada), *of_ada), _meeting_place(PeerUri(by_bob), *of_bob)]
+    assert places[0].room == places[1].room
+    assert len(places[0].room) <= 128
+    assert places[0].room.isprintable()
+
+
+def test_who_cannot_be_named_in_return_is_told_at_once() -> None:
+    for named, player_name, identity, missing in (
+        (BOB.peer_id, "ada", None, "identity"),
+        ("bob", None, ADA, "player_name"),
+        ("bob", "\t", ADA, "player_name"),
+        ("bob", str(ADA.peer_id), ADA, "player_name"),
+        ("bob", 5, None, "player_name"),
+        (BOB.peer_id, "ada", "me", "identity"),
+    ):
+        with pytest.raises(InvalidConfig, match=missing):
+            _meeting_place(PeerUri(named), player_name, identity)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("nobody", ["\t", "\ud800", "b" * 65, "\N{GRINNING FACE}" * 17, str(ADA.peer_id)])
+def test_whom_nobody_can_be_is_not_waited_for(nobody: str) -> None:
+    for target in (PeerUri(nobody), GameUri(nobody, "combat-1")):
+        with pytest.raises(InvalidUri):
+            _meeting_place(target, "ada", ADA)
+
+
+@pytest.mark.parametrize("wrong", [None, 5, "", b"bob"])
+async def test_a_gaming_channel_is_to_a_name_in_a_named_room(wrong: Any) -> None:
+    for peer, room in ((wrong, "combat-1"), ("bob", wrong)):
+        with pytest.raises(InvalidUri, match="must be the name"):
+            async with create_gaming_channel(peer, room, "ws://127.0.0.1:1"):
+                pass

@@ -134,6 +134,37 @@ async def test_the_last_words_arrive(autojump_clock: MockClock, players: int, lo
             assert [channel.receive_nowait()[1][:1] for _ in range(5)] == [b"0", b"1", b"2", b"3", b"4"]
 
 
+@pytest.mark.parametrize("how", ["left", "cancelled", "raised"])
+async def test_however_the_block_ends_it_says_goodbye_behind_its_last_words(
+    autojump_clock: MockClock, how: str
+) -> None:
+    """Cancelling the nursery around a player is the usual way to stop in Trio."""
+    async with open_world(seed=1, quality=Quality(latency_s=0.03, loss=0.05)) as world:
+        ada, seen = await world.join("lobby", "ada"), []
+        score = ada.channel("score")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(collect, ada, seen)
+            with trio.CancelScope() as game:
+                try:
+                    async with world.joining("lobby", "bob") as bob:
+                        await bob.wait_connected(1)
+                        await trio.sleep(1)
+                        for _ in range(100):
+                            await bob.channel("score").send(bytes(1000))
+                        if how == "cancelled":
+                            game.cancel()
+                            await trio.sleep(1)
+                        elif how == "raised":
+                            raise KeyError
+                except KeyError:
+                    pass
+            assert game.cancelled_caught == (how == "cancelled")
+            await trio.sleep(0.2)
+            assert [event.reason for event in seen if isinstance(event, events.PeerLeft)] == ["left"]
+            assert len([score.receive_nowait() for _ in range(100)]) == 100
+            nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("how", ["block", "leave", "cancelled"])
 async def test_whoever_waits_outside_the_block_is_told_of_the_end(autojump_clock: MockClock, how: str) -> None:
     async with open_world(seed=1) as world, trio.open_nursery() as nursery:

@@ -118,7 +118,8 @@ async def test_a_sender_in_a_partial_mesh_goes_at_the_pace_of_its_links(autojump
         assert sent < 5 * 3 * 500_000 / 16_000
         assert all(len(room.peers) == 6 for room in rooms)
         await trio.sleep(20)
-        assert [sum(1 for _ in waiting(channel)) for channel in readers] == 6 * [sent]
+        # Nobody reads meanwhile: of what others carry a reader keeps 4 MiB, and counts the rest.
+        assert [sum(1 for _ in waiting(channel)) + channel.stats.dropped for channel in readers] == 6 * [sent]
         report = None
         for _ in range(3_000):
             if (report := bulk.send_nowait(bytes(16_000))).skipped:

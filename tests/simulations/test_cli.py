@@ -168,6 +168,31 @@ def test_a_wrong_option_is_told_before_anything_runs(tmp_path, monkeypatch, word
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("all", "--only", "crash-16", "--output", "{tmp}/file/out"),
+        ("all", "--only", "crash-16", "--output", "{tmp}/file"),
+        ("all", "--only", "crash-16", "--output", "{tmp}/taken"),
+        ("all", "--only", "crash-16", "--output", "{tmp}/out", "--archive", "{tmp}/none/runs.jsonl"),
+        ("run", "crash-16", "--pictures", "{tmp}/file/out"),
+        ("report", "--output", "{tmp}/file/out"),
+    ],
+)
+def test_a_place_that_cannot_be_written_to_is_told_before_anything_runs(tmp_path, monkeypatch, words):
+    drawing = pytest.importorskip("simulations.report") if words[0] != "all" else None
+    for module, name in ((runner, "work"), (drawing, "run_with_pictures"), (drawing, "write_report")):
+        if module is not None:
+            monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("ran"))
+    (tmp_path / "file").touch()
+    (tmp_path / "taken" / "results.jsonl").mkdir(parents=True)
+    done = invoke(*(word.format(tmp=tmp_path) for word in words))
+    assert done.exit_code == 2
+    assert isinstance(done.exception, SystemExit)
+    assert "[Errno" in done.output
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_table_that_was_cut_off_goes_on_where_it_stopped(tmp_path, monkeypatch):
     played = []
     work = runner.work

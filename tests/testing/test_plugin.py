@@ -10,6 +10,8 @@ from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.testing import Quality, open_world, seeded_scheduling
 from psyne_mesh.testing.plugin import OpenWorld
 
+pytest_plugins = ["pytester"]
+
 
 async def meet(opened: OpenWorld) -> tuple[float, int, int]:
     """When four players are connected over a bad network, and what was sent and lost until then."""
@@ -39,6 +41,16 @@ def test_the_fixture_takes_the_seed_of_the_marker_and_needs_no_pytest_trio(
     assert psyne_seed == 7
     first = trio.run(meet, psyne_world, clock=MockClock(autojump_threshold=0))
     assert first[0] < 10
+
+
+@pytest.mark.parametrize(
+    "marked", ["7", "sed=7", "", "seed='7'", "seed=7.5", "seed=None", "7, seed=7", "seed=7, world=1"]
+)
+def test_a_marker_without_a_seed_is_an_error_of_its_test(pytester: pytest.Pytester, marked: str) -> None:
+    pytester.makepyfile(f"import pytest\n@pytest.mark.psyne({marked})\ndef test_it(psyne_seed): pass")
+    done = pytester.runpytest_inprocess("-p", "psyne_mesh.testing.plugin", "-p", "no:cacheprovider")
+    done.assert_outcomes(errors=1)
+    assert f"psyne({marked}): must be @pytest.mark.psyne(seed=NUMBER)" in done.stdout.str()
 
 
 def test_trio_is_left_as_it_was() -> None:

@@ -303,6 +303,21 @@ def test_qualities_out_of_their_units_are_refused(wrong: dict[str, Any], said: s
         Quality(**wrong)
 
 
+@pytest.mark.parametrize("wrong", [5, 0, 0.3, "lossy", {"loss": 0.3}, Quality])
+async def test_only_a_quality_is_one(wrong: Any) -> None:
+    with pytest.raises(InvalidConfig, match=r"such as Quality\(loss=0.3\)"):
+        async with open_world(quality=wrong):
+            pass
+    async with open_world(quality=Quality(loss=0.1)) as world:
+        world.net.host("ada")
+        world.net.host("bob")
+        with pytest.raises(InvalidConfig, match="must be a Quality"):
+            world.net.quality = wrong
+        with pytest.raises(InvalidConfig, match="must be a Quality"):
+            world.net.set_quality("ada", "bob", wrong)
+        assert world.net.quality == Quality(loss=0.1)
+
+
 async def test_pauses_of_one_machine_overlap(autojump_clock: MockClock) -> None:
     async with open_world(seed=1) as world:
         ada, bob = await everybody(world, "ada", "bob")

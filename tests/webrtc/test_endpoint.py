@@ -10,13 +10,22 @@ import struct
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
 import trio
 
 from psyne_mesh.config import DataChannelConfig, WebRTCConfig
-from psyne_mesh.errors import ClosedError, ConnectFailed, FingerprintMismatch, LocalError, ProtocolError, Superseded
+from psyne_mesh.errors import (
+    ClosedError,
+    ConnectFailed,
+    FingerprintMismatch,
+    InvalidConfig,
+    LocalError,
+    ProtocolError,
+    Superseded,
+)
 from psyne_mesh.webrtc import ice
 from psyne_mesh.webrtc.dtls import Certificate
 from psyne_mesh.webrtc.endpoint import open_endpoint
@@ -185,6 +194,14 @@ async def test_signaling_out_of_turn_is_a_local_error() -> None:
             await answerer.create_offer()
         with pytest.raises(LocalError):
             await answerer.set_answer(crossing_offer)
+
+
+@pytest.mark.parametrize("wrong", ["chat", "", 5, {"ordered": False}, DataChannelConfig])
+async def test_a_channel_takes_a_configuration_and_nothing_else(wrong: Any) -> None:
+    async with two_peers() as (peer, _):
+        for make in (peer.create_channel, peer.open_channel):
+            with pytest.raises(InvalidConfig, match=r'such as DataChannelConfig\(label="chat"\)'):
+                make(wrong)
 
 
 async def test_a_hostile_peer_disturbs_nobody_else() -> None:

@@ -153,7 +153,10 @@ class RelaySource(Source):
         host, port = self._server.host, self._server.port
         stream: trio.abc.Stream | None = None
         with trio.move_on_after(CONNECT_S):
-            stream = await trio.open_tcp_stream(host, port)
+            try:
+                stream = await trio.open_tcp_stream(host, port)
+            except UnicodeError as error:  # see `resolve`
+                raise ProtocolError(f"its name is no host name: {error}") from error
         if stream is None:
             raise ProtocolError("no answer")
         if self._server.transport == "tls":

@@ -277,7 +277,7 @@ async def _stream_problem(server: TurnServer, patience_s: float, tls: TlsContext
     with trio.move_on_after(patience_s):
         try:
             stream: trio.abc.Stream = await trio.open_tcp_stream(server.host, server.port)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # Trio takes fewer names than a resolver may
             return f"TCP: {_innermost(error)}"
         try:
             if server.transport == "tls":

@@ -56,7 +56,7 @@ async def resolve(host: str, port: int, family: int) -> Address | None:
     """The first address of a server in one family; None when it has none there or cannot be found."""
     try:
         found = await trio.socket.getaddrinfo(host, port, family=family, type=socket.SOCK_DGRAM)
-    except OSError:
+    except (OSError, UnicodeError):  # Trio's IDNA 2008 refuses a few names that the configuration takes
         return None
     return (str(found[0][4][0]), int(found[0][4][1])) if found else None
 
