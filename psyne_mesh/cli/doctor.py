@@ -11,11 +11,12 @@ from typing import Any
 import attrs
 import trio
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from psyne_mesh.cli.terminal import plain
 from psyne_mesh.cli.verdict import Verdict, judge
 from psyne_mesh.config import StunServer, TurnServer, WebRTCConfig
+from psyne_mesh.nurseries import unwrapped
 from psyne_mesh.signaling.probe import SignalingReport, probe_signaling
 from psyne_mesh.webrtc.ice.behaviour import NatBehaviour
 from psyne_mesh.webrtc.ice.events import Address
@@ -37,10 +38,11 @@ async def run_doctor(
     async def ask_signaling() -> None:
         reports.append(await probe_signaling(signaling, wall_clock=datetime.now(UTC)))
 
-    async with trio.open_nursery() as nursery:
-        if signaling != NO_SIGNALING:
-            nursery.start_soon(ask_signaling)
-        network = await probe_network(config)
+    with unwrapped():  # a Ctrl-C or a refusal leaves as itself
+        async with trio.open_nursery() as nursery:
+            if signaling != NO_SIGNALING:
+                nursery.start_soon(ask_signaling)
+            network = await probe_network(config)
     met = reports[0] if reports else None
     verdict = judge(network, met, turn_user=turn_user, unix_time=time.time())
     if as_json:
@@ -66,7 +68,7 @@ def show(console: Console, network: NetworkReport, signaling: SignalingReport | 
         _show_servers(console, network)
     for family, behaviour in (("IPv4", network.ipv4), ("IPv6", network.ipv6)):
         if behaviour is not None:
-            console.print(f"{family} {escape(_describe(behaviour))}")
+            console.print(f"{family} {plain(_describe(behaviour))}")
     if network.udp is False:
         console.print("[red]no UDP answer came from any server[/red]")
     if signaling is not None:
@@ -77,9 +79,9 @@ def show(console: Console, network: NetworkReport, signaling: SignalingReport | 
         f"(wanted {one.wanted_buffer // 1024}), receive offload {_yes(one.gro)}, send offload {_yes(one.gso)}"
     )
     for line in verdict.advice:
-        console.print(f"[yellow]-[/yellow] {escape(line)}", soft_wrap=True)
+        console.print(f"[yellow]-[/yellow] {plain(line)}", soft_wrap=True)
     console.print(
-        f"[bold {'green' if verdict.ok else 'red'}]{'OK' if verdict.ok else 'NO'}[/]: {escape(verdict.summary)}"
+        f"[bold {'green' if verdict.ok else 'red'}]{'OK' if verdict.ok else 'NO'}[/]: {plain(verdict.summary)}"
     )
 
 
@@ -87,7 +89,7 @@ def _show_addresses(console: Console, network: NetworkReport) -> None:
     offered = set(network.host_candidates)
     for name, address in network.interfaces:
         told = "told to peers" if address in offered else "[dim]not told to peers[/dim]"
-        console.print(f"{escape(name)} {address}: {told}")
+        console.print(f"{plain(name)} {address}: {told}")
     if not network.interfaces:
         console.print("[red]no network address at all[/red]")
 
@@ -96,25 +98,25 @@ def _show_servers(console: Console, network: NetworkReport) -> None:
     table = Table("server", "answer", "ms", "sees us as", "relay")
     for server in network.servers:
         table.add_row(
-            escape(server.uri),
-            f"[red]{escape(server.problem)}[/red]" if server.problem else "[green]yes[/green]",
+            plain(server.uri),
+            f"[red]{plain(server.problem)}[/red]" if server.problem else "[green]yes[/green]",
             "" if server.took_ms is None else f"{server.took_ms:.1f}",
-            "\n".join(escape(_text(address)) for address in server.mapped),
-            escape(_text(server.relay)) if server.relay is not None else "",
+            "\n".join(plain(_text(address)) for address in server.mapped),
+            plain(_text(server.relay)) if server.relay is not None else "",
         )
     console.print(table)
 
 
 def _show_signaling(console: Console, report: SignalingReport) -> None:
     if report.problem is not None:
-        console.print(f"signaling {escape(report.url)}: [red]{escape(report.problem)}[/red]")
+        console.print(f"signaling {plain(report.url)}: [red]{plain(report.problem)}[/red]")
         return
     skew = (
         "it does not tell its time" if report.clock_skew_s is None else f"clock {report.clock_skew_s:+.0f} s from ours"
     )
-    software = f" ({escape(report.software)})" if report.software else ""
+    software = f" ({plain(report.software)})" if report.software else ""
     console.print(
-        f"signaling {escape(report.url)}: [green]yes[/green], protocol {report.protocol}{software}, "
+        f"signaling {plain(report.url)}: [green]yes[/green], protocol {report.protocol}{software}, "
         f"{report.connect_ms:.1f} ms to connect, {report.rtt_ms:.1f} ms there and back, {skew}"
     )
 

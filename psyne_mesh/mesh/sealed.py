@@ -22,6 +22,7 @@ _HEAD = struct.Struct("!QQ")
 _STAY = struct.Struct("!Q")
 SEAL_BYTES = len(CHANNEL_MESSAGE) + _HEAD.size + SIGNATURE_BYTES
 WINDOW = 64  # messages that overtook each other by more are taken for repeats
+RECIPIENTS_MAX = 1024  # as many as a room has
 SENDERS_MAX = 1024  # remembered; of the one heard of longest ago an old message could be played again
 
 
@@ -34,14 +35,19 @@ class Seals:
         self._identity = identity
         self._tag = tag
         self._to_us = identity.peer_id.raw + _STAY.pack(joined_at)
-        self._number = 0
+        # What comes next to each: were one count for all, a message that overtakes would do so by as many as there are others.
+        self._numbers: dict[PeerId, int] = {}
+        self._number_min = 0  # for who is not among them, perhaps any more
         self._seen: dict[PeerId, tuple[int, int, int]] = {}  # epoch, highest number, bit i: `highest - i` was seen
 
     def seal(self, to: Record, epoch: int, message: bytes) -> bytes:
         """`message` for the member of that record; `epoch` is of our own."""
         addressee = to.peer.raw + _STAY.pack(to.joined_at)
-        head = _HEAD.pack(epoch, self._number)
-        self._number += 1
+        number = self._numbers.pop(to.peer, self._number_min)
+        self._numbers[to.peer] = number + 1
+        if len(self._numbers) > RECIPIENTS_MAX:
+            self._number_min = max(self._number_min, self._numbers.pop(next(iter(self._numbers))))
+        head = _HEAD.pack(epoch, number)
         return CHANNEL_MESSAGE + head + self._identity.sign(_DOMAIN, addressee + self._tag + head + message) + message
 
     def open_untrusted(self, record: Record, blob: bytes) -> bytes:

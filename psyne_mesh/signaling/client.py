@@ -336,6 +336,8 @@ class SignalingClient:
                 raise SignalingLost(f"could not enter room {key!r} again: {error}") from error
             except (RoomError, SignalingError) as error:
                 self._rooms.pop(key, None)
+                if isinstance(error, SignalingError):
+                    self._leave_unasked(key)  # the answer may be merely late, and the server have let us in
                 refused.append((key, error))
                 continue
             if key in self._rooms:

@@ -8,6 +8,7 @@ Their links to each other do not notice.
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 
 import attrs
 
@@ -21,8 +22,12 @@ from psyne_mesh.signaling.switchboard import Delivery, Switchboard
 
 HEARTBEAT_S = 1.0
 SILENCE_S = 3.5  # three heartbeats lost in a row, and a little
+_STOPPED_MAX = 100  # servers that said goodbye, whose late words are not heard; names are never used twice
+_HEARTBEATS_MAX = 60  # whose clocks are compared: a minute; a clock that was stopped is read anew after it
+_CLOCKS_MAX = 1_000  # servers whose clocks are known; of more than a cluster has the one silent longest is forgotten
 _GATHER_S = 1.0  # how long a room list waits for the other servers
 _GATHERS_MAX = 1_000  # lists under way; one more is answered with our own rooms only
+_JOINS_MAX = 64  # unanswered joins of one client, as many as ours asks at once; of more the oldest is not watched over
 
 
 @attrs.frozen
@@ -36,8 +41,8 @@ class Dismissal:
 class ClusterSwitchboard:
     """A `Switchboard` that shares its rooms with other servers.
 
-    1. `start()` once; then `tick(now)` every `HEARTBEAT_S`. `stop()` at the end.
-    2. `arrive(peer)`, `receive(peer, message, now)`, `depart(peer, reason, now)` for our own clients.
+    1. `start(now)` once; then `tick(now)` every `HEARTBEAT_S`. `stop()` at the end.
+    2. `arrive(peer, now)`, `receive(peer, message, now)`, `depart(peer, reason, now)` for our own clients.
     3. `receive_wire(payload, now)` for each payload of the backplane.
     4. After each of them `take_outputs()` (for our own clients), `take_wire()` (server id, or None for all, and payload)
        and `take_dismissals()`.
@@ -49,8 +54,12 @@ class ClusterSwitchboard:
         self.me = me
         self._switchboard = switchboard
         self._heard: dict[str, float] = {}  # the other servers and when we last heard of them
-        self._homes: dict[PeerId, str] = {}  # members of rooms that we keep, and the server they are connected to
+        self._stopped: dict[str, None] = {}  # who said goodbye, oldest first
+        self._clocks = _Clocks()
+        self._seated: dict[PeerId, float] = {}  # our clients, and since when
+        self._homes: dict[PeerId, _Home] = {}  # of the members of rooms that we keep
         self._kept_by: dict[PeerId, dict[str, str]] = {}  # our clients: the rooms they are in, and who keeps each
+        self._joining: dict[PeerId, dict[int, tuple[str, str]]] = {}  # their joins under way, by ref: room and keeper
         self._gathers: dict[int, _Gather] = {}
         self._next_question = 0
         self._outputs: list[Delivery] = []
@@ -67,14 +76,14 @@ class ClusterSwitchboard:
         """Rendezvous hashing: when a server comes or goes, only the rooms it keeps move."""
         return max(self.servers, key=lambda server: hashlib.sha256(f"{server}\0{room}".encode()).digest())
 
-    def start(self) -> None:
-        self._say(None, c.Alive(sender=self.me, is_new=True))
+    def start(self, now: float) -> None:
+        self._say(None, c.Alive(sender=self.me, is_new=True, clock_s=now))
 
     def stop(self) -> None:
         self._say(None, c.Stopping(sender=self.me))
 
     def tick(self, now: float) -> None:
-        self._say(None, c.Alive(sender=self.me))
+        self._say(None, c.Alive(sender=self.me, clock_s=now))
         silent = [server for server, heard_at in self._heard.items() if now - heard_at > SILENCE_S]
         for server in silent:
             self._lose_server(server, now)
@@ -82,9 +91,10 @@ class ClusterSwitchboard:
             if now >= gather.deadline:
                 self._finish_gather(question)
 
-    def arrive(self, peer: PeerId) -> None:
+    def arrive(self, peer: PeerId, now: float) -> None:
         self._kept_by[peer] = {}
-        self._say(None, c.Arrived(sender=self.me, peer=str(peer)))
+        self._seated[peer] = now
+        self._say(None, c.Arrived(sender=self.me, peer=str(peer), seated_s=now))
 
     def receive(self, peer: PeerId, message: m.ClientMessage, now: float) -> None:
         match message:
@@ -102,6 +112,8 @@ class ClusterSwitchboard:
     def depart(self, peer: PeerId, reason: str, now: float) -> None:
         """Everybody is told: a join of this client may still be on its way to somebody."""
         self._kept_by.pop(peer, None)
+        self._joining.pop(peer, None)
+        self._seated.pop(peer, None)
         self._depart_home(self.me, peer, reason, now)
         self._say(None, c.Departed(sender=self.me, peer=str(peer), reason=reason))
 
@@ -129,7 +141,12 @@ class ClusterSwitchboard:
 
     def _receive_cluster(self, message: c.AnyClusterMessage, now: float) -> None:
         sender = message.sender
+        if sender in self._stopped:
+            return
         if isinstance(message, c.Stopping):
+            self._stopped[sender] = None
+            if len(self._stopped) > _STOPPED_MAX:
+                del self._stopped[next(iter(self._stopped))]
             self._lose_server(sender, now)
             return
         is_new = sender not in self._heard
@@ -137,15 +154,18 @@ class ClusterSwitchboard:
         if is_new:
             self._send_movers_away()
         match message:
-            case c.Alive(is_new=True):
-                self._say(sender, c.Alive(sender=self.me))
-            case c.Arrived(peer=peer):
-                if peer in self._kept_by:
-                    self._dismissals.append(Dismissal(PeerId(peer), superseded=True))
+            case c.Alive(is_new=is_new, clock_s=clock_s):
+                if clock_s is not None:
+                    self._clocks.hear(sender, clock_s, now)
+                if is_new:
+                    self._say(sender, c.Alive(sender=self.me, clock_s=now))
+            case c.Arrived():
+                self._arrived_elsewhere(message)
             case c.Departed(peer=peer, reason=reason):
                 self._depart_home(sender, PeerId(peer), reason, now)
-            case c.Forward(peer=peer, frame=frame):
-                self._handle(sender, PeerId(peer), m.decode_client_untrusted(frame), now)
+            case c.Forward(peer=peer, frame=frame, seated_s=seated_s):
+                home = _Home(sender, self._clocks.here(sender, seated_s))
+                self._handle(home, PeerId(peer), m.decode_client_untrusted(frame), now)
             case c.Deliver(peers=peers, frame=frame):
                 local = tuple(PeerId(peer) for peer in peers)
                 self._deliver_here(sender, Delivery(local, m.decode_server_untrusted(frame)))
@@ -157,10 +177,22 @@ class ClusterSwitchboard:
             case c.HaveRooms():
                 self._gathered(message)
 
+    def _arrived_elsewhere(self, arrived: c.Arrived) -> None:
+        """The newest connection wins, and not the latest news: a backplane may have held it back."""
+        peer = PeerId(arrived.peer)
+        ours_s = self._seated.get(peer)
+        if ours_s is None:
+            return
+        theirs_s = self._clocks.here(arrived.sender, arrived.seated_s)
+        if theirs_s is None or theirs_s >= ours_s:
+            self._dismissals.append(Dismissal(peer, superseded=True))
+        elif not arrived.is_answer:
+            self._say(arrived.sender, c.Arrived(sender=self.me, peer=arrived.peer, seated_s=ours_s, is_answer=True))
+
     def _lose_server(self, server: str, now: float) -> None:
         if self._heard.pop(server, None) is None:
             return
-        for peer in [peer for peer, home in self._homes.items() if home == server]:
+        for peer in [peer for peer, home in self._homes.items() if home.server == server]:
             self._depart_home(server, peer, "lost", now)
         for question in [question for question, gather in self._gathers.items() if server in gather.waiting_for]:
             self._gathers[question].waiting_for.discard(server)
@@ -168,31 +200,47 @@ class ClusterSwitchboard:
         self._send_movers_away()
 
     def _send_movers_away(self) -> None:
+        """Who waits for the answer of a former keeper, too: it may never come, or from a room where nobody else is."""
         for peer, rooms in self._kept_by.items():
-            if any(self.keeper_of(room) != keeper for room, keeper in rooms.items()):
+            kept = [*rooms.items(), *self._joining.get(peer, {}).values()]
+            if any(self.keeper_of(room) != keeper for room, keeper in kept):
                 self._dismissals.append(Dismissal(peer, superseded=False))
 
     # ------------------------------------------------------------------------------------------------------- rooms
 
     def _pass_on(self, peer: PeerId, room: str, message: m.ClientMessage, now: float) -> None:
         keeper = self.keeper_of(room)
+        seated_s = self._seated.get(peer)
         if keeper == self.me:
-            self._handle(self.me, peer, message, now)
+            self._handle(_Home(self.me, seated_s), peer, message, now)
         else:
-            self._say(keeper, c.Forward(sender=self.me, peer=str(peer), frame=m.encode(message)))
+            if isinstance(message, m.Join):
+                self._watch_join(peer, message.ref, room, keeper)
+            frame = m.encode(message)
+            self._say(keeper, c.Forward(sender=self.me, peer=str(peer), frame=frame, seated_s=seated_s))
 
-    def _handle(self, home: str, peer: PeerId, message: m.ClientMessage, now: float) -> None:
-        """About a room that we keep. A member who speaks from a new home has left the old one."""
+    def _watch_join(self, peer: PeerId, ref: int, room: str, keeper: str) -> None:
+        joining = self._joining.setdefault(peer, {})
+        joining[ref] = (room, keeper)
+        if len(joining) > _JOINS_MAX:
+            del joining[next(iter(joining))]
+
+    def _handle(self, home: _Home, peer: PeerId, message: m.ClientMessage, now: float) -> None:
+        """About a room that we keep. A member who speaks from a new home has left the old one; what comes from an old one
+        was held back on the way, and is not heard."""
         known = self._homes.get(peer)
-        if known is not None and known != home:
-            self._depart_home(known, peer, "superseded", now)
+        if known is not None and known.server != home.server:
+            if known.is_newer_than(home):
+                return
+            self._depart_home(known.server, peer, "superseded", now)
         self._homes[peer] = home
         self._switchboard.receive(peer, message, now)
         self._distribute()
         self._forget_if_roomless(peer)
 
     def _depart_home(self, home: str, peer: PeerId, reason: str, now: float) -> None:
-        if self._homes.get(peer) == home:  # else it has a new home already, and this is late
+        known = self._homes.get(peer)
+        if known is not None and known.server == home:  # else it has a new home already, and this is late
             self._switchboard.depart(peer, reason, now)
             self._distribute()
             self._forget_if_roomless(peer)
@@ -205,7 +253,8 @@ class ClusterSwitchboard:
         for delivery in self._switchboard.take_outputs():
             by_home: dict[str, list[PeerId]] = {}
             for peer in delivery.peers:
-                by_home.setdefault(self._homes.get(peer, self.me), []).append(peer)
+                known = self._homes.get(peer)
+                by_home.setdefault(self.me if known is None else known.server, []).append(peer)
             for home, peers in by_home.items():
                 if home == self.me:
                     self._deliver_here(self.me, Delivery(tuple(peers), delivery.message))
@@ -214,10 +263,16 @@ class ClusterSwitchboard:
                     self._say(home, c.Deliver(sender=self.me, peers=names, frame=m.encode(delivery.message)))
 
     def _deliver_here(self, keeper: str, delivery: Delivery) -> None:
-        rooms = self._kept_by.get(delivery.peers[0], {})  # a client that is gone gets an empty one, to be thrown away
+        peer = delivery.peers[0]
+        rooms = self._kept_by.get(peer, {})  # a client that is gone gets an empty one, to be thrown away
         match delivery.message:
-            case m.JoinedRoom(info=info):
+            case m.JoinedRoom(ref=ref, info=info):
                 rooms[info.room] = keeper
+                self._joining.get(peer, {}).pop(ref, None)
+                if keeper != self.keeper_of(info.room):
+                    self._dismissals.append(Dismissal(peer, superseded=False))
+            case m.Error(ref=int() as ref):
+                self._joining.get(peer, {}).pop(ref, None)
             case m.LeftRoom(room=room):
                 rooms.pop(room, None)
         self._outputs.append(delivery)
@@ -264,6 +319,39 @@ class ClusterSwitchboard:
 
     def _say(self, server: str | None, message: c.ClusterMessage) -> None:
         self._wire.append((server, c.encode(message)))
+
+
+@attrs.frozen
+class _Home:
+    """The server that a member is connected to, and since when, on our clock; None: there is no telling."""
+
+    server: str
+    since_s: float | None
+
+    def is_newer_than(self, other: _Home) -> bool:
+        return self.since_s is not None and other.since_s is not None and self.since_s > other.since_s
+
+
+class _Clocks:
+    """When something happened elsewhere, on our own clock. Each heartbeat tells its sender's; the fastest of the last
+    minute tells best, and what is in doubt counts as later than it was.
+
+    1. `hear(server, theirs_s, now)` for each heartbeat. 2. `here(server, theirs_s)`; None: there is no telling.
+    """
+
+    def __init__(self) -> None:
+        self._behind: dict[str, deque[float]] = {}  # our clock minus theirs and the way here; who spoke last is last
+
+    def hear(self, server: str, theirs_s: float, now: float) -> None:
+        behind = self._behind.pop(server, None)
+        self._behind[server] = deque(maxlen=_HEARTBEATS_MAX) if behind is None else behind
+        self._behind[server].append(now - theirs_s)
+        if len(self._behind) > _CLOCKS_MAX:
+            del self._behind[next(iter(self._behind))]
+
+    def here(self, server: str, theirs_s: float | None) -> float | None:
+        behind = self._behind.get(server)
+        return None if theirs_s is None or behind is None else theirs_s + min(behind)
 
 
 @attrs.define

@@ -14,6 +14,7 @@ logger = logging.getLogger(__name__)
 
 _QUEUE_MAX = 10_000  # payloads for the backplane; more are dropped and counted: Redis is down or far too slow
 _SETTLE_S = 0.3  # for the answers of the other servers, before the first client comes in
+_LEAVE_S = 1.0  # for what is queued and the goodbye; a backplane that is slower than that has lost us anyhow
 
 
 class ClusterMember:
@@ -25,13 +26,15 @@ class ClusterMember:
         self._link = link
         self._deliver = deliver  # what a payload or a heartbeat brought about; it flushes
         self._queue, self._outbound = trio.open_memory_channel[tuple[str | None, bytes]](_QUEUE_MAX)
+        self._all_sent = trio.Event()
+        self._is_leaving = False
         self.dropped = 0
 
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._send_all)
             nursery.start_soon(self._receive_all)
-            self._switchboard.start()
+            self._switchboard.start(trio.current_time())
             self.flush()
             await trio.sleep(_SETTLE_S)
             task_status.started()
@@ -42,19 +45,22 @@ class ClusterMember:
 
     def flush(self) -> None:
         for item in self._switchboard.take_wire():
+            if self._is_leaving:
+                continue  # to the others we are gone
             try:
                 self._queue.send_nowait(item)
             except trio.WouldBlock:
                 self.dropped += 1
 
     async def leave(self) -> None:
-        """So that the others need not wait for our silence."""
+        """So that the others need not wait for our silence. It goes behind all that was said, and nothing follows it: any
+        other word of ours would bring us back."""
         self._switchboard.stop()
-        for to, payload in self._switchboard.take_wire():
-            try:
-                await self._link.publish(to, payload)
-            except BackplaneDown:
-                self.dropped += 1
+        self.flush()
+        self._is_leaving = True
+        self._queue.close()
+        with trio.move_on_after(_LEAVE_S, shield=True):
+            await self._all_sent.wait()
 
     async def _send_all(self) -> None:
         async for to, payload in self._outbound:
@@ -63,6 +69,7 @@ class ClusterMember:
             except BackplaneDown as error:
                 self.dropped += 1
                 logger.warning("the backplane is down, this server is on its own: %s", str(error))
+        self._all_sent.set()
 
     async def _receive_all(self) -> None:
         while True:

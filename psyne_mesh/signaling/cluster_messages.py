@@ -31,9 +31,11 @@ class ClusterMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"
 
 
 class Alive(ClusterMessage, frozen=True, tag="alive"):
-    """`is_new`: please answer with your own, at once."""
+    """`is_new`: please answer with your own, at once. `clock_s`: the sender's clock, of no known beginning; None: of a
+    server that does not tell."""
 
     is_new: bool = False
+    clock_s: float | None = None
 
 
 class Stopping(ClusterMessage, frozen=True, tag="stopping"):
@@ -41,9 +43,12 @@ class Stopping(ClusterMessage, frozen=True, tag="stopping"):
 
 
 class Arrived(ClusterMessage, frozen=True, tag="arrived"):
-    """`peer` has proved its identity at the sender: any older connection of it is superseded."""
+    """`peer` has proved its identity at the sender: any older connection of it is superseded. `seated_s`: when, on the
+    sender's clock. `is_answer`: to one whose connection is older than the sender's; it is not answered again."""
 
     peer: Peer
+    seated_s: float | None = None
+    is_answer: bool = False
 
 
 class Departed(ClusterMessage, frozen=True, tag="departed"):
@@ -52,10 +57,11 @@ class Departed(ClusterMessage, frozen=True, tag="departed"):
 
 
 class Forward(ClusterMessage, frozen=True, tag="forward"):
-    """A client of the sender says `frame`, about a room that the receiver keeps."""
+    """A client of the sender says `frame`, about a room that the receiver keeps. `seated_s` as in `Arrived`."""
 
     peer: Peer
     frame: str
+    seated_s: float | None = None
 
 
 class Deliver(ClusterMessage, frozen=True, tag="deliver"):

@@ -11,7 +11,7 @@ import trio
 from psyne_mesh.errors import ProtocolError, VersionMismatch
 from psyne_mesh.identity import PeerId, verify_untrusted
 from psyne_mesh.signaling import messages
-from psyne_mesh.signaling.limits import ServerConfig, TokenBucket
+from psyne_mesh.signaling.limits import ServerConfig, SignalShares, TokenBucket
 from psyne_mesh.signaling.switchboard import Switchboard
 from psyne_mesh.signaling.websocket import WebSocket, WebSocketClosed
 
@@ -23,6 +23,7 @@ _LABELS = {
     messages.MISBEHAVED: "misbehaved",
     messages.WRONG_VERSION: "version",
     messages.NOT_PROVED: "not_proved",
+    messages.FULL: "full",
 }
 _ENDS = {
     messages.GOODBYE: "left",
@@ -51,11 +52,11 @@ async def prove(websocket: WebSocket, audiences: frozenset[str] | None) -> tuple
     try:
         hello = messages.decode_client_untrusted(frame)
     except VersionMismatch as error:
-        raise await _refusal(websocket, messages.WRONG_VERSION, str(error)) from error
+        raise await refusal(websocket, messages.WRONG_VERSION, str(error)) from error
     except ProtocolError as error:
-        raise await _refusal(websocket, messages.MISBEHAVED, str(error)) from error
+        raise await refusal(websocket, messages.MISBEHAVED, str(error)) from error
     if not isinstance(hello, messages.Hello):
-        raise await _refusal(websocket, messages.NOT_PROVED, "say hello first")
+        raise await refusal(websocket, messages.NOT_PROVED, "say hello first")
     try:
         peer = verify_untrusted(
             messages.from_base64_untrusted(hello.public_key),
@@ -64,15 +65,15 @@ async def prove(websocket: WebSocket, audiences: frozenset[str] | None) -> tuple
             messages.from_base64_untrusted(hello.signature),
         )
     except ProtocolError as error:
-        raise await _refusal(websocket, messages.NOT_PROVED, str(error), hello.ref) from error
+        raise await refusal(websocket, messages.NOT_PROVED, str(error), hello.ref) from error
     if peer != hello.peer_id:
-        raise await _refusal(websocket, messages.NOT_PROVED, "this peer id belongs to another key", hello.ref)
+        raise await refusal(websocket, messages.NOT_PROVED, "this peer id belongs to another key", hello.ref)
     if audiences is not None and hello.audience not in audiences:
-        raise await _refusal(websocket, messages.NOT_PROVED, "this hello was meant for another server", hello.ref)
+        raise await refusal(websocket, messages.NOT_PROVED, "this hello was meant for another server", hello.ref)
     return peer, hello.ref
 
 
-async def _refusal(websocket: WebSocket, code: int, reason: str, ref: int | None = None) -> Refused:
+async def refusal(websocket: WebSocket, code: int, reason: str, ref: int | None = None) -> Refused:
     """Says why as a message too: browsers do not show close codes to everybody."""
     await websocket.send(messages.encode(messages.Error(code=_LABELS[code], message=reason[:500], ref=ref)))
     return Refused(code, reason)
@@ -88,7 +89,8 @@ class Guest:
         self._websocket = websocket
         self._config = config
         self._bucket = TokenBucket(config.messages_per_s, config.burst, now)
-        self._queue, self._outbound = trio.open_memory_channel[str](config.outbound_messages_max)
+        self._queue, self._outbound = trio.open_memory_channel[tuple[str, PeerId | None]](config.outbound_messages_max)
+        self._signals = SignalShares(config.outbound_messages_max, config.outbound_bytes_max)
         self._queued_bytes = 0
         self._garbage = 0
         self._scope = trio.CancelScope()
@@ -97,17 +99,26 @@ class Guest:
     def push(self, message: messages.Message) -> None:
         self.push_text(messages.encode(message))
 
-    def push_text(self, text: str) -> None:
-        """Never waits. A guest whose queue is full is dropped: it lags so far that a fresh start serves it better."""
+    def push_text(self, text: str, sender: PeerId | None = None) -> bool:
+        """Never waits. A guest whose queue is full is dropped: it lags so far that a fresh start serves it better. A signal
+        names its `sender` and drops nobody; False: it was left out."""
         if self._dismissal is not None:
-            return
-        self._queued_bytes += len(text)
+            return True
+        size = len(text)
+        if sender is not None and not self._signals.admit(sender, size):
+            return False
         try:
-            if self._queued_bytes > self._config.outbound_bytes_max:
+            if self._queued_bytes + size > self._config.outbound_bytes_max:
                 raise trio.WouldBlock
-            self._queue.send_nowait(text)
+            self._queue.send_nowait((text, sender))
         except trio.WouldBlock:
-            self.dismiss(messages.TOO_SLOW, "you read too slowly")
+            if sender is None:
+                self.dismiss(messages.TOO_SLOW, "you read too slowly")
+                return True
+            self._signals.release(sender, size)
+            return False
+        self._queued_bytes += size
+        return True
 
     def dismiss(self, code: int, reason: str) -> None:
         """The first reason stands."""
@@ -135,8 +146,10 @@ class Guest:
             await self._websocket.close(code, reason)
 
     async def _send_all(self) -> None:
-        async for text in self._outbound:
+        async for text, sender in self._outbound:
             self._queued_bytes -= len(text)
+            if sender is not None:
+                self._signals.release(sender, len(text))
             await self._websocket.send(text)
 
     async def _receive_all(

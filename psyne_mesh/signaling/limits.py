@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import attrs
 
+from psyne_mesh.identity import PeerId
 from psyne_mesh.signaling.registry import RegistryLimits
 
 
@@ -12,12 +15,14 @@ class ServerConfig:
     """Bounds of a signaling server; the policy at each bound stands beside it. Times in seconds."""
 
     registry: RegistryLimits = attrs.Factory(RegistryLimits)
-    clients_max: int = 10_000  # one more is refused with HTTP 503
+    clients_max: int = 10_000  # one more is refused: HTTP 503, or 4007 after its hello
     clients_per_address_max: int = 1_000  # the same; behind a proxy all clients share its address
     keepalive_s: float = 10.0  # clients speak at least this often...
     silence_factor: float = 3.0  # ...and are dropped ("timeout") after this many times that without a word
     hello_timeout_s: float = 10.0  # TLS, HTTP head, WebSocket and hello each; then the connection is closed
-    outbound_messages_max: int = 1_024  # waiting for one client; one more and it is dropped as too slow
+    outbound_messages_max: int = (
+        1_024  # waiting for one client; one more and it is dropped as too slow; see SignalShares
+    )
     outbound_bytes_max: int = 8 * 2**20  # the same, in bytes; the longest answer is under 1 MiB
     messages_per_s: float = 100.0  # a faster client is read more slowly; nothing is lost
     burst: int = 500  # joining 15 players with 10 candidates each is 165 messages
@@ -41,3 +46,35 @@ class TokenBucket:
         self._tokens = min(self._burst, self._tokens + (now - self._updated_at) * self._rate) - cost
         self._updated_at = now
         return max(0.0, -self._tokens / self._rate)
+
+
+class SignalShares:
+    """How much of one client's queue signals may fill, so that who floods it takes no place from the news of its rooms,
+    and little from the signals of others. Signals are best effort: what exceeds a share is left out.
+
+    1. `admit(sender, size)` before a signal is queued; False: leave it out. 2. `release(sender, size)` when it was sent.
+    """
+
+    __slots__ = ("_all_max", "_message_bytes", "_sender_max", "_total", "_waiting")
+
+    def __init__(self, messages_max: int, bytes_max: int) -> None:
+        self._message_bytes = bytes_max // messages_max  # so that one sum bounds both, messages and bytes
+        self._all_max = bytes_max // 2  # the other half is for news and answers
+        self._sender_max = bytes_max // 16  # a guess: some forty offers, or half a second at 8 Mbit/s
+        self._total = 0
+        self._waiting: Counter[PeerId] = Counter()  # entries that reach 0 are deleted
+
+    def admit(self, sender: PeerId, size: int) -> bool:
+        cost = size + self._message_bytes
+        if self._waiting[sender] + cost > self._sender_max or self._total + cost > self._all_max:
+            return False
+        self._waiting[sender] += cost
+        self._total += cost
+        return True
+
+    def release(self, sender: PeerId, size: int) -> None:
+        cost = size + self._message_bytes
+        self._total -= cost
+        self._waiting[sender] -= cost
+        if not self._waiting[sender]:
+            del self._waiting[sender]

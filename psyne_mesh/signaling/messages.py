@@ -17,6 +17,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+import re
 from typing import Annotated, Literal, NoReturn
 
 import msgspec
@@ -48,16 +49,18 @@ MAX_LISTED = 100
 
 _TEXT = r"\A[^\x00-\x1f\x7f\u2028\u2029]*\Z"  # printable, one line: names end in logs and terminals
 _PART = r"\A[^\x00-\x1f\x7f\u2028\u2029/]*\Z"  # no slash: they come before the name in a room key
+_PLAIN = r"\A[ !#-\[\]-~]*\Z"  # base64 and the like, one byte of JSON a character: 256 of them share a frame
+_EXACT = 2**53 - 1  # what a JavaScript number holds exactly; MessagePack, between servers, ends at 2**64
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=_TEXT)]
 Part = Annotated[str, msgspec.Meta(max_length=64, pattern=_PART)]
 Key = Annotated[str, msgspec.Meta(min_length=3, max_length=258, pattern=_TEXT)]
 Peer = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
-Ref = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]  # what a JavaScript number holds exactly
-Record = Annotated[str, msgspec.Meta(max_length=MAX_RECORD_CHARS)]
+Ref = Annotated[int, msgspec.Meta(ge=0, le=_EXACT)]
+Record = Annotated[str, msgspec.Meta(max_length=MAX_RECORD_CHARS, pattern=_PLAIN)]
 Envelope = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ENVELOPE_CHARS)]
 Players = Annotated[int, msgspec.Meta(ge=1, le=MAX_PLAYERS)]
-Scalar = str | int | float | bool | None
+Scalar = str | Annotated[int, msgspec.Meta(ge=-_EXACT, le=_EXACT)] | float | bool | None
 Reason = Annotated[str, msgspec.Meta(max_length=64)]
 Text = Annotated[str, msgspec.Meta(max_length=512)]
 
@@ -71,6 +74,7 @@ TIMED_OUT = 4003
 MISBEHAVED = 4004
 WRONG_VERSION = 4005
 NOT_PROVED = 4006
+FULL = 4007
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
@@ -159,7 +163,7 @@ class Welcome(Message, frozen=True, tag="welcome"):
 class Member(msgspec.Struct, frozen=True):
     peer_id: Peer
     record: Record
-    index: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+    index: Annotated[int, msgspec.Meta(ge=0, le=_EXACT)]
 
 
 class Room(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,7 +183,7 @@ class JoinedRoom(Message, frozen=True, tag="joined"):
     info: Room
     peers: Annotated[list[Member], msgspec.Meta(max_length=MAX_MEMBERS_LISTED)]
     created: bool
-    index: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+    index: Annotated[int, msgspec.Meta(ge=0, le=_EXACT)]
 
 
 class LeftRoom(Message, frozen=True, tag="left"):
@@ -279,6 +283,11 @@ def check_properties(skill_range: tuple[float, float] | None, metadata: dict[str
         raise ValueError(f"metadata is over {MAX_METADATA_BYTES} bytes of JSON")
 
 
+def is_record(text: str) -> bool:
+    """Whether it may be in a `Record` field."""
+    return len(text) <= MAX_RECORD_CHARS and _plain_text(text) is not None
+
+
 def to_base64(raw: bytes) -> str:
     return base64.b64encode(raw).decode()
 
@@ -328,6 +337,7 @@ def _plain(value: object) -> str:
     raise TypeError(f"a {type(value).__name__} cannot be sent")
 
 
+_plain_text = re.compile(_PLAIN).match
 _encoder = msgspec.json.Encoder(enc_hook=_plain)
 _head = msgspec.json.Decoder(_Head)
 _reference = msgspec.json.Decoder(_Reference)

@@ -92,7 +92,7 @@ def time_untrusted(text: bytes) -> datetime | None:
     """A Date header (RFC 9110 section 5.6.7); None for anything else."""
     try:
         told = parsedate_to_datetime(text.decode("ascii"))
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return told if told.tzinfo is not None else None
 

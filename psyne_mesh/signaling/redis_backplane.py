@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import coredis
 import coredis.exceptions
 import trio
 
+from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.nurseries import open_background_nursery, unwrapped
 from psyne_mesh.signaling.backplane import BackplaneDown, BackplaneLink
 
@@ -24,9 +26,15 @@ _FAREWELL_S = 2.0  # for unsubscribing
 
 class RedisBackplane:
     """`url` as in `redis://[user:password@]host:port/database`, `rediss://` for TLS. Servers with the same `prefix` are
-    one cluster. Nothing is stored: rooms live in the servers, Redis only carries messages, and it may be restarted."""
+    one cluster. Nothing is stored: rooms live in the servers, Redis only carries messages, and it may be restarted.
+    Raises `InvalidConfig` for a URL of another form."""
 
     def __init__(self, url: str, *, prefix: str = "psyne-mesh") -> None:
+        if not _is_redis_url(url):
+            raise InvalidConfig(
+                f"{_without_password(url)!r} names no Redis: redis://[user:password@]host[:port][/database], or rediss:// "
+                f"for TLS"
+            )
         self._url = url
         self._prefix = prefix
 
@@ -129,6 +137,18 @@ class _RedisLink:
             logger.warning("a payload of the backplane was dropped: the server does not keep up")
 
 
+def _is_redis_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme == "unix":
+            return bool(parts.path)
+        host = (parts.hostname or "").encode("idna")  # as the resolver will
+        return parts.scheme in ("redis", "rediss") and bool(host) and parts.port != 0
+    except ValueError:
+        return False
+
+
 def _without_password(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+    before, _, server = url.rpartition("@")
+    scheme, separator, _ = before.partition("://")
+    return f"{scheme}{separator}{server}" if separator else server

@@ -25,6 +25,7 @@ def checked_join(
     metadata: Mapping[str, object] | None,
 ) -> JoinRequest:
     """The request as the server will read it, or `InvalidConfig`."""
+    check_record(record)
     message = _checked(
         lambda: messages.Join(
             ref=0,
@@ -52,8 +53,11 @@ def checked_list(
 
 
 def check_record(record: str) -> None:
-    if len(record) > messages.MAX_RECORD_CHARS:
-        raise InvalidConfig(f"a record is at most {messages.MAX_RECORD_CHARS} characters, not {len(record)}")
+    if not messages.is_record(record):
+        raise InvalidConfig(
+            f"a record is at most {messages.MAX_RECORD_CHARS} printable ASCII characters without quote and backslash, "
+            f"such as base64; this one has {len(record)} characters"
+        )
 
 
 def request_of(message: messages.Join) -> JoinRequest:

@@ -17,6 +17,7 @@ import attrs
 import msgspec
 import trio
 
+from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.identity import PeerId
 from psyne_mesh.nurseries import open_background_nursery
 from psyne_mesh.signaling import messages
@@ -25,7 +26,7 @@ from psyne_mesh.signaling.cluster import ClusterSwitchboard, Dismissal
 from psyne_mesh.signaling.cluster_member import ClusterMember
 from psyne_mesh.signaling.convert import room_of
 from psyne_mesh.signaling.front_door import Page, receive_guest
-from psyne_mesh.signaling.guest import Guest, Refused, prove
+from psyne_mesh.signaling.guest import Guest, Refused, prove, refusal
 from psyne_mesh.signaling.limits import ServerConfig
 from psyne_mesh.signaling.switchboard import Switchboard
 from psyne_mesh.signaling.websocket import WebSocket, WebSocketClosed, accept_websocket
@@ -33,6 +34,7 @@ from psyne_mesh.signaling.websocket import WebSocket, WebSocketClosed, accept_we
 DEFAULT_PORT = 8080  # psyne's own
 
 _HOUSEKEEPING_S = 5.0
+_FULL = "this server has as many guests as it can serve"
 _HANGUPS = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, WebSocketClosed)
 _REASONS = {  # what others are told; every other end is "dropped"
     "left": "left",
@@ -61,10 +63,13 @@ class ServerStats:
     messages_received: int
     signals_relayed: int
     signals_not_relayed: int
+    signals_dropped: int  # the receiver reads more slowly than its roommates send
     garbage: int
     internal_errors: int
     servers: int  # of the cluster that this one hears, with itself; rooms and members are those that it keeps
-    ends: dict[str, int]  # why clients went: left, lost, timeout, superseded, slow, misbehaved
+    ends: dict[
+        str, int
+    ]  # why clients went: left, lost, timeout, superseded, slow, misbehaved; or came in vain: full...
 
 
 @asynccontextmanager
@@ -76,11 +81,12 @@ async def open_server(
     ssl_context: ssl.SSLContext | None = None,
     backplane: Backplane | None = None,
 ) -> AsyncIterator[SignalingServer]:
-    """A server for as long as the block; port 0 takes any free one. Raises `OSError` if it cannot listen there.
+    """A server for as long as the block; port 0 takes any free one. Raises `OSError` if it cannot listen there, and
+    `InvalidConfig` if `host` is no name of a host.
 
     With `ssl_context` (made for the server's side) it speaks `wss` and `https`. Leaving the block says goodbye to every
-    client, within `config.grace_s`. With a `backplane` all servers on it are one: players meet wherever they connect.
-    Raises `BackplaneDown` if it cannot be attached.
+    client, within `config.grace_s`. With a `backplane` all servers on it are one: players meet wherever they connect; the
+    goodbye to the others takes a second more at most. Raises `BackplaneDown` if it cannot be attached.
     """
     server = SignalingServer(config or ServerConfig(), ssl_context, backplane)
     async with open_background_nursery() as nursery:
@@ -154,6 +160,7 @@ class SignalingServer:
             messages_received=self._counts["messages"],
             signals_relayed=self._switchboard.relayed,
             signals_not_relayed=self._switchboard.not_relayed,
+            signals_dropped=self._counts["signals_dropped"],
             garbage=self._counts["garbage"],
             internal_errors=self._counts["internal_errors"],
             servers=len(self._cluster.servers) if self._cluster else 1,
@@ -185,7 +192,7 @@ class SignalingServer:
             yield
 
     async def stop(self) -> None:
-        """No new guests, a goodbye to those who are here, and the end after `grace_s` at most."""
+        """No new guests, a goodbye to those who are here, within `grace_s`, then to the other servers, and the end."""
         self._doors.cancel()
         self._all_gone = trio.Event()
         with trio.move_on_after(self.config.grace_s, shield=True):
@@ -193,8 +200,8 @@ class SignalingServer:
                 guest.dismiss(messages.GOING_AWAY, "the server is shutting down")
             if self._guests:
                 await self._all_gone.wait()
-            if self._member is not None:
-                await self._member.leave()
+        if self._member is not None:
+            await self._member.leave()
         self._everything.cancel()
 
     def kill(self) -> None:
@@ -237,7 +244,7 @@ class SignalingServer:
 
     def _reason_to_refuse(self, address: str) -> str | None:
         if len(self._guests) >= self.config.clients_max:
-            return "this server has as many guests as it can serve"
+            return _FULL
         if self._per_address[address] > self.config.clients_per_address_max:
             return "this server has as many guests from your address as it allows"
         return None
@@ -246,9 +253,11 @@ class SignalingServer:
         try:
             with trio.fail_after(self.config.hello_timeout_s):
                 peer, ref = await prove(websocket, self.config.audiences)
-        except Refused as refusal:
-            self._ends[refusal.label] += 1
-            await websocket.close(refusal.code, str(refusal))
+                if len(self._guests) >= self.config.clients_max and peer not in self._guests:
+                    raise await refusal(websocket, messages.FULL, _FULL, ref)  # others proved themselves faster
+        except Refused as refused:
+            self._ends[refused.label] += 1
+            await websocket.close(refused.code, str(refused))
             return
         self._counts["hellos"] += 1
         guest = Guest(peer, websocket, self.config, trio.current_time())
@@ -266,7 +275,7 @@ class SignalingServer:
             old.dismiss(messages.SUPERSEDED, "the same identity connected anew")
             self._depart(guest.peer, "superseded")
         self._guests[guest.peer] = guest
-        self._desk.arrive(guest.peer)
+        self._desk.arrive(guest.peer, trio.current_time())
         self._deliver()
 
     def _unseat(self, guest: Guest) -> None:
@@ -290,10 +299,11 @@ class SignalingServer:
     def _deliver(self) -> None:
         for delivery in self._desk.take_outputs():
             text = messages.encode(delivery.message)
+            sender = PeerId(delivery.message.sender) if isinstance(delivery.message, messages.SignalFrom) else None
             for peer in delivery.peers:
                 guest = self._guests.get(peer)
-                if guest is not None:
-                    guest.push_text(text)
+                if guest is not None and not guest.push_text(text, sender):
+                    self._counts["signals_dropped"] += 1
         if self._cluster is not None and self._member is not None:
             for dismissal in self._cluster.take_dismissals():
                 self._dismiss(dismissal)
@@ -335,7 +345,10 @@ class SignalingServer:
 
 
 async def _listen(host: str, port: int) -> list[trio.SocketListener]:
-    listeners = await trio.open_tcp_listeners(port, host=host)
+    try:
+        listeners = await trio.open_tcp_listeners(port, host=host)
+    except UnicodeError as error:  # such as a label over 63 characters or none between two dots
+        raise InvalidConfig(f"cannot listen on {host!r}, which cannot be the name of a host: {error}") from error
     if port == 0:  # a name with several addresses would get as many ports
         for spare in listeners[1:]:
             await spare.aclose()

@@ -49,7 +49,7 @@ class Switchboard:
     def cost(message: messages.Message) -> int:
         return _COSTS.get(type(message), 1)
 
-    def arrive(self, peer: PeerId) -> None:
+    def arrive(self, peer: PeerId, now: float) -> None:
         """There is nobody else to tell, in a cluster of one."""
 
     def receive(self, peer: PeerId, message: messages.ClientMessage, now: float) -> None:

@@ -49,7 +49,9 @@ class SignalingTransport(Protocol):
         """Enter a room. `create`: "or" makes it if needed, "only" refuses one that exists, "never" one that does not.
 
         `max_players`, `skill_range` and `metadata` are the creator's to set; a later joiner's `skill_range` must only
-        overlap the room's. Joining again a room that we are in refreshes our record there.
+        overlap the room's. Joining again a room that we are in refreshes our record there. `record`: up to 2,800
+        characters of base64 or other printable ASCII without quote and backslash; whole numbers in `metadata` lie within
+        2**53 - 1 of zero.
         Raises `RoomFull`, `RoomNotFound`, `RoomExists`, `RoomMismatch`, `SignalingLost`, `SignalingError`
         (a limit of the server), `InvalidConfig` (an argument out of bounds; nothing was sent).
         Cancelling leaves the room again, as does an answer that never comes; those who have heard of us by then get

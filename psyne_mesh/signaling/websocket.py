@@ -70,6 +70,7 @@ class WebSocket:
     def __init__(self, connection: trio_websocket.WebSocketConnection, pump: _Pump) -> None:
         self._connection = connection
         self._pump = pump
+        self._is_mid_frame = False
 
     async def receive(self) -> str | bytes:
         """The next whole message. Cancelling loses none. Raises `WebSocketClosed`."""
@@ -80,8 +81,10 @@ class WebSocket:
 
     async def send(self, text: str) -> None:
         """Returns when the bytes are with the operating system. Cancelling it breaks the connection."""
+        self._is_mid_frame = True
         try:
             await self._connection.send_message(text)
+            self._is_mid_frame = False
         except trio_websocket.ConnectionClosed as error:
             raise self._pump.closed(error) from error
         except _LIBRARY_ERRORS as error:
@@ -97,7 +100,11 @@ class WebSocket:
         forget_unsent(self._pump.stream)
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Say goodbye, wait a moment for the answer, and close the stream in any case."""
+        """Say goodbye, wait a moment for the answer, and close the stream in any case. After a cancelled `send` nothing is
+        said: it would be read as the rest of that frame."""
+        if self._is_mid_frame:
+            await trio.aclose_forcefully(self._pump.stream)
+            return
         with trio.move_on_after(_CLOSE_GRACE_S):
             try:
                 await self._connection.aclose(code, reason[:120])  # RFC 6455 section 5.5: 125 bytes with the code

@@ -83,6 +83,19 @@ async def test_wrong_options_are_refused_before_anything_is_asked(capsys: pytest
     assert "ws://host" in json.loads(said)["verdict"]["summary"]
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), InvalidConfig("cannot open a UDP socket")])
+async def test_what_ends_it_leaves_as_itself(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    async def probe(config: WebRTCConfig) -> NetworkReport:
+        await trio.lowlevel.checkpoint()
+        raise error
+
+    monkeypatch.setattr("psyne_mesh.cli.doctor.probe_network", probe)
+    with pytest.raises(type(error)):
+        await doctor(capsys, signaling="ws://127.0.0.1:9")
+
+
 def test_the_command_is_there() -> None:
     assert "doctor" in {command.name or command.callback.__name__ for command in app.registered_commands}  # type: ignore[union-attr]
 
@@ -91,9 +104,9 @@ async def test_words_for_people_hold_no_markup_of_strangers() -> None:
     async with two_faced_server() as stun:
         report = await probe_network(WebRTCConfig(stun_servers=[StunServer(*stun.address)], bind_host="127.0.0.1"))
     out = io.StringIO()
-    met = attrs.evolve(SIGNALING, software="[red]x[/red]", clock_skew_s=2.0)
+    met = attrs.evolve(SIGNALING, software="[red]x[/red]\x1b[2J", clock_skew_s=2.0)
     show(Console(file=out, width=200), report, met, judge(report, met))
-    assert "[red]x[/red]" in out.getvalue()
+    assert "[red]x[/red][2J" in out.getvalue()
     assert "no translation, filtering endpoint-independent" in out.getvalue()
     bare = network(interfaces=(), host_candidates=(), udp=False, ipv4=None)
     show(Console(file=out, width=200), bare, None, judge(bare, None))
@@ -133,6 +146,7 @@ async def test_a_server_of_another_version_is_told_as_such() -> None:
         ("yesterday", None),
         ("Mon, 01 Jan 2030 00:00:00", None),  # of no zone
         ("Mon, 99 Jan 2030 99:00:00 GMT", None),
+        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", None),
     ],
 )
 async def test_the_clock_is_compared_where_a_proxy_tells_the_time(date: str, skew_s: float | None) -> None:
@@ -157,7 +171,7 @@ async def test_the_clock_is_compared_where_a_proxy_tells_the_time(date: str, ske
 
 
 WORDS = st.sampled_from(
-    ["Mon,", "01", "99", "Jan", "2030", "0001", "9999", "00:00:00", "25:61:61", "+9999", "-2400", "GMT"]
+    ["Mon,", "01", "99", "Jan", "2030", "0001", "9999", "00:00:00", "25:61:61", "+9999", "-2400", "GMT", "9" * 20]
 )
 
 

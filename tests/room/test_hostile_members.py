@@ -20,7 +20,7 @@ from psyne_mesh.mesh.alarms import ALARM_EVERY_S
 from psyne_mesh.mesh.dial_limits import DIALS_IN_A_ROW, LINKS_MAX, STRANGERS_MAX
 from psyne_mesh.mesh.link import ASKED_RESTARTS, MESSAGE_MIN_BYTES, LinkState
 from psyne_mesh.mesh.membership import SendOutcome
-from psyne_mesh.mesh.sealed import ENVELOPE, SEAL_BYTES, WINDOW, Seals
+from psyne_mesh.mesh.sealed import ENVELOPE, RECIPIENTS_MAX, SEAL_BYTES, WINDOW, Seals
 from psyne_mesh.mesh.tunnels import TUNNEL_TAG
 from psyne_mesh.room import events
 from psyne_mesh.room.carried import carried
@@ -96,6 +96,28 @@ async def test_a_seal_holds_for_one_recipient_room_and_stay(autojump_clock: Mock
             receiver.open_untrusted(record, blobs[0])
         called_gone = attrs.evolve(me, epoch=me.epoch + 1)  # the same stay, and what was under way still counts
         assert receiver.open_untrusted(record, sender.seal(called_gone, record.epoch, b"back")) == b"back"
+
+
+async def test_messages_to_others_in_between_are_no_overtaking(autojump_clock: MockClock) -> None:
+    """And who is sent nothing for so long that its count is forgotten believes what comes then."""
+    async with open_world(seed=1) as world:
+        ada, bob = await two(world)
+        record, me = membership(ada).node.record(bob.me), membership(ada).node.own_record
+    others = [attrs.evolve(me, peer=PeerId(f"{number:032x}")) for number in range(RECIPIENTS_MAX)]
+    sender = Seals(world_identity(bob), TAG, record.joined_at)
+    receiver = Seals(world_identity(ada), TAG, me.joined_at)
+    blobs = []
+    for number in range(3):
+        blobs.append(sender.seal(me, record.epoch, b"%d" % number))
+        for other in others[: 2 * WINDOW]:
+            sender.seal(other, record.epoch, b"to somebody else")
+    for number in (2, 0, 1):
+        assert receiver.open_untrusted(record, blobs[number]) == b"%d" % number
+    for other in others:
+        sender.seal(other, record.epoch, b"to somebody else")
+    assert len(sender._numbers) == RECIPIENTS_MAX
+    late = sender.seal(me, record.epoch, b"long after")
+    assert receiver.open_untrusted(record, late) == b"long after"
 
 
 async def test_what_was_sealed_for_one_stay_is_refused_in_the_next(autojump_clock: MockClock) -> None:

@@ -1,35 +1,20 @@
-"""Several servers as one: first pure, on a wire in a list; then servers on real sockets, joined by memory and by Redis."""
+"""Several servers as one, pure: on a wire in a list. `test_cluster_servers.py` has real ones."""
 
 from __future__ import annotations
 
-import gc
 import random
-import shutil
-import socket
-import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from functools import partial
-from pathlib import Path
 
 import pytest
-import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psyne_mesh.errors import ProtocolError, RoomFull
+from psyne_mesh.errors import ProtocolError
 from psyne_mesh.identity import PeerId
 from psyne_mesh.signaling import cluster_messages as c
 from psyne_mesh.signaling import messages as m
-from psyne_mesh.signaling.backplane import Backplane, BackplaneDown, MemoryBackplane
-from psyne_mesh.signaling.client import SignalingClient, connect_signaling
-from psyne_mesh.signaling.cluster import SILENCE_S, ClusterSwitchboard
-from psyne_mesh.signaling.events import Lost, PeerJoined, PeerLeft, Restored, SignalingEvent, SignalReceived
+from psyne_mesh.signaling.cluster import SILENCE_S, ClusterSwitchboard, Dismissal
 from psyne_mesh.signaling.registry import RegistryLimits
-from psyne_mesh.signaling.server import SignalingServer, open_server
 from psyne_mesh.signaling.switchboard import Switchboard
-
-from .worlds import QUICK, player
 
 A, B, C = (PeerId(digit * 32) for digit in "abc")
 
@@ -49,13 +34,13 @@ class World:
 
     def add(self, name: str) -> None:
         self.servers[name] = ClusterSwitchboard(name, Switchboard(RegistryLimits()))
-        self.servers[name].start()
+        self.servers[name].start(self.now)
         self.run()
 
     def connect(self, peer: PeerId, server: str) -> None:
         self.homes[peer] = server
         self.told.setdefault(peer, [])
-        self.servers[server].arrive(peer)
+        self.servers[server].arrive(peer, self.now)
         self.run()
 
     def say(self, peer: PeerId, message: m.ClientMessage) -> list[m.Message]:
@@ -221,11 +206,151 @@ def test_the_rooms_of_a_dead_server_move_and_its_players_are_gone() -> None:
     assert all(server.servers == ["x", "y"] for server in world.servers.values())
 
 
+def test_a_join_whose_keeper_died_ends_with_it() -> None:
+    world = World("xyz")
+    room = room_kept_by(world, "z")
+    world.connect(A, "x")
+    world.connect(B, "x")
+    (refusal,) = world.say(B, join(room, create="never"))
+    assert isinstance(refusal, m.Error)
+    world.kill("z")
+    assert world.say(A, join(room)) == []
+    world.pass_time(SILENCE_S + 1)
+    assert set(world.sent_away) == {(A, False)}, "B has its answer"
+
+
+def test_a_join_that_crosses_a_new_keeper_is_made_again() -> None:
+    """The old keeper answers it when everybody else already goes to the new one: nobody would be in that room."""
+    after = World("xyz").servers["y"]
+    world = World("xy")
+    room = next(
+        name for name in map(str, range(1000))
+        if world.servers["y"].keeper_of(f"//{name}") == "x" and after.keeper_of(f"//{name}") == "z"
+    )  # fmt: skip
+    world.connect(A, "y")
+    world.servers["y"].receive(A, join(room), world.now)
+    world.add("z")
+    assert (A, False) in world.sent_away
+    answer = world.told[A][-1]
+    assert isinstance(answer, m.JoinedRoom)
+
+    world.sent_away.clear()
+    world.connect(A, "y")
+    late = c.Deliver(sender="x", peers=[A], frame=m.encode(answer))
+    world.servers["y"].receive_wire(c.encode(late), world.now)
+    world.run()
+    assert world.sent_away == [(A, False)], "however it came to pass"
+
+
+def test_only_so_many_joins_of_a_client_are_watched_over() -> None:
+    world = World("xy")
+    world.connect(A, "x")
+    room = room_kept_by(world, "y")
+    for ref in range(1_000):
+        world.servers["x"].receive(A, join(room, ref=ref), world.now)
+    assert len(world.servers["x"]._joining[A]) < 100
+    world.run()
+    assert not world.servers["x"]._joining[A]
+
+
+class HeldBack:
+    """Two servers whose clocks began at other moments, and a wire that holds back what "y" says until it is let go."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.x, self.y = (ClusterSwitchboard(name, Switchboard(RegistryLimits())) for name in "xy")
+        self.held: list[bytes] = []
+        self.room = room_kept_by(World("xy"), "x")
+        self.x.start(self.now)
+        self.y.start(self.clock_of(self.y))
+        self.pass_time(5)
+
+    def clock_of(self, server: ClusterSwitchboard) -> float:
+        return self.now + (0 if server is self.x else 1e6)
+
+    def pass_time(self, seconds: int, *, is_held: bool = False) -> None:
+        for _ in range(seconds):
+            self.now += 1
+            for server in (self.x, self.y):
+                server.tick(self.clock_of(server))
+            self.held += [payload for _, payload in self.y.take_wire()]
+            if not is_held:
+                self.let_go()
+
+    def let_go(self) -> None:
+        while self.held or (self.x._wire or self.y._wire):
+            for payload in [*self.held, *(payload for _, payload in self.y.take_wire())]:
+                self.x.receive_wire(payload, self.clock_of(self.x))
+            self.held.clear()
+            for _, payload in self.x.take_wire():
+                self.y.receive_wire(payload, self.clock_of(self.y))
+
+
+def test_old_news_of_an_arrival_sends_nobody_away() -> None:
+    """The player was at y for a moment, then came to x and stays; meanwhile the backplane hung."""
+    cluster = HeldBack()
+    cluster.y.arrive(A, cluster.clock_of(cluster.y))
+    cluster.y.receive(A, join(cluster.room), cluster.clock_of(cluster.y))
+    cluster.pass_time(1, is_held=True)
+    cluster.y.depart(A, "lost", cluster.clock_of(cluster.y))
+    cluster.x.arrive(A, cluster.clock_of(cluster.x))
+    cluster.x.receive(A, join(cluster.room), cluster.clock_of(cluster.x))
+    cluster.pass_time(6, is_held=True)
+    cluster.let_go()
+    assert Dismissal(A, superseded=True) not in cluster.x.take_dismissals()
+    assert cluster.x._switchboard.registry.is_member(A, f"//{cluster.room}"), "nor out of its rooms"
+
+
+@pytest.mark.parametrize("departs_unheard", [False, True])
+def test_the_newest_connection_wins_however_late_the_news(departs_unheard: bool) -> None:
+    """y does not know that the connection there is dead, or that there is a newer one."""
+    cluster = HeldBack()
+    cluster.y.arrive(A, cluster.clock_of(cluster.y))
+    cluster.pass_time(1, is_held=True)
+    cluster.x.arrive(A, cluster.clock_of(cluster.x))
+    if departs_unheard:
+        cluster.x.take_wire()
+    cluster.pass_time(2, is_held=True)
+    cluster.let_go()
+    assert cluster.x.take_dismissals() == []
+    assert set(cluster.y.take_dismissals()) == {Dismissal(A, superseded=True)}
+
+
+def test_servers_that_do_not_tell_their_clocks_are_believed() -> None:
+    world = World("x")
+    world.connect(A, "x")
+    for news in (c.Alive(sender="old"), c.Arrived(sender="old", peer=A)):
+        world.servers["x"].receive_wire(c.encode(news), world.now)
+    world.run()
+    assert world.sent_away == [(A, True)]
+
+
+def test_what_is_known_of_clocks_is_bounded() -> None:
+    server = ClusterSwitchboard("x", Switchboard(RegistryLimits()))
+    for number in range(3_000):
+        server.receive_wire(c.encode(c.Alive(sender=str(number), clock_s=1.0)), float(number))
+        server.receive_wire(c.encode(c.Alive(sender="y", clock_s=1.0)), float(number))
+    assert len(server._clocks._behind) <= 1_000
+    assert len(server._clocks._behind["y"]) <= 60
+
+
 def test_a_server_that_stops_is_gone_at_once() -> None:
     world = World("xy")
     world.servers["y"].stop()
     world.run()
     assert world.servers["x"].servers == ["x"]
+
+
+def test_late_words_of_a_server_that_stopped_do_not_bring_it_back() -> None:
+    world = World("xy")
+    world.servers["y"].stop()
+    world.servers["y"].depart(A, "lost", world.now)
+    world.servers["y"].tick(world.now)
+    world.run()
+    assert world.servers["x"].servers == ["x"]
+    for number in range(1_000):
+        world.servers["x"].receive_wire(c.encode(c.Stopping(sender=str(number))), world.now)
+    assert len(world.servers["x"]._stopped) <= 100
 
 
 def test_when_a_server_comes_only_its_rooms_move() -> None:
@@ -267,6 +392,8 @@ def test_nothing_is_remembered_of_players_who_are_gone() -> None:
     for server in world.servers.values():
         assert not server._homes
         assert not server._kept_by
+        assert not server._joining
+        assert not server._seated
         assert not server._gathers
 
 
@@ -306,189 +433,3 @@ def test_garbage_on_the_wire_is_counted_and_dropped(payload: bytes) -> None:
     server.receive_wire(bytes(c._MAX_BYTES + 1), 0)
     assert server.garbage == 4
     assert server.take_outputs() == []
-
-
-# --------------------------------------------------------------------------------------------------------- with sockets
-
-
-@asynccontextmanager
-async def cluster(backplane: Backplane, size: int = 3) -> AsyncIterator[list[SignalingServer]]:
-    async with trio.open_nursery() as nursery:
-        servers: list[SignalingServer] = []
-
-        async def run(task_status: trio.TaskStatus[SignalingServer]) -> None:
-            async with open_server(port=0, backplane=backplane) as server:
-                task_status.started(server)
-                await trio.sleep_forever()
-
-        for _ in range(size):
-            servers.append(await nursery.start(run))
-        yield servers
-        nursery.cancel_scope.cancel()
-
-
-async def until(client: SignalingClient, kind: type[SignalingEvent]) -> SignalingEvent:
-    with trio.fail_after(10):
-        while not isinstance(event := await client.next_event(), kind):
-            pass
-    return event
-
-
-async def play_across(servers: list[SignalingServer]) -> None:
-    """Three players on three servers: meet, signal, fill the room, lose a server, meet again."""
-    urls = [server.url for server in servers]
-    async with (
-        connect_signaling(urls[0], player(1), config=QUICK) as a,
-        connect_signaling(urls[1], player(2), config=QUICK) as b,
-        connect_signaling(urls[2], player(3), config=QUICK) as outsider,
-    ):
-        await a.join("r", max_players=2, metadata={"map": "dust"})
-        joined = await b.join("r")
-        assert [peer.peer_id for peer in joined.peers] == [a.peer_id]
-        assert joined.info.metadata == {"map": "dust"}
-        assert isinstance(await until(a, PeerJoined), PeerJoined)
-        b.send_signal(a.peer_id, "//r", "offer")
-        assert await until(a, SignalReceived) == SignalReceived(b.peer_id, "//r", "offer")
-        with pytest.raises(RoomFull):
-            await outsider.join("r")
-        assert [info.players for info in (await outsider.list_rooms()).rooms] == [2]
-        await b.leave("//r", record="bye")
-        assert await until(a, PeerLeft) == PeerLeft("//r", b.peer_id, "left", "bye")
-
-
-async def test_servers_joined_by_memory() -> None:
-    async with cluster(MemoryBackplane()) as servers:
-        assert [server.stats.servers for server in servers] == [3, 3, 3]
-        await play_across(servers)
-        assert all(server.stats.internal_errors == 0 for server in servers)
-
-
-async def test_a_server_of_the_cluster_stops_and_its_rooms_go_on_elsewhere() -> None:
-    async with (
-        cluster(MemoryBackplane()) as servers,
-        connect_signaling(servers[0].url, player(1), config=QUICK) as a,
-        connect_signaling(servers[1].url, player(2), config=QUICK) as b,
-    ):
-        cluster_of_first = servers[0]._cluster
-        assert cluster_of_first is not None
-        last = servers[2]._cluster
-        assert last is not None
-        room = next(name for name in map(str, range(1000)) if cluster_of_first.keeper_of(f"//{name}") == last.me)
-        await a.join(room, max_players=7)
-        await b.join(room)
-        await servers[2].stop()
-        for client in (a, b):
-            assert isinstance(await until(client, Lost), Lost)
-            restored = await until(client, Restored)
-            assert isinstance(restored, Restored)
-            assert restored.rooms[0].info.max_players == 7
-        a.send_signal(b.peer_id, f"//{room}", "still here?")
-        assert await until(b, SignalReceived) == SignalReceived(a.peer_id, f"//{room}", "still here?")
-
-
-async def test_an_identity_that_moves_to_another_server_supersedes_itself() -> None:
-    async with (
-        cluster(MemoryBackplane(), 2) as servers,
-        connect_signaling(servers[0].url, player(1), config=QUICK) as old,
-        connect_signaling(servers[1].url, player(1), config=QUICK) as new,
-    ):
-        lost = await until(old, Lost)
-        assert isinstance(lost, Lost)
-        assert not lost.retrying
-        assert (await new.join("r")).created
-
-
-# coredis leaves the channels of a connection that broke to the garbage collector, which complains.
-calm = pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning")
-
-
-@pytest.fixture
-def swept() -> Iterator[None]:
-    yield
-    gc.collect()
-
-
-needs_redis = pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
-
-
-class Redis:
-    def __init__(self, directory: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self._directory = directory
-        self.url = f"redis://127.0.0.1:{self.port}"
-
-    async def start(self) -> None:
-        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"]
-        self._process = await trio.to_thread.run_sync(
-            partial(subprocess.Popen, command, cwd=self._directory, stdout=subprocess.DEVNULL)
-        )
-        with trio.fail_after(10):
-            while True:
-                try:
-                    stream = await trio.open_tcp_stream("127.0.0.1", self.port)
-                except OSError:
-                    await trio.sleep(0.02)
-                else:
-                    await stream.aclose()
-                    return
-
-    def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait()
-
-
-@pytest.mark.slow
-@needs_redis
-@calm
-async def test_servers_joined_by_redis_through_its_restart(tmp_path: Path, swept: None) -> None:
-    from psyne_mesh.signaling.redis_backplane import RedisBackplane
-
-    redis = Redis(tmp_path)
-    await redis.start()
-    try:
-        async with cluster(RedisBackplane(redis.url)) as servers:
-            assert [server.stats.servers for server in servers] == [3, 3, 3]
-            await play_across(servers)
-            redis.stop()
-            with trio.fail_after(120):
-                while any(server.stats.servers > 1 for server in servers):
-                    await trio.sleep(0.1)
-                async with connect_signaling(servers[0].url, player(9), config=QUICK) as alone:
-                    assert (await alone.join("alone")).created, "a server without the others still serves"
-                await redis.start()
-                while any(server.stats.servers < 3 for server in servers):
-                    await trio.sleep(0.1)
-            await play_across(servers)
-            assert all(server.stats.internal_errors == 0 for server in servers)
-    finally:
-        redis.stop()
-
-
-@needs_redis
-@calm
-async def test_two_clusters_in_one_redis_do_not_meet(tmp_path: Path, swept: None) -> None:
-    from psyne_mesh.signaling.redis_backplane import RedisBackplane
-
-    redis = Redis(tmp_path)
-    await redis.start()
-    try:
-        one, two = RedisBackplane(redis.url, prefix="one"), RedisBackplane(redis.url, prefix="two")
-        async with cluster(one, 2) as ones, cluster(two, 1) as twos:
-            assert [server.stats.servers for server in [*ones, *twos]] == [2, 2, 1]
-    finally:
-        redis.stop()
-
-
-@calm
-async def test_no_redis_is_named_without_the_password(swept: None) -> None:
-    from psyne_mesh.signaling.redis_backplane import RedisBackplane
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with pytest.raises(BackplaneDown, match=f"no Redis at redis://127.0.0.1:{port}") as caught:
-        async with open_server(port=0, backplane=RedisBackplane(f"redis://user:secret@127.0.0.1:{port}")):
-            pass
-    assert "secret" not in str(caught.value)

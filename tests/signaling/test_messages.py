@@ -8,10 +8,12 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from psyne_mesh import errors
 from psyne_mesh.errors import ProtocolError, VersionMismatch
 from psyne_mesh.identity import PeerId
+from psyne_mesh.signaling import cluster_messages as c
 from psyne_mesh.signaling import messages as m
 
 PEER = "0123456789abcdef" * 2
@@ -106,6 +108,12 @@ GARBAGE = {
     "half a band": '{"v":1,"type":"join","ref":1,"room":"a","skill_range":[0]}',
     "another policy": '{"v":1,"type":"join","ref":1,"room":"a","create":"maybe"}',
     "a large record": json.dumps({"v": 1, "type": "join", "ref": 1, "room": "a", "record": "x" * 2801}),
+    "a record of control characters": json.dumps({"v": 1, "type": "join", "ref": 1, "room": "a", "record": "\x01"}),
+    "a record with a quote": json.dumps({"v": 1, "type": "leave", "ref": 1, "room": "//a", "record": '"'}),
+    "a record beyond ASCII": json.dumps({"v": 1, "type": "join", "ref": 1, "room": "a", "record": "\u00e9"}),
+    "a record and a line": json.dumps({"v": 1, "type": "join", "ref": 1, "room": "a", "record": "a\n"}),
+    "metadata that is inexact": f'{{"v":1,"type":"join","ref":1,"room":"a","metadata":{{"x":{2**53}}}}}',
+    "metadata far below zero": f'{{"v":1,"type":"join","ref":1,"room":"a","metadata":{{"x":{-(2**70)}}}}}',
     "large metadata": json.dumps({"v": 1, "type": "join", "ref": 1, "room": "a", "metadata": {"x": "y" * 2048}}),
     "nested metadata": '{"v":1,"type":"join","ref":1,"room":"a","metadata":{"x":[1]}}',
     "a peer id in capitals": json.dumps({"v": 1, "type": "signal", "to": "A" * 32, "room": "//r", "envelope": "e"}),
@@ -165,11 +173,44 @@ def test_one_wrong_byte_raises_nothing_else(message: m.Message, position: int, v
     assert isinstance(decoded, m.Message)
 
 
-def test_the_largest_room_fits_into_a_frame() -> None:
-    members = [m.Member(PEER, "r" * m.MAX_RECORD_CHARS, 2**40 + number) for number in range(m.MAX_MEMBERS_LISTED)]
-    frame = m.encode(m.JoinedRoom(ref=1, info=ROOM, peers=members, created=False, index=2**40))
+def test_the_largest_room_fits_into_a_frame_and_between_servers() -> None:
+    letters = [chr(code) for code in range(0x3000) if m.is_record(chr(code))]
+    assert {len(m.encode(m.Leave(ref=1, room="//r", record=letter))) for letter in letters} == {
+        len(m.encode(m.Leave(ref=1, room="//r", record="r")))
+    }, "no letter takes more room than another"
+    record = letters[0] * m.MAX_RECORD_CHARS
+    members = [m.Member(PEER, record, 2**40 + number) for number in range(m.MAX_MEMBERS_LISTED)]
+    room = m.JoinedRoom(ref=1, info=ROOM, peers=members, created=False, index=2**40)
+    frame = m.encode(room)
     assert len(frame) < m.MAX_SERVER_FRAME_BYTES
-    assert isinstance(m.decode_server_untrusted(frame), m.JoinedRoom)
+    assert m.decode_server_untrusted(frame) == room
+    assert c.decode_untrusted(c.encode(c.Deliver(sender="s", peers=[PEER], frame=frame)))
+
+
+@pytest.mark.parametrize("letter", ["a", '"', "\\", "\u00e9", "\U0001f600"])
+def test_the_largest_list_fits_into_a_frame_and_between_servers(letter: str) -> None:
+    name, part = letter * 128, letter * 64
+    room = m.Room(
+        room=f"{part}/{part}/{name}", name=name, app_id=part, region=part, players=9_999, max_players=9_999,
+        skill_range=(-1e300 / 3, 1e300 / 3), state="waiting", metadata={"x": "y" * (m.MAX_METADATA_BYTES - 8)},
+    )  # fmt: skip
+    rooms = [room] * m.MAX_LISTED
+    listing = m.RoomList(ref=1, rooms=rooms, truncated=True)
+    assert m.decode_server_untrusted(m.encode(listing)) == listing
+    answer = c.HaveRooms(sender="s", question=1, rooms=rooms, truncated=True)
+    assert c.decode_untrusted(c.encode(answer)) == answer
+
+
+@given(st.dictionaries(st.text(max_size=5), st.none() | st.booleans() | st.integers() | st.floats() | st.text()))
+def test_metadata_that_is_let_in_can_be_passed_on_between_servers(metadata: dict[str, m.Scalar]) -> None:
+    frame = json.dumps({"v": 1, "type": "join", "ref": 1, "room": "r", "metadata": metadata})
+    try:
+        join = m.decode_client_untrusted(frame)
+    except ProtocolError:
+        return
+    assert isinstance(join, m.Join)
+    answer = c.HaveRooms(sender="s", question=1, rooms=[replace(ROOM, metadata=join.metadata)], truncated=False)
+    assert c.decode_untrusted(c.encode(answer)) == answer
 
 
 def test_the_largest_signal_fits_into_a_frame() -> None:

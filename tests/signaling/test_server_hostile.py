@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 
 import pytest
 import trio
@@ -12,6 +13,7 @@ from psyne_mesh.signaling import messages as m
 from psyne_mesh.signaling.client import connect_signaling
 from psyne_mesh.signaling.events import PeerJoined, PeerLeft, SignalReceived
 from psyne_mesh.signaling.limits import ServerConfig
+from psyne_mesh.signaling.websocket import WebSocketClosed
 
 from .guests import calm_server, closed, http, raw_guest, said
 from .worlds import player
@@ -106,16 +108,20 @@ async def test_strangers_disturb_nobody(sent: bytes, then: str) -> None:
 
 
 async def test_a_slow_reader_is_dropped_and_delays_nobody() -> None:
-    """It joins and then reads nothing; the others shower the room with signals for it and for each other."""
+    """It asks and asks and reads no answer; the others shower the room with signals for it and for each other."""
     config = ServerConfig(outbound_messages_max=50, messages_per_s=1e6)
     async with calm_server(config) as server, connect_signaling(server.url, player(1)) as a:
         await a.join("r")
+        for number in range(15):
+            await a.join(f"large {number}", metadata={"x": "y" * 2_000})
         async with raw_guest(server.url, 2) as websocket, connect_signaling(server.url, player(3)) as c:
             await websocket.send(m.encode(m.Join(ref=1, room="r")))
             await c.join("r")
             received = 0
             left = False
             for _ in range(3_000):
+                with suppress(WebSocketClosed):
+                    await websocket.send(m.encode(m.ListRooms(ref=2)))
                 a.send_signal(player(2).peer_id, "//r", "x" * 40_000)
                 a.send_signal(c.peer_id, "//r", "for c")
                 with trio.fail_after(2):

@@ -10,14 +10,16 @@ import trio
 from trio.testing import MockClock, memory_stream_pair
 
 from psyne_mesh.errors import SignalingError, SignalingLost, SignalingUnreachable, WouldBlock
+from psyne_mesh.signaling import messages as m
 from psyne_mesh.signaling.client import connect_signaling
 from psyne_mesh.signaling.events import Lost, PeerJoined, PeerLeft, Restored, SignalReceived
+from psyne_mesh.signaling.guest import Guest
 from psyne_mesh.signaling.limits import ServerConfig
 from psyne_mesh.signaling.link import SignalingConfig
 from psyne_mesh.signaling.registry import RegistryLimits
 from psyne_mesh.signaling.server import SignalingServer
 
-from .worlds import open_network, player
+from .worlds import Gate, open_network, player
 
 
 async def test_a_broken_connection_comes_back_with_all_rooms(autojump_clock: MockClock) -> None:
@@ -131,6 +133,51 @@ async def test_the_first_connection_does_not_wait_for_ever(autojump_clock: MockC
                 pass
 
 
+async def test_guests_who_prove_themselves_late_are_counted(autojump_clock: MockClock) -> None:
+    """All of them came in before any of them had said hello."""
+    gate = Gate()
+    gate.shut()
+    async with open_network(ServerConfig(clients_max=3)) as network, trio.open_nursery() as nursery:
+        outcomes: list[str] = []
+
+        async def visit(number: int) -> None:
+            try:
+                async with network.connect_slowly(number, gate):
+                    outcomes.append("in")
+                    await trio.sleep_forever()
+            except SignalingError as error:
+                outcomes.append(str(error).rpartition(": ")[2])
+
+        for number in range(1, 9):
+            nursery.start_soon(visit, number)
+        await trio.sleep(1)
+        gate.open()
+        await trio.sleep(1)
+        assert sorted(outcomes) == ["in"] * 3 + ["this server has as many guests as it can serve"] * 5
+        assert network.server.stats.clients == 3
+        assert network.server.stats.ends == {"full": 5}
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_is_seated_may_come_again_to_a_full_server(autojump_clock: MockClock) -> None:
+    gate = Gate()
+    gate.shut()
+    async with open_network(ServerConfig(clients_max=1)) as network, trio.open_nursery() as nursery:
+
+        async def come_again() -> None:
+            async with network.connect_slowly(1, gate):
+                await trio.sleep_forever()
+
+        nursery.start_soon(come_again)
+        await trio.sleep(1)
+        async with network.connect(1):
+            gate.open()
+            await trio.sleep(1)
+            assert network.server.stats.ends == {"superseded": 1}
+            assert network.server.stats.clients == 1
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_mute_guest_is_closed(autojump_clock: MockClock) -> None:
     async with open_network(ServerConfig(hello_timeout_s=10)) as network:
         stream = await network.dial()
@@ -176,6 +223,58 @@ async def test_a_fast_client_is_read_slowly_and_loses_nothing(autojump_clock: Mo
         received = [await b.next_event() for _ in range(200)]
         assert received == [SignalReceived(a.peer_id, "//r", str(number)) for number in range(200)]
         assert trio.current_time() - began == pytest.approx(18, abs=2)
+
+
+async def test_who_floods_a_slow_reader_costs_it_neither_its_place_nor_the_words_of_others(
+    autojump_clock: MockClock,
+) -> None:
+    gate = Gate()
+    async with (
+        open_network() as network,
+        network.connect_slowly(1, gate) as victim,
+        network.connect(2) as mallory,
+        network.connect(3) as friend,
+    ):
+        for client in (victim, friend, mallory):
+            await client.join("r")
+        gate.shut()
+        for _ in range(400):
+            mallory.send_signal(victim.peer_id, "//r", "x" * m.MAX_ENVELOPE_CHARS)
+        await trio.sleep(1)
+        friend.send_signal(victim.peer_id, "//r", "hello")
+        await friend.leave("//r")
+        gate.open()
+        await trio.sleep(1)
+        assert network.server.stats.ends == {}
+        assert network.server.stats.signals_dropped > 300
+        heard = [await victim.next_event()]
+        while heard[-1] != PeerLeft("//r", friend.peer_id, "left"):
+            heard.append(await victim.next_event())
+        assert SignalReceived(friend.peer_id, "//r", "hello") in heard
+        mallory.send_signal(victim.peer_id, "//r", "once more")
+        assert await victim.next_event() == SignalReceived(mallory.peer_id, "//r", "once more"), (
+            "its share is free again"
+        )
+
+
+async def test_who_does_not_read_the_news_is_dropped(autojump_clock: MockClock) -> None:
+    gate = Gate()
+    async with (
+        open_network(ServerConfig(outbound_messages_max=50)) as network,
+        network.connect_slowly(1, gate) as slow,
+        network.connect(2) as witness,
+        network.connect(3) as restless,
+    ):
+        await witness.join("r")
+        await slow.join("r")
+        gate.shut()
+        for _ in range(30):
+            await restless.join("r")
+            await restless.leave("//r")
+        with trio.fail_after(5):
+            while await witness.next_event() != PeerLeft("//r", slow.peer_id, "dropped"):
+                pass
+        assert network.server.stats.ends == {"slow": 1}
 
 
 async def test_the_queue_to_the_server_is_bounded(autojump_clock: MockClock) -> None:
@@ -233,6 +332,35 @@ async def test_a_cancelled_join_is_taken_back(autojump_clock: MockClock) -> None
         assert isinstance(await a.next_event(), Lost)
         restored = await a.next_event()
         assert restored == Restored((), ())
+
+
+async def test_a_room_whose_answer_comes_too_late_is_left(autojump_clock: MockClock) -> None:
+    """Who has told its mesh that the room would not have it back must not stand in the room's list."""
+    async with open_network() as network, network.connect(1) as a, network.connect(2) as b:
+        await a.join("r")
+        await b.join("r")
+        late: list[tuple[Guest, m.ClientMessage]] = []
+        receive = network.server._receive_message
+
+        def receive_late(guest: Guest, message: m.ClientMessage) -> None:
+            if isinstance(message, m.Join | m.Leave):
+                late.append((guest, message))
+            else:
+                receive(guest, message)
+
+        network.server._receive_message = receive_late  # type: ignore[method-assign]
+        end = network.client_ends[0]
+        end.send_stream.close()
+        end.receive_stream.close()
+        while not isinstance(restored := await a.next_event(), Restored):
+            pass
+        assert [key for key, _ in restored.refused] == ["//r"]
+        await trio.sleep(1)
+        for guest, message in late:
+            receive(guest, message)
+        await trio.sleep(1)
+        assert a.is_connected
+        assert network.server.stats.members == 1, "b alone"
 
 
 async def test_a_room_left_during_the_loss_is_not_entered_again(autojump_clock: MockClock) -> None:

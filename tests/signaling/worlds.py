@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import trio
-from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_pair
+from trio.testing import MemoryReceiveStream, MemorySendStream, lockstep_stream_pair, memory_stream_pair
 
 from psyne_mesh.identity import Identity
 from psyne_mesh.nurseries import open_background_nursery
@@ -22,6 +22,35 @@ QUICK = SignalingConfig(backoff_first_s=0.01, backoff_max_s=0.05)
 
 def player(number: int) -> Identity:
     return Identity.from_seed(bytes([number]) * 32)
+
+
+class Gate:
+    def __init__(self) -> None:
+        self._opened = trio.Event()
+        self.open()
+
+    def open(self) -> None:
+        self._opened.set()
+
+    def shut(self) -> None:
+        self._opened = trio.Event()
+
+    async def pass_through(self) -> None:
+        await self._opened.wait()
+
+
+class _Gated(trio.abc.ReceiveStream):
+    def __init__(self, inner: trio.abc.ReceiveStream, gate: Gate) -> None:
+        self._inner = inner
+        self._gate = gate
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data = await self._inner.receive_some(max_bytes)
+        await self._gate.pass_through()
+        return data
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
 
 
 class Network:
@@ -43,6 +72,17 @@ class Network:
         self.client_ends.append(ours)
         self._nursery.start_soon(self.server.handle, theirs)
         return ours
+
+    def connect_slowly(self, number: int, gate: Gate) -> AbstractAsyncContextManager[SignalingClient]:
+        """A client that reads while `gate` is open only; what it has not read is not sent."""
+
+        async def dial() -> trio.abc.Stream:
+            ours, theirs = lockstep_stream_pair()
+            self._nursery.start_soon(self.server.handle, theirs)
+            await trio.lowlevel.checkpoint()
+            return trio.StapledStream(ours.send_stream, _Gated(ours.receive_stream, gate))
+
+        return connect_signaling("ws://server", player(number), rng=random.Random(number), dial=dial)
 
     def cut(self) -> None:
         """Every standing connection breaks."""

@@ -1,0 +1,12 @@
+"""What somebody else wrote, made fit for a terminal."""
+
+from __future__ import annotations
+
+from rich.markup import escape
+
+from psyne_mesh.room.peer import printable
+
+
+def plain(text: str) -> str:
+    """One piece of a console line: no markup, and no control characters, which would steer the terminal."""
+    return escape(printable(text))
