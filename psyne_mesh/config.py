@@ -5,7 +5,9 @@ Units stand last in every name; each default says where it comes from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
@@ -50,11 +52,12 @@ def _host(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     """A name that a resolver can be asked for, or an address: one with an empty label, or with one of more than 63 bytes
     (RFC 1035 section 2.3.4), would be a UnicodeError there."""
     if isinstance(value, str) and value and value.isprintable() and " " not in value:
-        try:
+        with suppress(ValueError):
+            ipaddress.ip_address(value)  # its zone may be long
+            return
+        with suppress(UnicodeError):
             value.encode("idna")
             return
-        except UnicodeError:
-            pass
     raise InvalidConfig(f"{type(instance).__name__}.{attribute.name} = {value!r}: must be a host name or an IP address")
 
 
@@ -151,16 +154,16 @@ def _split(uri: object, ports: Mapping[str, int]) -> tuple[str, str, int, dict[s
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise InvalidConfig(f"{uri!r}: expected {expected}: {error}") from error
-    if not host or parts.path:  # "https://host" would be the host "https"
+    if not host or parts.path not in ("", "/"):  # "https://host" would be the host "https"
         raise InvalidConfig(f"{uri!r}: expected {expected}")
     return scheme, host, ports[scheme] if port is None else port, parse_qs(parts.query)
 
 
 def _listed(field: str, values: object, of: str) -> Sequence[Any]:
-    """A string is a sequence, too: of hosts of one letter each."""
-    if isinstance(values, str | bytes) or not isinstance(values, Sequence):
+    """A string is a sequence, too: of hosts of one letter each; and a mapping one of its keys."""
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
         raise InvalidConfig(f"WebRTCConfig.{field} must be a list of {of}, even of one, not {type(values).__name__}")
-    return values
+    return tuple(values)
 
 
 def _stun_list(servers: Sequence[str | StunServer]) -> tuple[StunServer, ...]:
@@ -189,6 +192,10 @@ def _port_pair(ports: Sequence[int] | None) -> tuple[int, int] | None:
     raise InvalidConfig(f"WebRTCConfig.port_range = {ports!r}: must be (low, high), whole numbers within 1-65535")
 
 
+def _all_of_none(host: str | None) -> str | None:
+    return None if host == "" else host
+
+
 @attrs.frozen(kw_only=True)
 class WebRTCConfig:
     """Everything one endpoint needs to reach its peers.
@@ -206,7 +213,9 @@ class WebRTCConfig:
     use_ipv6: bool = attrs.field(default=True, validator=_flag)
     # Rooms on one machine work offline; harmless elsewhere: such pairs just fail
     include_loopback: bool = attrs.field(default=True, validator=_flag)
-    bind_host: str | None = attrs.field(default=None, validator=v.optional(_host))  # None: all interfaces
+    bind_host: str | None = attrs.field(  # None, or "" as for sockets: all interfaces
+        default=None, converter=_all_of_none, validator=v.optional(_host)
+    )
     port_range: tuple[int, int] | None = attrs.field(default=None, converter=_port_pair)  # None: any free port
     interfaces: tuple[str, ...] | None = attrs.field(default=None, converter=_name_list)  # None: all; else only these
     max_message_size: int = attrs.field(default=262_144, validator=_whole(1, 2**30))  # what Chromium offers

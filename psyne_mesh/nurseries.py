@@ -27,19 +27,23 @@ async def open_background_nursery() -> AsyncIterator[trio.Nursery]:
 async def outliving_cancellation(block: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
     """`block`, whose tasks a cancellation from outside does not reach once it has been entered: it ends when it is left. For
     what has to say goodbye when its user is cancelled. Leaving `block` must come to an end by itself."""
-    left = trio.Event()
+    entered, left, values = trio.Event(), trio.Event(), list[T]()
 
-    async def host(task_status: trio.TaskStatus[T]) -> None:
+    async def host() -> None:
         with trio.CancelScope() as scope:
             async with block as value:
                 scope.shield = True
-                task_status.started(value)
+                values.append(value)
+                entered.set()
                 await left.wait()
 
     async with trio.open_nursery() as nursery:
-        value: T = await nursery.start(host)
+        nursery.start_soon(
+            host
+        )  # not `start`: cancelled at the last moment, that would wait for the end of the shielded host
         try:
-            yield value
+            await entered.wait()
+            yield values[0]
         finally:
             left.set()
 

@@ -36,6 +36,7 @@ from psyne_mesh.identity import Identity, PeerId, verify_untrusted
 from psyne_mesh.mesh.alarms import Alarms, Carrier
 from psyne_mesh.mesh.dial_limits import DialLimits, has_room_for
 from psyne_mesh.mesh.link import MESSAGE_MIN_BYTES, Link, LinkState
+from psyne_mesh.mesh.lives import Lives
 from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX, TAG_BYTES, Membership, RoomSink
 from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.mesh.records import goodbye_of, record_of, records_untrusted
@@ -137,6 +138,7 @@ class MeshCore:
         self._replays = ReplayGuard()
         self._tunnels = Tunnels(self.me, self._links, self.now)
         self._dials = DialLimits()
+        self._lives = Lives()
         self._alarms = Alarms()
         self._goodbyes: set[tuple[str, PeerId]] = set()  # that signaling has told, and that we do not believe yet
         self.offers_refused = 0  # of peers or sessions that have no claim to a link, over the mesh other envelopes, too
@@ -290,10 +292,11 @@ class MeshCore:
         """A room has no use for the link any more. It closes when no other room's node knows the peer."""
         link = self._links.get(peer)
         others = [m for m in self._rooms.values() if m.room != room and m.node.record(peer) is not None]
-        if link is None or (others and reason != "superseded"):  # what an older life left behind serves no room
+        outlived = reason == "superseded" and self._lives.has_outlived(peer, room, self.now())
+        if link is None or (others and not outlived):  # what an older life left behind serves no room
             return
         # In a small room a busy path that is cut looks impaired before its peer seems gone; in a large one others stand in.
-        silent = reason == "timeout" or (reason == "impaired" and not self._is_large(room))
+        silent = reason == "timeout" or (reason == "impaired" and not self._rooms[room].is_large)
         if silent and link.state is LinkState.OPEN:
             link.sleep(self.now())
             self._wake_limit()
@@ -303,10 +306,6 @@ class MeshCore:
                 self._nursery.start_soon(self._linger, link)
         else:
             link.close(reason)
-
-    def _is_large(self, room: str) -> bool:
-        membership = self._rooms.get(room)
-        return membership is not None and membership.is_large
 
     async def _linger(self, link: Link) -> None:
         """Players go from a lobby to a game together: who meets the other in the next room soon keeps the link."""

@@ -170,7 +170,7 @@ def test_what_is_no_uri_of_a_stun_server_is_answered_with_one(uri: object) -> No
         *(("turn_servers", wrong) for wrong in ("turn:h", None, TurnServer("h"), [("turn:h", "u", "p")])),
         *(("port_range", wrong) for wrong in (5, "ab", ("a", "b"), (5.5, 6.5), (5, 6, 7), (5,), (0, 5), (5, 65_536))),
         *(("interfaces", wrong) for wrong in ("lo", 5, [5], ["lo", None])),
-        *(("bind_host", wrong) for wrong in (5, "", "a..b")),
+        *(("bind_host", wrong) for wrong in (5, " ", "a..b")),
         *((flag, wrong) for flag in ("use_ipv4", "use_ipv6", "relay_only") for wrong in ("no", 1, None)),
         *((flag, "no") for flag in ("include_loopback", "dtls_fast_records")),
         ("data_channel_config", None),
@@ -203,3 +203,10 @@ def test_lists_become_tuples() -> None:
     config = WebRTCConfig(port_range=[5, 7], interfaces=["lo"])  # type: ignore[arg-type]
     assert (config.port_range, config.interfaces) == ((5, 7), ("lo",))
     assert hash(config) == hash(WebRTCConfig(port_range=(5, 7), interfaces=("lo",)))
+
+
+def test_what_a_socket_or_a_loop_takes_is_taken() -> None:
+    assert WebRTCConfig(bind_host="").bind_host is None
+    assert WebRTCConfig(interfaces={"lo"}).interfaces == ("lo",)
+    assert WebRTCConfig(stun_servers=(uri for uri in ["stun:h:1/"])).stun_servers == (StunServer("h", 1),)
+    assert StunServer("fe80::1%" + 70 * "x").host

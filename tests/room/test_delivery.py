@@ -152,6 +152,48 @@ async def test_who_restarts_is_greeted_on_its_new_link(
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("gap_s", [0.0, 0.6, 2.0])
+async def test_who_restarts_and_enters_one_room_after_another_keeps_its_link(
+    autojump_clock: MockClock, gap_s: float
+) -> None:
+    """The second room hears of the new life when the first one already uses its link."""
+    async with open_world(seed=1) as world, trio.open_nursery() as nursery, machine(world, "ada") as ada_s:
+        lobby, game = [await ada_s.join_game_room(room) for room in ("lobby", "game")]
+        got: list[int] = []
+        nursery.start_soon(collect, lobby.channel("blobs", Blob), got)
+
+        async def play(*, task_status: trio.TaskStatus[None]) -> None:
+            async with machine(world, "bob") as mesh:
+                for room in ("lobby", "game"):
+                    await mesh.join_game_room(room)
+                task_status.started()
+                await trio.sleep_forever()
+
+        await nursery.start(play)
+        for room in (lobby, game):
+            await room.wait_connected(1)
+        await trio.sleep(1)
+        world.crash("bob")
+        await trio.sleep(0.3)
+        async with machine(world, "bob") as mesh:
+            first = await mesh.join_game_room("lobby")
+            await first.wait_connected(1)
+
+            async def speak() -> None:
+                for number in range(60):
+                    await first.channel("blobs", Blob).send(Blob(number))
+                    await trio.sleep(0.05)
+
+            nursery.start_soon(speak)
+            await trio.sleep(gap_s)
+            second = await mesh.join_game_room("game")
+            await trio.sleep(20)
+            assert got == list(range(60))
+            for room in (first, second, lobby, game):
+                assert len(room.connected) == 1
+        nursery.cancel_scope.cancel()
+
+
 async def test_the_last_broadcast_is_everywhere_before_the_goodbye(autojump_clock: MockClock) -> None:
     """It goes down the tree, hop by hop, and the goodbye over every link at once."""
     gossip = GossipConfig(max_players=64, full_mesh_max=4, full_mesh_hysteresis=1, active_view=3, links_max=6)

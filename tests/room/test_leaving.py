@@ -235,6 +235,35 @@ async def test_a_send_that_waits_while_the_room_is_left_says_so(autojump_clock: 
             await ada.leave()
 
 
+@pytest.mark.parametrize(
+    "moments", [[(passes, 0.0) for passes in range(40)], [(0, step / 1000) for step in range(0, 80, 2)]]
+)
+async def test_cancelled_at_any_moment_of_its_entering_it_comes_out_again(
+    autojump_clock: MockClock, moments: list[tuple[int, float]]
+) -> None:
+    """Also at the very last: who waits for a block that a cancellation does not reach must not wait for its end."""
+    how_far = set()
+    for passes, seconds in moments:
+        async with open_world(seed=1) as world:
+            entered = False
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+
+                    async def give_up(passes: int, seconds: float, scope: trio.CancelScope) -> None:
+                        await trio.sleep(seconds)
+                        for _ in range(passes):
+                            await trio.lowlevel.cancel_shielded_checkpoint()
+                        scope.cancel()
+
+                    nursery.start_soon(give_up, passes, seconds, scope)
+                    async with world.joining("lobby", "ada"):
+                        entered = True
+                        await trio.sleep_forever()
+            assert scope.cancelled_caught
+            how_far.add(entered)
+    assert False in how_far
+
+
 async def test_who_leaves_before_it_has_a_link_is_gone_at_once(autojump_clock: MockClock) -> None:
     """Its goodbye travels through signaling: nobody waits for a player that changed its mind."""
     async with open_world(seed=1) as world, mesh_of(world, "bob") as bob, mesh_of(world, "cid") as cid:

@@ -6,6 +6,7 @@ import pytest
 
 from psyne_mesh.errors import ClosedError
 from psyne_mesh.webrtc.sctp import SctpConfig, StreamsReset, StreamsResetByPeer, wire
+from psyne_mesh.webrtc.sctp.reset import REPEATED_WITHIN_S
 from tests.sctp.link import LinkConfig, LossyLink, assert_drained
 from tests.sctp.raw import INITIAL_TSN, RawPeer
 
@@ -301,6 +302,19 @@ class TestPeerResets:
         assert peer.events.count(StreamsResetByPeer((1,))) == 1
         peer.send(peer.data(b"three", ssn=0), outgoing(INITIAL_TSN + 2, INITIAL_TSN + 2, 1))
         assert responses(peer.read()) == [(INITIAL_TSN + 2, PERFORMED)]
+        assert peer.events.count(StreamsResetByPeer((1,))) == 2
+
+    def test_a_later_reset_of_a_stream_that_carried_nothing_is_another(self) -> None:
+        """A negotiated channel that was opened anew and closed without a word."""
+        peer = RawPeer()
+        one, two = peer.data(b"one", ssn=0), peer.data(b"two", ssn=1)
+        peer.send(one, outgoing(INITIAL_TSN, INITIAL_TSN + 1, 1))
+        peer.read()
+        peer.send(two)
+        peer.read()
+        peer.wait(REPEATED_WITHIN_S + 1)
+        peer.send(outgoing(INITIAL_TSN + 1, INITIAL_TSN + 1, 1))
+        assert responses(peer.read()) == [(INITIAL_TSN + 1, PERFORMED)]
         assert peer.events.count(StreamsResetByPeer((1,))) == 2
 
     def test_asked_again_while_it_is_deferred_it_is_made_once(self) -> None:

@@ -172,7 +172,7 @@ class AssociationCore:
     def _data_settled(self, inbound: Inbound, now: float) -> None:
         """Hand up what became whole, make deferred resets, report bad streams."""
         self._take_messages(inbound)
-        if inbound.deferred_streams and self._resets.settle(inbound):
+        if inbound.deferred_streams and self._resets.settle(inbound, now):
             self._take_reset_events()
             self._take_messages(inbound)
         for stream in inbound.invalid_streams:
@@ -360,7 +360,7 @@ class AssociationCore:
         if self._inbound is None or not self._state.is_up:
             return
         self._take_messages(self._inbound)  # what came before the reset is told before it
-        self._resets.received_untrusted(packet, start, end, self._inbound, self._outbound.queue)
+        self._resets.received_untrusted(packet, start, end, self._inbound, self._outbound.queue, now)
         self._take_reset_events()
         self._take_messages(self._inbound)
 

@@ -11,6 +11,8 @@ from psyne_mesh.webrtc.sctp.events import StreamsReset, StreamsResetByPeer
 from psyne_mesh.webrtc.sctp.inbound import Inbound
 from psyne_mesh.webrtc.sctp.send_queue import SendQueue
 
+# A peer that has not heard yet that its deferred request was made asks again within its RTO, hardly longer than this.
+REPEATED_WITHIN_S = 5.0
 STREAMS_PER_REQUEST_MAX = 500  # two bytes each: one request fits a base packet
 
 # Results (RFC 6525 section 4.4)
@@ -32,10 +34,11 @@ class StreamResets:
 
     __slots__ = (
         "_asked",
-        "_asked_again",
         "_last_request",
         "_last_result",
         "_last_tsn",
+        "_made_at",
+        "_made_late",
         "_next_request",
         "_peer_waits",
         "_pending",
@@ -59,7 +62,8 @@ class StreamResets:
         self._last_request = 0  # number of the peer's latest request
         self._last_result = NOTHING_TO_DO
         self._asked = b""  # last TSN and streams of the peer's request that is deferred,
-        self._asked_again = b""  # and of one that was made after it was deferred
+        self._made_late = b""  # and of the one that was made last after it was deferred,
+        self._made_at = 0.0  # at that time
         self._responses: list[bytes] = []
         self._supported = True
         self.deadline: float | None = None
@@ -116,25 +120,27 @@ class StreamResets:
         self._write_request()
         return False  # section 5.2.7: it does answer
 
-    def received_untrusted(self, packet: bytes, start: int, end: int, inbound: Inbound, queue: SendQueue) -> None:
+    def received_untrusted(
+        self, packet: bytes, start: int, end: int, inbound: Inbound, queue: SendQueue, now: float
+    ) -> None:
         """A RE-CONFIG chunk: one or two parameters (section 3.1). Raises ProtocolError."""
         for kind, value in wire.parse_parameters_untrusted(packet, start + 4, end)[:2]:
             if kind == wire.PARAM_RECONFIG_RESPONSE:
                 self._response_received(value, queue)
             elif kind == wire.PARAM_OUTGOING_RESET:
-                self._outgoing_reset_received(value, inbound)
+                self._outgoing_reset_received(value, inbound, now)
             elif kind == wire.PARAM_INCOMING_RESET:
                 self._incoming_reset_received(value, queue)
             elif kind in (wire.PARAM_TSN_RESET, wire.PARAM_ADD_OUTGOING, wire.PARAM_ADD_INCOMING):
                 self._refuse(value)
 
-    def settle(self, inbound: Inbound) -> bool:
+    def settle(self, inbound: Inbound, now: float) -> bool:
         """Data has arrived: make a deferred reset (section 5.2.2 E3) and tell the peer, who need not ask again. True
         when there was one."""
         streams = inbound.deferred_done()
         if streams:
             self._last_result = PERFORMED
-            self._asked, self._asked_again = b"", self._asked
+            self._asked, self._made_late, self._made_at = b"", self._asked, now
             self._respond(self._last_request, PERFORMED)
             self.events.append(StreamsResetByPeer(tuple(streams)))
         return bool(streams)
@@ -182,18 +188,19 @@ class StreamResets:
         refusal = "" if result in (NOTHING_TO_DO, PERFORMED) else _REFUSALS.get(result, f"result {result}")
         self.events.append(StreamsReset(tuple(streams), refusal))
 
-    def _outgoing_reset_received(self, value: bytes, inbound: Inbound) -> None:
+    def _outgoing_reset_received(self, value: bytes, inbound: Inbound, now: float) -> None:
         if len(value) < 12:
             raise ProtocolError("short outgoing SSN reset request")
         number, _, last_tsn = _OUTGOING.unpack_from(value)
         if not self._is_next(number, repeatable=self._last_result == IN_PROGRESS):
             return
-        if self._asked_again and value[8:] == self._asked_again:
+        made_late, self._made_late = self._made_late, b""
+        if value[8:] == made_late and now - self._made_at <= REPEATED_WITHIN_S:
             # The same under another number: it had not heard yet that the reset was made, and the streams may live again
             self._last_result = PERFORMED
             self._respond(number, PERFORMED)
             return
-        self._asked, self._asked_again = value[8:], b""
+        self._asked = value[8:]
         streams = [stream for (stream,) in wire.U16.iter_unpack(value[12 : len(value) & ~1])]
         if not streams:
             streams = inbound.reassembly.known_streams()  # section 4.1: none listed means all
