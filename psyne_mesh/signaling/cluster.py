@@ -24,6 +24,7 @@ HEARTBEAT_S = 1.0
 SILENCE_S = 3.5  # three heartbeats lost in a row, and a little
 _STOPPED_MAX = 100  # servers that said goodbye, whose late words are not heard; names are never used twice
 _HEARTBEATS_MAX = 60  # whose clocks are compared: a minute; a clock that was stopped is read anew after it
+_DOUBTED_HEARTBEATS = 5  # the same after a silence: long enough for news of before that is still on the way
 _CLOCKS_MAX = 1_000  # servers whose clocks are known; of more than a cluster has the one silent longest is forgotten
 _GATHER_S = 1.0  # how long a room list waits for the other servers
 _GATHERS_MAX = 1_000  # lists under way; one more is answered with our own rooms only
@@ -104,6 +105,8 @@ class ClusterSwitchboard:
                 key = room_key(message.room, app_id=message.app_id, region=message.region)
                 self._pass_on(peer, key, message, now)
             case m.Leave(room=key) | m.Signal(room=key):
+                if isinstance(message, m.Leave):
+                    self._give_up_joins(peer, key)
                 self._pass_on(peer, key, message, now)
             case _:  # it does not touch rooms, and says nothing about where this player lives
                 self._switchboard.receive(peer, message, now)
@@ -192,6 +195,7 @@ class ClusterSwitchboard:
     def _lose_server(self, server: str, now: float) -> None:
         if self._heard.pop(server, None) is None:
             return
+        self._clocks.doubt(server)
         for peer in [peer for peer, home in self._homes.items() if home.server == server]:
             self._depart_home(server, peer, "lost", now)
         for question in [question for question, gather in self._gathers.items() if server in gather.waiting_for]:
@@ -224,6 +228,11 @@ class ClusterSwitchboard:
         joining[ref] = (room, keeper)
         if len(joining) > _JOINS_MAX:
             del joining[next(iter(joining))]
+
+    def _give_up_joins(self, peer: PeerId, room: str) -> None:
+        joining = self._joining.get(peer, {})
+        for ref in [ref for ref, (joined, _) in joining.items() if joined == room]:
+            del joining[ref]
 
     def _handle(self, home: _Home, peer: PeerId, message: m.ClientMessage, now: float) -> None:
         """About a room that we keep. A member who speaks from a new home has left the old one; what comes from an old one
@@ -348,6 +357,11 @@ class _Clocks:
         self._behind[server].append(now - theirs_s)
         if len(self._behind) > _CLOCKS_MAX:
             del self._behind[next(iter(self._behind))]
+
+    def doubt(self, server: str) -> None:
+        """It was silent: perhaps its machine slept, and its clock with it. What we knew counts for a few heartbeats only."""
+        if behind := self._behind.get(server):
+            self._behind[server] = deque([min(behind)], maxlen=_DOUBTED_HEARTBEATS)
 
     def here(self, server: str, theirs_s: float | None) -> float | None:
         behind = self._behind.get(server)

@@ -63,13 +63,15 @@ class ClusterMember:
             await self._all_sent.wait()
 
     async def _send_all(self) -> None:
-        async for to, payload in self._outbound:
-            try:
-                await self._link.publish(to, payload)
-            except BackplaneDown as error:
-                self.dropped += 1
-                logger.warning("the backplane is down, this server is on its own: %s", str(error))
-        self._all_sent.set()
+        try:
+            async for to, payload in self._outbound:
+                try:
+                    await self._link.publish(to, payload)
+                except BackplaneDown as error:
+                    self.dropped += 1
+                    logger.warning("the backplane is down, this server is on its own: %s", str(error))
+        finally:
+            self._all_sent.set()  # or nothing more will be: killed
 
     async def _receive_all(self) -> None:
         while True:

@@ -53,27 +53,32 @@ class SignalShares:
     and little from the signals of others. Signals are best effort: what exceeds a share is left out.
 
     1. `admit(sender, size)` before a signal is queued; False: leave it out. 2. `release(sender, size)` when it was sent.
+    Where nothing waits, one is always admitted: the queue has bounds of its own.
     """
 
     __slots__ = ("_all_max", "_message_bytes", "_sender_max", "_total", "_waiting")
 
     def __init__(self, messages_max: int, bytes_max: int) -> None:
-        self._message_bytes = bytes_max // messages_max  # so that one sum bounds both, messages and bytes
-        self._all_max = bytes_max // 2  # the other half is for news and answers
+        self._message_bytes = (
+            bytes_max // messages_max
+        )  # what one costs at least: so one sum bounds both, messages and bytes
+        self._all_max = bytes_max * 3 // 4  # the rest is for news and answers
         self._sender_max = bytes_max // 16  # a guess: some forty offers, or half a second at 8 Mbit/s
         self._total = 0
         self._waiting: Counter[PeerId] = Counter()  # entries that reach 0 are deleted
 
     def admit(self, sender: PeerId, size: int) -> bool:
-        cost = size + self._message_bytes
-        if self._waiting[sender] + cost > self._sender_max or self._total + cost > self._all_max:
+        cost = max(size, self._message_bytes)
+        if self._waiting[sender] and self._waiting[sender] + cost > self._sender_max:
+            return False
+        if self._total and self._total + cost > self._all_max:
             return False
         self._waiting[sender] += cost
         self._total += cost
         return True
 
     def release(self, sender: PeerId, size: int) -> None:
-        cost = size + self._message_bytes
+        cost = max(size, self._message_bytes)
         self._total -= cost
         self._waiting[sender] -= cost
         if not self._waiting[sender]:

@@ -70,7 +70,6 @@ class WebSocket:
     def __init__(self, connection: trio_websocket.WebSocketConnection, pump: _Pump) -> None:
         self._connection = connection
         self._pump = pump
-        self._is_mid_frame = False
 
     async def receive(self) -> str | bytes:
         """The next whole message. Cancelling loses none. Raises `WebSocketClosed`."""
@@ -81,10 +80,8 @@ class WebSocket:
 
     async def send(self, text: str) -> None:
         """Returns when the bytes are with the operating system. Cancelling it breaks the connection."""
-        self._is_mid_frame = True
         try:
             await self._connection.send_message(text)
-            self._is_mid_frame = False
         except trio_websocket.ConnectionClosed as error:
             raise self._pump.closed(error) from error
         except _LIBRARY_ERRORS as error:
@@ -102,7 +99,7 @@ class WebSocket:
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Say goodbye, wait a moment for the answer, and close the stream in any case. After a cancelled `send` nothing is
         said: it would be read as the rest of that frame."""
-        if self._is_mid_frame:
+        if self._pump.is_mid_frame:
             await trio.aclose_forcefully(self._pump.stream)
             return
         with trio.move_on_after(_CLOSE_GRACE_S):
@@ -201,6 +198,10 @@ class _Pump:
         self._handshake = handshake
         self._failure: Exception | None = None
 
+    @property
+    def is_mid_frame(self) -> bool:
+        return self._stream.is_mid_frame
+
     async def run(self, task_status: trio.TaskStatus[trio_websocket.WebSocketConnection]) -> None:
         is_open = False
         try:
@@ -231,6 +232,7 @@ class _Watched(trio.abc.Stream):
     def __init__(self, inner: trio.abc.Stream) -> None:
         self._inner = inner
         self.on_end: Callable[[], None] | None = None
+        self.is_mid_frame = False
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         data: bytes | bytearray = b""
@@ -242,7 +244,10 @@ class _Watched(trio.abc.Stream):
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()  # so far nothing went out: a close frame may still follow
+        self.is_mid_frame = True
         await self._inner.send_all(data)
+        self.is_mid_frame = False
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._inner.wait_send_all_might_not_block()

@@ -219,6 +219,21 @@ def test_a_join_whose_keeper_died_ends_with_it() -> None:
     assert set(world.sent_away) == {(A, False)}, "B has its answer"
 
 
+def test_who_gave_a_join_up_is_not_sent_away_for_it() -> None:
+    world = World("xyz")
+    room = room_kept_by(world, "z")
+    world.connect(A, "x")
+    world.say(A, join(room_kept_by(world, "x"), ref=1))
+    world.servers["x"].receive(A, join(room, ref=2), world.now)
+    world.servers["x"].take_wire()  # lost on the backplane
+    world.pass_time(10)
+    world.say(A, m.Leave(ref=3, room=f"//{room}"))
+    world.pass_time(600)
+    world.servers["z"].stop()
+    world.run()
+    assert not world.sent_away
+
+
 def test_a_join_that_crosses_a_new_keeper_is_made_again() -> None:
     """The old keeper answers it when everybody else already goes to the new one: nobody would be in that room."""
     after = World("xyz").servers["y"]
@@ -258,6 +273,7 @@ class HeldBack:
 
     def __init__(self) -> None:
         self.now = 0.0
+        self.y_slept_s = 0
         self.x, self.y = (ClusterSwitchboard(name, Switchboard(RegistryLimits())) for name in "xy")
         self.held: list[bytes] = []
         self.room = room_kept_by(World("xy"), "x")
@@ -266,7 +282,7 @@ class HeldBack:
         self.pass_time(5)
 
     def clock_of(self, server: ClusterSwitchboard) -> float:
-        return self.now + (0 if server is self.x else 1e6)
+        return self.now + (0 if server is self.x else 1e6 - self.y_slept_s)
 
     def pass_time(self, seconds: int, *, is_held: bool = False) -> None:
         for _ in range(seconds):
@@ -314,6 +330,20 @@ def test_the_newest_connection_wins_however_late_the_news(departs_unheard: bool)
     cluster.let_go()
     assert cluster.x.take_dismissals() == []
     assert set(cluster.y.take_dismissals()) == {Dismissal(A, superseded=True)}
+
+
+def test_a_server_whose_clock_stood_still_is_soon_believed_again() -> None:
+    """Its machine slept: what it says happened now would seem older than the sleep."""
+    cluster = HeldBack()
+    cluster.pass_time(30, is_held=True)
+    cluster.held.clear()
+    cluster.y_slept_s = 30
+    cluster.x.arrive(A, cluster.clock_of(cluster.x))
+    cluster.pass_time(10)
+    cluster.x.take_dismissals()
+    cluster.y.arrive(A, cluster.clock_of(cluster.y))
+    cluster.pass_time(1)
+    assert cluster.x.take_dismissals() == [Dismissal(A, superseded=True)]
 
 
 def test_servers_that_do_not_tell_their_clocks_are_believed() -> None:

@@ -277,3 +277,36 @@ async def test_no_redis_is_named_without_the_password(swept: None) -> None:
         async with open_server(port=0, backplane=RedisBackplane(f"redis://user:secret@127.0.0.1:{port}")):
             pass
     assert "secret" not in str(caught.value)
+
+
+async def test_a_killed_server_of_a_cluster_ends_at_once(autojump_clock: MockClock) -> None:
+    async with open_server(port=0, backplane=MemoryBackplane()) as server:
+        await trio.sleep(1)
+        server.kill()
+        began = trio.current_time()
+    assert trio.current_time() == began
+
+
+async def test_who_is_superseded_is_told_so_while_much_is_sent_to_it() -> None:
+    """A send that was cancelled before its first byte is no half of a frame: a goodbye can follow."""
+    async with open_server(port=0) as server, trio.open_nursery() as nursery:
+
+        async def flood(number: int) -> None:
+            async with connect_signaling(server.url, player(number)) as mate:
+                await mate.join("r")
+                while True:
+                    for _ in range(10):
+                        mate.send_signal(player(1).peer_id, "//r", "x" * 300)
+                    await trio.sleep(0.1)
+
+        for number in range(10, 20):
+            nursery.start_soon(flood, number)
+        for _ in range(10):
+            async with connect_signaling(server.url, player(1)) as old:
+                await old.join("r")
+                await trio.sleep(0.1)
+                async with connect_signaling(server.url, player(1)):
+                    lost = await until(old, Lost)
+                    assert isinstance(lost, Lost)
+                    assert not lost.retrying, lost.cause
+        nursery.cancel_scope.cancel()
