@@ -126,6 +126,11 @@ async def test_a_player_who_cannot_be_reached_at_all_is_named_in_time() -> None:
     assert "could not connect" in outcome["error"]
 
 
+def is_relayed(path: dict[str, Any] | None) -> bool:
+    """Over the relay of either side: which one is a matter of luck."""
+    return path is not None and "relay" in (path["local"], path["remote"])
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_a_server_that_begins_anew_serves_its_players_again() -> None:
@@ -161,7 +166,7 @@ async def test_a_server_that_begins_anew_serves_its_players_again() -> None:
                     await trio.sleep(0.2)
                 allocated_s = trio.current_time() - began
                 # A silence of some seconds is a player lost, and found again when signaling carries.
-                while (await a.ask(do="report"))["peers"].get("b") != before:
+                while not is_relayed((await a.ask(do="report"))["peers"].get("b")):
                     await trio.sleep(0.2)
             relayed_s = trio.current_time() - began
             await trio.sleep(1)
@@ -170,7 +175,7 @@ async def test_a_server_that_begins_anew_serves_its_players_again() -> None:
     print(
         f"new allocations after {allocated_s:.1f} s, relayed again after {relayed_s:.1f} s, silence {silence_s:.1f} s"
     )
-    assert "relay" in (before["local"], before["remote"])
+    assert is_relayed(before)
     for report in reports:
         for kept in report.values():
             assert kept["reliable"]["received"] == kept["reliable"]["highest"] + 1
