@@ -38,9 +38,8 @@ async def outliving_cancellation(block: AbstractAsyncContextManager[T]) -> Async
                 await left.wait()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(
-            host
-        )  # not `start`: cancelled at the last moment, that would wait for the end of the shielded host
+        # Not `start`: cancelled at the last moment, that would wait for the end of the shielded host.
+        nursery.start_soon(host)
         try:
             await entered.wait()
             yield values[0]

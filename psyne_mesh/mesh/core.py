@@ -296,7 +296,8 @@ class MeshCore:
         if link is None or (others and not outlived):  # what an older life left behind serves no room
             return
         # In a small room a busy path that is cut looks impaired before its peer seems gone; in a large one others stand in.
-        silent = reason == "timeout" or (reason == "impaired" and not self._rooms[room].is_large)
+        membership = self._rooms.get(room)  # None: it has just ended
+        silent = reason == "timeout" or (reason == "impaired" and membership is not None and not membership.is_large)
         if silent and link.state is LinkState.OPEN:
             link.sleep(self.now())
             self._wake_limit()

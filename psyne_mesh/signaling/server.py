@@ -67,9 +67,8 @@ class ServerStats:
     garbage: int
     internal_errors: int
     servers: int  # of the cluster that this one hears, with itself; rooms and members are those that it keeps
-    ends: dict[
-        str, int
-    ]  # why clients went: left, lost, timeout, superseded, slow, misbehaved; or came in vain: full...
+    # Why clients went: left, lost, timeout, superseded, slow, misbehaved; or came in vain: full, version, not_proved.
+    ends: dict[str, int]
 
 
 @asynccontextmanager

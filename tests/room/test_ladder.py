@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import struct
+from collections.abc import Sequence
+
 import pytest
 import trio.testing
 from trio.testing import MockClock
@@ -10,11 +14,19 @@ from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.mesh.link import LinkState
-from psyne_mesh.mesh.tunnels import CARRIED_FOR_MAX, CarrierBudget, PeerTunnel, frame_untrusted, signal_untrusted
+from psyne_mesh.mesh.tunnels import (
+    CARRIED_FOR_MAX,
+    TUNNEL_TAG,
+    CarrierBudget,
+    PeerTunnel,
+    frame_untrusted,
+    signal_untrusted,
+)
 from psyne_mesh.room import events
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.room import Room
 from psyne_mesh.testing import open_world
+from psyne_mesh.webrtc.ladder import Ladder
 from tests.room.players import connected, open_party
 
 # One speaks only IPv4 and the other only IPv6: no pair of addresses will ever work between them.
@@ -146,3 +158,58 @@ def test_who_only_pretends_to_carry_keeps_nobody_from_it() -> None:
     before = [link.sent for link in links]
     tunnel.send([b"datagram"])
     assert [link for link, count in zip(links, before, strict=True) if link.sent > count] == [honest]
+
+
+async def test_who_only_pretends_to_carry_cannot_end_a_handshake(autojump_clock: MockClock) -> None:
+    """Before DTLS has keys nothing inside proves whose it is: one record that makes no sense ended it, at every attempt."""
+    async with open_world(seed=1) as world, trio.open_nursery() as nursery:
+        ada, mallory = await world.join("lobby", "ada"), await world.join("lobby", "mallory")
+        await ada.wait_connected(1)
+        bob = Identity.from_seed(hashlib.sha256(b"1/bob").digest()).peer_id  # as the world makes it
+        hello = struct.pack("!BBHHBHBH", 2, 0, 4, 0, 0, 0, 0, 4) + bytes(4)
+        record = struct.pack("!BHHHIH", 22, 0xFEFD, 0, 0, 0, len(hello)) + hello
+
+        async def forge() -> None:
+            assert mallory._membership is not None
+            link = mallory._membership._table.link(ada.me)
+            assert link is not None
+            while True:
+                for forged in (record, record + bytes(8)):
+                    link.send_frame(TUNNEL_TAG + ada.me.raw + bob.raw + forged, reliable=False)
+                await trio.sleep(0.01)
+
+        failed: list[PeerId] = []
+        ada.on(events.PeerUnreachable, lambda event: failed.append(event.peer.id))
+        nursery.start_soon(forge)
+        await world.join("lobby", "bob")
+        await trio.sleep(2)
+        assert bob in [peer.id for peer in ada.connected]
+        assert not failed
+        nursery.cancel_scope.cancel()
+
+
+class Wire:
+    """A rung that keeps what it was given."""
+
+    path = None
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def send(self, datagrams: Sequence[bytes]) -> None:
+        self.sent += datagrams
+
+
+def test_what_comes_through_a_tunnel_is_of_the_peer() -> None:
+    direct, tunnel = Wire(), Wire()
+    ours, theirs = Ladder(direct, tunnel), Ladder(direct, tunnel)  # type: ignore[arg-type]
+    assert ours.open_untrusted([b"before anybody was described"]) == []
+    ours.note_described(0.0, "our password", "their password")
+    theirs.note_described(0.0, "their password", "our password")
+    theirs.note_described(9.0, "their password after a restart", "ours after it")  # the first ones hold
+    ours.use_tunnel()
+    ours.send([b"one", b"two"])
+    one, two = tunnel.sent
+    assert theirs.open_untrusted([one, b"made up", b"", two, one[:-1] + b"x"]) == [b"one", b"two"]
+    assert ours.open_untrusted([one]) == [], "our own, sent back to us"
+    assert not direct.sent
