@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from psyne_mesh.identity import PeerId
+from psyne_mesh.limits import TokenBucket
 from psyne_mesh.mesh.link import Link
-from psyne_mesh.webrtc.ice.rate_limit import TokenBucket
 
 # Links of one process. A stranger's offer over this is not answered: each costs memory and a handshake.
 LINKS_MAX = 256

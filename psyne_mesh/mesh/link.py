@@ -17,11 +17,11 @@ from psyne_mesh.config import DataChannelConfig
 from psyne_mesh.errors import ClosedError, ConnectFailed, LocalError, PeerGone, PsyneMeshError, RemoteError, WouldBlock
 from psyne_mesh.gossip.codec import FRAME_MAX
 from psyne_mesh.identity import PeerId
+from psyne_mesh.limits import TokenBucket
 from psyne_mesh.signaling.envelope import Envelope, Kind
 from psyne_mesh.webrtc.channel import BufferedAmountLow, Channel, ChannelClosed, ChannelOpened, MessageReceived
 from psyne_mesh.webrtc.endpoint import Endpoint
 from psyne_mesh.webrtc.ice import Path
-from psyne_mesh.webrtc.ice.rate_limit import TokenBucket
 from psyne_mesh.webrtc.ladder import Tunnel
 from psyne_mesh.webrtc.peer import PeerConnection
 from psyne_mesh.webrtc.stack import PathRevived, StackEvent

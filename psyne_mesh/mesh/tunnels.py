@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.identity import PeerId
+from psyne_mesh.limits import TokenBucket, forget_oldest
 from psyne_mesh.mesh.link import Link, LinkState
 from psyne_mesh.webrtc.ice import Path
 
@@ -111,7 +112,7 @@ class Tunnels:
         self._me = me
         self._links = links
         self._now = now
-        self._budget = CarrierBudget()
+        self._budget = CarrierBudget(now())
 
     def receive(self, carrier: Link, frame: bytes) -> None:
         try:
@@ -139,25 +140,22 @@ class Tunnels:
 
 
 class CarrierBudget:
-    """Token buckets over everything we carry for others, and over the share of each."""
+    """Token buckets over everything we carry for others, and over the share of each: `take` before a datagram is carried."""
 
-    def __init__(self, bytes_per_s: float = CARRIED_BYTES_PER_S) -> None:
-        self._rate = bytes_per_s
-        self._all = (bytes_per_s, 0.0)  # tokens, and when
-        self._of: dict[PeerId, tuple[float, float]] = {}  # the same of each neighbour
+    def __init__(self, now: float, bytes_per_s: float = CARRIED_BYTES_PER_S) -> None:
+        self._share = bytes_per_s * CARRIED_SHARE
+        self._all = TokenBucket(burst=bytes_per_s, per_second=bytes_per_s, now=now)
+        self._of: dict[PeerId, TokenBucket] = {}
         self.carried = 0
         self.dropped = 0
 
     def take(self, sender: PeerId, size: int, now: float) -> bool:
-        share = self._rate * CARRIED_SHARE
-        every = _refilled(self._all, self._rate, now)
-        own = _refilled(self._of.pop(sender, (share, now)), share, now)
-        allowed = min(every, own) >= size
-        taken = size if allowed else 0
-        self._all = every - taken, now
-        self._of[sender] = own - taken, now
-        if len(self._of) > CARRIED_FOR_MAX:
-            del self._of[next(iter(self._of))]
+        own = self._of.pop(sender, None) or TokenBucket(burst=self._share, per_second=self._share, now=now)
+        self._of[sender] = own
+        forget_oldest(self._of, CARRIED_FOR_MAX)
+        allowed = self._all.left(now) >= size and own.allow(now, size)
+        if allowed:
+            self._all.charge(size, now)
         self.carried += allowed
         self.dropped += not allowed
         return allowed
@@ -188,11 +186,6 @@ def signal_untrusted(text: str) -> list[bytes]:
         datagrams.append(datagram)
         at += 2 + size
     return datagrams
-
-
-def _refilled(bucket: tuple[float, float], rate: float, now: float) -> float:
-    tokens, at = bucket
-    return min(rate, tokens + (now - at) * rate)
 
 
 def _sized(datagram: bytes) -> bytes:

@@ -14,6 +14,7 @@ import attrs
 
 from psyne_mesh.errors import ProtocolError, VersionMismatch
 from psyne_mesh.identity import PeerId
+from psyne_mesh.limits import forget_oldest
 from psyne_mesh.signaling import cluster_messages as c
 from psyne_mesh.signaling import messages as m
 from psyne_mesh.signaling.convert import room_of
@@ -148,8 +149,7 @@ class ClusterSwitchboard:
             return
         if isinstance(message, c.Stopping):
             self._stopped[sender] = None
-            if len(self._stopped) > _STOPPED_MAX:
-                del self._stopped[next(iter(self._stopped))]
+            forget_oldest(self._stopped, _STOPPED_MAX)
             self._lose_server(sender, now)
             return
         is_new = sender not in self._heard
@@ -226,8 +226,7 @@ class ClusterSwitchboard:
     def _watch_join(self, peer: PeerId, ref: int, room: str, keeper: str) -> None:
         joining = self._joining.setdefault(peer, {})
         joining[ref] = (room, keeper)
-        if len(joining) > _JOINS_MAX:
-            del joining[next(iter(joining))]
+        forget_oldest(joining, _JOINS_MAX)
 
     def _give_up_joins(self, peer: PeerId, room: str) -> None:
         joining = self._joining.get(peer, {})
@@ -355,8 +354,7 @@ class _Clocks:
         behind = self._behind.pop(server, None)
         self._behind[server] = deque(maxlen=_HEARTBEATS_MAX) if behind is None else behind
         self._behind[server].append(now - theirs_s)
-        if len(self._behind) > _CLOCKS_MAX:
-            del self._behind[next(iter(self._behind))]
+        forget_oldest(self._behind, _CLOCKS_MAX)
 
     def doubt(self, server: str) -> None:
         """It was silent: perhaps its machine slept, and its clock with it. What we knew counts for a few heartbeats only."""

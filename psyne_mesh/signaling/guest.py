@@ -10,8 +10,9 @@ import trio
 
 from psyne_mesh.errors import ProtocolError, VersionMismatch
 from psyne_mesh.identity import PeerId, verify_untrusted
+from psyne_mesh.limits import TokenBucket
 from psyne_mesh.signaling import messages
-from psyne_mesh.signaling.limits import ServerConfig, SignalShares, TokenBucket
+from psyne_mesh.signaling.limits import ServerConfig, SignalShares
 from psyne_mesh.signaling.switchboard import Switchboard
 from psyne_mesh.signaling.websocket import WebSocket, WebSocketClosed
 
@@ -88,7 +89,7 @@ class Guest:
         self.end = "lost"
         self._websocket = websocket
         self._config = config
-        self._bucket = TokenBucket(config.messages_per_s, config.burst, now)
+        self._bucket = TokenBucket(burst=config.burst, per_second=config.messages_per_s, now=now)
         self._queue, self._outbound = trio.open_memory_channel[tuple[str, PeerId | None]](config.outbound_messages_max)
         self._signals = SignalShares(config.outbound_messages_max, config.outbound_bytes_max)
         self._queued_bytes = 0
@@ -174,7 +175,8 @@ class Guest:
                 cost = Switchboard.cost(message)
                 receive(self, message)
             # Whoever sends faster is read more slowly, and TCP tells it so.
-            await trio.sleep(self._bucket.delay(cost, trio.current_time()))
+            self._bucket.charge(cost, trio.current_time())
+            await trio.sleep_until(self._bucket.ready_at())
 
     def _complain(self, frame: str | bytes, error: ProtocolError) -> None:
         self._garbage += 1

@@ -31,23 +31,6 @@ class ServerConfig:
     audiences: frozenset[str] | None = None  # host:port names of this server; hellos for others are refused. None: any
 
 
-class TokenBucket:
-    """`delay(cost, now)` charges the cost and says how many seconds to wait before the next charge."""
-
-    __slots__ = ("_burst", "_rate", "_tokens", "_updated_at")
-
-    def __init__(self, rate: float, burst: float, now: float) -> None:
-        self._rate = rate
-        self._burst = burst
-        self._tokens = burst
-        self._updated_at = now
-
-    def delay(self, cost: float, now: float) -> float:
-        self._tokens = min(self._burst, self._tokens + (now - self._updated_at) * self._rate) - cost
-        self._updated_at = now
-        return max(0.0, -self._tokens / self._rate)
-
-
 class SignalShares:
     """How much of one client's queue signals may fill, so that who floods it takes no place from the news of its rooms,
     and little from the signals of others. Signals are best effort: what exceeds a share is left out.

@@ -11,10 +11,10 @@ import trio
 import trio.testing
 from aioice import stun
 
+from psyne_mesh.limits import TokenBucket
 from psyne_mesh.webrtc.ice import port as port_module
 from psyne_mesh.webrtc.ice.events import Address
 from psyne_mesh.webrtc.ice.port import PEER_BURST, STRANGER_BURST, Base, Route, StunReceiver, UdpPort
-from psyne_mesh.webrtc.ice.rate_limit import TokenBucket
 from psyne_mesh.webrtc.ice.stun_guard import StunHeader
 from tests.ice.fake_net import FakeNet, FakeSocket
 

@@ -121,7 +121,7 @@ def test_frames_and_signals_from_outside() -> None:
 
 def test_what_is_carried_for_others_has_a_budget() -> None:
     ada, bob, cid = (Identity.generate().peer_id for _ in range(3))
-    budget = CarrierBudget(1_000)
+    budget = CarrierBudget(0.0, 1_000)
     assert [budget.take(ada, 200, 0.0) for _ in range(3)] == [True, True, False]  # half of it is for others
     assert [budget.take(bob, 200, 0.0) for _ in range(3)] == [True, True, False]
     assert [budget.take(cid, 200, 0.0) for _ in range(2)] == [True, False]  # all is used up

@@ -14,13 +14,13 @@ from typing import Final, Protocol
 
 from aioice import Candidate, ice, mdns, stun
 
+from psyne_mesh.limits import TokenBucket
 from psyne_mesh.webrtc.ice.binding import binding_answer
 from psyne_mesh.webrtc.ice.candidates import COMPONENT, may_check
 from psyne_mesh.webrtc.ice.checks import CheckProtocol
 from psyne_mesh.webrtc.ice.events import Address, IceParameters
 from psyne_mesh.webrtc.ice.names import NameResolver
 from psyne_mesh.webrtc.ice.port import PEER_BURST, PEER_PER_SECOND, Base, StunReceiver, UdpPort
-from psyne_mesh.webrtc.ice.rate_limit import TokenBucket
 from psyne_mesh.webrtc.ice.stun_guard import HEADER_BYTES, ICE_CONTROLLING, USE_CANDIDATE, StunHeader
 
 PACE_S: Final = 0.01  # Ta between first sends of checks; RFC 8445 section 14.2 wants 50 ms, and at least 5

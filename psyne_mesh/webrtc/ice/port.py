@@ -14,9 +14,9 @@ from typing import Any, Final, Literal, Protocol
 import trio
 
 from psyne_mesh.errors import ProtocolError
+from psyne_mesh.limits import TokenBucket
 from psyne_mesh.webrtc.ice.deadlines import Deadlines
 from psyne_mesh.webrtc.ice.events import Address
-from psyne_mesh.webrtc.ice.rate_limit import TokenBucket
 from psyne_mesh.webrtc.ice.stun_guard import (
     REQUEST,
     StunHeader,
