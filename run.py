@@ -2,7 +2,7 @@
 """One door for people who have just cloned this: makes a virtual environment, installs into it, runs what you ask.
 
     python3 run.py demo            players in a room, on this machine, in a minute
-    python3 run.py test            the test suite (arguments go to pytest; --slow adds the long tests)
+    python3 run.py test            the test suite (arguments go to pytest; --slow adds the long tests; -n 0: one by one)
     python3 run.py check           ruff and mypy
     python3 run.py bench           benchmarks against other stacks
     python3 run.py lab             the network lab (Linux: namespaces, NATs, coturn)
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent
 ENVIRONMENT = ROOT / ".venv"
 COMPILED = ROOT / ".venv-compiled"
 WHEEL_PARTS = ("psyne_mesh", "simulations", "pyproject.toml", "README.md", "LICENSE")
-EXTRAS = {"test": {"test", "sim"}, "check": {"test"}, "lab": {"test"}, "bench": {"bench"}, "sim": {"sim"}}
+EXTRAS = {"test": {"dev"}, "check": {"dev"}, "lab": {"dev"}, "bench": {"bench"}, "sim": {"sim"}}
 OLDEST = (3, 11)
 
 
@@ -46,9 +46,9 @@ def main(words: list[str]) -> int:
     word, *rest = words or ["build"]
     try:
         if compiled:
-            python = compiled_environment(EXTRAS.get(word, set()) - {"bench"})
+            python = compiled_environment(EXTRAS.get(word, {"cli"}) - {"bench"})
         if not compiled or word == "bench":  # the runner of the benchmarks stands beside what it measures
-            python = environment(EXTRAS.get(word, set()))
+            python = environment(EXTRAS.get(word, {"cli"}))
     except (subprocess.CalledProcessError, OSError) as error:
         return fail(f"the environment could not be made: {error}")
     if compiled and word == "build":
@@ -74,8 +74,18 @@ def main(words: list[str]) -> int:
 
 def pytest_arguments(rest: list[str]) -> list[str]:
     if "--slow" in rest:
-        return [argument for argument in rest if argument != "--slow"]
-    return rest if "-m" in rest else ["-m", "not slow", *rest]
+        return [*side_by_side(rest), *(argument for argument in rest if argument != "--slow")]
+    return [*side_by_side(rest), *(rest if "-m" in rest else ["-m", "not slow", *rest])]
+
+
+def side_by_side(rest: list[str]) -> list[str]:
+    """Whole suites use two processors or more; who names a test wants its output, not the start of workers."""
+    named = any(
+        ROOT.joinpath(argument.partition("::")[0]).exists() for argument in rest if not argument.startswith("-")
+    )
+    if named or "-n" in rest or (os.cpu_count() or 1) < 2:
+        return []
+    return ["-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadgroup"]
 
 
 def environment(extras: set[str]) -> str:

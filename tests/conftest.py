@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -13,6 +15,12 @@ settings.register_profile(
 settings.load_profile("psyne")
 
 
+# Tests of pure code and virtual time ask for a processor and nothing else, so they may run side by side. All others open
+# sockets, start programs or build networks, and look at a clock sooner or later: they share one worker, one after the other.
+SIDE_BY_SIDE = {"conformance", "dtls", "fuzz", "game", "gossip", "house", "sctp", "simulations"}
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Nightly tests take many minutes each: only an -m that names them runs them."""
     if "nightly" in config.option.markexpr:
@@ -21,3 +29,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if nightly:
         items[:] = [item for item in items if not item.get_closest_marker("nightly")]
         config.hook.pytest_deselected(items=nightly)
+    for item in items:
+        if Path(item.fspath).parent.name not in SIDE_BY_SIDE:
+            item.add_marker(pytest.mark.xdist_group("sockets"))

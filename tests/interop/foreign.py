@@ -42,7 +42,7 @@ def _node(name: str) -> str:
 
 
 def _aiortc() -> str:
-    return "" if importlib.util.find_spec("aiortc") else "aiortc is not installed: pip install psyne-mesh[test]"
+    return "" if importlib.util.find_spec("aiortc") else "aiortc is not installed: pip install 'psyne-mesh[interop]'"
 
 
 @attrs.frozen(kw_only=True)
