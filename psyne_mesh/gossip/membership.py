@@ -79,7 +79,7 @@ class Membership:
     """All that is known of the others, and `own`, the record of ourselves. How to drive it:
 
     1. `apply(record, now, via)` for each verified record; act on the `Change`.
-    2. `mark_down(peer, now)` after a verdict; `forget(peer)` when a lobby has no place for a record; `tidy(now)` now and
+    2. `mark_down(peer, now)` after a verdict; `forget(peer, now)` when a lobby has no place for a record; `tidy(now)` now and
        then.
     3. Read `alive` (a list in no special order, for `rng.choice`), `get`, `buckets`, `view_hash`.
     """

@@ -87,7 +87,7 @@ class Neighbour:
 class Overlay:
     """How to drive it:
 
-    1. `resize(members, full, now)` whenever the number of members changes.
+    1. `resize(members, now)` whenever the number of members changes.
     2. `link_up`, `link_down`, `parted` follow the links; `heard` passes on what probes say.
     3. `admits(peer, isolated, now)` when a neighbour introduced itself: False means send it on to others.
     4. `handle_timeout(now, alive, distance, pending)` at `deadline`; drain `outbox`: `DialWanted`, `Part`.

@@ -65,7 +65,7 @@ class Suspicions:
     """Open cases. How to drive it:
 
     1. `accuse(...)` for every good accusation, our own included (`own=True`).
-    2. `clear(subject, version)` when the subject is heard, or a newer record of it came.
+    2. `clear(subject)` when the subject is heard, `clear_older` when a newer record of it came.
     3. `handle_timeout(now)` at `deadline`.
     4. Drain `outbox`: `CaseOpened`, `CaseClosed`, `VerdictReached`.
     """

@@ -81,7 +81,7 @@ class RoomRegistry:
 
     1. `join(peer, request, now)`: the answer and whom to tell, or `RoomFull`, `RoomNotFound`, `RoomExists`,
        `RoomMismatch`, `SignalingError` (a limit); a refused join changes nothing.
-    2. `leave(peer, room, now)` when it says goodbye, `depart(peer, reason, now)` when its connection ends or is
+    2. `leave(peer, room_key, now)` when it says goodbye, `depart(peer, reason, now)` when its connection ends or is
        superseded: whom to tell. A member who did not say goodbye keeps a claim on its seat for `seat_hold_s`: it is in
        no list any more, but nobody else can take the seat.
        In a room of more than `told_max` a sample of the members is listed and told.

@@ -34,7 +34,7 @@ class Tunnel(Protocol):
 
 
 class Ladder:
-    """1. `set_direct(True)` when ICE has a path, False when it lost it. 2. `note_described` when both sides know each
+    """1. `set_direct(is_direct)` when ICE has a path and when it lost it. 2. `note_described` when both sides know each
     other; from `deadline` on `use_tunnel()` may be called. 3. `send` takes the best rung that stands. 4. What came through
     the tunnel goes through `open_untrusted`.
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted((ROOT / "psyne_mesh").rglob("*.py"))
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 
 
@@ -26,3 +28,29 @@ def test_a_decision_has_its_four_parts_and_names_places_that_exist(page: Path) -
 def test_every_decision_is_listed_in_the_architecture() -> None:
     listed = re.findall(r"\]\(docs/decisions/([^)]+)\)", (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"))
     assert listed == [page.name for page in DECISIONS]
+
+
+def driving_steps(tree: ast.Module) -> list[tuple[ast.ClassDef, str, list[str]]]:
+    """The backticked calls in docstrings of classes that number their steps: (class, method, arguments)."""
+    return [
+        (node, name, [argument.strip() for argument in arguments.split(",") if argument.strip()])
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and re.search(r"^\s*1\. ", ast.get_docstring(node) or "", re.M)
+        for name, arguments in re.findall(r"`([a-z_]+)\(([^()`]*)\)`", ast.get_docstring(node) or "")
+    ]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT / "psyne_mesh").with_suffix("")))
+def test_the_numbered_steps_name_methods_as_they_are(path: Path) -> None:
+    for node, name, said in driving_steps(ast.parse(path.read_text(encoding="utf-8"))):
+        methods = {
+            method.name: method for method in node.body if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef)
+        }
+        assert name in methods, f"{node.name} has no {name}"
+        arguments = methods[name].args
+        positional = [argument.arg for argument in arguments.args][1:]
+        required = positional[: len(positional) - len(arguments.defaults)]
+        keywords = {argument.arg for argument in arguments.kwonlyargs}
+        given = [argument for argument in said if argument != "..." and argument.partition("=")[0] not in keywords]
+        assert given == positional[: len(given)], f"{node.name}.{name} takes {positional}, the steps say {said}"
+        assert len(given) >= len(required) or "..." in said, f"{node.name}.{name} also needs {required[len(given) :]}"

@@ -221,7 +221,7 @@ class Pings:
     """Checks of consent on one pair: each is sent once, and its answer is read in the call of the port that received it,
     outside the asyncio loop.
 
-    1. `send(now)`; 2. `answered(now, rtt_s)` is called for each authentic answer; 3. `close()`.
+    1. `send(now)`; 2. the callback is called for each authentic answer; 3. `close()`.
 
     key: the password of the peer.
     """

@@ -128,7 +128,7 @@ class UdpPort:
     """The sockets of one endpoint, and the tables that tell whose a datagram is.
 
     1. `run()` in a nursery drains every socket until it is closed.
-    2. `listen(ufrag, agent)` routes STUN requests for that ufrag; `expect(transaction_id, receiver)` its answers, and
+    2. `listen(ufrag, listener)` routes STUN requests for that ufrag; `expect(transaction_id, receiver)` its answers, and
        `expect_here(...)` those that shall not go through the loop.
     3. `claim(route, base, address, proven=...)` after an authenticated check sends the data of that address to `route`.
     4. `release(route)` and `unlisten(ufrag)` when the peer is gone.

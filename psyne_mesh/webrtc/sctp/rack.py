@@ -15,7 +15,7 @@ _MULTIPLIER_LASTS = 16  # recoveries that a widened window survives: RFC 8985 se
 
 
 class Rack:
-    """1. `sent(chunk)` per transmission. 2. `acked(...)` per SACK. 3. `detect_losses(now)` returns the lost ones.
+    """1. `sent(chunk)` per transmission. 2. `acked(...)` per SACK. 3. `detect_losses(now, ...)` returns the lost ones.
 
     `deadline` is when `detect_losses` should run again without a SACK (the reordering timer).
     """
