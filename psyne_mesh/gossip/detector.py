@@ -152,7 +152,7 @@ class Link:
 class Detector:
     """Probes links. How to drive it:
 
-    1. `link_up(peer, now, rtt)` and `link_down(peer)` follow the links; `heard(peer, now)` for every frame of a link.
+    1. `link_up(peer, now, rtt)` and `link_down(peer)` follow the links; `heard(link, now)` for every frame of a link.
     2. `ping_received`, `ack_received`, `ping_req_received`, `indirect_received` feed the probe frames; `accused` says
        that somebody calls a peer silent.
     3. `handle_timeout(now)` when `deadline` is reached.

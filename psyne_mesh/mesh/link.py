@@ -79,8 +79,9 @@ class LinkOwner(Protocol):
 
 
 class Link:
-    """1. Construct with `offerer` and a session id; 2. give `run()` to a nursery; 3. `hear(envelope)` for envelopes of that session;
-    4. send once `state` is OPEN; 5. `close()`, or the peer or the network does it: `on_link_gone` comes exactly once.
+    """1. Construct with `offerer` and a session id; 2. give `run()` to a nursery; 3. `hear(envelope)` for what comes of that
+    session; 4. send once `state` is OPEN; 5. `close(reason)`, or the peer or the network does it: `on_link_gone`
+    comes exactly once.
     """
 
     def __init__(
