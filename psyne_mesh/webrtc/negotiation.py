@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
+import attrs
+
 from psyne_mesh.errors import LocalError, ProtocolError
+from psyne_mesh.webrtc import sctp
 from psyne_mesh.webrtc.sdp import Description, Setup, answer_setup, make_answer, make_offer, parse_sdp_untrusted
 
 Turn: TypeAlias = Literal["nothing", "have-local-offer", "have-remote-offer", "stable"]
@@ -15,13 +18,23 @@ class Negotiation:
     """Which side offers is settled beforehand (in a mesh by the order of the peer ids), so that two offers never cross.
 
     1. The offerer: `make_offer`, then `accept_answer`. The answerer: `accept_offer`, then `make_answer`.
-    2. The same again restarts ICE. Fingerprints and DTLS roles stay those of the first time.
+    2. The same again restarts ICE. Fingerprints, DTLS roles and SCTP's INITs stay those of the first time.
+
+    Each offer holds our INIT chunk, each answer to an offer with a usable one, too (draft-hancke-tsvwg-snap): both sides
+    know that SCTP needs no handshake if `remote.sctp_init` is there.
 
     Misuse raises `LocalError`, bad text `ProtocolError`; either leaves everything as it was.
     """
 
     def __init__(
-        self, *, offerer: bool, fingerprint: str, max_message_size: int, max_datagram_size: int, session_id: int
+        self,
+        *,
+        offerer: bool,
+        fingerprint: str,
+        max_message_size: int,
+        max_datagram_size: int,
+        sctp_init: bytes,
+        session_id: int,
     ) -> None:
         self.turn: Turn = "nothing"
         self.remote: Description | None = None
@@ -29,6 +42,7 @@ class Negotiation:
         self._fingerprint = fingerprint
         self._max_message_size = max_message_size
         self._max_datagram_size = max_datagram_size
+        self._sctp_init = sctp_init
         self._session_id = session_id
         self._version = 0
         self._setup: Setup = "actpass"
@@ -53,7 +67,7 @@ class Negotiation:
     def accept_answer(self, text: str) -> Description:
         if self.turn != "have-local-offer":
             raise LocalError("there is no offer of ours that this could answer")
-        answer = parse_sdp_untrusted(text)
+        answer = self._parse_untrusted(text)
         if answer.setup == "actpass":
             raise ProtocolError("an answer chooses active or passive (RFC 8842 section 5.3)")
         setup: Setup = "passive" if answer.setup == "active" else "active"
@@ -67,7 +81,7 @@ class Negotiation:
                 "this side offers, and the peer's offer crosses ours. One of the two must answer: "
                 "close this peer and open another one with offerer=False"
             )
-        offer = parse_sdp_untrusted(text)
+        offer = self._parse_untrusted(text)
         setup = answer_setup(offer.setup) if self.remote is None or offer.setup != "actpass" else self._setup
         self._check_unchanged(offer, setup)
         self.remote, self._setup, self.turn = offer, setup, "have-remote-offer"
@@ -82,6 +96,7 @@ class Negotiation:
         return make_answer(local, self.remote, session_id=self._session_id, version=self._version)
 
     def _local(self, ufrag: str, password: str, candidates: Sequence[str], complete: bool, setup: Setup) -> Description:
+        snap = self._offerer or (self.remote is not None and bool(self.remote.sctp_init))
         return Description(
             ice_ufrag=ufrag,
             ice_pwd=password,
@@ -89,9 +104,22 @@ class Negotiation:
             setup=setup,
             max_message_size=self._max_message_size,
             max_datagram_size=self._max_datagram_size,
+            sctp_init=self._sctp_init if snap else b"",
             candidates=tuple(candidates),
             end_of_candidates=complete,
         )
+
+    def _parse_untrusted(self, text: str) -> Description:
+        """What the peer says. Its INIT is left out if no association can begin with it, and if it is our own, given back by
+        one that does not understand it (libdatachannel did, its issue 1620)."""
+        said = parse_sdp_untrusted(text)
+        if not said.sctp_init:
+            return said
+        try:
+            sctp.read_init_untrusted(said.sctp_init)
+        except ProtocolError:
+            return attrs.evolve(said, sctp_init=b"")
+        return attrs.evolve(said, sctp_init=b"") if said.sctp_init == self._sctp_init else said
 
     def _check_unchanged(self, new: Description, setup: Setup) -> None:
         """A restart carries the DTLS association over (RFC 8842 section 5.1), so it cannot change who it is with."""

@@ -51,13 +51,6 @@ class PeerConnection:
         self.local_candidates: Inbox[str] = Inbox()
         self._config = gateway.config
         self._on_events = on_events
-        self._negotiation = Negotiation(
-            offerer=offerer,
-            fingerprint=str(certificate.fingerprint),
-            max_message_size=gateway.config.max_message_size,
-            max_datagram_size=gateway.config.path_mtu_max,
-            session_id=rng.getrandbits(62),
-        )
         self.connection = Connection(
             gateway,
             certificate,
@@ -70,6 +63,14 @@ class PeerConnection:
             tunnel=tunnel,
         )
         self._stack, self._link = self.connection.stack, self.connection.link
+        self._negotiation = Negotiation(
+            offerer=offerer,
+            fingerprint=str(certificate.fingerprint),
+            max_message_size=gateway.config.max_message_size,
+            max_datagram_size=gateway.config.path_mtu_max,
+            sctp_init=self._stack.sctp_init,
+            session_id=rng.getrandbits(62),
+        )
         self._channels: dict[Channel, DataChannel] = {}
         self._candidates: list[str] = []  # of the newest generation
         self._gathered = trio.Event()  # or ended

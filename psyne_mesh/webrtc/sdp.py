@@ -3,11 +3,13 @@
 The text is of RFC 8866, its attributes of RFC 8839 (ICE), 8841 (SCTP), 8842 and 8122 (DTLS), 9143 (BUNDLE).
 
 Only what a data channel needs is understood. Anything else is ignored and never echoed: an attribute in an answer means
-consent to it, and consent to something unknown breaks peers (SNAP's `a=sctp-init` did).
+consent to it, and consent to something unknown breaks peers. `a=sctp-init` (SNAP, draft-hancke-tsvwg-snap) was such a one.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from typing import Literal, TypeAlias
 
@@ -27,6 +29,7 @@ _SECTIONS_MAX = 64  # an answer repeats each of them, so this bounds the answer 
 _CANDIDATES_MAX = 64  # those after it are ignored: more hosts than that only slow the checks
 _FINGERPRINTS_MAX = 16  # those after it are ignored: a match with any one suffices, so this can only refuse
 _CANDIDATE_LENGTH_MAX = 512
+_SCTP_INIT_MAX = 2_732  # characters: base64 of 2,048 bytes, where browsers write 40 to 56; a longer one counts as none
 _DIGEST_BYTES = {
     "sha-256": 32,
     "sha-384": 48,
@@ -61,7 +64,8 @@ class Description:
     `fingerprints` are lines such as "sha-256 AB:CD:..."; a certificate that matches any of them is the right one.
     `candidates` are lines such as "candidate:1 1 udp 2130706431 192.0.2.1 5000 typ host". `max_message_size` is in
     bytes; 0 means that the writer takes any size. `max_datagram_size` is in bytes of UDP payload, 0 when the writer does
-    not tell: an attribute of our own, which others ignore. `sections[data_section]` is the m-section of the data channels.
+    not tell: an attribute of our own, which others ignore. `sctp_init` is a whole INIT chunk, or empty; nothing in it has
+    been looked at. `sections[data_section]` is the m-section of the data channels.
     """
 
     ice_ufrag: str
@@ -71,6 +75,7 @@ class Description:
     max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE
     max_datagram_size: int = 0
     sctp_port: int = DEFAULT_SCTP_PORT
+    sctp_init: bytes = b""
     candidates: tuple[str, ...] = ()
     end_of_candidates: bool = False
     ice_options: tuple[str, ...] = ("trickle",)
@@ -128,6 +133,8 @@ def _transport_lines(local: Description) -> list[str]:
     lines += [f"a=fingerprint:{fingerprint}" for fingerprint in local.fingerprints]
     lines += [f"a=setup:{local.setup}", f"a=sctp-port:{local.sctp_port}"]
     lines.append(f"a=max-message-size:{local.max_message_size}")
+    if local.sctp_init:
+        lines.append(f"a=sctp-init:{base64.b64encode(local.sctp_init).decode()}")
     if local.max_datagram_size:
         lines.append(f"a={_DATAGRAM_ATTRIBUTE}:{local.max_datagram_size}")
     lines += [f"a={candidate}" for candidate in local.candidates]
@@ -160,6 +167,7 @@ def parse_sdp_untrusted(text: object) -> Description:
         max_message_size=_number_untrusted(attributes[at], "max-message-size", DEFAULT_MAX_MESSAGE_SIZE, 2**63),
         max_datagram_size=_number_untrusted(attributes[at], _DATAGRAM_ATTRIBUTE, 0, 65_535),
         sctp_port=_number_untrusted(attributes[at], "sctp-port", DEFAULT_SCTP_PORT, 65_535),
+        sctp_init=_sctp_init_untrusted(attributes[at]),
         candidates=tuple(
             f"candidate:{line}" for line in lines if len(line) <= _CANDIDATE_LENGTH_MAX and _PRINTABLE.fullmatch(line)
         ),
@@ -272,6 +280,17 @@ def _number_untrusted(attributes: _Attributes, name: str, default: int, largest:
     if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) <= largest):
         raise ProtocolError(f"a={name} is a number up to {largest}")
     return int(text)
+
+
+def _sctp_init_untrusted(attributes: _Attributes) -> bytes:
+    """Without a usable one SCTP shakes hands as ever: no reason to refuse a description."""
+    text = attributes.get("sctp-init", [""])[0].strip()
+    if len(text) > _SCTP_INIT_MAX:
+        return b""
+    try:
+        return base64.b64decode(text.encode("ascii"), validate=True)
+    except (binascii.Error, UnicodeEncodeError):
+        return b""
 
 
 def _token_untrusted(text: str, what: str) -> str:

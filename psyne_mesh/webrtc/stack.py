@@ -113,7 +113,9 @@ class Stack:
         self.last_received_at: float | None = None  # when an authentic packet came last
         self._certificate = certificate
         self._dtls: dtls.DtlsSession | None = None
-        self._association = sctp.Association(_sctp_config(config, 0), rng=rng)
+        sctp_config = _sctp_config(config, 0)
+        self._sctp_handshake = sctp.Handshake(sctp_config, rng)
+        self._association = sctp.Association(sctp_config, rng=rng, handshake=self._sctp_handshake)
         self._channels = ChannelTable(config.limits)
         self._rng = rng
         self._events: list[StackEvent] = []
@@ -130,18 +132,24 @@ class Stack:
         remote_fingerprints: Sequence[dtls.Fingerprint],
         remote_max_message_size: int,
         remote_max_datagram_size: int = 0,
+        remote_sctp_init: bytes = b"",
         now: float,
     ) -> None:
         """Begins DTLS; the client's ClientHello is ready to send.
 
         remote_max_message_size: bytes; 0 means any size.
         remote_max_datagram_size: bytes of UDP payload that the peer says it can take; 0 when it says nothing.
+        remote_sctp_init: the INIT chunk of the peer's description, if ours went with our own: then the association stands
+            as soon as DTLS does. It has passed `read_init_untrusted`.
         """
         if self.phase != "new":
             raise ClosedError("a stack is started once, before it is closed")
         self.phase = "dtls"
-        self._association = sctp.Association(_sctp_config(self.config, remote_max_datagram_size), rng=self._rng)
+        sctp_config = _sctp_config(self.config, remote_max_datagram_size)
+        self._association = sctp.Association(sctp_config, rng=self._rng, handshake=self._sctp_handshake)
         self._association.set_path_fixed(self._path_is_fixed)
+        if remote_sctp_init:
+            self._association.agree(sctp.read_init_untrusted(remote_sctp_init), now)
         self._channels.start(
             self._association,
             is_dtls_client=is_client,
@@ -254,6 +262,11 @@ class Stack:
         return min(handshake, association)
 
     # --------------------------------------------------------------------------------------------------------- reading
+
+    @property
+    def sctp_init(self) -> bytes:
+        """The INIT chunk for our description, the same for as long as the stack lives (draft-hancke-tsvwg-snap)."""
+        return self._sctp_handshake.init_chunk()
 
     @property
     def max_message_size(self) -> int:

@@ -51,6 +51,7 @@ class ForeignStack:
 
     max_message_size: bytes, what its SDP says.
     interleaves: it agrees to I-DATA (RFC 8260).
+    snaps: it takes SCTP's INIT from the description (draft-hancke-tsvwg-snap).
     trickles: it speaks before it has gathered.
     restarts: ICE, on its own offer and on ours.
     is_browser: it hides addresses behind mDNS names, has media and RSA keys, and its `send` raises for what is too large.
@@ -66,6 +67,7 @@ class ForeignStack:
     missing: Callable[[], str]
     max_message_size: int
     interleaves: bool = False
+    snaps: bool = False
     trickles: bool = True
     restarts: bool = True
     is_browser: bool = False
@@ -101,8 +103,7 @@ STACKS = (
     _node_stack("werift", max_message_size=65_536, announces_order=False, sends_empty=False),
     _node_stack("node-datachannel", max_message_size=262_144, restarts=False, describes=False),
     _browser_stack("chromium", "chromium", max_message_size=262_144),
-    # What Chromium tries out: I-DATA, SCTP's handshake in the SDP (SNAP), DTLS's in STUN (SPED). It offers the last two;
-    # we answer without them.
+    # What Chromium tries out: I-DATA, SCTP's handshake in the SDP (SNAP), DTLS's in STUN (SPED).
     _browser_stack(
         "chromium-trials",
         "chromium",
@@ -110,6 +111,7 @@ STACKS = (
         "WebRTC-IceHandshakeDtls/Enabled/",
         max_message_size=262_144,
         interleaves=True,
+        snaps=True,
         is_slow=True,
     ),
     _browser_stack("firefox", "firefox", max_message_size=1_073_741_823, interleaves=True, bind_host=None),

@@ -82,6 +82,7 @@ async def test_messages_of_every_kind_and_size_come_back(foreign: ForeignProcess
         stats = peer.stats()
         assert stats.stack.dtls_version == "DTLSv1.2"
         assert stats.stack.sctp.interleaving is foreign.stack.interleaves
+        assert (stats.phase_s["sctp"] == 0) is foreign.stack.snaps
 
 
 async def test_channels_of_both_sides_carry_their_configuration(foreign: ForeignProcess, side: Side) -> None:

@@ -49,6 +49,7 @@ class Pair:
     """`client` is the DTLS client. `loss`, `duplicate`: probability per datagram; `jitter_s` reorders.
 
     drop: called with (from the client?, number of the datagram in that direction, datagram); true loses it.
+    snap: SCTP's INITs travelled with the descriptions.
     mtu: larger datagrams vanish, as on a path that forgot its ICMP. rate, queue_s: bytes per second of either
         direction, and how long its queue may get before it drops.
     """
@@ -68,6 +69,7 @@ class Pair:
         config: StackConfig | None = None,
         server_config: StackConfig | None = None,
         announced: int = 65_507,
+        snap: bool = False,
         start: bool = True,
     ) -> None:
         self.now = 1000.0
@@ -75,7 +77,7 @@ class Pair:
         self.client, self.server = Side(0, config, seed), Side(1, server_config or config, seed)
         self.loss, self.duplicate, self.delay_s, self.jitter_s, self.mtu, self.drop = (
             loss, duplicate, delay_s, jitter_s, mtu, drop)  # fmt: skip
-        self.rate, self.queue_s, self.announced = rate, queue_s, announced
+        self.rate, self.queue_s, self.announced, self.snap = rate, queue_s, announced, snap
         self._free_at = [0.0, 0.0]  # when the link has sent what was put on it
         self.sent = [0, 0]
         self.sizes: list[int] = []
@@ -91,6 +93,7 @@ class Pair:
                 remote_fingerprints=[CERTIFICATES[0 if other is self.client else 1].fingerprint],
                 remote_max_message_size=other.stack.config.max_message_size,
                 remote_max_datagram_size=self.announced,
+                remote_sctp_init=other.stack.sctp_init if self.snap else b"",
                 now=self.now,
             )
             self.settle(side)

@@ -26,6 +26,7 @@ LOCAL = Description(
     setup="actpass",
     max_message_size=262_144,
     max_datagram_size=65_507,
+    sctp_init=bytes(20),
     candidates=("candidate:1 1 udp 2130706431 192.0.2.7 40000 typ host",),
     end_of_candidates=True,
 )
@@ -140,7 +141,7 @@ def test_an_answer_takes_the_data_section_and_rejects_the_others() -> None:
 @pytest.mark.parametrize("offer", [CHROMIUM_OFFER, FIREFOX_OFFER], ids=["chromium", "firefox"])
 def test_nothing_unknown_is_echoed(offer: str) -> None:
     """An answer with a=sctp-init would promise SNAP: libdatachannel#1620."""
-    answer = make_answer(attrs.evolve(LOCAL, setup="active"), parse_sdp_untrusted(offer), session_id=1)
+    answer = make_answer(attrs.evolve(LOCAL, setup="active", sctp_init=b""), parse_sdp_untrusted(offer), session_id=1)
     known = {"group", "mid", "ice-ufrag", "ice-pwd", "ice-options", "fingerprint", "setup", "sctp-port",
              "max-message-size", "psyne-max-datagram-size", "candidate", "end-of-candidates"}  # fmt: skip
     assert {line[2:].partition(":")[0] for line in answer.split("\r\n") if line.startswith("a=")} == known

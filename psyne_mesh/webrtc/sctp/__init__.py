@@ -15,6 +15,7 @@ from psyne_mesh.webrtc.sctp.events import (
     StreamsReset,
     StreamsResetByPeer,
 )
+from psyne_mesh.webrtc.sctp.handshake import Handshake, read_init_untrusted
 from psyne_mesh.webrtc.sctp.stats import SctpStats
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "BufferedAmountLow",
     "Closed",
     "Established",
+    "Handshake",
     "MessageReceived",
     "Restarted",
     "SctpConfig",
@@ -30,4 +32,5 @@ __all__ = [
     "State",
     "StreamsReset",
     "StreamsResetByPeer",
+    "read_init_untrusted",
 ]

@@ -20,7 +20,8 @@ SHUTDOWN_REPEATS_MAX = 10  # also where association_retransmits_max is None: an 
 class Association(AssociationCore):
     """How to drive it:
 
-    1. `connect(now)` on one side or on both; a side that was not told to connect answers all the same.
+    1. `connect(now)` on one side or on both; a side that was not told to connect answers all the same. Or, when the
+       chunks of `Handshake.init_chunk()` went both ways beforehand, `agree` and `connect` on both.
     2. Give every packet that arrives to `receive(packet, now)`. It never raises for what is in it.
     3. After any input (a drained batch of packets is one input) send what `packets_to_send(now)` returns,
     4. take what `take_events()` returns, and
@@ -32,11 +33,20 @@ class Association(AssociationCore):
 
     # ------------------------------------------------------------------------------------------------------- life cycle
 
+    def agree(self, init: wire.Init, now: float) -> None:
+        """The peer's INIT came with its description, as ours went with our own: the association stands from the next
+        `connect` or packet on, without INIT, INIT-ACK and COOKIE-ECHO (draft-hancke-tsvwg-snap). Before `connect` only."""
+        if self._state is State.CLOSED and not self._is_over:
+            self._begin(self._handshake.cookie_from(init, now), now)
+            self._state = State.AGREED
+
     def connect(self, now: float) -> None:
-        """Send INIT. Without effect when the handshake is already under way or through."""
+        """Send INIT, or stand at once after `agree`. Without effect when the handshake is already under way or through."""
         if self._is_over:
             raise ClosedError("the association has ended")
-        if self._state is State.CLOSED:
+        if self._state is State.AGREED:
+            self._enter_established(now)
+        elif self._state is State.CLOSED:
             self._state = State.COOKIE_WAIT
             self._t1.start(self._handshake.init_chunk(), now, self._outbound.rto.rto)
 

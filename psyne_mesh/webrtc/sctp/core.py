@@ -12,7 +12,7 @@ from psyne_mesh.webrtc.sctp.config import SctpConfig
 from psyne_mesh.webrtc.sctp.control_timer import ControlTimer
 from psyne_mesh.webrtc.sctp.cookie import StaleCookie, StateCookie
 from psyne_mesh.webrtc.sctp.events import Closed, Established, Restarted, SctpEvent, StreamsReset
-from psyne_mesh.webrtc.sctp.handshake import CookieVerdict, Handshake
+from psyne_mesh.webrtc.sctp.handshake import CookieVerdict, Handshake, fault_of
 from psyne_mesh.webrtc.sctp.heartbeat import Heartbeat
 from psyne_mesh.webrtc.sctp.inbound import Inbound
 from psyne_mesh.webrtc.sctp.ootb import answer_out_of_the_blue
@@ -35,9 +35,10 @@ SHUTDOWN_GUARD_RTOS = 12
 
 
 class State(enum.Enum):
-    """RFC 9260 section 4."""
+    """RFC 9260 section 4, and AGREED: both INITs came with the descriptions, and nothing may be sent yet."""
 
     CLOSED = "closed"
+    AGREED = "agreed"
     COOKIE_WAIT = "cookie-wait"
     COOKIE_ECHOED = "cookie-echoed"
     ESTABLISHED = "established"
@@ -54,7 +55,7 @@ class State(enum.Enum):
 
 
 for _state in State:
-    _state.is_up = _state not in (State.CLOSED, State.COOKIE_WAIT, State.COOKIE_ECHOED)
+    _state.is_up = _state not in (State.CLOSED, State.AGREED, State.COOKIE_WAIT, State.COOKIE_ECHOED)
     _state.takes_data = _state in (State.ESTABLISHED, State.SHUTDOWN_PENDING, State.SHUTDOWN_SENT)
     _state.sends_data = _state in (State.ESTABLISHED, State.SHUTDOWN_PENDING, State.SHUTDOWN_RECEIVED)
     _state.takes_messages = _state is State.ESTABLISHED or not _state.is_up
@@ -63,9 +64,9 @@ for _state in State:
 class AssociationCore:
     """The parts of an association, and how what arrives moves them. `Association` adds what its owner asks for."""
 
-    def __init__(self, config: SctpConfig, *, rng: Random) -> None:
+    def __init__(self, config: SctpConfig, *, rng: Random, handshake: Handshake | None = None) -> None:
         self._config = config
-        self._handshake = Handshake(config, rng)
+        self._handshake = handshake or Handshake(config, rng)
         self._state = State.CLOSED
         self._is_over = False  # Closed was told
         self._was_established = False
@@ -116,6 +117,8 @@ class AssociationCore:
             if self._cookie_echo_received(packet, *chunks[0][2:], tag, now):
                 self._chunks_received(packet, chunks[1:], now)
         elif self._tag_is_right(tag, first, chunks[0][1]):
+            if self._state is State.AGREED:
+                self._enter_established(now)  # the peer's side stood first
             self._chunks_received(packet, chunks, now)
         elif self._state is State.CLOSED or (first == wire.SHUTDOWN_ACK and not self._state.is_up):
             answer = answer_out_of_the_blue(first)  # section 8.5.1 E for the SHUTDOWN-ACK
@@ -197,7 +200,7 @@ class AssociationCore:
     def _init_received(self, packet: bytes, start: int, end: int, now: float) -> None:
         """Sections 5.1, 5.2.1 and 5.2.2: answer, and keep nothing."""
         init = wire.parse_init_untrusted(packet, start, end)
-        fault = _fault_of(init)
+        fault = fault_of(init)
         if fault is not None:
             self._counters.dropped("init")
             if init.tag:  # section 3.3.2: without a tag there is nobody to answer to
@@ -219,7 +222,7 @@ class AssociationCore:
             self._counters.dropped("bundled")
             return
         init = wire.parse_init_untrusted(packet, start, end)
-        fault = _fault_of(init)
+        fault = fault_of(init)
         if fault is None and not init.cookie:
             fault = wire.CAUSE_MISSING_PARAMETER, b"\0\0\0\1\0\7"  # one: the state cookie
         if fault is not None:
@@ -482,15 +485,6 @@ class AssociationCore:
                 self._outbound.outstanding.forget_skipped(event.stream_ids)
         self._events += self._resets.events
         self._resets.events.clear()
-
-
-def _fault_of(init: wire.Init) -> tuple[int, bytes] | None:
-    """Cause and value for an INIT or INIT-ACK that must be refused (sections 3.3.2 and 3.3.3), or None."""
-    if init.tag == 0 or init.inbound_streams == 0 or init.outbound_streams == 0:
-        return wire.CAUSE_INVALID_PARAMETER, b""
-    if init.host_name:
-        return wire.CAUSE_UNRESOLVABLE_ADDRESS, init.host_name[:512]
-    return None
 
 
 def _stands_alone(packet: bytes, start: int, end: int) -> bool:

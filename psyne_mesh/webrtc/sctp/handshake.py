@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from psyne_mesh.errors import ProtocolError
 from psyne_mesh.webrtc.sctp import wire
 from psyne_mesh.webrtc.sctp.config import SctpConfig
 from psyne_mesh.webrtc.sctp.cookie import StateCookie, open_cookie_untrusted
@@ -14,6 +15,7 @@ from psyne_mesh.webrtc.sctp.cookie import StateCookie, open_cookie_untrusted
 if TYPE_CHECKING:
     from random import Random
 
+INIT_BYTES_MAX = 2048  # of an INIT that came with a description, as sctp-proto has it; browsers write 28 to 40
 UNRECOGNIZED_BYTES_MAX = 512  # of an INIT's unknown parameters that are named in the answer, which must fit a packet
 
 
@@ -24,6 +26,29 @@ class CookieVerdict(enum.Enum):
     REPEATED = "D: the association stands; its COOKIE-ACK may have been lost"
     RESTART = "A: the peer began anew"
     DISCARD = "C, or none of the actions: ignore"
+
+
+def read_init_untrusted(chunk: bytes) -> wire.Init:
+    """One whole INIT chunk, without a packet around it, as a description carries it (draft-hancke-tsvwg-snap).
+    Raises `ProtocolError` for any other, and for one that could not be answered."""
+    if not 20 <= len(chunk) <= INIT_BYTES_MAX:
+        raise ProtocolError(f"an INIT of {len(chunk)} bytes")
+    kind, _, length = wire.CHUNK_HEADER.unpack_from(chunk)
+    if kind != wire.INIT or length < 20 or len(chunk) not in (length, length + 3 & ~3):
+        raise ProtocolError("not exactly one INIT chunk")
+    init = wire.parse_init_untrusted(chunk, 0, length)
+    if fault_of(init) is not None:
+        raise ProtocolError("an INIT with which no association can begin")
+    return init
+
+
+def fault_of(init: wire.Init) -> tuple[int, bytes] | None:
+    """Cause and value for an INIT or INIT-ACK that must be refused (sections 3.3.2 and 3.3.3), or None."""
+    if init.tag == 0 or init.inbound_streams == 0 or init.outbound_streams == 0:
+        return wire.CAUSE_INVALID_PARAMETER, b""
+    if init.host_name:
+        return wire.CAUSE_UNRESOLVABLE_ADDRESS, init.host_name[:512]
+    return None
 
 
 class Handshake:
