@@ -12,6 +12,7 @@ import trio
 
 from psyne_mesh.errors import ProtocolError, SignalingError, SignalingLost, SignalingUnreachable, WouldBlock
 from psyne_mesh.identity import Identity
+from psyne_mesh.nurseries import unwrapped
 from psyne_mesh.signaling import messages
 from psyne_mesh.signaling.websocket import WebSocket, WebSocketClosed, WebSocketUrl, open_websocket
 
@@ -107,12 +108,13 @@ class Link:
                 causes.append(error)
                 nursery.cancel_scope.cancel()
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(until_loss, self._send_all)
-            nursery.start_soon(until_loss, self._keep_alive)
-            nursery.start_soon(until_loss, partial(self._receive_all, deliver))
-            for job in alongside:
-                nursery.start_soon(until_loss, job)
+        with unwrapped():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(until_loss, self._send_all)
+                nursery.start_soon(until_loss, self._keep_alive)
+                nursery.start_soon(until_loss, partial(self._receive_all, deliver))
+                for job in alongside:
+                    nursery.start_soon(until_loss, job)
         if not self._is_finishing:
             self._websocket.forget_unsent()
             raise _lost(causes[0]) from causes[0]

@@ -114,8 +114,9 @@ def test_the_turn_client_can_be_used_without_its_transports() -> None:
         "lifetime",
         "channel_refresh_time",
     ]
-    for name in ("channel_bind", "connect", "datagram_received", "delete", "request_with_retry"):
+    for name in ("channel_bind", "connect", "datagram_received", "delete", "refresh", "request_with_retry"):
         assert callable(getattr(turn.TurnClientMixin, name))
+    assert "self.refresh(time_to_expiry)" in inspect.getsource(turn.TurnClientMixin.connect)  # ours does nothing
 
 
 def test_aioice_parses_what_its_attribute_table_names() -> None:

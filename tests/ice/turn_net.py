@@ -35,6 +35,14 @@ class Allocation:
     passed: Counter[tuple[str, int]] = attrs.Factory(Counter)  # bytes by direction and second
 
 
+def _time_in(nonce: bytes) -> float:
+    """When we made it; long ago for one that is not of ours."""
+    try:
+        return float(nonce)
+    except ValueError:
+        return -NONCE_S
+
+
 class RelaySocket:
     """What `FakeNet` hands datagrams for a relayed address to."""
 
@@ -97,7 +105,7 @@ class TurnOnNet:
         attributes = message.attributes
         if "MESSAGE-INTEGRITY" not in attributes or not message.check_message_integrity(self.key):
             self._refuse(message, source, 401)
-        elif now - float(attributes["NONCE"]) >= NONCE_S:
+        elif now - _time_in(attributes["NONCE"]) >= NONCE_S:
             self._refuse(message, source, 438)
         else:
             self.requests[message.message_method.name] += 1

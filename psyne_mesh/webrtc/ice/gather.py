@@ -12,13 +12,14 @@ from aioice import stun
 
 from psyne_mesh.config import StunServer, TurnServer
 from psyne_mesh.errors import ProtocolError
+from psyne_mesh.nurseries import open_background_nursery
 from psyne_mesh.streams import forget_unsent
 from psyne_mesh.webrtc.ice.candidates import Found
 from psyne_mesh.webrtc.ice.events import Address
 from psyne_mesh.webrtc.ice.port import SocketBase
 from psyne_mesh.webrtc.ice.rate_limit import QuotaLimit
 from psyne_mesh.webrtc.ice.stun_client import ask_mapped_address, family_of, resolve, source_towards
-from psyne_mesh.webrtc.ice.turn import CHANNEL_REFRESH_S, Relay, is_mismatch
+from psyne_mesh.webrtc.ice.turn import CHANNEL_REFRESH_S, LIFETIME_S, Relay, is_mismatch
 from psyne_mesh.webrtc.ice.turn_link import Link, StreamLink, UdpLink
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 KEEPALIVE_S: Final = 20.0  # NATs forget a UDP mapping after 30 s at the earliest (RFC 4787 REQ-5 asks for 2 minutes)
 ANSWER_S: Final = 2.0  # for a keepalive
 SILENT_MAX: Final = 3  # keepalives without answer before a TURN server counts as dead
-SOON_S: Final = 0.2  # before an allocation that was lost is made anew, the first time
+SOON_S: Final = 0.2  # before an allocation that was lost is made anew; doubles while they do not last
+LASTING_S: Final = 10.0  # an allocation that stood for so long was no accident: a guess, half of `KEEPALIVE_S`
 CONNECT_S: Final = 3.5  # TCP repeats its SYN after 1, 3, 7, 15 s: a new attempt finds a network sooner that is back
 RETRY_INITIAL_S: Final = 2.0  # after a server failed; doubles
 RETRY_MAX_S: Final = 60.0
@@ -118,16 +120,20 @@ class RelaySource(Source):
         self._server = server
         self._preference = PREFERENCE_STEP[server.transport] - 2 * rank
         self._tls = tls
+        self._renewed_at = 0.0  # the allocation, as of the server's last word
         scheme = "turns" if server.transport == "tls" else "turn"
         self._name = f"{scheme}:{server.host}:{server.port}?transport={server.transport}"
 
     async def run(self) -> None:
-        pause_s = RETRY_INITIAL_S
+        pause_s, soon_s = RETRY_INITIAL_S, SOON_S
         while True:
+            began = trio.current_time()
             try:
                 if await (self._over_udp() if self._server.transport == "udp" else self._over_stream()):
                     pause_s = RETRY_INITIAL_S
-                    await self.pause(SOON_S)
+                    soon_s = SOON_S if trio.current_time() - began > LASTING_S else soon_s
+                    await self.pause(soon_s)
+                    soon_s = min(2 * soon_s, RETRY_MAX_S)
                     continue
             except ServerErrors as error:
                 self._note(error)
@@ -184,8 +190,9 @@ class RelaySource(Source):
         )
         carrying = trio.CancelScope(shield=True)  # the stream outlives a cancellation until the allocation is freed
         patience = trio.move_on_after(gateway.config.ice_gathering_timeout_s)
-        problem: Exception | None = ProtocolError("no answer")
-        async with trio.open_nursery() as nursery:
+        silence = ProtocolError("no answer")
+        problem: Exception | None = silence
+        async with open_background_nursery() as nursery:
             if base is not None:
                 base.servers[server] = relay
             elif isinstance(link, StreamLink):
@@ -201,10 +208,10 @@ class RelaySource(Source):
                 try:
                     await self._release(relay, base, server)
                 finally:
+                    ended = link.ended if isinstance(link, StreamLink) else ""
                     carrying.cancel()
-                    nursery.cancel_scope.cancel()
         if problem is not None:
-            raise problem
+            raise ProtocolError(ended) if ended and problem is silence else problem
         return True
 
     async def _allocate(self, relay: Relay) -> Exception | None:
@@ -218,10 +225,8 @@ class RelaySource(Source):
         self, link: StreamLink, relay: Relay, patience: trio.CancelScope, carrying: trio.CancelScope
     ) -> None:
         with carrying:
-            try:
-                await link.run(relay.server_received)
-            except ProtocolError as error:
-                self._gateway.problems[self._name] = str(error)
+            await link.run(relay.server_received)
+            self._gateway.problems[self._name] = link.ended
         relay.lost.set()
         patience.cancel()
 
@@ -237,7 +242,8 @@ class RelaySource(Source):
 
     async def _keep(self, relay: Relay) -> None:
         """Keep the allocation, the way to the server, and the channels bound; notice when it is dead or has begun anew."""
-        refresh_at = trio.current_time() + CHANNEL_REFRESH_S
+        self._renewed_at = trio.current_time()
+        refresh_at = self._renewed_at + CHANNEL_REFRESH_S
         silent = 0
         while not relay.lost.is_set():
             asked = await self.pause(KEEPALIVE_S)
@@ -245,6 +251,8 @@ class RelaySource(Source):
             if silent >= (1 if asked else SILENT_MAX):
                 self._gateway.problems[self._name] = "it does not answer any more"
                 relay.lost.set()
+            if trio.current_time() >= self._renewed_at + LIFETIME_S:
+                relay.lost.set()  # refused all along
             if relay.lost.is_set():
                 return
             self.settled.set()
@@ -260,6 +268,7 @@ class RelaySource(Source):
             if isinstance(error, stun.TransactionTimeout):
                 return False
             if error is None:
+                self._renewed_at = trio.current_time()
                 self._gateway.clear_problem(self._name)
             elif is_mismatch(error):
                 relay.lost.set()
@@ -273,7 +282,6 @@ class RelaySource(Source):
         with trio.move_on_after(RELEASE_S, shield=True):
             if relay.address[0] and not relay.lost.is_set():
                 await self._gateway.close_in_loop(relay.close)
-        relay.client.stop()
         if base is not None and base.servers.get(server) is relay:
             del base.servers[server]
 

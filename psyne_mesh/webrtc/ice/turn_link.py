@@ -10,6 +10,7 @@ from typing import Final, Protocol
 import trio
 
 from psyne_mesh.errors import ProtocolError
+from psyne_mesh.nurseries import open_background_nursery
 from psyne_mesh.webrtc.ice.events import Address
 from psyne_mesh.webrtc.ice.port import Base
 
@@ -43,6 +44,8 @@ class StreamLink:
 
     1. `run(received)` in a task; it returns when the stream has ended, on either side.
     2. `send` queues; a task of `run` writes.
+
+    ended: why the stream has ended, in words; empty before.
     """
 
     def __init__(self, stream: trio.abc.Stream) -> None:
@@ -51,6 +54,7 @@ class StreamLink:
         self._queued = 0
         self._wake = trio.Event()
         self.dropped = 0
+        self.ended = ""
 
     def send(self, datagrams: Sequence[bytes]) -> int:
         taken = 0
@@ -66,27 +70,27 @@ class StreamLink:
         return taken
 
     async def run(self, received: Callable[[list[bytes]], None]) -> None:
-        """Carry both directions until the stream ends. Raises `ProtocolError` when the server breaks the framing."""
-        async with trio.open_nursery() as nursery:
+        """Carry both directions until the stream ends. What a server does raises nothing: a nursery would wrap it in a group,
+        which nobody further up looks into."""
+        async with open_background_nursery() as nursery:
             nursery.start_soon(self._write)
-            try:
-                await self._read(received)
-            finally:
-                nursery.cancel_scope.cancel()
+            self.ended = await self._read(received)
 
-    async def _read(self, received: Callable[[list[bytes]], None]) -> None:
+    async def _read(self, received: Callable[[list[bytes]], None]) -> str:
         buffer = bytearray()
         while True:
             try:
                 chunk = await self._stream.receive_some(RECEIVE_BYTES)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return
-            if not chunk:
-                return
-            buffer += chunk
-            frames = split_frames_untrusted(buffer)
+                buffer += chunk
+                frames = split_frames_untrusted(buffer)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                return f"the connection broke: {error.__cause__ or error}"
+            except ProtocolError as error:
+                return str(error)
             if frames:
                 received(frames)
+            if not chunk:
+                return "it closed the connection"
 
     async def _write(self) -> None:
         while True:
