@@ -1,12 +1,9 @@
-"""Who may dial us, and how often: each offer costs a connection and a handshake."""
+"""Who may dial us, and how often: each offer costs a connection and a handshake. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-
 from psyne_mesh.identity import PeerId
 from psyne_mesh.limits import TokenBucket
-from psyne_mesh.mesh.link import Link
 
 # Links of one process. A stranger's offer over this is not answered: each costs memory and a handshake.
 LINKS_MAX = 256
@@ -22,24 +19,20 @@ DIALLERS_MAX = 1024  # peers whose dials are counted; beyond that the table star
 
 
 class DialLimits:
-    """`allow` each offer before it is answered."""
+    """1. `has_room(...)`, then `allow(peer, now)`, before an offer is answered."""
 
     def __init__(self) -> None:
         self._dials: dict[PeerId, TokenBucket] = {}
 
+    def has_room(self, links: int, *, strangers: int, known: bool) -> bool:
+        """Whether one more link may be answered, beside `links`, of which `strangers` were answered to peers whose record no
+        room has. `known`: whether any room has the record of the one that asks."""
+        return links < LINKS_MAX and (known or strangers < STRANGERS_MAX)
+
     def allow(self, peer: PeerId, now: float) -> bool:
+        """Whether the peer may dial now; counts it."""
         if peer not in self._dials:
             if len(self._dials) >= DIALLERS_MAX:
                 self._dials.clear()
             self._dials[peer] = TokenBucket(burst=DIALS_IN_A_ROW, per_second=1 / DIAL_EVERY_S, now=now)
         return self._dials[peer].allow(now)
-
-
-def has_room_for(peer: PeerId, links: Collection[Link], knows: Callable[[PeerId], bool]) -> bool:
-    """Whether one more link may be answered. `knows`: whether any room has the record of a peer."""
-    if len(links) >= LINKS_MAX:
-        return False
-    if knows(peer):
-        return True
-    answered = (link for link in links if not link.offerer and link.asleep_since is None)
-    return sum(not knows(link.peer_id) for link in answered) < STRANGERS_MAX

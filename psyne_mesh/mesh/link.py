@@ -16,8 +16,8 @@ import trio
 from psyne_mesh.config import DataChannelConfig
 from psyne_mesh.errors import ClosedError, ConnectFailed, LocalError, PeerGone, PsyneMeshError, RemoteError, WouldBlock
 from psyne_mesh.gossip.codec import FRAME_MAX
-from psyne_mesh.identity import PeerId
 from psyne_mesh.limits import TokenBucket
+from psyne_mesh.mesh.link_table import Asleep, TableLink
 from psyne_mesh.signaling.envelope import Envelope, Kind
 from psyne_mesh.webrtc.channel import BufferedAmountLow, Channel, ChannelClosed, ChannelOpened, MessageReceived
 from psyne_mesh.webrtc.endpoint import Endpoint
@@ -75,32 +75,23 @@ class LinkOwner(Protocol):
     def on_channel_message(self, link: Link, label: str, data: bytes | str) -> None: ...
     def on_drained(self, link: Link) -> None: ...
     def on_link_revived(self, link: Link) -> None: ...
+    def on_link_closing(self, link: Link, reason: str) -> None: ...
     def on_link_gone(self, link: Link, reason: str, error: RemoteError | None) -> None: ...
 
 
 class Link:
-    """1. Construct with `offerer` and a session id; 2. give `run()` to a nursery; 3. `hear(envelope)` for what comes of that
-    session; 4. send once `state` is OPEN; 5. `close(reason)`, or the peer or the network does it: `on_link_gone`
-    comes exactly once.
+    """1. Construct for a link of the table; 2. give `run()` to a nursery; 3. `hear(envelope)` for what comes of its session;
+    4. send once `state` is OPEN; 5. `close(reason)`, or the peer or the network does it: `on_link_gone` comes exactly once.
     """
 
-    def __init__(
-        self, peer_id: PeerId, session: str, *, offerer: bool, endpoint: Endpoint, post: Post, owner: LinkOwner,
-        tunnel: Tunnel, born: float,
-    ) -> None:  # fmt: skip
-        self.peer_id = peer_id
-        self.session = session
-        self.offerer = offerer
-        self.born = born
+    def __init__(self, entry: TableLink, *, endpoint: Endpoint, post: Post, owner: LinkOwner, tunnel: Tunnel) -> None:
+        self.entry = entry
+        self.peer_id = entry.peer
+        self.session = entry.session
+        self.offerer = entry.offerer
+        self.born = entry.born
         self.state = LinkState.DIALING
-        self.was_open = False
-        self.asleep_since: float | None = None
-        self.lingers = False  # no room wants it any more, but one may again in a moment
-        self.replaces_open = (
-            False  # took the place of a link that rooms still count on: if this one fails, they must hear
-        )
         self.tampering: str | None = None
-        self.newest_heard_ms = 0  # by the peer's clock: when the newest envelope of this session expires
         self.tunnel = tunnel
         self._endpoint = endpoint
         self._post_sealed = post
@@ -115,7 +106,7 @@ class Link:
         self._restart_wanted = False
         self._searched_at = -math.inf
         self._awaits_answer = self._search_after_answer = False
-        self._asked = TokenBucket(burst=ASKED_RESTARTS, per_second=1 / RESTART_EVERY_S, now=born)
+        self._asked = TokenBucket(burst=ASKED_RESTARTS, per_second=1 / RESTART_EVERY_S, now=entry.born)
         self._connection: PeerConnection | None = None
         self._control: Channel | None = None
         self._gossip: Channel | None = None
@@ -184,7 +175,7 @@ class Link:
                 elif envelope.kind == "restart":
                     self._restart_asked()
                 else:
-                    self.close(envelope.body or "closed by peer")
+                    self.close("closed")
 
     def _check_takes_frames(self, connection: PeerConnection) -> None:
         limit = connection.remote_max_message_size
@@ -212,7 +203,7 @@ class Link:
                 with trio.move_on_after(PATH_PATIENCE_S):
                     await self._search_anew.wait()
             pause_s = RESTART_EVERY_S
-            while self._restart_wanted or connection.state == "disconnected" or self.asleep_since is not None:
+            while self._restart_wanted or connection.state == "disconnected" or self.entry.is_asleep:
                 self._restart_wanted = False
                 self._search_anew = trio.Event()
                 self.send_frame(KNOCK, reliable=False)
@@ -258,7 +249,6 @@ class Link:
 
     def hear(self, envelope: Envelope) -> None:
         """An envelope of this session. When too many wait, the newest is dropped: its sender repeats what matters."""
-        self.newest_heard_ms = max(self.newest_heard_ms, envelope.expires_at_ms)
         if envelope.kind == "offer":
             if envelope.sequence <= self._newest_offer:
                 return  # held back on the way: it speaks of a path that its sender has given up
@@ -268,15 +258,10 @@ class Link:
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
             return
 
-    def sleep(self, now: float) -> None:
-        """The peer is taken for gone, but only because it is silent: keep its DTLS and SCTP, and go on knocking. If it
-        comes back, the owner hears `on_link_revived`, and what was sent reliably arrives."""
-        if self.asleep_since is None:
-            self.asleep_since = now
-            self.suspect()
-
     def suspect(self) -> None:
-        """The peer has been silent for longer than its path explains."""
+        """The peer has been silent for longer than its path explains. While the table has the link asleep, its DTLS and SCTP
+        are kept and it goes on knocking: if the peer comes back, the owner hears `on_link_revived`, and what was sent
+        reliably arrives."""
         self._suspected.set()
 
     def note_signaling(self) -> None:
@@ -286,14 +271,14 @@ class Link:
     def network_changed(self, gone: bool) -> None:
         """This machine has another address, or (`gone`) has lost one: the peer must hear of it, whether or not it is
         silent. What travels over the old path goes on unless that may have gone with the address."""
-        if self._connection is not None and self.was_open:
+        if self._connection is not None and self.entry.was_open:
             if gone:
                 self._connection.distrust_path()
             self._search_now()
 
     def _restart_asked(self) -> None:
         """The peer wants another path and cannot offer one itself. It may know more than we do, but not ask for ever."""
-        if not self.was_open:
+        if not self.entry.was_open:
             return
         if self._asked.allow(trio.current_time()):
             self._search_now()
@@ -308,13 +293,14 @@ class Link:
 
     async def drain(self) -> None:
         """Until the peer has acknowledged what was sent reliably so far; at once where nobody would."""
-        if self.state is LinkState.OPEN and self.asleep_since is None and self._connection is not None:
+        if self.state is LinkState.OPEN and not self.entry.is_asleep and self._connection is not None:
             await self._connection.drain()
 
     def close(self, reason: str) -> None:
         """End it; what was sent reliably so far is flushed as far as the peer answers quickly."""
         if self._close_reason is None:
             self._close_reason = reason
+            self._owner.on_link_closing(self, reason)
         self._closing.set()
 
     @property
@@ -400,8 +386,7 @@ class Link:
 
     def _on_events(self, events: list[StackEvent]) -> None:
         for event in events:
-            if self.asleep_since is not None and type(event) in (MessageReceived, PathRevived):
-                self.asleep_since = None
+            if type(self.entry.phase) is Asleep and type(event) in (MessageReceived, PathRevived):
                 self._owner.on_link_revived(self)
             if type(event) is MessageReceived:
                 channel = event.channel
@@ -413,7 +398,6 @@ class Link:
             elif type(event) is ChannelOpened:
                 if event.channel.config.negotiated and self.state is LinkState.DIALING:
                     self.state = LinkState.OPEN
-                    self.was_open = True
                     self._owner.on_link_open(self)
             elif type(event) is BufferedAmountLow:
                 self._owner.on_drained(self)
@@ -422,10 +406,8 @@ class Link:
 
 
 def _reason(error: PsyneMeshError | None) -> str:
-    """For the gossip layer, which takes "closed by peer" as a goodbye and everything else as a broken link."""
-    if error is None or isinstance(error, ClosedError):
-        return "closed"
-    return "closed by peer" if isinstance(error, PeerGone) else str(error)
+    """For logs: rooms hear that a link is down, whyever."""
+    return "closed" if error is None or isinstance(error, ClosedError | PeerGone) else str(error)
 
 
 def _first(group: BaseExceptionGroup[PsyneMeshError]) -> PsyneMeshError:

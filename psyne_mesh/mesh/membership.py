@@ -27,7 +27,8 @@ from psyne_mesh.gossip.node import Node
 from psyne_mesh.gossip.views import Topology
 from psyne_mesh.identity import PeerId
 from psyne_mesh.mesh.link import HARD_BUDGET_BYTES, Link, LinkState
-from psyne_mesh.mesh.sealed import CHANNEL_MESSAGE, SEAL_BYTES, Seals
+from psyne_mesh.mesh.records import records_untrusted
+from psyne_mesh.mesh.sealed import CHANNEL_MESSAGE, ENVELOPE, SEAL_BYTES, Seals
 from psyne_mesh.webrtc.ice import Path
 from psyne_mesh.webrtc.stats import PeerStats
 
@@ -68,22 +69,23 @@ class RoomSink(Protocol):
     def on_server_refused(self, server: str, reason: str) -> None: ...
 
 
-class LinkTable(Protocol):
+class MembershipOwner(Protocol):
     """What a membership needs of the mesh around it."""
 
     def now(self) -> float: ...
     def link(self, peer: PeerId) -> Link | None: ...
-    def dial(self, peer: PeerId) -> None: ...
-    def unwant(self, peer: PeerId, room: str, reason: str) -> None: ...
+    def dial(self, room: str, peer: PeerId) -> None: ...
+    def unwant(self, room: str, peer: PeerId, reason: str) -> None: ...
     def suspect(self, peer: PeerId) -> None: ...
     def rearm(self) -> None: ...
+    def on_mesh_envelope(self, room: str, origin: PeerId, envelope: str, carrier: PeerId) -> None: ...
 
 
 class Membership:
     """Drives one `Node`: every call into it is followed by `pump()`, which carries its orders out and its news up."""
 
     def __init__(
-        self, room: str, tag: bytes, node: Node, gossip: GossipConfig, table: LinkTable, sink: RoomSink,
+        self, room: str, tag: bytes, node: Node, gossip: GossipConfig, owner: MembershipOwner, sink: RoomSink,
         max_message_size: int, seals: Seals,
     ) -> None:  # fmt: skip
         self.room = room
@@ -99,7 +101,7 @@ class Membership:
         self.sink = sink
         self.max_message_size = max_message_size
         self.max_players = gossip.max_players
-        self._table = table
+        self._owner = owner
         self._drained = trio.lowlevel.ParkingLot()
         self._pumping = False
         self._unread: dict[PeerId, int] = {}  # bytes that the room holds of each author, whichever link they came by
@@ -110,8 +112,13 @@ class Membership:
     def tell(self, act: Callable[[Node, float], object]) -> None:
         """One input for the node, then its consequences."""
         if not self.closed:
-            act(self.node, self._table.now())
+            act(self.node, self._owner.now())
             self.pump()
+
+    def learn(self, encoded: Iterable[str]) -> None:
+        """Records of members, as signaling carries them."""
+        records = records_untrusted(encoded)
+        self.tell(lambda node, now: node.learn(records, now))
 
     def pump(self) -> None:
         """Carry out what the node wants. Not re-entrant: a consequence that feeds the node is taken up by the loop."""
@@ -127,22 +134,29 @@ class Membership:
                 for output in outputs:
                     self._carry_out(output)
                 for event in events:
-                    if isinstance(event, gossip_events.PeerSuspected):
-                        self._table.suspect(event.peer)
-                    elif isinstance(event, gossip_events.PeerDiscovered):
-                        self._take_up_link(event.record.peer)
-                    if not self.closed:  # an eviction may have ended the room
-                        self.sink.on_gossip(event)
+                    self._tell(event)
         finally:
             self._pumping = False
-        self._table.rearm()
+        self._owner.rearm()
+
+    def _tell(self, event: gossip_events.Event) -> None:
+        match event:
+            case gossip_events.PeerSuspected(peer=peer):
+                self._owner.suspect(peer)
+            case gossip_events.PeerDiscovered(record=record):
+                self._take_up_link(record.peer)
+            case gossip_events.SignalReceived(origin=origin, blob=blob, carrier=carrier) if blob[:1] == ENVELOPE:
+                self._owner.on_mesh_envelope(self.room, origin, blob[1:].decode("utf-8", "replace"), carrier)
+                return
+        if not self.closed:  # an eviction may have ended the room
+            self.sink.on_gossip(event)
 
     def _take_up_link(self, peer: PeerId) -> None:
         """Another room has a link to who was discovered: in a small room it is this one's, too, at once, whoever is to dial.
         The player may not have heard of us yet, and the room will speak to it."""
         if self.is_linked(peer) and not self.is_large and not self._has_in_node(peer):
-            link = self._table.link(peer)
-            self.node.link_up(peer, self._table.now(), None if link is None else link.rtt)
+            link = self._owner.link(peer)
+            self.node.link_up(peer, self._owner.now(), None if link is None else link.rtt)
 
     def _has_in_node(self, peer: PeerId) -> bool:
         return any(view.peer == peer for view in self.topology().links)
@@ -150,43 +164,47 @@ class Membership:
     def _carry_out(self, output: gossip_events.Output) -> None:
         match output:
             case gossip_events.SendFrame(peer=peer, frame=frame, reliable=reliable):
-                link = self._table.link(peer)
+                link = self._owner.link(peer)
                 if link is not None:
                     link.send_frame(self.tag + frame, reliable=reliable)
             case gossip_events.Dial(peer=peer):
-                link = self._table.link(peer)
-                if link is not None and link.state is LinkState.OPEN:
-                    if link.asleep_since is None:
-                        self.node.link_up(peer, self._table.now(), link.rtt)
-                    else:  # it knocks by itself, on the old path and through signaling
-                        self.node.dial_failed(peer, "asleep", self._table.now())
-                else:
-                    self._table.dial(peer)
+                self._owner.dial(self.room, peer)
             case gossip_events.CloseLink(peer=peer, reason=reason):
-                self._table.unwant(peer, self.room, reason)
+                self._owner.unwant(self.room, peer, reason)
 
-    def link_open(self, link: Link) -> None:
-        self.tell(lambda node, now: node.link_up(link.peer_id, now, link.rtt))
-        self.sink.on_link_open(link.peer_id)
+    # What the table of links tells this room.
 
-    def link_gone(self, peer: PeerId, reason: str, error: RemoteError | None, *, was_open: bool) -> None:
-        if was_open:
-            self.sink.on_link_gone(peer)
-            self._drained.unpark_all()
-            # Whyever it was closed, by whichever side: that says nothing of this room. Who leaves says so in its record.
-            self.tell(lambda node, now: node.link_down(peer, "closed", now))
-            return
-        if error is not None:
+    def link_up(self, peer: PeerId) -> None:
+        link = self._owner.link(peer)
+        self.tell(lambda node, now: node.link_up(peer, now, None if link is None else link.rtt))
+        self.sink.on_link_open(peer)
+
+    def link_down(self, peer: PeerId, reason: str) -> None:
+        self.sink.on_link_gone(peer)
+        self._drained.unpark_all()
+        self.tell(lambda node, now: node.link_down(peer, reason, now))
+
+    def dial_failed(self, peer: PeerId, cause: str, error: Exception | None) -> None:
+        if isinstance(error, RemoteError):
             self.sink.on_link_failed(peer, error)
-        phase = error.phase if isinstance(error, ConnectFailed) else reason
+        phase = error.phase if isinstance(error, ConnectFailed) else cause
         self.tell(lambda node, now: node.dial_failed(peer, phase, now))
+
+    # What the table of links asks.
+
+    def knows(self, peer: PeerId) -> bool:
+        return self.node.record(peer) is not None
+
+    @property
+    def knows_all(self) -> bool:
+        return self.node.knows_all
 
     def end(self) -> None:
         """The room was left: what it holds is nobody's business on links that other rooms go on using."""
         self.closed = True
         self._drained.unpark_all()
         for peer, unread in self._unread.items():
-            if (link := self._table.link(peer)) is not None:
+            if (link := self._owner.link(peer)) is not None:
                 link.hold(-unread)
 
     def drained(self) -> None:
@@ -199,7 +217,7 @@ class Membership:
 
     def send(self, peer: PeerId, config: DataChannelConfig, payload: bytes | str, *, reliable: bool) -> SendOutcome:
         """Hand one message to the link of `peer`, at once. `config.label` is the full label of the channel."""
-        link = self._table.link(peer)
+        link = self._owner.link(peer)
         if link is None or link.state is not LinkState.OPEN or link.is_superseded:
             return SendOutcome.NOT_CONNECTED
         if not reliable and link.buffered(config.label) > UNRELIABLE_BUDGET_BYTES:
@@ -224,7 +242,7 @@ class Membership:
 
     def broadcast(self, payload: bytes) -> None:
         """To every member over the overlay, linked or not, in order; at most `broadcast_max` bytes."""
-        self._broadcast_at = self._table.now()
+        self._broadcast_at = self._owner.now()
         self.tell(lambda node, now: node.broadcast(payload, now))
 
     def send_signal(self, peer: PeerId, blob: bytes) -> None:
@@ -247,10 +265,10 @@ class Membership:
     @property
     def last_words_s(self) -> float:
         """Until what was broadcast so far is at the last hop, about. A goodbye takes shorter ways and would overtake it."""
-        return self._broadcast_at + CARRIED_S - self._table.now()
+        return self._broadcast_at + CARRIED_S - self._owner.now()
 
     def topology(self) -> Topology:
-        return self.node.topology(self._table.now())
+        return self.node.topology(self._owner.now())
 
     async def wait_for_budget(self, peers: Iterable[PeerId], label: str, budget: int, *, carried: bool) -> None:
         """Until at least one of the peers that are linked has no more than `budget` bytes waiting on that channel, and no
@@ -281,13 +299,13 @@ class Membership:
         return self._open_links(view.peer for view in self.topology().links if view.eager)
 
     def _open_links(self, peers: Iterable[PeerId]) -> list[Link]:
-        return [link for link in map(self._table.link, peers) if link and link.state is LinkState.OPEN]
+        return [link for link in map(self._owner.link, peers) if link and link.state is LinkState.OPEN]
 
     @property
     def is_partial(self) -> bool:
         """The room is so large that others carry what we send, and we are linked to some of them. Or it was, not long ago:
         who is silent beyond a cut gets all of it in one stream, or the words of the cut would come by other ways, or never."""
-        now = self._table.now()
+        now = self._owner.now()
         if self.is_large:
             self._partial_until = now + self._silence_s
         return now < self._partial_until and self.has_links
@@ -307,10 +325,10 @@ class Membership:
         return bool(self.topology().links)
 
     def is_linked(self, peer: PeerId) -> bool:
-        link = self._table.link(peer)
+        link = self._owner.link(peer)
         if link is None or link.state is not LinkState.OPEN:
             return False
-        return link.asleep_since is None and not link.is_superseded
+        return not link.entry.is_asleep and not link.is_superseded
 
     def hold(self, peer: PeerId, size: int) -> None:
         """The room holds `size` bytes more (or fewer) of this peer that nobody has read."""
@@ -319,7 +337,7 @@ class Membership:
             self._unread[peer] = unread
         else:
             self._unread.pop(peer, None)
-        link = self._table.link(peer)
+        link = self._owner.link(peer)
         if link is not None and not self.closed:
             link.hold(size)
 
@@ -331,7 +349,7 @@ class Membership:
         return self._unread.get(peer, 0)
 
     def path(self, peer: PeerId) -> Path | None:
-        link = self._table.link(peer)
+        link = self._owner.link(peer)
         return None if link is None else link.path
 
     def rtt(self, peer: PeerId) -> float | None:
@@ -339,11 +357,11 @@ class Membership:
         for view in self.topology().links:
             if view.peer == peer and view.srtt is not None:
                 return view.srtt
-        link = self._table.link(peer)
+        link = self._owner.link(peer)
         return None if link is None else link.rtt
 
     def link_stats(self, peer: PeerId) -> PeerStats | None:
-        link = self._table.link(peer)
+        link = self._owner.link(peer)
         return None if link is None else link.stats
 
 

@@ -18,7 +18,6 @@ from psyne_mesh.mesh.core import MeshCore
 from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX, Membership
 from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.mesh.request import RoomRequest
-from psyne_mesh.mesh.sealed import ENVELOPE
 from psyne_mesh.room import events as room_events
 from psyne_mesh.room.carried import carried_untrusted
 from psyne_mesh.room.channel import INBOX_MAX, Channel
@@ -277,12 +276,9 @@ class Room:
                 self._evicted(reason)
             case gossip_events.BroadcastReceived(origin=origin, payload=payload, age_s=age_s):
                 self._on_carried(origin, payload, age_s)
-            case gossip_events.SignalReceived(origin=origin, blob=blob, carrier=carrier):
-                if blob[:1] == ENVELOPE:
-                    self._core.on_mesh_signal(self._joined(), origin, blob[1:], carrier)
-                else:
-                    with suppress(ProtocolError):
-                        self._on_carried(origin, self._joined().open_carried_untrusted(origin, blob))
+            case gossip_events.SignalReceived(origin=origin, blob=blob):
+                with suppress(ProtocolError):
+                    self._on_carried(origin, self._joined().open_carried_untrusted(origin, blob))
 
     def on_link_open(self, peer_id: PeerId) -> None:
         peer = self._peers.get(peer_id)

@@ -49,6 +49,7 @@ PURE = ["gossip", "webrtc/sctp", "webrtc/dtls", "webrtc/sdp.py", "webrtc/dcep.py
         "signaling/messages.py", "signaling/registry.py", "signaling/envelope.py",
         "signaling/events.py", "signaling/convert.py", "signaling/requests.py", "signaling/switchboard.py",
         "signaling/limits.py", "signaling/cluster.py", "signaling/cluster_messages.py", "signaling/transport.py",
+        "mesh/link_table.py", "mesh/dial_limits.py", "mesh/restarts.py", "mesh/alarms.py",
         "room/codec.py", "room/messages.py", "room/delivery.py", "room/events.py",
         "errors.py", "limits.py", "identity.py", "config.py", "uri.py"]  # fmt: skip
 

@@ -239,7 +239,7 @@ async def test_an_offer_held_back_cannot_tear_down_the_link_that_stands(
         await trio.sleep(30)
         assert ada._core.link(bob.me) is link
         assert not left
-        assert ada._core.offers_refused == 1
+        assert ada._core.table.offers_refused == 1
 
 
 async def test_who_restarts_with_its_clock_set_back_is_let_in_again(autojump_clock: MockClock) -> None:
@@ -300,8 +300,8 @@ async def test_offers_of_made_up_keys_take_no_links_from_players(autojump_clock:
             else:
                 world.hub.inject(stranger.peer_id, ada.me, room, offer)
         await trio.sleep(1)
-        assert len(ada._core._links) == 1 + (STRANGERS_MAX if way == "server" else 0)
-        assert ada._core.offers_refused >= LINKS_MAX + 10 - STRANGERS_MAX
+        assert len(ada._core.driver.links) == 1 + (STRANGERS_MAX if way == "server" else 0)
+        assert ada._core.table.offers_refused >= LINKS_MAX + 10 - STRANGERS_MAX
         if way == "mesh":
             assert not answers
         assert not told
@@ -352,7 +352,7 @@ async def test_a_newcomer_whose_server_died_is_known_before_its_offers_come(auto
         world.hub.kill()
         with trio.fail_after(30):
             await dan.wait_connected(3)
-        assert not any(room._core.offers_refused for room in rooms)
+        assert not any(room._core.table.offers_refused for room in rooms)
 
 
 async def test_who_takes_no_frames_of_gossip_gets_no_link(autojump_clock: MockClock) -> None:
@@ -539,8 +539,8 @@ async def test_a_new_link_opens_with_the_window_that_is_left(autojump_clock: Moc
             await trio.sleep(1)
             assert unread_of(ada, mallory.me) == life * (200_000 + UNREAD_OVERHEAD_BYTES)
             before = ada._core.link(mallory.me)
-            del mallory._core._links[ada.me]
-            mallory._core.dial(ada.me)
+            del mallory._core.table._links[ada.me]
+            mallory._core.dial(membership(mallory).room, ada.me)
             while ada._core.link(mallory.me) is before or not ada.connected:
                 await trio.sleep(0.1)
             await trio.sleep(2)

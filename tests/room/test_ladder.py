@@ -171,7 +171,7 @@ async def test_who_only_pretends_to_carry_cannot_end_a_handshake(autojump_clock:
 
         async def forge() -> None:
             assert mallory._membership is not None
-            link = mallory._membership._table.link(ada.me)
+            link = mallory._membership._owner.link(ada.me)
             assert link is not None
             while True:
                 for forged in (record, record + bytes(8)):

@@ -53,7 +53,7 @@ async def test_players_go_from_one_room_to_the_next_together(autojump_clock: Moc
         lobby = [await mesh.join_game_room("lobby") for mesh in meshes]
         for room in lobby:
             await room.wait_connected(2)
-        links = [dict(mesh._core._links) for mesh in meshes]
+        links = [dict(mesh._core.driver.links) for mesh in meshes]
 
         async def move(mesh: Mesh, old: Room) -> None:
             await old.leave()
@@ -70,7 +70,7 @@ async def test_players_go_from_one_room_to_the_next_together(autojump_clock: Moc
                     moving.start_soon(move, mesh, old)
         await trio.sleep(20)
         assert not [event for event in seen if isinstance(event, events.PeerLeft)]
-        assert links == [mesh._core._links for mesh in meshes]
+        assert links == [mesh._core.driver.links for mesh in meshes]
         nursery.cancel_scope.cancel()
 
 
@@ -109,11 +109,11 @@ async def test_a_link_that_no_room_wants_any_more_is_closed_after_a_while(autoju
             await room.wait_connected(1)
         await rooms[0].leave()
         await trio.sleep(1)
-        assert ada._core._links
+        assert ada._core.driver.links
         assert not rooms[1].peers
         await trio.sleep(3)
-        assert not ada._core._links
-        assert not bob._core._links
+        assert not ada._core.driver.links
+        assert not bob._core.driver.links
 
 
 @pytest.mark.parametrize(("players", "loss"), [(2, 0.0), (2, 0.05), (7, 0.0)])

@@ -321,7 +321,7 @@ async def test_two_rooms_share_one_link_for_each_pair() -> None:
         await connected(*chat)
         await connected(*game)
         assert chat[0].peers[right.me].path == game[0].peers[right.me].path
-        assert len(left._core._links) == 1
+        assert len(left._core.driver.links) == 1
         await chat[0].channel("x", Note).send(Note(1))
         await game[0].channel("x", Note).send(Note(2))
         assert (await game[1].channel("x", Note).receive())[1] == Note(2)

@@ -1,0 +1,184 @@
+"""Being in a signaling server's list of a room: joining, staying fresh in it, hearing of others, and leaving."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import attrs
+import trio
+
+from psyne_mesh.errors import InvalidConfig, LocalError, RemoteError, RoomMismatch, SignalingLost
+from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.node import Node
+from psyne_mesh.identity import Identity, PeerId, verify_untrusted
+from psyne_mesh.mesh.link_driver import LinkDriver
+from psyne_mesh.mesh.membership import Membership
+from psyne_mesh.mesh.profile import Profile
+from psyne_mesh.mesh.records import goodbye_of, record_of
+from psyne_mesh.mesh.request import RoomRequest
+from psyne_mesh.signaling import events
+from psyne_mesh.signaling.transport import SignalingTransport
+
+_GOODBYE_S = 1.0  # so long may the server take to hear that we leave; it notices by itself
+# What a player said last travels over the mesh, perhaps by many hops; its goodbye through signaling would overtake that.
+_GOODBYE_LATE_S = 2.0
+# Rejoining signaling as a beacon: 15 to 30 s after jitter, as the gossip layer's beacon_interval_s says.
+BEACON_S = 20.0
+
+
+@attrs.frozen
+class Admitted:
+    """What signaling let us into. `records` are those of the members that it named."""
+
+    room: str
+    digest: bytes
+    node: Node
+    gossip: GossipConfig
+    records: list[str]
+
+
+class Admission:
+    """1. `join(...)` makes the node of a room and enters it; 2. `run(...)` hears what signaling says, and `run_beacon()`
+    enters again now and then; 3. `leave(...)`. `rooms` hear of what changes between, the driver of signals.
+    """
+
+    def __init__(
+        self, identity: Identity, signaling: SignalingTransport, rooms: Mapping[str, Membership], rng: random.Random,
+        wall_ms: Callable[[], int],
+    ) -> None:  # fmt: skip
+        self._identity = identity
+        self._signaling = signaling
+        self._rooms = rooms
+        self._rng = rng
+        self._wall_ms = wall_ms
+        self._goodbyes: set[tuple[str, PeerId]] = set()  # that signaling has told, and that we do not believe yet
+        self.given_up = False  # signaling has, for good: another process has our identity
+        self._requests: dict[str, dict[str, Any]] = {}
+        self._shut_out: set[str] = set()  # rooms that the server would not let us enter again; they were told
+
+    async def join(
+        self, room: str, request: RoomRequest, name: str, profile: Profile, gossip: GossipConfig
+    ) -> Admitted:
+        """Typed errors as the transport's, and `RoomMismatch`."""
+        digest = hashlib.sha256(b"psyne-room" + room.encode()).digest()
+        epoch = self._wall_ms()
+
+        def node_with(gossip: GossipConfig) -> Node:
+            return Node(gossip, self._identity, digest[:16], rng=random.Random(self._rng.random()), verify=verify_untrusted,
+                        epoch=epoch, name=name, metadata=profile.encode())  # fmt: skip
+
+        node, goodbye = node_with(gossip), goodbye_of(node_with(gossip), trio.current_time())
+        wanted: dict[str, Any] = {
+            "name": request.name, "app_id": request.app_id, "region": request.region, "max_players": request.max_players,
+            "skill_range": request.skill_range, "metadata": request.metadata,
+        }  # fmt: skip
+        joined = await self._signaling.join(**wanted, create=request.create, record=record_of(node), goodbye=goodbye)
+        if gossip.max_players != joined.info.max_players:  # its creator's number holds: all must count the same seats
+            try:
+                gossip = attrs.evolve(gossip, max_players=joined.info.max_players)
+            except InvalidConfig as error:
+                with trio.move_on_after(_GOODBYE_S, shield=True), suppress(RemoteError, LocalError):
+                    await self._signaling.leave(room, record=goodbye)
+                raise RoomMismatch(
+                    f"the room is for {joined.info.max_players} players: more than we can count"
+                ) from error
+            node = node_with(gossip)
+        self._requests[room] = wanted
+        return Admitted(room, digest, node, gossip, [peer.record for peer in joined.peers])
+
+    async def run(self, driver: LinkDriver, nursery: trio.Nursery) -> None:
+        """Drains signaling. What it begins ends with `nursery`."""
+        async for event in self._signaling.events:
+            match event:
+                case events.SignalReceived(sender=sender, room=room, envelope=envelope):
+                    if membership := self._rooms.get(room):
+                        driver.deliver(membership, sender, envelope, None)
+                case events.PeerJoined(room=room, peer=peer):
+                    if membership := self._rooms.get(room):
+                        membership.learn([peer.record])
+                case events.SignalRefused():
+                    pass  # the peer is gone or came over the mesh only; the dial's own deadline says so
+                case events.Lost(cause=cause, retrying=retrying):
+                    for membership in self._rooms.values():
+                        membership.sink.on_signaling(str(cause))
+                    self.given_up = not retrying
+                    driver.turn()
+                case events.Restored(rooms=rooms, refused=refused):
+                    driver.note_signaling()
+                    for joined in rooms:
+                        if membership := self._rooms.get(joined.room):
+                            self._restored(membership, joined)
+                    for room, error in refused:
+                        if membership := self._rooms.get(room):
+                            self._refused(membership, error)
+                case events.PeerLeft(room=room, peer_id=peer, record=record):
+                    if membership := self._rooms.get(room):
+                        self._on_goodbye(membership, peer, record, nursery)
+
+    def _on_goodbye(self, membership: Membership, peer: PeerId, record: str, nursery: trio.Nursery) -> None:
+        """A record is the player's own word, perhaps said to nobody else: it had no link yet. Without one it is the server's
+        view only: the link and gossip know better (a lost server kills no player)."""
+        said = (membership.room, peer)
+        if record and said not in self._goodbyes and membership.knows(peer):
+            self._goodbyes.add(said)
+            nursery.start_soon(self._learn_goodbye, membership, peer, record)
+
+    async def _learn_goodbye(self, membership: Membership, peer: PeerId, record: str) -> None:
+        await trio.sleep(_GOODBYE_LATE_S)
+        self._goodbyes.discard((membership.room, peer))
+        membership.learn([record])
+
+    async def run_beacon(self) -> None:
+        """The two members that gossip chose enter the room at signaling again now and then: their records there stay
+        fresh for newcomers, and the lists that they get lead a component that a partition cut off back to the others.
+        Whom the server did not let in again tries, too."""
+        while True:
+            await trio.sleep(BEACON_S * self._rng.uniform(0.75, 1.5))
+            for membership in list(self._rooms.values()):
+                beacon = membership.node.beacon(trio.current_time())
+                if (membership.room in self._shut_out or beacon is not None) and self._signaling.is_connected:
+                    await self._enter_again(membership)
+
+    async def _enter_again(self, membership: Membership) -> None:
+        try:
+            joined = await self._signaling.join(**self._requests[membership.room], record=record_of(membership.node))
+        except SignalingLost:
+            return  # a `Lost` tells it to every room
+        except (RemoteError, LocalError) as error:  # the links stand; the next beacon tries again
+            if not membership.closed and membership.room not in self._shut_out:
+                self._refused(membership, error)
+            return
+        if membership.closed:
+            return
+        if membership.room in self._shut_out:
+            self._restored(membership, joined)
+        else:
+            membership.learn([peer.record for peer in joined.peers])
+
+    def _restored(self, membership: Membership, joined: events.Joined) -> None:
+        self._shut_out.discard(membership.room)
+        membership.sink.on_signaling(None)
+        membership.learn([peer.record for peer in joined.peers])
+
+    def _refused(self, membership: Membership, error: Exception) -> None:
+        self._shut_out.add(membership.room)
+        membership.sink.on_signaling(f"the server does not let us into the room again: {error}")
+
+    def forget(self, room: str) -> None:
+        """The room has ended for us."""
+        del self._requests[room]
+        self._shut_out.discard(room)
+
+    async def leave(self, membership: Membership) -> None:
+        """Our last word, as far as the server listens."""
+        try:
+            with trio.move_on_after(_GOODBYE_S):
+                await self._signaling.leave(membership.room, record=record_of(membership.node))
+        except SignalingLost:
+            return  # it will notice by itself
+        except (RemoteError, LocalError) as error:  # what the server says to a goodbye keeps nobody here
+            membership.sink.on_signaling(f"our goodbye was refused: {error}")

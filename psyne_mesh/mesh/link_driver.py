@@ -1,0 +1,205 @@
+"""Obeys the table of links: makes the links that it starts, tells it what became of them, and the rooms what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+
+import trio
+
+from psyne_mesh.errors import ProtocolError, RemoteError
+from psyne_mesh.identity import PeerId
+from psyne_mesh.mesh.alarms import Carrier
+from psyne_mesh.mesh.envelopes import Envelopes, Tampering
+from psyne_mesh.mesh.link import Link
+from psyne_mesh.mesh.link_table import DialFailed, HangUp, LinkDown, LinkTable, LinkUp, SleepLink, StartLink, TableLink
+from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX, TAG_BYTES, Membership
+from psyne_mesh.mesh.tunnels import SIGNAL_PREFIX, TUNNEL_TAG, PeerTunnel, Tunnels, signal_untrusted
+from psyne_mesh.signaling.envelope import Envelope
+from psyne_mesh.webrtc.endpoint import Endpoint
+
+_CLOSE_S = 2.0  # so long may all links together take to say goodbye; more than `link.FLUSH_S`, which each takes
+
+
+class LinkDriver:
+    """The owner of all links. 1. `turn()` after every word to `table`; 2. `deliver(...)` for what signaling or members bring;
+    3. `links` are the links that there are; `close()` ends them. Its tasks, one a link, are `nursery`'s;
+    `on_turned` is called after each turn.
+    """
+
+    def __init__(
+        self, me: PeerId, table: LinkTable, endpoint: Endpoint, envelopes: Envelopes, rooms: Mapping[str, Membership],
+        by_tag: Mapping[bytes, Membership], nursery: trio.Nursery, on_turned: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self.links: dict[PeerId, Link] = {}
+        self._ended = trio.lowlevel.ParkingLot()
+        self._me = me
+        self._table = table
+        self._endpoint = endpoint
+        self._envelopes = envelopes
+        self._rooms = rooms
+        self._by_tag = by_tag
+        self._nursery = nursery
+        self._on_turned = on_turned
+        self._tunnels = Tunnels(me, self.links, trio.current_time)
+        self._running: dict[TableLink, Link] = {}  # those that were superseded, too, until they are gone
+        self._turning = False
+
+    def turn(self) -> None:
+        """Carry out what the table wants. What a room does in answer is taken up by the same loop."""
+        self._obey_all()
+        if self._turning:
+            return
+        self._turning = True
+        try:
+            while events := self._table.take_events():
+                for event in events:
+                    self._tell(event)
+                self._obey_all()
+        finally:
+            self._turning = False
+        self._on_turned()
+
+    def _obey_all(self) -> None:
+        for output in self._table.take_outputs():
+            self._obey(output)
+
+    def _obey(self, output: StartLink | HangUp | SleepLink) -> None:
+        match output:
+            case StartLink(link=entry):
+                self._start(entry)
+            case HangUp(link=entry, reason=reason):
+                if (link := self._running.get(entry)) is not None:
+                    link.close(reason)
+            case SleepLink(link=entry):
+                if (link := self._running.get(entry)) is not None:
+                    link.suspect()
+
+    def _tell(self, event: LinkUp | LinkDown | DialFailed) -> None:
+        membership = self._rooms.get(event.room)
+        if membership is None:
+            return  # it has ended since
+        match event:
+            case LinkUp(peer=peer):
+                membership.link_up(peer)
+            case LinkDown(peer=peer, reason=reason):
+                membership.link_down(peer, reason)
+            case DialFailed(peer=peer, cause=cause, error=error):
+                membership.dial_failed(peer, cause, error)
+
+    def _start(self, entry: TableLink) -> None:
+        peer, session = entry.peer, entry.session
+        tunnel = PeerTunnel(
+            peer, self._me, now=trio.current_time, signal=self._envelopes.post_tunnelled,
+            links=lambda: [link for link in self.links.values() if link.peer_id != peer],
+        )  # fmt: skip
+        link = Link(
+            entry, endpoint=self._endpoint, owner=self, tunnel=tunnel,
+            post=lambda kind, sequence, body: self._envelopes.post(peer, kind, session, sequence, body),
+        )  # fmt: skip
+        self.links[peer] = self._running[entry] = link
+        self._nursery.start_soon(link.run, name=f"link to {peer.short}")
+
+    async def drain(self, peers: Collection[PeerId]) -> None:
+        """Until these have acknowledged what was sent reliably so far."""
+        async with trio.open_nursery() as nursery:
+            for peer, link in list(self.links.items()):
+                if peer in peers:
+                    nursery.start_soon(link.drain)
+
+    async def close(self) -> None:
+        """Each link flushes its goodbye; a peer that does not answer must not hold us."""
+        self._table.hang_up_all()
+        self.turn()
+        with trio.move_on_after(_CLOSE_S):
+            while self.links:
+                await self._ended.park()
+
+    def suspect(self, peer: PeerId) -> None:
+        """Perhaps it is only the path that has gone."""
+        if (link := self.links.get(peer)) is not None:
+            link.suspect()
+
+    def note_signaling(self) -> None:
+        """Signaling is back: what was posted while it was gone is lost."""
+        for link in self.links.values():
+            link.note_signaling()
+
+    def network_changed(self, gone: bool) -> None:
+        """This machine has other addresses, or (`gone`) has lost one."""
+        for link in list(self.links.values()):
+            link.network_changed(gone)
+
+    # ------------------------------------------------------------------------------------------ from signaling or members
+
+    def deliver(self, membership: Membership, claimed: PeerId, text: str, carrier: Carrier) -> None:
+        """A signal of `claimed`, or so `carrier` says (None: the server): an envelope, or datagrams of a tunnel."""
+        if claimed == self._me or (carrier is not None and not self._table.hears_over_mesh(membership.room, claimed)):
+            return
+        if text.startswith(SIGNAL_PREFIX):
+            with suppress(ProtocolError):
+                self._tunnels.deliver(claimed, signal_untrusted(text), None)
+            return
+        opened = self._envelopes.open_untrusted(membership, claimed, text, carrier)
+        if isinstance(opened, Tampering):
+            if carrier is None and (link := self.links.get(claimed)):
+                link.tampering = opened.reason
+        elif opened is not None:
+            self._route(opened)
+            self.turn()
+
+    def _route(self, envelope: Envelope) -> None:
+        link = self.links.get(envelope.sender)
+        if link is not None and link.session == envelope.session:
+            self._table.envelope_received(link.entry, envelope.expires_at_ms)
+            link.hear(envelope)
+        elif envelope.kind == "offer":
+            now = trio.current_time()
+            if self._table.offer_received(envelope.sender, envelope.session, envelope.expires_at_ms, now):
+                self._obey_all()
+                link = self.links[envelope.sender]
+                self._table.envelope_received(link.entry, envelope.expires_at_ms)
+                link.hear(envelope)
+
+    # ------------------------------------------------------------------------------------------ LinkOwner, for links
+
+    def on_link_open(self, link: Link) -> None:
+        link.hold(sum(membership.unread(link.peer_id) for membership in self._rooms.values()))
+        self._table.opened(link.entry)
+        self.turn()
+
+    def on_link_revived(self, link: Link) -> None:
+        self._table.revived(link.entry)
+        self.turn()
+
+    def on_link_closing(self, link: Link, reason: str) -> None:
+        self._table.closing(link.entry, reason)
+
+    def on_link_gone(self, link: Link, reason: str, error: RemoteError | None) -> None:
+        del self._running[link.entry]
+        if self.links.get(link.peer_id) is link:
+            del self.links[link.peer_id]
+            self._ended.unpark_all()
+        self._table.gone(link.entry, reason, error)
+        self.turn()
+
+    def on_drained(self, link: Link) -> None:
+        for membership in self._rooms.values():
+            membership.drained()
+
+    def on_frame(self, link: Link, data: bytes) -> None:
+        if data.startswith(TUNNEL_TAG):
+            self._tunnels.receive(link, data)
+            return
+        membership = self._by_tag.get(data[:TAG_BYTES])
+        if membership is not None:
+            membership.tell(lambda node, now: node.receive(link.peer_id, data[TAG_BYTES:], now))
+
+    def on_channel_message(self, link: Link, label: str, data: bytes | str) -> None:
+        tag, _, name = label.partition("/")
+        try:
+            membership = self._by_tag.get(bytes.fromhex(tag))
+        except ValueError:
+            return  # not a channel of a room: nobody here reads it
+        if membership is not None and 1 <= len(name.encode()) <= CHANNEL_NAME_BYTES_MAX:
+            membership.sink.on_message(link.peer_id, name, data)
