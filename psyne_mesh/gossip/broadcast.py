@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from psyne_mesh.gossip import codec
+from psyne_mesh.gossip import codec, effects
 from psyne_mesh.gossip.broadcast_wire import (
     BESIDE,
     FLAT,
@@ -32,6 +32,7 @@ from psyne_mesh.gossip.broadcast_wire import (
     message_line,
 )
 from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.effects import Effects, Withholding
 from psyne_mesh.gossip.events import SendFrame
 from psyne_mesh.gossip.missing import Missing, Promise
 from psyne_mesh.gossip.streams import Stream, Streams
@@ -96,15 +97,14 @@ class Broadcast:
     2. `next_sequence(now)`, then `publish(message, now)` for our own; `wants(...)`, then `gossip_received` for a
        verified message of a neighbour.
     3. `ihave_received`, `graft_received`, `prune_received`, `haves_received` for the other frames.
-    4. `handle_timeout(now)` at `deadline`; drain `outbox` (frames), `streams.delivered` and `withholding` (neighbours
-       that announce what they do not send).
+    4. `handle_timeout(now)` at `deadline`. It wishes: `Withholding`.
     """
 
-    def __init__(self, config: GossipConfig) -> None:
+    def __init__(self, config: GossipConfig, out: Effects) -> None:
         self._config = config
-        self.streams = Streams(config)
+        self.streams = Streams(config, out)
         self.stats = BroadcastStats()
-        self.outbox: list[SendFrame] = []
+        self.effects = out
         self.deadline = math.inf
         self.eager: dict[PeerId, None] = {}
         self.lazy: dict[PeerId, None] = {}
@@ -123,13 +123,20 @@ class Broadcast:
         # Announcements in a row that a neighbour did not make good when asked; or _PROVEN.
         self._broken: dict[PeerId, int] = {}
         self._promises: dict[tuple[PeerId, Id], Promise] = {}  # what we asked a neighbour for
-        self.withholding: list[PeerId] = []
         self._kept: dict[PeerId, tuple[Keep, float]] = {}  # tree keeper -> its newest sign, and when it came
         self._origins: deque[tuple[PeerId, float]] = deque(
             maxlen=_ORIGINS
         )  # of the newest messages, and when they came
         self._sequence = 0
         self._sent_at: deque[float] = deque()
+
+    @property
+    def deadline(self) -> float:
+        return self.effects.timers[effects.BROADCAST]
+
+    @deadline.setter
+    def deadline(self, deadline: float) -> None:
+        self.effects.timers[effects.BROADCAST] = deadline
 
     # ----------------------------------------------------------------------------------------------------- links
 
@@ -430,6 +437,7 @@ class Broadcast:
 
     def _judge_promises(self, now: float) -> None:
         """The oldest first; one whose deadline is far holds up those behind it, which does no harm."""
+        withholding: list[PeerId] = []
         while self._promises:
             promised, promise = next(iter(self._promises.items()))
             if promise.until > now:
@@ -439,7 +447,9 @@ class Broadcast:
             if peer in self.eager or peer in self.lazy:
                 broken = self._broken[peer] = max(0, self._broken.get(peer, 0)) + 1
                 if broken == _BROKEN_MAX:
-                    self.withholding.append(peer)
+                    withholding.append(peer)
+        if withholding:
+            self.effects.wishes.append(Withholding(tuple(withholding)))
 
     # --------------------------------------------------------------------------------------------------- helpers
 
@@ -458,7 +468,7 @@ class Broadcast:
             line = message_line((message.origin, message.epoch, message.sequence), hops)
             self._announce_later(line, (*having, *beside), now)
         for peer in targets:
-            self.outbox.append(SendFrame(peer, frame, reliable))
+            self.effects.frames.append(SendFrame(peer, frame, reliable))
         return targets
 
     def _announce_later(self, line: bytes, having: tuple[PeerId, ...], now: float) -> None:
@@ -580,4 +590,4 @@ class Broadcast:
         )
 
     def _send(self, peer: PeerId, frame: bytes) -> None:
-        self.outbox.append(SendFrame(peer, frame, True))
+        self.effects.frames.append(SendFrame(peer, frame, True))

@@ -7,11 +7,26 @@ the subject may raise its numbers: incarnation against a suspicion, epoch agains
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import attrs
 
+from psyne_mesh.gossip import effects
 from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.effects import (
+    CalledGone,
+    Effects,
+    Forgotten,
+    Gone,
+    Joined,
+    OwnSeatKnown,
+    Restarted,
+    Spread,
+    Superseded,
+    Tell,
+    TellAll,
+    VerdictReached,
+)
 from psyne_mesh.gossip.events import LeaveReason
 from psyne_mesh.gossip.membership import Change, Member, Membership, Status
 from psyne_mesh.gossip.records import (
@@ -29,7 +44,7 @@ from psyne_mesh.gossip.records import (
     verify_accusation_untrusted,
     verify_record_untrusted,
 )
-from psyne_mesh.gossip.suspicion import CaseOpened, Suspicions, VerdictReached
+from psyne_mesh.gossip.suspicion import Suspicions
 from psyne_mesh.identity import PeerId
 
 if TYPE_CHECKING:
@@ -46,122 +61,13 @@ _LIFETIMES = 2
 _REFUTE_GAP_S = 0.2  # an accuser can make us sign and spread at most so often
 
 
-@attrs.frozen
-class Tell:
-    """Send this record or accusation to one neighbour, if we have a link to it."""
-
-    peer: PeerId
-    news: Record | Accusation
-
-
-@attrs.frozen
-class TellAll:
-    """Send this to everybody whom we can reach. `urgent`: it answers an accusation, and must be as quick."""
-
-    news: Record | Accusation
-    urgent: bool = False
-
-
-@attrs.frozen
-class Spread:
-    """New to us, so maybe to others: `via` brought it. `urgent` as in `TellAll`."""
-
-    news: Record | Accusation
-    via: PeerId | None
-    urgent: bool = False
-
-
-@attrs.frozen
-class Joined:
-    """A new member, or one that is back; `previous` is the newest record of its life before, if we knew one."""
-
-    record: Record
-    via: PeerId | None
-    previous: Record | None
-
-
-@attrs.frozen
-class Restarted:
-    """A member's new life, while its old one still counted as alive."""
-
-    record: Record
-    via: PeerId | None
-    previous: Record
-
-
-@attrs.frozen
-class Updated:
-    """A member says something new about itself."""
-
-    record: Record
-
-
-@attrs.frozen
-class Gone:
-    peer: PeerId
-    reason: LeaveReason
-
-
-@attrs.frozen
-class Forgotten:
-    """Gone for so long that nothing of it can still be under way."""
-
-    peer: PeerId
-
-
-@attrs.frozen
-class Suspected:
-    peer: PeerId
-
-
-@attrs.frozen
-class Resumed:
-    peer: PeerId
-
-
-@attrs.frozen
-class OwnSeatKnown:
-    """An older life of ours held this seat."""
-
-    seat: int
-
-
-@attrs.frozen
-class CalledGone:
-    """Somebody holds us for down in this epoch: `revive` says that we are not."""
-
-    epoch: int
-
-
-@attrs.frozen
-class Superseded:
-    """The same key lives elsewhere, and is newer."""
-
-
-Fact: TypeAlias = (
-    Tell
-    | TellAll
-    | Spread
-    | Joined
-    | Restarted
-    | Updated
-    | Gone
-    | Forgotten
-    | Suspected
-    | Resumed
-    | OwnSeatKnown
-    | CalledGone
-    | Superseded
-)
-
-
 class Census:
     """How to drive it:
 
     1. `start(now)`; then `learn(record, now, via)` and `hear(accusation, now, via, ...)`, which raise `ProtocolError`
        for what is badly signed.
     2. `link_silent`, `link_heard` tell what our own links saw.
-    3. `handle_timeout(now)` at `deadline`; drain `outbox` after each call.
+    3. `renew(now)` at `renew_at`; `suspicions` has a timer of its own. `verdict(case, now)` for each of its verdicts.
     """
 
     def __init__(
@@ -172,6 +78,7 @@ class Census:
         rng: random.Random,
         verify: Verify,
         state: OwnState,
+        out: Effects,
     ) -> None:
         self._config = config
         self._identity = identity
@@ -180,8 +87,8 @@ class Census:
         self._verify = verify
         self.state = state
         self.membership = Membership(config.full_knowledge_max, _LIFETIMES * config.record_lifetime_s)
-        self.suspicions = Suspicions(config)
-        self.outbox: list[Fact] = []
+        self.suspicions = Suspicions(config, out)
+        self.effects = out
         self.own = state.sign(room, identity)
         self.membership.set_own(self.own, -math.inf)
         self._lonely = False
@@ -196,8 +103,12 @@ class Census:
         self._expelled: dict[PeerId, None] = {}
 
     @property
-    def deadline(self) -> float:
-        return min(self.suspicions.deadline, self.renew_at)
+    def renew_at(self) -> float:
+        return self.effects.timers[effects.RENEWAL]
+
+    @renew_at.setter
+    def renew_at(self, renew_at: float) -> None:
+        self.effects.timers[effects.RENEWAL] = renew_at
 
     @property
     def lonely(self) -> bool:
@@ -221,7 +132,7 @@ class Census:
         state = state or self.state
         self.state = attrs.evolve(state, incarnation=state.incarnation + 1)
         self._sign(now)
-        self.outbox.append(TellAll(self.own, urgent))
+        self.effects.facts.append(TellAll(self.own, urgent))
 
     def depart(self, now: float) -> None:
         """Say that we leave; `arrive` takes it back. The caller tells whom it can reach."""
@@ -248,12 +159,12 @@ class Census:
         if record.order <= own.order:
             if record.seat is not None and record.joined_at != own.joined_at:
                 verify_record_untrusted(record, self._room, self._verify)
-                self.outbox.append(OwnSeatKnown(record.seat))
+                self.effects.facts.append(OwnSeatKnown(record.seat))
             return
         verify_record_untrusted(record, self._room, self._verify)
         joining = now - self._started_at < _JOINING_S and self._renewals < _RENEWALS_MAX
         if record.epoch > own.epoch and not joining and record.joined_at != own.joined_at:
-            self.outbox.append(Superseded())
+            self.effects.facts.append(Superseded())
             return
         self._renewals += 1
         epoch, incarnation = record.epoch, record.incarnation
@@ -306,21 +217,19 @@ class Census:
                 self.tell_down(via, member)
             return
         if change is Change.JOINED:
-            self.outbox.append(Joined(record, via, previous))
+            self.effects.facts.append(Joined(record, via, previous))
         elif change is Change.RESTARTED and previous is not None:
-            self.outbox.append(Restarted(record, via, previous))
+            self.effects.facts.append(Restarted(record, via, previous))
         elif change is Change.LEFT:
-            self.outbox.append(Gone(peer, record.leave_reason))
-        else:
-            self.outbox.append(Updated(record))
+            self.effects.facts.append(Gone(peer, record.leave_reason))
         if (
             previous is not None
             and previous.seat is not None
             and via == peer
             and record.joined_at != previous.joined_at
         ):
-            self.outbox.append(Tell(peer, previous))  # it may not know which seat it had before it crashed
-        self.outbox.append(Spread(record, via, refutes))
+            self.effects.facts.append(Tell(peer, previous))  # it may not know which seat it had before it crashed
+        self.effects.facts.append(Spread(record, via, refutes))
 
     def learn_gone(self, record: Record, since: float) -> None:
         """A neighbour lost this member before our time. No event: for us it never was here."""
@@ -334,13 +243,13 @@ class Census:
         if member is None or via is None or record.state != ALIVE:
             return
         if via == record.peer and member.record.order > record.order:
-            self.outbox.append(Tell(via, member.record))  # it restarted, and its clock had gone back
+            self.effects.facts.append(Tell(via, member.record))  # it restarted, and its clock had gone back
         self.tell_down(via, member)
 
     def tell_down(self, to: PeerId, member: Member) -> None:
         """Let a neighbour know our verdict, signed, so that the subject can raise its epoch."""
         if member.status is Status.DOWN:
-            self.outbox.append(Tell(to, self.accusation(member, DOWN)))
+            self.effects.facts.append(Tell(to, self.accusation(member, DOWN)))
 
     def expire(self, now: float, spare: Mapping[PeerId, object]) -> None:
         """Records that nobody renewed are no members, unless we hear them ourselves (`spare`). In a lobby most renewals do
@@ -352,14 +261,14 @@ class Census:
                 self.forget(peer, "capacity", now)
             else:
                 self._lose(peer, "timeout", now)
-        self.outbox += [Forgotten(peer) for peer in self.membership.tidy(now)]
+        self.effects.facts += [Forgotten(peer) for peer in self.membership.tidy(now)]
 
     def forget(self, peer: PeerId, reason: LeaveReason, now: float) -> None:
         """A lobby has a better use for this place in its table."""
         if self.membership.is_alive(peer):
             self.membership.forget(peer, now)
             self.suspicions.drop(peer)
-            self.outbox.append(Gone(peer, reason))
+            self.effects.facts.append(Gone(peer, reason))
 
     # ------------------------------------------------------------------------------------------------- accusations
 
@@ -381,7 +290,7 @@ class Census:
         version, ours = (accusation.epoch, accusation.incarnation), member.record.order[:2]
         if version < ours:
             if via is not None:  # refuted already: pass the refutation on
-                self.outbox.append(Tell(via, member.record))
+                self.effects.facts.append(Tell(via, member.record))
             return
         accuser = self.membership.get(accusation.accuser)
         if version > ours or accuser is None or accuser.status is not Status.ALIVE:
@@ -403,20 +312,20 @@ class Census:
         )
         if news:
             if linked and via != subject:
-                self.outbox.append(Tell(subject, accusation))
-            self.outbox.append(Spread(accusation, via))
+                self.effects.facts.append(Tell(subject, accusation))
+            self.effects.facts.append(Spread(accusation, via))
 
     def _refute(self, accusation: Accusation, now: float, via: PeerId | None) -> None:
         version, ours = (accusation.epoch, accusation.incarnation), self.own.order[:2]
         accuser = self.membership.get(accusation.accuser)
         if version < ours and via is not None:
-            self.outbox.append(Tell(via, self.own))
+            self.effects.facts.append(Tell(via, self.own))
         if version != ours or accuser is None or now - self._refuted_at < _REFUTE_GAP_S:
             return
         verify_accusation_untrusted(accusation, self._room, accuser.record.public_key, self._verify)
         self._refuted_at = now
         if accusation.verdict == DOWN:
-            self.outbox.append(CalledGone(accusation.epoch))
+            self.effects.facts.append(CalledGone(accusation.epoch))
             return
         self.refutations += 1
         self.reissue(now, urgent=True)
@@ -434,7 +343,7 @@ class Census:
         accusation = self.accusation(member, SUSPECT)
         known = self.suspicions.knows(peer, member.record.order[:2], self.own.peer, SUSPECT)
         # What enough others have said already needs no further voice; but the subject should know that we miss it.
-        self.outbox.append(Tell(peer, accusation) if known else TellAll(accusation))
+        self.effects.facts.append(Tell(peer, accusation) if known else TellAll(accusation))
         self.suspicions.accuse(
             peer,
             member.record.order[:2],
@@ -457,40 +366,20 @@ class Census:
         """It hung up on purpose, without a goodbye that reached us."""
         member = self.membership.get(peer)
         if member is not None and self._lose(peer, "left", now, closed=True):
-            self.outbox.append(TellAll(self.accusation(member, DOWN)))
+            self.effects.facts.append(TellAll(self.accusation(member, DOWN)))
 
     def _lose(self, peer: PeerId, reason: LeaveReason, now: float, *, closed: bool = False) -> bool:
         if not self.membership.is_alive(peer):
             return False
         self.membership.mark_down(peer, now, closed=closed)
         self.suspicions.drop(peer)
-        self.outbox.append(Gone(peer, reason))
+        self.effects.facts.append(Gone(peer, reason))
         return True
 
     def _witnesses(self) -> int:
         return 0 if self.lonely else max(0, len(self.membership) - 1)
 
-    # ------------------------------------------------------------------------------------------------------ timers
-
-    def handle_timeout(self, now: float) -> None:
-        if now >= self.suspicions.deadline:
-            self.suspicions.handle_timeout(now)
-        if now >= self.renew_at:
-            self.reissue(now)
-
-    def settle(self, now: float) -> None:
-        """Turn what the suspicions decided into facts."""
-        while self.suspicions.outbox:
-            cases = self.suspicions.outbox.copy()
-            self.suspicions.outbox.clear()
-            for case in cases:
-                if isinstance(case, VerdictReached):
-                    self._verdict(case, now)
-                elif self.membership.is_alive(case.subject):  # else it was told gone meanwhile: the last word
-                    opened = isinstance(case, CaseOpened)
-                    self.outbox.append(Suspected(case.subject) if opened else Resumed(case.subject))
-
-    def _verdict(self, case: VerdictReached, now: float) -> None:
+    def verdict(self, case: VerdictReached, now: float) -> None:
         member = self.membership.get(case.subject)
         if member is None or member.record.order[:2] != (case.epoch, case.incarnation):
             return
@@ -500,4 +389,4 @@ class Census:
         elif self._lose(case.subject, "timeout", now):
             self.verdicts += 1
             if case.own:  # who only heard of it has nothing to add
-                self.outbox.append(TellAll(self.accusation(member, DOWN)))
+                self.effects.facts.append(TellAll(self.accusation(member, DOWN)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from psyne_mesh.gossip import codec
+from psyne_mesh.gossip import codec, effects
 from psyne_mesh.gossip.broadcast import Broadcast
 from psyne_mesh.gossip.broadcast_wire import encode_haves
 from psyne_mesh.gossip.census import Census
@@ -17,7 +17,8 @@ from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.coordinates import Coordinate, distance
 from psyne_mesh.gossip.detector import Detector, Link
 from psyne_mesh.gossip.dialer import Dialer
-from psyne_mesh.gossip.events import CloseLink, Event, Output, SendFrame
+from psyne_mesh.gossip.effects import Effects
+from psyne_mesh.gossip.events import CloseLink, Output, SendFrame
 from psyne_mesh.gossip.exchange import ISOLATED, NEWCOMER, OUTBOUND, Exchange, News, encoded, told
 from psyne_mesh.gossip.healing import Cuts, Knocker
 from psyne_mesh.gossip.hearing import Doubt
@@ -61,33 +62,30 @@ class Core:
         self.introduced = False  # a neighbour has told us its view
         self.stats = Stats()
         self.outputs: list[Output] = []
-        self.events: list[Event] = []
+        out = self.effects = Effects()
         self.links: dict[PeerId, Link] = {}
-        self.census = Census(config, identity, room, rng, verify, state)
-        self.detector = Detector(config, rng)
-        self.exchange = Exchange(config, rng, self.census.membership)
+        self.census = Census(config, identity, room, rng, verify, state, out)
+        self.detector = Detector(config, rng, out)
+        self.exchange = Exchange(config, rng, self.census.membership, out)
         self.exchange.hears = lambda peer: not self.detector.is_impaired(peer)
-        self.dialer = Dialer(config, rng)
-        self.overlay = Overlay(config, own, rng)
-        self.walks = Walks(config, rng)
-        self.broadcast = Broadcast(config)
+        self.dialer = Dialer(config, rng, out)
+        self.overlay = Overlay(config, own, rng, out)
+        self.walks = Walks(config, rng, out)
+        self.broadcast = Broadcast(config, out)
         self.broadcast.streams.standing = self._standing
-        self.router = Router(config, own, rng)
-        self.cuts = Cuts(config)
-        self.knocker = Knocker(config, rng)
+        self.router = Router(config, own, rng, out)
+        self.cuts = Cuts(config, out)
+        self.knocker = Knocker(config, rng, out)
         self.coordinate = Coordinate(rng)
-        self.seats = Seats(config, room.raw, own, rng, wanted=wants_seat)
+        self.seats = Seats(config, room.raw, own, rng, out, wanted=wants_seat)
         self.kept_seats: dict[PeerId, tuple[int, float]] = {}  # of members that restarted: (seat, until)
-        self.keep_at = math.inf
         self.keep_every_s = 0.5
         self.keepers: dict[PeerId, float] = {}  # who gives signs, and when the last one came
         self.lobby_since = math.inf  # when our first neighbour said that it knows a part of the room only
         self.seated_view = 0
-        self.seated_until = math.inf
-        self.back_at = math.inf  # while we stand aside: when we come back
         self.rest_s = config.deaf_rest_s
         self.stood_still_at = -math.inf  # the end of our last stall
-        self.doubt = Doubt()
+        self.doubt = Doubt(out)
         self.contacts: list[Record] = []  # whom to dial then
         # By a beacon: somebody whom we lost, and dial before we believe that it is back.
         self.posted: Record | None = None
@@ -95,7 +93,7 @@ class Core:
     @property
     def aside(self) -> bool:
         """We have left for a while, because we hear hardly anything (see `hearing`)."""
-        return self.back_at < math.inf
+        return self.effects.timers[effects.COMEBACK] < math.inf
 
     @property
     def membership(self) -> Membership:
@@ -230,7 +228,7 @@ class Core:
         haves = self.broadcast.haves(now)
         self.exchange.link_up(peer, self.census.own, now, flags)
         if haves:
-            self.exchange.outbox.append(SendFrame(peer, encode_haves(haves, 0), True))
+            self.effects.frames.append(SendFrame(peer, encode_haves(haves, 0), True))
         self.broadcast.link_up(peer, now)
         member = self.membership.get(peer)
         if member is not None:
@@ -297,7 +295,7 @@ class Core:
         self.census.set_lonely(mode is Mode.LOBBY, now)
         self.walks.arm(now, lobby=mode is Mode.LOBBY)
         self.keep_every_s = 0.5
-        self.keep_at = math.inf if mode is Mode.FULL else now + self.rng.random()
+        self.effects.timers[effects.TREE_KEEPER] = math.inf if mode is Mode.FULL else now + self.rng.random()
         if mode is Mode.FULL:
             for peer in self.membership.alive:
                 record = self.membership.record(peer)
@@ -345,10 +343,10 @@ class Core:
 
     def seat_everybody(self, now: float) -> None:
         """Compute the seating again if the view changed, or a held seat's time is over."""
-        view = self.membership
-        if not self.seats.enabled or (view.view_hash == self.seated_view and now < self.seated_until):
+        view, timers = self.membership, self.effects.timers
+        if not self.seats.enabled or (view.view_hash == self.seated_view and now < timers[effects.SEATING]):
             return
-        self.seated_view, self.seated_until = view.view_hash, math.inf
+        self.seated_view, timers[effects.SEATING] = view.view_hash, math.inf
         own = self.census.own
         claims = [] if own.seat is None else [Claim(own.peer, own.seat)]
         ballots = [] if own.seat is None else [own.ballot]
@@ -369,4 +367,5 @@ class Core:
     def _hold(self, claims: list[Claim], peer: PeerId, seat: int, until: float, now: float) -> None:
         if now < until:
             claims.append(Claim(peer, seat))
-            self.seated_until = min(self.seated_until, until)
+            timers = self.effects.timers
+            timers[effects.SEATING] = min(timers[effects.SEATING], until)

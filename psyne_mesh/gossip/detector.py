@@ -7,12 +7,20 @@ of `suspicion`; siblings never meet.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-import attrs
-
-from psyne_mesh.gossip import codec
+from psyne_mesh.gossip import codec, effects
 from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.effects import (
+    Deaf,
+    Effects,
+    FrameDue,
+    LinkBroken,
+    LinkHeard,
+    LinkImpaired,
+    LinkSilent,
+    ProbeDue,
+)
 from psyne_mesh.gossip.hearing import Hearing, Hearings, deaf_for
 from psyne_mesh.identity import PeerId
 
@@ -41,58 +49,6 @@ _YOUNG_S = 5.0  # a link is asked in every interval at first: places on the late
 _SAMPLE_ROUNDS = 8  # our own RTT sample is renewed after so many, even while the other side does the pinging
 _HELPS_MAX = 64  # indirect probes that we do for others at the same time; more get no answer
 _PENDING_MAX = 16  # unanswered pings remembered for each link; the oldest is forgotten
-
-
-@attrs.frozen
-class ProbeDue:
-    """Send a ping with this sequence to `peer`."""
-
-    peer: PeerId
-    sequence: int
-
-
-@attrs.frozen
-class FrameDue:
-    """Send this ready frame to `peer`, unreliably."""
-
-    peer: PeerId
-    frame: bytes
-
-
-@attrs.frozen
-class LinkImpaired:
-    """So many pings in a row are unanswered that frames on this link do not come through now: see `is_impaired`."""
-
-    peer: PeerId
-
-
-@attrs.frozen
-class LinkSilent:
-    """The link was silent for longer than our patience, and no helper reached the peer either."""
-
-    peer: PeerId
-
-
-@attrs.frozen
-class LinkHeard:
-    """A link that was reported silent speaks again."""
-
-    peer: PeerId
-
-
-@attrs.frozen
-class LinkBroken:
-    """Only others can reach the peer, for so long that the link should be made anew."""
-
-    peer: PeerId
-
-
-@attrs.frozen
-class Deaf:
-    """For a long time most links have found that we do not hear them while they hear us."""
-
-
-Fact: TypeAlias = ProbeDue | FrameDue | LinkImpaired | LinkSilent | LinkHeard | LinkBroken | Deaf
 
 
 class Link:
@@ -156,15 +112,15 @@ class Detector:
     2. `ping_received`, `ack_received`, `ping_req_received`, `indirect_received` feed the probe frames; `accused` says
        that somebody calls a peer silent.
     3. `handle_timeout(now)` when `deadline` is reached.
-    4. Drain `outbox` after each call: `ProbeDue`, `FrameDue`, `LinkImpaired`, `LinkSilent`, `LinkHeard`, `LinkBroken`,
+    4. It says: `ProbeDue`, `FrameDue`, `LinkImpaired`, `LinkSilent`, `LinkHeard`, `LinkBroken`,
        `Deaf`.
     """
 
-    def __init__(self, config: GossipConfig, rng: random.Random) -> None:
+    def __init__(self, config: GossipConfig, rng: random.Random, out: Effects) -> None:
         self._config = config
         self._rng = rng
         self.links: dict[PeerId, Link] = {}
-        self.outbox: list[Fact] = []
+        self.effects = out
         self.deadline = math.inf
         self.local_health = 0  # Lifeguard's LHM score: 0 healthy ... local_health_max - 1
         self.set_pace(1.0)
@@ -179,6 +135,14 @@ class Detector:
         self._helps: dict[
             int, tuple[PeerId, int, PeerId, float]
         ] = {}  # our ping -> (asker, its sequence, target, nack at)
+
+    @property
+    def deadline(self) -> float:
+        return self.effects.timers[effects.PROBES]
+
+    @deadline.setter
+    def deadline(self, deadline: float) -> None:
+        self.effects.timers[effects.PROBES] = deadline
 
     def set_pace(self, pace: float) -> None:
         """Stretch times by this factor, and patience by a little more: a large room probes less and has more to lose by a
@@ -220,7 +184,7 @@ class Detector:
             link.nacks_due.clear()
         if link.silent:
             link.silent = False
-            self.outbox.append(LinkHeard(link.peer))
+            self.effects.probing.append(LinkHeard(link.peer))
 
     def note_rtt(self, peer: PeerId, rtt: float) -> None:
         link = self.links.get(peer)
@@ -285,13 +249,13 @@ class Detector:
         help_for = self._helps.pop(sequence, None) if self._helps else None
         if help_for is not None:
             asker, asked, target, _ = help_for
-            self.outbox.append(FrameDue(asker, codec.indirect(asked, target, alive=True)))
+            self.effects.probing.append(FrameDue(asker, codec.indirect(asked, target, alive=True)))
         return rtt
 
     def ping_req_received(self, asker: PeerId, sequence: int, target: PeerId, now: float) -> None:
         link = self.links.get(target)
         if link is None:
-            self.outbox.append(FrameDue(asker, codec.indirect(sequence, target, alive=False)))
+            self.effects.probing.append(FrameDue(asker, codec.indirect(sequence, target, alive=False)))
             return
         if len(self._helps) >= _HELPS_MAX:
             return  # limit of _helps: the newest request is dropped; the asker has other helpers
@@ -309,7 +273,7 @@ class Detector:
             link.nacks_due.clear()
             if link.silent:
                 link.silent = False
-                self.outbox.append(LinkHeard(target))
+                self.effects.probing.append(LinkHeard(target))
             if link.lost:
                 self.link_down(target)
         elif helper in link.nacks_due:
@@ -356,7 +320,7 @@ class Detector:
         if now >= self._judge_at:
             self._judge_at = now + self.interval
             if self.seems_deaf:
-                self.outbox.append(Deaf())
+                self.effects.probing.append(Deaf())
 
     @property
     def seems_deaf(self) -> bool:
@@ -395,7 +359,7 @@ class Detector:
             link.fast_at = now + (self.interval if settled else 0.0)
             link.missed += 1
             if link.missed == config.missed_pings:
-                self.outbox.append(LinkImpaired(link.peer))
+                self.effects.probing.append(LinkImpaired(link.peer))
             if not link.lost:
                 self._ping(link, now)
         patience = self.patience(link, now)
@@ -411,9 +375,9 @@ class Detector:
         if unseen >= patience and link.missed >= config.missed_pings and not link.silent:
             link.silent = True
             self.suspicions_raised += 1
-            self.outbox.append(LinkSilent(link.peer))
+            self.effects.probing.append(LinkSilent(link.peer))
         elif not link.silent and waiting > _IMPAIRED_CLOSE_S:
-            self.outbox.append(LinkBroken(link.peer))
+            self.effects.probing.append(LinkBroken(link.peer))
 
     def _look_round(self, now: float, since: float) -> None:
         """Two late links may be the first sign of something larger: whoever has not spoken since the last of them was
@@ -437,7 +401,7 @@ class Detector:
         self._sequence = (self._sequence + 1) & 0xFFFFFFFF
         frame = codec.ping_req(self._sequence, link.peer)
         for helper in helpers:
-            self.outbox.append(FrameDue(helper, frame))
+            self.effects.probing.append(FrameDue(helper, frame))
         return helpers
 
     def _ping(self, link: Link, now: float) -> int:
@@ -447,14 +411,14 @@ class Detector:
             del pending[next(iter(pending))]
         pending[sequence] = now
         link.waiting_since = min(link.waiting_since, now)
-        self.outbox.append(ProbeDue(link.peer, sequence))
+        self.effects.probing.append(ProbeDue(link.peer, sequence))
         return sequence
 
     def _nack_late_helps(self, now: float) -> None:
         for sequence, (asker, asked, target, nack_at) in list(self._helps.items()) if self._helps else ():
             if now >= nack_at:
                 del self._helps[sequence]
-                self.outbox.append(FrameDue(asker, codec.indirect(asked, target, alive=False)))
+                self.effects.probing.append(FrameDue(asker, codec.indirect(asked, target, alive=False)))
 
     def _worsen(self, points: int) -> None:
         self.local_health = min(self._config.local_health_max - 1, self.local_health + points)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from psyne_mesh.gossip import effects
 from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.effects import DialDue, Effects
 from psyne_mesh.identity import PeerId
 
 if TYPE_CHECKING:
@@ -26,27 +28,28 @@ class Dialer:
     """Wishes become dials. How to drive it:
 
     1. `want(peer, at)` and `drop(peer)` say who should be linked; `linked(peer)`, `failed(peer, now)` what came of it.
-    2. `handle_timeout(now)` at `deadline`; drain `dials`.
+    2. `handle_timeout(now)` at `deadline`. It wishes: `DialDue`.
     """
 
-    def __init__(self, config: GossipConfig, rng: random.Random) -> None:
+    def __init__(self, config: GossipConfig, rng: random.Random, out: Effects) -> None:
         self._config = config
         self._rng = rng
         self._wishes: dict[PeerId, Wish] = {}
         self.in_flight: dict[PeerId, float] = {}
-        self.dials: list[PeerId] = []
+        self.effects = out
         self.deadline = math.inf
 
-    def __contains__(self, peer: PeerId) -> bool:
-        return peer in self._wishes
+    @property
+    def deadline(self) -> float:
+        return self.effects.timers[effects.DIALS]
+
+    @deadline.setter
+    def deadline(self, deadline: float) -> None:
+        self.effects.timers[effects.DIALS] = deadline
 
     @property
     def wanted(self) -> list[PeerId]:
         return list(self._wishes)
-
-    def failures(self, peer: PeerId) -> int:
-        wish = self._wishes.get(peer)
-        return wish.failures if wish is not None else 0
 
     def want(self, peer: PeerId, at: float) -> None:
         wish = self._wishes.get(peer)
@@ -84,7 +87,7 @@ class Dialer:
             due.sort()
             for _, peer in due[:free]:
                 self.in_flight[peer] = now
-                self.dials.append(peer)
+                self.effects.wishes.append(DialDue(peer))
         self.deadline = self._next()
 
     def _next(self) -> float:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, TypeAlias
 import attrs
 
 from psyne_mesh.errors import ProtocolError
-from psyne_mesh.gossip import codec, sync
+from psyne_mesh.gossip import codec, effects, sync
 from psyne_mesh.gossip.codec import Reader, item, varint
 from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.effects import Effects
 from psyne_mesh.gossip.events import SendFrame
 from psyne_mesh.gossip.membership import Member, Membership, Status
 from psyne_mesh.gossip.records import Accusation, Record
@@ -54,19 +55,19 @@ class Exchange:
     """How to drive it:
 
     1. `link_up`, `link_down` follow the links.
-    2. `tell`, `spread` send news; `rumours.take(room)` fills a probe.
+    2. `spread` sends news, `flush` at `flush_at`; `rumours.take(room)` fills a probe; `send_summary` begins a comparison.
     3. `hello_received`, `digest_received`, `delta_received` return the items that the parent must weigh.
-    4. `handle_timeout(now, eager)` at `deadline`; drain `outbox`.
+    4. `sync` has a timer of its own.
     """
 
-    def __init__(self, config: GossipConfig, rng: random.Random, membership: Membership) -> None:
+    def __init__(self, config: GossipConfig, rng: random.Random, membership: Membership, out: Effects) -> None:
         self._config = config
         self._membership = membership
         self._rng = rng
         self.hears: Callable[[PeerId], bool] = lambda peer: True  # set by the parent: frames on this link come through
         self.rumours = Rumours()
-        self.sync = Sync(config, rng)
-        self.outbox: list[SendFrame] = []
+        self.sync = Sync(config, rng, out)
+        self.effects = out
         self.tree = False  # a partial mesh: news go along the eager links
         self.partial_view = False  # a lobby: views are not compared
         self._alarms: list[tuple[bytes, PeerId | None]] = []
@@ -75,8 +76,12 @@ class Exchange:
         self.flush_at = math.inf
 
     @property
-    def deadline(self) -> float:
-        return min(self.sync.deadline, self.flush_at)
+    def flush_at(self) -> float:
+        return self.effects.timers[effects.FLUSH]
+
+    @flush_at.setter
+    def flush_at(self, flush_at: float) -> None:
+        self.effects.timers[effects.FLUSH] = flush_at
 
     @property
     def view_hash(self) -> int:
@@ -97,10 +102,6 @@ class Exchange:
 
     # ------------------------------------------------------------------------------------------------------- news
 
-    def tell(self, peer: PeerId, news: Iterable[News]) -> None:
-        for frame in codec.pack_items(codec.head(codec.TOLD), map(encoded, news), FRAME_BYTES):
-            self._send(peer, frame)
-
     def spread(
         self, news: News, via: PeerId | None, now: float, eager: dict[PeerId, None], *, urgent: bool = False
     ) -> None:
@@ -113,14 +114,14 @@ class Exchange:
             waiting = self._alarms if alarm else self._answers if urgent else self._news
             waiting.append((data, via))
             if len(waiting) >= _NEWS_MAX:
-                self._flush(eager)
+                self.flush(eager)
             self.flush_at = min(self.flush_at, now + self._config.ihave_delay_s)
         elif not self.partial_view and via != _author(news):
             # What its author brought itself, everybody got from the author.
             times = self._config.rumour_factor * max(1, len(self._membership)).bit_length()
             self.rumours.add(_key(news), data, times)
 
-    def _flush(self, eager: dict[PeerId, None]) -> None:
+    def flush(self, eager: dict[PeerId, None]) -> None:
         self.flush_at = math.inf
         news, self._news = self._news, []
         self._scatter(codec.RUMOURS, news, eager)
@@ -166,6 +167,11 @@ class Exchange:
                 else sync.differing_untrusted(frame, 3, self._membership.buckets)
             )
         return Hello(flags, mask, codec.items_untrusted(frame, 3 + _SUMMARY_BYTES))
+
+    def send_summary(self, peer: PeerId) -> None:
+        """A neighbour to compare views with now."""
+        if not self.partial_view:
+            self._send(peer, sync.summary(self._membership.buckets))
 
     def summary_received(self, peer: PeerId, frame: bytes, now: float) -> None:
         if not self.partial_view:
@@ -219,22 +225,6 @@ class Exchange:
         member = self._membership.get(peer)
         return _version(member) if member is not None else None
 
-    # ----------------------------------------------------------------------------------------------------- timers
-
-    def handle_timeout(self, now: float, eager: dict[PeerId, None]) -> None:
-        if now >= self.flush_at:
-            self._flush(eager)
-        self.sync.handle_timeout(now)
-
-    def take_partners(self) -> list[PeerId]:
-        """Neighbours to compare views with now: each is sent a summary."""
-        partners = self.sync.partners.copy()
-        self.sync.partners.clear()
-        if not self.partial_view:
-            for peer in partners:
-                self._send(peer, sync.summary(self._membership.buckets))
-        return partners
-
     # ---------------------------------------------------------------------------------------------------- helpers
 
     def _record(self, peer: PeerId) -> Record:
@@ -244,7 +234,7 @@ class Exchange:
         return record
 
     def _send(self, peer: PeerId, frame: bytes) -> None:
-        self.outbox.append(SendFrame(peer, frame, True))
+        self.effects.frames.append(SendFrame(peer, frame, True))
 
 
 def told(news: News) -> bytes:

@@ -10,13 +10,15 @@ import math
 from collections.abc import Collection
 from functools import lru_cache
 from hashlib import blake2b
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import attrs
 
 from psyne_mesh.errors import ProtocolError
+from psyne_mesh.gossip import effects
 from psyne_mesh.gossip.codec import VERSION, Reader, sized
 from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.effects import CutMended, CutSeen, Effects, Knock
 from psyne_mesh.gossip.records import RECORD_MAX_BYTES
 from psyne_mesh.identity import PeerId
 
@@ -28,39 +30,39 @@ _BEACON_RECORDS = 4  # in one beacon: the author, and others to dial should the 
 POSTERS = 2  # the members with the lowest hashes post: one may be about to leave
 
 
-@attrs.frozen
-class CutSeen:
-    lost: tuple[PeerId, ...]
-    remaining: tuple[PeerId, ...]
-    majority: bool
-
-
-@attrs.frozen
-class CutMended:
-    returned: tuple[PeerId, ...]
-    missing: tuple[PeerId, ...]
-
-
-Fact: TypeAlias = CutSeen | CutMended
-
-
 class Cuts:
     """Gathers losses and returns into one event each. How to drive it: `lost` and `back` as members are suspected, go
-    and return; `handle_timeout(now, alive)` at `deadline`; drain `outbox`."""
+    and return; `handle_timeout(now, alive)` at `deadline`. It says: `CutSeen`, `CutMended`."""
 
-    def __init__(self, config: GossipConfig) -> None:
+    def __init__(self, config: GossipConfig, out: Effects) -> None:
         self._config = config
+        self.effects = out
         self._losing: dict[PeerId, None] = {}
         self._losing_since = self._returning_since = 0.0
         self.losing_until = math.inf
         self._cut: dict[PeerId, None] = {}
         self._returned: dict[PeerId, None] = {}
         self.returning_until = math.inf
-        self.outbox: list[Fact] = []
 
     @property
     def deadline(self) -> float:
         return min(self.losing_until, self.returning_until)
+
+    @property
+    def losing_until(self) -> float:
+        return self.effects.timers[effects.LOSING]
+
+    @losing_until.setter
+    def losing_until(self, losing_until: float) -> None:
+        self.effects.timers[effects.LOSING] = losing_until
+
+    @property
+    def returning_until(self) -> float:
+        return self.effects.timers[effects.RETURNING]
+
+    @returning_until.setter
+    def returning_until(self, returning_until: float) -> None:
+        self.effects.timers[effects.RETURNING] = returning_until
 
     def lost(self, peer: PeerId, now: float) -> None:
         """Suspected or gone by silence."""
@@ -101,7 +103,7 @@ class Cuts:
                 lost = tuple(self._losing)
                 remaining = tuple(peer for peer in alive if peer not in self._losing)
                 majority = len(remaining) + 1 > len(lost)  # we ourselves remain, too
-                self.outbox.append(CutSeen(lost, remaining, majority))
+                self.effects.wishes.append(CutSeen(lost, remaining, majority))
                 for peer in lost[: _CUT_MAX - len(self._cut)]:
                     self._cut[peer] = None
             self._losing.clear()
@@ -110,19 +112,27 @@ class Cuts:
             for peer in self._returned:
                 self._cut.pop(peer, None)
             if self._returned:
-                self.outbox.append(CutMended(tuple(self._returned), tuple(self._cut)))
+                self.effects.wishes.append(CutMended(tuple(self._returned), tuple(self._cut)))
             self._returned.clear()
 
 
 class Knocker:
     """Now and then dials somebody who was lost: the expected number of knocks of a whole component in one interval is
-    `knock_factor`, so a large room does not knock more than a small one. Drain `knocks`."""
+    `knock_factor`, so a large room does not knock more than a small one."""
 
-    def __init__(self, config: GossipConfig, rng: random.Random) -> None:
+    def __init__(self, config: GossipConfig, rng: random.Random, out: Effects) -> None:
         self._config = config
         self._rng = rng
-        self.knocks: list[PeerId] = []
+        self.effects = out
         self.deadline = math.inf
+
+    @property
+    def deadline(self) -> float:
+        return self.effects.timers[effects.KNOCKS]
+
+    @deadline.setter
+    def deadline(self, deadline: float) -> None:
+        self.effects.timers[effects.KNOCKS] = deadline
 
     def arm(self, now: float) -> None:
         """Somebody was lost: from now on there are doors to knock on."""
@@ -134,7 +144,7 @@ class Knocker:
             return
         self.deadline = now + self._config.knock_interval_s * (0.75 + 0.5 * self._rng.random()) if down else math.inf
         if down and self._rng.random() < self._config.knock_factor / (alive + 1):
-            self.knocks.append(self._rng.choice(down))
+            self.effects.wishes.append(Knock(self._rng.choice(down)))
 
     def cross_links(self, returned: list[PeerId], members: int) -> list[PeerId]:
         """After a heal: with the right chance, one of the returned to dial, so that about 4 log2(n) links cross the

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping
 
+from psyne_mesh.gossip import effects
+from psyne_mesh.gossip.effects import Effects
 from psyne_mesh.identity import PeerId
 
 _MASK = 0xFFFF
@@ -162,12 +164,21 @@ class Doubt:
     How to drive it: `begin` says whom to ask; `is_over` at `deadline`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, out: Effects) -> None:
+        self.effects = out
         self.deadline = math.inf
         self.begun_for = -1  # the epoch whose end we doubt
         self.called_gone = False  # somebody waits for our answer
         self.asked: list[PeerId] = []
         self._since = 0.0
+
+    @property
+    def deadline(self) -> float:
+        return self.effects.timers[effects.DOUBT]
+
+    @deadline.setter
+    def deadline(self, deadline: float) -> None:
+        self.effects.timers[effects.DOUBT] = deadline
 
     @property
     def is_open(self) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
 import attrs
 
 from psyne_mesh.errors import InvalidConfig, MessageTooLarge, ProtocolError
-from psyne_mesh.gossip import codec
+from psyne_mesh.gossip import codec, effects
 from psyne_mesh.gossip.broadcast_wire import FLAT, Head, encode_gossip, sign_keep, sign_message
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.core import Core
@@ -85,6 +85,7 @@ class Node:
         self._core = Core(config, identity, RoomKey.of(room), rng, verify, state, wants_seat=wants_seat)
         self._inbound = Inbound(self._core)
         self._outcome = Outcome(self._core)
+        self._timers = self._timer_table()
         self._started = False
         self._placed_at = -math.inf
         self._keeper_sign: tuple[PeerId, int] | None = None  # the newest sign of the tree's keeper
@@ -309,86 +310,66 @@ class Node:
         core = self._core
         if not core.running:
             return None
-        if core.back_at != _NEVER:
-            return core.back_at
-        people, exchange, cuts = core.census, core.exchange, core.cuts
-        # Written out: it is asked after every input, and `min` of so many takes twice as long.
-        deadline = core.detector.deadline
-        if (at := exchange.flush_at) < deadline:
-            deadline = at
-        if (at := core.broadcast.deadline) < deadline:
-            deadline = at
-        if (at := core.overlay.deadline) < deadline:
-            deadline = at
-        if (at := exchange.sync.deadline) < deadline:
-            deadline = at
-        if (at := core.dialer.deadline) < deadline:
-            deadline = at
-        if (at := core.walks.deadline) < deadline:
-            deadline = at
-        if (at := core.keep_at) < deadline:
-            deadline = at
-        if (at := people.renew_at) < deadline:
-            deadline = at
-        if (at := people.suspicions.deadline) < deadline:
-            deadline = at
-        if (at := cuts.losing_until) < deadline:
-            deadline = at
-        if (at := cuts.returning_until) < deadline:
-            deadline = at
-        if (at := core.knocker.deadline) < deadline:
-            deadline = at
-        if (at := core.doubt.deadline) < deadline:
-            deadline = at
-        if core.seats.enabled:
-            deadline = min(deadline, core.seats.deadline, core.seated_until)
+        timers = core.effects.timers
+        deadline = min(timers) if timers[effects.COMEBACK] == _NEVER else timers[effects.COMEBACK]
         return None if deadline == _NEVER else deadline
 
     def handle_timeout(self, now: float) -> None:
         core = self._core
         if not core.running:
             return
-        if core.back_at != _NEVER:
-            if now < core.back_at:
+        timers = core.effects.timers
+        if timers[effects.COMEBACK] != _NEVER:
+            if now < timers[effects.COMEBACK]:
                 return
             self._outcome.come_back(now)
-        people, exchange, cuts = core.census, core.exchange, core.cuts
-        if now >= core.detector.deadline:
-            core.detector.handle_timeout(now)
-        if now >= people.renew_at or now >= people.suspicions.deadline:
-            people.handle_timeout(now)
-        if now >= exchange.flush_at or now >= exchange.sync.deadline:
-            self._compare_views(now)
-        if now >= core.doubt.deadline:
-            core.settle_doubt(now)
-        if now >= core.dialer.deadline:
-            core.dialer.handle_timeout(now)
-        if now >= core.overlay.deadline:
-            for peer, link in core.links.items():
-                core.overlay.heard(peer, link.degree, link.srtt, audible=not core.detector.is_impaired(peer))
-            core.overlay.handle_timeout(now, core.candidates(), core.how_far, len(core.dialer.wanted))
-        if now >= core.walks.deadline:
-            self._shuffle(now)
-        if now >= core.keep_at:
-            self._keep_tree(now)
-        if now >= core.broadcast.deadline:
-            core.broadcast.handle_timeout(now)
-        if now >= cuts.losing_until or now >= cuts.returning_until:
-            cuts.handle_timeout(now, core.membership.alive, suspecting=people.suspicions.deadline < _NEVER)
-        if now >= core.knocker.deadline:
-            down = [member.record.peer for member in core.membership.down()]
-            core.knocker.handle_timeout(now, down, len(core.membership))
-        if core.seats.enabled:
-            core.seat_everybody(now)
-            core.seats.handle_timeout(now)
+        for timer, act in self._timers:
+            if now >= timers[timer]:
+                act(now)
         self._outcome.settle(now)
+
+    def _timer_table(self) -> tuple[tuple[int, Callable[[float], None]], ...]:
+        """What each timer is for, in the order in which those due at the same time are served."""
+        core = self._core
+        return (
+            (effects.PROBES, core.detector.handle_timeout),
+            (effects.SUSPICIONS, core.census.suspicions.handle_timeout),
+            (effects.RENEWAL, core.census.reissue),
+            (effects.FLUSH, self._flush),
+            (effects.SYNC, self._compare_views),
+            (effects.DOUBT, core.settle_doubt),
+            (effects.OVERLAY, self._tend_links),
+            (effects.SHUFFLE, self._shuffle),
+            (effects.TREE_KEEPER, self._keep_tree),
+            (effects.BROADCAST, core.broadcast.handle_timeout),
+            (effects.LOSING, self._gather_cuts),
+            (effects.RETURNING, self._gather_cuts),
+            (effects.KNOCKS, self._knock_on_doors),
+            (effects.SEATING, core.seat_everybody),
+            (effects.SEATS, core.seats.handle_timeout),
+        )
+
+    def _flush(self, now: float) -> None:
+        self._core.exchange.flush(self._core.broadcast.eager)
+
+    def _tend_links(self, now: float) -> None:
+        core = self._core
+        for peer, link in core.links.items():
+            core.overlay.heard(peer, link.degree, link.srtt, audible=not core.detector.is_impaired(peer))
+        core.overlay.handle_timeout(now, core.candidates(), core.how_far, len(core.dialer.wanted))
+
+    def _gather_cuts(self, now: float) -> None:
+        core = self._core
+        core.cuts.handle_timeout(now, core.membership.alive, suspecting=core.census.suspicions.deadline < _NEVER)
+
+    def _knock_on_doors(self, now: float) -> None:
+        core = self._core
+        down = [member.record.peer for member in core.membership.down()]
+        core.knocker.handle_timeout(now, down, len(core.membership))
 
     def _compare_views(self, now: float) -> None:
         core = self._core
-        before = core.exchange.sync.deadline
-        core.exchange.handle_timeout(now, core.broadcast.eager)
-        if core.exchange.sync.deadline == before:
-            return  # only news were flushed
+        core.exchange.sync.handle_timeout(now)
         core.census.expire(now, core.links)
         wire, told = core.coordinate.wire, core.census.state.coordinates
         moved = told is None or max(abs(a - b) for a, b in zip(wire[:4], told[:4], strict=True)) > _MOVED_S * 10_000
@@ -400,7 +381,7 @@ class Node:
         """In a room that is silent, the member with the lowest hash keeps the broadcast tree in shape: records use it."""
         core = self._core
         core.keep_every_s = min(_KEEP_TREE_S, 2 * core.keep_every_s)  # often at first: the tree is young
-        core.keep_at = now + core.keep_every_s * (0.9 + 0.2 * core.rng.random())
+        core.effects.timers[effects.TREE_KEEPER] = now + core.keep_every_s * (0.9 + 0.2 * core.rng.random())
         if self._keeper_sign is None:
             self._keeper_heard_at = self._sign_at = now
         alive = core.membership.alive
@@ -451,7 +432,8 @@ class Node:
 
     def take_events(self) -> list[Event]:
         """The facts since the last call, in order."""
-        taken, self._core.events = self._core.events, []
+        out = self._core.effects
+        taken, out.events = out.events, []
         return taken
 
     # ------------------------------------------------------------------------------------------------------- views

@@ -1,197 +1,188 @@
-"""What the machines decided, carried out: their outboxes are drained until none has anything to say."""
+"""What the machines decided, carried out: their facts, frames and wishes are drained until none has anything to say."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import attrs
 
-from psyne_mesh.gossip import census, codec, events
-from psyne_mesh.gossip import detector as probes
-from psyne_mesh.gossip import seats as seating
+from psyne_mesh.gossip import codec, effects, events
 from psyne_mesh.gossip.broadcast_wire import ASK, encode_haves
 from psyne_mesh.gossip.core import Core
 from psyne_mesh.gossip.dialer import Dialer
 from psyne_mesh.gossip.events import CloseLink, Dial, Evicted, PeerDiscovered, PeerLeft
-from psyne_mesh.gossip.healing import CutMended, Cuts, CutSeen, Knocker
+from psyne_mesh.gossip.healing import Cuts, Knocker
 from psyne_mesh.gossip.hearing import Doubt
-from psyne_mesh.gossip.overlay import Mode, Part
+from psyne_mesh.gossip.overlay import Mode
 from psyne_mesh.gossip.records import Record, record_untrusted
 from psyne_mesh.identity import PeerId
-
-if TYPE_CHECKING:
-    from collections.abc import Sized
 
 _REST_MAX_S = 3600.0  # of a deaf node
 _KEEP_CROSS_LINK_S = 60.0  # a link across a healed cut is not called surplus before
 
 
 class Outcome:
-    """`settle(now)` after every input. Each pass moves facts from one machine to the others."""
+    """`settle(now)` after every input: drains the effects, see there for the order."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._effects = core.effects
         self._crossing: dict[PeerId, None] = {}
-        self._boxes = self._outboxes()
-
-    def _outboxes(self) -> tuple[Sized, ...]:
-        """Whatever can have something to say. The machines keep these very lists, so that one look at all of them is
-        cheap: after most inputs they are empty."""
-        core = self._core
-        exchange, broadcast, router, walks = core.exchange, core.broadcast, core.router, core.walks
-        return (
-            core.detector.outbox,
-            core.census.outbox,
-            core.census.suspicions.outbox,
-            exchange.outbox,
-            exchange.sync.partners,
-            broadcast.outbox,
-            broadcast.streams.delivered,
-            broadcast.withholding,
-            router.outbox,
-            router.arrived,
-            walks.outbox,
-            walks.adopt,
-            core.overlay.outbox,
-            core.cuts.outbox,
-            core.knocker.knocks,
-            core.dialer.dials,
-        )
 
     def settle(self, now: float) -> None:
-        core = self._core
+        core, out = self._core, self._effects
         if not core.running:
             return
         if core.seats.enabled:
             core.seat_everybody(now)
-            self._seats(now)
-        if any(self._boxes) or core.dialer.deadline <= now:
-            self._carry_out(now)
+        if out.probing or out.facts or out.frames or out.wishes or out.timers[effects.DIALS] <= now:
+            self._drain(now)
 
-    def _carry_out(self, now: float) -> None:
-        core = self._core
-        people, detector = core.census, core.detector
-        while detector.outbox or people.outbox or people.suspicions.outbox:
-            drained = detector.outbox.copy()
-            detector.outbox.clear()
-            for said in drained:
-                self._probes(said, now)
-            people.settle(now)
-            facts = people.outbox.copy()
-            people.outbox.clear()
-            for fact in facts:
-                self._people(fact, now)
-            if not core.running:
+    def _drain(self, now: float) -> None:
+        core, out = self._core, self._effects
+        while out.probing or out.facts or out.frames or out.wishes or out.timers[effects.DIALS] <= now:
+            while out.probing or out.facts:
+                for found in out.probing:
+                    self._probed(found, now)
+                out.probing.clear()
+                for fact in out.facts:  # it grows meanwhile
+                    self._carry_out(fact, now)
+                    if not core.running:
+                        out.forget()
+                        return
+                out.facts.clear()
+                if core.seats.enabled:
+                    core.seat_everybody(now)
+            if core.aside:
+                out.forget()
                 return
-            if core.seats.enabled:
-                core.seat_everybody(now)
-                self._seats(now)
-        if not core.aside:
-            self._move(now)
+            for frame in out.frames:
+                if frame.peer in core.links:
+                    core.emit(frame)
+            out.frames.clear()
+            for wish in out.wishes:
+                self._grant(wish, now)
+            out.wishes.clear()
+            if out.timers[effects.DIALS] <= now:
+                core.dialer.handle_timeout(now)
 
-    def _move(self, now: float) -> None:
-        """Most calls find nothing to do here: the tests are cheaper than the calls behind them."""
+    def _probed(self, found: effects.Probing, now: float) -> None:
         core = self._core
-        exchange, broadcast, router = core.exchange, core.broadcast, core.router
-        spoken = exchange.outbox or exchange.sync.partners or broadcast.outbox or broadcast.streams.delivered
-        if spoken or router.outbox or router.arrived or core.walks.outbox:
-            self._frames(now)
-        if broadcast.withholding:
-            self._withheld(now)
-        dialer = core.dialer
-        wished = core.overlay.outbox or core.walks.adopt or core.cuts.outbox or core.knocker.knocks
-        if wished or dialer.dials or dialer.deadline <= now:
-            self._links(now)
+        match found:
+            case effects.ProbeDue(peer, sequence):
+                link = core.links.get(peer)
+                if link is not None:
+                    core.send_probe(codec.PING, sequence, link)
+            case effects.FrameDue(peer, frame):
+                if peer in core.links:
+                    core.send(peer, frame, reliable=False)
+            case effects.LinkImpaired(peer):
+                if not core.full:
+                    core.broadcast.branch_impaired(peer, core.detector.is_impaired)
+            case effects.LinkSilent(peer):
+                core.census.link_silent(peer, now)
+            case effects.LinkHeard(peer):
+                core.census.link_heard(peer)
+            case effects.LinkBroken(peer):
+                self._renew_link(peer, now)
+            case effects.Deaf():
+                self._stand_aside(now)
 
-    def _withheld(self, now: float) -> None:
-        """Part from neighbours that announce what they do not send, and find out at once who else is like them: somebody
-        may have surrounded us."""
-        core = self._core
-        withholding = core.broadcast.withholding.copy()
-        core.broadcast.withholding.clear()
-        if core.overlay.mode is Mode.FULL:
-            return
-        for peer in withholding:
-            core.part(peer, "withholding", now)
-        ask = encode_haves(core.broadcast.haves(now), ASK)
-        for peer in core.links:
-            core.send(peer, ask)
-
-    # ---------------------------------------------------------------------------------------------------- probing
-
-    def _probes(self, said: probes.Fact, now: float) -> None:
-        core = self._core
-        if isinstance(said, probes.ProbeDue):
-            link = core.links.get(said.peer)
-            if link is not None:
-                core.send_probe(codec.PING, said.sequence, link)
-        elif isinstance(said, probes.FrameDue):
-            if said.peer in core.links:
-                core.send(said.peer, said.frame, reliable=False)
-        elif isinstance(said, probes.LinkImpaired):
-            if not core.full:
-                core.broadcast.branch_impaired(said.peer, core.detector.is_impaired)
-        elif isinstance(said, probes.LinkSilent):
-            core.census.link_silent(said.peer, now)
-        elif isinstance(said, probes.LinkHeard):
-            core.census.link_heard(said.peer)
-        elif isinstance(said, probes.Deaf):
-            self._stand_aside(now)
-        elif said.peer in core.links:
-            core.part(said.peer, "impaired", now)
-            core.dialer.drop(said.peer)
-            if core.full:
-                core.dialer.want(said.peer, now + core.config.dial_backoff_min_s)
-
-    # ----------------------------------------------------------------------------------------------------- people
-
-    def _people(self, fact: census.Fact, now: float) -> None:
+    def _carry_out(self, fact: effects.Fact, now: float) -> None:
+        """The most frequent come first."""
         core = self._core
         match fact:
-            case census.Spread(news, via, urgent):  # the most frequent come first
+            case effects.Spread(news, via, urgent):
                 core.exchange.spread(news, via, now, core.broadcast.eager, urgent=urgent)
-            case census.Updated():
-                pass  # whoever needs the record reads it
-            case census.Tell(peer, news):
+            case effects.Tell(peer, news):
                 core.tell(peer, news)
-            case census.TellAll(news, urgent):
+            case effects.TellAll(news, urgent):
                 core.tell_all(news, now, urgent=urgent)
-            case census.Joined(record, via, previous):
+            case effects.CaseOpened(peer):
+                if core.membership.is_alive(peer):  # else it was told gone meanwhile: the last word
+                    self._effects.events.append(events.PeerSuspected(peer))
+                    core.cuts.lost(peer, now)
+            case effects.CaseClosed(peer):
+                if core.membership.is_alive(peer):
+                    self._effects.events.append(events.PeerResumed(peer))
+                    core.cuts.back(peer, now)
+            case effects.VerdictReached():
+                core.census.verdict(fact, now)
+            case effects.Joined(record, via, previous):
                 core.announce(record, via)
-                core.events.append(PeerDiscovered(record))
+                self._effects.events.append(PeerDiscovered(record))
                 self._keep_seat(record.peer, previous, record, now)
                 core.cuts.back(record.peer, now)
                 core.resize(now)
                 core.want_member(record, now)
-            case census.Restarted(record, via, previous):
+            case effects.Restarted(record, via, old):
                 core.announce(record, via)
-                core.events += (PeerLeft(record.peer, "superseded"), PeerDiscovered(record))
-                self._keep_seat(record.peer, previous, record, now)
+                self._effects.events += (PeerLeft(record.peer, "superseded"), PeerDiscovered(record))
+                self._keep_seat(record.peer, old, record, now)
                 if via != record.peer:  # the link that we have was its old life's
                     core.hang_up(record.peer, "superseded", now)
                 core.want_member(record, now)
-            case census.Gone(peer, reason):
+            case effects.Gone(peer, reason):
                 self._gone(peer, reason, now)
-            case census.Forgotten(peer):
+            case effects.Forgotten(peer):
                 core.broadcast.streams.forget(peer)
-            case census.Suspected(peer):
-                core.events.append(events.PeerSuspected(peer))
-                core.cuts.lost(peer, now)
-            case census.Resumed(peer):
-                core.events.append(events.PeerResumed(peer))
-                core.cuts.back(peer, now)
-            case census.OwnSeatKnown(seat):
-                core.seats.held_before(seat)
-            case census.CalledGone(epoch):
+            case effects.CalledGone(epoch):
                 if not core.doubts(now):
                     core.census.revive(epoch, now)
-            case census.Superseded():
+            case effects.Superseded():
                 self._stop("superseded")
+            case _:
+                self._seat(fact, now)
+
+    def _seat(self, fact: effects.Fact, now: float) -> None:
+        core = self._core
+        state = core.census.state
+        match fact:
+            case effects.Seating(seats, own):
+                self._effects.events.append(events.SeatsChanged(seats, own))
+            case effects.SeatLost():
+                self._effects.events.append(Evicted("capacity"))
+            case effects.ClaimDue(seat):
+                ballot = state.ballot if seat is not None else ()
+                core.census.reissue(now, attrs.evolve(state, seat=seat, ballot=ballot))
+            case effects.BallotDue(ballot):
+                core.census.reissue(now, attrs.evolve(state, ballot=ballot))
+            case effects.OwnSeatKnown(seat_before):
+                core.seats.held_before(seat_before)
+
+    def _grant(self, wish: effects.Wish, now: float) -> None:
+        core = self._core
+        match wish:
+            case effects.Part(peer, reason):
+                core.part(peer, reason, now)
+            case effects.DialWanted(peer):
+                core.dialer.want(peer, now)
+            case effects.DialDue(peer):
+                record = core.record_to_dial(peer)
+                if record is not None:
+                    core.outputs.append(Dial(peer, record))
+            case effects.Adopt(data):
+                peer = record_untrusted(data).peer
+                if core.membership.is_alive(peer) and len(core.links) < core.overlay.target + 2:
+                    core.dialer.want(peer, now)
+            case effects.Knock(peer):
+                core.stats.knocks += 1
+                core.dialer.want(peer, now)
+            case effects.ViewsDiffer(peer):
+                self._compare_with(peer, now)
+            case effects.Withholding(peers):
+                self._withheld(peers, now)
+            case effects.CutSeen(lost, remaining, majority):
+                self._effects.events.append(events.PartitionSuspected(lost, remaining, majority))
+            case effects.CutMended(returned, missing):
+                self._effects.events.append(events.PartitionHealed(returned, missing))
+                self._cross(returned, now)
+
+    # ----------------------------------------------------------------------------------------------------- people
 
     def _gone(self, peer: PeerId, reason: events.LeaveReason, now: float) -> None:
         core = self._core
-        core.events.append(PeerLeft(peer, reason))
+        self._effects.events.append(PeerLeft(peer, reason))
         core.dialer.drop(peer)
         core.kept_seats.pop(peer, None)
         core.hang_up(peer, reason, now)
@@ -208,7 +199,7 @@ class Outcome:
         core = self._core
         if previous is not None and previous.seat is not None and record.seat is None and core.seats.enabled:
             core.kept_seats[peer] = (previous.seat, now + core.config.seat_hold_s)
-            core.seated_until = now
+            self._effects.timers[effects.SEATING] = now
 
     def _stand_aside(self, now: float) -> None:
         """We are deaf: for the others we are a member that never answers and never goes, to us everybody seems to come and
@@ -216,7 +207,7 @@ class Outcome:
         core = self._core
         if core.aside or not core.links:
             return
-        core.back_at = now + core.rest_s
+        self._effects.timers[effects.COMEBACK] = now + core.rest_s
         core.rest_s = min(_REST_MAX_S, 2 * core.rest_s)
         core.census.depart(now)
         core.tell_all(core.census.own, now)
@@ -227,16 +218,14 @@ class Outcome:
         for peer in list(core.membership.alive):
             core.census.forget(peer, "timeout", now)
         core.detector.hearings.clear()
-        core.doubt = Doubt()
-        core.dialer = Dialer(core.config, core.rng)
-        self._boxes = self._outboxes()
+        core.doubt = Doubt(self._effects)
+        core.dialer = Dialer(core.config, core.rng, self._effects)
 
     def come_back(self, now: float) -> None:
         """The rest is over: like a newcomer that knows its old neighbours."""
         core = self._core
-        core.back_at = math.inf
-        core.cuts, core.knocker = Cuts(core.config), Knocker(core.config, core.rng)
-        self._boxes = self._outboxes()
+        self._effects.timers[effects.COMEBACK] = math.inf
+        core.cuts, core.knocker = Cuts(core.config, self._effects), Knocker(core.config, core.rng, self._effects)
         core.introduced = False
         core.census.arrive(now)
         contacts, core.contacts = core.contacts, []
@@ -245,107 +234,49 @@ class Outcome:
 
     def _stop(self, reason: events.EvictionReason) -> None:
         core = self._core
-        core.events.append(Evicted(reason))
+        self._effects.events.append(Evicted(reason))
         core.outputs += [CloseLink(peer, reason) for peer in core.links]
         core.links.clear()
         core.running = False
 
-    # ------------------------------------------------------------------------------------------------------ seats
-
-    def _seats(self, now: float) -> None:
-        core = self._core
-        if not core.seats.outbox:
-            return
-        facts, core.seats.outbox = core.seats.outbox, []
-        state = core.census.state
-        for fact in facts:
-            if isinstance(fact, seating.Seating):
-                core.events.append(events.SeatsChanged(fact.seats, fact.own))
-            elif isinstance(fact, seating.SeatLost):
-                core.events.append(Evicted("capacity"))
-            elif isinstance(fact, seating.ClaimDue):
-                state = attrs.evolve(state, seat=fact.seat, ballot=state.ballot if fact.seat is not None else ())
-            else:
-                state = attrs.evolve(state, ballot=fact.ballot)
-        if state is not core.census.state:
-            core.census.reissue(now, state)
-
-    # ------------------------------------------------------------------------------------------------------ frames
-
-    def _frames(self, now: float) -> None:
-        """Move finished frames and messages out."""
-        core = self._core
-        exchange, broadcast, router, walks = core.exchange, core.broadcast, core.router, core.walks
-        if exchange.sync.partners:
-            known = broadcast.haves(now)
-            partners = exchange.take_partners()
-            if known:  # who has none is asked by those who have
-                exchange.sync.differed()
-                for peer in partners:
-                    core.send(peer, encode_haves(known, ASK))
-        for machine in (exchange, broadcast, router, walks):
-            if machine.outbox:
-                for frame in machine.outbox:
-                    if frame.peer in core.links:
-                        core.emit(frame)
-                machine.outbox.clear()
-        if broadcast.streams.delivered:
-            for origin, payload, sequence, sent_at in broadcast.streams.delivered:
-                core.stats.broadcasts_delivered += 1
-                core.events.append(events.BroadcastReceived(origin, payload, sequence, now - sent_at))
-            broadcast.streams.delivered.clear()
-        if router.arrived:
-            core.events += [events.SignalReceived(*arrived) for arrived in router.arrived]
-            router.arrived.clear()
-
     # ------------------------------------------------------------------------------------------------------- links
 
-    def _links(self, now: float) -> None:
+    def _renew_link(self, peer: PeerId, now: float) -> None:
         core = self._core
-        if core.walks.adopt:
-            adopted = core.walks.adopt.copy()
-            core.walks.adopt.clear()
-            for data in adopted:
-                peer = record_untrusted(data).peer
-                if core.membership.is_alive(peer) and len(core.links) < core.overlay.target + 2:
-                    core.dialer.want(peer, now)
-        if core.overlay.outbox:
-            wishes = core.overlay.outbox.copy()
-            core.overlay.outbox.clear()
-            for wish in wishes:
-                if isinstance(wish, Part):
-                    core.part(wish.peer, wish.reason, now)
-                else:
-                    core.dialer.want(wish.peer, now)
-        if core.knocker.knocks:
-            for peer in core.knocker.knocks:
-                core.stats.knocks += 1
-                core.dialer.want(peer, now)
-            core.knocker.knocks.clear()
-        if core.cuts.outbox:
-            self._cuts(now)
-        if core.dialer.deadline <= now:
-            core.dialer.handle_timeout(now)
-        if core.dialer.dials:
-            for peer in core.dialer.dials:
-                record = core.record_to_dial(peer)
-                if record is not None:
-                    core.outputs.append(Dial(peer, record))
-            core.dialer.dials.clear()
+        if peer in core.links:
+            core.part(peer, "impaired", now)
+            core.dialer.drop(peer)
+            if core.full:
+                core.dialer.want(peer, now + core.config.dial_backoff_min_s)
 
-    def _cuts(self, now: float) -> None:
+    def _compare_with(self, peer: PeerId, now: float) -> None:
         core = self._core
-        for fact in core.cuts.outbox:
-            if isinstance(fact, CutSeen):
-                core.events.append(events.PartitionSuspected(fact.lost, fact.remaining, fact.majority))
-            elif isinstance(fact, CutMended):
-                core.events.append(events.PartitionHealed(fact.returned, fact.missing))
-                if core.overlay.mode is not Mode.FULL:
-                    for peer in core.knocker.cross_links(list(fact.returned), len(core.membership)):
-                        if core.membership.is_alive(peer) and peer not in core.links:
-                            self._crossing[peer] = None
-                            core.dialer.want(peer, now)
-        core.cuts.outbox.clear()
+        known = core.broadcast.haves(now)
+        core.exchange.send_summary(peer)
+        if known:  # who has none is asked by those who have
+            core.exchange.sync.differed()
+            core.send(peer, encode_haves(known, ASK))
+
+    def _withheld(self, withholding: tuple[PeerId, ...], now: float) -> None:
+        """Part from neighbours that announce what they do not send, and find out at once who else is like them: somebody
+        may have surrounded us."""
+        core = self._core
+        if core.overlay.mode is Mode.FULL:
+            return
+        for peer in withholding:
+            core.part(peer, "withholding", now)
+        ask = encode_haves(core.broadcast.haves(now), ASK)
+        for peer in core.links:
+            core.send(peer, ask)
+
+    def _cross(self, returned: tuple[PeerId, ...], now: float) -> None:
+        core = self._core
+        if core.overlay.mode is Mode.FULL:
+            return
+        for peer in core.knocker.cross_links(list(returned), len(core.membership)):
+            if core.membership.is_alive(peer) and peer not in core.links:
+                self._crossing[peer] = None
+                core.dialer.want(peer, now)
 
     def link_opened(self, peer: PeerId, now: float) -> None:
         """A link that crosses a healed cut is kept. Who had lost all links asks former neighbours why."""

@@ -16,9 +16,9 @@ from hashlib import blake2b
 from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-import attrs
-
+from psyne_mesh.gossip import effects
 from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.effects import DialWanted, Effects, Part
 from psyne_mesh.identity import PeerId
 
 if TYPE_CHECKING:
@@ -55,21 +55,6 @@ class Mode(Enum):
     LOBBY = "lobby"  # few known, few links
 
 
-@attrs.frozen
-class Part:
-    """Close this link in good order: it is not needed any more."""
-
-    peer: PeerId
-    reason: str
-
-
-@attrs.frozen
-class DialWanted:
-    """A vacancy: dial this member once."""
-
-    peer: PeerId
-
-
 class Neighbour:
     __slots__ = ("audible", "degree", "keep_until", "outbound", "peer", "since", "srtt", "unbiased")
 
@@ -89,18 +74,18 @@ class Overlay:
 
     1. `resize(members, now)` whenever the number of members changes.
     2. `link_up`, `link_down`, `parted` follow the links; `heard` passes on what probes say.
-    3. `admits(peer, isolated, now)` when a neighbour introduced itself: False means send it on to others.
-    4. `handle_timeout(now, alive, distance, pending)` at `deadline`; drain `outbox`: `DialWanted`, `Part`.
+    3. `admits(peer, now, isolated=...)` when a neighbour introduced itself: False means send it on to others.
+    4. `handle_timeout(now, alive, distance, pending)` at `deadline`. It wishes: `DialWanted`, `Part`.
     """
 
-    def __init__(self, config: GossipConfig, own: PeerId, rng: random.Random) -> None:
+    def __init__(self, config: GossipConfig, own: PeerId, rng: random.Random, out: Effects) -> None:
         self._config = config
         self._own = own
         self._rng = rng
         self.mode = Mode.FULL
         self.members = 1
         self.neighbours: dict[PeerId, Neighbour] = {}
-        self.outbox: list[Part | DialWanted] = []
+        self.effects = out
         self.deadline = math.inf
         self._backoff: dict[PeerId, float] = {}
         self._unreachable: dict[PeerId, tuple[int, float]] = {}  # (its epoch, until when)
@@ -111,6 +96,14 @@ class Overlay:
         self._improve_at = 0.0
         self._improve_every_s = config.shuffle_interval_s
         self._promise: tuple[PeerId, Neighbour] | None = None  # a near link that we dialled, and which one it must beat
+
+    @property
+    def deadline(self) -> float:
+        return self.effects.timers[effects.OVERLAY]
+
+    @deadline.setter
+    def deadline(self, deadline: float) -> None:
+        self.effects.timers[effects.OVERLAY] = deadline
 
     # ------------------------------------------------------------------------------------------------------- mode
 
@@ -248,8 +241,9 @@ class Overlay:
         hollow = self.hollow
         counted = [n for n in self.neighbours.values() if n.audible or not hollow]
         count, outbound = len(counted), sum(neighbour.outbound for neighbour in counted)
+        before = len(self.effects.wishes)
         self._draw(now, alive)
-        pending += len(self.outbox)
+        pending += len(self.effects.wishes) - before
         target = min(self.target, len(alive))
         wanted = max(target - count, min(self.anchors, len(alive) - count) - outbound)
         if wanted > 0:
@@ -279,7 +273,7 @@ class Overlay:
                 self._make_unbiased(neighbour)
             elif neighbour is None and peer not in self._drawn and self._backoff.get(peer, 0.0) <= now:
                 self._drawn[peer] = now
-                self.outbox.append(DialWanted(peer))
+                self.effects.wishes.append(DialWanted(peer))
             else:
                 continue
             lacking -= 1
@@ -303,7 +297,7 @@ class Overlay:
         if strangers:
             peer = self._rng.choice(strangers)
             self._remember(self._drawn, peer, now)
-            self.outbox.append(DialWanted(peer))
+            self.effects.wishes.append(DialWanted(peer))
 
     def in_touch(self) -> None:
         """It has come."""
@@ -320,7 +314,7 @@ class Overlay:
         others = [peer for peer in pool if peer not in chosen]
         self._rng.shuffle(others)
         for peer in (chosen + others)[:count]:
-            self.outbox.append(DialWanted(peer))
+            self.effects.wishes.append(DialWanted(peer))
 
     def _improve(self, now: float, alive: list[PeerId], distance: Distance) -> None:
         """Exchange a far link of ours for a near one: dial now, close the far one when the near one kept its promise."""
@@ -332,7 +326,7 @@ class Overlay:
         farthest = max(far, key=lambda n: n.srtt)
         if distance(nearest) < _NEAR_GAIN * farthest.srtt:
             self._promise = (nearest, farthest)
-            self.outbox.append(DialWanted(nearest))
+            self.effects.wishes.append(DialWanted(nearest))
 
     def _judge_promise(self, now: float) -> None:
         """Coordinates foretell with errors: where they deceive us, we try less and less often. A near link takes the place
@@ -381,7 +375,7 @@ class Overlay:
 
     def _part(self, peer: PeerId, reason: str, now: float) -> None:
         self.parted(peer, now)
-        self.outbox.append(Part(peer, reason))
+        self.effects.wishes.append(Part(peer, reason))
 
     def _rank(self, peer: PeerId) -> bytes:
         """Basalt's ranking: our own hash order of all peers, which nobody can foresee for many observers at once."""

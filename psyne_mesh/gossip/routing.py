@@ -14,7 +14,8 @@ from psyne_mesh.errors import ProtocolError
 from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.codec import Reader, raw_of
 from psyne_mesh.gossip.config import GossipConfig
-from psyne_mesh.gossip.events import SendFrame
+from psyne_mesh.gossip.effects import Effects
+from psyne_mesh.gossip.events import SendFrame, SignalReceived
 from psyne_mesh.identity import PeerId
 
 if TYPE_CHECKING:
@@ -38,18 +39,17 @@ class Signal:
 
 
 class Router:
-    """How to drive it: `send(...)` for our own signals, `received(...)` for those of a neighbour; drain `outbox` and
-    `arrived`. `direction` is the link that brought the target's record, if it still stands."""
+    """How to drive it: `send(...)` for our own signals, `received(...)` for those of a neighbour. What arrives for us is
+    an event. `direction` is the link that brought the target's record, if it still stands."""
 
-    def __init__(self, config: GossipConfig, own: PeerId, rng: random.Random) -> None:
+    def __init__(self, config: GossipConfig, own: PeerId, rng: random.Random, out: Effects) -> None:
         self._config = config
         self._own = own
         self._rng = rng
         self._routes: dict[PeerId, PeerId] = {}
         self._seen: dict[tuple[PeerId, int], list[PeerId]] = {}  # and whom it was passed on to
         self._credit: dict[PeerId, tuple[float, float]] = {}
-        self.outbox: list[SendFrame] = []
-        self.arrived: list[tuple[PeerId, bytes, PeerId]] = []  # origin, blob, and who handed it over
+        self.effects = out
         self.passed_on = 0
         self.dropped = 0
 
@@ -65,7 +65,7 @@ class Router:
             self._learn_route(signal.origin, peer)
         if signal.to == self._own:
             if first:
-                self.arrived.append((signal.origin, signal.blob, peer))
+                self.effects.events.append(SignalReceived(signal.origin, signal.blob, peer))
         elif signal.ttl > 1 and len(ways) < _WAYS_MAX and signal.to not in ways and self._may_pass(peer, now):
             self.passed_on += 1
             onward = attrs.evolve(signal, ttl=signal.ttl - 1)
@@ -92,7 +92,7 @@ class Router:
         ways += targets
         frame = encode_signal(signal)
         for peer in targets:
-            self.outbox.append(SendFrame(peer, frame, True))
+            self.effects.frames.append(SendFrame(peer, frame, True))
 
     def _ways(self, signal: Signal) -> list[PeerId]:
         """Whom we passed this signal on to so far."""

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 
+from psyne_mesh.gossip import effects
 from psyne_mesh.gossip.codec import raw_of
 from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.effects import BallotDue, ClaimDue, Effects, Seating, SeatLost
 from psyne_mesh.gossip.records import BALLOT_ID_BYTES, BALLOT_MAX
 from psyne_mesh.identity import PeerId
 
@@ -41,45 +43,17 @@ class Claim:
     seat: int
 
 
-@attrs.frozen
-class Seating:
-    """The holders changed."""
-
-    seats: tuple[PeerId | None, ...]
-    own: int | None
-
-
-@attrs.frozen
-class ClaimDue:
-    """Put this seat (or none) into our record."""
-
-    seat: int | None
-
-
-@attrs.frozen
-class BallotDue:
-    """Put this ballot into our record."""
-
-    ballot: Ballot
-
-
-@attrs.frozen
-class SeatLost:
-    """No seat is free for us."""
-
-
-Fact: TypeAlias = Seating | ClaimDue | BallotDue | SeatLost
-
-
 class Seats:
     """How to drive it:
 
     1. `start(now)`; `synced(now)` when a neighbour has told its view; `held_before(seat)` if an older life had one.
     2. `view(claims, ballots, now)` whenever records changed, and at `deadline`, before `handle_timeout(now)`.
-    3. Drain `outbox`.
+    3. It says: `Seating`, `ClaimDue`, `BallotDue`, `SeatLost`.
     """
 
-    def __init__(self, config: GossipConfig, room: bytes, own: PeerId, rng: random.Random, *, wanted: bool) -> None:
+    def __init__(
+        self, config: GossipConfig, room: bytes, own: PeerId, rng: random.Random, out: Effects, *, wanted: bool
+    ) -> None:
         self._count = config.max_players
         self.enabled = self._count > 0
         self._room = room
@@ -88,7 +62,7 @@ class Seats:
         self._wanted = wanted and self._count > 0
         self.seats: tuple[PeerId | None, ...] = (None,) * self._count
         self.claimed: int | None = None
-        self.outbox: list[Fact] = []
+        self.effects = out
         self._free: list[int] = list(range(self._count))
         self._before: int | None = None
         self._ballot: Ballot = ()
@@ -99,7 +73,10 @@ class Seats:
 
     @property
     def deadline(self) -> float:
-        return min(self._claim_at, self._yield_at, self._vote_at)
+        return self.effects.timers[effects.SEATS]
+
+    def _arm(self) -> None:
+        self.effects.timers[effects.SEATS] = min(self._claim_at, self._yield_at, self._vote_at)
 
     @property
     def own_seat(self) -> int | None:
@@ -110,11 +87,13 @@ class Seats:
         if self._wanted:
             self._claim_at = now + _ALONE_S
             self._unsynced_until = now + _UNSYNCED_S
+            self._arm()
 
     def synced(self, now: float) -> None:
         if self._unsynced_until != math.inf:
             self._unsynced_until = math.inf
             self._claim_at = now + self._rng.uniform(*_SYNCED_S)
+            self._arm()
 
     def held_before(self, seat: int) -> None:
         if self._before is None and seat < self._count:
@@ -130,10 +109,11 @@ class Seats:
         if seats != self.seats:
             before = self.own_seat
             self.seats = seats
-            self.outbox.append(Seating(seats, self.own_seat))
+            self.effects.facts.append(Seating(seats, self.own_seat))
             if before is None and self.own_seat is not None:
                 self._told_lost = False
         self._react(now)
+        self._arm()
 
     def handle_timeout(self, now: float) -> None:
         if now >= self._claim_at:
@@ -148,7 +128,8 @@ class Seats:
             ballot = self._wanted_ballot()
             if ballot != self._ballot and self.own_seat is not None:
                 self._ballot = ballot
-                self.outbox.append(BallotDue(ballot))
+                self.effects.facts.append(BallotDue(ballot))
+        self._arm()
 
     # --------------------------------------------------------------------------------------------------- helpers
 
@@ -185,18 +166,18 @@ class Seats:
             return
         self.claimed = None
         self._ballot = ()
-        self.outbox.append(ClaimDue(None))
+        self.effects.facts.append(ClaimDue(None))
         self._lose()
 
     def _claim(self, seat: int) -> None:
         self.claimed = seat
         self._before = None
-        self.outbox.append(ClaimDue(seat))
+        self.effects.facts.append(ClaimDue(seat))
 
     def _lose(self) -> None:
         if not self._told_lost:
             self._told_lost = True
-            self.outbox.append(SeatLost())
+            self.effects.facts.append(SeatLost())
 
     def _wanted_ballot(self) -> Ballot:
         if self._count > BALLOT_MAX:

@@ -6,6 +6,8 @@ import math
 from typing import TYPE_CHECKING, Protocol
 
 from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.effects import Effects
+from psyne_mesh.gossip.events import BroadcastReceived
 from psyne_mesh.identity import PeerId
 
 if TYPE_CHECKING:
@@ -53,13 +55,13 @@ class Stream:
 
 
 class Streams:
-    """How to drive it: `accept` for each new message, `handle_timeout` at `deadline`; drain `delivered`: (origin,
-    payload, sequence, when it was sent)."""
+    """How to drive it: `accept` for each new message, `handle_timeout` at `deadline`. What is delivered is an event."""
 
-    def __init__(self, config: GossipConfig) -> None:
+    def __init__(self, config: GossipConfig, out: Effects) -> None:
         self._gap_timeout_s = config.gap_timeout_s
         self._streams: dict[PeerId, Stream] = {}
-        self.delivered: list[tuple[PeerId, bytes, int, float]] = []
+        self.effects = out
+        self.delivered = 0
         self.deadline = math.inf
         self.skipped = 0
         self.refused = 0  # of strangers, while the table was full of members
@@ -105,9 +107,9 @@ class Streams:
         self._streams[origin] = self._streams.pop(origin)  # to the end: the one silent for longest comes first
         stream.pending[sequence] = None if silently else (message.payload, sent_at)
         if stream.expected < floor:
-            self._skip(origin, stream, floor)
+            self._skip(origin, stream, floor, now)
         history = newcomer and not stream.begun
-        self._flush(origin, stream, now + (_NEWCOMERS_GAP_S if history else self._gap_timeout_s))
+        self._flush(origin, stream, _NEWCOMERS_GAP_S if history else self._gap_timeout_s, now)
         return stream
 
     def recent(self, since: float) -> list[tuple[PeerId, Stream]]:
@@ -120,8 +122,8 @@ class Streams:
         for origin, stream in self._streams.items():
             if stream.give_up_at <= now:
                 stream.give_up_at = math.inf
-                self._skip(origin, stream, min(stream.pending))
-                self._flush(origin, stream, now + self._gap_timeout_s)
+                self._skip(origin, stream, min(stream.pending), now)
+                self._flush(origin, stream, self._gap_timeout_s, now)
         self.deadline = min((stream.give_up_at for stream in self._streams.values()), default=math.inf)
 
     def _make_room(self, standing: int) -> bool:
@@ -131,30 +133,31 @@ class Streams:
         del self._streams[lowest]
         return True
 
-    def _skip(self, origin: PeerId, stream: Stream, to: int) -> None:
+    def _skip(self, origin: PeerId, stream: Stream, to: int, now: float) -> None:
         """Nobody can give what lies before `to`."""
         for sequence in sorted(stream.pending):
             if sequence >= to:
                 break
-            self._deliver(origin, stream, sequence)
+            self._deliver(origin, stream, sequence, now)
             self.skipped -= 1
         self.skipped += to - stream.expected
         stream.expected = to
 
-    def _flush(self, origin: PeerId, stream: Stream, give_up_at: float) -> None:
+    def _flush(self, origin: PeerId, stream: Stream, patience_s: float, now: float) -> None:
         pending = stream.pending
         if stream.expected in pending:
             while stream.expected in pending:
-                self._deliver(origin, stream, stream.expected)
+                self._deliver(origin, stream, stream.expected, now)
                 stream.expected += 1
             stream.give_up_at = math.inf
         if pending and stream.give_up_at == math.inf:
-            stream.give_up_at = give_up_at
-            self.deadline = min(self.deadline, give_up_at)
+            stream.give_up_at = now + patience_s
+            self.deadline = min(self.deadline, stream.give_up_at)
 
-    def _deliver(self, origin: PeerId, stream: Stream, sequence: int) -> None:
+    def _deliver(self, origin: PeerId, stream: Stream, sequence: int, now: float) -> None:
         message = stream.pending.pop(sequence)
         if message is not None:
             stream.begun = True
             payload, sent_at = message
-            self.delivered.append((origin, payload, sequence, sent_at))
+            self.delivered += 1
+            self.effects.events.append(BroadcastReceived(origin, payload, sequence, now - sent_at))

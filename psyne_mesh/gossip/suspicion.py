@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 
-import attrs
-
+from psyne_mesh.gossip import effects
 from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.effects import CaseClosed, CaseOpened, Effects, VerdictReached
 from psyne_mesh.gossip.records import DOWN
 from psyne_mesh.identity import PeerId
 
@@ -21,30 +21,6 @@ _OWN_PART = 0.5  # of the shortest timeout may have passed before our own link c
 _TOGETHER_S = 2.0
 _MANY, _MANY_TOGETHER_S = 3, 2.5  # so many at once are no chance: more will be found dead, and are waited for
 _CONTESTED_S = 10.0  # a case against somebody whom we hear ourselves is kept so long, should our link go silent too
-
-
-@attrs.frozen
-class CaseOpened:
-    """The subject is suspected now."""
-
-    subject: PeerId
-
-
-@attrs.frozen
-class CaseClosed:
-    """The subject is no longer suspected."""
-
-    subject: PeerId
-
-
-@attrs.frozen
-class VerdictReached:
-    """The subject is down. `own`: our own link was among the evidence."""
-
-    subject: PeerId
-    epoch: int
-    incarnation: int
-    own: bool
 
 
 class Case:
@@ -67,17 +43,25 @@ class Suspicions:
     1. `accuse(...)` for every good accusation, our own included (`own=True`).
     2. `clear(subject)` when the subject is heard, `clear_older` when a newer record of it came.
     3. `handle_timeout(now)` at `deadline`.
-    4. Drain `outbox`: `CaseOpened`, `CaseClosed`, `VerdictReached`.
+    4. It says: `CaseOpened`, `CaseClosed`, `VerdictReached`.
     """
 
-    def __init__(self, config: GossipConfig) -> None:
+    def __init__(self, config: GossipConfig, out: Effects) -> None:
         self._config = config
         self._cases: dict[PeerId, Case] = {}
-        self.outbox: list[CaseOpened | CaseClosed | VerdictReached] = []
+        self.effects = out
         self.deadline = math.inf
         self.together = False  # set by the parent in a large room
         self._held_since = 0.0  # the first of the verdicts that wait for others was due then
         self._held: dict[PeerId, None] = {}  # whose verdicts wait
+
+    @property
+    def deadline(self) -> float:
+        return self.effects.timers[effects.SUSPICIONS]
+
+    @deadline.setter
+    def deadline(self, deadline: float) -> None:
+        self.effects.timers[effects.SUSPICIONS] = deadline
 
     def is_suspected(self, subject: PeerId) -> bool:
         case = self._cases.get(subject)
@@ -136,7 +120,7 @@ class Suspicions:
                 True,
                 max(case.since, now - _OWN_PART * self._config.suspicion_min_s) if own else now,
             )
-            self.outbox.append(CaseOpened(subject))
+            self.effects.facts.append(CaseOpened(subject))
         if case.running:
             self._weigh(case, witnesses, now)
         self.deadline = min(self.deadline, case.deadline)
@@ -147,7 +131,7 @@ class Suspicions:
         case = self._cases.get(subject)
         if case is not None and not case.running:
             case.running, case.since = True, now
-            self.outbox.append(CaseOpened(subject))
+            self.effects.facts.append(CaseOpened(subject))
             self._weigh(case, witnesses, now)
             self.deadline = min(self.deadline, case.deadline)
 
@@ -155,7 +139,7 @@ class Suspicions:
         case = self._cases.pop(subject, None)
         self._held.pop(subject, None)
         if case is not None and case.running:
-            self.outbox.append(CaseClosed(subject))
+            self.effects.facts.append(CaseClosed(subject))
 
     def clear_older(self, subject: PeerId, version: tuple[int, int]) -> bool:
         """A record of `version` came: a case about an older one is refuted. True if there was one."""
@@ -191,9 +175,9 @@ class Suspicions:
                 continue
             del self._cases[case.subject]
             if case.running and (case.own or len(case.accusers) > 1 or DOWN in case.accusers.values()):
-                self.outbox.append(VerdictReached(case.subject, case.epoch, case.incarnation, case.own))
+                self.effects.facts.append(VerdictReached(case.subject, case.epoch, case.incarnation, case.own))
             elif case.running:
-                self.outbox.append(
+                self.effects.facts.append(
                     CaseClosed(case.subject)
                 )  # nobody but one stranger ever said so, and it says no more
         self.deadline = deadline

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 
 from psyne_mesh.errors import ProtocolError
-from psyne_mesh.gossip import codec
+from psyne_mesh.gossip import codec, effects
 from psyne_mesh.gossip.codec import Reader, raw_of, varint
 from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.effects import Effects, ViewsDiffer
 from psyne_mesh.identity import PeerId
 
 if TYPE_CHECKING:
@@ -79,17 +80,25 @@ class Sync:
 
     1. `link_up`, `link_down` follow the links.
     2. `hash_seen(...)` for every probe.
-    3. `handle_timeout(now)` at `deadline`; drain `partners`: send each a SUMMARY.
+    3. `handle_timeout(now)` at `deadline`. It wishes: `ViewsDiffer`: send that neighbour a SUMMARY.
     """
 
-    def __init__(self, config: GossipConfig, rng: random.Random) -> None:
+    def __init__(self, config: GossipConfig, rng: random.Random, out: Effects) -> None:
         self._config = config
         self._rng = rng
         self.neighbours: dict[PeerId, Neighbour] = {}
-        self.partners: list[PeerId] = []
+        self.effects = out
         self.deadline = math.inf
         self._rest = 1  # a comparison in so many beats
         self._beats = 0  # since the last one
+
+    @property
+    def deadline(self) -> float:
+        return self.effects.timers[effects.SYNC]
+
+    @deadline.setter
+    def deadline(self, deadline: float) -> None:
+        self.effects.timers[effects.SYNC] = deadline
 
     def link_up(self, peer: PeerId, now: float) -> None:
         self.neighbours[peer] = Neighbour()
@@ -110,7 +119,7 @@ class Sync:
             neighbour.view_hash, neighbour.since = theirs, now
         elif theirs != ours and now - max(neighbour.since, ours_since) >= _MISMATCH_S and now >= neighbour.next_at:
             neighbour.next_at = now + _PAIR_GAP_S
-            self.partners.append(peer)
+            self.effects.wishes.append(ViewsDiffer(peer))
             self.differed()
 
     def differed(self) -> None:
@@ -133,7 +142,7 @@ class Sync:
             self._beats, self._rest = 0, min(_REST_MAX, 2 * self._rest)
             partner = self._rng.choice(list(self.neighbours))
             self.neighbours[partner].next_at = now + _PAIR_GAP_S
-            self.partners.append(partner)
+            self.effects.wishes.append(ViewsDiffer(partner))
 
 
 # ------------------------------------------------------------------------------------------------------- the frames

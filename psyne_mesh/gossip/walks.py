@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import attrs
 
 from psyne_mesh.errors import ProtocolError
-from psyne_mesh.gossip import codec
+from psyne_mesh.gossip import codec, effects
 from psyne_mesh.gossip.codec import Reader, sized, varint
 from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.effects import Adopt, Effects
 from psyne_mesh.gossip.events import SendFrame
 from psyne_mesh.gossip.records import RECORD_MAX_BYTES, Record
 from psyne_mesh.identity import PeerId
@@ -40,16 +41,22 @@ class Line:
 
 class Walks:
     """How to drive it: `newcomer(...)` starts join walks, `begin_shuffle(...)` at `deadline`; `join_received`,
-    `shuffle_received`, `reply_received` take the frames. They return records to learn; drain `outbox` and `adopt`
-    (newcomers whose walk ended here: dial them if there is room)."""
+    `shuffle_received`, `reply_received` take the frames. They return records to learn, and wish: `Adopt`."""
 
-    def __init__(self, config: GossipConfig, rng: random.Random) -> None:
+    def __init__(self, config: GossipConfig, rng: random.Random, out: Effects) -> None:
         self._config = config
         self._rng = rng
         self._paths: dict[bytes, PeerId | None] = {}
-        self.outbox: list[SendFrame] = []
-        self.adopt: list[bytes] = []
+        self.effects = out
         self.deadline = math.inf
+
+    @property
+    def deadline(self) -> float:
+        return self.effects.timers[effects.SHUFFLE]
+
+    @deadline.setter
+    def deadline(self, deadline: float) -> None:
+        self.effects.timers[effects.SHUFFLE] = deadline
 
     def arm(self, now: float, *, lobby: bool) -> None:
         if not lobby:
@@ -67,7 +74,7 @@ class Walks:
         ttl = min(ttl, self._config.active_walk_length)
         ends = ttl == 0 or len(links) <= 1
         if ends:
-            self.adopt.append(record)
+            self.effects.wishes.append(Adopt(record))
         else:
             self._step(ttl - 1, record, subject, peer, links, 1)
         return ends or ttl == self._config.passive_walk_length
@@ -78,7 +85,7 @@ class Walks:
         open_to = [peer for peer in links if peer not in (subject, source)]
         frame = codec.head(codec.FORWARD_JOIN) + bytes((ttl,)) + record
         for peer in self._rng.sample(open_to, min(walks, len(open_to))):
-            self.outbox.append(SendFrame(peer, frame, True))
+            self.effects.frames.append(SendFrame(peer, frame, True))
 
     # --------------------------------------------------------------------------------------------------- shuffles
 
@@ -89,7 +96,7 @@ class Walks:
             self._remember(number, None)
             lines = [own, *self._pick(near, _SHUFFLE_LINKS), *self._pick(known, _SHUFFLE_KNOWN)]
             frame = encode_shuffle(codec.SHUFFLE, number, max(1, self._config.passive_walk_length), lines)
-            self.outbox.append(SendFrame(self._rng.choice(links), frame, True))
+            self.effects.frames.append(SendFrame(self._rng.choice(links), frame, True))
 
     def shuffle_received(
         self, peer: PeerId, number: bytes, ttl: int, lines: list[Line], known: list[Line], links: list[PeerId]
@@ -100,10 +107,10 @@ class Walks:
         onward = [other for other in links if other != peer]
         if ttl > 1 and len(onward) > 1:
             frame = encode_shuffle(codec.SHUFFLE, number, min(ttl, _TTL_MAX) - 1, lines)
-            self.outbox.append(SendFrame(self._rng.choice(onward), frame, True))
+            self.effects.frames.append(SendFrame(self._rng.choice(onward), frame, True))
             return []
         answer = encode_shuffle(codec.SHUFFLE_REPLY, number, 0, self._pick(known, len(lines)))
-        self.outbox.append(SendFrame(peer, answer, True))
+        self.effects.frames.append(SendFrame(peer, answer, True))
         return lines
 
     def reply_received(self, number: bytes, lines: list[Line], links: list[PeerId]) -> list[Line]:
@@ -114,7 +121,7 @@ class Walks:
         if back is None:
             return lines
         if back in links:
-            self.outbox.append(SendFrame(back, encode_shuffle(codec.SHUFFLE_REPLY, number, 0, lines), True))
+            self.effects.frames.append(SendFrame(back, encode_shuffle(codec.SHUFFLE_REPLY, number, 0, lines), True))
         return []
 
     def _pick(self, lines: list[Line], count: int) -> list[Line]:

@@ -6,6 +6,8 @@ from psyne_mesh.gossip import broadcast_wire as wire
 from psyne_mesh.gossip.broadcast import Broadcast
 from psyne_mesh.gossip.broadcast_wire import Head, Message
 from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.effects import Effects
+from psyne_mesh.gossip.events import BroadcastReceived
 from psyne_mesh.gossip.records import RoomKey
 from psyne_mesh.identity import PeerId
 from tests.gossip.cluster import CheapIdentity
@@ -30,7 +32,7 @@ def sign(number: int) -> wire.Keep:
 
 
 def tree(*links: PeerId) -> Broadcast:
-    broadcast = Broadcast(CONFIG)
+    broadcast = Broadcast(CONFIG, Effects())
     for peer in links:
         broadcast.link_up(peer, 0.0)
     return broadcast
@@ -38,8 +40,8 @@ def tree(*links: PeerId) -> Broadcast:
 
 def sent(broadcast: Broadcast) -> list[tuple[PeerId, int]]:
     """(to, frame type), drained."""
-    frames = [(out.peer, out.frame[1]) for out in broadcast.outbox]
-    broadcast.outbox.clear()
+    frames = [(out.peer, out.frame[1]) for out in broadcast.effects.frames]
+    broadcast.effects.frames.clear()
     return frames
 
 
@@ -54,6 +56,6 @@ def receive(
 
 
 def delivered(broadcast: Broadcast) -> list[int]:
-    sequences = [sequence for _, _, sequence, _ in broadcast.streams.delivered]
-    broadcast.streams.delivered.clear()
+    sequences = [event.seq for event in broadcast.effects.events if isinstance(event, BroadcastReceived)]
+    broadcast.effects.events.clear()
     return sequences

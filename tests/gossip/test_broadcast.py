@@ -10,6 +10,7 @@ from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.broadcast import Broadcast
 from psyne_mesh.gossip.broadcast_wire import FLAT, REPAIR, Have, Head
 from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.effects import Effects, Withholding
 from psyne_mesh.gossip.records import RoomKey
 from tests.gossip.cluster import CheapIdentity, cheap_verify
 from tests.gossip.neighbours import (
@@ -68,7 +69,7 @@ def test_who_announced_a_message_gets_no_copy_and_keeps_its_place_in_the_tree() 
     broadcast.ihave_received(B, [((ORIGIN.peer_id, 1, 1), 1)], 0.0)
     broadcast.handle_timeout(0.1)
     assert list(broadcast.eager) == [A, B]
-    broadcast.outbox.clear()
+    broadcast.effects.frames.clear()
     receive(broadcast, A, message(1), 0.11, hops=2)
     assert sent(broadcast) == []
     receive(broadcast, B, message(1), 0.15, flags=REPAIR)
@@ -83,14 +84,14 @@ def test_those_who_kept_their_word_are_asked_first_and_those_who_broke_it_last()
     broadcast.ihave_received(A, [((ORIGIN.peer_id, 1, 9), 1)], 0.0)
     broadcast.handle_timeout(0.1)
     broadcast.handle_timeout(2.5)  # A did not send it
-    broadcast.outbox.clear()
+    broadcast.effects.frames.clear()
     for peer in (A, B, C):
         broadcast.ihave_received(peer, [((ORIGIN.peer_id, 1, 2), 1)], 3.0)
     asked = []
     for at in (3.15, 3.3, 3.5):
         broadcast.handle_timeout(at)
-        asked += [out.peer for out in broadcast.outbox]
-        broadcast.outbox.clear()
+        asked += [out.peer for out in broadcast.effects.frames]
+        broadcast.effects.frames.clear()
     assert asked == [C, B, A]
 
 
@@ -99,9 +100,9 @@ def test_who_says_that_it_has_a_message_is_asked_before_who_only_sent_the_next()
     receive(broadcast, A, message(1), 0.0)
     receive(broadcast, A, message(3), 0.0)  # A has kept its word, and may have the second message
     broadcast.ihave_received(B, [((ORIGIN.peer_id, 1, 2), 1)], 0.01)  # B says that it has it
-    broadcast.outbox.clear()
+    broadcast.effects.frames.clear()
     broadcast.handle_timeout(0.11)
-    assert [out.peer for out in broadcast.outbox] == [B]
+    assert [out.peer for out in broadcast.effects.frames] == [B]
 
 
 def test_a_message_in_time_cancels_the_graft() -> None:
@@ -126,9 +127,9 @@ def test_a_graft_is_answered_from_the_cache_and_makes_the_link_eager() -> None:
     broadcast = tree(A, B)
     broadcast.prune_received(B)
     receive(broadcast, A, message(1), 0.0, hops=4)
-    broadcast.outbox.clear()
+    broadcast.effects.frames.clear()
     broadcast.graft_received(B, [(ORIGIN.peer_id, 1, 1), (ORIGIN.peer_id, 1, 2)], 0, 2.5)
-    [reply] = broadcast.outbox
+    [reply] = broadcast.effects.frames
     assert reply.peer == B
     assert wire.gossip_untrusted(reply.frame, 1000) == (Head(5, REPAIR, 2.5), message(1))
     assert B in broadcast.eager
@@ -136,7 +137,7 @@ def test_a_graft_is_answered_from_the_cache_and_makes_the_link_eager() -> None:
 
 def test_a_neighbour_that_asks_again_and_again_gets_two_caches_and_then_as_much_in_time() -> None:
     config = GossipConfig(cache_bytes=65_536)
-    broadcast = Broadcast(config)
+    broadcast = Broadcast(config, Effects())
     broadcast.link_up(A, 0.0)
     broadcast.link_up(B, 0.0)
     payload = bytes(16_000)
@@ -174,9 +175,9 @@ def test_a_gap_is_asked_for_and_filled() -> None:
     receive(broadcast, A, message(1), 0.0)
     receive(broadcast, A, message(3), 0.0)
     assert delivered(broadcast) == [1]
-    broadcast.outbox.clear()
+    broadcast.effects.frames.clear()
     broadcast.handle_timeout(0.1)
-    [graft] = broadcast.outbox
+    [graft] = broadcast.effects.frames
     assert wire.graft_untrusted(graft.frame)[1] == [(ORIGIN.peer_id, 1, 2)]
     receive(broadcast, A, message(2), 0.2, flags=REPAIR)
     assert delivered(broadcast) == [2, 3]
@@ -188,22 +189,22 @@ def test_what_neighbours_have_is_compared_and_missing_ends_are_repaired() -> Non
         receive(one, A, message(sequence), 0.0)
     receive(two, B, message(1), 0.0)
     assert two.haves(1.0) == [Have(ORIGIN.peer_id, 1, 1, 1, 1.0)]
-    two.outbox.clear()
+    two.effects.frames.clear()
     two.answer_haves(B, one.haves(1.0), 1.0)
-    assert two.outbox == []
-    one.outbox.clear()
+    assert two.effects.frames == []
+    one.effects.frames.clear()
     one.answer_haves(A, two.haves(1.0), 1.0)
-    [answer] = one.outbox
+    [answer] = one.effects.frames
     assert wire.haves_untrusted(answer.frame) == (0, [Have(ORIGIN.peer_id, 1, 3, 1, 1.0)])
     two.haves_received(B, one.haves(1.0), 1.0)
-    two.outbox.clear()
+    two.effects.frames.clear()
     two.handle_timeout(1.1)
-    [graft] = two.outbox
+    [graft] = two.effects.frames
     assert wire.graft_untrusted(graft.frame)[1] == [(ORIGIN.peer_id, 1, 2), (ORIGIN.peer_id, 1, 3)]
 
 
 def test_for_a_newcomer_what_was_before_is_history() -> None:
-    broadcast = Broadcast(CONFIG)
+    broadcast = Broadcast(CONFIG, Effects())
     broadcast.link_up(A, 100.0)
     broadcast.haves_received(A, [Have(ORIGIN.peer_id, 1, 7, 1, 5.0)], 100.1)
     assert broadcast.deadline == float("inf")  # nothing there is worth asking for
@@ -218,7 +219,7 @@ def test_for_a_newcomer_what_was_before_is_history() -> None:
 @pytest.mark.parametrize("announced", [False, True])
 def test_what_was_not_asked_for_as_history_is_none(announced: bool) -> None:
     """Ages are not signed: a hostile neighbour that is first to pass a message on must not make us swallow it."""
-    broadcast = Broadcast(CONFIG)
+    broadcast = Broadcast(CONFIG, Effects())
     broadcast.link_up(A, 100.0)
     broadcast.link_up(B, 100.0)
     if announced:
@@ -230,7 +231,7 @@ def test_what_was_not_asked_for_as_history_is_none(announced: bool) -> None:
 
 
 def test_a_newcomer_does_not_wait_long_for_history() -> None:
-    broadcast = Broadcast(CONFIG)
+    broadcast = Broadcast(CONFIG, Effects())
     broadcast.link_up(A, 100.0)
     receive(broadcast, A, message(8, floor=6), 102.0)
     while broadcast.deadline <= 102.5:
@@ -239,7 +240,7 @@ def test_a_newcomer_does_not_wait_long_for_history() -> None:
 
 
 def test_a_newcomer_that_has_begun_waits_for_a_gap_like_anybody() -> None:
-    broadcast = Broadcast(CONFIG)
+    broadcast = Broadcast(CONFIG, Effects())
     broadcast.link_up(A, 100.0)
     receive(broadcast, A, message(1), 101.0)
     receive(broadcast, A, message(3), 102.0)
@@ -251,7 +252,7 @@ def test_a_newcomer_that_has_begun_waits_for_a_gap_like_anybody() -> None:
 
 
 def test_history_does_not_live_on_in_the_caches_of_newcomers() -> None:
-    broadcast = Broadcast(CONFIG)
+    broadcast = Broadcast(CONFIG, Effects())
     broadcast.link_up(A, 100.0)
     receive(broadcast, A, message(1), 110.0, flags=REPAIR, age=28.0)
     assert broadcast.haves(110.0) == [Have(ORIGIN.peer_id, 1, 1, 1, 28.0)]
@@ -273,7 +274,7 @@ def test_who_announces_what_it_does_not_send_is_reported_once() -> None:
         broadcast.ihave_received(B, [((ORIGIN.peer_id, 1, sequence), 1)], float(sequence))
     while broadcast.deadline < 20.0:
         broadcast.handle_timeout(broadcast.deadline)
-    assert broadcast.withholding == [B]
+    assert broadcast.effects.wishes == [Withholding((B,))]
     kept = tree(A, B)
     kept.prune_received(B)
     for sequence in range(1, 6):
@@ -282,7 +283,7 @@ def test_who_announces_what_it_does_not_send_is_reported_once() -> None:
         receive(kept, B, message(sequence), sequence + 1.5, flags=REPAIR)  # slow, but it comes
     while kept.deadline < 20.0:
         kept.handle_timeout(kept.deadline)
-    assert kept.withholding == []
+    assert kept.effects.wishes == []
 
 
 def test_what_a_flood_made_us_forget_is_taken_and_passed_on_no_second_time() -> None:
@@ -312,7 +313,7 @@ def test_a_lying_announcer_fills_no_table() -> None:
 
 
 def test_the_cache_is_bounded_by_age_and_bytes() -> None:
-    broadcast = Broadcast(GossipConfig(cache_bytes=65_536, cache_s=10.0))
+    broadcast = Broadcast(GossipConfig(cache_bytes=65_536, cache_s=10.0), Effects())
     broadcast.link_up(A, 0.0)
     for sequence in range(1, 101):
         receive(broadcast, A, message(sequence, payload=bytes(1000)), 0.0)

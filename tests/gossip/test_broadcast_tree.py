@@ -98,7 +98,7 @@ def test_what_was_under_way_when_we_pruned_does_not_bring_the_link_back() -> Non
 
 def flags(broadcast: Broadcast) -> list[int]:
     """Of the messages that it sends."""
-    frames = [out.frame for out in broadcast.outbox if out.frame[1] == codec.GOSSIP]
+    frames = [out.frame for out in broadcast.effects.frames if out.frame[1] == codec.GOSSIP]
     return [wire.gossip_untrusted(frame, 1000)[0].flags for frame in frames]
 
 
@@ -107,7 +107,7 @@ def busy(broadcast: Broadcast, now: float) -> None:
     for number in range(8):
         receive(broadcast, A, another(1 + number // 2, 10 + int(now) + number % 2), now + number / 64)
     broadcast.handle_timeout(now + 0.15)
-    broadcast.outbox.clear()
+    broadcast.effects.frames.clear()
 
 
 def test_where_several_speak_a_message_takes_links_beside_the_tree_too() -> None:
@@ -126,7 +126,7 @@ def test_where_several_speak_a_message_takes_links_beside_the_tree_too() -> None
         assert flags(broadcast) == [BESIDE] * 3
         assert targets[0] == A
         beside.append(targets[1:])
-        broadcast.outbox.clear()
+        broadcast.effects.frames.clear()
         broadcast.handle_timeout(broadcast.deadline)
         assert {peer for peer, _ in sent(broadcast)} == {B, C, D} - set(targets)  # who got it needs no announcement
     assert beside == [[C, D], [B, C], [D, B]]

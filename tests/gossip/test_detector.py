@@ -8,7 +8,8 @@ import pytest
 
 from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.config import GossipConfig
-from psyne_mesh.gossip.detector import Detector, FrameDue, LinkBroken, LinkHeard, LinkImpaired, LinkSilent, ProbeDue
+from psyne_mesh.gossip.detector import Detector
+from psyne_mesh.gossip.effects import Effects, FrameDue, LinkBroken, LinkHeard, LinkImpaired, LinkSilent, ProbeDue
 from psyne_mesh.identity import PeerId
 
 PEERS = [PeerId(f"{n:032x}") for n in range(1, 8)]
@@ -19,7 +20,7 @@ class Bench:
     """A detector whose peers answer every probe at once, unless they are in `dead`."""
 
     def __init__(self, links: int = 5) -> None:
-        self.detector = Detector(GossipConfig(), random.Random(1))
+        self.detector = Detector(GossipConfig(), random.Random(1), Effects())
         self.now = 0.0
         self.dead: list[PeerId] = []
         self.frames: list[FrameDue] = []
@@ -37,8 +38,8 @@ class Bench:
         self.now = until
 
     def drain(self) -> None:
-        while self.detector.outbox:
-            fact = self.detector.outbox.pop(0)
+        while self.detector.effects.probing:
+            fact = self.detector.effects.probing.pop(0)
             if isinstance(fact, ProbeDue):
                 self.pings.append(fact)
                 if fact.peer not in self.dead:
@@ -224,7 +225,7 @@ def test_a_late_loop_is_our_own_fault() -> None:
     bench.now = 12.0  # the process stood still
     bench.detector.handle_timeout(bench.now)
     assert bench.detector.local_health > 0
-    assert not any(isinstance(fact, LinkSilent) for fact in bench.detector.outbox)
+    assert not any(isinstance(fact, LinkSilent) for fact in bench.detector.effects.probing)
     told = Bench()
     told.run(5.0)
     told.detector.note_loop_lag(7.0, 12.0)
@@ -262,7 +263,7 @@ def test_help_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     bench.dead = [X]
     for sequence in range(5):
         bench.detector.ping_req_received(PEERS[1], sequence, X, bench.now)
-    assert len([fact for fact in bench.detector.outbox if isinstance(fact, ProbeDue)]) == 2
+    assert len([fact for fact in bench.detector.effects.probing if isinstance(fact, ProbeDue)]) == 2
 
 
 def test_a_lost_link_asks_helpers_and_is_theirs_to_watch_if_they_reach_it() -> None:
@@ -301,7 +302,7 @@ def test_acks_measure_and_strange_acks_do_not() -> None:
     bench = Bench(links=1)
     link = bench.detector.links[X]
     bench.detector.handle_timeout(bench.detector.deadline)
-    [probe] = bench.detector.outbox
+    [probe] = bench.detector.effects.probing
     assert isinstance(probe, ProbeDue)
     assert bench.detector.ack_received(link, probe.sequence + 1, 1.0) is None
     sent = link.pending[probe.sequence]

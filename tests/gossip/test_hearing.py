@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from psyne_mesh.gossip.effects import Effects
 from psyne_mesh.gossip.events import PeerDiscovered, PeerLeft
 from psyne_mesh.gossip.hearing import Doubt, Hearing, Hearings, deaf_for
 from psyne_mesh.identity import PeerId
@@ -182,7 +183,7 @@ PEERS = [PeerId(f"{n:032x}") for n in range(20)]
 
 
 def test_only_who_lost_nearly_everybody_doubts_and_once_in_each_life() -> None:
-    doubt = Doubt()
+    doubt = Doubt(Effects())
     company = [*(known_for(10.0) for _ in range(5)), known_for(1.0)]
     assert doubt.begin(1, [], [], 0.0) == []
     assert doubt.begin(1, PEERS, [*company, known_for(10.0)], 0.0) == []  # somebody knows that we live
@@ -196,19 +197,19 @@ def test_only_who_lost_nearly_everybody_doubts_and_once_in_each_life() -> None:
 
 def test_whom_we_did_not_hear_meanwhile_is_no_company() -> None:
     company = [known_for(10.0) for _ in range(6)]
-    assert Doubt().begin(1, PEERS, company, 9.0) == []
-    assert Doubt().begin(1, PEERS, company, 11.0) != []  # they have fallen silent, too
+    assert Doubt(Effects()).begin(1, PEERS, company, 9.0) == []
+    assert Doubt(Effects()).begin(1, PEERS, company, 11.0) != []  # they have fallen silent, too
     for number, hearing in enumerate(company):
         hearing.probe_received(100, 0, 20.0 + number / 2)  # and speak again
-    assert Doubt().begin(1, PEERS, company, 23.0) != []
+    assert Doubt(Effects()).begin(1, PEERS, company, 23.0) != []
     for tick in range(30):
         for hearing in company:
             hearing.probe_received(101 + tick, 0, 23.0 + tick / 4)
-    assert Doubt().begin(1, PEERS, company, 30.5) == []
+    assert Doubt(Effects()).begin(1, PEERS, company, 30.5) == []
 
 
 def test_a_doubt_ends_when_enough_have_told_or_time_is_over() -> None:
-    doubt = Doubt()
+    doubt = Doubt(Effects())
     asked = doubt.begin(1, PEERS, [], 10.0)
     told, silent = Hearing(), Hearing()
     told.probe_received(1, 1, 11.0)

@@ -6,8 +6,8 @@ import pytest
 
 from psyne_mesh.gossip import broadcast_wire as wire
 from psyne_mesh.gossip import codec
-from psyne_mesh.gossip.census import Spread, Tell, TellAll
 from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.effects import CaseOpened, Spread, Tell, TellAll
 from psyne_mesh.gossip.events import BroadcastReceived, PartitionSuspected, PeerLeft, SendFrame, SignalReceived
 from psyne_mesh.gossip.exchange import encoded
 from psyne_mesh.gossip.healing import keeper
@@ -87,8 +87,8 @@ def test_an_accusation_takes_the_tree_and_two_more_good_links_and_its_subject() 
     member = core.membership.get(subject)
     assert member is not None
     core.tell_all(core.census.accusation(member, SUSPECT), room.now)
-    core.exchange.handle_timeout(core.exchange.flush_at, core.broadcast.eager)
-    told = {out.peer for out in core.exchange.outbox if out.frame[1] == codec.TOLD}
+    core.exchange.flush(core.broadcast.eager)
+    told = {out.peer for out in core.effects.frames if out.frame[1] == codec.TOLD}
     good = {peer for peer in core.links if peer != dead}
     eager = good & set(core.broadcast.eager)
     assert eager <= told <= good
@@ -107,13 +107,13 @@ def test_a_refutation_takes_more_than_the_tree_as_well() -> None:
         subject, member.record.order[:2], accuser, SUSPECT, room.now, own=False, contested=False, witnesses=9
     )
     theirs.census.reissue(room.now, urgent=True)
-    assert theirs.census.outbox[-1] == TellAll(theirs.census.own, urgent=True)
+    assert theirs.effects.facts[-1] == TellAll(theirs.census.own, urgent=True)
     core.census.learn(theirs.census.own, room.now, accuser)
-    assert core.census.outbox[-1] == Spread(theirs.census.own, accuser, urgent=True)
+    assert core.effects.facts[-1] == Spread(theirs.census.own, accuser, urgent=True)
     for node in (theirs, core):
         node.exchange.spread(theirs.census.own, accuser, room.now, node.broadcast.eager, urgent=True)
-        node.exchange.handle_timeout(node.exchange.flush_at, node.broadcast.eager)
-        told = [out.peer for out in node.exchange.outbox if out.frame[1] == codec.TOLD]
+        node.exchange.flush(node.broadcast.eager)
+        told = [out.peer for out in node.effects.frames if out.frame[1] == codec.TOLD]
         assert len(set(told) - set(node.broadcast.eager)) == 1
 
 
@@ -128,7 +128,7 @@ def test_whom_enough_others_accuse_we_only_tell() -> None:
             subject, member.record.order[:2], accuser, SUSPECT, room.now, own=False, contested=True, witnesses=9
         )
     core.census.link_silent(subject, room.now)
-    assert [type(fact) for fact in core.census.outbox] == [Tell]
+    assert [type(fact) for fact in core.effects.facts if not isinstance(fact, CaseOpened)] == [Tell]
     assert core.census.suspicions.is_suspected(subject)
 
 
@@ -144,7 +144,7 @@ def test_who_was_called_gone_and_has_just_come_back_is_not_believed_at_once(retu
     assert member is not None
     verdict = room.nodes[accuser]._core.census.accusation(member, DOWN)
     core.census.hear(verdict, room.now, accuser, contested=False, linked=True)
-    told = [fact for fact in core.census.outbox if isinstance(fact, Tell | Spread)]
+    told = [fact for fact in core.effects.facts if isinstance(fact, Tell | Spread)]
     assert [fact.news for fact in told] == [verdict, verdict]
     assert core.census.suspicions.is_suspected(subject) is believed
 

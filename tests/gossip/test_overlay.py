@@ -9,7 +9,8 @@ import random
 import pytest
 
 from psyne_mesh.gossip.config import GossipConfig
-from psyne_mesh.gossip.overlay import DialWanted, Mode, Overlay, Part
+from psyne_mesh.gossip.effects import DialWanted, Effects, Part
+from psyne_mesh.gossip.overlay import Mode, Overlay
 from psyne_mesh.identity import PeerId
 
 OWN = PeerId("f" * 32)
@@ -21,7 +22,7 @@ def nowhere(peer: PeerId) -> float:
 
 
 def partial(members: int = 100, **config: int) -> Overlay:
-    overlay = Overlay(GossipConfig(**config), OWN, random.Random(1))  # type: ignore[arg-type]
+    overlay = Overlay(GossipConfig(**config), OWN, random.Random(1), Effects())  # type: ignore[arg-type]
     overlay.resize(members, 0.0)
     return overlay
 
@@ -29,7 +30,7 @@ def partial(members: int = 100, **config: int) -> Overlay:
 def tick(overlay: Overlay, now: float, pending: int = 0) -> list[object]:
     overlay.deadline = min(overlay.deadline, now)
     overlay.handle_timeout(now, PEERS, nowhere, pending)
-    facts, overlay.outbox = list(overlay.outbox), []
+    facts, overlay.effects.wishes = list(overlay.effects.wishes), []
     return facts
 
 
@@ -41,7 +42,7 @@ def tick(overlay: Overlay, now: float, pending: int = 0) -> list[object]:
     ],
 )  # fmt: skip
 def test_modes_change_with_hysteresis(sizes: list[int], mode: Mode) -> None:
-    overlay = Overlay(GossipConfig(), OWN, random.Random(1))
+    overlay = Overlay(GossipConfig(), OWN, random.Random(1), Effects())
     for size in sizes:
         overlay.resize(size, 0.0)
     assert overlay.mode is mode
@@ -118,7 +119,7 @@ def unbiased(overlay: Overlay) -> list[PeerId]:
 def test_two_links_are_drawn_by_our_own_hash_whatever_is_near() -> None:
     overlay = partial()
     overlay.handle_timeout(1.0, PEERS[:8], lambda peer: float(peer != PEERS[0]), 0)
-    first = [wish.peer for wish in overlay.outbox if isinstance(wish, DialWanted)]
+    first = [wish.peer for wish in overlay.effects.wishes if isinstance(wish, DialWanted)]
     assert first[:2] == sorted(PEERS[:8], key=overlay._rank)[:2]
     for peer in first:
         overlay.link_up(peer, 2.0, outbound=True)
@@ -145,7 +146,7 @@ def test_whom_we_dialled_already_may_be_drawn_and_an_inbound_link_may_not() -> N
     for peer in PEERS[:10]:
         overlay.link_up(peer, 0.0, outbound=peer in PEERS[:5])
     overlay.handle_timeout(1.0, PEERS[:10], nowhere, 0)
-    assert overlay.outbox == []
+    assert overlay.effects.wishes == []
     assert len(unbiased(overlay)) == 2
     assert set(unbiased(overlay)) <= set(PEERS[:5])
 
@@ -177,14 +178,14 @@ def test_who_seems_cut_off_dials_by_lot_less_and_less_often_and_keeps_the_link()
     dialled = []
     for now in range(0, 2000, 10):
         overlay.cut_off(float(now), PEERS)
-        dialled += [now for _ in overlay.outbox]
-        overlay.outbox.clear()
+        dialled += [now for _ in overlay.effects.wishes]
+        overlay.effects.wishes.clear()
     assert dialled == [0, 10, 30, 70, 150, 310, 630, 1230, 1830]
     overlay.in_touch()
     overlay.cut_off(2430.0, PEERS)
-    overlay.outbox.clear()
+    overlay.effects.wishes.clear()
     overlay.cut_off(2440.0, PEERS)
-    [wish] = overlay.outbox
+    [wish] = overlay.effects.wishes
     assert isinstance(wish, DialWanted)
     overlay.link_up(wish.peer, 2441.0, outbound=True)
     assert unbiased(overlay) == [PEERS[1], wish.peer]
@@ -194,7 +195,7 @@ def test_near_members_are_half_of_the_rest() -> None:
     overlay = partial()
     near = dict(zip(PEERS[:40], (n / 100 for n in range(40)), strict=True))
     overlay.handle_timeout(1.0, PEERS[:40], lambda peer: near[peer], 0)
-    chosen = [wish.peer for wish in overlay.outbox if isinstance(wish, DialWanted)]
+    chosen = [wish.peer for wish in overlay.effects.wishes if isinstance(wish, DialWanted)]
     average = sum(near[peer] for peer in chosen) / len(chosen)
     assert average < 0.17  # the mean of all is 0.195
 
@@ -231,10 +232,10 @@ def test_a_full_house_refuses_but_makes_room_for_the_isolated_once() -> None:
     newcomer = full_house(overlay)
     assert not overlay.admits(newcomer, 10.0, isolated=False)
     assert overlay.admits(newcomer, 10.0, isolated=True)
-    [part] = overlay.outbox
+    [part] = overlay.effects.wishes
     assert isinstance(part, Part)
     assert part.peer == PEERS[10]  # an inbound link, never an anchor; the youngest, so that a flood displaces itself
-    overlay.outbox.clear()
+    overlay.effects.wishes.clear()
     assert not overlay.admits(newcomer, 20.0, isolated=True)
     assert overlay.admits(newcomer, 80.0, isolated=True)
 
@@ -258,7 +259,7 @@ def test_a_flood_of_newcomers_does_not_displace_the_oldest_links() -> None:
         overlay.link_up(newcomer, 100.0, outbound=False)
         overlay.heard(newcomer, 20, 0.05)
         overlay.admits(newcomer, 100.0, isolated=True)
-    parted += [fact.peer for fact in overlay.outbox if isinstance(fact, Part)]
+    parted += [fact.peer for fact in overlay.effects.wishes if isinstance(fact, Part)]
     assert set(PEERS[2:6]) <= set(parted)
     assert not set(PEERS[:2]) & set(parted)
 
@@ -279,7 +280,7 @@ def test_a_near_link_that_keeps_its_promise_replaces_the_far_one_however_old() -
 def tick_near(overlay: Overlay, now: float) -> list[object]:
     overlay.deadline = now
     overlay.handle_timeout(now, PEERS, lambda peer: 0.01, 0)
-    facts, overlay.outbox = list(overlay.outbox), []
+    facts, overlay.effects.wishes = list(overlay.effects.wishes), []
     return facts
 
 
@@ -340,8 +341,8 @@ def test_a_promise_that_coordinates_do_not_keep_makes_us_try_less() -> None:
     for now in range(10, 600):
         overlay.deadline = float(now)
         overlay.handle_timeout(float(now), PEERS, lambda peer: 0.01, 0)
-        tries += [now for fact in overlay.outbox if isinstance(fact, DialWanted)]
-        overlay.outbox.clear()
+        tries += [now for fact in overlay.effects.wishes if isinstance(fact, DialWanted)]
+        overlay.effects.wishes.clear()
     assert 3 <= len(tries) <= 7
     gaps = [b - a for a, b in itertools.pairwise(tries)]
     assert gaps == sorted(gaps)
@@ -361,7 +362,7 @@ def test_who_has_nobody_else_is_let_in_although_nobody_can_be_spared_but_not_man
         else:
             overlay.link_down(stranded, 10.0)
     assert admitted == 4
-    assert overlay.outbox == []
+    assert overlay.effects.wishes == []
     small = partial(members=24)  # a room that has just outgrown its full mesh: what stands there is no reason to refuse
     for peer in PEERS[:17]:
         small.link_up(peer, 0.0, outbound=False)
@@ -375,7 +376,7 @@ def test_who_has_nobody_else_is_let_in_although_nobody_can_be_spared_but_not_man
         overlay.heard(peer, 20, 0.1)
     overlay.link_up(PEERS[31], 60.0, outbound=False)
     assert overlay.admits(PEERS[31], 60.0, isolated=True)
-    assert [fact.peer for fact in overlay.outbox if isinstance(fact, Part)] == [PEERS[23]]
+    assert [fact.peer for fact in overlay.effects.wishes if isinstance(fact, Part)] == [PEERS[23]]
 
 
 def test_whom_a_lobby_could_not_reach_it_hears_nothing_of_until_that_life_is_long_past() -> None:

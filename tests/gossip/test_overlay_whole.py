@@ -9,7 +9,8 @@ import pytest
 
 from psyne_mesh.gossip import detector, overlay
 from psyne_mesh.gossip.config import GossipConfig
-from psyne_mesh.gossip.overlay import DialWanted, Overlay, Part
+from psyne_mesh.gossip.effects import DialWanted, Effects, Part
+from psyne_mesh.gossip.overlay import Overlay
 from psyne_mesh.identity import PeerId
 from tests.gossip.cluster import Cluster
 from tests.gossip.test_node_partial_mesh import components, crowd
@@ -25,7 +26,9 @@ class Places:
         config = GossipConfig(shuffle_interval_s=2.0)
         self.ids = [PeerId(f"{n:032x}") for n in range(1, size + 1)]
         self.place = {peer: n % places for n, peer in enumerate(self.ids)}
-        self.nodes = {peer: Overlay(config, peer, random.Random(self.rng.getrandbits(64))) for peer in self.ids}
+        self.nodes = {
+            peer: Overlay(config, peer, random.Random(self.rng.getrandbits(64)), Effects()) for peer in self.ids
+        }
         self.dials: list[tuple[PeerId, PeerId]] = []
         for node in self.nodes.values():
             node.resize(size, 0.0)
@@ -69,7 +72,7 @@ class Places:
         pending = sum(dialler == peer for dialler, _ in self.dials)
         node.deadline = min(node.deadline, now)
         node.handle_timeout(now, others, lambda other: self.rtt(peer, other), pending)
-        facts, node.outbox = node.outbox, []
+        facts, node.effects.wishes = node.effects.wishes, []
         for fact in facts:
             if isinstance(fact, Part):
                 self.unlink(peer, fact.peer, now)

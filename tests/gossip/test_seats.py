@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.effects import BallotDue, ClaimDue, Effects, Seating, SeatLost
 from psyne_mesh.gossip.events import Evicted, SeatsChanged
-from psyne_mesh.gossip.seats import BallotDue, Claim, ClaimDue, Seating, SeatLost, Seats, assign, vote_of
+from psyne_mesh.gossip.seats import Claim, Seats, assign, vote_of
 from psyne_mesh.identity import PeerId
 from tests.gossip.cluster import CheapIdentity, Cluster
 
@@ -55,13 +56,13 @@ def test_votes_beat_the_hash_and_one_voter_counts_once() -> None:
 
 
 def seats(count: int = 2) -> Seats:
-    machine = Seats(GossipConfig(max_players=count), ROOM, ME, random.Random(1), wanted=True)
+    machine = Seats(GossipConfig(max_players=count), ROOM, ME, random.Random(1), Effects(), wanted=True)
     machine.start(0.0)
     return machine
 
 
 def drain(machine: Seats) -> list[object]:
-    facts, machine.outbox = list(machine.outbox), []
+    facts, machine.effects.facts = list(machine.effects.facts), []
     return facts
 
 
@@ -152,7 +153,7 @@ def test_an_older_life_s_seat_is_taken_up_again() -> None:
 
 
 def test_who_wants_no_seat_claims_none() -> None:
-    machine = Seats(GossipConfig(max_players=2), ROOM, ME, random.Random(1), wanted=False)
+    machine = Seats(GossipConfig(max_players=2), ROOM, ME, random.Random(1), Effects(), wanted=False)
     machine.start(0.0)
     machine.view([Claim(A, 0), Claim(B, 1)], [()], 0.0)
     drain(machine)

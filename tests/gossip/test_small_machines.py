@@ -11,7 +11,9 @@ from psyne_mesh.gossip import codec, healing, sync
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.coordinates import Coordinate, distance
 from psyne_mesh.gossip.dialer import Dialer
-from psyne_mesh.gossip.healing import CutMended, Cuts, CutSeen, Knocker
+from psyne_mesh.gossip.effects import Adopt, CutMended, CutSeen, DialDue, Effects, ViewsDiffer
+from psyne_mesh.gossip.events import SignalReceived
+from psyne_mesh.gossip.healing import Cuts, Knocker
 from psyne_mesh.gossip.records import OwnState, RoomKey
 from psyne_mesh.gossip.routing import Router, Signal
 from psyne_mesh.gossip.rumours import Rumours
@@ -55,16 +57,16 @@ def test_what_does_not_fit_waits() -> None:
 
 
 def test_dials_are_bounded_in_number_and_patient_with_failures() -> None:
-    dialer = Dialer(GossipConfig(dials_max=2), random.Random(1))
+    dialer = Dialer(GossipConfig(dials_max=2), random.Random(1), Effects())
     for peer in (A, B, C):
         dialer.want(peer, 1.0)
     dialer.handle_timeout(1.0)
-    assert dialer.dials == [A, B]
-    dialer.dials.clear()
+    assert dialer.effects.wishes == [DialDue(A), DialDue(B)]
+    dialer.effects.wishes.clear()
     dialer.linked(A)
     dialer.handle_timeout(1.0)
-    assert dialer.dials == [C]
-    dialer.dials.clear()
+    assert dialer.effects.wishes == [DialDue(C)]
+    dialer.effects.wishes.clear()
     waits = []
     now = 1.0
     for _ in range(7):
@@ -78,15 +80,15 @@ def test_dials_are_bounded_in_number_and_patient_with_failures() -> None:
 
 
 def test_a_dial_that_is_never_answered_counts_as_failed() -> None:
-    dialer = Dialer(CONFIG, random.Random(1))
+    dialer = Dialer(CONFIG, random.Random(1), Effects())
     dialer.want(A, 0.0)
     dialer.handle_timeout(0.0)
     dialer.handle_timeout(dialer.deadline)
     assert dialer.in_flight == {}
-    assert dialer.failures(A) == 1
+    assert dialer._wishes[A].failures == 1
     dialer.drop(A)
     dialer.handle_timeout(1000.0)
-    assert dialer.dials == [A]
+    assert dialer.effects.wishes == [DialDue(A)]
 
 
 # ------------------------------------------------------------------------------------------------------------- sync
@@ -123,46 +125,50 @@ def test_comparing_views(ours: tuple[int, int, int] | None, theirs: tuple[int, i
         assert getattr(found, kind) == ([A] if kind == outcome else [])
 
 
+def partners(machine: Sync) -> list[PeerId]:
+    return [wish.peer for wish in machine.effects.wishes if isinstance(wish, ViewsDiffer)]
+
+
 def test_two_still_views_that_differ_are_compared_and_moving_ones_are_not() -> None:
-    machine = Sync(CONFIG, random.Random(1))
+    machine = Sync(CONFIG, random.Random(1), Effects())
     machine.link_up(A, 0.0)
     for tick in range(10):
         machine.hash_seen(A, theirs=tick, ours=99, ours_since=0.0, now=tick / 2)  # theirs moves
     for tick in range(10):
         machine.hash_seen(A, theirs=7, ours=99, ours_since=5 + tick / 2, now=5 + tick / 2)  # ours moves
-    assert machine.partners == []
+    assert partners(machine) == []
     machine.hash_seen(A, theirs=7, ours=99, ours_since=9.5, now=10.6)
     machine.hash_seen(A, theirs=7, ours=99, ours_since=9.5, now=11.0)
-    assert machine.partners == [A]
+    assert partners(machine) == [A]
 
 
 def test_one_neighbour_is_compared_with_every_few_seconds() -> None:
-    machine = Sync(CONFIG, random.Random(1))
+    machine = Sync(CONFIG, random.Random(1), Effects())
     for peer in PEERS[:4]:
         machine.link_up(peer, 0.0)
     while machine.deadline < 100.0:
         machine.differed()
         machine.handle_timeout(machine.deadline)
-    assert 16 <= len(machine.partners) <= 26
-    assert set(machine.partners) == set(PEERS[:4])
+    assert 16 <= len(partners(machine)) <= 26
+    assert set(partners(machine)) == set(PEERS[:4])
     assert machine.may_send_digest(A, 100.0)
     assert not machine.may_send_digest(A, 100.2)  # our costliest answer
     assert not machine.may_send_digest(D.__class__("e" * 32), 100.0)
 
 
 def test_a_room_that_agrees_is_compared_less_often_until_something_differs() -> None:
-    machine = Sync(CONFIG, random.Random(1))
+    machine = Sync(CONFIG, random.Random(1), Effects())
     for peer in PEERS[:4]:
         machine.link_up(peer, 0.0)
     while machine.deadline < 100.0:
         machine.handle_timeout(machine.deadline)
-    assert 4 <= len(machine.partners) <= 8
-    machine.partners.clear()
+    assert 4 <= len(partners(machine)) <= 8
+    machine.effects.wishes.clear()
     for now, theirs in ((101.0, 7), (102.0, 7)):  # two probes of a neighbour whose view stands still, and is not ours
         machine.hash_seen(A, theirs, 8, 0.0, now)
-    assert machine.partners == [A]
+    assert partners(machine) == [A]
     machine.handle_timeout(machine.deadline)
-    assert len(machine.partners) == 2
+    assert len(partners(machine)) == 2
 
 
 # ---------------------------------------------------------------------------------------------------------- routing
@@ -171,40 +177,40 @@ def test_a_room_that_agrees_is_compared_less_often_until_something_differs() -> 
 def test_a_signal_goes_straight_or_in_its_direction_or_on_walks() -> None:
     links = PEERS[1:6]
     for to, direction, expected in ((B, None, [B]), (PEERS[9], D, [D]), (PEERS[9], PEERS[10], [])):
-        router = Router(CONFIG, A, random.Random(1))
+        router = Router(CONFIG, A, random.Random(1), Effects())
         router.send(to, b"x", direction, links)
-        targets = [out.peer for out in router.outbox]
+        targets = [out.peer for out in router.effects.frames]
         assert targets[: len(expected)] == expected
         assert len(set(targets)) == (1 if to == B else 4)
 
 
 def test_a_signal_that_comes_back_takes_another_way_and_not_for_ever() -> None:
-    router = Router(CONFIG, A, random.Random(1))
+    router = Router(CONFIG, A, random.Random(1), Effects())
     signal = Signal(1, B, PEERS[9], 2, b"x")
     for source in (C, D, C, D):
         router.received(source, signal, C, PEERS[1:8], 0.0)
-    ways = [out.peer for out in router.outbox]
+    ways = [out.peer for out in router.effects.frames]
     assert len(ways) == len(set(ways)) == 3
     assert ways[1] == C  # its direction, unless it came from there
     router.received(C, Signal(2, B, PEERS[9], 1, b"x"), None, PEERS[1:6], 0.0)
-    assert len(router.outbox) == 3
+    assert len(router.effects.frames) == 3
     for _ in range(2):
         router.received(C, Signal(3, PEERS[8], A, 1, b"mine"), None, PEERS[1:6], 0.0)
-    assert router.arrived == [(PEERS[8], b"mine", C)]
+    assert router.effects.events == [SignalReceived(PEERS[8], b"mine", C)]
     for source in (C, D):
         router.received(source, Signal(4, B, PEERS[5], 2, b"x"), None, PEERS[1:6], 0.0)
-    assert len(router.outbox) == 4  # handed to its addressee: that is the end of it
+    assert len(router.effects.frames) == 4  # handed to its addressee: that is the end of it
 
 
 def test_an_answer_finds_the_way_back() -> None:
-    router = Router(CONFIG, A, random.Random(1))
+    router = Router(CONFIG, A, random.Random(1), Effects())
     router.received(C, Signal(1, PEERS[9], A, 3, b"offer"), None, PEERS[1:6], 0.0)
     router.send(PEERS[9], b"answer", None, PEERS[1:6])
-    assert router.outbox[0].peer == C
+    assert router.effects.frames[0].peer == C
 
 
 def test_a_flood_of_signals_is_cut_for_its_neighbour_only() -> None:
-    router = Router(CONFIG, A, random.Random(1))
+    router = Router(CONFIG, A, random.Random(1), Effects())
     for number in range(200):
         router.received(C, Signal(number, B, PEERS[9], 3, b"x"), None, PEERS[1:6], 0.0)
     assert router.passed_on == 64
@@ -253,44 +259,44 @@ def test_nonsense_moves_nobody_far() -> None:
 
 
 def test_one_event_for_one_cut() -> None:
-    cuts = Cuts(CONFIG)
+    cuts = Cuts(CONFIG, Effects())
     alive = PEERS[:10]
     for place, peer in enumerate(PEERS[:4]):
         cuts.lost(peer, 10.0 + place / 10)
         cuts.lost(peer, 10.5)  # first suspected, then gone
     assert cuts.deadline == pytest.approx(11.3)
     cuts.handle_timeout(11.3, alive)
-    assert cuts.outbox == [CutSeen(tuple(PEERS[:4]), tuple(PEERS[4:10]), True)]
+    assert cuts.effects.wishes == [CutSeen(tuple(PEERS[:4]), tuple(PEERS[4:10]), True)]
     cuts.lost(A, 12.0)
     assert cuts.deadline == math.inf
 
 
 @pytest.mark.parametrize(("others", "majority"), [(4, False), (7, False), (8, True), (20, True)])
 def test_majority_counts_ourselves(others: int, majority: bool) -> None:
-    cuts = Cuts(CONFIG)
+    cuts = Cuts(CONFIG, Effects())
     for peer in PEERS[:4]:
         cuts.lost(peer, 0.0)
     cuts.handle_timeout(1.0, PEERS[:others])
-    assert cuts.outbox == [CutSeen(tuple(PEERS[:4]), tuple(PEERS[4:others]), majority)]
+    assert cuts.effects.wishes == [CutSeen(tuple(PEERS[:4]), tuple(PEERS[4:others]), majority)]
 
 
 def test_a_cut_is_told_when_no_verdict_is_to_come_or_three_holds_have_passed() -> None:
-    cuts = Cuts(CONFIG)
+    cuts = Cuts(CONFIG, Effects())
     for peer in PEERS[:3]:
         cuts.lost(peer, 0.0)
     cuts.handle_timeout(1.0, PEERS, suspecting=True)
-    assert cuts.outbox == []
+    assert cuts.effects.wishes == []
     cuts.lost(PEERS[3], 1.1)
-    while not cuts.outbox:
+    while not cuts.effects.wishes:
         now = cuts.deadline
         cuts.handle_timeout(now, PEERS, suspecting=True)
     assert now == 3.0
-    assert isinstance(cuts.outbox[0], CutSeen)
-    assert len(cuts.outbox[0].lost) == 4
+    assert isinstance(cuts.effects.wishes[0], CutSeen)
+    assert len(cuts.effects.wishes[0].lost) == 4
 
 
 def test_two_losses_and_false_alarms_are_no_cut() -> None:
-    cuts = Cuts(CONFIG)
+    cuts = Cuts(CONFIG, Effects())
     for peer in (A, B, C):
         cuts.lost(peer, 0.0)
     cuts.back(C, 0.5)
@@ -299,41 +305,41 @@ def test_two_losses_and_false_alarms_are_no_cut() -> None:
         cuts.lost(peer, 10.0)
         cuts.forget(peer)  # it said goodbye after all
     cuts.handle_timeout(cuts.deadline, PEERS)
-    assert cuts.outbox == []
+    assert cuts.effects.wishes == []
 
 
 def test_slow_losses_do_not_hold_the_event_back_for_ever() -> None:
-    cuts = Cuts(CONFIG)
+    cuts = Cuts(CONFIG, Effects())
     for place, peer in enumerate(PEERS):
         cuts.lost(peer, place * 0.9)
     assert cuts.deadline == pytest.approx(3.0)
 
 
 def test_a_heal_is_one_event_too() -> None:
-    cuts = Cuts(CONFIG)
+    cuts = Cuts(CONFIG, Effects())
     for peer in PEERS[:5]:
         cuts.lost(peer, 0.0)
     cuts.handle_timeout(1.0, PEERS)
-    cuts.outbox.clear()
+    cuts.effects.wishes.clear()
     for peer in PEERS[:4]:
         cuts.back(peer, 60.0)
     cuts.handle_timeout(61.0, PEERS)
-    assert cuts.outbox == [CutMended(tuple(PEERS[:4]), (PEERS[4],))]
+    assert cuts.effects.wishes == [CutMended(tuple(PEERS[:4]), (PEERS[4],))]
 
 
 def test_a_component_knocks_at_a_constant_rate_whatever_its_size() -> None:
     knocks = {}
     for size in (1, 10, 100):
-        knockers = [Knocker(CONFIG, random.Random(n)) for n in range(size)]
+        knockers = [Knocker(CONFIG, random.Random(n), Effects()) for n in range(size)]
         for knocker in knockers:
             knocker.arm(0.0)
             while knocker.deadline < 1000.0:
                 knocker.handle_timeout(knocker.deadline, PEERS, size - 1)
-        knocks[size] = sum(len(knocker.knocks) for knocker in knockers)
+        knocks[size] = sum(len(knocker.effects.wishes) for knocker in knockers)
     assert 180 <= knocks[1] <= 220  # one node alone cannot knock more than once in an interval
     assert 320 <= knocks[10] <= 480
     assert 320 <= knocks[100] <= 480
-    quiet = Knocker(CONFIG, random.Random(1))
+    quiet = Knocker(CONFIG, random.Random(1), Effects())
     quiet.arm(0.0)
     quiet.handle_timeout(quiet.deadline, [], 5)
     assert quiet.deadline == math.inf
@@ -341,7 +347,7 @@ def test_a_component_knocks_at_a_constant_rate_whatever_its_size() -> None:
 
 def test_a_few_links_cross_a_healed_cut() -> None:
     rng = random.Random(1)
-    crossing = sum(len(Knocker(CONFIG, rng).cross_links(PEERS, 1000)) for _ in range(1000))
+    crossing = sum(len(Knocker(CONFIG, rng, Effects()).cross_links(PEERS, 1000)) for _ in range(1000))
     assert 20 <= crossing <= 70
 
 
@@ -360,45 +366,45 @@ def record(who: int) -> bytes:
 
 
 def test_a_join_walks_and_ends() -> None:
-    walks = Walks(CONFIG, random.Random(1))
+    walks = Walks(CONFIG, random.Random(1), Effects())
     newcomer = OwnState(epoch=1).sign(RoomKey.of(b"room"), CheapIdentity(1))
     walks.newcomer(newcomer, [*PEERS[:8], newcomer.peer])
-    assert len(walks.outbox) == 4
-    assert newcomer.peer not in [out.peer for out in walks.outbox]
-    assert join_untrusted(walks.outbox[0].frame) == (CONFIG.active_walk_length, newcomer.encode())
-    walks.outbox.clear()
+    assert len(walks.effects.frames) == 4
+    assert newcomer.peer not in [out.peer for out in walks.effects.frames]
+    assert join_untrusted(walks.effects.frames[0].frame) == (CONFIG.active_walk_length, newcomer.encode())
+    walks.effects.frames.clear()
     assert not walks.join_received(A, 5, newcomer.encode(), newcomer.peer, PEERS[:8])
-    assert join_untrusted(walks.outbox[0].frame)[0] == 4
-    assert walks.outbox[0].peer != A
+    assert join_untrusted(walks.effects.frames[0].frame)[0] == 4
+    assert walks.effects.frames[0].peer != A
     assert walks.join_received(A, CONFIG.passive_walk_length, newcomer.encode(), newcomer.peer, PEERS[:8])
-    assert walks.adopt == []
+    assert walks.effects.wishes == []
     assert walks.join_received(A, 0, newcomer.encode(), newcomer.peer, PEERS[:8])
-    assert walks.adopt == [newcomer.encode()]
+    assert walks.effects.wishes == [Adopt(newcomer.encode())]
 
 
 def test_a_shuffle_walks_and_its_answer_comes_back() -> None:
-    start, middle, end = (Walks(CONFIG, random.Random(n)) for n in range(3))
+    start, middle, end = (Walks(CONFIG, random.Random(n), Effects()) for n in range(3))
     own, known = Line(record(1), 0), [Line(record(n), n) for n in range(2, 12)]
     start.begin_shuffle(0.0, own, known[:5], known[5:], [B])
-    [first] = start.outbox
+    [first] = start.effects.frames
     number, ttl, lines = shuffle_untrusted(first.frame)
     assert len(lines) == 8
     assert lines[0] == own
     assert middle.shuffle_received(A, number, ttl, lines, known, [A, C, D]) == []
-    [second] = middle.outbox
-    middle.outbox.clear()
+    [second] = middle.effects.frames
+    middle.effects.frames.clear()
     number, _, lines = shuffle_untrusted(second.frame)
     assert end.shuffle_received(B, number, 1, lines, known, [B, C, D]) == lines
-    [answer] = end.outbox
+    [answer] = end.effects.frames
     number, _, lines = shuffle_untrusted(answer.frame)
     assert middle.reply_received(number, lines, [A, C, D]) == []
-    assert [out.peer for out in middle.outbox] == [A]
+    assert [out.peer for out in middle.effects.frames] == [A]
     assert start.reply_received(number, lines, [B]) == lines
     assert start.reply_received(number, lines, [B]) == []  # once only
 
 
 def test_shuffles_that_nobody_started_are_not_believed() -> None:
-    walks = Walks(CONFIG, random.Random(1))
+    walks = Walks(CONFIG, random.Random(1), Effects())
     assert walks.reply_received(bytes(8), [Line(record(1), 0)], [A]) == []
     walks.shuffle_received(A, bytes(8), 3, [], [], [A, B, C])
     assert walks.shuffle_received(B, bytes(8), 1, [Line(record(1), 0)], [], [A, B, C]) == []  # it walked in a circle

@@ -7,8 +7,9 @@ import math
 import pytest
 
 from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.effects import CaseClosed, CaseOpened, Effects, VerdictReached
 from psyne_mesh.gossip.records import DOWN, SUSPECT
-from psyne_mesh.gossip.suspicion import CaseClosed, CaseOpened, Suspicions, VerdictReached
+from psyne_mesh.gossip.suspicion import Suspicions
 from psyne_mesh.identity import PeerId
 
 ME, X, A, B, C = (PeerId(letter * 32) for letter in "0abcd")
@@ -23,7 +24,7 @@ def accuse(
 
 
 def verdicts(cases: Suspicions) -> list[object]:
-    return [fact for fact in cases.outbox if isinstance(fact, VerdictReached)]
+    return [fact for fact in cases.effects.facts if isinstance(fact, VerdictReached)]
 
 
 # Lifeguard: max(Min, Max - (Max - Min) * log(C + 1) / log(K + 1)) with Min 1, Max 6, K 2
@@ -31,7 +32,7 @@ def verdicts(cases: Suspicions) -> list[object]:
     ("accusers", "timeout"), [([ME], 6.0), ([ME, A], 2.845), ([ME, A, B], 1.0), ([ME, A, B, C], 1.0)]
 )
 def test_confirmations_shorten_the_wait(accusers: list[PeerId], timeout: float) -> None:
-    cases = Suspicions(CONFIG)
+    cases = Suspicions(CONFIG, Effects())
     for accuser in accusers:
         accuse(cases, accuser, 10.0)
     assert cases.deadline == pytest.approx(10.0 + timeout, abs=0.01)
@@ -41,20 +42,20 @@ def test_confirmations_shorten_the_wait(accusers: list[PeerId], timeout: float) 
 
 @pytest.mark.parametrize(("witnesses", "timeout"), [(0, 1.0), (1, 6.0), (2, 6.0)])
 def test_without_witnesses_there_is_nothing_to_wait_for(witnesses: int, timeout: float) -> None:
-    cases = Suspicions(CONFIG)
+    cases = Suspicions(CONFIG, Effects())
     accuse(cases, ME, 0.0, witnesses=witnesses)
     assert cases.deadline == pytest.approx(timeout)
 
 
 def test_one_witness_is_enough_where_there_is_only_one() -> None:
-    cases = Suspicions(CONFIG)
+    cases = Suspicions(CONFIG, Effects())
     accuse(cases, ME, 0.0, witnesses=1)
     accuse(cases, A, 0.5, witnesses=1)
     assert cases.deadline == pytest.approx(1.0)
 
 
 def test_a_verdict_of_another_ends_our_own_case_at_once() -> None:
-    cases = Suspicions(CONFIG)
+    cases = Suspicions(CONFIG, Effects())
     accuse(cases, ME, 0.0)
     accuse(cases, A, 0.3, verdict=DOWN)
     cases.handle_timeout(0.3)
@@ -62,7 +63,7 @@ def test_a_verdict_of_another_ends_our_own_case_at_once() -> None:
 
 
 def test_a_stranger_alone_convinces_late_and_strangers_never_at_once() -> None:
-    cases = Suspicions(CONFIG)
+    cases = Suspicions(CONFIG, Effects())
     accuse(cases, A, 0.0, verdict=DOWN)
     assert cases.deadline == pytest.approx(6.0)
     accuse(cases, B, 0.1, verdict=DOWN)
@@ -73,7 +74,7 @@ def test_a_stranger_alone_convinces_late_and_strangers_never_at_once() -> None:
 
 
 def test_a_strangers_late_verdict_is_not_believed_on_arrival() -> None:
-    cases = Suspicions(CONFIG)
+    cases = Suspicions(CONFIG, Effects())
     accuse(cases, A, 0.0)
     accuse(cases, A, 11.9, verdict=DOWN)  # long after the six seconds that its word has
     accuse(cases, A, 12.5, verdict=DOWN)  # the same again is no news
@@ -85,17 +86,17 @@ def test_a_strangers_late_verdict_is_not_believed_on_arrival() -> None:
 
 
 def test_hearing_the_subject_closes_the_case() -> None:
-    cases = Suspicions(CONFIG)
+    cases = Suspicions(CONFIG, Effects())
     accuse(cases, ME, 0.0)
     assert cases.suspected == [X]
     cases.clear(X)
-    assert cases.outbox == [CaseOpened(X), CaseClosed(X)]
+    assert cases.effects.facts == [CaseOpened(X), CaseClosed(X)]
     cases.handle_timeout(100.0)
     assert verdicts(cases) == []
 
 
 def test_a_newer_record_refutes_an_older_case_only() -> None:
-    cases = Suspicions(CONFIG)
+    cases = Suspicions(CONFIG, Effects())
     accuse(cases, A, 0.0, version=(1, 3))
     cases.clear_older(X, (1, 3))
     assert cases.is_suspected(X)
@@ -106,14 +107,14 @@ def test_a_newer_record_refutes_an_older_case_only() -> None:
 
 
 def test_a_contested_case_rests_but_its_accusers_count_later() -> None:
-    cases = Suspicions(CONFIG)
+    cases = Suspicions(CONFIG, Effects())
     accuse(cases, A, 0.0, contested=True)
     accuse(cases, B, 0.1, contested=True)
-    assert cases.outbox == []
+    assert cases.effects.facts == []
     assert not cases.is_suspected(X)
     accuse(cases, ME, 0.3)
     assert cases.deadline == pytest.approx(1.0)  # the subject has heard of it since A spoke
-    late = Suspicions(CONFIG)
+    late = Suspicions(CONFIG, Effects())
     accuse(late, A, 0.0, contested=True)
     accuse(late, B, 0.1, contested=True)
     accuse(late, ME, 5.0)
@@ -121,15 +122,15 @@ def test_a_contested_case_rests_but_its_accusers_count_later() -> None:
 
 
 def test_one_stranger_who_never_comes_to_a_verdict_convinces_nobody() -> None:
-    cases = Suspicions(CONFIG)
+    cases = Suspicions(CONFIG, Effects())
     accuse(cases, A, 0.0)
     cases.handle_timeout(cases.deadline)
-    assert cases.outbox == [CaseOpened(X), CaseClosed(X)]
+    assert cases.effects.facts == [CaseOpened(X), CaseClosed(X)]
     assert cases.deadline == math.inf
 
 
 def test_time_in_which_we_stood_still_does_not_count() -> None:
-    cases = Suspicions(CONFIG)
+    cases = Suspicions(CONFIG, Effects())
     for accuser in (ME, A, B):
         accuse(cases, accuser, 0.0)
     cases.note_loop_lag(8.0)
@@ -140,10 +141,10 @@ def test_time_in_which_we_stood_still_does_not_count() -> None:
 
 
 def test_we_can_take_back_what_we_said() -> None:
-    cases = Suspicions(CONFIG)
+    cases = Suspicions(CONFIG, Effects())
     accuse(cases, ME, 0.0)
     cases.retract(X, ME)
-    assert cases.outbox == [CaseOpened(X), CaseClosed(X)]
+    assert cases.effects.facts == [CaseOpened(X), CaseClosed(X)]
     accuse(cases, A, 10.0)
     cases.retract(X, ME)  # never said
     accuse(cases, ME, 10.0)
@@ -154,15 +155,15 @@ def test_we_can_take_back_what_we_said() -> None:
 
 
 def test_a_contested_case_ends_without_a_verdict() -> None:
-    cases = Suspicions(CONFIG)
+    cases = Suspicions(CONFIG, Effects())
     accuse(cases, A, 0.0, contested=True)
     cases.handle_timeout(50.0)
-    assert cases.outbox == []
+    assert cases.effects.facts == []
     assert not cases.knows(X, (1, 0), A, SUSPECT)
 
 
 def test_repetitions_and_crowds_are_no_news() -> None:
-    cases = Suspicions(CONFIG)
+    cases = Suspicions(CONFIG, Effects())
     assert accuse(cases, A, 0.0)
     assert cases.knows(X, (1, 0), A, SUSPECT)
     assert not cases.knows(X, (1, 0), A, DOWN)
@@ -177,13 +178,13 @@ def test_repetitions_and_crowds_are_no_news() -> None:
 
 def test_the_number_of_cases_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("psyne_mesh.gossip.suspicion._CASES_MAX", 1)
-    cases = Suspicions(CONFIG)
+    cases = Suspicions(CONFIG, Effects())
     accuse(cases, A, 0.0)
     assert not cases.accuse(B, (1, 0), A, SUSPECT, 0.0, own=False, contested=False, witnesses=3)
 
 
 def test_in_a_large_room_those_who_fell_silent_together_go_together() -> None:
-    cases = Suspicions(CONFIG)
+    cases = Suspicions(CONFIG, Effects())
     cases.together = True
     for number, subject in enumerate((X, A, B)):
         at = 0.5 * number
@@ -195,7 +196,7 @@ def test_in_a_large_room_those_who_fell_silent_together_go_together() -> None:
 
 
 def test_a_verdict_waits_two_seconds_for_others_and_no_longer() -> None:
-    cases = Suspicions(CONFIG)
+    cases = Suspicions(CONFIG, Effects())
     cases.together = True
     cases.accuse(X, (1, 0), ME, SUSPECT, 0.0, own=True, contested=False, witnesses=0)  # due after a second
     cases.accuse(A, (1, 0), ME, SUSPECT, 0.0, own=True, contested=False, witnesses=10)  # after six
@@ -207,7 +208,7 @@ def test_a_verdict_waits_two_seconds_for_others_and_no_longer() -> None:
 
 
 def test_whose_verdict_waited_and_who_answered_meanwhile_gets_all_the_time_of_a_new_case() -> None:
-    cases = Suspicions(CONFIG)
+    cases = Suspicions(CONFIG, Effects())
     cases.together = True
     for subject in (X, A, B):
         cases.accuse(subject, (1, 0), ME, SUSPECT, 0.0, own=True, contested=False, witnesses=0)
@@ -223,7 +224,7 @@ def test_whose_verdict_waited_and_who_answered_meanwhile_gets_all_the_time_of_a_
 
 
 def test_a_wait_that_nobody_needed_any_more_does_not_shorten_the_next() -> None:
-    cases = Suspicions(CONFIG)
+    cases = Suspicions(CONFIG, Effects())
     cases.together = True
     for subject in (X, A, B):
         cases.accuse(subject, (1, 0), ME, SUSPECT, 0.0, own=True, contested=False, witnesses=0)
