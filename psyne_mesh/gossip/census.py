@@ -67,7 +67,7 @@ class Census:
     1. `start(now)`; then `learn(record, now, via)` and `hear(accusation, now, via, ...)`, which raise `ProtocolError`
        for what is badly signed.
     2. `link_silent`, `link_heard` tell what our own links saw.
-    3. `renew(now)` at `renew_at`; `suspicions` has a timer of its own. `verdict(case, now)` for each of its verdicts.
+    3. `reissue(now, state, urgent=...)` at `renew_at`; `suspicions` has a timer of its own. `verdict(case, now)` for each of its verdicts.
     """
 
     def __init__(
