@@ -61,6 +61,22 @@ def _host(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     raise InvalidConfig(f"{type(instance).__name__}.{attribute.name} = {value!r}: must be a host name or an IP address")
 
 
+def without_zone(host: str) -> str:
+    """An IPv6 address without its zone ("%eth0"), unless it is link-local: elsewhere a zone means nothing (RFC 4007 section 6),
+    and no system sends to or binds an address with a named one."""
+    address, percent, _ = host.partition("%")
+    if not percent:
+        return host
+    try:
+        return host if ipaddress.ip_address(address).is_link_local else address
+    except ValueError:
+        return host
+
+
+def _checked_host(host: Any) -> Any:
+    return without_zone(host) if isinstance(host, str) else host
+
+
 def _short_utf8(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     if not isinstance(value, str) or len(value.encode("utf-8", "surrogatepass")) > MAX_LABEL_BYTES:
         raise InvalidConfig(f"{attribute.name} must be text of at most {MAX_LABEL_BYTES} bytes of UTF-8")
@@ -95,7 +111,7 @@ class DataChannelConfig:
 class StunServer:
     """One STUN server. `StunServer.parse("stun:host:port")` reads RFC 7064 URIs and bare `host:port`."""
 
-    host: str = attrs.field(validator=_host)
+    host: str = attrs.field(converter=_checked_host, validator=_host)
     port: int = attrs.field(default=3478, validator=_whole(1, 65535))
 
     @classmethod
@@ -114,7 +130,7 @@ class TurnServer:
         reached over it share it: large reliable messages wait, so that positions are not what the server drops.
     """
 
-    host: str = attrs.field(validator=_host)
+    host: str = attrs.field(converter=_checked_host, validator=_host)
     port: int = attrs.field(default=3478, validator=_whole(1, 65535))
     username: str = attrs.field(default="", kw_only=True, validator=_text)
     credential: str = attrs.field(default="", kw_only=True, repr=False, validator=_text)
@@ -193,7 +209,7 @@ def _port_pair(ports: Sequence[int] | None) -> tuple[int, int] | None:
 
 
 def _all_of_none(host: str | None) -> str | None:
-    return None if host == "" else host
+    return None if host == "" else _checked_host(host)
 
 
 @attrs.frozen(kw_only=True)

@@ -187,7 +187,7 @@ def _about_server(server: ServerReport, turn_user: str, unix_time: float, blocke
 
 def _about_nat(network: NetworkReport, nat: NatKind, has_relay: bool) -> list[str]:
     advice = []
-    if network.udp is None:
+    if network.udp is None and not any(server.kind == "stun" for server in network.servers):
         advice.append("Name a STUN server (--stun stun:HOST) to learn about your NAT")
     elif nat == "unknown" and network.ipv4 is not None:
         advice.append(

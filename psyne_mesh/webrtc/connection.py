@@ -141,7 +141,7 @@ class Connection:
         self.clock.end("signaling", now)
         self.clock.begin("ice", now)
         self._remote = remote, is_dtls_client
-        self.ice.set_remote(ice.IceParameters(remote.ice_ufrag, remote.ice_pwd))
+        self.ice.set_remote(ice.IceParameters(remote.ice_ufrag, remote.ice_pwd, remote.ice_lite))
         for candidate in remote.candidates:
             self.ice.add_remote_candidate(candidate)
         if remote.end_of_candidates:

@@ -30,6 +30,7 @@ _CANDIDATES_MAX = 64  # those after it are ignored: more hosts than that only sl
 _FINGERPRINTS_MAX = 16  # those after it are ignored: a match with any one suffices, so this can only refuse
 _CANDIDATE_LENGTH_MAX = 512
 _SCTP_INIT_MAX = 2_732  # characters: base64 of 2,048 bytes, where browsers write 40 to 56; a longer one counts as none
+_SIZE_DIGITS_MAX = 18  # of a size in bytes; one with more counts as the largest of these
 _DIGEST_BYTES = {
     "sha-256": 32,
     "sha-384": 48,
@@ -164,7 +165,7 @@ def parse_sdp_untrusted(text: object) -> Description:
         ice_pwd=transport.ice("ice-pwd", 22),
         fingerprints=_fingerprints_untrusted(transport.all("fingerprint")),
         setup=_setup_untrusted(transport.first("setup")),
-        max_message_size=_number_untrusted(attributes[at], "max-message-size", DEFAULT_MAX_MESSAGE_SIZE, 2**63),
+        max_message_size=_size_untrusted(attributes[at], "max-message-size", DEFAULT_MAX_MESSAGE_SIZE),
         max_datagram_size=_number_untrusted(attributes[at], _DATAGRAM_ATTRIBUTE, 0, 65_535),
         sctp_port=_number_untrusted(attributes[at], "sctp-port", DEFAULT_SCTP_PORT, 65_535),
         sctp_init=_sctp_init_untrusted(attributes[at]),
@@ -271,6 +272,14 @@ def _setup_untrusted(value: str) -> Setup:
         if value.strip() == setup:
             return setup  # type: ignore[return-value]  # the tuple holds the literals of Setup
     raise ProtocolError("a=setup is none of actpass, active and passive (RFC 8842 section 5)")
+
+
+def _size_untrusted(attributes: _Attributes, name: str, default: int) -> int:
+    """RFC 8841 section 6.1 sets no limit: what no memory holds is as good as the next."""
+    text = attributes[name][0].strip() if name in attributes else ""
+    if text.isascii() and text.isdigit() and len(text) > _SIZE_DIGITS_MAX:
+        return 10**_SIZE_DIGITS_MAX
+    return _number_untrusted(attributes, name, default, 10**_SIZE_DIGITS_MAX)
 
 
 def _number_untrusted(attributes: _Attributes, name: str, default: int, largest: int) -> int:

@@ -38,6 +38,29 @@ def closed_port(kind: int = socket.SOCK_DGRAM) -> int:
         return int(one.getsockname()[1])
 
 
+async def test_a_misspelt_name_says_nothing_about_udp() -> None:
+    config = WebRTCConfig(stun_servers=[StunServer("stun.example.invalid")])
+    verdict = judge(await probe_network(config, interfaces=lambda: [("eth0", "10.0.0.2")]), None)
+    assert verdict.ok
+    assert verdict.nat == "unknown"
+    assert "check the spelling" in verdict.advice[0]
+
+
+async def test_a_server_that_refuses_shows_that_udp_gets_through() -> None:
+    async with stun_server() as server:
+        server.refuse = 500
+        report = await examine(server.address)
+    assert report.udp
+    assert report.ipv4 is None
+
+
+async def test_a_server_of_rfc_3489_is_as_good_as_another() -> None:
+    async with stun_server() as server:
+        server.legacy, server.mapped = True, (OUTSIDE, 7)
+        report = await examine(server.address)
+    assert report.servers[0].mapped == ((OUTSIDE, 7),)
+
+
 # ------------------------------------------------------------------------------------------------------------- RFC 5780
 
 

@@ -35,7 +35,7 @@ async def _udp(host: str) -> trio.socket.SocketType:
 class StunServer:
     """Says what it sees, or what it is told to say.
 
-    mapped: the answer in place of the truth; silent: no answer; refuse: an error code.
+    mapped: the answer in place of the truth; silent: no answer; refuse: an error code; legacy: it knows RFC 3489 only.
     """
 
     def __init__(self) -> None:
@@ -44,6 +44,7 @@ class StunServer:
         self.silent = False
         self.mapped: Address | None = None
         self.refuse: int | None = None
+        self.legacy = False
 
     async def run(self, one: trio.socket.SocketType) -> None:
         while True:
@@ -57,7 +58,8 @@ class StunServer:
             if self.refuse:
                 answer.attributes["ERROR-CODE"] = (self.refuse, "told to")
             else:
-                answer.attributes["XOR-MAPPED-ADDRESS"] = self.mapped or source[:2]
+                name = "MAPPED-ADDRESS" if self.legacy else "XOR-MAPPED-ADDRESS"
+                answer.attributes[name] = self.mapped or source[:2]
             await one.sendto(bytes(answer), source)
 
 

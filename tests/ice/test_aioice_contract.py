@@ -144,7 +144,7 @@ async def test_our_names_do_not_hide_those_of_a_connection() -> None:
         and isinstance(node.value, ast.Name)
         and node.value.id == "self"
     }
-    assert assigned & theirs == {"_early_checks_done", "remote_username", "remote_password"}
+    assert assigned & theirs == {"_early_checks_done", "remote_is_lite", "remote_username", "remote_password"}
     defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
     assert defined & theirs - {"__init__"} <= set(CONNECTION_METHODS)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psyne_mesh.config import WebRTCConfig
+from psyne_mesh.config import StunServer, TurnServer, WebRTCConfig
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.webrtc.ice.candidates import Found, may_check, parse_candidate_untrusted
 from psyne_mesh.webrtc.ice.interfaces import ADDRESSES_MAX, host_addresses, list_interfaces
@@ -161,3 +161,19 @@ def test_loopback_is_checked_only_if_configured() -> None:
     assert not may_check("127.0.0.1", loopback=False)
     assert not may_check("::1", loopback=False)
     assert may_check("192.0.2.1", loopback=False)
+
+
+@pytest.mark.parametrize(
+    ("host", "sent_to"),
+    [
+        ("2001:db8::1%eth0", "2001:db8::1"),
+        ("::1%lo", "::1"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+        ("192.0.2.1", "192.0.2.1"),
+    ],
+)
+def test_a_zone_is_kept_only_where_it_means_something(host: str, sent_to: str) -> None:
+    """The system sends to no other address with a named zone: the name service is asked for it, and knows it not."""
+    candidate, _ = parse_candidate_untrusted(f"candidate:1 1 udp 2130706431 {host} 5000 typ host")
+    assert candidate.host == sent_to
+    assert StunServer(host).host == TurnServer(host).host == WebRTCConfig(bind_host=host).bind_host == sent_to

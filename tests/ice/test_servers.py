@@ -69,6 +69,16 @@ async def test_a_stun_server_gives_a_server_reflexive_candidate() -> None:
             assert not gateway.problems
 
 
+async def test_a_server_of_rfc_3489_tells_as_much() -> None:
+    async with stun_server() as server:
+        server.mapped, server.legacy = OUTSIDE, True
+        async with gathered(with_stun(server)) as (gateway, side):
+            assert kinds(side) == ["host", "srflx"]
+            candidate, _ = parse_candidate_untrusted(side.candidates[1])
+            assert (candidate.host, candidate.port) == OUTSIDE
+            assert not gateway.problems
+
+
 async def test_without_a_nat_the_answer_adds_nothing() -> None:
     async with stun_server() as server, gathered(with_stun(server)) as (_, side):
         assert kinds(side) == ["host"]

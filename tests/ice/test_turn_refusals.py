@@ -7,7 +7,7 @@ import trio
 
 from psyne_mesh.webrtc.ice import gather
 from tests.ice.servers import turn_server
-from tests.ice.test_servers import gathered, with_turn
+from tests.ice.test_servers import gathered, kinds, with_turn
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,22 @@ async def test_every_cause_is_told_once_and_forgotten_when_it_ends(monkeypatch: 
                     await trio.sleep(0.01)
             assert len(told) == 1
             assert not gateway.problems
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_the_first_nonce_may_be_stale_at_once(times: int) -> None:
+    """438 to the first request with credentials: servers behind one balancer, or one that takes a nonce once."""
+    async with turn_server() as server:
+        server.stale_nonces = times
+        async with gathered(with_turn(server)) as (gateway, side):
+            assert "relay" in kinds(side)
+            assert not gateway.problems
+
+
+async def test_a_server_that_likes_no_nonce_is_given_up() -> None:
+    async with turn_server() as server:
+        server.stale_nonces = 1000
+        async with gathered(with_turn(server)) as (gateway, side):
+            assert kinds(side) == ["host"]
+            assert "438" in next(iter(gateway.problems.values()))
+            assert len(server.requests) < 10

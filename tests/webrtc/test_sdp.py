@@ -161,8 +161,14 @@ def test_dtls_roles(offered: str, ours: str) -> None:
 
 @pytest.mark.parametrize(
     ("line", "size"),
-    [("", 65_536), ("a=max-message-size:0\r\n", 0), ("a=max-message-size:100000000000\r\n", 10**11)],
-    ids=["absent is 64 KiB", "0 is no limit", "large"],
+    [
+        ("", 65_536),
+        ("a=max-message-size:0\r\n", 0),
+        ("a=max-message-size:100000000000\r\n", 10**11),
+        (f"a=max-message-size:{2**64 - 1}\r\n", 10**18),
+        (f"a=max-message-size:{'9' * 5000}\r\n", 10**18),
+    ],
+    ids=["absent is 64 KiB", "0 is no limit", "large", "more than any memory", "more than int() reads"],
 )
 def test_max_message_size(line: str, size: int) -> None:
     text = CHROMIUM_OFFER.replace("a=max-message-size:262144\r\n", line)

@@ -137,6 +137,9 @@ class Agent(ice.Connection):
     def start(self, remote: IceParameters) -> None:
         """Begin the checks; those of the peer that came early are answered with checks of our own."""
         self.remote_username, self.remote_password = remote.ufrag, remote.password
+        self.remote_is_lite = remote.lite
+        if remote.lite and not self.ice_controlling:  # RFC 8445 section 6.1.1: whoever offers, the full side controls
+            self.switch_role(ice_controlling=True)
         early = list(self._early_checks)
         self._early_checks.clear()
         self._early_checks_done = True

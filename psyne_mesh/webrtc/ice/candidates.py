@@ -10,6 +10,7 @@ import attrs
 from aioice import Candidate
 from aioice.candidate import candidate_priority
 
+from psyne_mesh.config import without_zone
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.webrtc.ice.events import Address, CandidateKind
 
@@ -67,6 +68,7 @@ def parse_candidate_untrusted(text: str) -> tuple[Candidate, str | None]:
         candidate = Candidate.from_sdp(" ".join(words))
     except ValueError as error:
         raise ProtocolError(f"candidate: {error}") from error
+    candidate.host = without_zone(candidate.host)
     if not 0 < candidate.port < 65536 or not 0 < candidate.priority < 2**32:
         raise ProtocolError("candidate: port or priority out of range")
     if candidate.type not in ("host", "srflx", "prflx", "relay"):

@@ -274,7 +274,8 @@ class Pings:
         self._forget(transaction_id)
         if header.message_class == SUCCESS:
             now = trio.current_time()
-            mapped = mapped_address(header.attributes[XOR_MAPPED_ADDRESS], transaction_id)
+            told = header.attributes.get(XOR_MAPPED_ADDRESS)
+            mapped = None if told is None else mapped_address(told, transaction_id)
             self._protocol.remember(address, Answer(mapped, now - sent_at))
             self._answered(now, now - sent_at)
 

@@ -13,10 +13,14 @@ Address: TypeAlias = tuple[str, int]  # numeric IP address and port; IPv6 withou
 
 @attrs.frozen
 class IceParameters:
-    """The credentials of one side for one ICE generation (RFC 8839 section 5.4). A restart makes new ones."""
+    """The credentials of one side for one ICE generation (RFC 8839 section 5.4). A restart makes new ones.
+
+    lite: that side only answers checks (RFC 8445 section 2.5).
+    """
 
     ufrag: str
     password: str = attrs.field(repr=False)
+    lite: bool = False
 
 
 @attrs.frozen

@@ -16,6 +16,7 @@ from psyne_mesh.nurseries import open_background_nursery
 from psyne_mesh.webrtc.ice.events import Address
 from psyne_mesh.webrtc.ice.gateway import SocketFactory, open_sockets
 from psyne_mesh.webrtc.ice.port import Base, UdpPort
+from psyne_mesh.webrtc.ice.stun_client import mapped_in
 
 CHANGE_IP: Final = 0x04  # RFC 5780 section 7.2
 CHANGE_PORT: Final = 0x02
@@ -53,7 +54,7 @@ class _Inquiry:
         if self.answered.is_set() or (addr != self._server and not self._from_anywhere):
             return
         message = stun.parse_message(data)
-        mapped = message.attributes.get("XOR-MAPPED-ADDRESS")
+        mapped = mapped_in(message)
         if mapped is None:
             code, reason = message.attributes.get("ERROR-CODE", (0, "an answer without an address"))
             self.error = f"{reason} ({code})" if code else reason

@@ -12,7 +12,7 @@ import attrs
 import trio
 
 from psyne_mesh.config import StunServer, TurnServer, WebRTCConfig
-from psyne_mesh.errors import InvalidConfig
+from psyne_mesh.errors import InvalidConfig, ProtocolError
 from psyne_mesh.webrtc.ice.behaviour import REFUSALS, NatBehaviour, find_behaviour
 from psyne_mesh.webrtc.ice.candidates import Found
 from psyne_mesh.webrtc.ice.events import Address
@@ -62,7 +62,7 @@ class SocketReport:
 class NetworkReport:
     """interfaces: every address of this machine by interface. host_candidates: those that peers are told.
 
-    udp: whether any UDP answer came from a server; None when none was asked. ipv4, ipv6: the NATs before us, None for
+    udp: whether any UDP answer came from a server; None when none could be asked. ipv4, ipv6: the NATs before us, None for
     a family in which no server answered.
     """
 
@@ -109,7 +109,7 @@ async def probe_network(
         interfaces=tuple(own),
         host_candidates=tuple(host_addresses(own, config)) if bound in (None, *WILDCARDS) else (str(bound),),
         servers=(*(survey.report(server) for server in config.stun_servers), *turn),
-        udp=any(survey.answers.values()) if survey.asked else None,
+        udp=survey.udp,
         ipv4=survey.behaviours.get(socket.AF_INET),
         ipv6=survey.behaviours.get(socket.AF_INET6),
         socket=inspect_socket(),
@@ -161,10 +161,13 @@ class _Survey:
         self.answers: dict[StunServer, list[tuple[SocketBase, Answer]]] = {server: [] for server in self._servers}
         self.behaviours: dict[int, NatBehaviour] = {}
         self._problems: dict[StunServer, str] = {}
+        self._asked: set[StunServer] = set()  # those with an address to ask
+        self._refused = False  # one answered, with a refusal
 
     @property
-    def asked(self) -> bool:
-        return bool(self._servers)
+    def udp(self) -> bool | None:
+        """Whether UDP carries there and back; None when nothing shows it, as a name that nobody knows does not."""
+        return bool(self._refused or any(self.answers.values())) if self._asked else None
 
     def answered(self, server: StunServer) -> bool:
         return bool(self.answers[server])
@@ -183,6 +186,7 @@ class _Survey:
         if not places:
             self._problems[server] = "its name is not known to the resolver, or has no address of our families"
             return
+        self._asked.add(server)
         self._problems[server] = "no answer over UDP"
         async with trio.open_nursery() as nursery:
             for base, address in places:
@@ -193,6 +197,7 @@ class _Survey:
             answer = await inquire(port, base, address)
         except REFUSALS as error:
             self._problems[server] = str(error)
+            self._refused = self._refused or isinstance(error, ProtocolError)
             return
         if answer is not None:
             self.answers[server].append((base, answer))

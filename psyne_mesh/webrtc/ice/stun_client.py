@@ -29,8 +29,15 @@ class _Query:
         if addr != self._server or self.answered.is_set():
             return
         message = stun.parse_message(data)
-        self.mapped = message.attributes.get("XOR-MAPPED-ADDRESS")
+        self.mapped = mapped_in(message)
         self.answered.set()
+
+
+def mapped_in(message: stun.Message) -> Address | None:
+    """Our address, as the answer of a server tells it: those of RFC 3489 know MAPPED-ADDRESS only (RFC 8489 section 12.1)."""
+    plain: Address | None = message.attributes.get("MAPPED-ADDRESS")
+    mapped: Address | None = message.attributes.get("XOR-MAPPED-ADDRESS", plain)
+    return mapped if message.message_class == stun.Class.RESPONSE else None
 
 
 async def ask_mapped_address(port: UdpPort, base: Base, server: Address) -> Address:

@@ -34,6 +34,7 @@ FINGERPRINT: Final = 0x8028
 ICE_CONTROLLED: Final = 0x8029
 ICE_CONTROLLING: Final = 0x802A
 FINGERPRINT_XOR: Final = 0x5354554E
+MAPPED_ADDRESS: Final = 0x0001
 _USERNAME_BYTES_MAX: Final = 513  # RFC 8489 section 14.3: fewer than 509; two ICE ufrags of 256 and a colon
 
 # What aioice unpacks with a fixed struct. CHANGE-REQUEST, LIFETIME, REQUESTED-TRANSPORT, PRIORITY, USE-CANDIDATE ...
@@ -50,7 +51,7 @@ _FIXED_SIZES: Final = {
     ICE_CONTROLLING: 8,
 }
 # Addresses (MAPPED-, SOURCE-, CHANGED-, XOR-PEER-, XOR-RELAYED-, XOR-MAPPED-ADDRESS, RESPONSE-ORIGIN, OTHER-ADDRESS).
-_ADDRESSES: Final = frozenset((0x0001, 0x0004, 0x0005, 0x0012, 0x0016, XOR_MAPPED_ADDRESS, 0x802B, 0x802C))
+_ADDRESSES: Final = frozenset((MAPPED_ADDRESS, 0x0004, 0x0005, 0x0012, 0x0016, XOR_MAPPED_ADDRESS, 0x802B, 0x802C))
 _TEXTS: Final = frozenset((USERNAME, 0x0014, 0x8022))  # USERNAME, REALM, SOFTWARE: UTF-8
 _METHODS: Final = frozenset((0x1, 0x2, 0x3, 0x4, 0x6, 0x7, 0x8, 0x9))  # those that aioice names
 
@@ -130,8 +131,8 @@ def check_stun_untrusted(data: bytes) -> StunHeader:
         at = end + (-length & 3)
     if message_class == REQUEST:
         _check_request(method, seen)
-    elif message_class == SUCCESS and method == BINDING and XOR_MAPPED_ADDRESS not in seen:
-        raise ProtocolError("Binding response without XOR-MAPPED-ADDRESS")
+    elif message_class == SUCCESS and method == BINDING and not (XOR_MAPPED_ADDRESS in seen or MAPPED_ADDRESS in seen):
+        raise ProtocolError("Binding response without XOR-MAPPED-ADDRESS and MAPPED-ADDRESS")
     elif message_class == ERROR and ERROR_CODE not in seen:
         raise ProtocolError("STUN error response without ERROR-CODE")
     return StunHeader(message_class, method, transaction_id, seen, integrity_at)

@@ -148,6 +148,7 @@ class IceTransport:
                 return
             raise LocalError("the peer has new ICE credentials: call restart() before set_remote()")
         generation.remote = parameters
+        self._controlling = self._controlling or parameters.lite
         generation.deadline = trio.current_time() + self._config.connection_timeout_s
         if generation.agent is not None:
             self._gateway.loop.call_soon(self._start_checks, generation)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
@@ -25,6 +26,8 @@ from psyne_mesh.webrtc.ice.stun_guard import REQUEST, check_stun_untrusted
 from psyne_mesh.webrtc.ice.turn_link import Link
 
 ALLOCATION_MISMATCH: Final = 437  # RFC 8656 section 19
+STALE_NONCE: Final = 438  # the same
+NONCES_MAX: Final = 3  # taken up for one request: a server behind a balancer may not know that of its brother
 LIFETIME_S: Final = 600  # RFC 8656 section 3.2; `verify` asks for so much again and again
 # RFC 8656 section 9: permissions live 300 s whatever the channel does, so one refresh of both well before that.
 CHANNEL_REFRESH_S: Final = 240.0
@@ -71,6 +74,25 @@ class TurnClient(turn.TurnClientMixin):
                 raise
         await self._free()
         return await self.connect()
+
+    async def request_with_retry(self, request: stun.Message) -> tuple[stun.Message, Address]:
+        """aioice takes up one new nonce; but the answer to the challenge itself may be met by another (RFC 8489 section
+        9.2.5)."""
+        try:
+            return await super().request_with_retry(request)
+        except stun.TransactionFailed as error:
+            refusal = error
+        for _ in range(NONCES_MAX):
+            attributes = refusal.response.attributes
+            if refusal.response.error_code != STALE_NONCE or "NONCE" not in attributes or self.integrity_key is None:
+                break
+            self.nonce = attributes["NONCE"]
+            request.transaction_id = secrets.token_bytes(12)
+            try:
+                return await self.request(request)
+            except stun.TransactionFailed as error:
+                refusal = error
+        raise refusal
 
     async def _free(self) -> None:
         request = stun.Message(stun.Method.REFRESH, stun.Class.REQUEST, attributes={"LIFETIME": 0})
