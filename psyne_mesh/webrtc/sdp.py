@@ -30,7 +30,7 @@ _CANDIDATES_MAX = 64  # those after it are ignored: more hosts than that only sl
 _FINGERPRINTS_MAX = 16  # those after it are ignored: a match with any one suffices, so this can only refuse
 _CANDIDATE_LENGTH_MAX = 512
 _SCTP_INIT_MAX = 2_732  # characters: base64 of 2,048 bytes, where browsers write 40 to 56; a longer one counts as none
-_SIZE_DIGITS_MAX = 18  # of a size in bytes; one with more counts as the largest of these
+_SIZE_MAX = 1_000_000_000_000_000_000  # bytes of a message; what is said to be more counts as this
 _DIGEST_BYTES = {
     "sha-256": 32,
     "sha-384": 48,
@@ -277,9 +277,9 @@ def _setup_untrusted(value: str) -> Setup:
 def _size_untrusted(attributes: _Attributes, name: str, default: int) -> int:
     """RFC 8841 section 6.1 sets no limit: what no memory holds is as good as the next."""
     text = attributes[name][0].strip() if name in attributes else ""
-    if text.isascii() and text.isdigit() and len(text) > _SIZE_DIGITS_MAX:
-        return 10**_SIZE_DIGITS_MAX
-    return _number_untrusted(attributes, name, default, 10**_SIZE_DIGITS_MAX)
+    if text.isascii() and text.isdigit() and len(text) >= len(str(_SIZE_MAX)):
+        return _SIZE_MAX
+    return _number_untrusted(attributes, name, default, _SIZE_MAX)
 
 
 def _number_untrusted(attributes: _Attributes, name: str, default: int, largest: int) -> int:
