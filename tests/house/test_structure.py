@@ -23,6 +23,7 @@ FLOORS = {
     "signaling": 4,
     "gossip": 5,
     "webrtc": 5,
+    "game": 5,
     "identity": 6,
     "nurseries": 7,
     "streams": 7,
@@ -44,7 +45,7 @@ WEBRTC_FLOORS = {
     "sdp": 5,
 }
 IMPURE = {"trio", "trio_asyncio", "asyncio", "socket", "time", "random", "threading", "select", "secrets", "uuid"}
-PURE = ["gossip", "webrtc/sctp", "webrtc/dtls", "webrtc/sdp.py", "webrtc/dcep.py", "webrtc/stack.py",
+PURE = ["gossip", "game", "webrtc/sctp", "webrtc/dtls", "webrtc/sdp.py", "webrtc/dcep.py", "webrtc/stack.py",
         "webrtc/channel.py",
         "signaling/messages.py", "signaling/registry.py", "signaling/envelope.py",
         "signaling/events.py", "signaling/convert.py", "signaling/requests.py", "signaling/switchboard.py",
