@@ -32,6 +32,7 @@ from psyne_mesh.errors import (
     VersionMismatch,
     WouldBlock,
 )
+from psyne_mesh.game.schema import Shared, quantised, smooth
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.mesh.membership import SendOutcome
@@ -57,8 +58,8 @@ __all__ = [
     "InvalidConfig", "InvalidUri", "LocalError", "MemorySignaling", "Mesh", "Message", "MessageTooLarge", "Peer",
     "PeerChannel", "PeerGone", "PeerId", "PeerUri", "PlayerPosition", "ProtocolError", "PsyneMeshError", "RemoteError",
     "Room", "RoomError", "RoomExists", "RoomFull", "RoomMismatch", "RoomNotFound", "RoomTopology", "RoomUri", "SendOutcome",
-    "SendReport", "SignalingError", "SignalingLost", "SignalingServer", "SignalingTransport", "SignalingUnreachable",
+    "SendReport", "Shared", "SignalingError", "SignalingLost", "SignalingServer", "SignalingTransport", "SignalingUnreachable",
     "StunServer", "TamperedSignaling", "TopologyLink", "TurnServer", "UnserialisableMessage", "VersionMismatch",
     "WebRTCConfig", "WouldBlock", "create_channel", "create_gaming_channel", "events", "join_game_room", "open_mesh",
-    "open_server", "parse_uri",
+    "open_server", "parse_uri", "quantised", "smooth",
 ]  # fmt: skip

@@ -35,8 +35,8 @@ class Refused:
     """A class of another player's objects cannot be read here, or one of its objects holds what it may not: `reason` names
     the field. None of those objects is shown. Once for each player and class."""
 
-    def __init__(self, owner: PeerId, kind: str, reason: str) -> None:
-        self.owner = owner
+    def __init__(self, player: Any, kind: str, reason: str) -> None:
+        self.player = player
         self.kind = kind
         self.reason = reason
 
@@ -162,7 +162,7 @@ class Replicas:
         elif isinstance(event, Announced):
             ours = self._kinds.get(event.schema.name)
             if ours is not None:
-                self._is_readable(event.owner, event.schema, ours)
+                self._is_readable(event.owner, player, event.schema, ours)
 
     def forget(self, owner: PeerId) -> None:
         """The player is gone, and its objects were removed."""
@@ -224,19 +224,19 @@ class Replicas:
         assert ours is not None
         self._write(replica, ours, event.values, event.at_rest)
 
-    def _is_readable(self, owner: PeerId, theirs: TheirSchema, ours: Schema) -> bool:
+    def _is_readable(self, owner: PeerId, player: Any, theirs: TheirSchema, ours: Schema) -> bool:
         difference = theirs.difference(ours)
         if difference is not None:
-            self._refuse(owner, theirs.name, difference)
+            self._refuse(owner, player, theirs.name, difference)
         return difference is None
 
-    def _refuse(self, owner: PeerId, kind: str, reason: str) -> None:
+    def _refuse(self, owner: PeerId, player: Any, kind: str, reason: str) -> None:
         if (owner, kind) not in self._refused:
             self._refused.add((owner, kind))
-            self._events.append(Refused(owner, kind, reason))
+            self._events.append(Refused(player, kind, reason))
 
     def _make(self, replica: _Replica, ours: Schema) -> None:
-        if not self._is_readable(replica.owner, replica.schema, ours):
+        if not self._is_readable(replica.owner, replica.player, replica.schema, ours):
             return
         shared = ours.kind()
         shared.__dict__.update(_owner=replica.player, _mine=False)
@@ -265,6 +265,7 @@ class Replicas:
             except (ValueError, TypeError, RecursionError, msgspec.MsgspecError) as error:
                 self._refuse(
                     replica.owner,
+                    replica.player,
                     ours.name,
                     f"{ours.name}.{field.name} came with a value that it may not have: {error}",
                 )

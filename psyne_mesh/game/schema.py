@@ -160,9 +160,9 @@ def schema_of(kind: type[Shared]) -> Schema:
         raise InvalidConfig(
             f"{kind!r} is no class of shared objects: write `class Ship(Shared): x: float = smooth(0.0)`"
         )
-    if kind.__dict__.get("__shared_schema__") is None:
-        kind.__shared_schema__ = Schema(kind)
-    schema: Schema = kind.__shared_schema__
+    schema = kind.__shared_schema__
+    if schema is None:
+        schema = kind.__shared_schema__ = Schema(kind)
     return schema
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from psyne_mesh.errors import ConnectFailed, RemoteError
+from psyne_mesh.game.schema import Shared
 from psyne_mesh.identity import PeerId
 
 if TYPE_CHECKING:
@@ -127,7 +128,32 @@ class TamperingDetected:
     reason: str
 
 
+@attrs.frozen(eq=False)
+class SharedAppeared:
+    """An object that another player shares is here: `shared.owner` says whose."""
+
+    shared: Shared
+
+
+@attrs.frozen(eq=False)
+class SharedGone:
+    """An object of another player is gone: its owner took it back, or left. It keeps its last values."""
+
+    shared: Shared
+
+
+@attrs.frozen
+class SharedRefused:
+    """Objects of that class and player cannot be shown here, as its game declares them otherwise; `reason` names the field.
+    Once for each player and class. The other side is told the same of ours."""
+
+    peer: Peer
+    kind: str
+    reason: str
+
+
 RoomEvent = (
     PeerDiscovered | PeerConnected | PeerUnreachable | PeerSuspected | PeerResumed | PeerLeft | Evicted
     | PartitionSuspected | PartitionHealed | SignalingDown | SignalingUp | ServerRefused | TamperingDetected
+    | SharedAppeared | SharedGone | SharedRefused
 )  # fmt: skip

@@ -28,10 +28,11 @@ SkillRange = tuple[float, float]
 class Mesh:
     """Made by `open_mesh`: one identity, one UDP port, one signaling connection, any number of rooms."""
 
-    def __init__(self, core: MeshCore, nursery: trio.Nursery, name: str | None) -> None:
+    def __init__(self, core: MeshCore, nursery: trio.Nursery, name: str | None, rng: random.Random) -> None:
         self._core = core
         self._nursery = nursery
         self._name = name
+        self._rng = rng
 
     @property
     def me(self) -> PeerId:
@@ -60,7 +61,7 @@ class Mesh:
         if gossip is not None and not isinstance(gossip, GossipConfig):
             raise InvalidConfig(f"gossip = {gossip!r}: must be a GossipConfig")
         gossip = gossip or GossipConfig(max_players=request.max_players)
-        room = Room(request, self._core, gossip.seat_hold_s)
+        room = Room(request, self._core, gossip.seat_hold_s, name, self._rng)
         await self._core.join(request, name, profile, gossip, room)
         self._nursery.start_soon(room.run, name=f"events of room {request.name}")
         return room
@@ -118,7 +119,7 @@ async def open_mesh(
     with unwrapped():
         async with outliving_cancellation(machinery()) as core, trio.open_nursery() as nursery:
             try:
-                yield Mesh(core, nursery, player_name)
+                yield Mesh(core, nursery, player_name, rng)
             finally:
                 with trio.CancelScope(shield=True):
                     await core.close()

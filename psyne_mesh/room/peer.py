@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
+
 from psyne_mesh.identity import PeerId
 
 if TYPE_CHECKING:
@@ -67,6 +69,14 @@ class Peer:
     def __repr__(self) -> str:
         state = "suspected" if self.suspected else "connected" if self.connected else "discovered"
         return f"<Peer {self.name!r} {self.id.short} {state}>"
+
+
+@attrs.frozen
+class Player:
+    """Ourselves, as far as we are shown like the others: `room.player`."""
+
+    id: PeerId
+    name: str
 
 
 def printable(name: str) -> str:

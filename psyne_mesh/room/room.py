@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from random import Random
 from types import MappingProxyType
 from typing import Any, TypeVar, cast, overload
 
 import trio
 
 from psyne_mesh.errors import ClosedError, InvalidConfig, ProtocolError, RemoteError
+from psyne_mesh.game.schema import Shared
 from psyne_mesh.gossip import events as gossip_events
 from psyne_mesh.gossip.records import Record
 from psyne_mesh.identity import PeerId
@@ -25,12 +27,14 @@ from psyne_mesh.room.codec import Payload, codec_for
 from psyne_mesh.room.delivery import RELIABLE_ORDERED, DeliveryMode
 from psyne_mesh.room.hub import Callback, EventHub, EventIterator
 from psyne_mesh.room.messages import Message
-from psyne_mesh.room.peer import Peer
+from psyne_mesh.room.peer import Peer, Player, printable
+from psyne_mesh.room.sharing import SharedTraffic, Sharing
 from psyne_mesh.room.topology import MeshMode, RoomTopology, TopologyLink
 from psyne_mesh.room.undeclared import UNKNOWN_LIFE_S, Undeclared
 
 M = TypeVar("M", bound=Message)
 C = TypeVar("C", bound=Callable[..., Any])
+S = TypeVar("S", bound=Shared)
 
 CHANNELS_MAX = 256
 # An unreliable message that was under way through others for longer is worth nothing any more.
@@ -48,12 +52,14 @@ class Room:
     players already there.
     """
 
-    def __init__(self, request: RoomRequest, core: MeshCore, silence_s: float) -> None:
+    def __init__(self, request: RoomRequest, core: MeshCore, silence_s: float, player_name: str, rng: Random) -> None:
         self.name = request.name
         self.region = request.region
         self.max_players = request.max_players
         self.skill_range = request.skill_range
         self.me = core.me
+        # Ourselves, as the owner of what we share.
+        self.player = Player(core.me, printable(player_name) or core.me.short)
         self._core = core
         self._membership: Membership | None = None
         self._peers: dict[PeerId, Peer] = {}
@@ -65,6 +71,8 @@ class Room:
         self._undeclared = Undeclared()
         self._refused: dict[str, str] = {}  # what the TURN servers of the configuration, few as they are, said last
         self._hub = EventHub(self._present)
+        self._traffic = SharedTraffic(self, rng)
+        self._sharing = Sharing(self, self._traffic, self._hub.publish)
         self._changed = trio.lowlevel.ParkingLot()
         self._end = "was left"
         self._ended = False
@@ -230,9 +238,35 @@ class Room:
         self._count_early_losses(channel)
         return channel
 
+    # --------------------------------------------------------------------------------------------------- shared objects
+
+    def share(self, shared: S) -> S:
+        """Show an object of ours to everybody, those who come later included, until `unshare` or we leave. What is written into
+        its fields goes out 30 times a second, the newest value of each; nobody else can write it.
+
+        Raises `InvalidConfig` for what is no object of a subclass of `Shared`, or has a field that cannot travel. A value
+        that cannot travel ends the room's block with `UnserialisableMessage`, as an error in a callback does.
+        """
+        self._joined()
+        return self._sharing.share(shared, self.player)
+
+    def unshare(self, shared: Shared) -> None:
+        """Take an object of ours back; the others see `SharedGone`."""
+        self._joined()
+        self._sharing.unshare(shared)
+
+    def all(self, kind: type[S]) -> Iterable[S]:
+        """All objects of that class that are shared in the room, ours first. Their smooth fields are set to what is to be seen
+        now."""
+        self._joined()
+        return self._sharing.all(kind)
+
     async def run(self) -> None:
         """The room's one task: calls the callbacks. Owned by the mesh that the room was joined on."""
-        await self._hub.run()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._sharing.run)
+            await self._hub.run()
+            nursery.cancel_scope.cancel()
 
     async def leave(self) -> None:
         """Say goodbye, behind what was sent reliably so far; the others see it at once. Then channels and iterators end, and
@@ -408,6 +442,7 @@ class Room:
                 facts.append(room_events.PeerConnected(peer))
             if peer.suspected:
                 facts.append(room_events.PeerSuspected(peer))
+        facts += self._sharing.present()
         return facts + [room_events.ServerRefused(server, reason) for server, reason in self._refused.items()]
 
     def _joined(self) -> Membership:

@@ -1,0 +1,197 @@
+"""Shared objects in a room: the pure core on an unreliable channel, and the objects as a Trio game holds them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from psyne_mesh.errors import ClosedError, MessageTooLarge, PeerGone, ProtocolError
+from psyne_mesh.game.replicas import Appeared, ReplicaEvent, Replicas, Vanished
+from psyne_mesh.game.schema import Schema, Shared, Wire
+from psyne_mesh.game.shared import SharedEvent, SharedObjects
+from psyne_mesh.identity import PeerId
+from psyne_mesh.room.events import PeerDiscovered, PeerLeft, RoomEvent, SharedAppeared, SharedGone, SharedRefused
+from psyne_mesh.room.peer import Peer
+
+if TYPE_CHECKING:
+    from psyne_mesh.room.room import Room
+
+S = TypeVar("S", bound=Shared)
+
+CHANNEL = "psyne.shared"
+# Whom others carry our messages to, they carry 32 a second for each neighbour: shared objects leave most of that to the game.
+RELAYED_INTERVAL_S = 0.25
+
+Changes = Iterable[tuple[int, list[tuple[int, Wire]]]]
+Deliver = Callable[[SharedEvent, Peer], None]
+
+
+class SharedTraffic:
+    """The core of one room and its channel. Made when the room is, and idle until `start`.
+
+    1. The room's task is in `run()`. 2. `start(deliver)` once; `deliver(event, peer)` is called where messages are read.
+    3. `add`, `update` and `remove` say what our objects are; they leave at once if a send is due.
+    """
+
+    def __init__(self, room: Room, rng: random.Random) -> None:
+        self._room = room
+        self._core = SharedObjects(rng)
+        self._deliver: Deliver | None = None
+        self._started = trio.Event()
+        self._wake = trio.Event()
+        self._peers: dict[PeerId, Peer] = {}
+        self._relayed_next: dict[PeerId, float] = {}
+        # Messages that were none, of those whom the room holds for players.
+        self.refused = 0
+
+    @property
+    def interval_s(self) -> float:
+        return self._core.interval_s
+
+    def start(self, deliver: Deliver) -> None:
+        if self._deliver is None:
+            self._channel = self._room.channel(CHANNEL, mode="unreliable")
+            self._deliver = deliver
+            self._started.set()
+
+    def add(self, number: int, schema: Schema) -> None:
+        self._core.add(number, schema)
+
+    def remove(self, number: int) -> None:
+        self._core.remove(number)
+        self._wake.set()
+
+    def update(self, changes: Changes, now: float) -> None:
+        for number, fields in changes:
+            self._core.update(number, fields, now)
+        self._send(now)
+        self._wake.set()
+
+    async def run(self) -> None:
+        await self._started.wait()
+        with suppress(ClosedError):  # the room was left before it shared anything
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._follow_players)
+                nursery.start_soon(self._read)
+                nursery.start_soon(self._send_when_due)
+
+    async def _follow_players(self) -> None:
+        async for event in self._room.events():
+            match event:
+                case PeerDiscovered(peer=peer):
+                    self._peers[peer.id] = peer
+                    self._core.peer_joined(peer.id, trio.current_time())
+                case PeerLeft(peer=peer) if self._peers.get(peer.id) is peer:
+                    self._core.peer_left(peer.id)
+                    self._hand_up(peer)
+                    del self._peers[peer.id]
+                    self._relayed_next.pop(peer.id, None)
+                case _:
+                    continue
+            self._wake.set()
+
+    async def _read(self) -> None:
+        async for sender, data in self._channel:
+            peer = self._peers.get(sender.id)
+            if peer is None:
+                continue
+            try:
+                if not isinstance(data, bytes):
+                    raise ProtocolError("text came as shared objects")
+                self._core.receive(peer.id, data, trio.current_time())
+            except ProtocolError:
+                self.refused += 1
+                continue
+            self._hand_up(peer)
+            self._wake.set()
+
+    def _hand_up(self, peer: Peer) -> None:
+        assert self._deliver is not None
+        for event in self._core.take_events():
+            self._deliver(event, peer if event.owner == peer.id else self._peers.get(event.owner, peer))
+
+    async def _send_when_due(self) -> None:
+        while True:
+            self._wake = trio.Event()
+            self._send(trio.current_time())
+            with trio.move_on_at(self._core.next_timeout()):
+                await self._wake.wait()
+
+    def _send(self, now: float) -> None:
+        self._core.handle_timeout(now)
+        for event in self._core.take_events():
+            if (peer := self._peers.get(event.owner)) is not None and self._deliver is not None:
+                self._deliver(event, peer)
+        for peer_id, data in self._core.datagrams_to_send(now):
+            peer = self._peers[peer_id]
+            if not peer.connected:
+                if now < self._relayed_next.get(peer_id, now):
+                    continue
+                self._relayed_next[peer_id] = now + RELAYED_INTERVAL_S
+            with suppress(PeerGone, MessageTooLarge):  # it counts as lost, and is sent again as it is then
+                self._channel.send_nowait(data, to=peer_id)
+
+
+class Sharing:
+    """What `room.share` and `room.all` do: the objects live on Trio's thread, and are read for changes at each send."""
+
+    def __init__(self, room: Room, traffic: SharedTraffic, publish: Callable[[RoomEvent], None]) -> None:
+        self._room = room
+        self._traffic = traffic
+        self._publish = publish
+        self._replicas = Replicas()
+        self._sharing = trio.Event()
+
+    def share(self, shared: S, player: object) -> S:
+        self._traffic.start(self._apply)
+        number, schema = self._replicas.share(shared, player)
+        self._traffic.add(number, schema)
+        self._sharing.set()
+        return shared
+
+    def unshare(self, shared: Shared) -> None:
+        self._traffic.remove(self._replicas.unshare(shared))
+
+    def all(self, kind: type[S]) -> Iterator[S]:
+        self._replicas.know(kind)
+        self._traffic.start(self._apply)
+        self._replicas.sample(trio.current_time())
+        self._tell()
+        return self._replicas.all(kind)
+
+    def present(self) -> list[RoomEvent]:
+        return [SharedAppeared(shared) for shared in self._replicas.all(Shared) if not shared.is_mine]
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._traffic.run)
+            await self._sharing.wait()
+            while True:
+                now = trio.current_time()
+                self._traffic.update(self._replicas.changes(), now)
+                await trio.sleep_until(now + self._traffic.interval_s)
+
+    def _apply(self, event: SharedEvent, peer: Peer) -> None:
+        self._replicas.apply(event, peer)
+        if self._room.peers.get(peer.id) is not peer:
+            self._replicas.forget(peer.id)
+        self._tell()
+
+    def _tell(self) -> None:
+        for event in self._replicas.take_events():
+            self._publish(room_event(event))
+
+
+def room_event(event: ReplicaEvent) -> RoomEvent:
+    """As the room tells it."""
+    match event:
+        case Appeared(shared=shared):
+            return SharedAppeared(shared)
+        case Vanished(shared=shared):
+            return SharedGone(shared)
+        case _:
+            return SharedRefused(event.player, event.kind, event.reason)
