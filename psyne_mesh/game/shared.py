@@ -155,7 +155,7 @@ class SharedObjects:
     """All shared objects of one room, as one player exchanges them with the others over an unreliable channel.
 
     1. `peer_joined(peer, now)` and `peer_left(peer)` say who is there.
-    2. `add(number, schema)`, `update(number, changes, now)`, `remove(number, now)`: our own, after each frame.
+    2. `add(number, schema)`, `update(number, changes, now)`, `remove(number)`: our own, after each frame.
     3. `receive(peer, data, now)` for every message of the channel; `ProtocolError` when it is none.
     4. `datagrams_to_send(now)` after an update and when `next_timeout()` has come: who gets which message.
     5. `handle_timeout(now)` then, too; 6. `take_events()`: what the others' objects are now.

@@ -60,6 +60,8 @@ class Mesh:
     async def _enter(self, request: RoomRequest, profile: Profile, name: str, gossip: GossipConfig | None) -> Room:
         if gossip is not None and not isinstance(gossip, GossipConfig):
             raise InvalidConfig(f"gossip = {gossip!r}: must be a GossipConfig")
+        if not isinstance(name, str):
+            raise InvalidConfig(f"player_name = {name!r}: must be text")
         gossip = gossip or GossipConfig(max_players=request.max_players)
         room = Room(request, self._core, gossip.seat_hold_s, name, self._rng)
         await self._core.join(request, name, profile, gossip, room)

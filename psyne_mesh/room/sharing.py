@@ -33,7 +33,8 @@ Deliver = Callable[[SharedEvent, Peer], None]
 class SharedTraffic:
     """The core of one room and its channel. Made when the room is, and idle until `start`.
 
-    1. The room's task is in `run()`. 2. `start(deliver)` once; `deliver(event, peer)` is called where messages are read.
+    1. The room's task is in `run()`. 2. `start(deliver)` once: `deliver` is called with an event and its peer where messages
+    are read.
     3. `add`, `update` and `remove` say what our objects are; they leave at once if a send is due.
     """
 
@@ -73,11 +74,10 @@ class SharedTraffic:
 
     async def run(self) -> None:
         await self._started.wait()
-        with suppress(ClosedError):  # the room was left before it shared anything
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._follow_players)
-                nursery.start_soon(self._read)
-                nursery.start_soon(self._send_when_due)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow_players)
+            nursery.start_soon(self._read)
+            nursery.start_soon(self._send_when_due)
 
     async def _follow_players(self) -> None:
         async for event in self._room.events():
@@ -132,7 +132,8 @@ class SharedTraffic:
                 if now < self._relayed_next.get(peer_id, now):
                     continue
                 self._relayed_next[peer_id] = now + RELAYED_INTERVAL_S
-            with suppress(PeerGone, MessageTooLarge):  # it counts as lost, and is sent again as it is then
+            # It counts as lost, and is sent again as it is then; or the room is just ending.
+            with suppress(PeerGone, MessageTooLarge, ClosedError):
                 self._channel.send_nowait(data, to=peer_id)
 
 
