@@ -29,6 +29,7 @@ from psyne_mesh.gossip.effects import (
 )
 from psyne_mesh.gossip.events import LeaveReason
 from psyne_mesh.gossip.membership import Change, Member, Membership, Status
+from psyne_mesh.gossip.policy import FULL, Policy
 from psyne_mesh.gossip.records import (
     ALIVE,
     DOWN,
@@ -67,7 +68,8 @@ class Census:
     1. `start(now)`; then `learn(record, now, via)` and `hear(accusation, now, via, ...)`, which raise `ProtocolError`
        for what is badly signed.
     2. `link_silent`, `link_heard` tell what our own links saw.
-    3. `reissue(now, state, urgent=...)` at `renew_at`; `suspicions` has a timer of its own. `verdict(case, now)` for each of its verdicts.
+    3. `reissue(now, state, urgent=...)` at `renew_at`. `suspicions` has a timer of its own: `verdict(case, now)` for each of
+       its verdicts.
     """
 
     def __init__(
@@ -91,7 +93,7 @@ class Census:
         self.effects = out
         self.own = state.sign(room, identity)
         self.membership.set_own(self.own, -math.inf)
-        self._lonely = False
+        self._policy = FULL
         self.accusations_refused = 0
         self.records_refused = 0
         self.refutations = 0
@@ -110,16 +112,11 @@ class Census:
     def renew_at(self, renew_at: float) -> None:
         self.effects.timers[effects.RENEWAL] = renew_at
 
-    @property
-    def lonely(self) -> bool:
-        """A lobby: nobody else watches whom we watch, so nobody will confirm."""
-        return self._lonely
-
-    def set_lonely(self, lonely: bool, now: float) -> None:
+    def follow(self, policy: Policy, now: float) -> None:
         """In a lobby nobody compares views, so a renewal that is lost must be followed by another one in time."""
-        if lonely and not self._lonely:
+        if self._policy.knows_all and not policy.knows_all:
             self.renew_at = min(self.renew_at, now + self._config.record_lifetime_s * 0.5 * self._rng.random())
-        self._lonely = lonely
+        self._policy = self.suspicions.policy = policy
 
     # ------------------------------------------------------------------------------------------------- own record
 
@@ -148,7 +145,7 @@ class Census:
     def _sign(self, now: float) -> None:
         self.own = self.state.sign(self._room, self._identity)
         self.membership.set_own(self.own, now)
-        part = 0.35 + 0.15 * self._rng.random() if self._lonely else 0.6 + 0.2 * self._rng.random()
+        part = 0.6 + 0.2 * self._rng.random() if self._policy.knows_all else 0.35 + 0.15 * self._rng.random()
         self.renew_at = now + self._config.record_lifetime_s * part
 
     def _own_record_seen(self, record: Record, now: float) -> None:
@@ -257,10 +254,10 @@ class Census:
         for peer in self.membership.expired(now):
             if peer in spare:
                 continue
-            if self.lonely:
-                self.forget(peer, "capacity", now)
-            else:
+            if self._policy.knows_all:
                 self._lose(peer, "timeout", now)
+            else:
+                self.forget(peer, "capacity", now)
         self.effects.facts += [Forgotten(peer) for peer in self.membership.tidy(now)]
 
     def forget(self, peer: PeerId, reason: LeaveReason, now: float) -> None:
@@ -377,13 +374,13 @@ class Census:
         return True
 
     def _witnesses(self) -> int:
-        return 0 if self.lonely else max(0, len(self.membership) - 1)
+        return max(0, len(self.membership) - 1) if self._policy.knows_all else 0
 
     def verdict(self, case: VerdictReached, now: float) -> None:
         member = self.membership.get(case.subject)
         if member is None or member.record.order[:2] != (case.epoch, case.incarnation):
             return
-        if self._lonely and not case.own:
+        if not self._policy.knows_all and not case.own:
             # In a lobby only those pass an accusation on who know its subject: that may never hear of it.
             self.forget(case.subject, "capacity", now)
         elif self._lose(case.subject, "timeout", now):

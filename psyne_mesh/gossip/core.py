@@ -23,7 +23,8 @@ from psyne_mesh.gossip.exchange import ISOLATED, NEWCOMER, OUTBOUND, Exchange, N
 from psyne_mesh.gossip.healing import Cuts, Knocker
 from psyne_mesh.gossip.hearing import Doubt
 from psyne_mesh.gossip.membership import Membership
-from psyne_mesh.gossip.overlay import Mode, Overlay
+from psyne_mesh.gossip.overlay import Overlay
+from psyne_mesh.gossip.policy import FULL, POLICIES
 from psyne_mesh.gossip.records import Accusation, OwnState, Record, RoomKey, Signer, Verify
 from psyne_mesh.gossip.routing import Router, encode_relay
 from psyne_mesh.gossip.seats import Claim, Seats
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     import random
 
 _ALTERNATIVES = 8  # records that a refused newcomer gets along
-_PARTIAL_PACE = 2.0  # a large room is probed half as often: neighbours are fewer, but rooms and costs larger
 _RETRY_PARTED_S = 60.0  # a member that parted from us in a small room is dialled again after that
 
 
@@ -58,6 +58,7 @@ class Core:
         self.rng = rng
         self.verify = verify
         self.own = own
+        self.policy = FULL
         self.running = False
         self.introduced = False  # a neighbour has told us its view
         self.stats = Stats()
@@ -98,10 +99,6 @@ class Core:
     @property
     def membership(self) -> Membership:
         return self.census.membership
-
-    @property
-    def full(self) -> bool:
-        return self.overlay.mode is Mode.FULL
 
     # --------------------------------------------------------------------------------------------------- sending
 
@@ -155,7 +152,7 @@ class Core:
     def tell_all(self, news: News, now: float, *, urgent: bool = False) -> None:
         """News of our own: directly to everybody in a small room, down the tree in a larger one."""
         goodbye = isinstance(news, Record) and news.state != 0
-        if self.exchange.tree and not goodbye and not self.exchange.partial_view:
+        if self.policy.by_tree and self.policy.knows_all and not goodbye:
             self.exchange.spread(news, None, now, self.broadcast.eager, urgent=urgent)
             if isinstance(news, Accusation):
                 self.tell(news.subject, news)  # it may want to refute
@@ -163,7 +160,7 @@ class Core:
         frame = told(news)
         for peer in self.links:
             self.send(peer, frame)
-        if self.full:
+        if self.policy.links_all:
             self.send_to_unlinked(frame)
 
     def _standing(self, origin: PeerId) -> int:
@@ -184,7 +181,7 @@ class Core:
 
     def ask_former(self, now: float) -> None:
         """Who had lost most links asks former neighbours why (see `hearing`)."""
-        if self.full:
+        if self.policy.links_all:
             return
         hearings = [link.hearing for link in self.links.values()]
         for peer in self.doubt.begin(self.census.own.epoch, self.detector.hearings.former(now), hearings, now):
@@ -266,19 +263,19 @@ class Core:
 
     def announce(self, record: Record, via: PeerId | None) -> None:
         """A newcomer introduced itself to us: in a small room everybody hears of it at once."""
-        if self.full and via == record.peer:
+        if self.policy.links_all and via == record.peer:
             frame = told(record)
             for peer in self.links:
                 if peer != via:
                     self.send(peer, frame)
 
     def want_later(self, peer: PeerId, now: float) -> None:
-        if self.full and self.membership.is_alive(peer):
+        if self.policy.links_all and self.membership.is_alive(peer):
             self.dialer.want(peer, now + _RETRY_PARTED_S)
 
     def want_member(self, record: Record, now: float) -> None:
         """In a full mesh everybody is dialled; the elder of two waits for the newcomer's dial."""
-        if self.full and record.peer not in self.links:
+        if self.policy.links_all and record.peer not in self.links:
             own = self.census.own
             newer = (own.joined_at, own.peer) > (record.joined_at, record.peer)
             self.dialer.want(record.peer, now if newer else now + self.config.dial_patience_s)
@@ -287,16 +284,13 @@ class Core:
         """The number of members changed: maybe the mode does, too."""
         if not self.overlay.resize(len(self.membership) + 1, now):
             return
-        mode = self.overlay.mode
-        self.exchange.tree = mode is not Mode.FULL
-        self.detector.set_pace(1.0 if mode is Mode.FULL else _PARTIAL_PACE)
-        self.census.suspicions.together = mode is Mode.PARTIAL
-        self.exchange.partial_view = mode is Mode.LOBBY
-        self.census.set_lonely(mode is Mode.LOBBY, now)
-        self.walks.arm(now, lobby=mode is Mode.LOBBY)
+        policy = self.policy = self.exchange.policy = POLICIES[self.overlay.mode]
+        self.detector.follow(policy)
+        self.census.follow(policy, now)
+        self.walks.follow(policy, now)
         self.keep_every_s = 0.5
-        self.effects.timers[effects.TREE_KEEPER] = math.inf if mode is Mode.FULL else now + self.rng.random()
-        if mode is Mode.FULL:
+        self.effects.timers[effects.TREE_KEEPER] = now + self.rng.random() if policy.by_tree else math.inf
+        if policy.links_all:
             for peer in self.membership.alive:
                 record = self.membership.record(peer)
                 if record is not None:
@@ -309,7 +303,7 @@ class Core:
     def make_room(self) -> PeerId | None:
         """Whom a lobby's full table can forget for a new record: anybody at random whom we have no link to."""
         alive = self.membership.alive
-        if self.overlay.mode is not Mode.LOBBY or len(alive) < self.config.full_knowledge_max:
+        if self.policy.knows_all or len(alive) < self.config.full_knowledge_max:
             return None
         for _ in range(8):
             peer = self.rng.choice(alive)

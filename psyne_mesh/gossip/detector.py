@@ -22,6 +22,7 @@ from psyne_mesh.gossip.effects import (
     ProbeDue,
 )
 from psyne_mesh.gossip.hearing import Hearing, Hearings, deaf_for
+from psyne_mesh.gossip.policy import FULL, Policy
 from psyne_mesh.identity import PeerId
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class Detector:
         self.effects = out
         self.deadline = math.inf
         self.local_health = 0  # Lifeguard's LHM score: 0 healthy ... local_health_max - 1
-        self.set_pace(1.0)
+        self.follow(FULL)
         self.suspicions_raised = 0
         self._sequence = 0
         self._lag_known_at = -math.inf
@@ -144,9 +145,10 @@ class Detector:
     def deadline(self, deadline: float) -> None:
         self.effects.timers[effects.PROBES] = deadline
 
-    def set_pace(self, pace: float) -> None:
-        """Stretch times by this factor, and patience by a little more: a large room probes less and has more to lose by a
+    def follow(self, policy: Policy) -> None:
+        """Stretch times by its pace, and patience by a little more: a large room probes less and has more to lose by a
         rash word, which everybody hears."""
+        pace = policy.pace
         self.interval = self._config.ping_interval_s * pace
         self.patience_min: float = _UNANSWERED * self._config.suspect_after_s * pace**1.5
         self._contacts: float = _CONTACTS / pace**0.75  # with `pace` itself one crash of ten among 256 takes over 5 s

@@ -17,6 +17,7 @@ from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.effects import Effects
 from psyne_mesh.gossip.events import SendFrame
 from psyne_mesh.gossip.membership import Member, Membership, Status
+from psyne_mesh.gossip.policy import FULL
 from psyne_mesh.gossip.records import Accusation, Record
 from psyne_mesh.gossip.rumours import Rumours
 from psyne_mesh.gossip.sync import Sync
@@ -68,8 +69,7 @@ class Exchange:
         self.rumours = Rumours()
         self.sync = Sync(config, rng, out)
         self.effects = out
-        self.tree = False  # a partial mesh: news go along the eager links
-        self.partial_view = False  # a lobby: views are not compared
+        self.policy = FULL  # set by the parent
         self._alarms: list[tuple[bytes, PeerId | None]] = []
         self._answers: list[tuple[bytes, PeerId | None]] = []
         self._news: list[tuple[bytes, PeerId | None]] = []
@@ -86,13 +86,13 @@ class Exchange:
     @property
     def view_hash(self) -> int:
         """What probes say of our view; 0 for no claim."""
-        return 0 if self.partial_view else self._membership.view_hash
+        return self._membership.view_hash if self.policy.knows_all else 0
 
     # ------------------------------------------------------------------------------------------------------ links
 
     def link_up(self, peer: PeerId, own: Record, now: float, flags: int) -> None:
         self.sync.link_up(peer, now)
-        if self.partial_view:
+        if not self.policy.knows_all:
             flags |= UNSUMMARISED
         hashes = sync.summary(self._membership.buckets)[2:]
         self._send(peer, codec.head(codec.HELLO) + bytes((flags,)) + hashes + encoded(own))
@@ -107,7 +107,7 @@ class Exchange:
     ) -> None:
         """Pass on what was new to us. `urgent`: it refutes an accusation."""
         data = encoded(news)
-        if self.tree:
+        if self.policy.by_tree:
             # An accusation takes more than the tree: its subject may have been the branch that would have carried it. So
             # does the answer, or it would come too late to some.
             alarm = isinstance(news, Accusation)
@@ -116,7 +116,7 @@ class Exchange:
             if len(waiting) >= _NEWS_MAX:
                 self.flush(eager)
             self.flush_at = min(self.flush_at, now + self._config.ihave_delay_s)
-        elif not self.partial_view and via != _author(news):
+        elif via != _author(news):
             # What its author brought itself, everybody got from the author.
             times = self._config.rumour_factor * max(1, len(self._membership)).bit_length()
             self.rumours.add(_key(news), data, times)
@@ -160,7 +160,7 @@ class Exchange:
             raise ProtocolError("hello too short")
         flags = frame[2]
         mask = 0
-        if not (flags & UNSUMMARISED or self.partial_view):
+        if self.policy.knows_all and not flags & UNSUMMARISED:
             mask = (
                 ALL_BUCKETS
                 if newcomer or flags & NEWCOMER
@@ -170,11 +170,11 @@ class Exchange:
 
     def send_summary(self, peer: PeerId) -> None:
         """A neighbour to compare views with now."""
-        if not self.partial_view:
+        if self.policy.knows_all:
             self._send(peer, sync.summary(self._membership.buckets))
 
     def summary_received(self, peer: PeerId, frame: bytes, now: float) -> None:
-        if not self.partial_view:
+        if self.policy.knows_all:
             mask = sync.differing_untrusted(frame, 2, self._membership.buckets)
             if mask:
                 self.sync.differed()
@@ -189,7 +189,7 @@ class Exchange:
         """Answer with what the neighbour lacks and ask for what we lack. Returns members that are alive for the
         neighbour and down for us: it should hear our accusation."""
         mask, entries = sync.digest_untrusted(frame)
-        if self.partial_view:
+        if not self.policy.knows_all:
             return []
         self.sync.differed()
         found = sync.compare(entries, self)

@@ -12,7 +12,6 @@ from psyne_mesh.gossip.codec import PROBE
 from psyne_mesh.gossip.core import Core
 from psyne_mesh.gossip.detector import Link
 from psyne_mesh.gossip.exchange import ISOLATED, UNSUMMARISED, gone_untrusted
-from psyne_mesh.gossip.overlay import Mode
 from psyne_mesh.gossip.records import Record, accusation_untrusted, record_untrusted
 from psyne_mesh.gossip.routing import encode_relay, relay_untrusted, signal_untrusted
 from psyne_mesh.gossip.walks import Line, join_untrusted, shuffle_untrusted
@@ -124,7 +123,7 @@ class Inbound:
         isolated = bool(hello.flags & ISOLATED)
         if not (isolated or link.lonely):
             core.broadcast.link_spare(peer)
-        if isolated and core.overlay.mode is Mode.LOBBY:
+        if isolated and not core.policy.knows_all:
             record = core.membership.record(peer)
             if record is not None:
                 core.walks.newcomer(record, list(core.links))
@@ -164,7 +163,7 @@ class Inbound:
                     contested = core.detector.accused(accusation.subject, now)
                     linked = accusation.subject in core.links
                     core.census.hear(accusation, now, via, contested=contested, linked=linked)
-                elif kind == codec.ITEM_GONE and not core.census.lonely:
+                elif kind == codec.ITEM_GONE and core.policy.knows_all:
                     seconds, encoded = gone_untrusted(data)
                     core.census.learn_gone(record_untrusted(encoded), now - seconds)
             except ProtocolError:
@@ -172,7 +171,7 @@ class Inbound:
 
     def learn(self, record: Record, now: float, via: PeerId | None, *, welcome: bool, age: float = 0.0) -> None:
         core = self._core
-        if core.overlay.mode is Mode.LOBBY and core.membership.get(record.peer) is None:
+        if not core.policy.knows_all and core.membership.get(record.peer) is None:
             if not (welcome or record.peer in core.links):
                 return
             if record.peer not in core.links and core.overlay.shuns(record.peer, record.epoch, now):
@@ -194,7 +193,7 @@ class Inbound:
             return
         if link.peer != message.origin:  # over its own link it is proved already
             wire.verify_message_untrusted(message, core.room, core.verify)
-        core.broadcast.gossip_received(link.peer, message, head, now, flat=core.full)
+        core.broadcast.gossip_received(link.peer, message, head, now, flat=core.policy.links_all)
 
     def _on_ihave(self, link: Link, frame: bytes, now: float) -> None:
         self._core.broadcast.ihave_received(link.peer, wire.ihave_untrusted(frame), now)

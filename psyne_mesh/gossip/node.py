@@ -18,7 +18,6 @@ from psyne_mesh.gossip.events import CloseLink, Event, LeaveReason, Output
 from psyne_mesh.gossip.healing import Beacon, beacon_untrusted, encode_beacon, is_poster, keeper
 from psyne_mesh.gossip.inbound import Inbound
 from psyne_mesh.gossip.outcome import Outcome
-from psyne_mesh.gossip.overlay import Mode
 from psyne_mesh.gossip.records import (
     LEAVE_REASONS,
     LEAVING,
@@ -143,13 +142,13 @@ class Node:
             core.detector.link_down(peer)
         elif reason not in CLOSED_BY_PEER:
             core.detector.link_lost(peer, now)
-            if core.full:
+            if core.policy.links_all:
                 core.dialer.want(peer, now)
         elif now - core.stood_still_at < _MISSED_S:  # it hung up because it missed us
             core.detector.link_down(peer)
-            if core.full:
+            if core.policy.links_all:
                 core.dialer.want(peer, now)
-        elif core.full:
+        elif core.policy.links_all:
             core.detector.link_down(peer)
             core.census.closed_by_peer(peer, now)
         else:  # in a partial mesh links come and go: let its other neighbours confirm
@@ -161,11 +160,11 @@ class Node:
         """The `Dial` to `peer` came to nothing. `cause` is for logs."""
         core = self._core
         core.dialer.failed(peer, now)
-        if not (core.full and core.membership.is_alive(peer)):
+        if not (core.policy.links_all and core.membership.is_alive(peer)):
             core.dialer.drop(peer)
             core.overlay.parted(peer, now)
             member = core.membership.get(peer)
-            if core.overlay.mode is Mode.LOBBY and member is not None and now - member.since > _DIAL_MAX_S:
+            if not core.policy.knows_all and member is not None and now - member.since > _DIAL_MAX_S:
                 core.overlay.unreachable(peer, member.record.epoch, now)
                 core.census.forget(peer, "capacity", now)
         self._outcome.settle(now)
@@ -202,8 +201,8 @@ class Node:
         if core.running:
             message = sign_message(core.room, core.identity, core.census.own.joined_at, sequence, floor, payload)
             core.stats.broadcasts_sent += 1
-            core.broadcast.publish(message, now, flat=core.full)
-            if core.full:
+            core.broadcast.publish(message, now, flat=core.policy.links_all)
+            if core.policy.links_all:
                 core.send_to_unlinked(encode_gossip(Head(0, FLAT), message.body))
             self._outcome.settle(now)
         return sequence
@@ -373,7 +372,12 @@ class Node:
         core.census.expire(now, core.links)
         wire, told = core.coordinate.wire, core.census.state.coordinates
         moved = told is None or max(abs(a - b) for a, b in zip(wire[:4], told[:4], strict=True)) > _MOVED_S * 10_000
-        if not core.full and moved and core.coordinate.error < 0.5 and now - self._placed_at >= _PLACE_GAP_S:
+        if (
+            not core.policy.links_all
+            and moved
+            and core.coordinate.error < 0.5
+            and now - self._placed_at >= _PLACE_GAP_S
+        ):
             self._placed_at = now
             core.census.reissue(now, attrs.evolve(core.census.state, coordinates=wire))
 
@@ -388,7 +392,7 @@ class Node:
         new_in_lobby = 0.0 <= now - core.lobby_since < _CUT_OFF_S
         if not core.links or (new_in_lobby and not core.keepers):
             return  # a newcomer knows too few to be the lowest of all: first it hears who gives signs
-        lobby = new_in_lobby or core.overlay.mode is Mode.LOBBY
+        lobby = new_in_lobby or not core.policy.knows_all
         first = keeper(core.room.raw, self.peer_id, self._may_keep(now) if lobby else alive)
         sign = first, core.broadcast.kept(first)
         if first == self.peer_id:
@@ -462,7 +466,7 @@ class Node:
     @property
     def knows_all(self) -> bool:
         """Whether who has no record here is no member; in a lobby everybody follows a few only."""
-        return self._core.overlay.mode is not Mode.LOBBY
+        return self._core.policy.knows_all
 
     def is_suspected(self, peer: PeerId) -> bool:
         return self._core.census.suspicions.is_suspected(peer)
@@ -497,7 +501,7 @@ class Node:
             LinkView(
                 peer,
                 link.srtt or None,
-                core.full or peer in core.broadcast.eager,
+                core.policy.links_all or peer in core.broadcast.eager,
                 neighbours[peer].outbound,
                 core.detector.is_impaired(peer),
             )

@@ -13,7 +13,6 @@ from psyne_mesh.gossip.dialer import Dialer
 from psyne_mesh.gossip.events import CloseLink, Dial, Evicted, PeerDiscovered, PeerLeft
 from psyne_mesh.gossip.healing import Cuts, Knocker
 from psyne_mesh.gossip.hearing import Doubt
-from psyne_mesh.gossip.overlay import Mode
 from psyne_mesh.gossip.records import Record, record_untrusted
 from psyne_mesh.identity import PeerId
 
@@ -77,7 +76,7 @@ class Outcome:
                 if peer in core.links:
                     core.send(peer, frame, reliable=False)
             case effects.LinkImpaired(peer):
-                if not core.full:
+                if not core.policy.links_all:
                     core.broadcast.branch_impaired(peer, core.detector.is_impaired)
             case effects.LinkSilent(peer):
                 core.census.link_silent(peer, now)
@@ -246,7 +245,7 @@ class Outcome:
         if peer in core.links:
             core.part(peer, "impaired", now)
             core.dialer.drop(peer)
-            if core.full:
+            if core.policy.links_all:
                 core.dialer.want(peer, now + core.config.dial_backoff_min_s)
 
     def _compare_with(self, peer: PeerId, now: float) -> None:
@@ -261,7 +260,7 @@ class Outcome:
         """Part from neighbours that announce what they do not send, and find out at once who else is like them: somebody
         may have surrounded us."""
         core = self._core
-        if core.overlay.mode is Mode.FULL:
+        if core.policy.links_all:
             return
         for peer in withholding:
             core.part(peer, "withholding", now)
@@ -271,7 +270,7 @@ class Outcome:
 
     def _cross(self, returned: tuple[PeerId, ...], now: float) -> None:
         core = self._core
-        if core.overlay.mode is Mode.FULL:
+        if core.policy.links_all:
             return
         for peer in core.knocker.cross_links(list(returned), len(core.membership)):
             if core.membership.is_alive(peer) and peer not in core.links:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from enum import Enum
 from hashlib import blake2b
 from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from psyne_mesh.gossip import effects
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.effects import DialWanted, Effects, Part
+from psyne_mesh.gossip.policy import Mode
 from psyne_mesh.identity import PeerId
 
 if TYPE_CHECKING:
@@ -47,12 +47,6 @@ _Value = TypeVar("_Value")
 
 Distance: TypeAlias = Callable[[PeerId], float]
 """Foretold round trip to a member in seconds; infinity if nothing is known."""
-
-
-class Mode(Enum):
-    FULL = "full"  # a link to everybody
-    PARTIAL = "partial"  # everybody known, few links
-    LOBBY = "lobby"  # few known, few links
 
 
 class Neighbour:

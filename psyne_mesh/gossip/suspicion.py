@@ -10,6 +10,7 @@ import math
 from psyne_mesh.gossip import effects
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.effects import CaseClosed, CaseOpened, Effects, VerdictReached
+from psyne_mesh.gossip.policy import FULL
 from psyne_mesh.gossip.records import DOWN
 from psyne_mesh.identity import PeerId
 
@@ -51,7 +52,7 @@ class Suspicions:
         self._cases: dict[PeerId, Case] = {}
         self.effects = out
         self.deadline = math.inf
-        self.together = False  # set by the parent in a large room
+        self.policy = FULL
         self._held_since = 0.0  # the first of the verdicts that wait for others was due then
         self._held: dict[PeerId, None] = {}  # whose verdicts wait
 
@@ -185,7 +186,7 @@ class Suspicions:
     def _held_until(self, now: float) -> float:
         """Until when the verdicts that are due wait for the other cases; `now`: not at all."""
         running = [case for case in self._cases.values() if case.running]
-        if not self.together or not any(case.deadline <= now for case in running):
+        if not self.policy.together or not any(case.deadline <= now for case in running):
             return now
         if not self._held:
             self._held_since = now

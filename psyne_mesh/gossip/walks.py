@@ -17,6 +17,7 @@ from psyne_mesh.gossip.codec import Reader, sized, varint
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.effects import Adopt, Effects
 from psyne_mesh.gossip.events import SendFrame
+from psyne_mesh.gossip.policy import Policy
 from psyne_mesh.gossip.records import RECORD_MAX_BYTES, Record
 from psyne_mesh.identity import PeerId
 
@@ -58,8 +59,8 @@ class Walks:
     def deadline(self, deadline: float) -> None:
         self.effects.timers[effects.SHUFFLE] = deadline
 
-    def arm(self, now: float, *, lobby: bool) -> None:
-        if not lobby:
+    def follow(self, policy: Policy, now: float) -> None:
+        if policy.knows_all:
             self.deadline = math.inf
         elif self.deadline == math.inf:
             self.deadline = now + self._config.shuffle_interval_s * self._rng.random()

@@ -10,6 +10,7 @@ from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.detector import Detector
 from psyne_mesh.gossip.effects import Effects, FrameDue, LinkBroken, LinkHeard, LinkImpaired, LinkSilent, ProbeDue
+from psyne_mesh.gossip.policy import PARTIAL
 from psyne_mesh.identity import PeerId
 
 PEERS = [PeerId(f"{n:032x}") for n in range(1, 8)]
@@ -88,7 +89,7 @@ def test_the_more_neighbours_watch_the_less_each_of_them_asks() -> None:
 
 def test_a_stretched_pace_asks_less() -> None:
     bench = Bench(links=7)
-    bench.detector.set_pace(2.0)
+    bench.detector.follow(PARTIAL)
     bench.run(25.0)
     bench.pings.clear()
     bench.run(85.0)
@@ -294,7 +295,7 @@ def test_large_round_trips_get_more_patience() -> None:
     for _ in range(50):
         bench.detector.note_rtt(X, 0.8)
     assert bench.detector.patience(link, bench.now) > 1.2
-    bench.detector.set_pace(2.0)
+    bench.detector.follow(PARTIAL)
     assert bench.detector.patience(link, bench.now) > bench.detector.patience_min
 
 

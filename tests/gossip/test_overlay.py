@@ -10,7 +10,8 @@ import pytest
 
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.effects import DialWanted, Effects, Part
-from psyne_mesh.gossip.overlay import Mode, Overlay
+from psyne_mesh.gossip.overlay import Overlay
+from psyne_mesh.gossip.policy import Mode
 from psyne_mesh.identity import PeerId
 
 OWN = PeerId("f" * 32)

@@ -8,6 +8,7 @@ import pytest
 
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.effects import CaseClosed, CaseOpened, Effects, VerdictReached
+from psyne_mesh.gossip.policy import PARTIAL
 from psyne_mesh.gossip.records import DOWN, SUSPECT
 from psyne_mesh.gossip.suspicion import Suspicions
 from psyne_mesh.identity import PeerId
@@ -185,7 +186,7 @@ def test_the_number_of_cases_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_in_a_large_room_those_who_fell_silent_together_go_together() -> None:
     cases = Suspicions(CONFIG, Effects())
-    cases.together = True
+    cases.policy = PARTIAL
     for number, subject in enumerate((X, A, B)):
         at = 0.5 * number
         cases.accuse(subject, (1, 0), ME, SUSPECT, at, own=True, contested=False, witnesses=0)
@@ -197,7 +198,7 @@ def test_in_a_large_room_those_who_fell_silent_together_go_together() -> None:
 
 def test_a_verdict_waits_two_seconds_for_others_and_no_longer() -> None:
     cases = Suspicions(CONFIG, Effects())
-    cases.together = True
+    cases.policy = PARTIAL
     cases.accuse(X, (1, 0), ME, SUSPECT, 0.0, own=True, contested=False, witnesses=0)  # due after a second
     cases.accuse(A, (1, 0), ME, SUSPECT, 0.0, own=True, contested=False, witnesses=10)  # after six
     cases.handle_timeout(1.0)
@@ -209,7 +210,7 @@ def test_a_verdict_waits_two_seconds_for_others_and_no_longer() -> None:
 
 def test_whose_verdict_waited_and_who_answered_meanwhile_gets_all_the_time_of_a_new_case() -> None:
     cases = Suspicions(CONFIG, Effects())
-    cases.together = True
+    cases.policy = PARTIAL
     for subject in (X, A, B):
         cases.accuse(subject, (1, 0), ME, SUSPECT, 0.0, own=True, contested=False, witnesses=0)
     cases.handle_timeout(1.0)
@@ -225,7 +226,7 @@ def test_whose_verdict_waited_and_who_answered_meanwhile_gets_all_the_time_of_a_
 
 def test_a_wait_that_nobody_needed_any_more_does_not_shorten_the_next() -> None:
     cases = Suspicions(CONFIG, Effects())
-    cases.together = True
+    cases.policy = PARTIAL
     for subject in (X, A, B):
         cases.accuse(subject, (1, 0), ME, SUSPECT, 0.0, own=True, contested=False, witnesses=0)
     cases.handle_timeout(1.0)
