@@ -36,6 +36,7 @@ from psyne_mesh.gossip.effects import Effects, Withholding
 from psyne_mesh.gossip.events import SendFrame
 from psyne_mesh.gossip.missing import Missing, Promise
 from psyne_mesh.gossip.streams import Stream, Streams
+from psyne_mesh.gossip.tree_keeper import Signs
 from psyne_mesh.identity import PeerId
 
 if TYPE_CHECKING:
@@ -60,13 +61,9 @@ _PROMISE_S = 2.0  # what was announced and asked for should be here by then, or 
 _PROMISES_MAX = 4096  # more are not watched, and what comes of them is never history
 _SLOWEST_S = 1.0  # a message may be so long under way: one that was sent shortly before our first link is no history
 _REPAIR_MAX = 256  # messages of one stream asked for after one HAVES; the oldest first
-_LIFE_MASK = (1 << 47) - 1  # unix milliseconds fit for 4,000 years
 # A neighbour gets the bytes of so many caches at once, and as many again while a message is kept: who lacked all that there is
 # asks for one. Asking is cheap: 20 bytes bring 16 KiB.
 _REPAIR_CACHES = 2
-_KEEPERS_MAX = 16  # normally one; the one silent for longest is forgotten
-_KEEP_GAP_S = 0.2  # a keeper gives a sign every half second at first (see `node`): what comes faster is dropped
-_KEEPER_QUIET_S = 1.0  # and so is a further keeper, unless one of the known was quiet for so long
 # Two messages in flight can each find the same cycle, and prune it at two places: then the tree falls apart. So while
 # several speak, of all their messages about one in this time shapes the tree, drawn by its name, the same for everybody.
 # 48 members, ten messages a second from all of them: p99 0.46 -> 0.20 s, copies 1.2 -> 1.35; with half the time 0.22 s, 1.25.
@@ -123,7 +120,7 @@ class Broadcast:
         # Announcements in a row that a neighbour did not make good when asked; or _PROVEN.
         self._broken: dict[PeerId, int] = {}
         self._promises: dict[tuple[PeerId, Id], Promise] = {}  # what we asked a neighbour for
-        self._kept: dict[PeerId, tuple[Keep, float]] = {}  # tree keeper -> its newest sign, and when it came
+        self.signs = Signs()  # of the tree keepers
         self._origins: deque[tuple[PeerId, float]] = deque(
             maxlen=_ORIGINS
         )  # of the newest messages, and when they came
@@ -274,25 +271,9 @@ class Broadcast:
         if peer in self.eager:
             self._make_lazy(peer)
 
-    def next_keep(self, own: PeerId, life: int) -> int:
-        """The number of our next sign. `life` grows with every start of the process, and the numbers with it."""
-        return max(self.kept(own), (life & _LIFE_MASK) << 16) + 1
-
     def keep(self, sign: Keep, now: float) -> None:
         """Send an empty message of our own down the tree: it shapes and mends the tree while nobody broadcasts."""
         self._keep(sign, 0, (), now)
-
-    def kept(self, keeper: PeerId) -> int:
-        """The number of the newest sign of this keeper that came; 0: none."""
-        kept = self._kept.get(keeper)
-        return kept[0].number if kept is not None else 0
-
-    def wants_keep(self, sign: Keep, now: float) -> bool:
-        """Whether it is new, and no flood: whoever is in the room may call itself keeper."""
-        kept = self._kept.get(sign.origin)
-        if kept is not None:
-            return sign.number > kept[0].number and now - kept[1] >= _KEEP_GAP_S
-        return len(self._kept) < _KEEPERS_MAX or now - next(iter(self._kept.values()))[1] >= _KEEPER_QUIET_S
 
     def keep_received(self, peer: PeerId, sign: Keep, hops: int, now: float) -> None:
         """A sign that we want, its signature checked."""
@@ -304,26 +285,22 @@ class Broadcast:
 
     def keep_repeated(self, peer: PeerId, sign: Keep, now: float) -> None:
         """A sign that we do not want. One that we had says that this link closes a cycle."""
-        if sign.number <= self.kept(sign.origin) and peer in self.eager:
+        if sign.number <= self.signs.number(sign.origin) and peer in self.eager:
             self.prune(peer, now)
 
     def _keep(self, sign: Keep, hops: int, having: tuple[PeerId, ...], now: float) -> None:
-        origin = sign.origin
-        self._kept.pop(origin, None)
-        if len(self._kept) >= _KEEPERS_MAX:
-            del self._kept[next(iter(self._kept))]
-        self._kept[origin] = sign, now
+        self.signs.take(sign, now)
         frame = encode_keep(hops, sign.body)
         for peer in self.eager:
             if peer not in having:
                 self._send(peer, frame)
-        self._announce_later(message_line((origin, KEEP_EPOCH, sign.number), hops), having, now)
+        self._announce_later(message_line((sign.origin, KEEP_EPOCH, sign.number), hops), having, now)
         self._flush_announcements()  # when they come tells which link would have been the shorter way
 
     def ihave_received(self, peer: PeerId, ids: list[tuple[Id, int]], now: float) -> None:
         for identity, hops in ids:
             origin, epoch, sequence = identity
-            if sequence > self.kept(origin) if epoch == KEEP_EPOCH else self._is_new(identity):
+            if sequence > self.signs.number(origin) if epoch == KEEP_EPOCH else self._is_new(identity):
                 self._miss(identity, peer, hops, now, fresh=True)
 
     def graft_received(self, peer: PeerId, ids: list[Id], flags: int, now: float) -> None:
@@ -336,9 +313,9 @@ class Broadcast:
         until = max(now, self._repaid.get(peer, now))
         for identity in asked:
             cached = self._cache.get(identity)
-            kept = self._kept.get(identity[0])
-            if identity[1] == KEEP_EPOCH and kept is not None:
-                frame = encode_keep(0, kept[0].body)
+            sign = self.signs.newest(identity[0])
+            if identity[1] == KEEP_EPOCH and sign is not None:
+                frame = encode_keep(0, sign.body)
             elif cached is not None:
                 message, hops, sent_at = cached
                 frame = encode_gossip(Head(hops + 1, REPAIR, now - sent_at), message.body)

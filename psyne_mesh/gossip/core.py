@@ -28,6 +28,7 @@ from psyne_mesh.gossip.policy import FULL, POLICIES
 from psyne_mesh.gossip.records import Accusation, OwnState, Record, RoomKey, Signer, Verify
 from psyne_mesh.gossip.routing import Router, encode_relay
 from psyne_mesh.gossip.seats import Claim, Seats
+from psyne_mesh.gossip.tree_keeper import TreeKeeper
 from psyne_mesh.gossip.views import Stats
 from psyne_mesh.gossip.walks import Line, Walks
 from psyne_mesh.identity import PeerId
@@ -74,15 +75,13 @@ class Core:
         self.walks = Walks(config, rng, out)
         self.broadcast = Broadcast(config, out)
         self.broadcast.streams.standing = self._standing
+        self.tree_keeper = TreeKeeper(room.raw, own, rng, self.broadcast.signs, out)
         self.router = Router(config, own, rng, out)
         self.cuts = Cuts(config, out)
         self.knocker = Knocker(config, rng, out)
         self.coordinate = Coordinate(rng)
         self.seats = Seats(config, room.raw, own, rng, out, wanted=wants_seat)
         self.kept_seats: dict[PeerId, tuple[int, float]] = {}  # of members that restarted: (seat, until)
-        self.keep_every_s = 0.5
-        self.keepers: dict[PeerId, float] = {}  # who gives signs, and when the last one came
-        self.lobby_since = math.inf  # when our first neighbour said that it knows a part of the room only
         self.seated_view = 0
         self.rest_s = config.deaf_rest_s
         self.stood_still_at = -math.inf  # the end of our last stall
@@ -288,8 +287,7 @@ class Core:
         self.detector.follow(policy)
         self.census.follow(policy, now)
         self.walks.follow(policy, now)
-        self.keep_every_s = 0.5
-        self.effects.timers[effects.TREE_KEEPER] = now + self.rng.random() if policy.by_tree else math.inf
+        self.tree_keeper.follow(policy, now)
         if policy.links_all:
             for peer in self.membership.alive:
                 record = self.membership.record(peer)

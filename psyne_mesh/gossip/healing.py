@@ -7,9 +7,6 @@ remembered for as long as the room lives, and somebody knocks at a constant rate
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from functools import lru_cache
-from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import attrs
@@ -19,7 +16,7 @@ from psyne_mesh.gossip import effects
 from psyne_mesh.gossip.codec import VERSION, Reader, sized
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.effects import CutMended, CutSeen, Effects, Knock
-from psyne_mesh.gossip.records import RECORD_MAX_BYTES
+from psyne_mesh.gossip.records import RECORD_MAX_BYTES, rank
 from psyne_mesh.identity import PeerId
 
 if TYPE_CHECKING:
@@ -168,18 +165,13 @@ class Beacon:
 
 def is_poster(room: bytes, own: PeerId, alive: list[PeerId], posters: int = POSTERS) -> bool:
     """Whether we are one of the members whose task it is: those with the lowest H(room, peer)."""
-    mine = _rank(room, own)
+    mine = rank(room, own)
     lower = 0
     for peer in alive:
-        lower += _rank(room, peer) < mine
+        lower += rank(room, peer) < mine
         if lower == posters:
             return False
     return True
-
-
-def keeper(room: bytes, own: PeerId, alive: Collection[PeerId]) -> PeerId:
-    """The member with the lowest hash, who keeps the broadcast tree in shape."""
-    return min([own, *alive], key=lambda peer: _rank(room, peer))
 
 
 def encode_beacon(beacon: Beacon) -> bytes:
@@ -199,9 +191,3 @@ def beacon_untrusted(data: bytes) -> Beacon:
             raise ProtocolError("too many records in a beacon")
         records.append(reader.sized_untrusted(RECORD_MAX_BYTES))
     return Beacon(view_hash, size, tuple(records))
-
-
-@lru_cache(maxsize=32_768)
-def _rank(room: bytes, peer: PeerId) -> bytes:
-    """Remembered: who looks for the lowest looks at everybody, again and again."""
-    return blake2b(peer.encode(), key=room, digest_size=8).digest()

@@ -20,7 +20,6 @@ from psyne_mesh.identity import PeerId
 Handler: TypeAlias = Callable[[Link, bytes, float], None]
 
 _RELAYED = (codec.TOLD, codec.GOSSIP)  # signed through and through: who carries them does not matter
-_KEEPERS_MAX = 16  # of a lobby; soon there is one
 _FAULTS_MAX = 20  # broken frames of one link, then it is closed
 
 
@@ -119,7 +118,7 @@ class Inbound:
         elif not hello.mask:
             core.seats.synced(now)
         if newcomer and hello.flags & UNSUMMARISED:
-            core.lobby_since = now
+            core.tree_keeper.met_lobby(now)
         isolated = bool(hello.flags & ISOLATED)
         if not (isolated or link.lonely):
             core.broadcast.link_spare(peer)
@@ -208,14 +207,10 @@ class Inbound:
     def _on_keep(self, link: Link, frame: bytes, now: float) -> None:
         hops, sign = wire.keep_untrusted(frame)
         core = self._core
-        if not core.broadcast.wants_keep(sign, now):
+        if not core.broadcast.signs.wants(sign, now):
             core.broadcast.keep_repeated(link.peer, sign, now)
             return
         wire.verify_keep_untrusted(sign, core.room, core.verify)
-        core.keepers.pop(sign.origin, None)
-        if len(core.keepers) >= _KEEPERS_MAX:
-            del core.keepers[next(iter(core.keepers))]
-        core.keepers[sign.origin] = now
         core.broadcast.keep_received(link.peer, sign, hops, now)
 
     def _on_haves(self, link: Link, frame: bytes, now: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import attrs
@@ -15,7 +15,7 @@ from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.core import Core
 from psyne_mesh.gossip.detector import Link
 from psyne_mesh.gossip.events import CloseLink, Event, LeaveReason, Output
-from psyne_mesh.gossip.healing import Beacon, beacon_untrusted, encode_beacon, is_poster, keeper
+from psyne_mesh.gossip.healing import Beacon, beacon_untrusted, encode_beacon, is_poster
 from psyne_mesh.gossip.inbound import Inbound
 from psyne_mesh.gossip.outcome import Outcome
 from psyne_mesh.gossip.records import (
@@ -29,6 +29,7 @@ from psyne_mesh.gossip.records import (
     record_untrusted,
     verify_record_untrusted,
 )
+from psyne_mesh.gossip.tree_keeper import Duty
 from psyne_mesh.gossip.views import LinkView, Stats, Topology
 from psyne_mesh.gossip.walks import Line
 from psyne_mesh.identity import PeerId
@@ -44,8 +45,6 @@ _MOVED_S = 0.03
 _STALL_S = 1.0  # standing still for less loses nothing: a socket's buffer holds what comes, and nobody misses us yet
 _MISSED_S = 1.0  # who hangs up so soon after we stood still did it while we did: the word was waiting for us
 _DIAL_MAX_S = 20.0  # a dial takes no longer: who has come or come back since it began is not judged by it
-_KEEP_TREE_S = 20.0  # a hole in the tree is found within that time; broadcasts find it at once
-_CUT_OFF_S = 2.2 * _KEEP_TREE_S  # a member that all know and whose signs do not come may be beyond a cut of the overlay
 _PLACE_GAP_S = 30.0  # and at most so often
 
 
@@ -87,9 +86,6 @@ class Node:
         self._timers = self._timer_table()
         self._started = False
         self._placed_at = -math.inf
-        self._keeper_sign: tuple[PeerId, int] | None = None  # the newest sign of the tree's keeper
-        self._keeper_heard_at = -math.inf
-        self._sign_at = -math.inf  # when the newest sign of anybody came
         self.peer_id = identity.peer_id
 
     # ----------------------------------------------------------------------------------------------------- inputs
@@ -382,44 +378,16 @@ class Node:
             core.census.reissue(now, attrs.evolve(core.census.state, coordinates=wire))
 
     def _keep_tree(self, now: float) -> None:
-        """In a room that is silent, the member with the lowest hash keeps the broadcast tree in shape: records use it."""
         core = self._core
-        core.keep_every_s = min(_KEEP_TREE_S, 2 * core.keep_every_s)  # often at first: the tree is young
-        core.effects.timers[effects.TREE_KEEPER] = now + core.keep_every_s * (0.9 + 0.2 * core.rng.random())
-        if self._keeper_sign is None:
-            self._keeper_heard_at = self._sign_at = now
         alive = core.membership.alive
-        new_in_lobby = 0.0 <= now - core.lobby_since < _CUT_OFF_S
-        if not core.links or (new_in_lobby and not core.keepers):
-            return  # a newcomer knows too few to be the lowest of all: first it hears who gives signs
-        lobby = new_in_lobby or not core.policy.knows_all
-        first = keeper(core.room.raw, self.peer_id, self._may_keep(now) if lobby else alive)
-        sign = first, core.broadcast.kept(first)
-        if first == self.peer_id:
-            number = core.broadcast.next_keep(first, core.census.own.joined_at)
-            core.broadcast.keep(sign_keep(core.room, core.identity, number), now)
-        elif sign != self._keeper_sign:
-            self._keeper_heard_at = now
-            core.overlay.in_touch()
-        elif now - self._keeper_heard_at >= _CUT_OFF_S:
-            core.overlay.cut_off(now, alive)
-        self._keeper_sign = sign
-
-    def _may_keep(self, now: float) -> Collection[PeerId]:
-        """Who else may keep a lobby's tree. Of the few whom we know, some may have died or be beyond a cut without our
-        knowing: who gives signs counts, and who is known only as long as nobody does. When nobody has for long, everybody
-        begins, and gives way to the lowest sign that it hears."""
-        core = self._core
-        self._sign_at = max([self._sign_at, *core.keepers.values()])
-        for peer in [peer for peer, at in core.keepers.items() if at + _CUT_OFF_S <= now]:
-            del core.keepers[peer]
-        if core.keepers:
-            return core.keepers
-        if now - self._sign_at < _CUT_OFF_S:
-            return core.membership.alive
-        if self._keeper_sign is not None and self._keeper_sign[0] != self.peer_id:
-            core.overlay.cut_off(now, core.membership.alive)
-        return ()
+        for duty in core.tree_keeper.beat(now, alive, linked=bool(core.links)):
+            if duty is Duty.SIGN:
+                number = core.broadcast.signs.next_number(self.peer_id, core.census.own.joined_at)
+                core.broadcast.keep(sign_keep(core.room, core.identity, number), now)
+            elif duty is Duty.IN_TOUCH:
+                core.overlay.in_touch()
+            else:
+                core.overlay.cut_off(now, alive)
 
     def _shuffle(self, now: float) -> None:
         core = self._core
