@@ -17,11 +17,11 @@ from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.coordinates import Coordinate, distance
 from psyne_mesh.gossip.detector import Detector, Link
 from psyne_mesh.gossip.dialer import Dialer
+from psyne_mesh.gossip.doubt import Doubt
 from psyne_mesh.gossip.effects import Effects
 from psyne_mesh.gossip.events import CloseLink, Output, SendFrame
 from psyne_mesh.gossip.exchange import ISOLATED, NEWCOMER, OUTBOUND, Exchange, News, encoded, told
 from psyne_mesh.gossip.healing import Cuts, Knocker
-from psyne_mesh.gossip.hearing import Doubt
 from psyne_mesh.gossip.membership import Membership
 from psyne_mesh.gossip.overlay import Overlay
 from psyne_mesh.gossip.policy import FULL, POLICIES

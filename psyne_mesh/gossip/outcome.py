@@ -10,9 +10,9 @@ from psyne_mesh.gossip import codec, effects, events
 from psyne_mesh.gossip.broadcast_wire import ASK, encode_haves
 from psyne_mesh.gossip.core import Core
 from psyne_mesh.gossip.dialer import Dialer
+from psyne_mesh.gossip.doubt import Doubt
 from psyne_mesh.gossip.events import CloseLink, Dial, Evicted, PeerDiscovered, PeerLeft
 from psyne_mesh.gossip.healing import Cuts, Knocker
-from psyne_mesh.gossip.hearing import Doubt
 from psyne_mesh.gossip.records import Record, record_untrusted
 from psyne_mesh.identity import PeerId
 

@@ -198,7 +198,7 @@ def test_the_keeper_shapes_and_mends_the_tree() -> None:
     broadcast = tree(A, B, C)
     broadcast.keep_received(A, sign(5), 0, 0.0)
     assert sent(broadcast) == [(B, codec.KEEP), (C, codec.KEEP)]
-    assert not broadcast.wants_keep(sign(5), 0.0)
+    assert not broadcast.signs.wants(sign(5), 0.0)
     broadcast.keep_repeated(B, sign(5), 0.0)
     assert sent(broadcast) == [(B, codec.PRUNE)]
     broadcast.ihave_received(B, [((ORIGIN.peer_id, wire.KEEP_EPOCH, 6), 1)], 1.0)
@@ -235,28 +235,28 @@ def test_while_somebody_broadcasts_a_branch_moves_for_a_large_gain_only_and_at_o
 
 def test_the_keepers_numbers_outlive_its_process() -> None:
     broadcast = tree(A)
-    first = broadcast.next_keep(ORIGIN.peer_id, 1000)
+    first = broadcast.signs.next_number(ORIGIN.peer_id, 1000)
     broadcast.keep(sign(first), 0.0)
-    second = broadcast.next_keep(ORIGIN.peer_id, 1000)
-    assert first < second < tree(A).next_keep(ORIGIN.peer_id, 1001)
+    second = broadcast.signs.next_number(ORIGIN.peer_id, 1000)
+    assert first < second < tree(A).signs.next_number(ORIGIN.peer_id, 1001)
 
 
 def test_a_sign_is_wanted_when_it_is_new_and_no_flood() -> None:
     broadcast = tree(A, B)
-    assert broadcast.wants_keep(sign(5), 1.0)
+    assert broadcast.signs.wants(sign(5), 1.0)
     broadcast.keep_received(A, sign(5), 0, 1.0)
     sent(broadcast)
-    assert not broadcast.wants_keep(sign(5), 2.0)
-    assert not broadcast.wants_keep(sign(6), 1.1)
+    assert not broadcast.signs.wants(sign(5), 2.0)
+    assert not broadcast.signs.wants(sign(6), 1.1)
     broadcast.keep_repeated(A, sign(6), 1.1)
     assert sent(broadcast) == []  # dropped, but no cycle
-    assert broadcast.wants_keep(sign(6), 1.25)
+    assert broadcast.signs.wants(sign(6), 1.25)
     others = [wire.sign_keep(ROOM, CheapIdentity(100 + n), 1) for n in range(16)]
     for other in others[:15]:
-        assert broadcast.wants_keep(other, 1.5)
+        assert broadcast.signs.wants(other, 1.5)
         broadcast.keep_received(A, other, 0, 1.5)
-    assert not broadcast.wants_keep(others[15], 1.6)
-    assert broadcast.wants_keep(others[15], 2.1)  # ORIGIN has been quiet
+    assert not broadcast.signs.wants(others[15], 1.6)
+    assert broadcast.signs.wants(others[15], 2.1)  # ORIGIN has been quiet
 
 
 def test_a_forged_sign_of_the_keeper_is_refused() -> None:

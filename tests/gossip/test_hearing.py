@@ -6,9 +6,10 @@ import random
 
 import pytest
 
+from psyne_mesh.gossip.doubt import Doubt
 from psyne_mesh.gossip.effects import Effects
 from psyne_mesh.gossip.events import PeerDiscovered, PeerLeft
-from psyne_mesh.gossip.hearing import Doubt, Hearing, Hearings, deaf_for
+from psyne_mesh.gossip.hearing import Hearing, Hearings, deaf_for
 from psyne_mesh.identity import PeerId
 from tests.gossip.cluster import Cluster, room_of
 from tests.gossip.test_node_partial_mesh import crowd

@@ -10,8 +10,8 @@ from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.effects import CaseOpened, Spread, Tell, TellAll
 from psyne_mesh.gossip.events import BroadcastReceived, PartitionSuspected, PeerLeft, SendFrame, SignalReceived
 from psyne_mesh.gossip.exchange import encoded
-from psyne_mesh.gossip.healing import keeper
 from psyne_mesh.gossip.records import DOWN, SUSPECT, RoomKey
+from psyne_mesh.gossip.tree_keeper import keeper
 from psyne_mesh.identity import PeerId
 from tests.gossip.cluster import ROOM, CheapIdentity, Cluster
 
@@ -421,7 +421,7 @@ def test_a_newcomer_to_a_lobby_waits_for_the_keepers_sign_before_it_takes_over()
     )
     newcomer = room.add(low, knows=list(room.nodes)[:20])
     waited = 0.0
-    while not newcomer._core.keepers:
+    while not newcomer._core.broadcast.signs.heard(newcomer.peer_id):
         assert newcomer.peer_id not in keepers_signs(room, 0.5)
         waited += 0.5
     assert waited > 1.0
