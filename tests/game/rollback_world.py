@@ -16,7 +16,6 @@ from psyne_mesh.game.rollback import (
     Input,
     InputLayout,
     RollbackSession,
-    SessionEvent,
     Simulation,
     Spectator,
     difference_of,
@@ -71,7 +70,9 @@ class Machine:
 
 
 class World:
-    """1. `add(seat, ...)`. 2. `play(seconds)` runs all machines, one call of `advance` each frame, with inputs from `hand`."""
+    """1. `add(seat, ...)`. 2. `play(seconds)` runs all machines, one call of `advance` each frame, with inputs from
+    `hand`.
+    """
 
     def __init__(
         self, seats: int, seed: int, way: Way = Way(), hz: float = 60.0, keys: type[Input] | None = None

@@ -29,8 +29,8 @@ def hash_of(state: bytes) -> bytes:
 
 
 class StateChecks:
-    """1. `confirmed(frame, state)` for each confirmed state, in order. 2. `heard(seat, frame, digest, now)` for each
-    hash in a packet, `hear(seat, word, now)` for `Hashes` and `State`. 3. Drain `words` and `events`. 4.
+    """1. `confirmed(frame, state, now)` for each confirmed state, in order. 2. `heard(seat, frame, digest, now)` for
+    each hash in a packet, `hear(seat, word, now)` for `Hashes` and `State`. 3. Drain `words` and `events`. 4.
     `forget(seat)` when its player is gone.
     """
 

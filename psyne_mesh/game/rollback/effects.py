@@ -23,7 +23,7 @@ class Effect(msgspec.Struct, frozen=True):
 class Effects:
     """1. `begin(frame, predicted)` before each tick, `emit(value)` in it. 2. `take()` gives each effect of a tick
     once, when it is first seen: a replay that makes it again gives nothing, one that makes another gives that. 3.
-    `forget(before)`.
+    `forget(newest)`.
     """
 
     def __init__(self) -> None:

@@ -53,7 +53,7 @@ I = TypeVar("I", bound=Input)  # noqa: E741
 
 
 class InputLayout(typing.Generic[I]):
-    """1. `pack(value)` gives `size` bytes. 2. `view(player_input)` the struct for the game. Raises InvalidConfig for
+    """1. `pack(value)` gives `size` bytes. 2. `view(said)` the struct for the game. Raises InvalidConfig for
     a type that cannot be packed, naming the field.
     """
 

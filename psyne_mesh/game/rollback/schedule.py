@@ -16,7 +16,7 @@ class Schedule:
     take the largest slip.
 
     1. `is_due(frame, now)`, `behind(frame, now)` in ticks. 2. `slip(frame, now)` after each round of ticks. 3.
-    `follow(slipped)` what another says. `slipped` is what we say.
+    `follow(slipped, frame)` what another says. `slipped` is what we say.
     """
 
     def __init__(self, start: float, hz: float) -> None:

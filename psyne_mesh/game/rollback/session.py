@@ -25,7 +25,6 @@ from psyne_mesh.game.rollback.events import (
     SeatJoined,
     SeatLeft,
     SessionEvent,
-    SnapshotDisputed,
     Stalled,
 )
 from psyne_mesh.game.rollback.schedule import Schedule
@@ -92,7 +91,7 @@ class RollbackSession:
     5. `take_events()`.
 
     `now` is in seconds of a clock that all players share (`room.time()`); frame 0 is due at `start`. An input is a
-    run of `len(blank)` bytes, `blank` the one of a seat without a player. A state is bytes that stand for the whole
+    run of as many bytes as `blank`, the one of a seat without a player. A state is bytes that stand for the whole
     of it.
     """
 
