@@ -98,17 +98,17 @@ class ClusterSwitchboard:
         self._seated[peer] = now
         self._say(None, c.Arrived(sender=self.me, peer=str(peer), seated_s=now))
 
-    def receive(self, peer: PeerId, message: m.ClientMessage, now: float) -> None:
+    def receive(self, peer: PeerId, message: m.ClientMessage, now: float, address: str = "") -> None:
         match message:
             case m.ListRooms():
                 self._gather(peer, message, now)
             case m.Join():
                 key = room_key(message.room, app_id=message.app_id, region=message.region)
-                self._pass_on(peer, key, message, now)
+                self._pass_on(peer, key, message, now, address)
             case m.Leave(room=key) | m.Signal(room=key):
                 if isinstance(message, m.Leave):
                     self._give_up_joins(peer, key)
-                self._pass_on(peer, key, message, now)
+                self._pass_on(peer, key, message, now, address)
             case _:  # it does not touch rooms, and says nothing about where this player lives
                 self._switchboard.receive(peer, message, now)
                 self._outputs += self._switchboard.take_outputs()
@@ -166,9 +166,9 @@ class ClusterSwitchboard:
                 self._arrived_elsewhere(message)
             case c.Departed(peer=peer, reason=reason):
                 self._depart_home(sender, PeerId(peer), reason, now)
-            case c.Forward(peer=peer, frame=frame, seated_s=seated_s):
+            case c.Forward(peer=peer, frame=frame, seated_s=seated_s, address=address):
                 home = _Home(sender, self._clocks.here(sender, seated_s))
-                self._handle(home, PeerId(peer), m.decode_client_untrusted(frame), now)
+                self._handle(home, PeerId(peer), m.decode_client_untrusted(frame), now, address)
             case c.Deliver(peers=peers, frame=frame):
                 local = tuple(PeerId(peer) for peer in peers)
                 self._deliver_here(sender, Delivery(local, m.decode_server_untrusted(frame)))
@@ -212,16 +212,18 @@ class ClusterSwitchboard:
 
     # ------------------------------------------------------------------------------------------------------- rooms
 
-    def _pass_on(self, peer: PeerId, room: str, message: m.ClientMessage, now: float) -> None:
+    def _pass_on(self, peer: PeerId, room: str, message: m.ClientMessage, now: float, address: str) -> None:
         keeper = self.keeper_of(room)
         seated_s = self._seated.get(peer)
         if keeper == self.me:
-            self._handle(_Home(self.me, seated_s), peer, message, now)
+            self._handle(_Home(self.me, seated_s), peer, message, now, address)
         else:
             if isinstance(message, m.Join):
                 self._watch_join(peer, message.ref, room, keeper)
             frame = m.encode(message)
-            self._say(keeper, c.Forward(sender=self.me, peer=str(peer), frame=frame, seated_s=seated_s))
+            self._say(
+                keeper, c.Forward(sender=self.me, peer=str(peer), frame=frame, seated_s=seated_s, address=address[:64])
+            )
 
     def _watch_join(self, peer: PeerId, ref: int, room: str, keeper: str) -> None:
         joining = self._joining.setdefault(peer, {})
@@ -233,7 +235,7 @@ class ClusterSwitchboard:
         for ref in [ref for ref, (joined, _) in joining.items() if joined == room]:
             del joining[ref]
 
-    def _handle(self, home: _Home, peer: PeerId, message: m.ClientMessage, now: float) -> None:
+    def _handle(self, home: _Home, peer: PeerId, message: m.ClientMessage, now: float, address: str) -> None:
         """About a room that we keep. A member who speaks from a new home has left the old one; what comes from an old one
         was held back on the way, and is not heard."""
         known = self._homes.get(peer)
@@ -242,7 +244,7 @@ class ClusterSwitchboard:
                 return
             self._depart_home(known.server, peer, "superseded", now)
         self._homes[peer] = home
-        self._switchboard.receive(peer, message, now)
+        self._switchboard.receive(peer, message, now, address)
         self._distribute()
         self._forget_if_roomless(peer)
 

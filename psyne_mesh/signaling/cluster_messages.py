@@ -57,11 +57,13 @@ class Departed(ClusterMessage, frozen=True, tag="departed"):
 
 
 class Forward(ClusterMessage, frozen=True, tag="forward"):
-    """A client of the sender says `frame`, about a room that the receiver keeps. `seated_s` as in `Arrived`."""
+    """A client of the sender says `frame`, about a room that the receiver keeps. `seated_s` as in `Arrived`; `address`:
+    what of the client counts as one."""
 
     peer: Peer
     frame: str
     seated_s: float | None = None
+    address: Annotated[str, msgspec.Meta(max_length=64)] = ""
 
 
 class Deliver(ClusterMessage, frozen=True, tag="deliver"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import attrs
@@ -10,6 +11,17 @@ import trio
 
 _HEAD_MAX_BYTES = 16_384  # what h11 allows as well; browsers send 1-2 KiB
 _READ_BYTES = 4_096
+_END_OF_REQUEST = re.compile(rb"\n\r?\n")  # as h11 takes it
+
+
+@attrs.frozen
+class Request:
+    """What a guest asks for. `target` is such as "/rooms?app_id=chess"; `origin` is of the web page that asks, if one does."""
+
+    method: str
+    target: str
+    wants_websocket: bool
+    origin: str | None
 
 
 @attrs.frozen
@@ -17,6 +29,7 @@ class Page:
     status: int
     body: bytes
     content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 class Replay(trio.abc.Stream):
@@ -25,6 +38,8 @@ class Replay(trio.abc.Stream):
     def __init__(self, inner: trio.abc.Stream, head: bytes) -> None:
         self._inner = inner
         self._head = head
+        end = _END_OF_REQUEST.search(head)
+        self.request_bytes = end.end() if end is not None else len(head)  # what follows are frames already
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         if not self._head:
@@ -44,13 +59,10 @@ class Replay(trio.abc.Stream):
         await self._inner.aclose()
 
 
-async def receive_guest(
-    stream: trio.abc.Stream, page: Callable[[str], Page], refusal: str | None = None
-) -> trio.abc.Stream | None:
-    """The stream to run a WebSocket on, or None when the guest wanted a page (it has it) or was not understood.
+async def receive_guest(stream: trio.abc.Stream, answer: Callable[[Request], Page | None]) -> Replay | None:
+    """The stream to run a WebSocket on, or None when the guest got a page or was not understood.
 
-    `page(target)` makes the page for a request target such as "/rooms?app_id=chess". With a `refusal` every request is
-    answered by it, with status 503. The caller bounds the time.
+    `answer(request)` makes the page; None lets a WebSocket in. The caller bounds the time.
     """
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_MAX_BYTES)
     read = b""
@@ -62,23 +74,29 @@ async def receive_guest(
             read += data
             connection.receive_data(data)
     except h11.RemoteProtocolError as error:
-        answer = Page(error.error_status_hint, b"not a request that is understood here\n", "text/plain")
-        await _answer(stream, connection, answer, with_body=True)
+        page = Page(error.error_status_hint, b"not a request that is understood here\n", "text/plain")
+        await _answer(stream, connection, page, with_body=True)
         return None
-    if _wants_websocket(event) and refusal is None:
+    request = _request(event)
+    page_or_none = answer(request)
+    if page_or_none is None and request.wants_websocket:
         return Replay(stream, read)
-    if refusal is not None:
-        answer = Page(503, refusal.encode() + b"\n", "text/plain")
-    elif event.method not in (b"GET", b"HEAD"):
-        answer = Page(405, b"GET is all there is\n", "text/plain")
-    else:
-        answer = page(event.target.decode("ascii"))
-    await _answer(stream, connection, answer, with_body=event.method != b"HEAD")
+    page = page_or_none or Page(404, b"nothing here\n", "text/plain")
+    if request.method not in ("GET", "HEAD") and page.status < 400:
+        page = Page(405, b"GET is all there is\n", "text/plain")
+    await _answer(stream, connection, page, with_body=request.method != "HEAD")
     return None
 
 
-def _wants_websocket(request: h11.Request) -> bool:
-    return any(name == b"upgrade" and value.lower() == b"websocket" for name, value in request.headers)
+def _request(event: h11.Request) -> Request:
+    headers = dict(event.headers)  # of several alike the last: who sends two origins means the last
+    origin = headers.get(b"origin")
+    return Request(
+        event.method.decode("ascii"),
+        event.target.decode("ascii"),
+        headers.get(b"upgrade", b"").lower() == b"websocket",
+        None if origin is None else origin.decode("latin-1"),
+    )
 
 
 async def _answer(stream: trio.abc.Stream, connection: h11.Connection, page: Page, *, with_body: bool) -> None:
@@ -87,9 +105,9 @@ async def _answer(stream: trio.abc.Stream, connection: h11.Connection, page: Pag
         headers=[
             ("Content-Type", page.content_type),
             ("Content-Length", str(len(page.body))),
-            ("Access-Control-Allow-Origin", "*"),  # nothing here depends on who asks: a game's web page may show it
             ("Cache-Control", "no-store"),
             ("Connection", "close"),
+            *page.headers,
         ],
     )
     if connection.our_state not in (h11.IDLE, h11.SEND_RESPONSE):

@@ -6,13 +6,14 @@ import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
+import attrs
 import trio
 
 from psyne_mesh.errors import ProtocolError, VersionMismatch
 from psyne_mesh.identity import PeerId, verify_untrusted
 from psyne_mesh.limits import TokenBucket
 from psyne_mesh.signaling import messages
-from psyne_mesh.signaling.limits import ServerConfig, SignalShares
+from psyne_mesh.signaling.limits import QueueShares, ServerConfig
 from psyne_mesh.signaling.switchboard import Switchboard
 from psyne_mesh.signaling.websocket import WebSocket, WebSocketClosed
 
@@ -45,8 +46,9 @@ class Refused(Exception):
         return _LABELS[self.code]
 
 
-async def prove(websocket: WebSocket, audiences: frozenset[str] | None) -> tuple[PeerId, int]:
-    """Challenge the guest. The id whose key signed our nonce, and the `ref` of its hello; else `Refused`."""
+async def prove(websocket: WebSocket, is_meant: Callable[[str], bool]) -> tuple[PeerId, int]:
+    """Challenge the guest. The id whose key signed our nonce, and the `ref` of its hello; else `Refused`. `is_meant`:
+    whether an audience is this server."""
     nonce = messages.to_base64(secrets.token_bytes(32))
     await websocket.send(messages.encode(messages.Challenge(nonce=nonce)))
     frame = await websocket.receive()
@@ -58,6 +60,13 @@ async def prove(websocket: WebSocket, audiences: frozenset[str] | None) -> tuple
         raise await refusal(websocket, messages.MISBEHAVED, str(error)) from error
     if not isinstance(hello, messages.Hello):
         raise await refusal(websocket, messages.NOT_PROVED, "say hello first")
+    if not is_meant(hello.audience):
+        audience = "".join(filter(str.isprintable, hello.audience))[:100]
+        raise await refusal(
+            websocket, messages.NOT_PROVED,
+            f"this hello was meant for {audience!r}, which this server does not know as its own name: if it is one, "
+            f"start the server with --public-name {audience}", hello.ref,
+        )  # fmt: skip
     try:
         peer = verify_untrusted(
             messages.from_base64_untrusted(hello.public_key),
@@ -69,8 +78,6 @@ async def prove(websocket: WebSocket, audiences: frozenset[str] | None) -> tuple
         raise await refusal(websocket, messages.NOT_PROVED, str(error), hello.ref) from error
     if peer != hello.peer_id:
         raise await refusal(websocket, messages.NOT_PROVED, "this peer id belongs to another key", hello.ref)
-    if audiences is not None and hello.audience not in audiences:
-        raise await refusal(websocket, messages.NOT_PROVED, "this hello was meant for another server", hello.ref)
     return peer, hello.ref
 
 
@@ -80,45 +87,63 @@ async def refusal(websocket: WebSocket, code: int, reason: str, ref: int | None 
     return Refused(code, reason)
 
 
-class Guest:
-    """1. `await run(receive, counts)` in one task: until the connection ends or `dismiss`. 2. `push` at any time.
-    3. `end` says afterwards why it went."""
+@attrs.frozen
+class _Waiting:
+    """For the guest. `is_share`: of the share of others; a signal of `sender`, or news."""
 
-    def __init__(self, peer: PeerId, websocket: WebSocket, config: ServerConfig, now: float) -> None:
+    text: str
+    sender: PeerId | None = None
+    is_share: bool = False
+
+
+class Guest:
+    """1. `await run(receive, counts)` in one task: until the connection ends or `dismiss`. 2. `push` and
+    `push_of_others` at any time. 3. `end` says afterwards why it went."""
+
+    def __init__(
+        self, peer: PeerId, websocket: WebSocket, config: ServerConfig, address: str, meter: TokenBucket
+    ) -> None:
+        """meter: that bounds how fast the connection is read; what a message costs beyond its frame is charged to it."""
         self.peer = peer
+        self.address = address
         self.end = "lost"
         self._websocket = websocket
         self._config = config
-        self._bucket = TokenBucket(burst=config.burst, per_second=config.messages_per_s, now=now)
-        self._queue, self._outbound = trio.open_memory_channel[tuple[str, PeerId | None]](config.outbound_messages_max)
-        self._signals = SignalShares(config.outbound_messages_max, config.outbound_bytes_max)
+        self._meter = meter
+        self._queue, self._outbound = trio.open_memory_channel[_Waiting](config.outbound_messages_max)
+        self._shares = QueueShares(config.outbound_messages_max, config.outbound_bytes_max)
         self._queued_bytes = 0
         self._garbage = 0
         self._scope = trio.CancelScope()
         self._dismissal: tuple[int, str] | None = None
 
     def push(self, message: messages.Message) -> None:
-        self.push_text(messages.encode(message))
+        """An answer to this guest. Never waits. One whose queue is full is dropped: it does not read what it asks for, and
+        a fresh start serves it better."""
+        if not self._put(_Waiting(messages.encode(message))):
+            self.dismiss(messages.TOO_SLOW, "you read too slowly")
 
-    def push_text(self, text: str, sender: PeerId | None = None) -> bool:
-        """Never waits. A guest whose queue is full is dropped: it lags so far that a fresh start serves it better. A signal
-        names its `sender` and drops nobody; False: it was left out."""
+    def push_of_others(self, text: str, sender: PeerId | None) -> bool:
+        """A signal of `sender`, or news, with None. Never waits, and drops nobody; False: it was left out."""
         if self._dismissal is not None:
             return True
-        size = len(text)
-        if sender is not None and not self._signals.admit(sender, size):
+        if not self._shares.admit(sender, len(text)):
+            return False
+        if not self._put(_Waiting(text, sender, is_share=True)):
+            self._shares.release(sender, len(text))
+            return False
+        return True
+
+    def _put(self, waiting: _Waiting) -> bool:
+        if self._dismissal is not None:
+            return True
+        if self._queued_bytes + len(waiting.text) > self._config.outbound_bytes_max:
             return False
         try:
-            if self._queued_bytes + size > self._config.outbound_bytes_max:
-                raise trio.WouldBlock
-            self._queue.send_nowait((text, sender))
+            self._queue.send_nowait(waiting)
         except trio.WouldBlock:
-            if sender is None:
-                self.dismiss(messages.TOO_SLOW, "you read too slowly")
-                return True
-            self._signals.release(sender, size)
             return False
-        self._queued_bytes += size
+        self._queued_bytes += len(waiting.text)
         return True
 
     def dismiss(self, code: int, reason: str) -> None:
@@ -147,11 +172,11 @@ class Guest:
             await self._websocket.close(code, reason)
 
     async def _send_all(self) -> None:
-        async for text, sender in self._outbound:
-            self._queued_bytes -= len(text)
-            if sender is not None:
-                self._signals.release(sender, len(text))
-            await self._websocket.send(text)
+        async for waiting in self._outbound:
+            self._queued_bytes -= len(waiting.text)
+            if waiting.is_share:
+                self._shares.release(waiting.sender, len(waiting.text))
+            await self._websocket.send(waiting.text)
 
     async def _receive_all(
         self, receive: Callable[[Guest, messages.ClientMessage], None], counts: Counter[str]
@@ -163,7 +188,6 @@ class Guest:
             if patience.cancelled_caught:
                 raise Refused(messages.TIMED_OUT, f"you said nothing for {silence_s:g} s")
             counts["messages"] += 1
-            cost = 1
             try:
                 message = messages.decode_client_untrusted(frame)
             except VersionMismatch as error:
@@ -172,11 +196,8 @@ class Guest:
                 counts["garbage"] += 1
                 self._complain(frame, error)
             else:
-                cost = Switchboard.cost(message)
+                self._meter.charge(Switchboard.cost(message) - 1, trio.current_time())
                 receive(self, message)
-            # Whoever sends faster is read more slowly, and TCP tells it so.
-            self._bucket.charge(cost, trio.current_time())
-            await trio.sleep_until(self._bucket.ready_at())
 
     def _complain(self, frame: str | bytes, error: ProtocolError) -> None:
         self._garbage += 1

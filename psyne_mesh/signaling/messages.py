@@ -153,11 +153,18 @@ class Challenge(Message, frozen=True, tag="challenge"):
 
 
 class Welcome(Message, frozen=True, tag="welcome"):
-    """The server knows us. It drops a client that says nothing for three times `keepalive_s`."""
+    """The server knows us. It drops a client that says nothing for three times `keepalive_s`.
+
+    time_ms: its wall clock, Unix milliseconds. messages_per_s and burst: how fast it reads a client, in frames, where a
+    frame of more than 4 KiB counts more. None: an older server does not tell.
+    """
 
     ref: Ref
     peer_id: Peer
     keepalive_s: Annotated[float, msgspec.Meta(gt=0, le=3600)]
+    time_ms: Annotated[int, msgspec.Meta(ge=0, le=_EXACT)] | None = None
+    messages_per_s: Annotated[float, msgspec.Meta(gt=0, le=1e9)] | None = None
+    burst: Annotated[int, msgspec.Meta(ge=1, le=_EXACT)] | None = None
 
 
 class Member(msgspec.Struct, frozen=True):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from itertools import islice
 
 import attrs
@@ -12,13 +13,18 @@ from psyne_mesh.identity import PeerId
 from psyne_mesh.signaling.events import Joined, PeerInfo, RoomInfo, RoomListing, SkillRange, room_key
 from psyne_mesh.signaling.transport import CreatePolicy
 
+PAIR_PREFIX = "pair:"  # of the names of rooms for two players who named each other
+
 
 @attrs.frozen(kw_only=True)
 class RegistryLimits:
-    """What strangers may make a registry hold. At the limit a request is refused; nobody present is ever evicted."""
+    """What strangers may make a registry hold. At a limit of rooms the oldest empty one of those who reached it gives
+    way, else the request is refused; nobody present is ever evicted."""
 
     rooms_max: int = 10_000  # 10,000 rooms of 16 with records of 500 bytes: about 150 MB
-    rooms_per_peer_max: int = 16
+    rooms_per_peer_max: int = 16  # that one player is in
+    rooms_created_per_peer_max: int = 32  # that one player has made and that still are: twice as many, for those left
+    rooms_created_per_address_max: int = 500  # 5 % of all
     players_per_room_max: int = 10_000
     told_max: int = (
         256  # members of one room whom an arrival or departure concerns; in larger rooms gossip tells the rest
@@ -92,16 +98,32 @@ class RoomRegistry:
         self._limits = limits or RegistryLimits()
         self._rooms: dict[str, _Room] = {}
         self._rooms_of: dict[PeerId, dict[str, None]] = {}  # dict as an ordered set: departures in order of joining
+        self._created_by: dict[str, dict[str, None]] = {}  # peer ids and addresses -> rooms that are, the oldest first
+        self._empty: dict[str, None] = {}  # rooms without members, the one that is so longest first
         self._created = self._expired = self._joins = self._refused = self._leaves = 0
 
-    def join(self, peer: PeerId, request: JoinRequest, now: float) -> Arrival:
+    def join(
+        self,
+        peer: PeerId,
+        request: JoinRequest,
+        now: float,
+        *,
+        address: str = "",
+        told_max: float = math.inf,
+        listed_max: float = math.inf,
+    ) -> Arrival:
+        """address: whose share of rooms a new one is taken from; "": nobody's. told_max, listed_max: of members, where
+        fewer than usual shall be."""
         try:
-            room, created = self._admit(peer, request, now)
+            room, created = self._admit(peer, request, now, address)
         except (RoomFull, RoomNotFound, RoomExists, RoomMismatch, SignalingError):
             self._refused += 1
             raise
         if created:
+            self._forget(room.key)
             self._rooms[room.key] = room
+            for creator in room.creators:
+                self._created_by.setdefault(creator, {})[room.key] = None
             self._created += 1
         self._joins += 1
         present = room.members.get(peer)
@@ -113,15 +135,25 @@ class RoomRegistry:
             member = attrs.evolve(present, record=request.record)
         room.members[peer] = member
         room.empty_since = None
+        self._empty.pop(room.key, None)
         self._rooms_of.setdefault(peer, {})[room.key] = None
-        others = _sample([m for m in room.members.values() if m.peer_id != peer], self._limits.told_max)
-        notify = tuple(m.peer_id for m in others) if present is None else ()
-        return Arrival(Joined(room.info(), others, created, member.index), member, notify, rejoined)
+        others = [m for m in room.members.values() if m.peer_id != peer]
+        listed = _sample(others, int(min(listed_max, self._limits.told_max)))
+        told = _sample(others, int(min(told_max, self._limits.told_max))) if present is None else ()
+        joined = Joined(room.info(), listed, created, member.index)
+        return Arrival(joined, member, tuple(m.peer_id for m in told), rejoined)
 
     def leave(
-        self, peer: PeerId, room_key: str, now: float, *, reason: str = "left", record: str = ""
+        self,
+        peer: PeerId,
+        room_key: str,
+        now: float,
+        *,
+        reason: str = "left",
+        record: str = "",
+        told_max: float = math.inf,
     ) -> Departure | None:
-        """None if the peer was not in the room."""
+        """None if the peer was not in the room. `told_max` as for `join`."""
         room = self._rooms.get(room_key)
         if room is None or peer not in room.members:
             return None
@@ -135,12 +167,15 @@ class RoomRegistry:
             room.held[peer] = now + self._limits.seat_hold_s  # at most max_players: only members come in here
         if not room.members:
             room.empty_since = now
-        told = _sample(list(room.members.values()), self._limits.told_max)
+            self._empty[room_key] = None
+        told = _sample(list(room.members.values()), int(min(told_max, self._limits.told_max)))
         return Departure(room_key, peer, reason, tuple(member.peer_id for member in told), record)
 
-    def depart(self, peer: PeerId, reason: str, now: float) -> list[Departure]:
+    def depart(self, peer: PeerId, reason: str, now: float, *, told_max: float = math.inf) -> list[Departure]:
         """Out of every room, for example because the connection broke."""
-        departures = [self.leave(peer, key, now, reason=reason) for key in tuple(self._rooms_of.get(peer, ()))]
+        departures = [
+            self.leave(peer, key, now, reason=reason, told_max=told_max) for key in tuple(self._rooms_of.get(peer, ()))
+        ]
         return [departure for departure in departures if departure is not None]
 
     def is_member(self, peer: PeerId, room_key: str) -> bool:
@@ -159,12 +194,14 @@ class RoomRegistry:
         only_open: bool = False,
         limit: int = 100,
     ) -> RoomListing:
-        """Rooms with somebody in them, oldest first. `app_id=None` means every application (the server's own page)."""
+        """Rooms with somebody in them, oldest first; not those of pairs, where no third finds a place. `app_id=None` means
+        every application (the server's own page)."""
         limit = min(limit, self._limits.listed_max)
         matching = (
             room.info()
             for room in self._rooms.values()
             if room.members
+            and not room.name.startswith(PAIR_PREFIX)
             and (app_id is None or room.app_id == app_id)
             and (region is None or room.region == region)
             and _overlap(room.skill_range, skill_range)
@@ -185,7 +222,7 @@ class RoomRegistry:
         for room in tuple(self._rooms.values()):
             room.release_seats(now)
             if room.empty_since is not None and now - room.empty_since >= self._limits.empty_ttl_s:
-                del self._rooms[room.key]
+                self._forget(room.key)
                 self._expired += 1
 
     @property
@@ -195,7 +232,7 @@ class RoomRegistry:
             len(self._rooms), members, self._created, self._expired, self._joins, self._refused, self._leaves
         )
 
-    def _admit(self, peer: PeerId, request: JoinRequest, now: float) -> tuple[_Room, bool]:
+    def _admit(self, peer: PeerId, request: JoinRequest, now: float, address: str) -> tuple[_Room, bool]:
         key = request.key
         room = self._rooms.get(key)
         if room is not None and room.members.get(peer) is None:
@@ -205,7 +242,7 @@ class RoomRegistry:
         if len(self._rooms_of.get(peer, ())) >= self._limits.rooms_per_peer_max:
             raise SignalingError(f"one player may be in {self._limits.rooms_per_peer_max} rooms at a time")
         if room is None or self._gives_way(room, request):
-            return self._fresh(key, room, request), True
+            return self._fresh(key, room, request, (peer, address) if address else (peer,), now), True
         if request.create == "only":
             raise RoomExists(f"room {request.name!r} exists already")
         if not _overlap(room.skill_range, request.skill_range):
@@ -223,18 +260,52 @@ class RoomRegistry:
             return False
         return request.create == "only" or not _overlap(room.skill_range, request.skill_range)
 
-    def _fresh(self, key: str, empty: _Room | None, request: JoinRequest) -> _Room:
+    def _fresh(
+        self, key: str, empty: _Room | None, request: JoinRequest, creators: tuple[str, ...], now: float
+    ) -> _Room:
         if request.create == "never":
             raise RoomNotFound(f"there is no room {request.name!r} in region {request.region!r}")
-        if empty is None and len(self._rooms) >= self._limits.rooms_max:
-            raise SignalingError(f"this server holds no more than {self._limits.rooms_max} rooms")
-        return _Room(key, request, min(request.max_players, self._limits.players_per_room_max))
+        limits = self._limits
+        shares = (
+            ("you have", limits.rooms_created_per_peer_max),
+            ("your address has", limits.rooms_created_per_address_max),
+        )
+        for creator, (who, limit) in zip(creators, shares, strict=False):
+            if len(self._created_by.get(creator, ())) >= limit and not self._clear(self._created_by[creator], now):
+                raise SignalingError(f"{who} made the {limit} rooms that this server allows, and all are in use")
+        if empty is None and len(self._rooms) >= limits.rooms_max and not self._clear(self._empty, now):
+            raise SignalingError(f"this server holds no more than {limits.rooms_max} rooms")
+        return _Room(key, request, min(request.max_players, limits.players_per_room_max), creators)
+
+    def _clear(self, rooms: Iterable[str], now: float) -> bool:
+        """Forget the oldest of `rooms` that is empty and to which nobody has a claim. A walk of `_empty` is short: claims
+        lapse within `seat_hold_s`."""
+        for key in rooms:
+            room = self._rooms[key]
+            room.release_seats(now)
+            if not room.members and not room.held:
+                self._forget(key)
+                self._expired += 1
+                return True
+        return False
+
+    def _forget(self, key: str) -> None:
+        room = self._rooms.pop(key, None)
+        if room is None:
+            return
+        self._empty.pop(key, None)
+        for creator in room.creators:
+            mine = self._created_by[creator]
+            del mine[key]
+            if not mine:
+                del self._created_by[creator]
 
 
 class _Room:
     __slots__ = (
         "app_id",
         "arrivals",
+        "creators",
         "empty_since",
         "held",
         "key",
@@ -246,8 +317,9 @@ class _Room:
         "skill_range",
     )
 
-    def __init__(self, key: str, request: JoinRequest, max_players: int) -> None:
+    def __init__(self, key: str, request: JoinRequest, max_players: int, creators: tuple[str, ...]) -> None:
         self.key = key
+        self.creators = creators
         self.name = request.name
         self.app_id = request.app_id
         self.region = request.region

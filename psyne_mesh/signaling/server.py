@@ -7,33 +7,42 @@ from __future__ import annotations
 
 import logging
 import secrets
+import socket
 import ssl
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from urllib.parse import parse_qs
+from functools import partial
+from urllib.parse import parse_qs, urlsplit
 
 import attrs
 import msgspec
 import trio
 
-from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.identity import PeerId
+from psyne_mesh.limits import TokenBucket
 from psyne_mesh.nurseries import open_background_nursery
 from psyne_mesh.signaling import messages
+from psyne_mesh.signaling.audience import ANY, check_public_name, is_meant, split_authority
 from psyne_mesh.signaling.backplane import Backplane
 from psyne_mesh.signaling.cluster import ClusterSwitchboard, Dismissal
 from psyne_mesh.signaling.cluster_member import ClusterMember
 from psyne_mesh.signaling.convert import room_of
-from psyne_mesh.signaling.front_door import Page, receive_guest
+from psyne_mesh.signaling.doors import Doors, Entry, Standing, address_of
+from psyne_mesh.signaling.front_door import Page, Request, receive_guest
 from psyne_mesh.signaling.guest import Guest, Refused, prove, refusal
 from psyne_mesh.signaling.limits import ServerConfig
+from psyne_mesh.signaling.listening import accept_forever, descriptors, listen
+from psyne_mesh.signaling.metered import Metered
+from psyne_mesh.signaling.sparse_log import SparseLog
 from psyne_mesh.signaling.switchboard import Switchboard
 from psyne_mesh.signaling.websocket import WebSocket, WebSocketClosed, accept_websocket
 
 DEFAULT_PORT = 8080  # psyne's own
 
 _HOUSEKEEPING_S = 5.0
+_TURNED_AWAY_S = 1.0  # for who is told to come back: its request, our answer
 _FULL = "this server has as many guests as it can serve"
 _HANGUPS = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, WebSocketClosed)
 _REASONS = {  # what others are told; every other end is "dropped"
@@ -43,6 +52,7 @@ _REASONS = {  # what others are told; every other end is "dropped"
     "timeout": "timeout",
     "superseded": "superseded",
 }
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")  # pages that a developer serves to himself
 logger = logging.getLogger(__name__)
 
 
@@ -64,8 +74,12 @@ class ServerStats:
     signals_relayed: int
     signals_not_relayed: int
     signals_dropped: int  # the receiver reads more slowly than its roommates send
+    news_dropped: int  # the same, of who came and went
+    turned_away: int  # connections over a limit, told to come back
+    slammed: int  # the same, cut off, and handshakes that gave way to others
     garbage: int
     internal_errors: int
+    cluster_dropped: int  # words between servers that were lost here: the backplane is down or too slow
     servers: int  # of the cluster that this one hears, with itself; rooms and members are those that it keeps
     # Why clients went: left, lost, timeout, superseded, slow, misbehaved; or came in vain: full, version, not_proved.
     ends: dict[str, int]
@@ -83,9 +97,10 @@ async def open_server(
     """A server for as long as the block; port 0 takes any free one. Raises `OSError` if it cannot listen there, and
     `InvalidConfig` if `host` is no name of a host.
 
-    With `ssl_context` (made for the server's side) it speaks `wss` and `https`. Leaving the block says goodbye to every
-    client, within `config.grace_s`. With a `backplane` all servers on it are one: players meet wherever they connect; the
-    goodbye to the others takes a second more at most. Raises `BackplaneDown` if it cannot be attached.
+    Clients must have dialled an address of this machine or one of `config.public_names`. With `ssl_context` (made for
+    the server's side) it speaks `wss` and `https`. Leaving the block says goodbye to every client, within
+    `config.grace_s`. With a `backplane` all servers on it are one: players meet wherever they connect; the goodbye to the
+    others takes a second more at most. Raises `BackplaneDown` if it cannot be attached.
     """
     server = SignalingServer(config or ServerConfig(), ssl_context, backplane)
     async with open_background_nursery() as nursery:
@@ -122,16 +137,20 @@ class SignalingServer:
         self.port = 0
         self._ssl_context = ssl_context
         self._backplane = backplane
-        self._switchboard = Switchboard(config.registry)
+        self.wall_ms = _wall_ms  # told to clients, whose clocks may be wrong
+        self._public_names = frozenset(map(check_public_name, config.public_names))
+        self._switchboard = Switchboard(config.registry, config.churn)
         self._cluster = ClusterSwitchboard(secrets.token_hex(8), self._switchboard) if backplane else None
         self._desk: Switchboard | ClusterSwitchboard = self._cluster or self._switchboard
         self._member: ClusterMember | None = None
         self._guests: dict[PeerId, Guest] = {}
-        self._per_address: Counter[str] = Counter()  # entries that reach 0 are deleted
+        self._doors: Doors | None = None
+        self._entries: dict[Entry, trio.CancelScope] = {}
+        self._log = SparseLog(logger)
         self._counts: Counter[str] = Counter()
         self._ends: Counter[str] = Counter()
         self._started_at = 0.0
-        self._doors = trio.CancelScope()
+        self._listening = trio.CancelScope()
         self._everything = trio.CancelScope()
         self._all_gone = trio.Event()
 
@@ -160,8 +179,12 @@ class SignalingServer:
             signals_relayed=self._switchboard.relayed,
             signals_not_relayed=self._switchboard.not_relayed,
             signals_dropped=self._counts["signals_dropped"],
+            news_dropped=self._counts["news_dropped"],
+            turned_away=self._counts["turned_away"],
+            slammed=self._counts["slammed"],
             garbage=self._counts["garbage"],
             internal_errors=self._counts["internal_errors"],
+            cluster_dropped=self._member.dropped if self._member else 0,
             servers=len(self._cluster.servers) if self._cluster else 1,
             ends=dict(self._ends),
         )
@@ -170,15 +193,18 @@ class SignalingServer:
         """Listen and serve until `stop` or `kill`: whoever starts this calls one of them, cancelled or not."""
         with self._everything:
             async with self._in_cluster():
-                listeners = await _listen(host, port)
+                listeners = await listen(host, port)
                 self.host, self.port = host, listeners[0].socket.getsockname()[1]
+                self._public_names |= _machine_names(self.port)
                 self._started_at = trio.current_time()
                 task_status.started()
                 self._everything.shield = True  # goodbyes are said when the block is cancelled, too
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._keep_house)
-                    with self._doors:
-                        await trio.serve_listeners(self.handle, listeners, handler_nursery=nursery)
+                    with self._listening:
+                        async with trio.open_nursery() as accepting:
+                            for listener in listeners:
+                                accepting.start_soon(accept_forever, listener, self.handle, nursery, self._log)
 
     @asynccontextmanager
     async def _in_cluster(self) -> AsyncIterator[None]:
@@ -192,7 +218,7 @@ class SignalingServer:
 
     async def stop(self) -> None:
         """No new guests, a goodbye to those who are here, within `grace_s`, then to the other servers, and the end."""
-        self._doors.cancel()
+        self._listening.cancel()
         self._all_gone = trio.Event()
         with trio.move_on_after(self.config.grace_s, shield=True):
             for guest in list(self._guests.values()):
@@ -210,58 +236,72 @@ class SignalingServer:
     async def handle(self, stream: trio.abc.Stream) -> None:
         """One connection, from the first byte to the last. Never raises: a bad guest disturbs nobody else."""
         self._counts["connections"] += 1
-        address = _address_of(stream)
-        self._per_address[address] += 1
+        now = trio.current_time()
+        self._doors = self._doors or Doors(self.config.doors, descriptors(), now)
+        entry = self._doors.knock(_address_of(stream), now)
+        for evicted in self._doors.take_evicted():
+            self._counts["slammed"] += 1
+            self._entries[evicted].cancel()
+        self._entries[entry] = trio.CancelScope()
         try:
-            await self._receive(stream, address)
+            with self._entries[entry]:
+                await self._receive(stream, entry)
         except _HANGUPS as error:
-            logger.debug("a connection from %s ended: %s", address, error)
-        except Exception:
+            logger.debug("a connection from %s ended: %s", entry.address, error)
+        except Exception as error:  # noqa: BLE001 - told and counted; it must not end the other connections
             self._counts["internal_errors"] += 1
-            logger.exception("a connection from %s ended by an error of ours", address)
+            self._log.say("error", f"a connection from {entry.address} ended by an error of ours", error, logging.ERROR)
         finally:
-            self._per_address[address] -= 1
-            if not self._per_address[address]:
-                del self._per_address[address]
+            self._doors.left(entry)
+            del self._entries[entry]
             await trio.aclose_forcefully(stream)
 
-    async def _receive(self, stream: trio.abc.Stream, address: str) -> None:
-        timeout_s = self.config.hello_timeout_s
+    async def _receive(self, stream: trio.abc.Stream, entry: Entry) -> None:
+        if entry.standing is Standing.SLAMMED:
+            self._counts["slammed"] += 1
+            return
+        if entry.standing is Standing.TURNED_AWAY:
+            self._counts["turned_away"] += 1
+        timeout_s = _TURNED_AWAY_S if entry.standing is Standing.TURNED_AWAY else self.config.hello_timeout_s
+        local = _local_address(stream)
         with trio.fail_after(timeout_s):
             if self._ssl_context is not None:
                 tls = trio.SSLStream(stream, self._ssl_context, server_side=True, https_compatible=True)
                 await tls.do_handshake()
                 stream = tls
         with trio.fail_after(timeout_s):
-            upgraded = await receive_guest(stream, self._page, self._reason_to_refuse(address))
+            upgraded = await receive_guest(stream, partial(self._answer, entry))
         if upgraded is None:
             await stream.aclose()
             return
         limit = messages.MAX_FRAME_BYTES
-        async with accept_websocket(upgraded, max_message_bytes=limit, timeout_s=timeout_s) as websocket:
-            await self._welcome(websocket)
+        meter = TokenBucket(burst=self.config.burst, per_second=self.config.messages_per_s, now=trio.current_time())
+        metered = Metered(upgraded, meter, entry.reading, skip=upgraded.request_bytes)
+        async with accept_websocket(metered, max_message_bytes=limit, timeout_s=timeout_s) as websocket:
+            await self._welcome(websocket, entry, meter, local)
 
-    def _reason_to_refuse(self, address: str) -> str | None:
-        if len(self._guests) >= self.config.clients_max:
-            return _FULL
-        if self._per_address[address] > self.config.clients_per_address_max:
-            return "this server has as many guests from your address as it allows"
-        return None
-
-    async def _welcome(self, websocket: WebSocket) -> None:
+    async def _welcome(
+        self, websocket: WebSocket, entry: Entry, meter: TokenBucket, local: tuple[str, int] | None
+    ) -> None:
+        assert self._doors is not None
         try:
             with trio.fail_after(self.config.hello_timeout_s):
-                peer, ref = await prove(websocket, self.config.audiences)
-                if len(self._guests) >= self.config.clients_max and peer not in self._guests:
+                peer, ref = await prove(websocket, lambda audience: is_meant(audience, self._public_names, local))
+                if not self._doors.proved(entry, trio.current_time(), replaces=peer in self._guests):
                     raise await refusal(websocket, messages.FULL, _FULL, ref)  # others proved themselves faster
         except Refused as refused:
             self._ends[refused.label] += 1
             await websocket.close(refused.code, str(refused))
             return
         self._counts["hellos"] += 1
-        guest = Guest(peer, websocket, self.config, trio.current_time())
+        guest = Guest(peer, websocket, self.config, entry.address, meter)
         self._seat(guest)
-        guest.push(messages.Welcome(ref=ref, peer_id=peer, keepalive_s=self.config.keepalive_s))
+        guest.push(
+            messages.Welcome(
+                ref=ref, peer_id=peer, keepalive_s=self.config.keepalive_s, time_ms=self.wall_ms(),
+                messages_per_s=self.config.messages_per_s, burst=self.config.burst,
+            )
+        )  # fmt: skip
         try:
             await guest.run(self._receive_message, self._counts)
         finally:
@@ -292,17 +332,27 @@ class SignalingServer:
 
     def _receive_message(self, guest: Guest, message: messages.ClientMessage) -> None:
         if self._guests.get(guest.peer) is guest:  # else superseded a moment ago, and no longer speaking for the peer
-            self._desk.receive(guest.peer, message, trio.current_time())
+            self._desk.receive(guest.peer, message, trio.current_time(), guest.address)
             self._deliver()
 
     def _deliver(self) -> None:
         for delivery in self._desk.take_outputs():
-            text = messages.encode(delivery.message)
-            sender = PeerId(delivery.message.sender) if isinstance(delivery.message, messages.SignalFrom) else None
+            message = delivery.message
+            text = ""
             for peer in delivery.peers:
                 guest = self._guests.get(peer)
-                if guest is not None and not guest.push_text(text, sender):
-                    self._counts["signals_dropped"] += 1
+                if guest is None:
+                    continue
+                if isinstance(message, messages.SignalFrom):
+                    text = text or messages.encode(message)
+                    if not guest.push_of_others(text, PeerId(message.sender)):
+                        self._counts["signals_dropped"] += 1
+                elif isinstance(message, messages.MemberJoined | messages.MemberLeft):
+                    text = text or messages.encode(message)
+                    if not guest.push_of_others(text, None):
+                        self._counts["news_dropped"] += 1
+                else:
+                    guest.push(message)
         if self._cluster is not None and self._member is not None:
             for dismissal in self._cluster.take_dismissals():
                 self._dismiss(dismissal)
@@ -322,15 +372,38 @@ class SignalingServer:
             await trio.sleep(_HOUSEKEEPING_S)
             self._switchboard.expire(trio.current_time())
 
-    def _page(self, target: str) -> Page:
-        path, _, query = target.partition("?")
-        if path == "/healthz":
+    def _answer(self, entry: Entry, request: Request) -> Page | None:
+        """The page for it, or None: a WebSocket that may come in."""
+        path, _, query = request.target.partition("?")
+        if path == "/healthz" and not request.wants_websocket:  # a server that is full is in good health
             return Page(200, b"ok\n", "text/plain")
+        if entry.standing is not Standing.WAITING:
+            headers = (("Retry-After", str(entry.retry_after_s)),)
+            return Page(503, entry.reason.encode() + b"\n", "text/plain", headers)
+        welcome = request.origin is None or self._is_welcome(request.origin)
+        if request.wants_websocket:
+            return None if welcome else Page(403, b"this server is not for web pages from there\n", "text/plain")
+        page = Page(404, b"/healthz, /stats, and WebSockets at any path\n", "text/plain")
         if path == "/stats":
-            return Page(200, msgspec.json.encode(attrs.asdict(self.stats)))
-        if path == "/rooms":
-            return self._rooms_page(query)
-        return Page(404, b"/healthz, /stats, /rooms, and WebSockets at any path\n", "text/plain")
+            page = Page(200, msgspec.json.encode(attrs.asdict(self.stats)))
+        elif path == "/rooms" and self.config.shows_rooms:
+            page = self._rooms_page(query)
+        if request.origin is not None and welcome:
+            page = attrs.evolve(page, headers=(("Access-Control-Allow-Origin", request.origin), ("Vary", "Origin")))
+        return page
+
+    def _is_welcome(self, origin: str) -> bool:
+        """Browsers say which page connects. One of an allowed origin, of our own public names, or of this machine."""
+        if {origin, ANY} & self.config.origins:
+            return True
+        try:
+            parts = urlsplit(origin)
+        except ValueError:
+            return False
+        host, _ = split_authority(parts.netloc)
+        if parts.scheme not in ("http", "https") or not host:
+            return False
+        return is_meant(parts.netloc, self._public_names - {ANY}, None) or host in _THIS_MACHINE
 
     def _rooms_page(self, query: str) -> Page:
         """`?app_id=` and `?region=` narrow it. Who is in a room is told only to its members."""
@@ -343,22 +416,30 @@ class SignalingServer:
         return Page(200, msgspec.json.encode({"rooms": rooms, "truncated": listing.truncated}))
 
 
-async def _listen(host: str, port: int) -> list[trio.SocketListener]:
-    try:
-        listeners = await trio.open_tcp_listeners(port, host=host)
-    except UnicodeError as error:  # such as a label over 63 characters or none between two dots
-        raise InvalidConfig(f"cannot listen on {host!r}, which cannot be the name of a host: {error}") from error
-    if port == 0:  # a name with several addresses would get as many ports
-        for spare in listeners[1:]:
-            await spare.aclose()
-        del listeners[1:]
-    return listeners
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _machine_names(port: int) -> frozenset[str]:
+    """What this machine calls itself. A name that is none is no danger: it is what players dialled that is compared."""
+    name = socket.gethostname().lower()
+    return frozenset({f"{name}:{port}", f"{name}.local:{port}"})
+
+
+def _local_address(stream: trio.abc.Stream) -> tuple[str, int] | None:
+    if isinstance(stream, trio.SocketStream):
+        try:
+            host, port = stream.socket.getsockname()[:2]
+        except OSError:
+            return None
+        return str(host), int(port)
+    return None
 
 
 def _address_of(stream: trio.abc.Stream) -> str:
     if isinstance(stream, trio.SocketStream):
         try:
-            return str(stream.socket.getpeername()[0])
+            return address_of(str(stream.socket.getpeername()[0]))
         except OSError:  # gone already
             return ""
     return ""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import attrs
 
 from psyne_mesh.errors import RoomError, SignalingError
 from psyne_mesh.identity import PeerId
 from psyne_mesh.signaling import messages
+from psyne_mesh.signaling.churn import THIN_LISTED, THIN_TOLD, Churn, ChurnLimits, Weight
 from psyne_mesh.signaling.convert import joined_message, list_message, member_of
 from psyne_mesh.signaling.registry import Departure, RegistryLimits, RegistryStats, RoomRegistry
 from psyne_mesh.signaling.requests import request_of
@@ -30,8 +33,10 @@ class Switchboard:
     4. `expire(now)` every few seconds.
     """
 
-    def __init__(self, limits: RegistryLimits) -> None:
+    def __init__(self, limits: RegistryLimits, churn: ChurnLimits | None = None) -> None:
         self._registry = RoomRegistry(limits)
+        self._churn = Churn(churn or ChurnLimits())
+        self._addresses: dict[PeerId, str] = {}  # of members of rooms
         self._outputs: list[Delivery] = []
         self.relayed = 0
         self.not_relayed = 0
@@ -52,16 +57,17 @@ class Switchboard:
     def arrive(self, peer: PeerId, now: float) -> None:
         """There is nobody else to tell, in a cluster of one."""
 
-    def receive(self, peer: PeerId, message: messages.ClientMessage, now: float) -> None:
+    def receive(self, peer: PeerId, message: messages.ClientMessage, now: float, address: str = "") -> None:
         match message:
             case messages.Signal():
                 self._relay(peer, message)
             case messages.Join():
-                self._join(peer, message, now)
+                self._join(peer, message, now, address)
             case messages.Leave(ref=ref, room=room, record=record):
-                departure = self._registry.leave(peer, room, now, record=record)
+                departure = self._registry.leave(peer, room, now, record=record, told_max=self._told_max(peer, now))
                 self._say(messages.LeftRoom(ref=ref, room=room), peer)
-                self._tell(departure)
+                self._tell(departure, now)
+                self._forget_if_roomless(peer)
             case messages.ListRooms():
                 listing = self._registry.list_rooms(
                     app_id=message.app_id,
@@ -77,8 +83,9 @@ class Switchboard:
                 self._say(messages.Error(code="bad_message", message="you have said hello already", ref=ref), peer)
 
     def depart(self, peer: PeerId, reason: str, now: float) -> None:
-        for departure in self._registry.depart(peer, reason, now):
-            self._tell(departure)
+        for departure in self._registry.depart(peer, reason, now, told_max=self._told_max(peer, now)):
+            self._tell(departure, now)
+        self._forget_if_roomless(peer)
 
     def expire(self, now: float) -> None:
         self._registry.expire(now)
@@ -87,17 +94,39 @@ class Switchboard:
         outputs, self._outputs = self._outputs, []
         return outputs
 
-    def _join(self, peer: PeerId, message: messages.Join, now: float) -> None:
+    def _join(self, peer: PeerId, message: messages.Join, now: float, address: str) -> None:
+        weight = self._churn.weigh(peer, address, now)
+        few = weight is not Weight.FULL
         try:
-            arrival = self._registry.join(peer, request_of(message), now)
+            if weight is Weight.REFUSED:
+                wait_s = math.ceil(self._churn.wait_s(peer, now))
+                raise SignalingError(f"you enter and leave too often; come back in {wait_s} s")
+            arrival = self._registry.join(
+                peer,
+                request_of(message),
+                now,
+                address=address,
+                told_max=THIN_TOLD if few else math.inf,
+                listed_max=THIN_LISTED if few else math.inf,
+            )
         except (RoomError, SignalingError) as error:
             self._say(messages.Error(code=messages.code_of(error), message=str(error)[:500], ref=message.ref), peer)
             return
+        self._addresses[peer] = address
+        self._churn.charge(peer, address, len(arrival.notify) + len(arrival.joined.peers), now)
         self._say(joined_message(arrival.joined, message.ref), peer)
         news = messages.MemberJoined(
             room=arrival.joined.room, peer=member_of(arrival.member), rejoined=arrival.rejoined
         )
         self._say(news, *arrival.notify)
+
+    def _told_max(self, peer: PeerId, now: float) -> float:
+        weight = self._churn.weigh(peer, self._addresses.get(peer, ""), now)
+        return math.inf if weight is Weight.FULL else THIN_TOLD
+
+    def _forget_if_roomless(self, peer: PeerId) -> None:
+        if not self._registry.rooms_of(peer):
+            self._addresses.pop(peer, None)
 
     def _relay(self, sender: PeerId, signal: messages.Signal) -> None:
         """Only between members of one room: nobody can be reached by strangers who merely know the id."""
@@ -110,8 +139,10 @@ class Switchboard:
             text = f"{to.short} and you are not both in this room"
             self._say(messages.Error(code="peer_gone", message=text, room=signal.room, peer_id=to), sender)
 
-    def _tell(self, departure: Departure | None) -> None:
+    def _tell(self, departure: Departure | None, now: float) -> None:
         if departure is not None:
+            told = len(departure.notify)
+            self._churn.charge(departure.peer_id, self._addresses.get(departure.peer_id, ""), told, now)
             news = messages.MemberLeft(
                 room=departure.room, peer_id=departure.peer_id, reason=departure.reason, record=departure.record
             )

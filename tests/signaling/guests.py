@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
+import attrs
 import trio
 
 from psyne_mesh.identity import Identity
@@ -21,6 +22,8 @@ from psyne_mesh.signaling.websocket import (
 )
 
 from .worlds import player
+
+NAME = "test.example"  # of a calm server; a hello names it unless it says otherwise
 
 
 @asynccontextmanager
@@ -48,7 +51,7 @@ async def closed(websocket: WebSocket) -> WebSocketClosed:
 
 
 def hello(identity: Identity, nonce: str, **changes: object) -> m.Hello:
-    audience = str(changes.pop("audience", ""))
+    audience = str(changes.pop("audience", NAME))
     fields: dict[str, object] = {
         "ref": 0,
         "peer_id": identity.peer_id,
@@ -65,7 +68,8 @@ async def raw_guest(url: str, number: int) -> AsyncIterator[WebSocket]:
     async with raw_websocket(url) as websocket:
         challenge = await said(websocket)
         assert isinstance(challenge, m.Challenge)
-        await websocket.send(m.encode(hello(player(number), challenge.nonce)))
+        audience = WebSocketUrl.parse(url).authority
+        await websocket.send(m.encode(hello(player(number), challenge.nonce, audience=audience)))
         assert isinstance(await said(websocket), m.Welcome)
         yield websocket
 
@@ -73,6 +77,8 @@ async def raw_guest(url: str, number: int) -> AsyncIterator[WebSocket]:
 @asynccontextmanager
 async def calm_server(config: ServerConfig | None = None) -> AsyncIterator[SignalingServer]:
     """A server that meets no exception of its own, whatever the guests do."""
+    config = config or ServerConfig()
+    config = attrs.evolve(config, public_names=config.public_names | {NAME})
     async with open_server(port=0, config=config) as server:
         yield server
         assert server.stats.internal_errors == 0

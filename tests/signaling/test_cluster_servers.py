@@ -23,6 +23,7 @@ from psyne_mesh.signaling.client import SignalingClient, connect_signaling
 from psyne_mesh.signaling.cluster import ClusterSwitchboard
 from psyne_mesh.signaling.cluster_member import ClusterMember
 from psyne_mesh.signaling.events import Lost, PeerJoined, PeerLeft, Restored, SignalingEvent, SignalReceived
+from psyne_mesh.signaling.limits import ServerConfig
 from psyne_mesh.signaling.registry import RegistryLimits
 from psyne_mesh.signaling.server import SignalingServer, open_server
 from psyne_mesh.signaling.switchboard import Switchboard
@@ -111,7 +112,7 @@ async def test_an_ordered_stop_is_told_though_a_guest_does_not_answer(autojump_c
     backplane, gate = MemoryBackplane(), Gate()
     async with (
         open_server(port=0, backplane=backplane) as one,
-        open_server(port=0, backplane=backplane) as two,
+        open_server(port=0, backplane=backplane, config=ServerConfig(public_names=frozenset({"server"}))) as two,
         open_network() as network,
     ):
         network.server = two

@@ -13,11 +13,10 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from psyne_mesh.errors import InvalidUri, SignalingError, SignalingUnreachable, VersionMismatch
+from psyne_mesh.errors import InvalidUri, SignalingUnreachable, VersionMismatch
 from psyne_mesh.signaling import messages as m
 from psyne_mesh.signaling.client import connect_signaling
 from psyne_mesh.signaling.events import Lost, PeerJoined, PeerLeft, Restored, SignalReceived
-from psyne_mesh.signaling.limits import ServerConfig
 from psyne_mesh.signaling.server import open_server, serve
 from psyne_mesh.signaling.websocket import (
     WebSocketClosed,
@@ -71,11 +70,16 @@ async def test_yesterdays_proof_is_worth_nothing() -> None:
             assert isinstance(await said(websocket), m.Error)
 
 
-async def test_a_proof_for_another_server_is_refused_by_one_that_knows_its_name() -> None:
-    async with calm_server(ServerConfig(audiences=frozenset({"game.example:443"}))) as server:
-        with pytest.raises(SignalingError, match="another server"):
-            async with connect_signaling(server.url, player(1)):
-                pass
+async def test_a_rogue_server_cannot_pass_on_what_a_player_signed_for_it() -> None:
+    """It shows the honest server's challenge to its own guest, and the guest's answer to the honest server."""
+    async with calm_server() as server, raw_websocket(server.url) as websocket:
+        challenge = await said(websocket)
+        assert isinstance(challenge, m.Challenge)
+        await websocket.send(m.encode(hello(player(1), challenge.nonce, audience="rogue.example:8080")))
+        answer = await said(websocket)
+        assert isinstance(answer, m.Error)
+        assert (answer.code, "--public-name rogue.example:8080" in answer.message) == ("not_proved", True)
+        assert server.stats.hellos == 0
 
 
 async def test_hello_comes_first_and_once() -> None:

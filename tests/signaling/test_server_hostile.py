@@ -11,6 +11,7 @@ import trio
 from psyne_mesh.errors import SignalingUnreachable
 from psyne_mesh.signaling import messages as m
 from psyne_mesh.signaling.client import connect_signaling
+from psyne_mesh.signaling.doors import DoorLimits
 from psyne_mesh.signaling.events import PeerJoined, PeerLeft, SignalReceived
 from psyne_mesh.signaling.limits import ServerConfig
 from psyne_mesh.signaling.websocket import WebSocketClosed
@@ -137,13 +138,21 @@ async def test_a_slow_reader_is_dropped_and_delays_nobody() -> None:
 
 
 async def test_no_more_guests_than_agreed() -> None:
-    async with calm_server(ServerConfig(clients_max=1)) as server, connect_signaling(server.url, player(1)) as a:
+    async with (
+        calm_server(ServerConfig(doors=DoorLimits(clients_max=1))) as server,
+        connect_signaling(server.url, player(1)) as a,
+    ):
         with pytest.raises(SignalingUnreachable, match="503"):
             async with connect_signaling(server.url, player(2)):
                 pass
-        assert (await http(server, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"))[0].startswith(b"HTTP/1.1 503")
+        assert (await http(server, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"))[0].startswith(b"HTTP/1.1 200")
+        assert (await http(server, b"GET /stats HTTP/1.1\r\nHost: x\r\n\r\n"))[0].startswith(b"HTTP/1.1 503")
         assert a.is_connected
-    async with calm_server(ServerConfig(clients_per_address_max=1)) as server, connect_signaling(server.url, player(1)):
+
+
+async def test_no_more_guests_of_one_address_than_agreed() -> None:
+    config = ServerConfig(doors=DoorLimits(clients_per_address_max=1))
+    async with calm_server(config) as server, connect_signaling(server.url, player(1)):
         with pytest.raises(SignalingUnreachable, match="503"):
             async with connect_signaling(server.url, player(2)):
                 pass

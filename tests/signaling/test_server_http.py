@@ -13,6 +13,7 @@ import trustme
 from psyne_mesh.errors import SignalingUnreachable
 from psyne_mesh.signaling.client import connect_signaling
 from psyne_mesh.signaling.events import PeerJoined, PeerLeft
+from psyne_mesh.signaling.limits import ServerConfig
 from psyne_mesh.signaling.server import open_server
 
 from .guests import calm_server, http
@@ -22,15 +23,16 @@ from .worlds import player
 
 
 async def test_pages() -> None:
-    async with calm_server() as server, connect_signaling(server.url, player(1)) as a:
+    async with calm_server(ServerConfig(shows_rooms=True)) as server, connect_signaling(server.url, player(1)) as a:
         await a.join("one", app_id="chess", region="eu", max_players=2, metadata={"map": "dust"})
         await a.join("two")
+        await a.join("pair:alice bob")
         head, body = await http(server, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200")
         assert body == b"ok\n"
         head, body = await http(server, b"GET /stats HTTP/1.1\r\nHost: x\r\n\r\n")
         stats = json.loads(body)
-        assert (stats["clients"], stats["rooms"], stats["members"], stats["joins"]) == (1, 2, 2, 2)
+        assert (stats["clients"], stats["rooms"], stats["members"], stats["joins"]) == (1, 3, 3, 3)
         head, body = await http(server, b"GET /rooms HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b"application/json" in head
         assert [room["room"] for room in json.loads(body)["rooms"]] == ["chess/eu/one", "//two"]
@@ -45,9 +47,9 @@ async def test_pages() -> None:
     [
         (b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n", 404, True),
         (b"HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 200, False),
-        (b"DELETE /rooms HTTP/1.1\r\nHost: x\r\n\r\n", 405, True),
-        (b"GET /rooms?%ff=%ff&&&===;a HTTP/1.1\r\nHost: x\r\n\r\n", 200, True),
-        (b"GET /rooms?" + b"a=b&" * 3000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 200, True),
+        (b"DELETE /stats HTTP/1.1\r\nHost: x\r\n\r\n", 405, True),
+        (b"GET /stats?%ff=%ff&&&===;a HTTP/1.1\r\nHost: x\r\n\r\n", 200, True),
+        (b"GET /stats?" + b"a=b&" * 3000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 200, True),
         (b"GET //[x HTTP/1.1\r\nHost: x\r\n\r\n", 404, True),
         (b"GET http://[x/rooms HTTP/1.1\r\nHost: x\r\n\r\n", 404, True),
         (b"GET / HTTP/1.1\r\n\r\n", 400, True),
@@ -59,6 +61,47 @@ async def test_odd_requests_get_an_answer(request_: bytes, status: int, has_body
         head, body = await http(server, request_)
         assert head.startswith(f"HTTP/1.1 {status} ".encode())
         assert bool(body) is has_body
+
+
+async def test_who_plays_what_is_not_shown_unless_asked_for() -> None:
+    async with calm_server() as server, connect_signaling(server.url, player(1)) as a:
+        await a.join("one")
+        head, _ = await http(server, b"GET /rooms HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 404 ")
+
+
+ALLOWED = frozenset({"https://game.example"})
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed", "welcome"),
+    [
+        ("http://evil.example", frozenset(), False),
+        ("http://evil.example", ALLOWED, False),
+        ("https://game.example", ALLOWED, True),
+        ("http://game.example", ALLOWED, False),
+        ("https://test.example:444", frozenset(), True),  # a page of the server's own name
+        ("https://test.example.evil.example", frozenset(), False),
+        ("http://localhost:8000", frozenset(), True),
+        ("null", frozenset(), False),
+        ("http://[", frozenset(), False),
+        ("http://evil.example", frozenset({"*"}), True),
+    ],
+)
+async def test_web_pages_connect_from_allowed_places_only(origin: str, allowed: frozenset[str], welcome: bool) -> None:
+    async with calm_server(ServerConfig(origins=allowed)) as server:
+        page = f"GET /stats HTTP/1.1\r\nHost: x\r\nOrigin: {origin}\r\n\r\n"
+        head, _ = await http(server, page.encode())
+        assert (f"Access-Control-Allow-Origin: {origin}\r\n".encode() in head) is welcome
+        upgrade = page.removesuffix("\r\n") + (
+            "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+        async with stream:
+            await stream.send_all(upgrade.encode())
+            answer = bytes(await stream.receive_some())
+        assert answer.startswith(b"HTTP/1.1 101 " if welcome else b"HTTP/1.1 403 ")
 
 
 async def test_a_request_may_come_byte_by_byte() -> None:

@@ -6,6 +6,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+import attrs
 import trio
 from trio.testing import MemoryReceiveStream, MemorySendStream, lockstep_stream_pair, memory_stream_pair
 
@@ -58,7 +59,7 @@ class Network:
 
     def __init__(self, nursery: trio.Nursery, config: ServerConfig) -> None:
         self._nursery = nursery
-        self.server = SignalingServer(config)
+        self.server = SignalingServer(attrs.evolve(config, public_names=config.public_names | {"server"}))
         self.is_up = True
         self.dials = 0
         self.client_ends: list[trio.StapledStream[MemorySendStream, MemoryReceiveStream]] = []
