@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 
 import attrs
@@ -9,26 +10,34 @@ import attrs
 from psyne_mesh.identity import PeerId
 from psyne_mesh.limits import TokenBucket, forget_oldest
 
-THIN_TOLD = 4  # of a room hear of who is over its budget; gossip tells the rest
-THIN_LISTED = 8  # it gets to know, which is enough to be led to the others
 _COUNTED_MAX = 10_000  # keys, and as many addresses; the one that moved longest ago begins anew
+
+
+_PATIENCE = 1 / 8  # of a burst: so far into debt before the next step
 
 
 @attrs.frozen(kw_only=True)
 class ChurnLimits:
-    """In members told or listed. A player enters the largest room four times in a row, later once in eight seconds, and
-    costs 64 records a second at most. An address is never refused: many players may share it."""
+    """In members told or listed. A player enters and leaves the largest room five times in a row, later once in 48 seconds. An
+    address is never refused: many players may share it."""
 
-    per_peer_burst: float = 2_048.0
-    per_peer_per_s: float = 64.0
-    per_address_burst: float = 16_384.0
-    per_address_per_s: float = 512.0
+    per_peer_burst: float = 4_096.0
+    per_peer_per_s: float = 16.0
+    per_address_burst: float = 8_192.0
+    per_address_per_s: float = 256.0
 
 
 class Weight(Enum):
-    FULL = "full"
-    THIN = "thin"
-    REFUSED = "refused"
+    """How many are told, and how many it gets to know. Gossip tells the rest, and leads it to the others."""
+
+    FULL = (math.inf, math.inf)
+    THIN = (4, 8)  # over its budget
+    BARE = (2, 1)  # its address is far over its own: ten bytes out for one in would be too many else
+    REFUSED = (4, 0)  # it may leave, but not enter
+
+    def __init__(self, told_max: float, listed_max: float) -> None:
+        self.told_max = told_max
+        self.listed_max = listed_max
 
 
 class Churn:
@@ -42,9 +51,12 @@ class Churn:
 
     def weigh(self, peer: PeerId, address: str, now: float) -> Weight:
         own = self._of_peer(peer, now).left(now)
-        if own < -self._limits.per_peer_burst / 8:
+        shared = self._of_address(address, now).left(now) if address else math.inf
+        if own < -self._limits.per_peer_burst * _PATIENCE:
             return Weight.REFUSED
-        return Weight.THIN if own <= 0 or (address and self._of_address(address, now).left(now) <= 0) else Weight.FULL
+        if shared < -self._limits.per_address_burst * _PATIENCE:
+            return Weight.BARE
+        return Weight.THIN if min(own, shared) <= 0 else Weight.FULL
 
     def charge(self, peer: PeerId, address: str, members: int, now: float) -> None:
         self._of_peer(peer, now).charge(members, now, self._limits.per_peer_burst)

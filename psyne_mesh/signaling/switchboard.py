@@ -9,7 +9,7 @@ import attrs
 from psyne_mesh.errors import RoomError, SignalingError
 from psyne_mesh.identity import PeerId
 from psyne_mesh.signaling import messages
-from psyne_mesh.signaling.churn import THIN_LISTED, THIN_TOLD, Churn, ChurnLimits, Weight
+from psyne_mesh.signaling.churn import Churn, ChurnLimits, Weight
 from psyne_mesh.signaling.convert import joined_message, list_message, member_of
 from psyne_mesh.signaling.registry import Departure, RegistryLimits, RegistryStats, RoomRegistry
 from psyne_mesh.signaling.requests import request_of
@@ -96,7 +96,6 @@ class Switchboard:
 
     def _join(self, peer: PeerId, message: messages.Join, now: float, address: str) -> None:
         weight = self._churn.weigh(peer, address, now)
-        few = weight is not Weight.FULL
         try:
             if weight is Weight.REFUSED:
                 wait_s = math.ceil(self._churn.wait_s(peer, now))
@@ -106,8 +105,8 @@ class Switchboard:
                 request_of(message),
                 now,
                 address=address,
-                told_max=THIN_TOLD if few else math.inf,
-                listed_max=THIN_LISTED if few else math.inf,
+                told_max=weight.told_max,
+                listed_max=weight.listed_max,
             )
         except (RoomError, SignalingError) as error:
             self._say(messages.Error(code=messages.code_of(error), message=str(error)[:500], ref=message.ref), peer)
@@ -121,8 +120,7 @@ class Switchboard:
         self._say(news, *arrival.notify)
 
     def _told_max(self, peer: PeerId, now: float) -> float:
-        weight = self._churn.weigh(peer, self._addresses.get(peer, ""), now)
-        return math.inf if weight is Weight.FULL else THIN_TOLD
+        return self._churn.weigh(peer, self._addresses.get(peer, ""), now).told_max
 
     def _forget_if_roomless(self, peer: PeerId) -> None:
         if not self._registry.rooms_of(peer):

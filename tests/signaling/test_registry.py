@@ -13,6 +13,7 @@ from psyne_mesh.signaling.registry import JoinRequest, RegistryLimits, RoomRegis
 from psyne_mesh.signaling.transport import CreatePolicy
 
 A, B, C = (PeerId(digit * 32) for digit in "abc")
+P = [PeerId(f"{number:032x}") for number in range(40)]
 LOBBY = room_key("lobby")
 
 
@@ -250,3 +251,57 @@ def test_in_a_large_room_a_sample_is_listed_and_told() -> None:
     departure = registry.leave(peers[50], LOBBY, 1)
     assert departure is not None
     assert len(departure.notify) == len(set(departure.notify)) == 8
+
+
+def test_a_key_and_an_address_have_their_share_of_the_rooms_and_no_more() -> None:
+    limits = RegistryLimits(
+        rooms_max=200, rooms_per_peer_max=1_000, rooms_created_per_peer_max=8, rooms_created_per_address_max=10
+    )
+    registry, refused = RoomRegistry(limits), 0
+    for number in range(625):
+        try:
+            registry.join(P[number % 25], JoinRequest(name=f"{number}"), 0, address="evil")
+        except SignalingError:
+            refused += 1
+    assert (registry.stats.rooms, refused) == (10, 615)
+    for number in range(8):
+        registry.join(P[30], JoinRequest(name=f"honest {number}"), 0, address=f"{number}")
+    with pytest.raises(SignalingError, match="you have made the 8 rooms"):
+        registry.join(P[30], JoinRequest(name="one more"), 0, address="elsewhere")
+
+
+def test_the_oldest_empty_room_gives_way() -> None:
+    registry = RoomRegistry(RegistryLimits(rooms_max=3, rooms_created_per_address_max=2))
+    for name, address in (("a", "x"), ("b", "x"), ("c", "y")):
+        registry.join(P[0], JoinRequest(name=name), 0, address=address)
+        registry.leave(P[0], f"//{name}", 1)
+    registry.join(P[1], JoinRequest(name="b"), 2, address="x")  # in use again
+    registry.join(P[1], JoinRequest(name="d"), 2, address="x")  # of its own, a
+    assert registry.join(P[2], JoinRequest(name="c", create="never"), 2).joined.created is False
+    with pytest.raises(RoomNotFound):
+        registry.join(P[2], JoinRequest(name="a", create="never"), 2)
+    with pytest.raises(SignalingError, match="no more than 3"):
+        registry.join(P[3], JoinRequest(name="e"), 2, address="z")
+    registry.leave(P[2], "//c", 3)
+    registry.join(P[3], JoinRequest(name="e"), 3, address="z")
+    registry.leave(P[1], "//d", 4, reason="lost")
+    with pytest.raises(SignalingError, match="address"):  # its player has a claim on d
+        registry.join(P[4], JoinRequest(name="f"), 5, address="x")
+    registry.join(P[4], JoinRequest(name="f"), 15, address="x")
+
+
+def test_ten_keys_keep_nobody_from_making_rooms() -> None:
+    """Each makes rooms as fast as it likes and leaves them at once."""
+    registry = RoomRegistry(RegistryLimits(rooms_max=100, rooms_created_per_address_max=5))
+    for number in range(2_000):
+        registry.join(P[number % 10], JoinRequest(name=f"{number}"), number / 100, address="evil")
+        registry.leave(P[number % 10], f"//{number}", number / 100)
+        assert registry.stats.rooms <= 5
+    assert registry.join(P[20], JoinRequest(name="mine"), 20.0, address="honest").joined.created
+
+
+def test_rooms_of_pairs_are_in_no_list() -> None:
+    registry = RoomRegistry()
+    registry.join(P[0], JoinRequest(name="pair:alice bob"), 0)
+    registry.join(P[0], JoinRequest(name="open"), 0)
+    assert [room.name for room in registry.list_rooms().rooms] == ["open"]
