@@ -20,6 +20,11 @@ app = typer.Typer(
     add_completion=False,
 )
 
+_PUBLIC_NAME = (
+    "HOST or HOST:PORT by which players dial this server, if not by an IP address of this machine; may be repeated. * takes "
+    "any: then a rogue server that a player dials can enter here in its name."
+)
+_ORIGIN = "A web page's origin that may connect, https://HOST[:PORT], or * for all; may be repeated."
 _SIGNALING = typer.Option(help="The signaling server to meet at.", envvar="PSYNE_MESH_SIGNALING")
 
 
@@ -43,11 +48,14 @@ def serve(
     certificate: Annotated[str | None, typer.Option(help="TLS certificate chain (PEM) for wss://.")] = None,
     key: Annotated[str | None, typer.Option(help="TLS private key (PEM).")] = None,
     redis: Annotated[str | None, typer.Option(help="Share rooms with other servers through this Redis URL.")] = None,
+    public_name: Annotated[list[str] | None, typer.Option(help=_PUBLIC_NAME)] = None,
+    origin: Annotated[list[str] | None, typer.Option(help=_ORIGIN)] = None,
+    list_rooms: Annotated[bool, typer.Option("--list-rooms", help="Show all rooms to everybody at /rooms.")] = False,
 ) -> None:
-    """Run a signaling server: WebSocket for players, /healthz, /stats and /rooms for people."""
+    """Run a signaling server: WebSocket for players, /healthz and /stats for people."""
     from psyne_mesh.cli.serve import run_serve
 
-    trio.run(run_serve, host, port, certificate, key, redis)
+    trio.run(run_serve, host, port, certificate, key, redis, public_name or (), origin or (), list_rooms)
 
 
 @app.command()

@@ -14,13 +14,15 @@ from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import ClosedError, InvalidConfig, InvalidUri, PeerGone, ProtocolError, WouldBlock
 from psyne_mesh.gossip.records import NAME_MAX_BYTES
 from psyne_mesh.identity import Identity, PeerId
+from psyne_mesh.names import is_plain, normal
 from psyne_mesh.room.channel import Channel, SendReport
 from psyne_mesh.room.codec import codec_for
 from psyne_mesh.room.delivery import DeliveryMode
 from psyne_mesh.room.mesh import DEFAULT_SIGNALING, join_game_room
 from psyne_mesh.room.messages import Message
-from psyne_mesh.room.peer import Peer, printable
+from psyne_mesh.room.peer import Peer
 from psyne_mesh.room.room import Room
+from psyne_mesh.signaling.registry import PAIR_PREFIX
 from psyne_mesh.signaling.transport import SignalingTransport
 from psyne_mesh.uri import GameUri, PeerUri, RoomUri, parse_uri
 
@@ -29,15 +31,22 @@ M = TypeVar("M", bound=Message)
 Modes = DeliveryMode | str | Mapping[type[Message], DeliveryMode | str]
 
 _GAME_ROOM_PLAYERS = 16  # as `join_game_room` has it; the creator's number holds
-_ROOM_NAME_MAX = 128  # characters, as `join_game_room` takes them
+_PAIR_PLAYERS = 8  # seats of a room for two: who guesses its name must not keep the right one out
 
 
 class PeerChannel:
-    """Typed messages to and from one player. `send(message)`, `receive(Type)`; made by `create_channel`."""
+    """Typed messages to and from one player. `send(message)`, `receive(Type)`; made by `create_channel`.
 
-    def __init__(self, room: Room, peer: Peer, types: tuple[type[Message], ...], mode: Modes) -> None:
+    is_proved: the other is the one whose peer id was asked for. False: it was asked for by a display name, or was whoever
+    came; then `peer.id` says who it is, and nothing says that it is the one you meant.
+    """
+
+    def __init__(
+        self, room: Room, peer: Peer, types: tuple[type[Message], ...], mode: Modes, *, is_proved: bool
+    ) -> None:
         self.room = room
         self.peer = peer
+        self.is_proved = is_proved
         # Each type has its own channel, so that `receive(CombatAction)` never waits behind positions.
         self._channels: dict[type[Message] | None, Channel[Any]] = {}
         self._modes = mode if isinstance(mode, Mapping) else {}
@@ -104,6 +113,7 @@ def create_channel(
     signaling: str | SignalingTransport = DEFAULT_SIGNALING,
     player_name: str | None = None,
     identity: Identity | None = None,
+    peer_id: str | None = None,
     mode: Modes = "reliable",
     config: WebRTCConfig | None = None,
 ) -> AbstractAsyncContextManager[PeerChannel]:
@@ -114,12 +124,15 @@ def create_channel(
     `webrtc://server[:port]/room`: whoever else enters that room, which holds two.
     `webrtc-game://NAME?room=R&region=E`: a player inside a game room, by display name or peer id.
 
+    A display name proves nothing: whoever enters as bob is bob. `peer_id` demands the proof: the player of that id only,
+    and others of its name are passed over (`PeerChannel.is_proved`). `webrtc://PEER-ID` demands it by itself.
+
     types: message types to be ready for from the start (others are made ready when first used).
     mode: how messages travel; a mapping gives each type its own, such as {PlayerPosition: "unreliable"}.
     There is no timeout argument: put it into `trio.fail_after`. Raises `InvalidUri`, also for a name that no other player
     can have, and the errors of `join_game_room`.
     """
-    return _open(parse_uri(uri), types, signaling, player_name, identity, mode, config)
+    return _open(parse_uri(uri), types, signaling, player_name, identity, peer_id, mode, config)
 
 
 def create_gaming_channel(
@@ -130,15 +143,16 @@ def create_gaming_channel(
     region: str | None = None,
     player_name: str | None = None,
     identity: Identity | None = None,
+    peer_id: str | None = None,
     mode: Modes = "reliable",
     config: WebRTCConfig | None = None,
 ) -> AbstractAsyncContextManager[PeerChannel]:
     """`async with create_gaming_channel("player2", "combat-1", "ws://host:8080") as channel:` a player in a game room, by
-    display name or peer id. Errors: see `create_channel`."""
+    display name or peer id. `peer_id` and errors: see `create_channel`."""
     for name, given in (("peer", peer), ("room", room)):
         if not isinstance(given, str) or not given:
             raise InvalidUri(f"{name} = {given!r}: must be the name of a {name}")
-    return _open(GameUri(peer, room, region), types, signaling, player_name, identity, mode, config)
+    return _open(GameUri(peer, room, region), types, signaling, player_name, identity, peer_id, mode, config)
 
 
 @asynccontextmanager
@@ -148,6 +162,7 @@ async def _open(
     signaling: str | SignalingTransport,
     player_name: str | None,
     identity: Identity | None,
+    peer_id: str | None,
     mode: Modes,
     config: WebRTCConfig | None,
 ) -> AsyncIterator[PeerChannel]:
@@ -157,13 +172,15 @@ async def _open(
         DeliveryMode.parse(given)
     codec_for(types)
     place = _meeting_place(target, player_name, identity)
+    proof = _proof(place.wanted, peer_id)
     if isinstance(target, RoomUri):
         signaling = target.signaling_url
     async with join_game_room(
         place.room, max_players=place.players, region=place.region, signaling=signaling, player_name=player_name,
         identity=identity, config=config,
     ) as room:  # fmt: skip
-        yield PeerChannel(room, await _find(room, place.wanted), types, mode)
+        peer = await _find(room, place.wanted, proof)
+        yield PeerChannel(room, peer, types, mode, is_proved=proof is not None)
 
 
 @attrs.frozen
@@ -188,15 +205,17 @@ def _meeting_place(
         case GameUri(peer=peer, room=room, region=region):
             return _MeetingPlace(room, _GAME_ROOM_PLAYERS, _wanted(peer, identity), region)
     wanted = _wanted(target.peer, identity)
-    return _MeetingPlace(_pair(_named_alike(wanted, player_name, identity), wanted), 2, wanted)
+    return _MeetingPlace(_pair(_named_alike(wanted, player_name, identity), wanted), _PAIR_PLAYERS, wanted)
 
 
 def _wanted(peer: str, identity: Identity | None) -> str:
-    """Whom the caller asks for, as others see that name. Our own display name is no mistake: another may have it, too."""
-    wanted = printable(peer)
-    if not 1 <= len(wanted.encode()) <= NAME_MAX_BYTES:
+    """Whom the caller asks for, in the form in which names are compared. Our own display name is no mistake: another may
+    have it, too."""
+    wanted = normal(peer)
+    if not is_plain(peer) or not 1 <= len(peer.encode()) <= NAME_MAX_BYTES:
         raise InvalidUri(
-            f"no player can be named {peer!r}: a name is printable and has 1 to {NAME_MAX_BYTES} bytes of UTF-8"
+            f"no player can be named {peer!r}: a name has 1 to {NAME_MAX_BYTES} bytes of UTF-8, without controls and marks "
+            "that turn text round"
         )
     if identity is not None and wanted == identity.peer_id:
         raise InvalidUri(f"{peer!r} is our own peer id: nobody else can have it")
@@ -209,30 +228,46 @@ def _named_alike(wanted: str, player_name: str | None, identity: Identity | None
         if identity is None:
             raise InvalidConfig("webrtc://PEER-ID needs identity=, so that the other can name us by our peer id")
         return identity.peer_id
-    name = printable(player_name or "")
-    if not name or _is_peer_id(name):
+    name = normal(player_name or "")
+    if not name or not is_plain(name) or _is_peer_id(name):
         raise InvalidConfig("webrtc://NAME needs player_name= (no peer id), so that the other can name us by it")
     return name
 
 
 def _pair(me: str, other: str) -> str:
-    """The room where exactly these two meet, whoever comes first."""
-    names = " ".join(sorted((me, other)))
-    room = f"pair:{names}"
-    return room if len(room) <= _ROOM_NAME_MAX else f"pair:{hashlib.sha256(names.encode()).hexdigest()}"
+    """The room where exactly these two meet, whoever comes first. A server and who sees its lists learn no names from it."""
+    names = sorted(name.encode() for name in (me, other))
+    sized = b"".join(len(name).to_bytes(2, "big") + name for name in names)
+    return PAIR_PREFIX + hashlib.sha256(b"psyne-pair" + sized).hexdigest()
 
 
-async def _find(room: Room, wanted: str | None) -> Peer:
+def _proof(wanted: str | None, peer_id: str | None) -> PeerId | None:
+    """The id that the other must prove to have, if the caller demands one."""
+    if peer_id is None:
+        return PeerId(wanted) if wanted is not None and _is_peer_id(wanted) else None
+    if not isinstance(peer_id, str) or not _is_peer_id(peer_id):
+        raise InvalidConfig(f"peer_id = {peer_id!r}: must be a peer id, 32 hexadecimal digits")
+    if wanted is not None and _is_peer_id(wanted) and wanted != peer_id:
+        raise InvalidConfig(f"peer_id = {peer_id}: the URI names another, {wanted}")
+    return PeerId(peer_id)
+
+
+async def _find(room: Room, wanted: str | None, proof: PeerId | None) -> Peer:
     async for event in room.events():
         peer = getattr(event, "peer", None)
-        if isinstance(peer, Peer) and peer.connected and (wanted is None or wanted == _called(peer, wanted)):
+        if (
+            isinstance(peer, Peer)
+            and peer.connected
+            and (wanted is None or wanted == _called(peer, wanted))
+            and (proof is None or peer.id == proof)
+        ):
             return peer
     raise ClosedError(f"room {room.name!r} was left before {wanted or 'anybody'} came")
 
 
 def _called(peer: Peer, wanted: str) -> str:
     """What must be `wanted`: anybody may take a peer id for a display name, but nobody has another's id."""
-    return peer.id if _is_peer_id(wanted) else peer.name
+    return peer.id if _is_peer_id(wanted) else normal(peer.name)
 
 
 def _is_peer_id(name: str) -> bool:

@@ -15,6 +15,7 @@ from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.mesh.core import MeshCore, open_core
 from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.mesh.request import RoomRequest
+from psyne_mesh.names import is_plain
 from psyne_mesh.nurseries import outliving_cancellation, unwrapped
 from psyne_mesh.room.room import Room
 from psyne_mesh.signaling.client import connect_signaling
@@ -60,8 +61,8 @@ class Mesh:
     async def _enter(self, request: RoomRequest, profile: Profile, name: str, gossip: GossipConfig | None) -> Room:
         if gossip is not None and not isinstance(gossip, GossipConfig):
             raise InvalidConfig(f"gossip = {gossip!r}: must be a GossipConfig")
-        if not isinstance(name, str):
-            raise InvalidConfig(f"player_name = {name!r}: must be text")
+        if not isinstance(name, str) or not is_plain(name):
+            raise InvalidConfig(f"player_name = {name!r}: must be text without controls and marks that turn it round")
         gossip = gossip or GossipConfig(max_players=request.max_players)
         room = Room(request, self._core, gossip.seat_hold_s, name, self._rng)
         await self._core.join(request, name, profile, gossip, room)
@@ -179,11 +180,13 @@ def _request(
     create: bool | None,
     room_metadata: Mapping[str, str] | None,
 ) -> RoomRequest:
-    if not isinstance(name, str) or not 1 <= len(name) <= 128 or not name.isprintable():
-        raise InvalidConfig("a room name is 1 to 128 printable characters")
+    if not isinstance(name, str) or not 1 <= len(name) <= 128 or not is_plain(name):
+        raise InvalidConfig("a room name is 1 to 128 characters, without controls and marks that turn text round")
     for label, text in (("region", region or ""), ("app_id", app_id)):
-        if not isinstance(text, str) or len(text) > 64 or "/" in text or not text.isprintable():
-            raise InvalidConfig(f"{label} is at most 64 printable characters without a slash")
+        if not isinstance(text, str) or len(text) > 64 or "/" in text or not is_plain(text):
+            raise InvalidConfig(
+                f"{label} is at most 64 characters, without slashes, controls and marks that turn text round"
+            )
     if not isinstance(max_players, int) or not 2 <= max_players <= 1024:
         raise InvalidConfig(f"max_players = {max_players!r}: must lie in [2, 1024]")
     if skill_range is not None and not _is_band(skill_range):

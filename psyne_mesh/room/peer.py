@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from psyne_mesh.identity import PeerId
+from psyne_mesh.names import plain
 
 if TYPE_CHECKING:
     from psyne_mesh.mesh.membership import Membership
@@ -27,7 +28,7 @@ class Peer:
         self._joined_at = joined_at
         self.id = peer_id
         # The display name that the player chose: only a name, never a proof. `id` is the proof.
-        self.name = printable(name) or peer_id.short
+        self.name = plain(name) or peer_id.short
         self.profile = profile
         self.connected = False
         self.dial_failed = False
@@ -77,8 +78,3 @@ class Player:
 
     id: PeerId
     name: str
-
-
-def printable(name: str) -> str:
-    """A display name as others see it: without what a terminal would obey."""
-    return "".join(filter(str.isprintable, name))

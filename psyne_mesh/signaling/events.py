@@ -8,13 +8,14 @@ import attrs
 
 from psyne_mesh.errors import ProtocolError, RemoteError, RoomError, SignalingError
 from psyne_mesh.identity import PeerId
+from psyne_mesh.names import normal
 
 SkillRange = tuple[float, float]
 
 
 def room_key(name: str, *, app_id: str = "", region: str = "") -> str:
-    """The one text that names a room everywhere: `app_id/region/name`. Only `name` may hold a slash."""
-    return f"{app_id}/{region}/{name}"
+    """The one text that names a room everywhere: `app_id/region/name`, in its normal form. Only `name` may hold a slash."""
+    return normal(f"{app_id}/{region}/{name}")
 
 
 def split_room_key_untrusted(key: str) -> tuple[str, str, str]:

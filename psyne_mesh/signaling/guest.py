@@ -12,6 +12,7 @@ import trio
 from psyne_mesh.errors import ProtocolError, VersionMismatch
 from psyne_mesh.identity import PeerId, verify_untrusted
 from psyne_mesh.limits import TokenBucket
+from psyne_mesh.names import plain
 from psyne_mesh.signaling import messages
 from psyne_mesh.signaling.limits import QueueShares, ServerConfig
 from psyne_mesh.signaling.switchboard import Switchboard
@@ -61,7 +62,7 @@ async def prove(websocket: WebSocket, is_meant: Callable[[str], bool]) -> tuple[
     if not isinstance(hello, messages.Hello):
         raise await refusal(websocket, messages.NOT_PROVED, "say hello first")
     if not is_meant(hello.audience):
-        audience = "".join(filter(str.isprintable, hello.audience))[:100]
+        audience = plain(hello.audience)[:100]
         raise await refusal(
             websocket, messages.NOT_PROVED,
             f"this hello was meant for {audience!r}, which this server does not know as its own name: if it is one, "

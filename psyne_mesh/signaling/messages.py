@@ -34,6 +34,7 @@ from psyne_mesh.errors import (
     SignalingError,
     VersionMismatch,
 )
+from psyne_mesh.names import PART_PATTERN, PLAIN_PATTERN, normal
 
 PROTOCOL_VERSION = 1
 HELLO_DOMAIN = b"psyne-hello"
@@ -47,14 +48,15 @@ MAX_PLAYERS = 10_000
 MAX_MEMBERS_LISTED = 256
 MAX_LISTED = 100
 
-_TEXT = r"\A[^\x00-\x1f\x7f\u2028\u2029]*\Z"  # printable, one line: names end in logs and terminals
-_PART = r"\A[^\x00-\x1f\x7f\u2028\u2029/]*\Z"  # no slash: they come before the name in a room key
 _PLAIN = r"\A[ !#-\[\]-~]*\Z"  # base64 and the like, one byte of JSON a character: 256 of them share a frame
 _EXACT = 2**53 - 1  # what a JavaScript number holds exactly; MessagePack, between servers, ends at 2**64
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=_TEXT)]
-Part = Annotated[str, msgspec.Meta(max_length=64, pattern=_PART)]
-Key = Annotated[str, msgspec.Meta(min_length=3, max_length=258, pattern=_TEXT)]
+MAX_NAME_CHARS = 128
+MAX_PART_CHARS = 64
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME_CHARS, pattern=PLAIN_PATTERN)]
+Part = Annotated[str, msgspec.Meta(max_length=MAX_PART_CHARS, pattern=PART_PATTERN)]
+Key = Annotated[str, msgspec.Meta(min_length=3, max_length=258, pattern=PLAIN_PATTERN)]
 Peer = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 Ref = Annotated[int, msgspec.Meta(ge=0, le=_EXACT)]
 Record = Annotated[str, msgspec.Meta(max_length=MAX_RECORD_CHARS, pattern=_PLAIN)]
@@ -113,6 +115,9 @@ class Join(Message, frozen=True, tag="join"):
 
     def __post_init__(self) -> None:
         check_properties(self.skill_range, self.metadata)
+        for text, limit in ((self.room, MAX_NAME_CHARS), (self.app_id, MAX_PART_CHARS), (self.region, MAX_PART_CHARS)):
+            if len(normal(text)) > limit:  # a few letters of no living writing become three
+                raise ValueError(f"a name of {len(normal(text))} characters in its normal form is over {limit}")
 
 
 class Leave(Message, frozen=True, tag="leave"):

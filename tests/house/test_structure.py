@@ -30,6 +30,7 @@ FLOORS = {
     "config": 7,
     "uri": 7,
     "limits": 8,
+    "names": 8,
     "errors": 8,
 }
 # Inside webrtc: Trio shells, then the pure stack, then its parts, which never meet.
@@ -49,10 +50,11 @@ PURE = ["gossip", "game", "webrtc/sctp", "webrtc/dtls", "webrtc/sdp.py", "webrtc
         "webrtc/channel.py",
         "signaling/messages.py", "signaling/registry.py", "signaling/envelope.py",
         "signaling/events.py", "signaling/convert.py", "signaling/requests.py", "signaling/switchboard.py",
-        "signaling/limits.py", "signaling/cluster.py", "signaling/cluster_messages.py", "signaling/transport.py",
+        "signaling/limits.py", "signaling/frames.py", "signaling/audience.py", "signaling/churn.py", "signaling/doors.py",
+        "signaling/cluster.py", "signaling/cluster_messages.py", "signaling/transport.py",
         "mesh/link_table.py", "mesh/dial_limits.py", "mesh/restarts.py", "mesh/alarms.py",
         "room/codec.py", "room/messages.py", "room/delivery.py", "room/events.py",
-        "errors.py", "limits.py", "identity.py", "config.py", "uri.py"]  # fmt: skip
+        "errors.py", "limits.py", "names.py", "identity.py", "config.py", "uri.py"]  # fmt: skip
 
 
 def module_parts(path: Path) -> list[str]:
