@@ -195,7 +195,7 @@ class SignalingServer:
             async with self._in_cluster():
                 listeners = await listen(host, port)
                 self.host, self.port = host, listeners[0].socket.getsockname()[1]
-                self._public_names |= _machine_names(self.port)
+                self._public_names |= _own_names(host, self.port)
                 self._started_at = trio.current_time()
                 task_status.started()
                 self._everything.shield = True  # goodbyes are said when the block is cancelled, too
@@ -420,10 +420,11 @@ def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _machine_names(port: int) -> frozenset[str]:
-    """What this machine calls itself. A name that is none is no danger: it is what players dialled that is compared."""
-    name = socket.gethostname().lower()
-    return frozenset({f"{name}:{port}", f"{name}.local:{port}"})
+def _own_names(host: str, port: int) -> frozenset[str]:
+    """What this machine calls itself, and what we were told to listen on. A name that is none is no danger: it is what
+    players dialled that is compared."""
+    machine = socket.gethostname()
+    return frozenset(f"{name.lower()}:{port}" for name in (machine, f"{machine}.local", host))
 
 
 def _local_address(stream: trio.abc.Stream) -> tuple[str, int] | None:

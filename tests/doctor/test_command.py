@@ -23,6 +23,7 @@ from psyne_mesh.config import StunServer, WebRTCConfig
 from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.signaling import messages
 from psyne_mesh.signaling.probe import SignalingReport, probe_signaling, time_untrusted
+from psyne_mesh.signaling.limits import ServerConfig
 from psyne_mesh.signaling.server import open_server
 from psyne_mesh.signaling.websocket import accept_websocket
 from psyne_mesh.webrtc.ice.probe import NetworkReport, probe_network
@@ -151,7 +152,8 @@ async def test_a_server_of_another_version_is_told_as_such() -> None:
 )
 async def test_the_clock_is_compared_where_a_proxy_tells_the_time(date: str, skew_s: float | None) -> None:
     """A proxy in front, as most public servers have one: it answers /healthz itself, and passes WebSockets on."""
-    async with open_server(port=0) as server, trio.open_nursery() as nursery:
+    known = ServerConfig(public_names=frozenset({"127.0.0.1"}))  # at the proxy's port
+    async with open_server(port=0, config=known) as server, trio.open_nursery() as nursery:
 
         async def proxy(stream: trio.SocketStream) -> None:
             head = await stream.receive_some(65_536)

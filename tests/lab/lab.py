@@ -88,7 +88,7 @@ class Lab:
         names = [f"{address} {SIGNALING_NAME}\n" for address in (server.addresses4[0], server.addresses6[0])]
         self.namespaces.write("/run/lab/hosts", "127.0.0.1 localhost\n::1 localhost\n" + "".join(names))
         where = ["--host", SIGNALING_NAME, "--port", str(WEB_PORT)]
-        self.signaling = self.python("sig", "psyne_mesh.cli", "serve", *where, "--public-name", SIGNALING_NAME)
+        self.signaling = self.python("sig", "psyne_mesh.cli", "serve", *where)
         self.namespaces.wait_for_server(self.signaling, "sig", server.addresses4[0], WEB_PORT)
         return f"ws://{SIGNALING_NAME}:{WEB_PORT}"
 
