@@ -20,6 +20,7 @@ from psyne_mesh.mesh.core import MeshCore
 from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX, Membership
 from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.mesh.request import RoomRequest
+from psyne_mesh.names import plain
 from psyne_mesh.room import events as room_events
 from psyne_mesh.room.carried import carried_untrusted
 from psyne_mesh.room.channel import INBOX_MAX, Channel
@@ -27,7 +28,7 @@ from psyne_mesh.room.codec import Payload, codec_for
 from psyne_mesh.room.delivery import RELIABLE_ORDERED, DeliveryMode
 from psyne_mesh.room.hub import Callback, EventHub, EventIterator
 from psyne_mesh.room.messages import Message
-from psyne_mesh.room.peer import Peer, Player, printable
+from psyne_mesh.room.peer import Peer, Player
 from psyne_mesh.room.sharing import SharedTraffic, Sharing
 from psyne_mesh.room.topology import MeshMode, RoomTopology, TopologyLink
 from psyne_mesh.room.undeclared import UNKNOWN_LIFE_S, Undeclared
@@ -59,7 +60,7 @@ class Room:
         self.skill_range = request.skill_range
         self.me = core.me
         # Ourselves, as the owner of what we share.
-        self.player = Player(core.me, printable(player_name) or core.me.short)
+        self.player = Player(core.me, plain(player_name) or core.me.short)
         self._core = core
         self._membership: Membership | None = None
         self._peers: dict[PeerId, Peer] = {}
