@@ -22,8 +22,8 @@ from psyne_mesh.cli.verdict import Verdict, judge
 from psyne_mesh.config import StunServer, WebRTCConfig
 from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.signaling import messages
-from psyne_mesh.signaling.probe import SignalingReport, probe_signaling, time_untrusted
 from psyne_mesh.signaling.limits import ServerConfig
+from psyne_mesh.signaling.probe import SignalingReport, probe_signaling, time_untrusted
 from psyne_mesh.signaling.server import open_server
 from psyne_mesh.signaling.websocket import accept_websocket
 from psyne_mesh.webrtc.ice.probe import NetworkReport, probe_network
