@@ -13,14 +13,34 @@ import attrs
 
 from psyne_mesh.identity import PeerId
 
-CLOSED = "closed by peer"  # the reason of `link_down` when the other side hung up on purpose
-
 
 @attrs.frozen
 class BareRecord:
     """The record of a baseline node: it carries no signature, epoch or address."""
 
     peer: PeerId
+
+
+ROOM = "simulation"  # the one room that every host's table of links serves
+
+
+class ActorView:
+    """What a host's table of links asks about the room. A baseline has no records: it knows whoever comes."""
+
+    def __init__(self, actor: Any, partial_from: int) -> None:
+        self._actor = actor
+        self._partial_from = partial_from
+
+    def knows(self, peer: PeerId) -> bool:
+        return not hasattr(self._actor, "record") or self._actor.record(peer) is not None
+
+    @property
+    def knows_all(self) -> bool:
+        return hasattr(self._actor, "record") and bool(self._actor.knows_all)
+
+    @property
+    def is_large(self) -> bool:
+        return not hasattr(self._actor, "record") or len(self._actor.members) >= self._partial_from
 
 
 class Actor(Protocol):

@@ -1,6 +1,6 @@
-"""How links come to be: offer and answer over the rendezvous or over the mesh itself, then ICE, DTLS and SCTP.
+"""How links come to be on the wire: offer and answer over the rendezvous or over the mesh itself, then ICE, DTLS and SCTP.
 
-This stands in for mesh.py: a `Dial` output goes in, `link_up` or `dial_failed` comes out.
+Whether an offer is made or answered is decided by the tables of links at both ends: the product's `mesh/link_table.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import attrs
 
 from psyne_mesh.identity import PeerId
+from psyne_mesh.mesh.link_table import Dialing, TableLink
 from simulations import trace as tr
+from simulations.actor import ROOM
 from simulations.net import Host
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 _OFFER, _ANSWER = b"\x01sim-offer", b"\x02sim-answer"
 _REPEAT_OFFER_S = 1.5
 _CHECK_AGAIN_S = 0.5
+_ENVELOPE_LIFE_MS = 60_000
 _SIGNED_OFFER_BYTES = 900  # a signed envelope with fingerprint, ufrag, password and a handful of candidates
 # Pairs of NATs that no candidate pair crosses without a TURN server (RFC 4787 words, RFC 5128 section 3.3).
 _INCOMPATIBLE_NATS = {
@@ -27,101 +30,125 @@ _INCOMPATIBLE_NATS = {
 
 
 @attrs.define(eq=False)
-class _Dialing:
-    """A pair that is on its way to a link. Who else dials the same pair meanwhile waits for the same end."""
+class _Attempt:
+    """An offer on its way to a link. Each end has its own patience, and its own opinion of what became of it."""
 
     number: int
     caller: Host
     callee: Host
     caller_generation: int
-    callee_generation: int
-    waiting: list[tuple[Host, int]]  # who asked, and as which generation
-    answered: bool = False
-    settled: bool = False
+    offered: TableLink
+    callee_generation: int = -1
+    answered: TableLink | None = None
+    is_answered: bool = False  # the caller knows
 
-    def is_current(self) -> bool:
-        """Neither side has died since. A side that restarts knows nothing of the offer."""
+    @property
+    def is_under_way(self) -> bool:
+        """Neither side has died or given it up since."""
         return (
-            self.caller.up and self.caller.generation == self.caller_generation
-            and self.callee.up and self.callee.generation == self.callee_generation
-        )  # fmt: skip
+            _is_dialing(self.caller, self.caller_generation, self.offered)
+            and self.answered is not None
+            and _is_dialing(self.callee, self.callee_generation, self.answered)
+        )
 
 
 class Dialer:
-    """Drive it so: `dial(host, peer)` for each `Dial` output; `signal_received(...)` for blobs that the mesh carried."""
+    """Drive it so: `offer(host, link)` for each link that a table starts as offerer, `abandon(host, link)` when it hangs up
+    before the link is open; `signal_received(...)` for blobs that the mesh carried."""
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._under_way: dict[tuple[int, int], _Dialing] = {}
-        self._by_number: dict[int, _Dialing] = {}
+        self._attempts: dict[int, _Attempt] = {}
         self._number = 0
+        self._by_hand: dict[tuple[int, int], None] = {}  # (caller, callee): the offer needs no server
         self.incompatible: dict[tuple[int, int], None] = {}  # pairs (low, high) that never connect
-        self._met: dict[tuple[int, int], tuple[int, int]] = {}  # pairs that had a link, and in which lives
         self.attempts = 0
         self.failures = 0
         self.over_mesh = 0
 
-    def dial(self, caller: Host, peer: PeerId) -> None:
+    def offer(self, caller: Host, link: TableLink) -> None:
         world = self._world
-        callee = world.by_peer.get(peer)
+        callee = world.by_peer.get(link.peer)
         self.attempts += 1
         world.trace.add(world.now, tr.DIAL, caller.index, callee.index if callee else -1, 0)
+        world.after(world.net.dial_timeout_s, self._fail, caller, caller.generation, link, "timeout")
         if callee is None or callee is caller:
-            world.after(world.net.dial_timeout_s, self._tell_failed, caller, caller.generation, peer, "unknown peer")
             return
-        pair = _pair(caller, callee)
-        if peer in caller.lanes:
-            return  # `link_up` has been said already: the two crossed
-        under_way = self._under_way.get(pair)
-        if under_way is not None:
-            if under_way.is_current():
-                under_way.waiting.append((caller, caller.generation))
-                return
-            self._fail(under_way, "superseded")  # one side has restarted since
         self._number += 1
-        asked = (caller, caller.generation)
-        dialing = _Dialing(self._number, caller, callee, caller.generation, callee.generation, [asked])
-        self._under_way[pair] = self._by_number[dialing.number] = dialing
-        world.after(world.net.dial_timeout_s, self._fail, dialing, "timeout")
-        self._offer(dialing)
+        attempt = _Attempt(self._number, caller, callee, caller.generation, link)
+        self._attempts[attempt.number] = attempt
+        world.after(world.net.dial_timeout_s, self._forget, attempt)
+        world.after(world.net.answer_timeout_s, self._check_answer, attempt)
+        self._send_offer(attempt)
+
+    def _forget(self, attempt: _Attempt) -> None:
+        self._attempts.pop(attempt.number, None)
 
     def connect_directly(self, caller: Host, callee: Host) -> None:
-        """A link that needs no offer in the room: an invitation passed by hand. It costs one dial."""
-        low, high = self._world.net.dial_s
-        self._world.after(self._world.rng.uniform(low, high), self._world.links.connect, caller, callee)
+        """A link whose offer needs no server: an invitation passed by hand."""
+        self._by_hand[caller.index, callee.index] = None
+        caller.table.dial(ROOM, callee.peer, caller.local(self._world.now))
+        self._world.obey(caller)
 
-    def _offer(self, dialing: _Dialing) -> None:
-        world, caller, callee = self._world, dialing.caller, dialing.callee
-        world.after(world.net.answer_timeout_s, self._check_answer, dialing)
-        if world.rendezvous.connects(caller, callee):
-            world.after(2 * world.net.signaling_s, self._answer, dialing)
-            world.after(world.rng.uniform(*world.net.dial_s), self._finish, dialing)
-        elif world.rendezvous.knows_absent(caller, callee):
-            world.after(2 * world.net.signaling_s, self._fail, dialing, "not registered")
+    def abandon(self, host: Host, link: TableLink, reason: str) -> None:
+        """`host` hangs up while it dials. The other side finds out by waiting."""
+        host.table.gone(link, reason)
+
+    # ---------------------------------------------------------------------------------------------------------- offers
+
+    def _send_offer(self, attempt: _Attempt) -> None:
+        world, caller, callee = self._world, attempt.caller, attempt.callee
+        by_hand = self._by_hand.pop((caller.index, callee.index), attempt) is None
+        if by_hand or world.rendezvous.connects(caller, callee):
+            world.after(0.0 if by_hand else 2 * world.net.signaling_s, self._offer_arrives, attempt)
+            world.after(world.rng.uniform(*world.net.dial_s), self._finish, attempt)
         else:
-            if self._is_direct(caller, callee):
-                world.after(world.rng.uniform(*world.net.dial_s), self._finish, dialing)
             self.over_mesh += 1
-            self._offer_over_mesh(dialing)
+            self._offer_over_mesh(attempt)
 
-    def _answer(self, dialing: _Dialing) -> None:
-        dialing.answered = dialing.is_current() and not dialing.callee.paused
+    def _offer_arrives(self, attempt: _Attempt) -> None:
+        """Over the server."""
+        if self._answers(attempt):
+            self._answer_arrives(attempt)
 
-    def _check_answer(self, dialing: _Dialing) -> None:
-        """Nobody answered the offer: give up, unless checks on a remembered address are still under way."""
-        if not dialing.answered and not self._is_direct(dialing.caller, dialing.callee):
-            self._fail(dialing, "no answer")
+    def _answers(self, attempt: _Attempt) -> bool:
+        """Whether the callee answers, now or once more."""
+        callee, now = attempt.callee, self._world.now
+        if (
+            not callee.up
+            or callee.paused
+            or not _is_dialing(attempt.caller, attempt.caller_generation, attempt.offered)
+        ):
+            return False
+        if attempt.answered is not None and attempt.callee_generation == callee.generation:
+            return True
+        expires_ms = attempt.caller.wall_ms(now) + _ENVELOPE_LIFE_MS
+        if not callee.table.offer_received(attempt.caller.peer, attempt.offered.session, expires_ms, callee.local(now)):
+            return False
+        attempt.answered = callee.table.links[attempt.caller.peer]
+        attempt.callee_generation = callee.generation
+        callee.table.envelope_received(attempt.answered, expires_ms)
+        self._world.after(
+            self._world.net.dial_timeout_s, self._fail, callee, callee.generation, attempt.answered, "timeout"
+        )
+        self._world.obey(callee)
+        return True
 
-    def _is_direct(self, caller: Host, callee: Host) -> bool:
-        met = self._met.get(_pair(caller, callee))
-        return self._world.net.direct_redial and met == _lives(caller, callee)
+    def _answer_arrives(self, attempt: _Attempt) -> None:
+        attempt.is_answered = True
+        expires_ms = attempt.callee.wall_ms(self._world.now) + _ENVELOPE_LIFE_MS
+        attempt.caller.table.envelope_received(attempt.offered, expires_ms)
 
-    def _offer_over_mesh(self, dialing: _Dialing) -> None:
+    def _check_answer(self, attempt: _Attempt) -> None:
+        if not attempt.is_answered:
+            self._fail(attempt.caller, attempt.caller_generation, attempt.offered, "no answer")
+
+    def _offer_over_mesh(self, attempt: _Attempt) -> None:
         """Signals over the mesh may be lost: the offer is repeated until an answer is back."""
-        if dialing.settled or dialing.answered or not dialing.is_current():
+        if attempt.is_answered or not _is_dialing(attempt.caller, attempt.caller_generation, attempt.offered):
             return
-        self._world.after(_REPEAT_OFFER_S, self._offer_over_mesh, dialing)
-        self._send_signal(dialing.caller, dialing.callee, _OFFER, dialing.number)
+        self._world.after(_REPEAT_OFFER_S, self._offer_over_mesh, attempt)
+        self._send_signal(attempt.caller, attempt.callee, _OFFER, attempt.number)
 
     def _send_signal(self, origin: Host, to: Host, kind: bytes, number: int) -> None:
         blob = (kind + number.to_bytes(8, "big")).ljust(_SIGNED_OFFER_BYTES, b"\0")
@@ -136,57 +163,47 @@ class Dialer:
         """The mesh has carried an offer or answer to `host`."""
         for kind in (_OFFER, _ANSWER):
             if blob.startswith(kind):
-                dialing = self._by_number.get(int.from_bytes(blob[len(kind) : len(kind) + 8], "big"))
-                if dialing is None or dialing.settled:
+                attempt = self._attempts.get(int.from_bytes(blob[len(kind) : len(kind) + 8], "big"))
+                if attempt is None or not host.table.hears_over_mesh(ROOM, origin):
                     return
-                if kind == _OFFER and host is dialing.callee:
-                    self._send_signal(host, dialing.caller, _ANSWER, dialing.number)
-                elif kind == _ANSWER and host is dialing.caller and not dialing.answered:
-                    dialing.answered = True
-                    low, high = self._world.net.dial_s
-                    self._world.after(self._world.rng.uniform(low, high), self._finish, dialing)
+                if kind == _OFFER and host is attempt.callee and self._answers(attempt):
+                    self._send_signal(host, attempt.caller, _ANSWER, attempt.number)
+                elif kind == _ANSWER and host is attempt.caller and not attempt.is_answered:
+                    self._answer_arrives(attempt)
+                    self._world.after(self._world.rng.uniform(*self._world.net.dial_s), self._finish, attempt)
 
-    def _finish(self, dialing: _Dialing) -> None:
-        world, caller, callee = self._world, dialing.caller, dialing.callee
-        if dialing.settled:
-            return
-        if not dialing.is_current():
-            return  # checks go unanswered: the timeout speaks
+    # ------------------------------------------------------------------------------------------------------- handshake
+
+    def _finish(self, attempt: _Attempt) -> None:
+        world, caller, callee = self._world, attempt.caller, attempt.callee
+        if not attempt.is_under_way:
+            return  # checks go unanswered: the timeouts speak
         if _pair(caller, callee) in self.incompatible or (caller.nat, callee.nat) in _INCOMPATIBLE_NATS:
             return
         if callee.paused or caller.paused or not world.links.reachable(caller.index, callee.index):
-            world.after(_CHECK_AGAIN_S, self._finish, dialing)  # ICE keeps checking until the timeout
+            world.after(_CHECK_AGAIN_S, self._finish, attempt)  # ICE keeps checking until the timeout
             return
         if world.net.dial_failure and world.rng.random() < world.net.dial_failure:
             return
-        self._settle(dialing)
-        self._met[_pair(caller, callee)] = _lives(caller, callee)
-        world.links.connect(caller, callee)
+        assert attempt.answered is not None
+        self._forget(attempt)
+        world.links.open(caller, attempt.offered, callee, attempt.answered)
 
-    def _fail(self, dialing: _Dialing, cause: str) -> None:
-        if not dialing.settled:
-            self._settle(dialing)
-            self.failures += 1
-            other = {dialing.caller.index: dialing.callee.peer, dialing.callee.index: dialing.caller.peer}
-            for host, generation in dialing.waiting:
-                self._tell_failed(host, generation, other[host.index], cause)
-
-    def _settle(self, dialing: _Dialing) -> None:
-        dialing.settled = True
-        self._under_way.pop(_pair(dialing.caller, dialing.callee), None)
-        self._by_number.pop(dialing.number, None)
-
-    def _tell_failed(self, host: Host, generation: int, peer: PeerId, cause: str) -> None:
+    def _fail(self, host: Host, generation: int, link: TableLink, cause: str) -> None:
+        """The patience of one side is at its end."""
         world = self._world
-        if host.up and host.generation == generation:
+        if _is_dialing(host, generation, link):
+            if link.offerer:
+                self.failures += 1
             world.trace.add(world.now, tr.DIAL_FAILED, host.index, -1, 0)
-            host.actor.dial_failed(peer, cause, host.local(world.now))
-            world.drain(host)
+            host.table.gone(link, cause)
+            world.obey(host)
+
+
+def _is_dialing(host: Host, generation: int, link: TableLink) -> bool:
+    is_current = host.up and host.generation == generation and host.table.links.get(link.peer) is link
+    return is_current and isinstance(link.phase, Dialing)
 
 
 def _pair(a: Host, b: Host) -> tuple[int, int]:
     return (a.index, b.index) if a.index < b.index else (b.index, a.index)
-
-
-def _lives(a: Host, b: Host) -> tuple[int, int]:
-    return (a.generation, b.generation) if a.index < b.index else (b.generation, a.generation)

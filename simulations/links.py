@@ -1,13 +1,14 @@
-"""Links: how they come, break and heal, and the cuts that lie across them."""
+"""Links on the wire: how they open, break, sleep and heal, and the cuts that lie across them. What becomes of a link is
+decided in the product's own `mesh/link_table.py`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from psyne_mesh.identity import PeerId
+from psyne_mesh.mesh.link_table import CLOSED, Dialing, TableLink
 from simulations import trace as tr
-from simulations.actor import CLOSED
+from simulations.actor import ROOM
 from simulations.cuts import SIGNALING, Cut
 from simulations.net import RTO_MAX_S, RTO_MIN_S, Host, Lane
 
@@ -15,9 +16,13 @@ if TYPE_CHECKING:
     from simulations.world import World
 
 
+# How often a silent path is checked, before and after RFC 7675's consent ran out: `webrtc/ice/consent.py`.
+CHECK_S, CHECK_EXPIRED_S, EXPIRY_S = 1.0, 2.0, 30.0
+
+
 class Links:
-    """Drive it so: `connect`, `close` and `lose` make and end links; `cut` and `mend` partitions; `refresh(hosts)` after
-    anything about hosts or the net changed that lanes sum up."""
+    """Drive it so: `open`, `close`, `sleep` and `lose` make and end links; `cut` and `mend` partitions; `refresh(hosts)` after
+    anything about hosts or the net changed that lanes sum up. Tell the table of a host through it, then `world.obey(host)`."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -37,49 +42,103 @@ class Links:
         return there
 
     def connect(self, a: Host, b: Host) -> None:
+        """A link on the spot, as if `a` had dialled and all had gone well."""
+        now = self._world.now
+        a.table.dial(ROOM, b.peer, a.local(now))
+        offered = a.table.links[b.peer]
+        if isinstance(offered.phase, Dialing) and b.table.offer_received(
+            a.peer, offered.session, b.wall_ms(now), b.local(now)
+        ):
+            self.open(a, offered, b, b.table.links[a.peer])
+
+    def open(self, a: Host, offered: TableLink, b: Host, answered: TableLink) -> None:
         """Both sides have a link from now on. It replaces an older one, without a `link_down`."""
-        for stale in (a.lanes.get(b.peer), b.lanes.get(a.peer)):
+        lane = self.make_lanes(a, b)
+        lane.entry, lane.twin.entry = offered, answered
+        for host, side in ((a, lane), (b, lane.twin)):
+            stale = host.lanes.get(side.dst.peer) or host.asleep.pop(side.dst.peer, None)
             if stale is not None:
                 stale.void = stale.twin.void = True
-        if not (a.up and b.up):
-            return
-        lane = self.make_lanes(a, b)
-        a.lanes[b.peer] = lane
-        b.lanes[a.peer] = lane.twin
+            host.lanes[side.dst.peer] = side
         self._world.trace.add(self._world.now, tr.LINK_UP, a.index, b.index, 0)
         self._world.watcher.on_link(lane)
-        rtt = 2 * lane.base_s
-        for one, other in ((a, b), (b, a)):
-            if one.up and other.peer in one.lanes:
-                one.actor.link_up(other.peer, one.local(self._world.now), rtt)
-                self._world.drain(one)
+        for host, entry in ((a, offered), (b, answered)):
+            if host.up:
+                host.table.opened(entry)
+                self._world.obey(host)
 
-    def close(self, host: Host, peer: PeerId, reason: str) -> None:
-        """`host` hangs up. What it sent before still arrives; then the other side learns of it. `host` itself knows."""
-        lane = host.lanes.get(peer)
+    def close(self, host: Host, entry: TableLink, reason: str) -> None:
+        """`host` hangs up. What it sent before still arrives; then the other side learns of it, unless a cut lies between."""
+        lane = self._lane_of(host, entry)
         if lane is None:
             return
+        self._remove(lane)
         lane.twin.void = True
-        del host.lanes[peer]
-        if not lane.void:
+        if not lane.void and not lane.blocked:
             self._world.at(max(self._world.now + lane.base_s, lane.fifo_at), self.lose, lane.twin, CLOSED)
+        self.refresh_consent(lane.twin)
         self._world.watcher.on_unlink(lane, reason)
+        host.table.gone(entry, reason)
 
     def lose(self, lane: Lane, reason: str) -> None:
         """The side `lane.src` finds that its link is gone. Harmless when it has another one by now."""
         host = lane.src
-        if host.lanes.get(lane.dst.peer) is not lane:
+        if host.lanes.get(lane.dst.peer) is not lane and host.asleep.get(lane.dst.peer) is not lane:
             return
         if host.paused and host.inbox is not None:
             host.inbox.append((lane, reason))  # it learns of it when it goes on, after what was sent before
             return
         lane.void = lane.twin.void = True
-        del host.lanes[lane.dst.peer]
+        self._remove(lane)
         self._world.trace.add(self._world.now, tr.LINK_DOWN, host.index, lane.dst.index, 0)
         self._world.watcher.on_unlink(lane, reason)
-        if host.up:
-            host.actor.link_down(lane.dst.peer, reason, host.local(self._world.now))
-            self._world.drain(host)
+        if host.up and lane.entry is not None:
+            host.table.gone(lane.entry, reason)
+            self._world.obey(host)
+
+    def sleep(self, host: Host, entry: TableLink) -> None:
+        """The peer is silent: `host` keeps the link, and checks its path until it carries again."""
+        lane = self._lane_of(host, entry)
+        if lane is not None:
+            self._remove(lane)
+            host.asleep[lane.dst.peer] = lane
+            self._world.watcher.on_unlink(lane, "asleep")
+            self._check_path(lane, CHECK_S)
+
+    def revive(self, lane: Lane) -> None:
+        """The side `lane.src` hears its peer again."""
+        host = lane.src
+        if host.asleep.get(lane.dst.peer) is lane and lane.entry is not None:
+            del host.asleep[lane.dst.peer]
+            host.lanes[lane.dst.peer] = lane
+            self._world.watcher.on_link(lane)
+            host.table.revived(lane.entry)
+            self._world.obey(host)
+
+    def _check_path(self, lane: Lane, every_s: float) -> None:
+        """The next check of a path that carries again answers; one that does not is looked at when something changes."""
+        if self._carries(lane):
+            delay_s = every_s * self._world.rng.random() + 2 * lane.base_s
+            self._world.after(delay_s, self._check_answered, lane, lane.src.generation)
+
+    def _check_answered(self, lane: Lane, generation: int) -> None:
+        if lane.src.generation == generation and self._carries(lane):
+            self.revive(lane)
+
+    def _carries(self, lane: Lane) -> bool:
+        ends_up = lane.src.up and lane.dst.up and not lane.src.paused and not lane.dst.paused
+        return ends_up and not (lane.void or lane.twin.void or lane.blocked or lane.twin.blocked)
+
+    def _lane_of(self, host: Host, entry: TableLink) -> Lane | None:
+        for lane in (host.lanes.get(entry.peer), host.asleep.get(entry.peer)):
+            if lane is not None and lane.entry is entry:
+                return lane
+        return None
+
+    def _remove(self, lane: Lane) -> None:
+        for lanes in (lane.src.lanes, lane.src.asleep):
+            if lanes.get(lane.dst.peer) is lane:
+                del lanes[lane.dst.peer]
 
     # ------------------------------------------------------------------------------------------------------- cuts
 
@@ -96,7 +155,8 @@ class Links:
 
     def refresh(self, hosts: Iterable[Host]) -> None:
         """Recomputes what lies across the links of these hosts, after cuts, losses or rates changed."""
-        lanes = [side for host in hosts for lane in host.lanes.values() for side in (lane, lane.twin)]
+        hosts = list(hosts)
+        lanes = [side for host in hosts for lane in host.every_lane() for side in (lane, lane.twin)]
         mended = []
         for lane in lanes:
             was_blocked = lane.blocked
@@ -123,13 +183,18 @@ class Links:
         lane.held, lane.held_bytes = [], 0
 
     def refresh_consent(self, lane: Lane) -> None:
-        """RFC 7675: the side `lane.src` gives the path up when no answer has come for `consent_s`."""
+        """Since when the path of the side `lane.src` is dead: a sleeping link wakes when it is not, and RFC 7675 ends those of
+        baselines after `consent_s`."""
         broken = lane.void or lane.blocked or lane.twin.blocked or not lane.dst.up or lane.dst.paused
         if not broken:
+            outage_s = self._world.now - lane.broken_since if lane.broken_since >= 0 else 0.0
             lane.broken_since = -1.0
+            if outage_s and lane.src.asleep.get(lane.dst.peer) is lane:
+                self._check_path(lane, CHECK_S if outage_s < EXPIRY_S else CHECK_EXPIRED_S)
         elif lane.broken_since < 0:
             lane.broken_since = self._world.now
-            self._world.after(self._world.net.consent_s, self._check_consent, lane, self._world.now)
+            if getattr(lane.src.actor, "ends_silent_links", False):
+                self._world.after(self._world.net.consent_s, self._check_consent, lane, self._world.now)
 
     def _check_consent(self, lane: Lane, since: float) -> None:
         if lane.broken_since != since:

@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 
 from psyne_mesh.identity import PeerId
+from psyne_mesh.mesh.link_table import LinkTable, TableLink
 
 # Retransmission on a reliable lane, as our SCTP does it: the first timeout is 200 ms plus the round trip, doubling, capped.
 RTO_MIN_S = 0.2
@@ -38,10 +39,9 @@ class NetModel:
     dial_failure: float = 0.0
     dial_timeout_s: float = 15.0  # WebRTCConfig.connection_timeout_s
     answer_timeout_s: float = 4.0  # an offer that nobody has answered by then failed: long before ICE would say so
-    # Peers that had a link in this life find each other again at the remembered address with the remembered credentials,
-    # without an offer: both still hold the one UDP port that the link went through.
-    direct_redial: bool = False
-    consent_s: float = 30.0  # RFC 7675: a path that is dead for so long ends the connection
+    # RFC 7675: a path that is dead for so long ends the connection of a baseline. Ours has more rungs than one path, so
+    # it is the room's verdict that ends a link, and puts it to sleep.
+    consent_s: float = 30.0
     instant_notice: bool = False  # a crash is told to the neighbours after one latency, as PeerSim's TCP does
     signaling_s: float = 0.05  # one way between a node and the rendezvous
 
@@ -50,8 +50,8 @@ class Lane:
     """One direction of a link: everything that sending a frame needs, gathered so that the fast path is short."""
 
     __slots__ = (
-        "base_s", "blocked", "broken_since", "dst", "fifo_at", "held", "held_bytes", "loss", "own_loss", "plain", "rate",
-        "src", "twin", "void", "wire_free_at",
+        "base_s", "blocked", "broken_since", "dst", "entry", "fifo_at", "held", "held_bytes", "loss", "own_loss", "plain",
+        "rate", "src", "twin", "void", "wire_free_at",
     )  # fmt: skip
 
     def __init__(self, src: Host, dst: Host, base_s: float) -> None:
@@ -59,6 +59,7 @@ class Lane:
         self.dst = dst
         self.base_s = base_s
         self.twin: Lane = self
+        self.entry: TableLink | None = None  # what `src` has of it in its table of links; None: it needs none
         self.plain = True  # nothing but delay and uniform jitter applies: the fast path may be taken
         self.void = False  # frames go nowhere: closed, or the far side is gone
         self.blocked = False  # a cut lies across it
@@ -85,10 +86,11 @@ class Host:
     """One simulated machine: its node, its links, its clock and its troubles."""
 
     __slots__ = (
-        "actor", "busy_until", "bytes_in", "bytes_out", "clock_offset", "clock_rate", "deadline", "down_free_at", "downlink",
-        "generation", "inbox", "inbox_dropped", "index", "joined_at", "lanes", "loss_in", "loss_out", "msgs_in", "msgs_out",
-        "nat", "paused", "paused_since", "peer", "processing_s", "queued_bytes_max", "registered", "rng", "sees_signaling",
-        "timer_at", "timer_spins", "true_clock", "up", "up_free_at", "uplink", "waking", "wall_offset",
+        "actor", "asleep", "busy_until", "bytes_in", "bytes_out", "clock_offset", "clock_rate", "deadline", "down_free_at",
+        "downlink", "generation", "inbox", "inbox_dropped", "index", "joined_at", "lanes", "loss_in", "loss_out", "msgs_in",
+        "msgs_out", "nat", "paused", "paused_since", "peer", "processing_s", "queued_bytes_max", "registered", "rng",
+        "sees_signaling", "table", "table_at", "timer_at", "timer_spins", "true_clock", "up", "up_free_at", "uplink",
+        "waking", "wall_offset",
     )  # fmt: skip
 
     def __init__(self, index: int, peer: PeerId) -> None:
@@ -100,6 +102,9 @@ class Host:
         self.joined_at = -1.0
         self.generation = 0  # how often it was started
         self.lanes: dict[PeerId, Lane] = {}
+        self.table: LinkTable  # of this start
+        self.table_at = math.inf  # when it wants to be asked again, by its own clock
+        self.asleep: dict[PeerId, Lane] = {}  # kept for silent peers: see `mesh/link_table.py`
         self.timer_at = math.inf  # the live timer entry in the queue
         self.deadline = math.inf  # what the node last asked for, by its own clock
         self.timer_spins = 0  # timers in a row at one and the same moment
@@ -132,6 +137,13 @@ class Host:
         self.bytes_in = 0
         self.inbox_dropped = 0
         self.queued_bytes_max = 0.0  # the most that ever waited for this host's downlink
+
+    def every_lane(self) -> list[Lane]:
+        return [*self.lanes.values(), *self.asleep.values()]
+
+    def wall_ms(self, now: float) -> int:
+        """What this host's calendar shows, in ms since an hour that is the same for all."""
+        return int((now + self.wall_offset) * 1000)
 
     def local(self, now: float) -> float:
         """What this host's clock shows at the true time `now`."""

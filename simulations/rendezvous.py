@@ -114,11 +114,3 @@ class Rendezvous:
     def connects(self, a: Host, b: Host) -> bool:
         """Whether an offer can pass from `a` to `b` over the server now."""
         return self._serves(a) and self._serves(b) and a.registered and b.registered and a.up and b.up
-
-    def knows_absent(self, caller: Host, callee: Host) -> bool:
-        """The server can tell `caller` at once that nobody of that name is registered."""
-        return self._serves(caller) and caller.registered and callee.index not in self._members and self._lossless()
-
-    def _lossless(self) -> bool:
-        """While cuts keep some clients away, an absent name proves nothing."""
-        return not self._world.links.cuts

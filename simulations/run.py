@@ -67,9 +67,11 @@ class Run:
         }
         latency = dict(scenario.latency)
         self.accounting = Accounting()
+        config = self.factory.config
         self.world = World(
-            seed, NetModel(**net), make_latency(latency.pop("model"), seed, **latency), self.factory, self.accounting
-        )
+            seed, NetModel(**net), make_latency(latency.pop("model"), seed, **latency), self.factory, self.accounting,
+            partial_from=config.full_mesh_max - config.full_mesh_hysteresis + 1,
+        )  # fmt: skip
         self.accounting.world = self.world
         self.labels: dict[str, list[Host]] = {}
         self.named_cuts: dict[str, list[Any]] = {}

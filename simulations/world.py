@@ -6,6 +6,7 @@ sequence number, and nothing iterates over a set.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections import deque
@@ -14,8 +15,10 @@ from typing import Any, Final
 
 from psyne_mesh.gossip.events import CloseLink, Dial, SendFrame, SignalReceived
 from psyne_mesh.identity import PeerId
+from psyne_mesh.mesh import link_table
+from psyne_mesh.mesh.link_table import LinkTable
 from simulations import trace as tr
-from simulations.actor import Actor
+from simulations.actor import ROOM, Actor, ActorView
 from simulations.agenda import Agenda, grained
 from simulations.dialing import Dialer
 from simulations.latency import Latency
@@ -45,15 +48,17 @@ MakeActor = Callable[["World", Host], Actor]
 class World:
     """Drive it so:
 
-    1. `World(seed, net, latency, make_actor)`, then `add_host(...)` for each machine.
+    1. `World(seed, net, latency, make_actor)`, then `add_host(...)` for each machine. A room of `partial_from` members has
+       no full mesh: what `GossipConfig` says, 13 by default.
     2. `start(host)` now, or `at(time, world.start, host)` later; likewise `crash`, `pause`, `links.cut`, `links.mend`, ...
     3. `run(until)`, as often as wanted; look at hosts and actors in between.
     4. `trace.digest()` is the fingerprint of all that happened.
     """
 
     def __init__(
-        self, seed: int, net: NetModel, latency: Latency, make_actor: MakeActor, watcher: Watcher | None = None
-    ) -> None:
+        self, seed: int, net: NetModel, latency: Latency, make_actor: MakeActor, watcher: Watcher | None = None,
+        partial_from: int = 13,
+    ) -> None:  # fmt: skip
         self.seed = seed
         self.net = net
         self.latency = latency
@@ -68,6 +73,7 @@ class World:
         self.links = Links(self)
         self.dialer = Dialer(self)
         self.rendezvous = Rendezvous(self)
+        self.partial_from = partial_from
         self._make_actor = make_actor
         self._agenda = Agenda()
 
@@ -112,6 +118,10 @@ class World:
         host.generation += 1
         host.rng = random.Random(f"node/{self.seed}/{host.index}/{host.generation}")
         host.actor = self._make_actor(self, host)
+        sessions = itertools.count(1)
+        host.table = LinkTable(host.peer, lambda: f"{host.index}.{host.generation}.{next(sessions)}")
+        host.table.enter(ROOM, ActorView(host.actor, self.partial_from))
+        host.table_at = _NEVER
         host.up, host.paused, host.waking = True, False, False
         host.busy_until = 0.0
         host.inbox = deque() if host.processing_s else None
@@ -128,13 +138,14 @@ class World:
         if not host.up:
             return
         self._switch_off(host, "crash")
-        for lane in list(host.lanes.values()):
+        for lane in host.every_lane():
             lane.twin.void = True  # what it has sent still travels; what comes for it falls on the floor
             if self.net.instant_notice:
                 self.after(lane.base_s, self.links.lose, lane.twin, "lost")
             else:
                 self.links.refresh_consent(lane.twin)
         host.lanes.clear()
+        host.asleep.clear()
         self.rendezvous.notice_gone(host)
 
     def leave(self, host: Host) -> None:
@@ -143,8 +154,10 @@ class World:
             return
         host.actor.leave(host.local(self.now))
         self.drain(host)
-        for lane in list(host.lanes.values()):
-            self.links.close(host, lane.dst.peer, "left")
+        host.table.close()
+        host.table.depart(ROOM, host.local(self.now))
+        host.table.hang_up_all()
+        self.obey(host)
         if host.up:
             self._switch_off(host, "leave")
             self.rendezvous.leave(host)
@@ -178,7 +191,7 @@ class World:
         self._wake(host, generation)
 
     def _refresh_consents_of(self, host: Host) -> None:
-        for lane in host.lanes.values():
+        for lane in host.every_lane():
             self.links.refresh_consent(lane.twin)
 
     def slow(self, host: Host, processing_s: float) -> None:
@@ -258,6 +271,8 @@ class World:
             self.trace.add(now, tr.FRAME, lane.src.index, host.index, size)
             if self.watcher.watches_frames:
                 self.watcher.on_frame(lane, frame)
+            if host.asleep and lane.src.peer in host.asleep:
+                self.links.revive(lane.twin)
             host.actor.receive(lane.src.peer, frame, now if host.true_clock else host.local(now))
             self.drain(host)
         elif len(host.inbox) < INBOX_FRAMES_MAX:
@@ -289,17 +304,24 @@ class World:
     def drain(self, host: Host) -> None:
         """Steps 3 of driving an actor: outputs, events, timer. To be called after every input."""
         actor = host.actor
-        for output in actor.take_outputs():
-            if output.__class__ is SendFrame:
-                self._send(host, output.peer, output.frame, output.reliable)
-            elif output.__class__ is Dial:
-                self.dialer.dial(host, output.peer)
-            elif output.__class__ is CloseLink:
-                self.links.close(host, output.peer, output.reason)
-        for event in actor.take_events():
-            if event.__class__ is SignalReceived:
-                self.dialer.signal_received(host, event.origin, event.blob)
-            self.watcher.on_event(host, event)
+        ordered = True
+        while ordered:
+            ordered = False
+            for output in actor.take_outputs():
+                if output.__class__ is SendFrame:
+                    self._send(host, output.peer, output.frame, output.reliable)
+                elif output.__class__ is Dial:
+                    host.table.dial(ROOM, output.peer, host.local(self.now))
+                    ordered = True
+                elif output.__class__ is CloseLink:
+                    host.table.unwant(ROOM, output.peer, output.reason, host.local(self.now))
+                    ordered = True
+            for event in actor.take_events():
+                if event.__class__ is SignalReceived:
+                    self.dialer.signal_received(host, event.origin, event.blob)
+                self.watcher.on_event(host, event)
+            if ordered:
+                self._obey(host)
         deadline = actor.next_timeout()
         if deadline is None:
             host.deadline = _NEVER
@@ -307,6 +329,56 @@ class World:
             host.deadline = deadline
             if deadline < host.timer_at or not host.true_clock:
                 self._arm(host, deadline)
+
+    def obey(self, host: Host) -> None:
+        """Carries out what the host's table of links wants, and lets its node know. To be called after every word to it."""
+        self._obey(host)
+        self.drain(host)
+
+    def _obey(self, host: Host) -> None:
+        table = host.table
+        while True:
+            outputs, events = table.take_outputs(), table.take_events()
+            if not outputs and not events:
+                break
+            for output in outputs:
+                self._carry_out(host, output)
+            for event in events:
+                self._tell(host, event)
+        if table.next_timeout() < host.table_at:
+            host.table_at = table.next_timeout()
+            self.at(host.true(host.table_at), self._table_due, host, host.generation)
+
+    def _carry_out(self, host: Host, output: link_table.Output) -> None:
+        link = output.link
+        match output:
+            case link_table.StartLink():
+                if link.offerer and isinstance(link.phase, link_table.Dialing):
+                    self.dialer.offer(host, link)
+            case link_table.HangUp(reason=reason):
+                if link.was_open:
+                    self.links.close(host, link, reason)
+                else:
+                    self.dialer.abandon(host, link, reason)
+            case link_table.SleepLink():
+                self.links.sleep(host, link)
+
+    def _tell(self, host: Host, event: link_table.Event) -> None:
+        now = host.local(self.now)
+        match event:
+            case link_table.LinkUp(peer=peer):
+                if (lane := host.lanes.get(peer)) is not None:
+                    host.actor.link_up(peer, now, 2 * lane.base_s)
+            case link_table.LinkDown(peer=peer, reason=reason):
+                host.actor.link_down(peer, reason, now)
+            case link_table.DialFailed(peer=peer, cause=cause):
+                host.actor.dial_failed(peer, cause, now)
+
+    def _table_due(self, host: Host, generation: int) -> None:
+        if host.up and host.generation == generation:
+            host.table_at = _NEVER
+            host.table.handle_timeout(host.local(self.now))
+            self.obey(host)
 
     def _arm(self, host: Host, deadline: float) -> None:
         at = deadline if host.true_clock else host.true(deadline)

@@ -13,7 +13,7 @@ from typing import Any
 
 from psyne_mesh.gossip.events import CloseLink, Dial, PeerDiscovered, SendFrame
 from psyne_mesh.identity import PeerId
-from simulations.actor import CLOSED, BareRecord
+from simulations.actor import BareRecord
 
 PEERS = b"\x00"  # first byte of a frame that holds names
 _ID_BYTES = 16
@@ -25,6 +25,7 @@ class Baseline:
     """The parts of an actor that every protocol has. Subclasses override what they react to."""
 
     connectionless = False
+    ends_silent_links = True  # one path a connection, and RFC 7675 above it
 
     def __init__(self, peer: PeerId, rng: random.Random) -> None:
         self.peer = peer
@@ -108,9 +109,7 @@ class OverlayNode(Baseline):
             self._drop(victim, now)
 
     def link_down(self, peer: PeerId, reason: str, now: float) -> None:
-        self._drop(peer, now)
-        if reason != CLOSED:
-            self._known.pop(peer, None)
+        self._drop(peer, now)  # it stays known: who is dead fails its next dial
         self._refill()
 
     def dial_failed(self, peer: PeerId, cause: str, now: float) -> None:

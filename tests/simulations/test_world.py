@@ -7,7 +7,8 @@ from itertools import pairwise
 import pytest
 
 from psyne_mesh.gossip.events import CloseLink, Dial
-from simulations.actor import CLOSED, BareRecord
+from psyne_mesh.mesh.link_table import CLOSED
+from simulations.actor import BareRecord
 from simulations.cuts import SIGNALING, Cut, place, regions, split
 from tests.simulations.helpers import GRAIN, pair, probes, send
 
@@ -108,7 +109,7 @@ def test_a_crash_with_notice_is_known_after_one_latency():
     world, a, b = pair(instant_notice=True)
     world.crash(b)
     world.run(2.0)
-    assert a.actor.log[-1][1:] == (pytest.approx(0.525, abs=GRAIN), b.peer, "lost")
+    assert a.actor.log[-1][1:] == (pytest.approx(0.525, abs=GRAIN), b.peer, CLOSED)
 
 
 def test_frames_to_the_dead_and_of_earlier_lives_go_nowhere():
@@ -146,13 +147,58 @@ def test_a_goodbye_still_travels_and_then_the_link_is_closed():
     assert a.actor.log[-1] == ("down", pytest.approx(0.525, abs=GRAIN), b.peer, CLOSED)
 
 
-def test_closing_a_link_tells_the_other_side_only():
+def test_a_hang_up_is_known_to_the_other_side_after_one_latency_and_for_one_reason():
     world, a, b = pair()
     a.actor.order(CloseLink(b.peer, "surplus"))
     world.drain(a)
     world.run(2.0)
-    assert a.actor.times("down") == []
-    assert b.actor.log[-1][2:] == (a.peer, CLOSED)
+    assert a.actor.log[-1] == ("down", pytest.approx(0.5, abs=GRAIN), b.peer, CLOSED)
+    assert b.actor.log[-1] == ("down", pytest.approx(0.525, abs=GRAIN), a.peer, CLOSED)
+
+
+def test_a_hang_up_does_not_cross_a_cut():
+    world, a, b = pair()
+    cut = split([[0], [1]])
+    world.links.cut(cut)
+    a.actor.order(CloseLink(b.peer, "surplus"))
+    world.drain(a)
+    world.run(10.0)
+    world.links.mend(cut)
+    world.run(20.0)
+    assert b.actor.times("down") == []
+
+
+def test_a_silent_peers_link_sleeps_and_wakes_by_itself_when_the_path_carries_again():
+    world, a, b = pair()
+    cut = split([[0], [1]])
+    world.links.cut(cut)
+    for one, other in ((a, b), (b, a)):
+        one.actor.order(CloseLink(other.peer, "timeout"))
+        world.drain(one)
+    world.run(20.0)
+    assert not a.lanes
+    assert a.table.links[b.peer].is_asleep
+    a.actor.order(Dial(b.peer, BareRecord(b.peer)))
+    world.drain(a)
+    assert a.actor.log[-1][2:] == (b.peer, "asleep")
+    world.links.mend(cut)
+    world.run(22.0)
+    for one in (a, b):
+        assert len(one.actor.times("up")) == 2
+        assert one.actor.times("down") == []
+        assert not one.asleep
+    assert world.dialer.attempts == 0
+
+
+def test_what_comes_over_a_sleeping_link_wakes_it():
+    world, a, b = pair()
+    world.links.cut(split([[0], [1]], one_way=True))
+    a.actor.order(CloseLink(b.peer, "timeout"))
+    world.drain(a)
+    world.run(5.0)
+    send(world, b, a, b"here")
+    world.run(6.0)
+    assert [entry[0] for entry in a.actor.log[-2:]] == ["up", "got"]
 
 
 def test_a_paused_process_gets_what_queued_up_and_knows_how_long_it_slept():
@@ -175,7 +221,7 @@ def test_a_paused_process_learns_of_a_lost_link_when_it_goes_on_and_after_what_w
     world, a, b = pair()
     world.pause(b, 4.0)
     send(world, a, b, b"bye", reliable=True)
-    a.actor.order(CloseLink(b.peer, "timeout"))
+    a.actor.order(CloseLink(b.peer, "surplus"))
     world.drain(a)
     world.run(4.0)
     assert b.actor.log[1:] == [("up", 0.5, a.peer)]
@@ -252,26 +298,28 @@ def test_a_dial_that_cannot_succeed_fails_after_its_timeout(trouble):
     assert a.actor.times("up") == []
 
 
-def test_the_server_tells_a_dialler_at_once_that_nobody_of_that_name_is_there():
+def test_whom_the_server_does_not_know_the_mesh_is_asked_for():
     world, hosts = probes(2)
     world.crash(hosts[1])
     world.run(20.0)
     dial(world, *hosts)
     world.run(25.0)
-    assert hosts[0].actor.log[-1][1:] == (pytest.approx(20.1, abs=GRAIN), hosts[1].peer, "not registered")
+    assert world.dialer.over_mesh == 1
+    assert hosts[0].actor.log[-1][1:] == (pytest.approx(24.0, abs=GRAIN), hosts[1].peer, "no answer")
 
 
-def test_a_restart_ends_a_dial_that_was_under_way():
+@pytest.mark.parametrize("first", [0, 1])
+def test_who_restarts_while_it_is_dialled_gets_one_link_whoever_dials(first):
     world, hosts = probes(2)
-    a, b = hosts
+    a, b = hosts[first], hosts[1 - first]
     dial(world, a, b)
     world.crash(b)
     world.start(b)
-    world.run(1.5)
+    world.run(1.0)
     dial(world, b, a)
     world.run(5.0)
-    assert a.actor.times("failed")
-    assert len(b.actor.times("up")) == 1
+    assert [len(host.actor.times("up")) for host in hosts] == [1, 1]
+    assert a.table.links[b.peer].session == b.table.links[a.peer].session
 
 
 # ------------------------------------------------------------------------------------------------------------- the clock
