@@ -118,7 +118,7 @@ class Links:
     def _check_path(self, lane: Lane, every_s: float) -> None:
         """The next check of a path that carries again answers; one that does not is looked at when something changes."""
         if self._carries(lane):
-            delay_s = every_s * self._world.rng.random() + 2 * lane.base_s
+            delay_s = every_s * (0.5 + self._world.rng.random()) + 2 * lane.base_s  # one may be under way in vain
             self._world.after(delay_s, self._check_answered, lane, lane.src.generation)
 
     def _check_answered(self, lane: Lane, generation: int) -> None:
@@ -128,6 +128,11 @@ class Links:
     def _carries(self, lane: Lane) -> bool:
         ends_up = lane.src.up and lane.dst.up and not lane.src.paused and not lane.dst.paused
         return ends_up and not (lane.void or lane.twin.void or lane.blocked or lane.twin.blocked)
+
+    @staticmethod
+    def _is_plain(host: Host) -> bool:
+        """Its connections have one path, and nothing but consent that looks after it."""
+        return getattr(host.actor, "ends_silent_links", False)
 
     def _lane_of(self, host: Host, entry: TableLink) -> Lane | None:
         for lane in (host.lanes.get(entry.peer), host.asleep.get(entry.peer)):
@@ -174,9 +179,11 @@ class Links:
             )
 
     def _release(self, lane: Lane) -> None:
-        """What waited for the cut to heal goes out with the next retransmission, whose timeout has grown with the outage."""
-        outage = self._world.now - lane.broken_since if lane.broken_since >= 0 else RTO_MIN_S
-        at = self._world.now + lane.base_s + self._world.rng.random() * min(RTO_MAX_S, max(RTO_MIN_S, outage))
+        """What waited for the cut to heal goes out with the next retransmission, whose timeout has grown with the outage; or
+        as soon as a check of the path is answered: SCTP is told so (`webrtc/connection.py`)."""
+        outage_s = self._world.now - lane.broken_since if lane.broken_since >= 0 else RTO_MIN_S
+        latest_s = RTO_MAX_S if self._is_plain(lane.src) else _check_every_s(outage_s)
+        at = self._world.now + lane.base_s + self._world.rng.random() * min(latest_s, max(RTO_MIN_S, outage_s))
         for frame in lane.held:
             at = lane.fifo_at = max(at, lane.fifo_at)
             self._world.push_frame(at, lane, frame)
@@ -190,10 +197,10 @@ class Links:
             outage_s = self._world.now - lane.broken_since if lane.broken_since >= 0 else 0.0
             lane.broken_since = -1.0
             if outage_s and lane.src.asleep.get(lane.dst.peer) is lane:
-                self._check_path(lane, CHECK_S if outage_s < EXPIRY_S else CHECK_EXPIRED_S)
+                self._check_path(lane, _check_every_s(outage_s))
         elif lane.broken_since < 0:
             lane.broken_since = self._world.now
-            if getattr(lane.src.actor, "ends_silent_links", False):
+            if self._is_plain(lane.src):
                 self._world.after(self._world.net.consent_s, self._check_consent, lane, self._world.now)
 
     def _check_consent(self, lane: Lane, since: float) -> None:
@@ -207,3 +214,7 @@ class Links:
         self.lose(lane, "consent")
         if not void_before and far.src.up and not far.blocked and not lane.blocked:
             self._world.after(lane.base_s, self.lose, far, CLOSED)
+
+
+def _check_every_s(outage_s: float) -> float:
+    return CHECK_S if outage_s < EXPIRY_S else CHECK_EXPIRED_S

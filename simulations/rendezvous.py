@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from psyne_mesh.signaling.limits import ServerConfig
 from simulations import trace as tr
 from simulations.net import Host
 
@@ -17,7 +18,8 @@ SMALL_ROOM = 256  # up to here everybody hears of everybody
 BEACON_S = (15.0, 30.0)  # each client asks its node for a beacon, and reads the others', so often
 BEACON_LIFE_S = 60.0
 BEACONS_READ = 8  # the newest ones
-SOCKET_TIMEOUT_S = 10.0  # the server takes a silent client off its list after that
+# The server takes a silent client off its list after that: what `signaling/server.py` does.
+SOCKET_TIMEOUT_S = ServerConfig().keepalive_s * ServerConfig().silence_factor
 
 
 class Rendezvous:
