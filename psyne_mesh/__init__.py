@@ -15,6 +15,7 @@ from psyne_mesh.errors import (
     InvalidUri,
     LocalError,
     MessageTooLarge,
+    OutsideTrio,
     PeerGone,
     ProtocolError,
     PsyneMeshError,
@@ -55,7 +56,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Action", "Channel", "ChannelStats", "ClosedError", "CombatAction", "ConnectFailed", "DataChannelConfig",
     "DeliveryMode", "EventBacklog", "FingerprintMismatch", "Finite", "FloatVector", "GameUri", "GossipConfig", "Identity",
-    "InvalidConfig", "InvalidUri", "LocalError", "MemorySignaling", "Mesh", "Message", "MessageTooLarge", "Peer",
+    "InvalidConfig", "InvalidUri", "LocalError", "MemorySignaling", "Mesh", "Message", "MessageTooLarge", "OutsideTrio", "Peer",
     "PeerChannel", "PeerGone", "PeerId", "PeerUri", "PlayerPosition", "ProtocolError", "PsyneMeshError", "RemoteError",
     "Room", "RoomError", "RoomExists", "RoomFull", "RoomMismatch", "RoomNotFound", "RoomTopology", "RoomUri", "SendOutcome",
     "SendReport", "Shared", "SignalingError", "SignalingLost", "SignalingServer", "SignalingTransport", "SignalingUnreachable",

@@ -26,6 +26,10 @@ class InvalidConfig(LocalError, ValueError):
     """A configuration value is out of its bounds. The message names the field, the value and the bounds."""
 
 
+class OutsideTrio(LocalError, RuntimeError):
+    """What needs Trio was entered from asyncio, or from no event loop at all. The message says what to write instead."""
+
+
 class InvalidUri(LocalError, ValueError):
     """Not one of the three URI forms. The message shows the forms that are understood."""
 

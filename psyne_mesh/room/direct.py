@@ -14,6 +14,7 @@ from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import ClosedError, InvalidConfig, InvalidUri, PeerGone, ProtocolError, WouldBlock
 from psyne_mesh.gossip.records import NAME_MAX_BYTES
 from psyne_mesh.identity import Identity, PeerId
+from psyne_mesh.in_trio import check_in_trio
 from psyne_mesh.names import is_plain, normal
 from psyne_mesh.room.channel import Channel, SendReport
 from psyne_mesh.room.codec import codec_for
@@ -166,6 +167,7 @@ async def _open(
     mode: Modes,
     config: WebRTCConfig | None,
 ) -> AsyncIterator[PeerChannel]:
+    check_in_trio()
     for kind, given in mode.items() if isinstance(mode, Mapping) else [(Message, mode)]:
         if not (isinstance(kind, type) and issubclass(kind, Message)):
             raise InvalidConfig(f"mode = {mode!r}: must be a delivery mode, or map message types to modes")

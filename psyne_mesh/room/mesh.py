@@ -12,6 +12,7 @@ from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.identity import Identity, PeerId
+from psyne_mesh.in_trio import check_in_trio
 from psyne_mesh.mesh.core import MeshCore, open_core
 from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.mesh.request import RoomRequest
@@ -97,6 +98,7 @@ async def open_mesh(
             raise InvalidConfig(f"{name} = {given!r}: must be {kinds.__module__}.{kinds.__name__}")
     if not isinstance(signaling, str) and not hasattr(signaling, "send_signal"):
         raise InvalidConfig(f"signaling = {signaling!r}: must be the URL of a server, or a SignalingTransport")
+    check_in_trio()
     identity = identity or Identity.generate()
     rng = rng or random.SystemRandom()
 
@@ -162,6 +164,7 @@ async def join_game_room(
     Raises `RoomFull`, `RoomNotFound`, `RoomExists`, `RoomMismatch`, `SignalingUnreachable`, `SignalingLost`,
     `VersionMismatch`, `InvalidConfig`; in each case nothing is left behind.
     """
+    check_in_trio()
     # What can be refused here is refused before anything is opened.
     request = _request(name, max_players, region, skill_range, app_id, create, room_metadata)
     profile = Profile.make(region, skill_range, metadata)

@@ -23,6 +23,7 @@ from psyne_mesh.errors import (
     WouldBlock,
 )
 from psyne_mesh.identity import Identity, PeerId
+from psyne_mesh.in_trio import check_in_trio
 from psyne_mesh.nurseries import open_background_nursery
 from psyne_mesh.signaling import messages
 from psyne_mesh.signaling.convert import joined_untrusted, listing_untrusted, peer_info
@@ -65,6 +66,7 @@ async def connect_signaling(
     losses are `Lost` events and never exceptions of the block. `rng` shakes the back-off; `dial` opens the stream
     instead of TCP and TLS (a proxy, a test). Leaving the block says goodbye in every room, within a second.
     """
+    check_in_trio()
     client = SignalingClient(url, identity, config or SignalingConfig(), ssl_context, rng or random.Random(), dial)
     async with open_background_nursery() as nursery:
         await nursery.start(client._run)

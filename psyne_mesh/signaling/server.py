@@ -21,6 +21,7 @@ import msgspec
 import trio
 
 from psyne_mesh.identity import PeerId
+from psyne_mesh.in_trio import check_in_trio
 from psyne_mesh.limits import TokenBucket
 from psyne_mesh.nurseries import open_background_nursery
 from psyne_mesh.signaling import messages
@@ -102,6 +103,7 @@ async def open_server(
     `config.grace_s`. With a `backplane` all servers on it are one: players meet wherever they connect; the goodbye to the
     others takes a second more at most. Raises `BackplaneDown` if it cannot be attached.
     """
+    check_in_trio()
     server = SignalingServer(config or ServerConfig(), ssl_context, backplane)
     async with open_background_nursery() as nursery:
         await nursery.start(server._run, host, port)

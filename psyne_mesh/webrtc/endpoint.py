@@ -11,6 +11,7 @@ import trio
 
 from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import ClosedError, PsyneMeshError
+from psyne_mesh.in_trio import check_in_trio
 from psyne_mesh.nurseries import unwrapped
 from psyne_mesh.webrtc import dtls, ice
 from psyne_mesh.webrtc.ladder import Tunnel
@@ -159,6 +160,7 @@ async def open_endpoint(
     sockets: opens other sockets than the kernel's, for tests. rng: seeds what need not be secret: tags, ids, jitter.
     Raises `InvalidConfig` when no socket can be opened as configured.
     """
+    check_in_trio()
     with unwrapped():
         async with ice.open_gateway(config or WebRTCConfig(), sockets=sockets) as gateway:
             endpoint = Endpoint(gateway, certificate or dtls.Certificate.generate(), rng or random.SystemRandom())

@@ -25,6 +25,7 @@ FLOORS = {
     "webrtc": 5,
     "game": 5,
     "identity": 6,
+    "in_trio": 7,
     "nurseries": 7,
     "streams": 7,
     "config": 7,

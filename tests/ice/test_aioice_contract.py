@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import importlib.metadata
 import inspect
 from pathlib import Path
 
 import pytest
 import trio
-import trio_asyncio
 from aioice import Candidate, ice, stun, turn
 
 import psyne_mesh.webrtc.ice as ours
 from psyne_mesh.webrtc.ice.agent import Agent
+from psyne_mesh.webrtc.ice.loop import _load_loop, open_loop
 
 CONNECTION_ATTRIBUTES = [
     "_check_list",
@@ -40,6 +41,7 @@ CONNECTION_METHODS = {
     "sort_check_list": ["self"],
     "switch_role": ["self", "ice_controlling"],
 }
+LOOP_METHODS = ["_main_loop", "_main_loop_exit", "_main_loop_init", "_queue_handle"]
 
 
 def test_the_version_is_the_one_that_was_read() -> None:
@@ -47,7 +49,7 @@ def test_the_version_is_the_one_that_was_read() -> None:
 
 
 async def test_a_connection_has_the_attributes_that_an_agent_uses() -> None:
-    async with trio_asyncio.open_loop():
+    async with open_loop() as loop:
 
         async def look() -> None:
             connection = ice.Connection(ice_controlling=True, local_username="abcd", local_password="x" * 22)
@@ -62,7 +64,7 @@ async def test_a_connection_has_the_attributes_that_an_agent_uses() -> None:
             await connection.close()
             assert connection._closing
 
-        await trio_asyncio.aio_as_trio(look)()
+        await loop.run_aio_coroutine(look())
 
 
 @pytest.mark.parametrize(("name", "arguments"), CONNECTION_METHODS.items())
@@ -128,13 +130,13 @@ def test_aioice_parses_what_its_attribute_table_names() -> None:
 
 
 async def test_our_names_do_not_hide_those_of_a_connection() -> None:
-    async with trio_asyncio.open_loop():
+    async with open_loop() as loop:
 
         async def look() -> set[str]:
             theirs = ice.Connection(ice_controlling=True)
             return set(vars(theirs)) | set(dir(ice.Connection))
 
-        theirs = await trio_asyncio.aio_as_trio(look)()
+        theirs = await loop.run_aio_coroutine(look())
     tree = ast.parse(inspect.getsource(Agent))
     assigned = {
         node.attr
@@ -149,8 +151,19 @@ async def test_our_names_do_not_hide_those_of_a_connection() -> None:
     assert defined & theirs - {"__init__"} <= set(CONNECTION_METHODS)
 
 
-async def test_the_loop_of_trio_asyncio_can_be_driven_from_trio() -> None:
-    async with trio_asyncio.open_loop() as loop:
+def test_the_loop_of_trio_asyncio_has_what_ours_builds_on() -> None:
+    theirs = _load_loop()
+    for name in LOOP_METHODS:
+        assert callable(getattr(theirs, name))
+    assert "asyncio.Handle(callback, args, self" in inspect.getsource(theirs.call_soon)
+    assert "asyncio.TimerHandle(" in inspect.getsource(theirs.call_at)
+    assert "obj._run()" in inspect.getsource(theirs._main_loop_one)
+    assert callable(asyncio._set_running_loop)
+    assert asyncio.Handle._run
+
+
+async def test_the_loop_can_be_driven_from_trio() -> None:
+    async with open_loop() as loop:
         called = trio.Event()
         loop.call_soon(called.set)
         with trio.fail_after(5):
@@ -158,14 +171,21 @@ async def test_the_loop_of_trio_asyncio_can_be_driven_from_trio() -> None:
         assert loop.time() == pytest.approx(trio.current_time(), abs=1.0)
 
         async def answer() -> int:
+            assert asyncio.get_running_loop() is loop
+            assert asyncio.current_task(loop) is not None
+            await asyncio.wait_for(asyncio.sleep(0.001), 5)
             return 42
 
         assert await loop.run_aio_coroutine(answer()) == 42
+        forgotten = loop.create_task(asyncio.sleep(1000))
+    assert forgotten.cancelled()
+    assert loop.is_closed()
 
 
 def test_no_other_private_name_of_aioice_is_used() -> None:
     """Private attributes of foreign objects in our source are the ones above, and nothing else."""
-    known = {*CONNECTION_ATTRIBUTES, *CONNECTION_METHODS, "_network_host"}
+    known = {*CONNECTION_ATTRIBUTES, *CONNECTION_METHODS, *LOOP_METHODS, "_network_host"}
+    known |= {"_run", "_loop", "_set_running_loop", "_get_running_loop"}  # of asyncio, for loops that others write
     for path in sorted(Path(ours.__file__).parent.glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         own = {

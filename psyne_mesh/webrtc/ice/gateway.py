@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal, Protocol, TypeVar, cast
 
 import trio
-import trio_asyncio
 
 from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import InvalidConfig
@@ -25,6 +24,7 @@ from psyne_mesh.webrtc.ice.interfaces import (
     list_interfaces,
     watch_addresses,
 )
+from psyne_mesh.webrtc.ice.loop import open_loop
 from psyne_mesh.webrtc.ice.names import NameResolver
 from psyne_mesh.webrtc.ice.port import Base, UdpPort
 from psyne_mesh.webrtc.ice.rate_limit import QuotaLimit
@@ -277,7 +277,7 @@ async def open_gateway(
     opened = (sockets or open_sockets)(config)
     try:
         with unwrapped():
-            async with trio_asyncio.open_loop() as loop:
+            async with open_loop() as loop:
                 gateway = IceGateway(config, opened, loop, interfaces)
                 loop.set_exception_handler(gateway.loop_fault)
                 async with trio.open_nursery() as draining:
