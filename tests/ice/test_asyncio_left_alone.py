@@ -95,6 +95,7 @@ IMPORT = """
     asyncio.run(asyncio.sleep(0))  # asyncio makes its policy with the first loop
     before = state()
     import psyne_mesh
+    assert "aioice" not in sys.modules, "what most programs need only later"
     from tests.ice.test_asyncio_left_alone import talk
     assert state() == before, "importing changed asyncio"
     import trio

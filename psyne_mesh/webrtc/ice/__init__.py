@@ -1,6 +1,12 @@
-"""ICE over one UDP port for all peers: aioice for control, our own sockets for data."""
+"""ICE over one UDP port for all peers: aioice for control, our own sockets for data.
+
+What stands on aioice is looked up when it is first used: with it come asyncio and dnspython, a seventh of all our imports.
+"""
 
 from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from psyne_mesh.webrtc.ice.events import (
     Disconnected,
@@ -14,10 +20,12 @@ from psyne_mesh.webrtc.ice.events import (
     Path,
     PathSelected,
 )
-from psyne_mesh.webrtc.ice.gateway import IceGateway, SocketFactory, open_gateway
 from psyne_mesh.webrtc.ice.port import UdpPort
-from psyne_mesh.webrtc.ice.transport import IceTransport
-from psyne_mesh.webrtc.ice.udp import DatagramSocket, UdpSocket, open_udp_socket
+from psyne_mesh.webrtc.ice.udp import DatagramSocket, SocketFactory, UdpSocket, open_udp_socket
+
+if TYPE_CHECKING:
+    from psyne_mesh.webrtc.ice.gateway import IceGateway, open_gateway
+    from psyne_mesh.webrtc.ice.transport import IceTransport
 
 __all__ = [
     "DatagramSocket",
@@ -39,3 +47,11 @@ __all__ = [
     "open_gateway",
     "open_udp_socket",
 ]
+
+_HOMES = {"IceGateway": "gateway", "open_gateway": "gateway", "IceTransport": "transport"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -11,10 +11,10 @@ from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.webrtc.ice.candidates import may_check
 from psyne_mesh.webrtc.ice.events import Address
-from psyne_mesh.webrtc.ice.gateway import SocketFactory
 from psyne_mesh.webrtc.ice.inquiry import CHANGE_IP, CHANGE_PORT, Answer, inquire, open_inquiry_port
 from psyne_mesh.webrtc.ice.port import Base, SocketBase, UdpPort
 from psyne_mesh.webrtc.ice.stun_client import family_of, source_towards
+from psyne_mesh.webrtc.ice.udp import SocketFactory
 
 # "none": no translation at all. "endpoint-dependent": one of the last two, and the servers could not tell which.
 Mapping = Literal[

@@ -29,18 +29,12 @@ from psyne_mesh.webrtc.ice.names import NameResolver
 from psyne_mesh.webrtc.ice.port import Base, UdpPort
 from psyne_mesh.webrtc.ice.rate_limit import QuotaLimit
 from psyne_mesh.webrtc.ice.turn import Relay
-from psyne_mesh.webrtc.ice.udp import DatagramSocket, open_udp_socket
+from psyne_mesh.webrtc.ice.udp import DatagramSocket, SocketFactory, open_udp_socket
 
 T = TypeVar("T")
 
 WILDCARDS = ("0.0.0.0", "::")
 LOOPBACK_PREFERENCE = 256  # and below: every other address comes first
-
-
-class SocketFactory(Protocol):
-    """Opens the sockets of an endpoint. A socket bound to a wildcard address stands for all interfaces."""
-
-    def __call__(self, config: WebRTCConfig) -> Sequence[DatagramSocket]: ...
 
 
 class Subscriber(Protocol):

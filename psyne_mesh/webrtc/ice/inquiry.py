@@ -14,9 +14,10 @@ from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.nurseries import open_background_nursery
 from psyne_mesh.webrtc.ice.events import Address
-from psyne_mesh.webrtc.ice.gateway import SocketFactory, open_sockets
+from psyne_mesh.webrtc.ice.gateway import open_sockets
 from psyne_mesh.webrtc.ice.port import Base, UdpPort
 from psyne_mesh.webrtc.ice.stun_client import mapped_in
+from psyne_mesh.webrtc.ice.udp import SocketFactory
 
 CHANGE_IP: Final = 0x04  # RFC 5780 section 7.2
 CHANGE_PORT: Final = 0x02

@@ -75,7 +75,7 @@ def _loop_class() -> Any:
     class Timer(Inside, asyncio.TimerHandle):
         __slots__ = ()
 
-    class Loop(theirs):  # type: ignore[misc]
+    class Loop(theirs):  # type: ignore[misc, valid-type]
         """trio-asyncio's, whose callbacks know where they are."""
 
         def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:

@@ -16,12 +16,12 @@ from psyne_mesh.errors import InvalidConfig, ProtocolError
 from psyne_mesh.webrtc.ice.behaviour import REFUSALS, NatBehaviour, find_behaviour
 from psyne_mesh.webrtc.ice.candidates import Found
 from psyne_mesh.webrtc.ice.events import Address
-from psyne_mesh.webrtc.ice.gateway import WILDCARDS, SocketFactory, open_gateway
+from psyne_mesh.webrtc.ice.gateway import WILDCARDS, open_gateway
 from psyne_mesh.webrtc.ice.inquiry import Answer, inquire, open_inquiry_port
 from psyne_mesh.webrtc.ice.interfaces import Interface, host_addresses, list_interfaces
 from psyne_mesh.webrtc.ice.port import Base, SocketBase, UdpPort
 from psyne_mesh.webrtc.ice.stun_client import family_of, resolve
-from psyne_mesh.webrtc.ice.udp import BUFFER_BYTES, UdpSocket
+from psyne_mesh.webrtc.ice.udp import BUFFER_BYTES, SocketFactory, UdpSocket
 
 NAME_S: Final = 3.0  # for the resolver
 

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 import trio
 
+from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.webrtc.ice.events import Address
 
@@ -66,6 +67,12 @@ class DatagramSocket(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class SocketFactory(Protocol):
+    """Opens the sockets of an endpoint. A socket bound to a wildcard address stands for all interfaces."""
+
+    def __call__(self, config: WebRTCConfig) -> Sequence[DatagramSocket]: ...
 
 
 class SocketStats:
