@@ -239,6 +239,8 @@ class WebRTCConfig:
     path_mtu_max: int = attrs.field(default=65_507, validator=_whole(1200, 65_507))  # UDP payload; loopback carries it
     # Records of AES-GCM sessions by `cryptography` instead of by OpenSSL's connection, which then is freed with its 100 KiB
     dtls_fast_records: bool = attrs.field(default=True, validator=_flag)
+    # Messages that may be lost travel beside SCTP, to peers that know how; False gives everything to SCTP
+    express_lane: bool = attrs.field(default=True, validator=_flag)
 
     def __attrs_post_init__(self) -> None:
         if self.relay_only and not self.turn_servers:

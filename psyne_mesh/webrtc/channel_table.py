@@ -19,6 +19,7 @@ from psyne_mesh.errors import (
 )
 from psyne_mesh.webrtc import sctp
 from psyne_mesh.webrtc.channel import (
+    EXPRESS_OVER,
     PPID_BINARY,
     PPID_BINARY_EMPTY,
     PPID_DCEP,
@@ -197,6 +198,11 @@ class ChannelTable:
             channel.closed_by_peer = channel.closed_by_peer or by_peer
             self._announce_closed(channel)
 
+    def channel(self, stream_id: int) -> Channel | None:
+        """The channel on that stream that takes messages now."""
+        channel = self._by_id.get(stream_id)
+        return channel if channel is not None and channel.state == "open" and not channel.incoming_reset else None
+
     def take_events(self) -> list[ChannelEvent]:
         events, self._events = self._events, []
         return events
@@ -230,6 +236,8 @@ class ChannelTable:
                 ppid, data = event.ppid, event.data
                 if channel is not None and channel.state == "open" and not channel.incoming_reset:
                     channel.confirmed = True
+                    if channel.express_heard >= 0 and not channel.unordered:
+                        channel.express_heard = EXPRESS_OVER
                     if ppid == PPID_BINARY:
                         channel.messages_received += 1
                         channel.bytes_received += len(data)

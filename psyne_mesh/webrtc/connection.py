@@ -253,6 +253,7 @@ class Connection:
             remote_fingerprints=[dtls.Fingerprint.parse_untrusted(line) for line in remote.fingerprints],
             remote_max_message_size=remote.max_message_size,
             remote_max_datagram_size=remote.max_datagram_size,
+            remote_express=remote.express,
             remote_sctp_init=remote.sctp_init,
             now=now,
         )

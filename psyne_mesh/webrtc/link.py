@@ -59,6 +59,7 @@ class Link:
     __slots__ = (
         "_bundling",
         "_dirty",
+        "_express_dirty",
         "_flush_queued",
         "_on_events",
         "_quota",
@@ -91,7 +92,7 @@ class Link:
         self._scheduler = scheduler
         self._on_events = on_events
         self._quota: Quota | None = None
-        self._bundling = self._dirty = self._flush_queued = False
+        self._bundling = self._dirty = self._express_dirty = self._flush_queued = False
         self._sent_at = -1.0
         self._unread = self._unread_told = 0
         self._unread_news = stack.config.receive_window_bytes // _WINDOW_NEWS
@@ -101,24 +102,38 @@ class Link:
     def deliver(self, datagrams: list[bytes]) -> None:
         """A batch of this peer's datagrams, from the UDP port."""
         now = trio.current_time()
-        self.stack.receive(datagrams, now)
-        self.turn(now)
+        if self.stack.receive(datagrams, now) and not self._bundling:
+            self._turn_express(now)
+        else:
+            self.turn(now)
 
     def send(self, channel: Channel, data: str | bytes | bytearray | memoryview) -> None:
         """Queue a message, and put it on the wire at once when it begins a burst and the window allows."""
         now = trio.current_time()
-        self.stack.send(channel, data, now)
+        express_only = self.stack.send(channel, data, now)
         if self._bundling or self._flush_queued:
-            self._dirty = True
+            if express_only:
+                self._express_dirty = True
+            else:
+                self._dirty = True
         elif now - self._sent_at < _BURST_S:
-            self.turn_soon()
+            self._flush_later(express_only)
         else:
             self._sent_at = now
-            self.turn(now)
+            if express_only:
+                self._flush_express(now)
+            else:
+                self.turn(now)
 
     def turn_soon(self) -> None:
         """A turn after the tasks that are runnable now have had theirs."""
-        self._dirty = True
+        self._flush_later(False)
+
+    def _flush_later(self, express_only: bool) -> None:
+        if express_only:
+            self._express_dirty = True
+        else:
+            self._dirty = True
         if not self._flush_queued:
             self._flush_queued = True
             self._scheduler.flush_soon(self)
@@ -128,6 +143,8 @@ class Link:
         self._flush_queued = False
         if self._dirty:
             self.turn(trio.current_time())
+        elif self._express_dirty:
+            self._flush_express(trio.current_time())
 
     def handle_timeout(self, now: float) -> None:
         self.stack.handle_timeout(now)
@@ -195,6 +212,33 @@ class Link:
             self.deadline = deadline
             self._scheduler.wake_at(deadline)
 
+    def _turn_express(self, now: float) -> None:
+        """The short turn, where nothing but express records came: most of a game's datagrams."""
+        stack = self.stack
+        events = stack.take_events()
+        if events:
+            self._bundling = True
+            try:
+                self._on_events(events)
+            finally:
+                self._bundling = False
+        if self._dirty or stack.phase == "closed":
+            self.turn(now)
+        else:
+            self._flush_express(now)
+
+    def _flush_express(self, now: float) -> None:
+        self._express_dirty = False
+        datagrams = self.stack.express_to_send(now)
+        if datagrams:
+            if self._quota is not None:
+                self._quota.spend(datagrams, now)
+            self._wire.send(datagrams)
+        deadline = self.stack.express_timeout
+        if deadline is not None and deadline < self.deadline:
+            self.deadline = deadline
+            self._scheduler.wake_at(deadline)
+
     def set_quota(self, quota: Quota | None) -> None:
         """The path has changed: to one over a relay with a quota, or to one without."""
         self._quota = quota
@@ -202,7 +246,7 @@ class Link:
             self.stack.set_bulk_allowance(None)
 
     def _flush(self, now: float) -> None:
-        self._dirty = False
+        self._dirty = self._express_dirty = False
         if self._quota is not None:
             self.stack.set_bulk_allowance(self._quota.left(now))
         datagrams = self.stack.datagrams_to_send(now)

@@ -33,6 +33,7 @@ class Negotiation:
         fingerprint: str,
         max_message_size: int,
         max_datagram_size: int,
+        express: int,
         sctp_init: bytes,
         session_id: int,
     ) -> None:
@@ -42,6 +43,7 @@ class Negotiation:
         self._fingerprint = fingerprint
         self._max_message_size = max_message_size
         self._max_datagram_size = max_datagram_size
+        self._express = express
         self._sctp_init = sctp_init
         self._session_id = session_id
         self._version = 0
@@ -104,6 +106,7 @@ class Negotiation:
             setup=setup,
             max_message_size=self._max_message_size,
             max_datagram_size=self._max_datagram_size,
+            express=self._express,
             sctp_init=self._sctp_init if snap else b"",
             candidates=tuple(candidates),
             end_of_candidates=complete,

@@ -13,6 +13,7 @@ from psyne_mesh.webrtc import dtls, ice
 from psyne_mesh.webrtc.channel import BufferedAmountLow, Channel, ChannelClosed, ChannelOpened, MessageReceived
 from psyne_mesh.webrtc.connection import Connection
 from psyne_mesh.webrtc.data_channel import DataChannel
+from psyne_mesh.webrtc.express import VERSION
 from psyne_mesh.webrtc.inbox import Inbox
 from psyne_mesh.webrtc.ladder import Tunnel
 from psyne_mesh.webrtc.link import Scheduler
@@ -68,6 +69,7 @@ class PeerConnection:
             fingerprint=str(certificate.fingerprint),
             max_message_size=gateway.config.max_message_size,
             max_datagram_size=gateway.config.path_mtu_max,
+            express=VERSION if gateway.config.express_lane else 0,
             sctp_init=self._stack.sctp_init,
             session_id=rng.getrandbits(62),
         )

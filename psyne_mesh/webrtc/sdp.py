@@ -20,6 +20,7 @@ from psyne_mesh.errors import ProtocolError
 Setup: TypeAlias = Literal["actpass", "active", "passive"]
 
 _DATAGRAM_ATTRIBUTE = "psyne-max-datagram-size"
+_EXPRESS_ATTRIBUTE = "psyne-express"
 DEFAULT_SCTP_PORT = 5000
 DEFAULT_MAX_MESSAGE_SIZE = 65_536  # RFC 8841 section 6.1: what the absence of the attribute means
 
@@ -65,7 +66,8 @@ class Description:
     `fingerprints` are lines such as "sha-256 AB:CD:..."; a certificate that matches any of them is the right one.
     `candidates` are lines such as "candidate:1 1 udp 2130706431 192.0.2.1 5000 typ host". `max_message_size` is in
     bytes; 0 means that the writer takes any size. `max_datagram_size` is in bytes of UDP payload, 0 when the writer does
-    not tell: an attribute of our own, which others ignore. `sctp_init` is a whole INIT chunk, or empty; nothing in it has
+    not tell: an attribute of our own, which others ignore, as they do `express`: the version of the express lane that the
+    writer knows, 0 for none. `sctp_init` is a whole INIT chunk, or empty; nothing in it has
     been looked at. `sections[data_section]` is the m-section of the data channels.
     """
 
@@ -75,6 +77,7 @@ class Description:
     setup: Setup
     max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE
     max_datagram_size: int = 0
+    express: int = 0
     sctp_port: int = DEFAULT_SCTP_PORT
     sctp_init: bytes = b""
     candidates: tuple[str, ...] = ()
@@ -138,6 +141,8 @@ def _transport_lines(local: Description) -> list[str]:
         lines.append(f"a=sctp-init:{base64.b64encode(local.sctp_init).decode()}")
     if local.max_datagram_size:
         lines.append(f"a={_DATAGRAM_ATTRIBUTE}:{local.max_datagram_size}")
+    if local.express:
+        lines.append(f"a={_EXPRESS_ATTRIBUTE}:{local.express}")
     lines += [f"a={candidate}" for candidate in local.candidates]
     if local.end_of_candidates:
         lines.append("a=end-of-candidates")
@@ -167,6 +172,7 @@ def parse_sdp_untrusted(text: object) -> Description:
         setup=_setup_untrusted(transport.first("setup")),
         max_message_size=_size_untrusted(attributes[at], "max-message-size", DEFAULT_MAX_MESSAGE_SIZE),
         max_datagram_size=_number_untrusted(attributes[at], _DATAGRAM_ATTRIBUTE, 0, 65_535),
+        express=_number_untrusted(attributes[at], _EXPRESS_ATTRIBUTE, 0, 65_535),
         sctp_port=_number_untrusted(attributes[at], "sctp-port", DEFAULT_SCTP_PORT, 65_535),
         sctp_init=_sctp_init_untrusted(attributes[at]),
         candidates=tuple(

@@ -8,10 +8,19 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import attrs
 
 from psyne_mesh.config import DataChannelConfig, WebRTCConfig
-from psyne_mesh.errors import ClosedError, PeerGone, PsyneMeshError
+from psyne_mesh.errors import ClosedError, PeerGone, ProtocolError, PsyneMeshError
 from psyne_mesh.webrtc import dtls, sctp
-from psyne_mesh.webrtc.channel import Channel, ChannelEvent, ChannelStats
+from psyne_mesh.webrtc.channel import (
+    EXPRESS_LANE,
+    SCTP_FOR_GOOD,
+    SCTP_SO_FAR,
+    Channel,
+    ChannelEvent,
+    ChannelStats,
+    MessageReceived,
+)
 from psyne_mesh.webrtc.channel_table import ChannelLimits, ChannelTable
+from psyne_mesh.webrtc.express import EXPRESS, LATE_S, VERSION, WINDOW_MIN, Express, ExpressStats
 
 if TYPE_CHECKING:
     import random
@@ -26,6 +35,9 @@ _RTO_MAX_S = 3.0  # Pion's RTO cap for WebRTC
 _RECORD_OVERHEAD = 37  # bytes: record header 13, explicit nonce 8, tag 16 (RFC 6347 section 4.1, RFC 5288)
 _RECORD_MAX = 16_384  # bytes of plaintext in one record (RFC 6347 section 4.1.1), whatever the path carries
 _LIMITS = ChannelLimits()
+# So long may the peer be silent while we send in the express lane before SCTP asks whether it is there: what its
+# acknowledgements would tell about a second after the first loss.
+_ASK_AFTER_S = 1.0
 
 
 @attrs.frozen(kw_only=True)
@@ -42,6 +54,7 @@ class StackConfig:
     limits: ChannelLimits = _LIMITS
     gives_up: bool = True
     dtls_fast_records: bool = True
+    express_lane: bool = True
 
     @classmethod
     def of(cls, config: WebRTCConfig) -> StackConfig:
@@ -50,6 +63,7 @@ class StackConfig:
             receive_window_bytes=config.receive_window_bytes,
             path_mtu_max=config.path_mtu_max,
             dtls_fast_records=config.dtls_fast_records,
+            express_lane=config.express_lane,
         )
 
 
@@ -81,7 +95,8 @@ StackEvent: TypeAlias = DtlsConnected | SctpConnected | PathRevived | StackClose
 
 @attrs.frozen(kw_only=True)
 class StackStats:
-    """A snapshot. `unread_bytes` is what the application has not taken yet, as it told with `set_unread`."""
+    """A snapshot. `unread_bytes` is what the application has not taken yet, as it told with `set_unread`; `express` is
+    None where SCTP carries everything."""
 
     phase: Phase
     dtls_cipher: str
@@ -89,6 +104,7 @@ class StackStats:
     sctp: sctp.SctpStats
     channels: tuple[ChannelStats, ...]
     messages_discarded: int
+    express: ExpressStats | None
     unread_bytes: int
     buffered_bytes: int
     outstanding_bytes: int
@@ -123,6 +139,9 @@ class Stack:
         self._farewell: list[bytes] = []
         self._unread = self._early_told = 0
         self._path_is_fixed = False
+        self._express: Express | None = None
+        self._express_refused = 0
+        self._asked_at = 0.0
         self._cipher = self._version = ""
 
     def start(
@@ -132,6 +151,7 @@ class Stack:
         remote_fingerprints: Sequence[dtls.Fingerprint],
         remote_max_message_size: int,
         remote_max_datagram_size: int = 0,
+        remote_express: int = 0,
         remote_sctp_init: bytes = b"",
         now: float,
     ) -> None:
@@ -139,12 +159,15 @@ class Stack:
 
         remote_max_message_size: bytes; 0 means any size.
         remote_max_datagram_size: bytes of UDP payload that the peer says it can take; 0 when it says nothing.
+        remote_express: the version of the express lane that the peer knows, 0 for none.
         remote_sctp_init: the INIT chunk of the peer's description, if ours went with our own: then the association stands
             as soon as DTLS does. It has passed `read_init_untrusted`.
         """
         if self.phase != "new":
             raise ClosedError("a stack is started once, before it is closed")
         self.phase = "dtls"
+        if remote_express == VERSION and self.config.express_lane:
+            self._express = Express()
         sctp_config = _sctp_config(self.config, remote_max_datagram_size)
         self._association = sctp.Association(sctp_config, rng=self._rng, handshake=self._sctp_handshake)
         self._association.set_path_fixed(self._path_is_fixed)
@@ -167,26 +190,40 @@ class Stack:
 
     # ----------------------------------------------------------------------------------------------------------- input
 
-    def receive(self, datagrams: Sequence[bytes | memoryview], now: float) -> None:
-        """A batch of datagrams from the path. What comes before `start` is kept, within bounds."""
+    def receive(self, datagrams: Sequence[bytes | memoryview], now: float) -> bool:
+        """A batch of datagrams from the path. What comes before `start` is kept, within bounds. True: nothing but express
+        records came, so there is nothing to send but what `express_to_send` has."""
         session = self._dtls
         if session is None:
             room = _EARLY_DATAGRAMS_MAX - len(self._early)
             self._early += [bytes(datagram) for datagram in datagrams[:room]]
-            return
+            return False
         if self.phase == "closed":
-            return
-        decrypt, deliver = session.receive, self._association.receive
+            return False
+        decrypt, deliver, express = session.receive, self._association.receive, self._express
+        n_express = 0
         for datagram in datagrams:
             for packet in decrypt(datagram, now):
                 self.last_received_at = now
-                deliver(packet, now)
+                if express is not None and packet[0] == EXPRESS:
+                    newest = len(self._events)
+                    self._receive_express(express, packet, now)
+                    n_express += 1
+                else:
+                    deliver(packet, now)
+        if n_express > 1 and express is not None and express.excess_s > LATE_S:
+            self._drop_late(newest)
+        if n_express == len(datagrams):
+            return True
         self._collect(now)
+        return False
 
     def handle_timeout(self, now: float) -> None:
         if self._dtls is not None and self.phase != "closed":
             self._dtls.handle_timeout(now)
             self._association.handle_timeout(now)
+            if self._express is not None:
+                self._express.handle_timeout(now)
             self._collect(now)
 
     def set_bulk_allowance(self, n_bytes: float | None) -> None:
@@ -202,6 +239,8 @@ class Stack:
         """Datagrams go another way from now on, or arrive again: what was lost is repeated at once."""
         if self._dtls is not None and self.phase == "connected":
             self._association.path_changed(now)
+            if self._express is not None:
+                self._express.path_changed(now)
             self.handle_timeout(now)
 
     def create_channel(self, config: DataChannelConfig, now: float) -> Channel:
@@ -210,9 +249,19 @@ class Stack:
             raise ClosedError("the connection is closed")
         return self._channels.create(config, now)
 
-    def send(self, channel: Channel, data: str | bytes | bytearray | memoryview, now: float) -> None:
-        """Queues one message. Raises a `LocalError` and changes nothing when it cannot."""
+    def send(self, channel: Channel, data: str | bytes | bytearray | memoryview, now: float) -> bool:
+        """Queues one message. Raises a `LocalError` and changes nothing when it cannot. True: `express_to_send` has it, and
+        there is nothing else to send because of it."""
+        if channel.max_retransmits == 0 and self._express is not None and self._send_express(channel, data, now):
+            heard = self.last_received_at
+            if heard is None or now - heard < _ASK_AFTER_S or self._express.under_way < WINDOW_MIN:
+                return True
+            if now - self._asked_at >= _ASK_AFTER_S:
+                self._asked_at = now
+                self._association.ask_peer()
+            return False
         self._channels.send(channel, data, now)
+        return False
 
     def close_channel(self, channel: Channel, now: float) -> None:
         """Closes after what is queued on it has gone out. `ChannelClosed` tells when the peer has closed too."""
@@ -239,12 +288,26 @@ class Stack:
         if self._farewell:
             datagrams = self._farewell + datagrams
             self._farewell = []
-        packets = self._association.packets_to_send(now) if self.phase in ("connected", "sctp") else ()
+        packets = self._association.packets_to_send(now) if self.phase in ("connected", "sctp") else []
+        if self._express is not None and self.phase == "connected":
+            packets += self._express.records_to_send(now)
         if packets:
             sealed = session.send(packets)
             self._collect(now)  # handing data to the network can bring a buffer to its low-water mark
             return datagrams + sealed if datagrams else sealed
         return datagrams
+
+    def express_to_send(self, now: float) -> list[bytes]:
+        """The datagrams of the express lane alone; `datagrams_to_send` has them, too."""
+        if self._express is None or self._dtls is None or self.phase != "connected":
+            return []
+        records = self._express.records_to_send(now)
+        return self._dtls.send(records) if records else records
+
+    @property
+    def express_timeout(self) -> float | None:
+        """When the express lane has something to do, or None; `next_timeout` counts it, too."""
+        return None if self._express is None else self._express.next_timeout()
 
     def take_events(self) -> list[StackEvent]:
         events: list[StackEvent] = self._channels.take_events()  # type: ignore[assignment]  # narrower, and given away
@@ -256,10 +319,11 @@ class Stack:
     def next_timeout(self) -> float | None:
         if self._dtls is None or self.phase == "closed":
             return None
-        handshake, association = self._dtls.next_timeout(), self._association.next_timeout()
-        if handshake is None or association is None:
-            return association if handshake is None else handshake
-        return min(handshake, association)
+        earliest = self._association.next_timeout()
+        for other in (self._dtls.next_timeout(), self.express_timeout):
+            if other is not None and (earliest is None or other < earliest):
+                earliest = other
+        return earliest
 
     # --------------------------------------------------------------------------------------------------------- reading
 
@@ -302,10 +366,93 @@ class Stack:
             sctp=self._association.stats,
             channels=tuple(self._channels.stats()),
             messages_discarded=self._channels.messages_discarded,
+            express=None if self._express is None else self._express.stats,
             unread_bytes=self._unread,
             buffered_bytes=self._association.total_buffered_amount,
             outstanding_bytes=self._association.outstanding_bytes,
         )
+
+    # ------------------------------------------------------------------------------------------------------ express lane
+
+    def _send_express(self, channel: Channel, data: str | bytes | bytearray | memoryview, now: float) -> bool:
+        """False leaves the message to SCTP, and so does whatever is wrong with it."""
+        if channel.state != "open" or (channel.lane != EXPRESS_LANE and not self._enters_express(channel)):
+            return False
+        if type(data) is bytes:
+            payload, text = data, False
+        elif isinstance(data, str):
+            try:
+                payload, text = data.encode(), True
+            except UnicodeEncodeError:
+                return False
+        elif isinstance(data, bytearray | memoryview | bytes):
+            payload, text = bytes(data), False
+        else:
+            return False
+        express = self._express
+        assert express is not None
+        assert channel.id is not None
+        size = len(payload)
+        if size > self._channels.max_message_size:
+            return False
+        if not express.send(channel.id, payload, text, now, thin=channel.thins):
+            if not channel.unordered:  # the two ways know no order among each other
+                channel.lane = SCTP_FOR_GOOD
+            return False
+        channel.messages_sent += 1
+        channel.bytes_sent += size
+        return True
+
+    def _enters_express(self, channel: Channel) -> bool:
+        """Once the peer is known to have the channel, and, of an ordered one, all that went before."""
+        if channel.lane != SCTP_SO_FAR or not channel.confirmed or self.phase != "connected":
+            return False
+        if channel.config.negotiated and not channel.messages_received:
+            return False
+        if not channel.unordered and not self._association.is_all_acknowledged:
+            return False
+        channel.lane = EXPRESS_LANE
+        return True
+
+    def _receive_express(self, express: Express, record: bytes, now: float) -> None:
+        try:
+            messages = express.receive_untrusted(record, now)
+        except ProtocolError:
+            self._express_refused += 1
+            return
+        channels, events, number = self._channels, self._events, express.number_heard
+        for stream, is_text, data in messages:
+            channel = channels.channel(stream)
+            if (
+                channel is None
+                or channel.max_retransmits != 0
+                or number < channel.express_heard  # of an ordered channel, or else never set
+                or self._unread > self.config.receive_window_bytes  # a full receiver drops, as it does SCTP's data
+            ):
+                channels.messages_discarded += 1
+                continue
+            message: bytes | str = data
+            if is_text:
+                try:
+                    message = data.decode()
+                except UnicodeDecodeError:
+                    channels.messages_discarded += 1
+                    continue
+            if not channel.unordered:
+                channel.express_heard = number
+            channel.messages_received += 1
+            channel.bytes_received += len(data)
+            events.append(MessageReceived(channel, message))
+
+    def _drop_late(self, newest: int) -> None:
+        """We are behind: of what came in this batch only the newest record counts, where newer makes older worthless."""
+        kept = [
+            event
+            for at, event in enumerate(self._events)
+            if at >= newest or not isinstance(event, MessageReceived) or not event.channel.thins
+        ]
+        self._channels.messages_discarded += len(self._events) - len(kept)
+        self._events = kept
 
     # --------------------------------------------------------------------------------------------------------- joining
 
