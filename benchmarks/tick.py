@@ -221,7 +221,10 @@ def main() -> None:
         for child in children:
             child.measure()
     medians = [child.end() for child in children]
-    print(f"{medians[0]:.1f} us a message", *(f"against {median:.1f}: {medians[0] / median:.3f}" for median in medians[1:]))
+    print(
+        f"{medians[0]:.1f} us a message",
+        *(f"against {median:.1f}: {medians[0] / median:.3f}" for median in medians[1:]),
+    )
 
 
 if __name__ == "__main__":

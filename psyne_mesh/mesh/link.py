@@ -331,6 +331,7 @@ class Link:
             self._connection.set_buffered_amount_low_threshold(channel, LOW_WATER_BYTES)
             if config.max_retransmits is not None:
                 channel.life_time = STALE_S * (config.max_retransmits + 1)
+                channel.thins = not config.max_retransmits
         self._connection.send(channel, data)
 
     def buffered(self, label: str) -> int:
@@ -396,7 +397,9 @@ class Link:
                 else:
                     self._owner.on_channel_message(self, channel.label, event.data)
             elif type(event) is ChannelOpened:
-                if event.channel.config.negotiated and self.state is LinkState.DIALING:
+                if not event.channel.config.negotiated:
+                    event.channel.thins = event.channel.max_retransmits == 0
+                elif self.state is LinkState.DIALING:
                     self.state = LinkState.OPEN
                     self._owner.on_link_open(self)
             elif type(event) is BufferedAmountLow:

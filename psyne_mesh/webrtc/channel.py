@@ -16,9 +16,6 @@ PPID_BINARY = 53
 PPID_STRING_EMPTY = 56
 PPID_BINARY_EMPTY = 57
 
-SCTP_SO_FAR, EXPRESS_LANE, SCTP_FOR_GOOD = range(3)
-EXPRESS_OVER = 2**62  # as `express_heard`: the sender of an ordered channel has gone over to SCTP, and older ones are late
-
 ChannelState: TypeAlias = Literal["connecting", "open", "closing", "closed"]
 
 
@@ -37,10 +34,13 @@ class Channel:
         "closed_by_peer",
         "config",
         "confirmed",
+        "express",
         "express_heard",
+        "express_over",
+        "express_phase",
+        "express_phase_heard",
         "id",
         "incoming_reset",
-        "lane",
         "life_time",
         "max_retransmits",
         "messages_received",
@@ -66,10 +66,13 @@ class Channel:
         self.incoming_reset = False  # the peer has reset its outgoing stream: nothing more of this generation will come
         self.outgoing_reset = False  # the peer has acknowledged the reset of ours
         self.announced = announced  # False: a stream that was refused; the application never hears of it
-        # How its messages travel: by SCTP until the peer is known to have the channel, then perhaps beside it
-        self.lane = SCTP_SO_FAR
         self.thins = False  # a later message makes an earlier one worthless, says the owner: none waits for long
-        self.express_heard = -1  # the newest record of the express lane that had a message of this channel
+        self.express = False  # what is sent goes beside SCTP now, if it is small
+        # Of an ordered channel, which may go over to SCTP and come back: the how manyth time it is, here and there, modulo 8;
+        # the newest record that had a message of the peer's; whether one by SCTP came since.
+        self.express_phase = self.express_phase_heard = 0
+        self.express_heard = -1
+        self.express_over = False
         self.close_reason = ""
         self.closed_by_peer = False
         self.messages_sent = self.messages_received = self.bytes_sent = self.bytes_received = 0

@@ -19,7 +19,6 @@ from psyne_mesh.errors import (
 )
 from psyne_mesh.webrtc import sctp
 from psyne_mesh.webrtc.channel import (
-    EXPRESS_OVER,
     PPID_BINARY,
     PPID_BINARY_EMPTY,
     PPID_DCEP,
@@ -236,8 +235,7 @@ class ChannelTable:
                 ppid, data = event.ppid, event.data
                 if channel is not None and channel.state == "open" and not channel.incoming_reset:
                     channel.confirmed = True
-                    if channel.express_heard >= 0 and not channel.unordered:
-                        channel.express_heard = EXPRESS_OVER
+                    channel.express_over = True
                     if ppid == PPID_BINARY:
                         channel.messages_received += 1
                         channel.bytes_received += len(data)

@@ -11,11 +11,13 @@ late, and when. One record (integers in network order):
     bytes 6-7    the highest number heard from the other side, 0 before the first
     bytes 8-9    how many were heard
     bytes 10-11  the clock in the newest record that was heard, plus the time since: who sent it reads the round trip
-    then each message: SCTP stream (2 bytes), size (2 bytes; the top bit says text), the bytes
+    then each message: SCTP stream (2 bytes), size (2 bytes: 11 bits of it, above them 1 bit of 0, 3 bits of `phase`, and
+                 at the top 1 bit for text), the bytes
 
-All numbers wrap. Nothing is repeated, and nothing waits in a queue: when the path or the reader cannot follow, the newest
-messages wait for the next record that may leave, and take the place of those before (RFC 8085 section 3.1.2 asks for a bound
-of this kind). Order within a channel follows from the numbers.
+`phase`: how often an ordered channel has come over from SCTP, where its large messages go; an older phase is late, whatever
+its number. All numbers wrap. Nothing is repeated, and nothing waits in a queue: when the path or the reader cannot follow, the
+newest messages wait for the next record that may leave, and take the place of those before (RFC 8085 section 3.1.2 asks for a
+bound of this kind). Order within a channel follows from the numbers.
 """
 
 from __future__ import annotations
@@ -32,24 +34,28 @@ RECORD_SAFE = 512  # bytes; on a path that has just swallowed larger ones
 MESSAGES_MAX = 256  # in one record that comes; a record of ours holds no more either
 
 # Records on their way whose fate is not known. The first is the initial window of RFC 6928 in packets, tripled as ours are
-# small; the second lets 60 a second through at a round trip of 130 ms whatever is lost; the third bounds a flood.
+# small; the second lets 60 a second through at a round trip of 200 ms whatever is lost; the third bounds a flood.
 WINDOW_FIRST = 32
-WINDOW_MIN = 8
+WINDOW_MIN = 16
 WINDOW_MAX = 1024
 # What was heard is told with what leaves anyway. Where nothing does, after so many records, and for fewer after so long: an
 # idle room, whose probes come one by one, sends no report at all.
 REPORT_RECORDS = 16
 REPORT_RECORDS_MIN = 4
 REPORT_AFTER_S = 0.05
-# Without a report for so long (or three round trips) what is under way counts as lost; then up to a second.
+# Without a report for so long (or three round trips) what is under way counts as lost; while it goes on, up to a second; and
+# a second before the first round trip was measured (RFC 6298 section 2.1).
 SILENCE_S = 0.25
-SILENCE_MAX_S = 1.0
+SILENCE_FIRST_S = SILENCE_MAX_S = 1.0
 # Loss and delay that make us slower, and those that let us go faster: of the loss-based half of Google's congestion control
 # (draft-ietf-rmcat-gcc section 6), and a delay that a player begins to see.
 LOSS_HIGH, LOSS_LOW = 0.1, 0.02
 EPOCH_RECORDS = 20
 DELAY_HIGH_S, DELAY_LOW_S = 0.1, 0.05
-INTERVAL_MIN_S, INTERVAL_MAX_S = 0.015, 0.1
+# Between two frames of the game: a third of the delay, so that a queue is gone in about as long as it took to notice
+INTERVAL_OF_DELAY = 1 / 3
+INTERVAL_MAX_S = 0.25
+INTERVAL_NONE_S = 0.01
 # Above this a reader that finds several records waiting reads the newest only.
 LATE_S = 0.25
 # Messages sent within so long are of one frame of the game: they stay together.
@@ -63,7 +69,9 @@ _MESSAGE = Struct("!HH")
 _ONE = Struct("!BBHHHHHHH")
 _HEADER_BYTES = 12
 _MESSAGE_BYTES = 4
-_TEXT = 0x8000
+TEXT = 0x8000
+PHASES, PHASE_UNIT, PHASE_MASK = 8, 0x1000, 0x7000
+_SIZE_MASK = 0x0FFF
 _WORD = 0xFFFF
 _CLOCK_HZ = 10_000.0
 _TICK_S = 1e-4
@@ -92,10 +100,11 @@ class Express:
     """
 
     __slots__ = (
-        "_base", "_base_at", "_best", "_clock_heard", "_count", "_delay", "_epoch_lost", "_epoch_sent", "_frame_at", "_heard_at",
-        "_held", "_highest", "_interval", "_left_at", "_limited", "_lost", "_missing", "_number", "_paced_at", "_pending",
-        "_received", "_report_at", "_reported", "_reported_at", "_reported_count", "_resync", "_safe_until", "_silence_s",
-        "_slow_start", "_thinned", "_unreported", "_window", "excess_s", "number_heard", "peer_delay_s", "srtt_s",
+        "_base", "_base_at", "_best", "_clock_heard", "_count", "_delay", "_epoch_lost", "_epoch_sent", "_frame_at",
+        "_heard_at", "_held", "_highest", "_interval", "_left_at", "_limited", "_missing", "_number", "_paced_at",
+        "_pending", "_received", "_report_at", "_reported", "_reported_at", "_reported_count", "_safe_until",
+        "_settled", "_silence_s", "_slow_start", "_thinned", "_unreported", "_window", "excess_s", "number_heard",
+        "peer_delay_s", "srtt_s",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -113,13 +122,12 @@ class Express:
         self._received = 0  # the same, unwrapped
         self._reported_at = -1.0  # or when the first record left that it may speak of
         self._missing = 0
-        self._lost = 0  # before the last time that we began to count anew
-        self._resync = False
+        self._settled = 0  # up to which number nothing is waited for: told of, or written off
         self._window = WINDOW_FIRST
         self._slow_start = True
         self._limited = False
         self._epoch_sent = self._epoch_lost = 0
-        self._silence_s = SILENCE_S
+        self._silence_s = SILENCE_FIRST_S
         self._safe_until = -1.0
         self._thinned = 0
         self.srtt_s: float | None = None
@@ -141,18 +149,18 @@ class Express:
     @property
     def stats(self) -> ExpressStats:
         return ExpressStats(
-            self._number, self._count, self._lost + self._missing, self._thinned, self._window, self._interval,
+            self._number, self._count, self._missing, self._thinned, self._window, self._interval,
             self.peer_delay_s, self.srtt_s,
         )  # fmt: skip
 
     @property
     def under_way(self) -> int:
         """Records that the peer has not told of."""
-        return self._number - self._reported
+        return self._number - self._settled
 
     # --------------------------------------------------------------------------------------------------------- sending
 
-    def send(self, stream: int, data: bytes, text: bool, now: float, *, thin: bool) -> bool:
+    def send(self, stream: int, data: bytes, text: bool, now: float, *, thin: bool, phase: int = 0) -> bool:
         """Take a message for the next record. False: it is too large, or the path has as much as it bears.
 
         thin: then it waits instead, and is dropped for those of a later frame of the game.
@@ -160,11 +168,11 @@ class Express:
         size = len(data)
         if size > RECORD_SAFE - 16 and (now < self._safe_until or size > RECORD_MAX - 16):
             return False
-        entry = (stream, size | _TEXT if text else size, data)
+        entry = (stream, size | phase * PHASE_UNIT | (TEXT if text else 0), data)
         if thin and self._interval and FRAME_S < now - self._left_at < self._interval:
             self._hold(entry, now)
             return True
-        if self._number - self._reported >= self._window and not self._gives_up(now):
+        if self._number - self._settled >= self._window and not self._gives_up(now):
             self._limited = True
             if thin:
                 self._hold(entry, now)
@@ -187,7 +195,7 @@ class Express:
                 due = self._report_at >= 0.0 and (now >= self._report_at or self._unreported >= REPORT_RECORDS)
                 return [_HEADER.pack(*self._header(now, self._number))] if due else []
         self._left_at = now
-        if self._reported == self._number:
+        if self._settled == self._number:
             self._reported_at = now
         if len(pending) == 1:
             stream, size, data = pending[0]
@@ -214,8 +222,9 @@ class Express:
 
     def path_changed(self, now: float) -> None:
         """Records go another way, or arrive again: what is known of the way before says nothing."""
-        self._forget_flight(now)
-        self._silence_s = SILENCE_S
+        self._write_off(now)
+        self._silence_s = SILENCE_FIRST_S
+        self.srtt_s = None
         self._interval = 0.0
         self._base = -1
 
@@ -224,7 +233,7 @@ class Express:
         if self._held:
             # What comes next from the game takes the place of what is held, mostly before this
             due = max(self._left_at + self._interval, self._frame_at) + FRAME_S
-            if self._number - self._reported >= self._window:
+            if self._number - self._settled >= self._window:
                 due = max(due, self._reported_at + self._patience_s())
             if deadline is None or due < deadline:
                 deadline = due
@@ -237,7 +246,7 @@ class Express:
     # ------------------------------------------------------------------------------------------------------- receiving
 
     def receive_untrusted(self, record: bytes, now: float) -> list[tuple[int, int, bytes]]:
-        """The messages of one record: stream, whether it is text (0x8000) or not (0), bytes. `ProtocolError` when it is
+        """The messages of one record: stream, flags (`TEXT`, `PHASE_MASK`), bytes. `ProtocolError` when it is
         none of ours, and then nothing has changed."""
         end = len(record)
         if not _HEADER_BYTES <= end <= RECORD_MAX:
@@ -252,10 +261,10 @@ class Express:
                 raise ProtocolError("an express record that ends within a message, or holds too many")
             stream, size = _MESSAGE.unpack_from(record, at)
             at += _MESSAGE_BYTES
-            stop = at + (size & 0x7FFF)
+            stop = at + (size & _SIZE_MASK)
             if stop > end:
                 raise ProtocolError("a message longer than its express record")
-            messages.append((stream, size & _TEXT, record[at:stop]))
+            messages.append((stream, size & ~_SIZE_MASK, record[at:stop]))
             at = stop
         if messages:
             self._heard(number, clock, now)
@@ -301,9 +310,9 @@ class Express:
             return  # nothing new, overtaken on the way, or made up
         new = under_way - behind
         self._reported += new
+        self._settled = max(self._settled, self._reported)
         self._reported_count = count
-        self._received += new if self._resync else got
-        self._resync = False
+        self._received += got
         missing = max(0, self._reported - self._received)
         self._epoch_sent += new
         self._epoch_lost += missing - self._missing
@@ -317,7 +326,7 @@ class Express:
             self.srtt_s = rtt if self.srtt_s is None else self.srtt_s + (rtt - self.srtt_s) / 8
         if self._epoch_sent >= EPOCH_RECORDS:
             self._end_epoch()
-        if (self._interval or self.peer_delay_s > DELAY_HIGH_S) and now - self._paced_at > self._round_s():
+        if self.peer_delay_s > DELAY_HIGH_S or (self._interval and now - self._paced_at > self._round_s()):
             self._pace(now)
 
     def _end_epoch(self) -> None:
@@ -334,10 +343,10 @@ class Express:
         self._paced_at = now
         if self.peer_delay_s > DELAY_HIGH_S:
             self._slow_start = False
-            self._interval = min(INTERVAL_MAX_S, max(INTERVAL_MIN_S, 1.5 * self._interval))
+            self._interval = max(self._interval, min(INTERVAL_MAX_S, self.peer_delay_s * INTERVAL_OF_DELAY))
         elif self.peer_delay_s < DELAY_LOW_S:
-            self._interval *= 0.7
-            if self._interval < INTERVAL_MIN_S / 2:
+            self._interval *= 0.8
+            if self._interval < INTERVAL_NONE_S:
                 self._interval = 0.0
 
     # --------------------------------------------------------------------------------------------------------- helpers
@@ -361,24 +370,21 @@ class Express:
         return _HEADER.pack(*self._header(now, self._number)) + b"".join(parts)
 
     def _may_leave(self, now: float) -> bool:
-        return self._number - self._reported < self._window or self._gives_up(now)
+        return self._number - self._settled < self._window or self._gives_up(now)
 
     def _gives_up(self, now: float) -> bool:
         """The window is full and no report comes: what is under way counts as lost, and a little may try again."""
         if now - self._reported_at < self._patience_s():
             return False
-        self._forget_flight(now)
+        self._write_off(now)
         self._silence_s = min(SILENCE_MAX_S, 2 * self._silence_s)
         self._window = WINDOW_MIN
         self._slow_start = False
         self._safe_until = now + BASE_S  # perhaps it was only the large ones that did not come through
         return True
 
-    def _forget_flight(self, now: float) -> None:
-        self._lost += self._missing + self._number - self._reported
-        self._reported = self._received = self._number
-        self._missing = 0
-        self._resync = True
+    def _write_off(self, now: float) -> None:
+        self._settled = self._number
         self._reported_at = now
 
     def _patience_s(self) -> float:

@@ -33,7 +33,7 @@ class Negotiation:
         fingerprint: str,
         max_message_size: int,
         max_datagram_size: int,
-        express: int,
+        express: int = 0,
         sctp_init: bytes,
         session_id: int,
     ) -> None:

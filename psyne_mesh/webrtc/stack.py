@@ -11,16 +11,24 @@ from psyne_mesh.config import DataChannelConfig, WebRTCConfig
 from psyne_mesh.errors import ClosedError, PeerGone, ProtocolError, PsyneMeshError
 from psyne_mesh.webrtc import dtls, sctp
 from psyne_mesh.webrtc.channel import (
-    EXPRESS_LANE,
-    SCTP_FOR_GOOD,
-    SCTP_SO_FAR,
     Channel,
     ChannelEvent,
     ChannelStats,
     MessageReceived,
 )
 from psyne_mesh.webrtc.channel_table import ChannelLimits, ChannelTable
-from psyne_mesh.webrtc.express import EXPRESS, LATE_S, VERSION, WINDOW_MIN, Express, ExpressStats
+from psyne_mesh.webrtc.express import (
+    EXPRESS,
+    LATE_S,
+    PHASE_MASK,
+    PHASE_UNIT,
+    PHASES,
+    TEXT,
+    VERSION,
+    WINDOW_MIN,
+    Express,
+    ExpressStats,
+)
 
 if TYPE_CHECKING:
     import random
@@ -35,9 +43,9 @@ _RTO_MAX_S = 3.0  # Pion's RTO cap for WebRTC
 _RECORD_OVERHEAD = 37  # bytes: record header 13, explicit nonce 8, tag 16 (RFC 6347 section 4.1, RFC 5288)
 _RECORD_MAX = 16_384  # bytes of plaintext in one record (RFC 6347 section 4.1.1), whatever the path carries
 _LIMITS = ChannelLimits()
-# So long may the peer be silent while we send in the express lane before SCTP asks whether it is there: what its
-# acknowledgements would tell about a second after the first loss.
-_ASK_AFTER_S = 1.0
+# While the peer is silent for longer than this, SCTP carries all but one message in as much time: it knows how to find out
+# whether somebody is there, and gives up when it must.
+_SILENT_S = 1.0
 
 
 @attrs.frozen(kw_only=True)
@@ -141,7 +149,7 @@ class Stack:
         self._path_is_fixed = False
         self._express: Express | None = None
         self._express_refused = 0
-        self._asked_at = 0.0
+        self._knocked_at = 0.0
         self._cipher = self._version = ""
 
     def start(
@@ -252,14 +260,10 @@ class Stack:
     def send(self, channel: Channel, data: str | bytes | bytearray | memoryview, now: float) -> bool:
         """Queues one message. Raises a `LocalError` and changes nothing when it cannot. True: `express_to_send` has it, and
         there is nothing else to send because of it."""
-        if channel.max_retransmits == 0 and self._express is not None and self._send_express(channel, data, now):
-            heard = self.last_received_at
-            if heard is None or now - heard < _ASK_AFTER_S or self._express.under_way < WINDOW_MIN:
+        if channel.max_retransmits == 0 and self._express is not None:
+            if self._send_express(self._express, channel, data, now):
                 return True
-            if now - self._asked_at >= _ASK_AFTER_S:
-                self._asked_at = now
-                self._association.ask_peer()
-            return False
+            channel.express = channel.express and channel.unordered  # the two ways know no order among each other
         self._channels.send(channel, data, now)
         return False
 
@@ -374,9 +378,13 @@ class Stack:
 
     # ------------------------------------------------------------------------------------------------------ express lane
 
-    def _send_express(self, channel: Channel, data: str | bytes | bytearray | memoryview, now: float) -> bool:
+    def _send_express(
+        self, express: Express, channel: Channel, data: str | bytes | bytearray | memoryview, now: float
+    ) -> bool:
         """False leaves the message to SCTP, and so does whatever is wrong with it."""
-        if channel.state != "open" or (channel.lane != EXPRESS_LANE and not self._enters_express(channel)):
+        if channel.state != "open" or not (channel.express or self._enters_express(channel)):
+            return False
+        if express.under_way >= WINDOW_MIN and self._is_silent(now):
             return False
         if type(data) is bytes:
             payload, text = data, False
@@ -389,15 +397,11 @@ class Stack:
             payload, text = bytes(data), False
         else:
             return False
-        express = self._express
-        assert express is not None
         assert channel.id is not None
         size = len(payload)
         if size > self._channels.max_message_size:
             return False
-        if not express.send(channel.id, payload, text, now, thin=channel.thins):
-            if not channel.unordered:  # the two ways know no order among each other
-                channel.lane = SCTP_FOR_GOOD
+        if not express.send(channel.id, payload, text, now, thin=channel.thins, phase=channel.express_phase):
             return False
         channel.messages_sent += 1
         channel.bytes_sent += size
@@ -405,14 +409,25 @@ class Stack:
 
     def _enters_express(self, channel: Channel) -> bool:
         """Once the peer is known to have the channel, and, of an ordered one, all that went before."""
-        if channel.lane != SCTP_SO_FAR or not channel.confirmed or self.phase != "connected":
+        if not channel.confirmed or self.phase != "connected":
             return False
         if channel.config.negotiated and not channel.messages_received:
             return False
-        if not channel.unordered and not self._association.is_all_acknowledged:
-            return False
-        channel.lane = EXPRESS_LANE
+        if not channel.unordered:
+            if not self._association.is_all_acknowledged:
+                return False
+            channel.express_phase = (channel.express_phase + 1) % PHASES
+        channel.express = True
         return True
+
+    def _is_silent(self, now: float) -> bool:
+        heard = self.last_received_at
+        if heard is None or now - heard < _SILENT_S:
+            return False
+        if now - self._knocked_at < _SILENT_S:
+            return True
+        self._knocked_at = now
+        return False
 
     def _receive_express(self, express: Express, record: bytes, now: float) -> None:
         try:
@@ -421,25 +436,23 @@ class Stack:
             self._express_refused += 1
             return
         channels, events, number = self._channels, self._events, express.number_heard
-        for stream, is_text, data in messages:
+        for stream, flags, data in messages:
             channel = channels.channel(stream)
             if (
                 channel is None
                 or channel.max_retransmits != 0
-                or number < channel.express_heard  # of an ordered channel, or else never set
+                or not (channel.unordered or _is_next(channel, flags & PHASE_MASK, number))
                 or self._unread > self.config.receive_window_bytes  # a full receiver drops, as it does SCTP's data
             ):
                 channels.messages_discarded += 1
                 continue
             message: bytes | str = data
-            if is_text:
+            if flags & TEXT:
                 try:
                     message = data.decode()
                 except UnicodeDecodeError:
                     channels.messages_discarded += 1
                     continue
-            if not channel.unordered:
-                channel.express_heard = number
             channel.messages_received += 1
             channel.bytes_received += len(data)
             events.append(MessageReceived(channel, message))
@@ -504,6 +517,16 @@ class Stack:
         self._channels.close_all(str(error), by_peer=by_peer)
         self._events += self._channels.take_events()
         self._events.append(StackClosed(error, by_peer))
+
+
+def _is_next(channel: Channel, phase: int, number: int) -> bool:
+    """Whether a message of an ordered channel, in the record of that number, is newer than what came before it."""
+    phase //= PHASE_UNIT
+    ahead = (phase - channel.express_phase_heard) % PHASES
+    if ahead >= PHASES // 2 or (not ahead and (channel.express_over or number < channel.express_heard)):
+        return False
+    channel.express_phase_heard, channel.express_heard, channel.express_over = phase, number, False
+    return True
 
 
 def _sctp_config(config: StackConfig, remote_max_datagram_size: int) -> sctp.SctpConfig:

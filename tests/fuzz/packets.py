@@ -14,6 +14,7 @@ from aioice import stun
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.webrtc.dtls import Certificate, DtlsSession
 from psyne_mesh.webrtc.dtls.records import holds_handshake_untrusted, split_untrusted
+from psyne_mesh.webrtc.express import INTERVAL_MAX_S, RECORD_MAX, RECORD_SAFE, Express
 from psyne_mesh.webrtc.ice.candidates import may_check, parse_candidate_untrusted
 from psyne_mesh.webrtc.ice.stun_guard import check_stun_untrusted, is_authentic
 from psyne_mesh.webrtc.ice.turn_link import split_frames_untrusted
@@ -94,6 +95,25 @@ def _connected() -> tuple[DtlsSession, DtlsSession]:
     client.take_events()
     server.take_events()
     return client, server
+
+
+def run_express(data: bytes) -> None:
+    """Records of a hostile peer between those of our own; the lane must go on, within its limits."""
+    lane, honest = Express(), Express()
+    for number, (_, record) in enumerate(Cursor(data).pieces()):
+        now = 1.0 + number / 50
+        assert lane.send(1, b"position", False, now, thin=True)
+        assert sum(map(len, lane.records_to_send(now))) <= 2 * RECORD_MAX
+        try:
+            messages = lane.receive_untrusted(record, now)
+        except ProtocolError:
+            continue
+        assert sum(len(message) for _, _, message in messages) <= RECORD_MAX
+        assert 0 <= lane.stats.interval_s <= INTERVAL_MAX_S
+        assert lane.under_way <= lane.stats.window + 1
+        honest.send(2, record[: RECORD_SAFE - 16], False, now, thin=False)
+        for sent in honest.records_to_send(now):
+            assert len(lane.receive_untrusted(sent, now)) >= 1
 
 
 def run_dtls(data: bytes) -> None:

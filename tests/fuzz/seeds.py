@@ -18,6 +18,7 @@ from psyne_mesh.room.carried import carried
 from psyne_mesh.signaling import cluster_messages, envelope
 from psyne_mesh.signaling import messages as signals
 from psyne_mesh.webrtc.dcep import ACK, encode_open
+from psyne_mesh.webrtc.express import EXPRESS, Express
 from psyne_mesh.webrtc.sctp import SctpConfig, wire
 from tests.dtls.pair import Pair
 from tests.fuzz.association import FITTING, INITIAL_TSN, LATER, SEND, TAG, WAIT
@@ -164,6 +165,15 @@ CHANNELS = (
     DataChannelConfig(label="Ünïcode", protocol="p", ordered=False, max_retransmits=0),
     DataChannelConfig(label="", max_packet_life_time_ms=100, priority=1024),
 )
+
+
+def seeds_of_express() -> Iterator[bytes]:
+    lane = Express()
+    for number in range(4):
+        for stream in range(number):
+            lane.send(stream, bytes(range(10 * stream)), text=False, now=number / 10, thin=True)
+        yield pieces(*lane.records_to_send(number / 10))
+    yield pieces(bytes((EXPRESS, 255)) + bytes(10), bytes((EXPRESS,)) + b"\xff" * 11)
 
 
 def seeds_of_dcep() -> Iterator[bytes]:

@@ -16,6 +16,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "dtls": packets.run_dtls,
     "sctp": packets.run_sctp_parsers,
     "association": association.run_association,
+    "express": packets.run_express,
     "dcep": messages.run_dcep,
     "channels": messages.run_channels,
     "sdp": messages.run_sdp,

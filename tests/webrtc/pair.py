@@ -10,6 +10,7 @@ from typing import Any
 from psyne_mesh.config import DataChannelConfig
 from psyne_mesh.webrtc.channel import Channel, ChannelClosed, ChannelOpened, MessageReceived
 from psyne_mesh.webrtc.dtls import Certificate
+from psyne_mesh.webrtc.express import VERSION
 from psyne_mesh.webrtc.stack import Stack, StackConfig, StackEvent
 
 CERTIFICATES = (Certificate.generate(), Certificate.generate())
@@ -49,7 +50,7 @@ class Pair:
     """`client` is the DTLS client. `loss`, `duplicate`: probability per datagram; `jitter_s` reorders.
 
     drop: called with (from the client?, number of the datagram in that direction, datagram); true loses it.
-    snap: SCTP's INITs travelled with the descriptions.
+    snap: SCTP's INITs travelled with the descriptions. express: so did the express lane's version.
     mtu: larger datagrams vanish, as on a path that forgot its ICMP. rate, queue_s: bytes per second of either
         direction, and how long its queue may get before it drops.
     """
@@ -70,6 +71,7 @@ class Pair:
         server_config: StackConfig | None = None,
         announced: int = 65_507,
         snap: bool = False,
+        express: bool = True,
         start: bool = True,
     ) -> None:
         self.now = 1000.0
@@ -78,6 +80,7 @@ class Pair:
         self.loss, self.duplicate, self.delay_s, self.jitter_s, self.mtu, self.drop = (
             loss, duplicate, delay_s, jitter_s, mtu, drop)  # fmt: skip
         self.rate, self.queue_s, self.announced, self.snap = rate, queue_s, announced, snap
+        self.express = VERSION if express else 0
         self._free_at = [0.0, 0.0]  # when the link has sent what was put on it
         self.sent = [0, 0]
         self.sizes: list[int] = []
@@ -93,6 +96,7 @@ class Pair:
                 remote_fingerprints=[CERTIFICATES[0 if other is self.client else 1].fingerprint],
                 remote_max_message_size=other.stack.config.max_message_size,
                 remote_max_datagram_size=self.announced,
+                remote_express=self.express,
                 remote_sctp_init=other.stack.sctp_init if self.snap else b"",
                 now=self.now,
             )

@@ -253,10 +253,6 @@ class Association(AssociationCore):
         outstanding = self._outbound.outstanding
         return not self._outbound.queue.buffered and outstanding.cumulative_tsn == outstanding.next_tsn - 1
 
-    def ask_peer(self) -> None:
-        """Send a HEARTBEAT with the next packets (RFC 9260 section 8.3): the layer above has heard nothing for long."""
-        self._heartbeat.ask()
-
     @property
     def outstanding_bytes(self) -> int:
         """User data that was sent and is neither acknowledged nor given up."""

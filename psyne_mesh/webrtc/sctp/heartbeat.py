@@ -34,11 +34,6 @@ class Heartbeat:
         if not self._pending:
             self.deadline = now + self._interval_s
 
-    def ask(self) -> None:
-        """One now, unless one is under way."""
-        if not self._pending:
-            self.is_due = True
-
     def chunk_to_send(self, now: float, rto: float) -> bytes | None:
         if not self.is_due:
             return None
