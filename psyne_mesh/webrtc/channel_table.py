@@ -316,7 +316,10 @@ class ChannelTable:
         words = self._peer_words_bytes + _words_bytes(config)
         return len(self._by_peer) < limits.peer_channels_max and words <= limits.peer_words_bytes_max
 
-    def _handle_resets_by_peer(self, stream_ids: Iterable[int], now: float) -> None:
+    def _handle_resets_by_peer(self, stream_ids: Sequence[int], now: float) -> None:
+        """Work: the streams that are named. Those without a channel are too many all at once as they are one by one."""
+        if self._are_too_many(sum(stream_id not in self._by_id for stream_id in stream_ids), now):
+            return
         for stream_id in stream_ids:
             channel = self._by_id.get(stream_id)
             if channel is None:
@@ -325,9 +328,9 @@ class ChannelTable:
                 self._drop_early(stream_id)
                 channel = self._refuse(stream_id, now)
             elif channel.incoming_reset:
-                self._keep_early(
-                    stream_id, _RESET, b"", now
-                )  # the end of the next life of the stream, see _handle_unusual
+                early = self._early.get(stream_id)  # the end of the next life of the stream, see _handle_unusual
+                if early and early[-1][0] != _RESET:  # else it ends before it began
+                    self._keep_early(stream_id, _RESET, b"", now)
                 continue
             elif channel.state == "open":
                 channel.closed_by_peer = True
@@ -392,9 +395,15 @@ class ChannelTable:
         channel.id, channel.state = stream_id, "open"
         self._keep_for_peer(stream_id, channel)
         self._begin_closing(channel, now)
-        if len(self._by_peer) >= 2 * self._limits.peer_channels_max:
-            self._association.abort(now, "too many streams")
+        self._are_too_many(0, now)
         return channel
+
+    def _are_too_many(self, more: int, now: float) -> bool:
+        """Whether the peer has begun so many streams, with `more`, that this is the end."""
+        if len(self._by_peer) + more < 2 * self._limits.peer_channels_max:
+            return False
+        self._association.abort(now, "too many streams")
+        return True
 
     def _keep_for_peer(self, stream_id: int, channel: Channel) -> None:
         self._by_id[stream_id] = channel

@@ -10,6 +10,7 @@ from psyne_mesh.webrtc.sctp import wire
 from psyne_mesh.webrtc.sctp.core import AssociationCore, State, exceeds
 from psyne_mesh.webrtc.sctp.events import BufferedAmountLow, SctpEvent
 from psyne_mesh.webrtc.sctp.inbound import Inbound
+from psyne_mesh.webrtc.sctp.outbound import RENEGES_MAX
 from psyne_mesh.webrtc.sctp.packets import PacketBuilder
 from psyne_mesh.webrtc.sctp.send_queue import Message, SendStream
 from psyne_mesh.webrtc.sctp.stats import SctpStats, snapshot
@@ -95,6 +96,9 @@ class Association(AssociationCore):
         self._inbound.handle_timeout(now)
         self._path.handle_timeout(now)
         if self._outbound.handle_timeout(now):
+            if self._outbound.reneged > RENEGES_MAX:
+                self._abort(wire.CAUSE_PROTOCOL_VIOLATION, "the peer keeps taking back what it acknowledged", b"reneging")
+                return
             self._path.timed_out()
             self._fit_chunks()
             self._count_error()
@@ -276,7 +280,7 @@ class Association(AssociationCore):
         fresh = [stream for stream in streams if not stream.resetting]
         for stream in fresh:
             stream.resetting = True
-        self._resets.request(stream.id for stream in fresh)
+        self._resets.request([stream.id for stream in fresh], self._outbound.queue)
 
     def _stream(self, stream_id: int) -> SendStream:
         if not 0 <= stream_id < self._outbound.streams:

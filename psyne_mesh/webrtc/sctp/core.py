@@ -25,9 +25,11 @@ from psyne_mesh.webrtc.sctp.stats import Counters
 if TYPE_CHECKING:
     from random import Random
 
-# Their work grows with what is held, so one packet may not bring many; honest peers bring one
-COSTLY_CHUNKS_MAX = 2
-_COSTLY = frozenset({wire.FORWARD_TSN, wire.I_FORWARD_TSN, wire.RE_CONFIG})
+# Of one packet. Honest peers bundle one SACK, one FORWARD-TSN, a RE-CONFIG or a few, and what they answer or report; whatever
+# is beyond is dropped, as if lost
+COSTLY_CHUNKS_MAX = 8
+CONTROL_CHUNKS_MAX = 64
+_COSTLY = frozenset({wire.SACK, wire.FORWARD_TSN, wire.I_FORWARD_TSN, wire.RE_CONFIG})
 ANSWERS_MAX = 16  # answers (ERROR, HEARTBEAT-ACK, INIT-ACK...) of one flush; the peer repeats what goes unanswered
 # RFC 9260 section 9.2, T5-shutdown-guard in RTO.Max, for a peer that goes on sending. It recommends 5; silent peers are to be
 # given the whole time of T2's ten repetitions
@@ -142,18 +144,19 @@ class AssociationCore:
             inbound.reassembly.now = now
         data_kind = self._data_kind if self._state.takes_data else -1
         had_data = False
-        costly_left = COSTLY_CHUNKS_MAX
+        costly_left, control_left = COSTLY_CHUNKS_MAX, CONTROL_CHUNKS_MAX
         for kind, flags, start, end in chunks:
             if kind == data_kind and inbound is not None:
                 had_data = True
                 inbound.data_received(packet, flags, start, end)
                 continue
             handler = _HANDLERS.get(kind)
+            control_left -= 1
             if kind in _COSTLY:
                 costly_left -= 1
-                if costly_left < 0:
-                    self._counters.dropped("too_many_control_chunks")
-                    continue
+            if costly_left < 0 or control_left < 0:
+                self._counters.dropped("too_many_control_chunks")
+                break
             if handler is not None:
                 handler(self, packet, start, end, now)
                 if self._is_over:

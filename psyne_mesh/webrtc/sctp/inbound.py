@@ -16,9 +16,13 @@ from psyne_mesh.webrtc.sctp.stats import Counters
 TSN_DISTANCE_MAX = 0xFFFF  # a gap block reports 16-bit offsets: what lies further could not be acknowledged
 DUPLICATES_REPORTED_MAX = 32  # further ones of one flush are counted, not listed
 GAP_BLOCKS_MAX = 256  # the lowest ones; with the duplicates a SACK fits a packet of 1191 bytes. The rest comes later
-# What a held chunk costs beside its bytes, about: many tiny ones must not outgrow the window, and their number is kept
-# low enough that a FORWARD-TSN may look at all of them
-CHUNK_OVERHEAD_BYTES = 256
+# Fewer for what came in small packets since the last SACK: one of 93 bytes is not answered with a kilobyte
+GAP_BLOCKS_MIN = 16
+GAP_RANGES_MAX = 4096  # of what arrived above the cumulative TSN: a loss of 6 % of all that may be outstanding, evenly spread
+# Held chunks are limited in number, too: many tiny ones must not outgrow the window, and what waits for one chunk is delivered
+# in one call with it, which is to take milliseconds. So: one for each 256 bytes of a window, which is about what each costs
+# beside its bytes, but not more than 4,096; in the windows of 4 MiB and more that large messages need, one for each KiB.
+HELD_CHUNK_BYTES, HELD_CHUNKS_MAX, HELD_CHUNK_BYTES_LARGE = 256, 4096, 1024
 UPDATE_BYTES = 4096  # a closed window is opened by at least this much (RFC 9260 section 6.2: no silly window)
 
 _WORD = 0xFFFFFFFF
@@ -31,6 +35,8 @@ class Inbound:
     __slots__ = (
         "_ack_delay",
         "_advertised",
+        "_bytes_acked",
+        "_bytes_offered",
         "_counters",
         "_deferred_tsn",
         "_duplicates",
@@ -56,7 +62,10 @@ class Inbound:
         self, config: SctpConfig, counters: Counters, *, initial_tsn: int, streams: int, interleaving: bool
     ) -> None:
         self._window = config.receive_window_bytes
-        self._held_chunks_max = config.receive_window_bytes // CHUNK_OVERHEAD_BYTES
+        few = min(self._window // HELD_CHUNK_BYTES, HELD_CHUNKS_MAX)
+        self._held_chunks_max = max(few, self._window // HELD_CHUNK_BYTES_LARGE)
+        self._bytes_offered = 4 * self._window // self._held_chunks_max
+        self._bytes_acked = 0  # of packets that had come when the last SACK left
         self._ack_delay = config.ack_delay_max_s
         self._counters = counters
         self._streams = streams
@@ -75,7 +84,7 @@ class Inbound:
         self.invalid_streams: list[int] = []  # to be reported (RFC 9260 section 6.5)
         self.deferred_streams: set[int] = set()  # RFC 6525 section 5.2.2 E3: deferred reset processing
         self._deferred_tsn = -1
-        self._held_back: list[tuple[int, int, int, int, int, bytes]] = []
+        self._held_back: dict[int, list[tuple[int, int, int, int, bytes]]] = {}  # by stream, until its reset
 
     # ---------------------------------------------------------------------------------------------------------- input
 
@@ -111,7 +120,7 @@ class Inbound:
             return
         if self.deferred_streams and stream in self.deferred_streams and unwrapped > self._deferred_tsn:
             reassembly.hold(payload)
-            self._held_back.append((unwrapped, stream, number, ppid, flags, payload))
+            self._held_back.setdefault(stream, []).append((unwrapped, number, ppid, flags, payload))
             return
         if self.interleaving:
             reassembly.add_i_data(stream, number, ppid, flags, payload)
@@ -149,9 +158,9 @@ class Inbound:
     @property
     def a_rwnd(self) -> int:
         """The window to offer (RFC 9260 section 6.2): what is left of it in bytes, and less when tiny chunks have used
-        up most of their number."""
+        up three quarters of their number."""
         reassembly = self.reassembly
-        by_count = (self._held_chunks_max - reassembly.held_chunks) * CHUNK_OVERHEAD_BYTES
+        by_count = (self._held_chunks_max - reassembly.held_chunks) * self._bytes_offered
         return max(0, min(self._window - reassembly.held_bytes - self.unread_bytes, by_count))
 
     def handle_timeout(self, now: float) -> None:
@@ -171,7 +180,9 @@ class Inbound:
 
     def _make_sack(self) -> bytes:
         base = self.cumulative_tsn
-        gaps = [(low - base, high - base) for low, high in islice(self._gaps, GAP_BLOCKS_MAX)]
+        came, self._bytes_acked = self._counters.bytes_received - self._bytes_acked, self._counters.bytes_received
+        blocks_max = min(GAP_BLOCKS_MIN + came // 4, GAP_BLOCKS_MAX)
+        gaps = [(low - base, high - base) for low, high in islice(self._gaps, blocks_max)]
         duplicates, self._duplicates = self._duplicates, []
         self._packets_unacked = 0
         self.ack_now = False
@@ -188,11 +199,20 @@ class Inbound:
         if unwrapped <= self.cumulative_tsn:
             self.deferred_streams.difference_update(streams)
             self.reassembly.reset(streams)
-            self._replay_held_back()
+            self._replay_held_back(streams)
             return True
         self.deferred_streams.update(streams)
         self._deferred_tsn = max(self._deferred_tsn, unwrapped)
         return False
+
+    def reset_all(self, last_tsn: int) -> list[int] | None:
+        """The same for every stream that has been used, if all data up to `last_tsn` is here; else None."""
+        if wire.unwrap(self.cumulative_tsn, last_tsn) > self.cumulative_tsn:
+            return None
+        streams = self.reassembly.reset_all()
+        self.deferred_streams.clear()
+        self._replay_held_back(list(self._held_back))
+        return streams
 
     def deferred_done(self) -> list[int]:
         """The streams whose deferred reset has just become possible, after making it."""
@@ -202,7 +222,7 @@ class Inbound:
         self.deferred_streams.clear()
         self._deferred_tsn = -1
         self.reassembly.reset(streams)
-        self._replay_held_back()
+        self._replay_held_back(streams)
         return streams
 
     # --------------------------------------------------------------------------------------------------------- helpers
@@ -226,6 +246,15 @@ class Inbound:
         ):
             self.ack_now = True
             self._counters.dropped("window_full")
+            return -1
+        gaps = self._gaps
+        if (
+            len(gaps) >= GAP_RANGES_MAX
+            and unwrapped != self.cumulative_tsn + 1
+            and unwrapped - 1 not in gaps
+            and unwrapped + 1 not in gaps
+        ):
+            self._counters.dropped("too_many_gaps")  # as if lost: inserting one more would move all of them
             return -1
         if flags & wire.FLAG_IMMEDIATE:
             self.ack_now = True
@@ -251,11 +280,12 @@ class Inbound:
         self.cumulative_tsn = cumulative_tsn
         self._wire_next = (cumulative_tsn + 1) & _WORD
 
-    def _replay_held_back(self) -> None:
-        held_back, self._held_back = self._held_back, []
-        self.reassembly.release(entry[-1] for entry in held_back)
-        for tsn, stream, number, ppid, flags, payload in held_back:
-            if self.interleaving:
-                self.reassembly.add_i_data(stream, number, ppid, flags, payload)
-            else:
-                self.reassembly.add_data(tsn, stream, number, ppid, flags, payload)
+    def _replay_held_back(self, streams: list[int]) -> None:
+        reassembly = self.reassembly
+        for stream in streams:
+            for tsn, number, ppid, flags, payload in self._held_back.pop(stream, ()):
+                reassembly.release((payload,))
+                if self.interleaving:
+                    reassembly.add_i_data(stream, number, ppid, flags, payload)
+                else:
+                    reassembly.add_data(tsn, stream, number, ppid, flags, payload)

@@ -17,16 +17,25 @@ from psyne_mesh.webrtc.sctp.stats import Counters
 if TYPE_CHECKING:
     from psyne_mesh.webrtc.sctp.scheduler import Entry
 
-TSNS_OUTSTANDING_MAX = 0xFFFF  # gap blocks have 16-bit offsets: what lies further could not be acknowledged
-GAP_BLOCKS_COMPLETE = 200  # a SACK with fewer gap blocks than this was surely not cut to fit a packet
+# Gap blocks have 16-bit offsets; a quarter of that fills 4 MiB with chunks of 256 bytes, and what one SACK may acknowledge or
+# call lost is bounded by it
+TSNS_OUTSTANDING_MAX = 0x3FFF
+GAP_BLOCKS_COMPLETE = 16  # a SACK with fewer gap blocks than this was surely not cut: see `inbound`
 AMBIGUOUS_MAX = 64  # acknowledged repetitions that are remembered; older ones are forgotten
 FRAGMENT_BYTES_MIN = 128  # a fragment fills up a packet only when at least this much fits
 FORWARD_STREAMS_MAX = 140  # streams named in one (I-)FORWARD-TSN: 8 bytes each fit a base packet
 TAIL_PROBES_MAX = 2  # in a row
 PEER_ACK_DELAY_MAX_S = 0.2  # RFC 9260 section 6.2; usrsctp and aiortc take all of it
 WINDOW_PROBE_INTERVAL_MAX_S = 5.0  # the SACK that opens the window may be lost
-# Looking through what is outstanding takes 0.2 us a chunk: a window that opens and closes all the time gets a tenth of a core
-REOPENED_S_PER_CHUNK = 2e-6
+# Looking through what is outstanding takes 0.2 us a chunk: a window that opens and closes all the time gets 1 % of a core
+REOPENED_S_PER_CHUNK = 2e-5
+# What is repeated without waiting for T3-rtx is paid for with what arrives, twice its bytes, so that two of three packets may be
+# lost. A peer that keeps asking (by acknowledging one chunk in a thousand, or by opening and closing its window) gets this
+# much and one window in advance, then a packet per RTO.
+REPEATS_PER_ACKED = 2
+REPEATS_BYTES_FREE = 65_536
+ASKING_CHUNKS_MAX = 64  # of those that T3-rtx found lost: more than its first packets hold
+RENEGES_MAX = 3  # RFC 9260 section 6.2.1 lets a receiver take its word back; none in use does, and each time costs a long look
 
 _WORD = 0xFFFFFFFF
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
@@ -52,6 +61,7 @@ class Outbound:
         "_probes_unanswered",
         "_reopened",
         "_reopened_at",
+        "_repeats_left",
         "_reported_tsn",
         "_window_bytes_min",
         "bulk_allowance",
@@ -61,6 +71,7 @@ class Outbound:
         "peer_a_rwnd",
         "queue",
         "rack",
+        "reneged",
         "rto",
         "streams",
         "t3",
@@ -92,6 +103,8 @@ class Outbound:
         self._probes_unanswered = 0
         self._ambiguous: dict[int, float] = {}  # TSN on the wire -> RTT if its first transmission arrived
         self._reported_tsn = initial_tsn  # up to here the last SACK speaks
+        self._repeats_left = REPEATS_BYTES_FREE  # bytes of chunks
+        self.reneged = 0  # how often the peer took back what it had reported
         self._force_one = False  # one packet may leave in spite of the congestion window
         self._reopened = False  # the peer's window, and what it dropped is not looked for yet
         self._reopened_at = 0.0  # when that may be done again
@@ -139,7 +152,8 @@ class Outbound:
         if self._force_one or self._forward_due:
             return True
         may_be_fresh = self.queue.scheduler and (self.bulk_allowance is None or self.bulk_allowance > 0)
-        return bool(may_be_fresh or self.outstanding.lost) and (self.outstanding.flight_bytes < self.congestion.cwnd)
+        may_be_repeated = self.outstanding.lost and self._repeats_left > 0
+        return bool(may_be_fresh or may_be_repeated) and (self.outstanding.flight_bytes < self.congestion.cwnd)
 
     def fill(self, builder: PacketBuilder, now: float) -> None:
         """Put FORWARD-TSN, lost chunks and fresh ones into packets as far as the windows allow."""
@@ -261,9 +275,9 @@ class Outbound:
         table, congestion = self.outstanding, self.congestion
         lost = table.lost
         # RFC 9260 section 7.2.4 rule 3: on entering fast recovery one packet leaves in spite of the window
-        if table.flight_bytes >= congestion.cwnd and not self._force_one:
+        if (table.flight_bytes >= congestion.cwnd or self._repeats_left <= 0) and not self._force_one:
             return
-        self._force_one = False
+        forced, self._force_one = self._force_one, False
         begun = False
         while lost:
             chunk = lost[0]
@@ -276,8 +290,12 @@ class Outbound:
                 continue
             if len(chunk.header) + chunk.size > builder.room:
                 builder.flush()
-                if builder.is_spent or (begun and (table.flight_bytes >= congestion.cwnd or self._window_is_closed)):
+                if builder.is_spent or (
+                    begun
+                    and (table.flight_bytes >= congestion.cwnd or self._window_is_closed or self._repeats_left <= 0)
+                ):
                     break
+                forced = forced and not begun
             begun = True
             lost.popleft()
             table.resent(chunk, now)
@@ -285,6 +303,8 @@ class Outbound:
             if chunk.tsn == table.cumulative_tsn + 1 and chunk.transmissions == 2:
                 self.t3 = now + self.rto.rto  # RFC 9260 section 7.2.4 rule 4; only once, or T3-rtx might never expire
             self._counters.retransmissions += 1
+            if not forced:
+                self._repeats_left -= chunk.size
             self._append(builder, chunk)
 
     def _append(self, builder: PacketBuilder, chunk: Chunk) -> None:
@@ -295,7 +315,8 @@ class Outbound:
     # -------------------------------------------------------------------------------------------- acknowledgement, loss
 
     def sack_received(self, sack: wire.Sack, now: float) -> bool:
-        """Take in a SACK; False when it acknowledges what was never sent, and so changes nothing."""
+        """Take in a SACK; False when it acknowledges what was never sent, and so changes nothing. Work: its gap blocks, and
+        the chunks that it acknowledges or that are lost by it; each is that once a transmission."""
         table = self.outstanding
         cumulative = wire.unwrap(table.cumulative_tsn, sack.cumulative_tsn)
         highest = cumulative + sack.gaps[-1][1] if sack.gaps else cumulative
@@ -318,6 +339,10 @@ class Outbound:
                 self.rack.duplicate_reported(rtt_of_first)
         if result.ambiguous:
             self._note_ambiguous(result.ambiguous, now)
+        if result.bytes_acked:
+            self._repeats_left = min(
+                self._repeats_left + REPEATS_PER_ACKED * result.bytes_acked, self.congestion.cwnd + REPEATS_BYTES_FREE
+            )
         if moved:
             self._cumulative_moved(result.bytes_acked, was_full, bool(sack.duplicates), now)
         if self._window_is_closed and sack.a_rwnd >= self._window_bytes_min:
@@ -377,14 +402,14 @@ class Outbound:
         if not self._window_is_closed:
             self._reopened_at = now + len(self.outstanding.chunks) * REOPENED_S_PER_CHUNK
             self._mark_overdue_lost(now)
-            self._force_one = True
+            self._force_one = self._repeats_left > 0
 
     def _mark_overdue_lost(self, now: float) -> list[Chunk]:
-        """Take for lost, and ask for a quick answer to, what is in flight for longer than a round trip."""
+        """Take for lost what is in flight for longer than a round trip, and ask for a quick answer to the first of it."""
         estimator = self.rto
         patience = self.rack.patience(estimator.min_rtt or 0.0, estimator.srtt or 0.0)
         found = self.outstanding.mark_lost_since(now - patience)
-        for chunk in found:
+        for chunk in found[:ASKING_CHUNKS_MAX]:
             chunk.header = _with_immediate_bit(chunk.header)
         return found
 
@@ -485,7 +510,8 @@ class Outbound:
             return False
         self._counters.timeouts += 1
         self.rto.expired()
-        table.renege()
+        if table.renege():
+            self.reneged += 1
         self._probe_tsn = -1
         self._probes_unanswered = 0
         self._give_up_or_keep(self._mark_overdue_lost(now), now)

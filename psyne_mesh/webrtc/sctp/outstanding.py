@@ -15,6 +15,7 @@ from psyne_mesh.webrtc.sctp.intervals import Intervals
 if TYPE_CHECKING:
     from psyne_mesh.webrtc.sctp.send_queue import Message
 
+GAP_RANGES_MAX = 4096  # of what gap blocks have acknowledged; what would make more counts as not reported
 IN_FLIGHT = 0
 LOST = 1  # waits for its retransmission
 ACKED = 2  # by a gap block, or cumulatively and so no longer in the table
@@ -117,10 +118,15 @@ class Outstanding:
             if self.advanced_tsn <= cumulative_tsn:
                 self.advanced_tsn = cumulative_tsn
                 self._skipped.clear()
-        get = self.chunks.__getitem__
+        chunks = self.chunks
+        fresh: list[Chunk] = []
         for first, last in gaps:
+            if len(self._gap_acked) >= GAP_RANGES_MAX:
+                break
             for low, high in self._gap_acked.add(cumulative_tsn + first, cumulative_tsn + last):
-                self._note([get(tsn) for tsn in range(low, high + 1)], result)
+                fresh += [chunks[tsn] for tsn in range(low, high + 1)]
+        if fresh:
+            self._note(fresh, result)
         return result
 
     def _note(self, chunks: list[Chunk], result: AckResult) -> None:

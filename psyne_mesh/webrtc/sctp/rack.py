@@ -10,6 +10,7 @@ from collections import deque
 
 from psyne_mesh.webrtc.sctp.outstanding import IN_FLIGHT, Chunk
 
+LOSSES_PER_CALL_MAX = 2000  # the rest is found at once, in the next call
 _MULTIPLIER_MAX = 16
 _MULTIPLIER_LASTS = 16  # recoveries that a widened window survives: RFC 8985 section 6.2 step 4
 
@@ -71,6 +72,9 @@ class Rack:
                     break
                 if now < chunk.sent_at + patience:
                     self.deadline = chunk.sent_at + patience
+                    break
+                if len(lost) >= LOSSES_PER_CALL_MAX:
+                    self.deadline = now
                     break
                 lost.append(chunk)
             order.popleft()

@@ -3,17 +3,23 @@
 DATA names no message: fragments belong together when their TSNs are neighbours (RFC 9260 section 6.9), so they are
 kept as runs. I-DATA names message and fragment (RFC 8260 section 2.1), so they are kept by that name.
 What is held here is limited: `inbound` refuses chunks when `held_bytes` or `held_chunks` is over its limit.
+
+A peer may make us hold what it likes, within those limits, so nothing here ever looks through it: every step costs what it
+adds, delivers or drops, and at most the logarithm of what is held. Numbers stand in heaps for that, with their oldest on top.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable
+from heapq import heapify, heappop, heappush
 
 from psyne_mesh.webrtc.sctp.events import MessageReceived
-from psyne_mesh.webrtc.sctp.wire import FLAG_BEGIN, FLAG_END, FLAG_UNORDERED
+from psyne_mesh.webrtc.sctp.wire import FLAG_BEGIN, FLAG_END, FLAG_UNORDERED, unwrap
 
 HELD_LIFE_S = 1.0  # of a perishable message; two round trips where that is longer
+
+_STALE_SPARED = 16  # heaps are cleaned when more of their entries are void than count, and than this
 
 _WHOLE = FLAG_BEGIN | FLAG_END
 _new = tuple.__new__  # twice as fast as MessageReceived(...)
@@ -47,6 +53,32 @@ class _Partial:
         self.ppid = 0
 
 
+class _Waiting:
+    """Whole ordered messages of one stream that came before their turn. Their numbers are unwrapped, from `expected` on, and
+    leave in their order only, so `order` holds no void ones."""
+
+    __slots__ = ("expected", "messages", "order")
+
+    def __init__(self, expected: int) -> None:
+        self.expected = expected
+        self.messages: dict[int, tuple[int, bytes, float]] = {}  # number -> (PPID, message, since)
+        self.order: list[int] = []  # a heap
+
+
+class _Numbers:
+    """The MIDs of incomplete messages of one stream, unwrapped, in a heap. Those that have ended are void; `live` are not."""
+
+    __slots__ = ("heap", "live")
+
+    def __init__(self, mid: int) -> None:
+        self.heap = [mid]
+        self.live = 1
+
+    def add(self, mid: int) -> None:
+        heappush(self.heap, unwrap(self.heap[0], mid))
+        self.live += 1
+
+
 class Reassembly:
     """1. Per packet set `now`, then `add_data` or `add_i_data` per new chunk. 2. `forward` and `reset` as the peer says.
     3. Drain `ready`.
@@ -59,7 +91,10 @@ class Reassembly:
         "_by_start",
         "_mask",
         "_next",
+        "_numbers",
         "_partials",
+        "_run_starts",
+        "_runs_of",
         "_waiting",
         "held_bytes",
         "held_chunks",
@@ -73,13 +108,16 @@ class Reassembly:
     def __init__(self, *, interleaving: bool) -> None:
         self._mask = 0xFFFFFFFF if interleaving else 0xFFFF  # MIDs have 32 bits, SSNs 16
         self._next: dict[int, int] = {}  # stream -> number of the next ordered message
-        self._waiting: dict[int, dict[int, tuple[int, bytes, float]]] = {}  # stream -> number -> (PPID, message, since)
+        self._waiting: dict[int, _Waiting] = {}  # by stream
         self.now = 0.0
         self.perishable: set[int] = set()
         self.held_life_s = HELD_LIFE_S
         self._by_start: dict[int, _Run] = {}
         self._by_end: dict[int, _Run] = {}
+        self._run_starts: list[int] = []  # a heap of first TSNs, some of them void
+        self._runs_of: dict[int, set[int]] = {}  # stream -> first TSNs
         self._partials: dict[tuple[int, bool, int], _Partial] = {}  # (stream, unordered, MID)
+        self._numbers: dict[tuple[int, bool], _Numbers] = {}  # of the partials, by (stream, unordered)
         self.held_bytes = 0  # user data that waits for other chunks
         self.held_chunks = 0
         self.ready: list[MessageReceived] = []
@@ -110,6 +148,11 @@ class Reassembly:
         partial = self._partials.get(key)
         if partial is None:
             partial = self._partials[key] = _Partial()
+            numbers = self._numbers.get(key[:2])
+            if numbers is None:
+                self._numbers[key[:2]] = _Numbers(mid)
+            else:
+                numbers.add(mid)
         elif not flags & _WHOLE and ppid_or_fsn == len(partial.parts) and not partial.early and partial.last_fsn < 0:
             partial.parts.append(payload)  # the straight path: the next fragment of the middle
             self.held_bytes += len(payload)
@@ -137,55 +180,73 @@ class Reassembly:
             parts.append(payload_)
         if len(parts) - 1 == partial.last_fsn:
             del self._partials[key]
+            self._partial_ended(key[:2])
             self._completed(stream, mid, partial.ppid, parts, unordered=key[1])
 
     def forward(self, cumulative_tsn: int, skipped: Iterable[tuple[int, bool, int]]) -> None:
         """The peer abandoned messages (RFC 3758 section 3.6, RFC 8260 section 2.3.1). `cumulative_tsn` is the new one,
-        already moved over what had arrived beyond it."""
-        for run in list(self._by_start.values()):
+        already moved over what had arrived beyond it. Work: what is named, dropped and delivered."""
+        starts = self._run_starts
+        kept = []
+        while starts and starts[0] <= cumulative_tsn + 1:
+            first_tsn = heappop(starts)
+            run = self._by_start.get(first_tsn)
+            if run is None:
+                continue
             # A fragment that is missing below the cumulative TSN will never come
-            if (not run.ends and run.next_tsn <= cumulative_tsn) or (
-                not run.begins and run.first_tsn - 1 <= cumulative_tsn
-            ):
-                del self._by_start[run.first_tsn], self._by_end[run.next_tsn]
-                self.release(run.parts)
-        half = 1 << (self._mask.bit_length() - 1)
-        # Each stream once: the work must depend on what is held, not on how often the peer repeats itself
+            if not run.begins or (not run.ends and run.next_tsn <= cumulative_tsn):
+                self._drop_run(run)
+            else:
+                kept.append(first_tsn)  # two at most: the one that the next TSN goes on with, and one that begins with it
+        for first_tsn in kept:
+            heappush(starts, first_tsn)
+        mask = self._mask
+        half = 1 << (mask.bit_length() - 1)
+        # Each stream once: the work must not depend on how often the peer repeats itself
         newest = {(stream, unordered): number for stream, unordered, number in skipped}
-        for key, partial in list(self._partials.items()):
-            number = newest.get(key[:2], -1)
-            if number >= 0 and (number - key[2]) & self._mask < half:
-                del self._partials[key]
-                self._release_partial(partial)
-        for (stream, unordered), number in newest.items():
-            expected = self._next.get(stream, 0)
-            if unordered or (number - expected) & self._mask >= half:
+        for key, number in newest.items():
+            if key in self._numbers:
+                self._skip_partials(key, number)
+            stream, unordered = key
+            ahead = (number - self._next.get(stream, 0)) & mask
+            if unordered or ahead >= half:
                 continue
             waiting = self._waiting.get(stream)
-            if waiting:
+            if waiting is not None:
                 # What came whole before the skipped message is still good: deliver it in order
-                older = [held for held in waiting if (number - held) & self._mask < half]
-                for held in sorted(older, key=lambda held: (held - expected) & self._mask):
-                    self._deliver_waiting(stream, waiting, held)
-            self._next[stream] = (number + 1) & self._mask
+                last, order = waiting.expected + ahead, waiting.order
+                while order and order[0] <= last:
+                    self._deliver_waiting(stream, waiting)
+            self._next[stream] = (number + 1) & mask
             self._deliver_in_order(stream)
 
     def reset(self, streams: Iterable[int]) -> None:
-        """The peer reset its side of these streams (RFC 6525 section 5.2.2 E4): numbers begin at zero again."""
-        gone = set(streams)
-        for stream in gone:
+        """The peer reset its side of these streams (RFC 6525 section 5.2.2 E4): numbers begin at zero again. Work: the
+        streams that are named, and what is dropped."""
+        for stream in streams:
             self._next.pop(stream, None)
             self.perishable.discard(stream)
-            for _, data, _ in self._waiting.pop(stream, {}).values():
-                self.release((data,))
-        for key in [k for k in self._partials if k[0] in gone]:
-            self._release_partial(self._partials.pop(key))
-        for run in [r for r in self._by_start.values() if r.key[0] in gone]:
-            del self._by_start[run.first_tsn], self._by_end[run.next_tsn]
-            self.release(run.parts)
+            waiting = self._waiting.pop(stream, None)
+            if waiting is not None:
+                self.release(data for _, data, _ in waiting.messages.values())
+            for key in ((stream, False), (stream, True)):
+                numbers = self._numbers.pop(key, None)
+                if numbers is not None:
+                    for number in numbers.heap:
+                        partial = self._partials.pop((stream, key[1], number & self._mask), None)
+                        if partial is not None:
+                            self._release_partial(partial)
+            for first_tsn in list(self._runs_of.get(stream, ())):
+                self._drop_run(self._by_start[first_tsn])
 
-    def known_streams(self) -> list[int]:
-        return list(self._next)
+    def reset_all(self) -> list[int]:
+        """The peer reset its side of all its streams: those that have been used. Work: what is dropped, as the tables go as
+        wholes."""
+        known = list(self._next)
+        self._next = {}
+        self.perishable.clear()
+        self.reset({*self._waiting, *self._runs_of, *(stream for stream, _ in self._numbers)})
+        return known
 
     def hold(self, payload: bytes) -> None:
         self.held_bytes += len(payload)
@@ -211,32 +272,79 @@ class Reassembly:
             if stream in self._waiting:
                 self._deliver_in_order(stream)
             return
-        waiting = self._waiting.setdefault(stream, {})
-        if (number - expected) & self._mask > self._mask >> 1 or number in waiting:
+        ahead = (number - expected) & self._mask
+        waiting = self._waiting.get(stream)
+        if ahead > self._mask >> 1 or (waiting is not None and waiting.expected + ahead in waiting.messages):
             self.violations += 1  # a new TSN with a number that was delivered or is held already
-            if not waiting:
-                del self._waiting[stream]
             return
-        waiting[number] = (ppid, data, self.now)
+        if waiting is None:
+            waiting = self._waiting[stream] = _Waiting(expected)
+        waiting.messages[waiting.expected + ahead] = (ppid, data, self.now)
+        heappush(waiting.order, waiting.expected + ahead)
         self.hold(data)
 
     def _deliver_in_order(self, stream: int) -> None:
+        """The number that is expected on the stream has changed: what waited for it is delivered."""
         waiting = self._waiting.get(stream)
         if waiting is None:
             return
-        number = self._next[stream]
-        while number in waiting:
-            self._deliver_waiting(stream, waiting, number)
-            number = (number + 1) & self._mask
-        self._next[stream] = number
-        if not waiting:
+        number = waiting.expected + ((self._next[stream] - waiting.expected) & self._mask)
+        order = waiting.order
+        while order and order[0] == number:
+            self._deliver_waiting(stream, waiting)
+            number += 1
+        waiting.expected = number
+        self._next[stream] = number & self._mask
+        if not order:
             del self._waiting[stream]
 
-    def _deliver_waiting(self, stream: int, waiting: dict[int, tuple[int, bytes, float]], number: int) -> None:
-        ppid, data, since = waiting.pop(number)
-        self.release((data,))
+    def _deliver_waiting(self, stream: int, waiting: _Waiting) -> None:
+        """The first of those that wait."""
+        ppid, data, since = waiting.messages.pop(heappop(waiting.order))
+        self.held_bytes -= len(data)
+        self.held_chunks -= 1
         if self.now - since <= self.held_life_s or stream not in self.perishable:
-            self.ready.append(MessageReceived(stream, ppid, data, False))
+            self.ready.append(_new(MessageReceived, (stream, ppid, data, False)))
+
+    def _skip_partials(self, key: tuple[int, bool], mid: int) -> None:
+        """Drop what is incomplete up to and with `mid`."""
+        numbers = self._numbers[key]
+        heap = numbers.heap
+        last = unwrap(heap[0], mid)
+        while heap and heap[0] <= last:
+            partial = self._partials.pop((key[0], key[1], heappop(heap) & self._mask), None)
+            if partial is not None:
+                numbers.live -= 1
+                self._release_partial(partial)
+        if not numbers.live:
+            del self._numbers[key]
+
+    def _partial_ended(self, key: tuple[int, bool]) -> None:
+        numbers = self._numbers[key]
+        numbers.live -= 1
+        if not numbers.live:
+            del self._numbers[key]
+        elif len(numbers.heap) > 2 * numbers.live + _STALE_SPARED:
+            partials = self._partials
+            numbers.heap = [mid for mid in numbers.heap if (key[0], key[1], mid & self._mask) in partials]
+            heapify(numbers.heap)
+
+    def _drop_run(self, run: _Run) -> None:
+        del self._by_end[run.next_tsn]
+        self._forget_start(run)
+        self.release(run.parts)
+
+    def _forget_start(self, run: _Run) -> None:
+        """The run has ended, or goes on as part of the one before it."""
+        del self._by_start[run.first_tsn]
+        stream = run.key[0]
+        firsts = self._runs_of[stream]
+        firsts.remove(run.first_tsn)
+        if not firsts:
+            del self._runs_of[stream]
+        if len(self._run_starts) > 2 * len(self._by_start) + _STALE_SPARED:
+            self._run_starts[:] = self._by_start
+            heapify(self._run_starts)
 
     def _completed(self, stream: int, number: int, ppid: int, parts: Collection[bytes], *, unordered: bool) -> None:
         data = b"".join(parts)
@@ -255,6 +363,12 @@ class Reassembly:
             run = None  # the neighbour is another message whose own end is missing
         if run is None:
             run = self._by_start[tsn] = _Run(tsn, key, ppid, flags, payload)
+            heappush(self._run_starts, tsn)
+            firsts = self._runs_of.get(stream)
+            if firsts is None:
+                self._runs_of[stream] = {tsn}
+            else:
+                firsts.add(tsn)
         else:
             del self._by_end[tsn]
             run.parts.append(payload)
@@ -264,10 +378,11 @@ class Reassembly:
         if not run.ends:
             after = self._by_start.get(run.next_tsn)
             if after is not None and not after.begins and after.key == key:
-                del self._by_start[after.first_tsn], self._by_end[after.next_tsn]
+                del self._by_end[after.next_tsn]
+                self._forget_start(after)
                 run = self._join(run, after)
         if run.begins and run.ends:
-            del self._by_start[run.first_tsn]
+            self._forget_start(run)
             self._completed(stream, ssn, run.ppid, run.parts, unordered=unordered)
         else:
             self._by_end[run.next_tsn] = run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from struct import Struct
 
 from psyne_mesh.errors import ProtocolError
@@ -14,6 +15,7 @@ from psyne_mesh.webrtc.sctp.send_queue import SendQueue
 # A peer that has not heard yet that its deferred request was made asks again within its RTO, hardly longer than this.
 REPEATED_WITHIN_S = 5.0
 STREAMS_PER_REQUEST_MAX = 500  # two bytes each: one request fits a base packet
+ALL_STREAMS_EVERY_S = 1.0  # a request of twelve bytes for all streams looks at all of them, so not more often than this
 
 # Results (RFC 6525 section 4.4)
 NOTHING_TO_DO = 0
@@ -33,6 +35,7 @@ class StreamResets:
     5. `handle_timeout` at `deadline`; it says how often a request went unanswered."""
 
     __slots__ = (
+        "_all_asked_at",
         "_asked",
         "_last_request",
         "_last_result",
@@ -42,6 +45,7 @@ class StreamResets:
         "_next_request",
         "_peer_waits",
         "_pending",
+        "_ready",
         "_request",
         "_responses",
         "_send_request",
@@ -52,7 +56,9 @@ class StreamResets:
     )
 
     def __init__(self, local_initial_tsn: int) -> None:
-        self._pending: dict[int, None] = {}  # streams whose reset waits, in the order asked; at most 65535
+        # Streams whose reset waits, at most 65535: `_pending` still have something to send, `_ready` have nothing more, in order
+        self._pending: set[int] = set()
+        self._ready: dict[int, None] = {}
         self._streams: list[int] = []  # of the request that is under way; one at a time (section 5.1.1)
         self._request = b""
         self._last_tsn = 0  # of that request, unwrapped
@@ -64,6 +70,7 @@ class StreamResets:
         self._asked = b""  # last TSN and streams of the peer's request that is deferred,
         self._made_late = b""  # and of the one that was made last after it was deferred,
         self._made_at = 0.0  # at that time
+        self._all_asked_at = -ALL_STREAMS_EVERY_S
         self._responses: list[bytes] = []
         self._supported = True
         self.deadline: float | None = None
@@ -74,29 +81,39 @@ class StreamResets:
         self._last_request = (peer_initial_tsn - 1) & _WORD
         self._supported = supported
 
-    def request(self, streams: Iterable[int]) -> None:
-        self._pending.update(dict.fromkeys(streams))
+    def request(self, streams: Iterable[int], queue: SendQueue) -> None:
+        """Streams that the caller has marked as `resetting`."""
+        for stream_id in streams:
+            if queue.stream(stream_id).messages:
+                self._pending.add(stream_id)
+            else:
+                self._ready[stream_id] = None
 
     @property
     def is_waiting(self) -> bool:
         """Whether a reset of ours is not through."""
-        return bool(self._pending or self._streams)
+        return bool(self._pending or self._ready or self._streams)
 
     @property
     def has_work(self) -> bool:
         """Whether `chunks_to_send` may have anything."""
-        return bool(self._responses or self._pending or self._streams)
+        return bool(self._responses or self._pending or self._ready or self._streams)
 
     def chunks_to_send(self, now: float, rto: float, queue: SendQueue, next_tsn: int) -> list[bytes]:
         """RE-CONFIG chunks for this flush. A stream's request waits until its queue is empty; what is still in flight
-        is covered by the TSN in the request."""
+        is covered by the TSN in the request. Work: what has become ready since, never all that waits."""
         chunks = [wire.chunk(wire.RE_CONFIG, 0, response) for response in self._responses]
         self._responses.clear()
-        if not self._streams and self._pending:
-            ready = [s for s in self._pending if not queue.stream(s).messages][:STREAMS_PER_REQUEST_MAX]
-            if ready and self._supported:
+        for stream_id in queue.drained:
+            if stream_id in self._pending:
+                self._pending.remove(stream_id)
+                self._ready[stream_id] = None
+        queue.drained.clear()
+        if not self._streams and self._ready:
+            ready = list(islice(self._ready, STREAMS_PER_REQUEST_MAX))
+            if self._supported:
                 self._begin(ready, next_tsn - 1)
-            elif ready:
+            else:
                 self._refused_for_all(ready, queue)
         if self._peer_waits and self.deadline is None:
             self.deadline = now + rto
@@ -130,7 +147,7 @@ class StreamResets:
             elif kind == wire.PARAM_OUTGOING_RESET:
                 self._outgoing_reset_received(value, inbound, now)
             elif kind == wire.PARAM_INCOMING_RESET:
-                self._incoming_reset_received(value, queue)
+                self._incoming_reset_received(value, queue, now)
             elif kind in (wire.PARAM_TSN_RESET, wire.PARAM_ADD_OUTGOING, wire.PARAM_ADD_INCOMING):
                 self._refuse(value)
 
@@ -149,7 +166,7 @@ class StreamResets:
 
     def _begin(self, streams: list[int], last_tsn: int) -> None:
         for stream in streams:
-            del self._pending[stream]
+            del self._ready[stream]
         self._streams = streams
         self._last_tsn = last_tsn
         self._write_request()
@@ -162,7 +179,7 @@ class StreamResets:
 
     def _refused_for_all(self, streams: list[int], queue: SendQueue) -> None:
         for stream in streams:
-            del self._pending[stream]
+            del self._ready[stream]
             queue.stream(stream).resetting = False
         self.events.append(StreamsReset(tuple(streams), "the peer does not support stream reset"))
 
@@ -202,28 +219,45 @@ class StreamResets:
             return
         self._asked = value[8:]
         streams = [stream for (stream,) in wire.U16.iter_unpack(value[12 : len(value) & ~1])]
-        if not streams:
-            streams = inbound.reassembly.known_streams()  # section 4.1: none listed means all
-        if inbound.reset_when(streams, last_tsn):
+        if self._is_made(streams, inbound, last_tsn):
             self._last_result = PERFORMED
             self._asked = b""
-            self.events.append(StreamsResetByPeer(tuple(streams)))
         else:
             self._last_result = IN_PROGRESS
         self._respond(number, self._last_result)
 
-    def _incoming_reset_received(self, value: bytes, queue: SendQueue) -> None:
+    def _is_made(self, streams: list[int], inbound: Inbound, last_tsn: int) -> bool:
+        """Whether the reset was made; if not, `settle` makes it. One of all streams (section 4.1: none is listed) is not
+        noted though: the peer asks again."""
+        if streams:
+            made = inbound.reset_when(streams, last_tsn)
+        else:
+            everything = inbound.reset_all(last_tsn)
+            made = everything is not None
+            streams = everything or []
+        if made:
+            self.events.append(StreamsResetByPeer(tuple(streams)))
+        return made
+
+    def _incoming_reset_received(self, value: bytes, queue: SendQueue, now: float) -> None:
         """Section 5.2.3: the peer asks us to reset our side."""
         if len(value) < 4:
             raise ProtocolError("short incoming SSN reset request")
         (number,) = wire.U32.unpack_from(value)
         if not self._is_next(number, repeatable=False):
             return
-        asked = [stream for (stream,) in wire.U16.iter_unpack(value[4 : len(value) & ~1])] or list(queue.streams)
+        asked = [stream for (stream,) in wire.U16.iter_unpack(value[4 : len(value) & ~1])]
+        if not asked:
+            if now - self._all_asked_at < ALL_STREAMS_EVERY_S:
+                self._last_result = DENIED
+                self._respond(number, DENIED)
+                return
+            self._all_asked_at = now
+            asked = list(queue.streams)
         fresh = [s for s in asked if s in queue.streams and not queue.streams[s].resetting]
         for stream_id in fresh:
             queue.streams[stream_id].resetting = True
-        self.request(fresh)
+        self.request(fresh, queue)
         # Our own outgoing request is the answer proper; it may have to wait for queued data
         self._last_result = PERFORMED if fresh else NOTHING_TO_DO
         self._respond(number, self._last_result)

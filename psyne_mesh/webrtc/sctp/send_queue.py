@@ -98,6 +98,7 @@ class SendQueue:
         "begun_bytes",
         "begun_bytes_max",
         "buffered",
+        "drained",
         "fragment_bytes_max",
         "interleaving",
         "low_streams",
@@ -116,6 +117,7 @@ class SendQueue:
         self.begun_bytes_max = 2**21
         self.begun_bytes = 0  # whole sizes of the messages of which a part has left
         self._held_back: list[SendStream] = []
+        self.drained: list[int] = []  # streams to be reset that have nothing more to send, not yet told
         self.low_streams: list[int] = []  # streams whose buffered amount fell to their threshold, not yet told
 
     def stream(self, stream_id: int) -> SendStream:
@@ -156,6 +158,8 @@ class SendQueue:
         scheduler.locked = None
         if not messages:
             scheduler.remove(stream)
+            if stream.resetting:
+                self.drained.append(stream.id)
         elif len(scheduler.heap) > 1:
             scheduler.charge(stream, self._next_size(messages[0]))
 
@@ -183,6 +187,8 @@ class SendQueue:
             self._ended(message)
         if stream.messages:
             self.scheduler.add(stream, self._next_size(stream.messages[0]))
+        elif stream.resetting:
+            self.drained.append(stream.id)
 
     def discard_rest_of(self, message: Message) -> bool:
         """Give up what is unsent of a message of which fragments were sent; False when there is nothing."""
@@ -196,6 +202,7 @@ class SendQueue:
         self.scheduler = Scheduler()
         self.buffered = self.begun_bytes = 0
         self._held_back.clear()
+        self.drained.clear()
         for stream in self.streams.values():
             stream.messages.clear()
             stream.buffered = stream.next_ordered = stream.next_unordered = 0
