@@ -7,6 +7,7 @@ from benchmarks.works import (
     floor,
     gossip,
     growth,
+    hostile_sctp,
     join,
     lossy,
     memory,
@@ -37,5 +38,6 @@ WORKS: dict[str, Work] = {
         poll.WORK,
         gossip.WORK,
         growth.WORK,
+        hostile_sctp.WORK,
     )
 }

@@ -18,6 +18,7 @@ from psyne_mesh.mesh.tunnels import SIGNAL_PREFIX, TUNNEL_TAG, PeerTunnel, Tunne
 from psyne_mesh.signaling.envelope import Envelope
 from psyne_mesh.webrtc.endpoint import Endpoint
 
+LABEL_CHARS_MAX = 2 * TAG_BYTES + 1 + CHANNEL_NAME_BYTES_MAX  # of a room's channel: tag, slash and name
 _CLOSE_S = 2.0  # so long may all links together take to say goodbye; more than `link.FLUSH_S`, which each takes
 
 
@@ -196,6 +197,8 @@ class LinkDriver:
             membership.tell(lambda node, now: node.receive(link.peer_id, data[TAG_BYTES:], now))
 
     def on_channel_message(self, link: Link, label: str, data: bytes | str) -> None:
+        if len(label) > LABEL_CHARS_MAX:
+            return  # of 64 KiB, and read for each message
         tag, _, name = label.partition("/")
         try:
             membership = self._by_tag.get(bytes.fromhex(tag))

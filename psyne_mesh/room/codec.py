@@ -118,17 +118,34 @@ def _finite_check(kind: type[Message]) -> Callable[[Message], bool]:
     return _all_finite
 
 
+_CONTAINERS = (list, tuple, set, frozenset, dict, msgspec.Struct)
+_LEAVES = frozenset({int, str, bytes, bool, type(None)})
+
+
 def _all_finite(value: Any) -> bool:
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, Decimal):
-        return value.is_finite()
-    if isinstance(value, msgspec.Struct):
-        return all(_all_finite(getattr(value, name)) for name in value.__struct_fields__)
-    if isinstance(value, list | tuple | set | frozenset):
-        return all(map(_all_finite, value))
-    if isinstance(value, dict):
-        return all(_all_finite(key) and _all_finite(item) for key, item in value.items())
+    """Whether no float or Decimal inside is NaN or infinite. A container takes one byte on the wire, a call would take half a
+    microsecond: so one loop, whose work is a tenth of a microsecond for each value."""
+    containers = [value]
+    while containers:
+        container = containers.pop()
+        values: Any = container
+        if isinstance(container, msgspec.Struct):
+            values = [getattr(container, name) for name in container.__struct_fields__]
+        elif isinstance(container, dict):
+            values = (*container, *container.values())
+        for item in values:
+            kind = type(item)
+            if kind in _LEAVES:
+                continue
+            if kind is float:
+                if not math.isfinite(item):
+                    return False
+            elif isinstance(item, _CONTAINERS):
+                if not isinstance(item, msgspec.Struct) and not item:
+                    continue
+                containers.append(item)
+            elif isinstance(item, float | Decimal) and not math.isfinite(item):
+                return False
     return True
 
 

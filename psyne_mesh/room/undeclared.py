@@ -10,6 +10,7 @@ from typing import TypeAlias
 from psyne_mesh.identity import PeerId
 from psyne_mesh.room.codec import Payload
 from psyne_mesh.room.delivery import DeliveryMode
+from psyne_mesh.room.heaviest import Heaviest
 
 # Of all channels together; then the oldest of the player who has most waiting goes, so nobody pushes out another's first
 # words. Payloads: the names are short (`CHANNEL_NAME_BYTES_MAX`).
@@ -32,19 +33,21 @@ class Undeclared:
     def __init__(self) -> None:
         # By author and channel, each with a number that tells the order in which they came: what one floods costs it only.
         self._queues: dict[PeerId, dict[str, deque[_Early]]] = {}
-        self._counts: dict[PeerId, int] = {}
-        self._sizes: dict[PeerId, int] = {}
+        self._counts: Heaviest[PeerId] = Heaviest()
+        self._sizes: Heaviest[PeerId] = Heaviest()
+        self._lengths: dict[PeerId, Heaviest[str]] = {}  # of the queues of each author
         self._count = self._bytes = self._number = 0
         self._dropped: dict[str, int] = {}
 
     def put(self, peer: PeerId, name: str, payload: Payload, now: float) -> None:
+        """Work: what is put and dropped, and the logarithm of how many authors and channels there are."""
         self._number += 1
         self._queues.setdefault(peer, {}).setdefault(name, deque()).append((self._number, payload, now))
-        self._book(peer, 1, _size(payload))
+        self._book(peer, name, 1, _size(payload))
         while self._count > MESSAGES_MAX:
-            self._drop_oldest_of(max(self._counts, key=self._counts.__getitem__))
+            self._drop_oldest_of(self._counts.heaviest())
         while self._bytes > BYTES_MAX:
-            self._drop_oldest_of(max(self._sizes, key=self._sizes.__getitem__))
+            self._drop_oldest_of(self._sizes.heaviest())
 
     def take(self, name: str, mode: DeliveryMode, now: float, known: Container[PeerId]) -> list[tuple[PeerId, Payload]]:
         """Those for channel `name` of players who are known, in order."""
@@ -71,28 +74,30 @@ class Undeclared:
         if not self._queues[author]:
             del self._queues[author]
         for _, payload, _ in taken:
-            self._book(author, -1, -_size(payload))
+            self._book(author, name, -1, -_size(payload))
         return taken
 
     def _drop_oldest_of(self, author: PeerId) -> None:
         """On the channel where most of its messages wait: positions do not push out a word."""
         queues = self._queues[author]
-        busiest = max(queues, key=lambda name: len(queues[name]))
+        busiest = self._lengths[author].heaviest()
         _, payload, _ = queues[busiest].popleft()
-        self._book(author, -1, -_size(payload))
+        self._book(author, busiest, -1, -_size(payload))
         self._dropped[busiest] = self._dropped.get(busiest, 0) + 1
         if len(self._dropped) > COUNTED_MAX:
             del self._dropped[next(iter(self._dropped))]
         if not queues[busiest]:
             self._remove(author, busiest)
 
-    def _book(self, author: PeerId, count: int, size: int) -> None:
+    def _book(self, author: PeerId, name: str, count: int, size: int) -> None:
         self._count += count
         self._bytes += size
-        self._counts[author] = self._counts.get(author, 0) + count
-        self._sizes[author] = self._sizes.get(author, 0) + size
-        if not self._counts[author]:
-            del self._counts[author], self._sizes[author]
+        self._counts.add(author, count)
+        self._sizes.add(author, size)
+        lengths = self._lengths.setdefault(author, Heaviest())
+        lengths.add(name, count)
+        if not lengths.weights:
+            del self._lengths[author]
 
 
 def _size(payload: Payload) -> int:

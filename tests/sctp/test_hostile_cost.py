@@ -1,7 +1,7 @@
 """What a peer's chunks may cost: CPU for each byte, bytes out for each byte in, whatever it makes us hold before.
 
 CPU is compared with that of honest one-byte messages, measured beside it in the same process: a machine that is slow or busy is
-so for both. `benchmarks/hostile.py` has the attacks and prints absolute figures.
+so for both. `python -m benchmarks.hostile` prints absolute figures.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from itertools import islice
 
 import pytest
 
-from benchmarks import hostile
-from benchmarks.hostile import ATTACKS, PACKINGS, Attack, Chunks, Cost, Victim, cost, tiny_messages
+from benchmarks import attacks
+from benchmarks.attacks import ATTACKS, Attack, tiny_messages
+from benchmarks.hostile import PACKINGS, Chunks, Cost, Victim, cost
 from psyne_mesh.webrtc.sctp import wire
 
 # One-byte messages cost 1 % of a core at 1 Mbit/s, where 5 % are allowed. Measured: 4.5 at most
@@ -34,9 +35,7 @@ KINDS = {
 }  # fmt: skip
 
 
-def ratio_to_honest(
-    attack: Attack, interleaving: bool, packing: str, n_bytes: int, held: int
-) -> tuple[float, Cost]:
+def ratio_to_honest(attack: Attack, interleaving: bool, packing: str, n_bytes: int, held: int) -> tuple[float, Cost]:
     """The least of some tries, as whatever else runs only adds."""
     best = honest = math.inf
     for _ in range(TRIES):
@@ -68,7 +67,7 @@ def test_no_chunk_costs_much_more_than_honest_ones(attack: Attack) -> None:
 @pytest.mark.parametrize("interleaving", [False, True])
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
 def test_nor_in_any_packing(attack: Attack, interleaving: bool, packing: str) -> None:
-    judge(attack, interleaving, packing, 200_000, hostile.HELD)
+    judge(attack, interleaving, packing, 200_000, attacks.HELD)
 
 
 def test_there_is_an_attack_with_every_kind_of_chunk() -> None:
@@ -91,7 +90,7 @@ class TestRepeats:
     @pytest.mark.parametrize("name", REPEATING)
     def test_are_paid_for_with_what_has_arrived(self, name: str) -> None:
         attack = next(attack for attack in ATTACKS if attack.__name__ == name)
-        victim, chunks = attack(True)
+        victim, chunks = attack(True, attacks.HELD)
         before, acked_before = victim.association.stats, _acked(victim)
         _give(victim, chunks, 3000)
         after, acked = victim.association.stats, _acked(victim) - acked_before

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psyne_mesh.webrtc.sctp.reassembly import HELD_LIFE_S, Reassembly
@@ -239,3 +239,56 @@ def test_an_end_before_a_fragment_that_is_held_contradicts_it() -> None:
     reassembly.add_i_data(1, 0, 5000, FLAG_END, b"x")
     assert reassembly.violations == 5000 + 1
     assert [len(message.data) for message in reassembly.ready] == [5001]
+
+
+@given(st.randoms(use_true_random=False), st.booleans())
+@settings(max_examples=40)
+def test_the_books_are_right_whatever_comes(dice: random.Random, interleaving: bool) -> None:
+    """Held bytes, the heaps and the indexes agree with what is there after any chunks, skips and resets, honest or not."""
+    reassembly = Reassembly(interleaving=interleaving)
+    tsn = 2**32 - 30
+    unseen = list(range(tsn, tsn + 200))
+    cumulative = tsn - 1
+    for _ in range(150):
+        stream, number, flags = dice.randrange(3), dice.randrange(10), dice.randrange(8)
+        action = dice.random()
+        if action < 0.8:
+            tsn = unseen.pop(min(dice.randrange(12), len(unseen) - 1))
+            if interleaving:
+                reassembly.add_i_data(stream, number, dice.randrange(4), flags, b"xyz")
+            else:
+                reassembly.add_data(tsn, stream, number, 51, flags, b"xyz")
+        elif action < 0.95:
+            cumulative += dice.randrange(8)
+            unseen = [tsn for tsn in unseen if tsn > cumulative]
+            cumulative = unseen[0] - 1
+            reassembly.forward(cumulative, [(stream, dice.random() < 0.5 and interleaving, number)])
+        else:
+            reassembly.reset([stream])
+        partials, runs = reassembly._partials, reassembly._by_start
+        held = [part for run in runs.values() for part in run.parts]
+        held += [part for partial in partials.values() for part in (*partial.parts, *partial.early.values())]
+        held += [data for waiting in reassembly._waiting.values() for _, data, _ in waiting.messages.values()]
+        assert (reassembly.held_bytes, reassembly.held_chunks) == (sum(map(len, held)), len(held))
+        assert {run.next_tsn for run in runs.values()} == set(reassembly._by_end)
+        assert {first for firsts in reassembly._runs_of.values() for first in firsts} == set(runs)
+        assert set(runs) <= set(reassembly._run_starts)
+        assert sum(numbers.live for numbers in reassembly._numbers.values()) == len(partials)
+        assert {(s, u, mid) for (s, u), numbers in reassembly._numbers.items() for mid in numbers.heap} >= set(partials)
+
+
+@pytest.mark.parametrize("interleaving", [False, True])
+def test_void_entries_do_not_pile_up(interleaving: bool) -> None:
+    """One message stays incomplete for ever, thousands beside it come and end."""
+    reassembly = Reassembly(interleaving=interleaving)
+    for number in range(5000):
+        for tsn, flags in ((3 * number, FLAG_BEGIN), (3 * number + 1, FLAG_END)):
+            if number == 0 and flags == FLAG_END:
+                continue
+            if interleaving:
+                reassembly.add_i_data(1, number, 1, flags | FLAG_UNORDERED, b"x")
+            else:
+                reassembly.add_data(tsn, 1, 0, 51, flags | FLAG_UNORDERED, b"x")
+    assert len(reassembly.ready) == 4999
+    assert len(reassembly._run_starts) < 50
+    assert all(len(numbers.heap) < 50 for numbers in reassembly._numbers.values())

@@ -97,7 +97,9 @@ class Association(AssociationCore):
         self._path.handle_timeout(now)
         if self._outbound.handle_timeout(now):
             if self._outbound.reneged > RENEGES_MAX:
-                self._abort(wire.CAUSE_PROTOCOL_VIOLATION, "the peer keeps taking back what it acknowledged", b"reneging")
+                self._abort(
+                    wire.CAUSE_PROTOCOL_VIOLATION, "the peer keeps taking back what it acknowledged", b"reneging"
+                )
                 return
             self._path.timed_out()
             self._fit_chunks()

@@ -18,7 +18,9 @@ DUPLICATES_REPORTED_MAX = 32  # further ones of one flush are counted, not liste
 GAP_BLOCKS_MAX = 256  # the lowest ones; with the duplicates a SACK fits a packet of 1191 bytes. The rest comes later
 # Fewer for what came in small packets since the last SACK: one of 93 bytes is not answered with a kilobyte
 GAP_BLOCKS_MIN = 16
-GAP_RANGES_MAX = 4096  # of what arrived above the cumulative TSN: a loss of 6 % of all that may be outstanding, evenly spread
+GAP_RANGES_MAX = (
+    4096  # of what arrived above the cumulative TSN: a loss of 6 % of all that may be outstanding, evenly spread
+)
 # Held chunks are limited in number, too: many tiny ones must not outgrow the window, and what waits for one chunk is delivered
 # in one call with it, which is to take milliseconds. So: one for each 256 bytes of a window, which is about what each costs
 # beside its bytes, but not more than 4,096; in the windows of 4 MiB and more that large messages need, one for each KiB.

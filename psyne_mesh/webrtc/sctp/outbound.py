@@ -29,13 +29,15 @@ PEER_ACK_DELAY_MAX_S = 0.2  # RFC 9260 section 6.2; usrsctp and aiortc take all 
 WINDOW_PROBE_INTERVAL_MAX_S = 5.0  # the SACK that opens the window may be lost
 # Looking through what is outstanding takes 0.2 us a chunk: a window that opens and closes all the time gets 1 % of a core
 REOPENED_S_PER_CHUNK = 2e-5
-# What is repeated without waiting for T3-rtx is paid for with what arrives, twice its bytes, so that two of three packets may be
-# lost. A peer that keeps asking (by acknowledging one chunk in a thousand, or by opening and closing its window) gets this
-# much and one window in advance, then a packet per RTO.
+# What is repeated without waiting for T3-rtx is paid for with twice what arrives, so two of three packets may be lost. A peer that
+# keeps asking (it acknowledges one chunk in a thousand, or its window opens and closes) gets this much and one window in
+# advance, then a packet per RTO.
 REPEATS_PER_ACKED = 2
 REPEATS_BYTES_FREE = 65_536
 ASKING_CHUNKS_MAX = 64  # of those that T3-rtx found lost: more than its first packets hold
-RENEGES_MAX = 3  # RFC 9260 section 6.2.1 lets a receiver take its word back; none in use does, and each time costs a long look
+RENEGES_MAX = (
+    3  # RFC 9260 section 6.2.1 lets a receiver take its word back; none in use does, and each time costs a long look
+)
 
 _WORD = 0xFFFFFFFF
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")

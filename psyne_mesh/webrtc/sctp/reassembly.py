@@ -197,7 +197,9 @@ class Reassembly:
             if not run.begins or (not run.ends and run.next_tsn <= cumulative_tsn):
                 self._drop_run(run)
             else:
-                kept.append(first_tsn)  # two at most: the one that the next TSN goes on with, and one that begins with it
+                kept.append(
+                    first_tsn
+                )  # two at most: the one that the next TSN goes on with, and one that begins with it
         for first_tsn in kept:
             heappush(starts, first_tsn)
         mask = self._mask

@@ -56,7 +56,7 @@ class StreamResets:
     )
 
     def __init__(self, local_initial_tsn: int) -> None:
-        # Streams whose reset waits, at most 65535: `_pending` still have something to send, `_ready` have nothing more, in order
+        # Streams whose reset waits, at most 65535: `_pending` have something to send, `_ready` have not, in order
         self._pending: set[int] = set()
         self._ready: dict[int, None] = {}
         self._streams: list[int] = []  # of the request that is under way; one at a time (section 5.1.1)
