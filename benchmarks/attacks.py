@@ -480,6 +480,6 @@ ATTACKS: tuple[Attack, ...] = (
     sacks_with_gaps, sacks_repeated, sacks_of_one, sacks_of_duplicates, sacks_of_the_past, sacks_that_renege, window_flaps,
     acks_from_behind, heartbeats, long_heartbeats, heartbeat_acks, inits, init_acks, cookies_again, cookies_made_up, errors,
     padding, unknown_and_silent, unknown_and_reported, other_kinds, the_wrong_data, streams_out_of_range, shutdowns, aborts,
-    shutdown_with_data, opens, opens_with_words, open_and_reset, opens_in_use, dcep_nonsense, dcep_acks, empty_messages, unknown_ppids, bad_texts,
-    early_messages, early_on_one,
+    shutdown_with_data, opens, opens_with_words, open_and_reset, opens_in_use, dcep_nonsense, dcep_acks, empty_messages,
+    unknown_ppids, bad_texts, early_messages, early_on_one,
 )  # fmt: skip

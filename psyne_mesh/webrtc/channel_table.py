@@ -318,7 +318,7 @@ class ChannelTable:
 
     def _handle_resets_by_peer(self, stream_ids: Sequence[int], now: float) -> None:
         """Work: the streams that are named. Those without a channel are too many all at once as they are one by one."""
-        if self._are_too_many(sum(stream_id not in self._by_id for stream_id in stream_ids), now):
+        if self._are_too_many(len(set(stream_ids).difference(self._by_id)), now):
             return
         for stream_id in stream_ids:
             channel = self._by_id.get(stream_id)

@@ -29,7 +29,7 @@ PEER_ACK_DELAY_MAX_S = 0.2  # RFC 9260 section 6.2; usrsctp and aiortc take all 
 WINDOW_PROBE_INTERVAL_MAX_S = 5.0  # the SACK that opens the window may be lost
 # Looking through what is outstanding takes 0.2 us a chunk: a window that opens and closes all the time gets 1 % of a core
 REOPENED_S_PER_CHUNK = 2e-5
-# What is repeated without waiting for T3-rtx is paid for with twice what arrives, so two of three packets may be lost. A peer that
+# What is repeated before T3-rtx expires is paid for with twice what arrives, so two of three packets may be lost. A peer that
 # keeps asking (it acknowledges one chunk in a thousand, or its window opens and closes) gets this much and one window in
 # advance, then a packet per RTO.
 REPEATS_PER_ACKED = 2

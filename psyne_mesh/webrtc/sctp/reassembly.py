@@ -19,6 +19,7 @@ from psyne_mesh.webrtc.sctp.wire import FLAG_BEGIN, FLAG_END, FLAG_UNORDERED, un
 
 HELD_LIFE_S = 1.0  # of a perishable message; two round trips where that is longer
 
+_WAITING_CHUNKS = 2  # a whole message that waits counts as so many held chunks: it will cost its reader as well
 _STALE_SPARED = 16  # heaps are cleaned when more of their entries are void than count, and than this
 
 _WHOLE = FLAG_BEGIN | FLAG_END
@@ -119,7 +120,7 @@ class Reassembly:
         self._partials: dict[tuple[int, bool, int], _Partial] = {}  # (stream, unordered, MID)
         self._numbers: dict[tuple[int, bool], _Numbers] = {}  # of the partials, by (stream, unordered)
         self.held_bytes = 0  # user data that waits for other chunks
-        self.held_chunks = 0
+        self.held_chunks = 0  # see _WAITING_CHUNKS
         self.ready: list[MessageReceived] = []
         self.violations = 0  # chunks dropped because they contradict what is held
 
@@ -222,24 +223,27 @@ class Reassembly:
             self._next[stream] = (number + 1) & mask
             self._deliver_in_order(stream)
 
-    def reset(self, streams: Iterable[int]) -> None:
+    def reset(self, streams: Collection[int]) -> None:
         """The peer reset its side of these streams (RFC 6525 section 5.2.2 E4): numbers begin at zero again. Work: the
         streams that are named, and what is dropped."""
-        for stream in streams:
-            self._next.pop(stream, None)
-            self.perishable.discard(stream)
-            waiting = self._waiting.pop(stream, None)
-            if waiting is not None:
-                self.release(data for _, data, _ in waiting.messages.values())
-            for key in ((stream, False), (stream, True)):
-                numbers = self._numbers.pop(key, None)
-                if numbers is not None:
-                    for number in numbers.heap:
-                        partial = self._partials.pop((stream, key[1], number & self._mask), None)
-                        if partial is not None:
-                            self._release_partial(partial)
-            for first_tsn in list(self._runs_of.get(stream, ())):
-                self._drop_run(self._by_start[first_tsn])
+        if self._next:
+            for stream in streams:
+                self._next.pop(stream, None)
+        self.perishable.difference_update(streams)
+        if self._waiting:
+            for stream in streams:
+                waiting = self._waiting.pop(stream, None)
+                if waiting is not None:
+                    self.held_bytes -= sum(len(data) for _, data, _ in waiting.messages.values())
+                    self.held_chunks -= _WAITING_CHUNKS * len(waiting.messages)
+        if self._numbers:
+            for stream in streams:
+                self._drop_partials((stream, False))
+                self._drop_partials((stream, True))
+        if self._runs_of:
+            for stream in streams:
+                for first_tsn in list(self._runs_of.get(stream, ())):
+                    self._drop_run(self._by_start[first_tsn])
 
     def reset_all(self) -> list[int]:
         """The peer reset its side of all its streams: those that have been used. Work: what is dropped, as the tables go as
@@ -283,7 +287,8 @@ class Reassembly:
             waiting = self._waiting[stream] = _Waiting(expected)
         waiting.messages[waiting.expected + ahead] = (ppid, data, self.now)
         heappush(waiting.order, waiting.expected + ahead)
-        self.hold(data)
+        self.held_bytes += len(data)
+        self.held_chunks += _WAITING_CHUNKS
 
     def _deliver_in_order(self, stream: int) -> None:
         """The number that is expected on the stream has changed: what waited for it is delivered."""
@@ -304,7 +309,7 @@ class Reassembly:
         """The first of those that wait."""
         ppid, data, since = waiting.messages.pop(heappop(waiting.order))
         self.held_bytes -= len(data)
-        self.held_chunks -= 1
+        self.held_chunks -= _WAITING_CHUNKS
         if self.now - since <= self.held_life_s or stream not in self.perishable:
             self.ready.append(_new(MessageReceived, (stream, ppid, data, False)))
 
@@ -320,6 +325,14 @@ class Reassembly:
                 self._release_partial(partial)
         if not numbers.live:
             del self._numbers[key]
+
+    def _drop_partials(self, key: tuple[int, bool]) -> None:
+        numbers = self._numbers.pop(key, None)
+        if numbers is not None:
+            for mid in numbers.heap:
+                partial = self._partials.pop((key[0], key[1], mid & self._mask), None)
+                if partial is not None:
+                    self._release_partial(partial)
 
     def _partial_ended(self, key: tuple[int, bool]) -> None:
         numbers = self._numbers[key]
