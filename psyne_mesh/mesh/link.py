@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import trio
 
@@ -61,6 +61,13 @@ LOW_WATER_BYTES = 2**19
 Post = Callable[[Kind, int, str], None]
 
 
+class ChannelRoute(NamedTuple):
+    """Whose a channel is, read from its label once: the tag of its room, and its name there."""
+
+    tag: bytes
+    name: str
+
+
 class LinkState(Enum):
     DIALING = "dialing"
     OPEN = "open"
@@ -72,7 +79,8 @@ class LinkOwner(Protocol):
 
     def on_link_open(self, link: Link) -> None: ...
     def on_frame(self, link: Link, data: bytes) -> None: ...
-    def on_channel_message(self, link: Link, label: str, data: bytes | str) -> None: ...
+    def route_of(self, label: str) -> ChannelRoute | None: ...
+    def on_channel_message(self, link: Link, route: ChannelRoute, data: bytes | str) -> None: ...
     def on_drained(self, link: Link) -> None: ...
     def on_link_revived(self, link: Link) -> None: ...
     def on_link_closing(self, link: Link, reason: str) -> None: ...
@@ -111,6 +119,7 @@ class Link:
         self._control: Channel | None = None
         self._gossip: Channel | None = None
         self._outgoing: dict[str, Channel] = {}
+        self._routes: dict[Channel, ChannelRoute | None] = {}  # of all that are open; None: not a channel of a room
 
     # ------------------------------------------------------------------------------------------------------- lifetime
 
@@ -334,6 +343,18 @@ class Link:
                 channel.thins = not config.max_retransmits
         self._connection.send(channel, data)
 
+    def send_express(self, label: str, data: bytes | str) -> bool:
+        """The short way for a message that may be lost, where nothing can wait. False: it was not sent, use `send_message`."""
+        channel = self._outgoing.get(label)
+        if channel is None or not channel.express or self.state is not LinkState.OPEN or self._close_reason is not None:
+            return False
+        assert self._connection is not None
+        try:
+            self._connection.send(channel, data)
+        except (LocalError, RemoteError):
+            return False  # `send_message` says what is wrong
+        return True
+
     def buffered(self, label: str) -> int:
         """Bytes accepted on that channel and not yet handed to the network."""
         channel = self._outgoing.get(label)
@@ -391,21 +412,23 @@ class Link:
                 self._owner.on_link_revived(self)
             if type(event) is MessageReceived:
                 channel = event.channel
-                if channel.config.negotiated:
-                    if isinstance(event.data, bytes):
-                        self._owner.on_frame(self, event.data)
-                else:
-                    self._owner.on_channel_message(self, channel.label, event.data)
+                if (route := self._routes.get(channel)) is not None:
+                    self._owner.on_channel_message(self, route, event.data)
+                elif channel.config.negotiated and isinstance(event.data, bytes):
+                    self._owner.on_frame(self, event.data)
             elif type(event) is ChannelOpened:
                 if not event.channel.config.negotiated:
+                    self._routes[event.channel] = self._owner.route_of(event.channel.label)
                     event.channel.thins = event.channel.max_retransmits == 0
                 elif self.state is LinkState.DIALING:
                     self.state = LinkState.OPEN
                     self._owner.on_link_open(self)
             elif type(event) is BufferedAmountLow:
                 self._owner.on_drained(self)
-            elif type(event) is ChannelClosed and self._outgoing.get(event.channel.label) is event.channel:
-                del self._outgoing[event.channel.label]  # the next message opens a new one
+            elif type(event) is ChannelClosed:
+                self._routes.pop(event.channel, None)
+                if self._outgoing.get(event.channel.label) is event.channel:
+                    del self._outgoing[event.channel.label]  # the next message opens a new one
 
 
 def _reason(error: PsyneMeshError | None) -> str:

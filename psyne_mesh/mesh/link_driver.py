@@ -11,7 +11,7 @@ from psyne_mesh.errors import ProtocolError, RemoteError
 from psyne_mesh.identity import PeerId
 from psyne_mesh.mesh.alarms import Carrier
 from psyne_mesh.mesh.envelopes import Envelopes, Tampering
-from psyne_mesh.mesh.link import Link
+from psyne_mesh.mesh.link import ChannelRoute, Link
 from psyne_mesh.mesh.link_table import DialFailed, HangUp, LinkDown, LinkTable, LinkUp, SleepLink, StartLink, TableLink
 from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX, TAG_BYTES, Membership
 from psyne_mesh.mesh.tunnels import SIGNAL_PREFIX, TUNNEL_TAG, PeerTunnel, Tunnels, signal_untrusted
@@ -196,13 +196,18 @@ class LinkDriver:
         if membership is not None:
             membership.tell(lambda node, now: node.receive(link.peer_id, data[TAG_BYTES:], now))
 
-    def on_channel_message(self, link: Link, label: str, data: bytes | str) -> None:
+    def route_of(self, label: str) -> ChannelRoute | None:
+        """None: not a channel of a room, so nobody here reads it."""
         if len(label) > LABEL_CHARS_MAX:
-            return  # of 64 KiB, and read for each message
+            return None  # of 64 KiB
         tag, _, name = label.partition("/")
         try:
-            membership = self._by_tag.get(bytes.fromhex(tag))
+            route = ChannelRoute(bytes.fromhex(tag), name)
         except ValueError:
-            return  # not a channel of a room: nobody here reads it
-        if membership is not None and 1 <= len(name.encode()) <= CHANNEL_NAME_BYTES_MAX:
-            membership.sink.on_message(link.peer_id, name, data)
+            return None
+        return route if 1 <= len(name.encode()) <= CHANNEL_NAME_BYTES_MAX else None
+
+    def on_channel_message(self, link: Link, route: ChannelRoute, data: bytes | str) -> None:
+        membership = self._by_tag.get(route.tag)
+        if membership is not None:
+            membership.sink.on_message(link.peer_id, route.name, data)

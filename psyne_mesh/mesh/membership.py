@@ -240,6 +240,20 @@ class Membership:
             return SendOutcome.NOT_CONNECTED
         return SendOutcome.SENT
 
+    def send_to_each(
+        self, peers: Iterable[PeerId], config: DataChannelConfig, payload: bytes | str, *, reliable: bool
+    ) -> dict[PeerId, SendOutcome]:
+        """One pass over the links, which is what a tick of a game is; why it was not sent to whom."""
+        link_of, label = self._owner.link, config.label
+        skipped: dict[PeerId, SendOutcome] = {}
+        for peer in peers:
+            if not reliable and (link := link_of(peer)) is not None and link.send_express(label, payload):
+                continue
+            outcome = self.send(peer, config, payload, reliable=reliable)
+            if outcome is not SendOutcome.SENT:
+                skipped[peer] = outcome
+        return skipped
+
     def broadcast(self, payload: bytes) -> None:
         """To every member over the overlay, linked or not, in order; at most `broadcast_max` bytes."""
         self._broadcast_at = self._owner.now()

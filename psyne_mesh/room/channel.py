@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 import attrs
 import trio
@@ -20,6 +20,7 @@ from psyne_mesh.webrtc.data_channel import UNREAD_OVERHEAD_BYTES
 from psyne_mesh.webrtc.inbox import Inbox
 
 M = TypeVar("M")
+C = TypeVar("C")
 To = Peer | PeerId | Iterable[Peer | PeerId] | None
 
 # Messages, not bytes: at 60 Hz from 15 players this is more than a second of positions.
@@ -73,9 +74,11 @@ class Channel(Generic[M]):
         mode: DeliveryMode,
         priority: int,
         inbox_max: int,
+        fault: Callable[[Exception], None],
     ) -> None:
         self.name = name
         self.mode = mode
+        self._reliable = mode.reliable
         self.stats = ChannelStats()
         self._membership = membership
         self._peers = peers
@@ -84,6 +87,8 @@ class Channel(Generic[M]):
         self._config = mode.data_channel(membership.label(name), priority)
         self._inbox: Inbox[tuple[Peer, Payload]] = Inbox()
         self._inbox_max = inbox_max
+        self._callback: Callable[[Peer, Any], object] | None = None
+        self._fault = fault
         # Of peers without a link: when others carry the next unreliable message to them.
         self._carried_next: dict[PeerId, float] = {}
 
@@ -128,18 +133,44 @@ class Channel(Generic[M]):
         8 MiB wait on every link ("congested")."""
         return self._hand_over(self._encoded(message), self._targets(to), to)
 
+    def on_message(self, callback: Callable[[Peer, M], C]) -> Callable[[Peer, M], C]:
+        """`@channel.on_message`: `callback(peer, message)` for every message, those that wait already first.
+
+        It is called as the message comes, in the network's own turn, without a task between: the quickest way, for plain
+        functions that do little, as the next message waits for them. An error in it ends the room's block with that error.
+        From then on nobody else gets the messages of this channel: `receive` and iterating raise `InvalidConfig`, as does
+        a second callback.
+        """
+        self._check_open()
+        if not callable(callback) or inspect.iscoroutinefunction(callback):
+            raise InvalidConfig(f"on_message({callback!r}): must be a plain function of a peer and a message")
+        self._check_nobody_is_called()
+        while (item := self._take()) is not None:
+            self._call(callback, *item)
+        self._callback = callback
+        self._inbox.wake()
+        return callback
+
     async def receive(self) -> tuple[Peer, M]:
         """The next message and who sent it. Cancelling it loses nothing. `ClosedError` after the room was left."""
         while True:
-            await self.wait()
-            with suppress(WouldBlock):  # what had come was no message of this channel, or another task was quicker
-                return self.receive_nowait()
+            await self._inbox.wait()
+            if (item := self._take()) is not None:
+                return item
+            if self._inbox.closed or self._callback is not None:
+                self._raise_nothing()
 
     def receive_nowait(self) -> tuple[Peer, M]:
         """The next message, or `WouldBlock`."""
-        while self._inbox:
-            peer, payload = self._inbox.get_nowait()
-            if self.mode.reliable:
+        return self._take() or self._raise_nothing()
+
+    def _take(self) -> tuple[Peer, M] | None:
+        """The next that is a message of this channel. It is decoded here and not before: what newer ones have replaced
+        never is."""
+        inbox = self._inbox
+        while inbox:
+            peer, payload = inbox.get_nowait()
+            if self._reliable:
                 self._membership.release(peer.id, _held_size(payload))
             try:
                 message: Any = self._codec.decode_untrusted(payload)
@@ -148,9 +179,23 @@ class Channel(Generic[M]):
                 continue
             self.stats.received += 1
             return peer, message
+        return None
+
+    def _raise_nothing(self) -> NoReturn:
         if self._inbox.closed:
             raise ClosedError(f"channel {self.name!r}: the room was left")
+        self._check_nobody_is_called()
         raise WouldBlock(f"channel {self.name!r}: nothing has come")
+
+    def _check_nobody_is_called(self) -> None:
+        if self._callback is not None:
+            raise InvalidConfig(f"channel {self.name!r}: its messages go to its callback")
+
+    def _call(self, callback: Callable[[Peer, Any], object], peer: Peer, message: Any) -> None:
+        try:
+            callback(peer, message)
+        except Exception as error:  # noqa: BLE001 - we are inside a packet handler: the room raises it in its block
+            self._fault(error)
 
     async def wait(self) -> None:
         """Until `receive_nowait` would say anything but `WouldBlock`; another task may be quicker."""
@@ -171,8 +216,18 @@ class Channel(Generic[M]):
     # ------------------------------------------------------------------------------------------- called by the room
 
     def deliver(self, peer: Peer, payload: Payload, *, carried: bool = False) -> None:
-        """A message came, `carried` through others or over a link; called inside the packet handler, so it only queues."""
-        if self.mode.reliable:
+        """A message came, `carried` through others or over a link; called inside the packet handler, so it only queues, or
+        calls who asked for that."""
+        if self._callback is not None:
+            try:
+                message = self._codec.decode_untrusted(payload)
+            except ProtocolError:
+                self.stats.refused += 1
+                return
+            self.stats.received += 1
+            self._call(self._callback, peer, message)
+            return
+        if self._reliable:
             size = _held_size(payload)
             if carried and self._membership.unread(peer.id) + size > CARRIED_UNREAD_BYTES_MAX:
                 self.stats.dropped += 1
@@ -243,12 +298,14 @@ class Channel(Generic[M]):
         if everybody and self.mode.reliable:
             for peer_id in self._hoped_for():  # silent, perhaps only for seconds: it waits in their link
                 self._membership.send(peer_id, self._config, payload, reliable=True)
-        for peer_id in targets:
-            outcome = SendOutcome.NOT_CONNECTED
-            if everybody or self._is_here(peer_id):  # else a link that another room shares would take it
-                outcome = self._membership.send(peer_id, self._config, payload, reliable=self.mode.reliable)
+        # Who is not here: a link that another room shares would take it
+        here = targets if everybody else [peer_id for peer_id in targets if self._is_here(peer_id)]
+        missed = self._membership.send_to_each(here, self._config, payload, reliable=self._reliable)
+        if len(here) < len(targets):
+            missed |= {peer_id: SendOutcome.NOT_CONNECTED for peer_id in targets if peer_id not in here}
+        for peer_id, outcome in missed.items():
             if outcome is SendOutcome.NOT_CONNECTED:
-                outcome = self._through_others(peer_id, payload, thinned=everybody and not self.mode.reliable)
+                outcome = self._through_others(peer_id, payload, thinned=everybody and not self._reliable)
             if outcome is not SendOutcome.SENT:
                 skipped[peer_id] = outcome
         if alone and skipped:

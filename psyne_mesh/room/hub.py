@@ -42,6 +42,7 @@ class EventHub:
         self._something = trio.lowlevel.ParkingLot()
         self._overrun = False
         self._closed = False
+        self._error: Exception | None = None
 
     def publish(self, event: RoomEvent) -> None:
         if self._closed:
@@ -69,7 +70,9 @@ class EventHub:
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
-            while self._due or not self._closed:
+            while self._due or self._error or not self._closed:
+                if self._error is not None:
+                    raise self._error
                 if self._overrun:
                     raise EventBacklog(f"an event callback of this room is {BACKLOG_MAX} events behind")
                 if not self._due:
@@ -80,6 +83,11 @@ class EventHub:
                 result = subscription.callback(event)
                 if inspect.isawaitable(result):
                     nursery.start_soon(_finish, result)
+
+    def fail(self, error: Exception) -> None:
+        """A callback of the user raised where it could not be let out: `run()` raises it. The first one counts."""
+        self._error = self._error or error
+        self._something.unpark_all()
 
     def close(self) -> None:
         """No more events: iterators end, and `run()` returns after what is due."""

@@ -232,6 +232,7 @@ class Room:
             wanted or RELIABLE_ORDERED,
             NORMAL_PRIORITY if priority is None else priority,
             inbox_max,
+            self._hub.fail,
         )
         self._channels[name] = channel
         for peer_id, payload in self._undeclared.take(name, channel.mode, trio.current_time(), self._peers):
@@ -332,7 +333,11 @@ class Room:
             self._changed.unpark_all()
 
     def on_message(self, peer_id: PeerId, name: str, data: Payload) -> None:
-        self._deliver(peer_id, name, data, carried=False)
+        channel, peer = self._channels.get(name), self._peers.get(peer_id)
+        if channel is not None and peer is not None:
+            channel.deliver(peer, data)
+        else:
+            self._deliver(peer_id, name, data, carried=False)
 
     def _deliver(self, peer_id: PeerId, name: str, data: Payload, *, carried: bool) -> None:
         peer = self._peers.get(peer_id) or self._silent_peer(peer_id)

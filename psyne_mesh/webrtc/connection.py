@@ -84,6 +84,7 @@ class Connection:
         self._remote: tuple[Description, bool] | None = None
         self._gathered = False
         self._drained = trio.lowlevel.ParkingLot()
+        self._draining = False  # somebody has ever waited there
         self._phase = self.stack.phase
         self._deadline: float | None = None
         self._alive_told = 0.0
@@ -153,6 +154,7 @@ class Connection:
         """Until the peer has acknowledged all that was sent, or the connection has ended."""
         await trio.lowlevel.checkpoint()
         while self.error is None and not self.stack.is_drained:
+            self._draining = True
             await self._drained.park()
 
     def close(self, error: PsyneMeshError) -> None:
@@ -190,7 +192,7 @@ class Connection:
         self._wake_drained()
 
     def _wake_drained(self) -> None:
-        if self._drained and self.stack.is_drained:
+        if self._draining and self.stack.is_drained:
             self._drained.unpark_all()
 
     def _handle_ice(self, event: ice.IceEvent) -> None:

@@ -41,6 +41,10 @@ class Inbox(Generic[T]):
             self._end_error = error
             self._waiters.unpark_all()
 
+    def wake(self) -> None:
+        """Whoever waits looks again, though nothing has come."""
+        self._waiters.unpark_all()
+
     def clear(self) -> list[T]:
         """Take all that is inside."""
         items = list(self._items)

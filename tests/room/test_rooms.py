@@ -402,3 +402,14 @@ async def test_an_error_in_the_block_comes_out_bare() -> None:
         with pytest.raises(KeyError):
             async with party.joining(config=LOOPBACK):
                 raise KeyError("mine")
+
+
+async def test_a_crashing_message_callback_ends_the_room_with_its_error() -> None:
+    async with open_party() as party:
+        ada = await party.join(name="ada")
+        with pytest.raises(ZeroDivisionError):
+            async with party.joining(name="bob") as bob:
+                bob.channel("notes").on_message(lambda sender, note: 1 / 0)
+                await connected(ada, bob)
+                ada.channel("notes").send_nowait(b"x")
+                await trio.sleep_forever()

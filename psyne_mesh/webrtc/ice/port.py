@@ -190,12 +190,18 @@ class UdpPort:
     def dispatch(self, base: Base, batch: Sequence[tuple[bytes, Address]]) -> None:
         """Route one drained batch that came in on `base`: data first, so that no flood of STUN stands before it."""
         routes, listeners = base.routes, self._listeners
+        if len(batch) == 1:  # one datagram of a peer, as most wake-ups of a game find
+            data, address = batch[0]
+            route = routes.get(address)
+            if route is not None and data and 20 <= data[0] <= 63:
+                self._deliver(route, [data])
+                return
         groups: dict[Route, list[bytes]] = {}
         relayed: dict[ServerLink, list[bytes]] = {}
         stun: list[tuple[bytes, Address]] = []
         forged = 0
         last: Address | None = None
-        route: Route | None = None
+        route = None
         for datagram in batch:
             data, address = datagram
             first = data[0] if data else 255

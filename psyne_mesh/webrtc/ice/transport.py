@@ -117,14 +117,16 @@ class IceTransport:
         if send_batch is None:
             self.datagrams_dropped += len(datagrams)
             return
+        count = len(datagrams)
         sent = send_batch(datagrams, self._remote_address)
-        self.datagrams_dropped += len(datagrams) - sent
+        self.datagrams_dropped += count - sent
         self._datagrams_sent += sent
-        self._bytes_sent += sum(map(len, datagrams))
+        self._bytes_sent += len(datagrams[0]) if count == 1 else sum(map(len, datagrams))
 
     def _receive(self, datagrams: list[bytes]) -> None:
-        self._datagrams_received += len(datagrams)
-        self._bytes_received += sum(map(len, datagrams))
+        count = len(datagrams)
+        self._datagrams_received += count
+        self._bytes_received += len(datagrams[0]) if count == 1 else sum(map(len, datagrams))
         self._deliver(datagrams)
 
     def _receive_early(self, datagrams: list[bytes]) -> None:
