@@ -416,6 +416,16 @@ class Node:
         return tuple(sorted([*self._core.membership.alive, self.peer_id])) if self._core.running else ()
 
     @property
+    def n_members(self) -> int:
+        """How many these are, for who asks at every message."""
+        return len(self._core.membership.alive) + 1 if self._core.running else 0
+
+    @property
+    def has_links(self) -> bool:
+        """Whether there is anybody in `topology().links`."""
+        return bool(self._core.links)
+
+    @property
     def own_record(self) -> Record:
         """Our newest record: what signaling should show to newcomers."""
         return self._core.census.own

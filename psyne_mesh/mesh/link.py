@@ -408,14 +408,17 @@ class Link:
 
     def _on_events(self, events: list[StackEvent]) -> None:
         for event in events:
-            if type(self.entry.phase) is Asleep and type(event) in (MessageReceived, PathRevived):
-                self._owner.on_link_revived(self)
             if type(event) is MessageReceived:
-                channel = event.channel
+                channel, data = event.channel, event.data
+                if type(self.entry.phase) is Asleep:
+                    self._owner.on_link_revived(self)
                 if (route := self._routes.get(channel)) is not None:
-                    self._owner.on_channel_message(self, route, event.data)
-                elif channel.config.negotiated and isinstance(event.data, bytes):
-                    self._owner.on_frame(self, event.data)
+                    self._owner.on_channel_message(self, route, data)
+                elif channel.config.negotiated and isinstance(data, bytes):
+                    self._owner.on_frame(self, data)
+            elif type(event) is PathRevived:
+                if type(self.entry.phase) is Asleep:
+                    self._owner.on_link_revived(self)
             elif type(event) is ChannelOpened:
                 if not event.channel.config.negotiated:
                     self._routes[event.channel] = self._owner.route_of(event.channel.label)

@@ -327,7 +327,7 @@ class Membership:
     @property
     def is_large(self) -> bool:
         """There may be members at this moment whom we are not meant to have a link to."""
-        return len(self.node.members) >= self.partial_from
+        return self.node.n_members >= self.partial_from
 
     def impaired(self) -> list[PeerId]:
         """Whose links do not carry now, perhaps one way only, whoever else may reach them."""
@@ -336,7 +336,7 @@ class Membership:
     @property
     def has_links(self) -> bool:
         """Anybody to carry what we send."""
-        return bool(self.topology().links)
+        return self.node.has_links
 
     def is_linked(self, peer: PeerId) -> bool:
         link = self._owner.link(peer)

@@ -86,6 +86,7 @@ class Connection:
         self._drained = trio.lowlevel.ParkingLot()
         self._draining = False  # somebody has ever waited there
         self._phase = self.stack.phase
+        self._has_channel = False
         self._deadline: float | None = None
         self._alive_told = 0.0
         self.bug: Exception | None = None
@@ -265,7 +266,7 @@ class Connection:
     # ------------------------------------------------------------------------------------------------------ from above
 
     def _handle_events(self, events: list[StackEvent]) -> None:
-        if self._phase != self.stack.phase or "channel" not in self.clock.took_s:
+        if not self._has_channel or self._phase != self.stack.phase:
             self._phase = self.stack.phase
             self._note_phases(events)
         self._on_events(events)
@@ -283,6 +284,7 @@ class Connection:
                 self.connected.set()
             elif type(event) is ChannelOpened:
                 self.clock.end("channel", now)
+                self._has_channel = True
             elif type(event) is StackClosed:
                 self._end(event.error, by_peer=event.by_peer)
 

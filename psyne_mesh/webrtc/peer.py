@@ -59,7 +59,7 @@ class PeerConnection:
             controlling=offerer,
             rng=rng,
             name=name,
-            on_events=self._handle_events,
+            on_events=on_events or self._handle_events,
             on_candidate=self._handle_candidate,
             tunnel=tunnel,
         )
@@ -285,9 +285,6 @@ class PeerConnection:
         return adopted
 
     def _handle_events(self, events: list[StackEvent]) -> None:
-        if self._on_events is not None:
-            self._on_events(events)
-            return
         channels, unread = self._channels, 0
         for event in events:
             if type(event) is MessageReceived:
