@@ -8,8 +8,9 @@ from typing import Any
 
 from OpenSSL import SSL
 
-from psyne_mesh.webrtc.dtls import Certificate, DtlsEvent, DtlsSession
+from psyne_mesh.webrtc.dtls import Certificate, DtlsEvent
 from psyne_mesh.webrtc.dtls.records import split_untrusted
+from psyne_mesh.webrtc.dtls.session12 import Session12
 
 CLIENT, SERVER = Certificate.generate(), Certificate.generate()
 LATENCY = 0.01
@@ -59,8 +60,8 @@ class Pair:
         both.setdefault("fast_records", way == "fast")
         for_client = {"certificate": ours, "remote_fingerprints": [theirs.fingerprint], **both, **(client or {})}
         for_server = {"certificate": theirs, "remote_fingerprints": [ours.fingerprint], **both, **(server or {})}
-        self.client = DtlsSession(is_client=True, **for_client)
-        self.server = DtlsSession(is_client=False, **for_server)
+        self.client = Session12(is_client=True, **for_client)
+        self.server = Session12(is_client=False, **for_server)
         self.now = 0.0
         self.wire = wire
         self.events: dict[str, list[DtlsEvent]] = {"client": [], "server": []}
@@ -68,7 +69,7 @@ class Pair:
         self.sent: list[tuple[str, bytes]] = []
         self._flying: list[tuple[float, int, str, bytes]] = []
 
-    def side(self, name: str) -> DtlsSession:
+    def side(self, name: str) -> Session12:
         return self.client if name == "client" else self.server
 
     def connect(self, limit: float = 30.0) -> Pair:
@@ -135,7 +136,7 @@ class PlainPeer:
         else:
             self.connection.set_accept_state()
 
-    def exchange(self, session: DtlsSession, now: float = 0.0) -> list[bytes]:
+    def exchange(self, session: Session12, now: float = 0.0) -> list[bytes]:
         """Passes datagrams both ways until both fall silent; returns the packets that the session gave up."""
         packets: list[bytes] = []
         for _ in range(20):

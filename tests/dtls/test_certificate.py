@@ -143,7 +143,7 @@ def test_a_peer_with_an_rsa_key(way: str) -> None:
     )
     pair.client = Pair(way=way, client={"certificate": CLIENT, "remote_fingerprints": [certificate.fingerprint]}).client
     pair.connect()
-    assert pair.events["client"] == [HandshakeCompleted("ECDHE-RSA-AES128-GCM-SHA256", "DTLSv1.2")]
+    assert pair.events["client"] == [HandshakeCompleted("ECDHE-RSA-AES128-GCM-SHA256", "DTLSv1.2", "x25519")]
     pair.send("server", b"hello")
     assert pair.run().packets["client"] == [b"hello"]
 
@@ -151,7 +151,7 @@ def test_a_peer_with_an_rsa_key(way: str) -> None:
 def test_a_client_with_an_rsa_key() -> None:
     certificate = Certificate.generate(rsa.generate_private_key(65537, 2048))
     pair = Pair(client={"certificate": certificate}, server={"remote_fingerprints": [certificate.fingerprint]})
-    assert pair.connect().events["client"] == [HandshakeCompleted("ECDHE-ECDSA-AES128-GCM-SHA256", "DTLSv1.2")]
+    assert pair.connect().events["client"] == [HandshakeCompleted("ECDHE-ECDSA-AES128-GCM-SHA256", "DTLSv1.2", "x25519")]
 
 
 @pytest.mark.parametrize("curve", [ec.SECP384R1(), ec.SECP521R1()])
@@ -198,7 +198,7 @@ def test_chacha_when_the_peer_insists(way: str) -> None:
     session = Pair(way=way).server
     peer = PlainPeer(CLIENT, is_client=True, ciphers="ECDHE-ECDSA-CHACHA20-POLY1305")
     peer.exchange(session)
-    assert session.take_events() == [HandshakeCompleted("ECDHE-ECDSA-CHACHA20-POLY1305", "DTLSv1.2")]
+    assert session.take_events() == [HandshakeCompleted("ECDHE-ECDSA-CHACHA20-POLY1305", "DTLSv1.2", "x25519")]
     assert session.receive(peer.send(b"hello"), 0.0) == [b"hello"]
     [datagram] = session.send([b"hello"])
     assert len(datagram) == 5 + session.overhead == 5 + 29

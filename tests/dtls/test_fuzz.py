@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psyne_mesh.webrtc.dtls import DtlsSession, Failed, HandshakeCompleted
+from psyne_mesh.webrtc.dtls import Failed, HandshakeCompleted
+from psyne_mesh.webrtc.dtls.session12 import Session12
 from tests.dtls.pair import CLIENT, SERVER, Pair
 
 EPOCHS = st.sampled_from([0, 0, 1, 1, 2, 65535])
@@ -40,7 +41,7 @@ datagrams = st.lists(st.binary(max_size=120) | st.lists(record(), max_size=4).ma
 @given(hostile=datagrams, late=st.booleans())
 def test_a_handshake_under_hostile_datagrams(is_client: bool, hostile: list[bytes], late: bool) -> None:
     certificate, other = (CLIENT, SERVER) if is_client else (SERVER, CLIENT)
-    session = DtlsSession(certificate, is_client=is_client, remote_fingerprints=[other.fingerprint])
+    session = Session12(certificate, is_client=is_client, remote_fingerprints=[other.fingerprint])
     if late:
         session.start(0.0)
     for number, datagram in enumerate(hostile):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from psyne_mesh.errors import LocalError
-from psyne_mesh.webrtc.dtls import Closed, DtlsSession, HandshakeCompleted
+from psyne_mesh.webrtc.dtls import Closed, HandshakeCompleted
 from psyne_mesh.webrtc.dtls.records import CHANGE_CIPHER_SPEC, HANDSHAKE, Record, renumber, split_untrusted
+from psyne_mesh.webrtc.dtls.session12 import Session12
 from tests.dtls.pair import CLIENT, LATENCY, SERVER, WAYS, Pair, PlainPeer, losing, lossy
 
-DONE = HandshakeCompleted("ECDHE-ECDSA-AES128-GCM-SHA256", "DTLSv1.2")
+DONE = HandshakeCompleted("ECDHE-ECDSA-AES128-GCM-SHA256", "DTLSv1.2", "x25519")
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -278,7 +279,7 @@ def test_sessions_of_one_certificate_run_side_by_side() -> None:
 
 
 def test_misuse_is_a_local_error() -> None:
-    session = DtlsSession(CLIENT, is_client=True, remote_fingerprints=[SERVER.fingerprint])
+    session = Session12(CLIENT, is_client=True, remote_fingerprints=[SERVER.fingerprint])
     with pytest.raises(LocalError, match="not complete"):
         session.send([b"x"])
     session.start(0.0)

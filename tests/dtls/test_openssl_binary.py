@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from psyne_mesh.webrtc.dtls import Closed, DtlsSession, HandshakeCompleted
+from psyne_mesh.webrtc.dtls import Closed, HandshakeCompleted
 from psyne_mesh.webrtc.dtls.records import CHANGE_CIPHER_SPEC, split_untrusted
+from psyne_mesh.webrtc.dtls.session12 import Session12
 from tests.dtls.pair import CLIENT, SERVER
 
 OPENSSL = shutil.which("openssl")
@@ -50,7 +51,7 @@ def openssl(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
 class Driver:
     """One session on one real socket."""
 
-    def __init__(self, session: DtlsSession, sock: socket.socket, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, session: Session12, sock: socket.socket, process: subprocess.Popen[bytes]) -> None:
         self.session, self.sock, self.process = session, sock, process
         self.packets: list[bytes] = []
         self.sent: list[bytes] = []
@@ -98,7 +99,7 @@ class Driver:
     def talk(self) -> None:
         while self.session.state != "established":
             self.step()
-        assert self.session.take_events() == [HandshakeCompleted("ECDHE-ECDSA-AES128-GCM-SHA256", "DTLSv1.2")]
+        assert self.session.take_events() == [HandshakeCompleted("ECDHE-ECDSA-AES128-GCM-SHA256", "DTLSv1.2", "x25519")]
         assert self.process.stdin is not None
         self.process.stdin.write(b"from openssl\n")
         for datagram in self.session.send([b"to openssl\n", b"x" * 1000 + b"end of it\n"]):
@@ -123,7 +124,7 @@ def free_port() -> int:
 @pytest.mark.parametrize("mtu", [300, 1200])
 def test_s_server(pem: str, fast: bool, mtu: int) -> None:
     """The server first asks for a cookie (HelloVerifyRequest), which makes another flight."""
-    session = DtlsSession(CLIENT, is_client=True, remote_fingerprints=[SERVER.fingerprint], fast_records=fast, mtu=mtu)
+    session = Session12(CLIENT, is_client=True, remote_fingerprints=[SERVER.fingerprint], fast_records=fast, mtu=mtu)
     port = free_port()
     arguments = f"-dtls1_2 -4 -accept 127.0.0.1:{port} -cert {pem} -key {pem} -Verify 1 -timeout".split()
     with openssl("s_server", *arguments) as process, loopback_socket() as sock:
@@ -140,7 +141,7 @@ def test_s_server(pem: str, fast: bool, mtu: int) -> None:
 
 @pytest.mark.parametrize("fast", [False, True])
 def test_s_client(pem: str, fast: bool) -> None:
-    session = DtlsSession(SERVER, is_client=False, remote_fingerprints=[SERVER.fingerprint], fast_records=fast)
+    session = Session12(SERVER, is_client=False, remote_fingerprints=[SERVER.fingerprint], fast_records=fast)
     with loopback_socket() as sock:
         arguments = ["-dtls1_2", "-connect", f"127.0.0.1:{sock.getsockname()[1]}", "-cert", pem, "-key", pem]
         with openssl("s_client", *arguments, "-timeout") as process:
@@ -157,7 +158,7 @@ def test_s_client(pem: str, fast: bool) -> None:
 def test_s_server_whose_last_flight_is_lost(pem: str, fast: bool) -> None:
     """A peer with replay protection answers a Finished only under a number that it has not seen, so it takes OpenSSL's
     repetition after a second; and the records that follow go on after that one."""
-    session = DtlsSession(CLIENT, is_client=True, remote_fingerprints=[SERVER.fingerprint], fast_records=fast)
+    session = Session12(CLIENT, is_client=True, remote_fingerprints=[SERVER.fingerprint], fast_records=fast)
     port = free_port()
     arguments = f"-dtls1_2 -4 -accept 127.0.0.1:{port} -cert {pem} -key {pem} -Verify 1 -timeout".split()
     with openssl("s_server", *arguments) as process, loopback_socket() as sock:
@@ -176,7 +177,7 @@ def test_s_server_whose_last_flight_is_lost(pem: str, fast: bool) -> None:
 
 @pytest.mark.parametrize("fast", [False, True])
 def test_s_client_that_never_got_the_last_flight(pem: str, fast: bool) -> None:
-    session = DtlsSession(SERVER, is_client=False, remote_fingerprints=[SERVER.fingerprint], fast_records=fast)
+    session = Session12(SERVER, is_client=False, remote_fingerprints=[SERVER.fingerprint], fast_records=fast)
     with loopback_socket() as sock:
         arguments = ["-dtls1_2", "-connect", f"127.0.0.1:{sock.getsockname()[1]}", "-cert", pem, "-key", pem]
         with openssl("s_client", *arguments, "-timeout") as process:

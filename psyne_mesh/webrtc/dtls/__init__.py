@@ -1,8 +1,8 @@
-"""DTLS 1.2 without sockets: certificates, fingerprints and sessions (RFC 6347, RFC 8122, RFC 8827)."""
+"""DTLS 1.3 and 1.2 without sockets: certificates, fingerprints and sessions (RFC 9147, RFC 6347, RFC 8122, RFC 8827)."""
 
 from psyne_mesh.webrtc.dtls.certificate import Certificate, Fingerprint
 from psyne_mesh.webrtc.dtls.events import Closed, DtlsEvent, DtlsStats, Failed, HandshakeCompleted
-from psyne_mesh.webrtc.dtls.session import DtlsSession
+from psyne_mesh.webrtc.dtls.session import DtlsSession, Version
 
 __all__ = [
     "Certificate",
@@ -13,4 +13,5 @@ __all__ = [
     "Failed",
     "Fingerprint",
     "HandshakeCompleted",
+    "Version",
 ]

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import attrs
 
 from psyne_mesh.errors import RemoteError
+
+State = Literal["new", "handshaking", "established", "closed", "failed"]
 
 
 @attrs.frozen
 class HandshakeCompleted:
     """The peer showed a certificate with one of the expected fingerprints; `send` may be called from now on.
 
-    cipher: OpenSSL's name of the suite. version: "DTLSv1.2".
+    cipher: the name of the suite. version: "DTLSv1.3" or "DTLSv1.2". group: of the key exchange; None if it is not known.
+    is_post_quantum: a recorder with a later quantum computer gets nothing out of this exchange.
     """
 
     cipher: str
     version: str
+    group: str | None = None
+    is_post_quantum: bool = False
 
 
 @attrs.frozen
@@ -23,7 +30,7 @@ class Failed:
     """The session is over, by a fault: of the handshake before `HandshakeCompleted`, or by an authentic fatal alert of
     the peer after it. Comes at most once, and is the last event.
 
-    error: `FingerprintMismatch`, or `ProtocolError` with OpenSSL's words.
+    error: `FingerprintMismatch`, or `ProtocolError` with the reason, in version 1.2 in OpenSSL's words.
     """
 
     error: RemoteError
@@ -50,4 +57,6 @@ class DtlsStats:
     handshake_s: float | None  # from start() to completion
     cipher: str | None
     version: str | None
+    group: str | None
+    is_post_quantum: bool
     peer_alert: str | None  # the last alert that came in plaintext: a hint for people, never believed

@@ -64,5 +64,11 @@ class OpenSslHandshake:
         return self.connection.get_cipher_name() or ""
 
     @property
+    def group(self) -> str | None:
+        """Of the key exchange; None where pyOpenSSL cannot tell."""
+        name = getattr(self.connection, "get_group_name", None)
+        return None if name is None else name()
+
+    @property
     def version(self) -> str:
         return self.connection.get_protocol_version_name()

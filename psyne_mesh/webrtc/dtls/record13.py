@@ -1,0 +1,218 @@
+"""DTLS 1.3 records (RFC 9147 section 4): the keys of one epoch in one direction, and datagrams cut into records.
+
+What protects what: the record's header with the number in the clear is authenticated, then 16 bytes of the ciphertext make
+the mask that hides the number. The nonce is the direction's IV xor the number, without the epoch: each epoch has keys of its
+own, and counts from 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from struct import Struct
+
+from cryptography.exceptions import InvalidTag
+
+from psyne_mesh.webrtc.dtls.protection import wrong_size
+from psyne_mesh.webrtc.dtls.records import APPLICATION_DATA, HEADER_SIZE, MAX_CIPHERTEXT, MAX_PLAINTEXT
+from psyne_mesh.webrtc.dtls.suites13 import AEAD_OVERHEAD, NONCE_BYTES, Suite
+
+ACK = 26  # RFC 9147 section 7
+OVERHEAD = 22  # header 5, content type 1, tag 16
+HEADER_BYTES = 5  # flags, number (2), length (2)
+REPLAY_WINDOW = 512  # records, as in `record12`
+
+# RFC 8446 section 5.5: 2^24.5 full records under one AES-GCM key. New keys are asked for at half of 2^24, so that old ones
+# have hours of play left to carry what is sent until the peer has acknowledged.
+UPDATE_AFTER_RECORDS = 2**23
+RECORDS_MAX = 2**24
+FORGERIES_MAX = 2**36  # RFC 9147 section 4.5.3: what fails to open under one key, before it must not be used any more
+
+_FIXED_BITS, _FIXED = 0xE0, 0x20  # RFC 9147 section 4: 001CSLEE
+_CID, _LONG_NUMBER, _LENGTH, _EPOCH = 0x10, 0x08, 0x04, 0x03
+_WINDOW_MASK = (1 << REPLAY_WINDOW) - 1
+_DATA = bytes((APPLICATION_DATA,))
+_header = Struct("!BHH").pack
+_start = Struct("!BH").pack
+_u16 = Struct("!H").unpack_from
+_plaintext_header = Struct("!BHHHIH")  # type, version, epoch, number (16 + 32 bits), length
+_VERSIONS = (0xFEFD, 0xFEFF)  # both are written in plaintext records; the version proper is an extension
+
+
+class SealingKeys:
+    """What seals the records of one epoch. `number`: of the record to come, so also how many have been sealed."""
+
+    __slots__ = ("_encrypt", "_first", "_iv", "_mask", "epoch", "number", "secret")
+
+    def __init__(self, suite: Suite, secret: bytes, epoch: int) -> None:
+        key, iv, number_key = _derive(suite, secret)
+        self._encrypt = suite.aead(key).encrypt
+        self._mask = suite.mask(number_key)
+        self._iv = iv
+        self._first = _FIXED | _LONG_NUMBER | _LENGTH | epoch & _EPOCH
+        self.epoch = epoch
+        self.number = 0
+        self.secret = secret
+
+    def seal(self, packets: Sequence[bytes]) -> list[bytes]:
+        """One record of application data for each packet of 1 to 2^14 bytes; `LocalError` for any other. None at all come
+        back when the keys are used up."""
+        number = self.number
+        if number + len(packets) > RECORDS_MAX:
+            return []
+        encrypt, mask, iv, first = self._encrypt, self._mask, self._iv, self._first
+        sealed = []
+        for packet in packets:
+            size = len(packet)
+            if not 0 < size <= MAX_PLAINTEXT:
+                raise wrong_size(packet)
+            self.number = number + 1  # before the number is used: whatever happens then, it is never used twice
+            header = _header(first, number & 0xFFFF, size + 17)
+            body = encrypt((iv ^ number).to_bytes(NONCE_BYTES, "big"), packet + _DATA, header)
+            hidden = (number ^ _u16(mask(body[:16]))[0]) & 0xFFFF
+            sealed.append(_header(first, hidden, size + 17) + body)
+            number += 1
+        return sealed
+
+    def seal_one(self, content_type: int, content: bytes) -> bytes:
+        """A record of any type. For the handshake's, alerts and ACKs, of which no peer can make us send many."""
+        number = self.number
+        self.number = number + 1
+        header = _header(self._first, number & 0xFFFF, len(content) + 17)
+        nonce = (self._iv ^ number).to_bytes(NONCE_BYTES, "big")
+        body = self._encrypt(nonce, content + bytes((content_type,)), header)
+        hidden = (number ^ _u16(self._mask(body[:16]))[0]) & 0xFFFF
+        return _header(self._first, hidden, len(content) + 17) + body
+
+
+class OpeningKeys:
+    """What opens the records of one epoch, each once."""
+
+    __slots__ = ("_decrypt", "_highest", "_iv", "_mask", "_seen", "epoch", "first", "n_forged", "number", "secret")
+
+    def __init__(self, suite: Suite, secret: bytes, epoch: int) -> None:
+        key, iv, number_key = _derive(suite, secret)
+        self._decrypt = suite.aead(key).decrypt
+        self._mask = suite.mask(number_key)
+        self._iv = iv
+        self._highest = -1
+        self._seen = 0  # bit k: the record numbered `_highest - k` has come
+        self.epoch = epoch
+        self.first = _FIXED | _LONG_NUMBER | _LENGTH | epoch & _EPOCH  # how a record of this epoch usually begins
+        self.number = -1  # of the record that was opened last
+        self.n_forged = 0
+        self.secret = secret
+
+    def open(self, record: bytes, body_at: int = HEADER_BYTES) -> bytes | None:
+        """The content, then its type, then perhaps zeros (RFC 8446 section 5.2); None for what is forged or replayed. The
+        ciphertext begins at `body_at`."""
+        if len(record) < body_at + AEAD_OVERHEAD + 1:
+            return None
+        mask = self._mask(record[body_at : body_at + 16])
+        expected = self._highest + 1
+        # RFC 9147 section 4.2.2: the number nearest to the one expected
+        if record[0] & _LONG_NUMBER:
+            low: int = _u16(record, 1)[0] ^ _u16(mask)[0]
+            number = expected + (low - expected + 0x8000 & 0xFFFF) - 0x8000
+            if number < 0:
+                number += 0x10000
+            additional = _start(record[0], low) + record[3:body_at]
+        else:
+            low = record[1] ^ mask[0]
+            number = expected + (low - expected + 0x80 & 0xFF) - 0x80
+            if number < 0:
+                number += 0x100
+            additional = bytes((record[0], low)) + record[2:body_at]
+        ahead = number - self._highest
+        if ahead <= 0 and (ahead <= -REPLAY_WINDOW or self._seen >> -ahead & 1):
+            return None
+        try:
+            opened = self._decrypt((self._iv ^ number).to_bytes(NONCE_BYTES, "big"), record[body_at:], additional)
+        except InvalidTag:
+            self.n_forged += 1
+            return None
+        if ahead <= 0:
+            self._seen |= 1 << -ahead
+        else:
+            self._seen = (self._seen << ahead | 1) & _WINDOW_MASK if ahead < REPLAY_WINDOW else 1
+            self._highest = number
+        self.number = number
+        return opened
+
+
+def next_secret(suite: Suite, secret: bytes) -> bytes:
+    """Of the epoch after the one of `secret` (RFC 8446 section 7.2)."""
+    return suite.expand_label(secret, b"traffic upd", b"", suite.hash_bytes)
+
+
+def _derive(suite: Suite, secret: bytes) -> tuple[bytes, int, bytes]:
+    """Key, IV and the key that hides numbers (RFC 8446 section 7.3, RFC 9147 section 4.2.3)."""
+    key = suite.expand_label(secret, b"key", b"", suite.key_bytes)
+    iv = suite.expand_label(secret, b"iv", b"", NONCE_BYTES)
+    return key, int.from_bytes(iv, "big"), suite.expand_label(secret, b"sn", b"", suite.key_bytes)
+
+
+# ----------------------------------------------------------------------------------------------------------- datagrams
+
+
+class CutRecord:
+    """A record of a datagram. Protected: `data` is all of it, `low_epoch` the two bits that it tells of its epoch, and the
+    ciphertext begins at `body_at`. Plaintext: `data` is its content, of `content_type`, numbered `number` in epoch 0."""
+
+    __slots__ = ("body_at", "content_type", "data", "low_epoch", "number")
+
+    def __init__(self, data: bytes, *, content_type: int, number: int, low_epoch: int, body_at: int) -> None:
+        self.data = data
+        self.content_type = content_type  # 0 for a protected record
+        self.number = number
+        self.low_epoch = low_epoch
+        self.body_at = body_at
+
+
+def cut_untrusted(datagram: bytes) -> tuple[list[CutRecord], bool]:
+    """The datagram's records, and whether it was whole: all after the first that makes no sense is dropped. Protected
+    records that are too short to be hidden are, too (RFC 9147 section 4.2.3)."""
+    records: list[CutRecord] = []
+    at, end = 0, len(datagram)
+    while at < end:
+        first = datagram[at]
+        if first & _FIXED_BITS == _FIXED:
+            record, at = _cut_protected_untrusted(datagram, at, end)
+        else:
+            record, at = _cut_plaintext_untrusted(datagram, at, end)
+        if record is None:
+            return records, False
+        records.append(record)
+    return records, True
+
+
+def _cut_protected_untrusted(datagram: bytes, at: int, end: int) -> tuple[CutRecord | None, int]:
+    first = datagram[at]
+    header = 1 + (2 if first & _LONG_NUMBER else 1)
+    if first & _CID or at + header + 2 > end:
+        return None, end  # no connection id was agreed on (RFC 9147 section 9)
+    if first & _LENGTH:
+        size: int = _u16(datagram, at + header)[0]
+        header += 2
+    else:
+        size = end - at - header
+    after = at + header + size
+    if after > end or not AEAD_OVERHEAD < size <= MAX_CIPHERTEXT:
+        return None, end
+    data = datagram[at:after]
+    return CutRecord(data, content_type=0, number=-1, low_epoch=first & _EPOCH, body_at=header), after
+
+
+def _cut_plaintext_untrusted(datagram: bytes, at: int, end: int) -> tuple[CutRecord | None, int]:
+    if end - at < HEADER_SIZE:
+        return None, end
+    content_type, version, epoch, high, low, size = _plaintext_header.unpack_from(datagram, at)
+    after = at + HEADER_SIZE + size
+    if version not in _VERSIONS or epoch or not size or size > MAX_PLAINTEXT or after > end:
+        return None, end
+    content = datagram[at + HEADER_SIZE : after]
+    return CutRecord(content, content_type=content_type, number=high << 32 | low, low_epoch=0, body_at=0), after
+
+
+def plaintext_record(content_type: int, number: int, content: bytes) -> bytes:
+    """A record of epoch 0 (RFC 9147 section 4): hellos, and the alerts and ACKs of who has no keys yet."""
+    return _plaintext_header.pack(content_type, 0xFEFD, 0, number >> 32, number & 0xFFFFFFFF, len(content)) + content

@@ -1,0 +1,81 @@
+"""The cipher suites of DTLS 1.3, and HKDF-Expand-Label (RFC 8446 section 7.1, RFC 9147 sections 4.2.3 and 5.9)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+Mask: TypeAlias = Callable[[bytes], bytes]  # the first 16 bytes of a ciphertext -> what hides the record's number
+
+AEAD_OVERHEAD = 16  # the tag of each of these suites
+NONCE_BYTES = 12
+_PREFIX = b"dtls13"
+
+
+class Suite(NamedTuple):
+    """One cipher suite. records_max: how many records one key may seal (RFC 8446 section 5.5); for ChaCha20-Poly1305, which
+    has no such limit of its own, the same, so that there is one rule."""
+
+    number: int
+    name: str
+    hash_name: str
+    key_bytes: int
+    aead: Callable[[bytes], AESGCM | ChaCha20Poly1305]
+    mask: Callable[[bytes], Mask]
+
+    @property
+    def hash_bytes(self) -> int:
+        return 48 if self.hash_name == "sha384" else 32
+
+    def transcript(self) -> _Hash:
+        return hashlib.new(self.hash_name)
+
+    def digest(self, data: bytes) -> bytes:
+        return hashlib.new(self.hash_name, data).digest()
+
+    def mac(self, key: bytes, data: bytes) -> bytes:
+        return hmac.digest(key, data, self.hash_name)
+
+    def extract(self, salt: bytes, secret: bytes) -> bytes:
+        """HKDF-Extract (RFC 5869 section 2.2), which is one HMAC."""
+        return hmac.digest(salt, secret, self.hash_name)
+
+    def expand_label(self, secret: bytes, label: bytes, context: bytes, size: int, prefix: bytes = _PREFIX) -> bytes:
+        """prefix: another one is for the published vectors of TLS 1.3."""
+        label = prefix + label
+        info = size.to_bytes(2, "big") + bytes((len(label),)) + label + bytes((len(context),)) + context
+        return HKDFExpand(_HASHES[self.hash_name], size, info).derive(secret)
+
+
+def aes_mask(key: bytes) -> Mask:
+    """RFC 9147 section 4.2.3: AES-ECB over the sample."""
+    return Cipher(algorithms.AES(key), modes.ECB()).encryptor().update
+
+
+def chacha20_mask(key: bytes) -> Mask:
+    """RFC 9147 section 4.2.3: the sample is block counter (little endian) and nonce, as `cryptography` takes them."""
+
+    def mask(sample: bytes) -> bytes:
+        return Cipher(algorithms.ChaCha20(key, sample), None).encryptor().update(b"\0\0")
+
+    return mask
+
+
+_HASHES = {"sha256": hashes.SHA256(), "sha384": hashes.SHA384()}
+AES_128_GCM = Suite(0x1301, "TLS_AES_128_GCM_SHA256", "sha256", 16, AESGCM, aes_mask)
+AES_256_GCM = Suite(0x1302, "TLS_AES_256_GCM_SHA384", "sha384", 32, AESGCM, aes_mask)
+CHACHA20_POLY1305 = Suite(0x1303, "TLS_CHACHA20_POLY1305_SHA256", "sha256", 32, ChaCha20Poly1305, chacha20_mask)
+
+# In the order of preference. AES has its instructions on nearly every machine; 128 bits are what RFC 8446 section 9.1 asks
+# everybody to have, and resist a quantum computer well enough: Grover's search does not run in parallel.
+SUITES = (AES_128_GCM, AES_256_GCM, CHACHA20_POLY1305)
