@@ -208,6 +208,13 @@ def _port_pair(ports: Sequence[int] | None) -> tuple[int, int] | None:
     raise InvalidConfig(f"WebRTCConfig.port_range = {ports!r}: must be (low, high), whole numbers within 1-65535")
 
 
+def _version_list(versions: Sequence[str]) -> tuple[str, ...]:
+    listed = tuple(_listed("dtls_versions", versions, 'versions, "1.3" and "1.2"'))
+    if not listed or len(set(listed)) < len(listed) or not set(listed) <= {"1.3", "1.2"}:
+        raise InvalidConfig(f'WebRTCConfig.dtls_versions = {listed}: must be of "1.3" and "1.2", each at most once')
+    return listed
+
+
 def _all_of_none(host: str | None) -> str | None:
     return None if host == "" else _checked_host(host)
 
@@ -237,7 +244,10 @@ class WebRTCConfig:
     max_message_size: int = attrs.field(default=262_144, validator=_whole(1, 2**30))  # what Chromium offers
     receive_window_bytes: int = attrs.field(default=4 * 2**20, validator=_whole(65_536, 2**30))  # 100 ms at 40 MB/s
     path_mtu_max: int = attrs.field(default=65_507, validator=_whole(1200, 65_507))  # UDP payload; loopback carries it
-    # Records of AES-GCM sessions by `cryptography` instead of by OpenSSL's connection, which then is freed with its 100 KiB
+    # Which a peer may choose from. 1.3 has the key exchange that resists a quantum computer and takes a round trip less; 1.2 is
+    # for peers that have no other: aiortc, werift, libdatachannel
+    dtls_versions: tuple[Literal["1.3", "1.2"], ...] = attrs.field(default=("1.3", "1.2"), converter=_version_list)
+    # Of 1.2: records of AES-GCM sessions by `cryptography` instead of by OpenSSL's connection, which is freed with its 100 KiB
     dtls_fast_records: bool = attrs.field(default=True, validator=_flag)
     # Messages that may be lost travel beside SCTP, to peers that know how; False gives everything to SCTP
     express_lane: bool = attrs.field(default=True, validator=_flag)

@@ -13,6 +13,7 @@ from psyne_mesh.webrtc import dtls, ice
 from psyne_mesh.webrtc.channel import ChannelOpened
 from psyne_mesh.webrtc.ladder import Ladder, Tunnel
 from psyne_mesh.webrtc.link import Link, Scheduler
+from psyne_mesh.webrtc.negotiation import Negotiated
 from psyne_mesh.webrtc.sdp import Description
 from psyne_mesh.webrtc.stack import (
     DtlsConnected,
@@ -81,7 +82,7 @@ class Connection:
         self._scheduler = scheduler
         self._on_events = on_events
         self._on_candidate = on_candidate
-        self._remote: tuple[Description, bool] | None = None
+        self._remote: tuple[Description, Negotiated] | None = None
         self._gathered = False
         self._drained = trio.lowlevel.ParkingLot()
         self._draining = False  # somebody has ever waited there
@@ -137,12 +138,12 @@ class Connection:
             self._deadline = now + self._timeout_s
             self._scheduler.wake_at(self._deadline)
 
-    def set_remote(self, remote: Description, *, is_dtls_client: bool) -> None:
+    def set_remote(self, remote: Description, negotiated: Negotiated) -> None:
         """The peer's description: ICE gets its share now, DTLS when there is a path."""
         now = trio.current_time()
         self.clock.end("signaling", now)
         self.clock.begin("ice", now)
-        self._remote = remote, is_dtls_client
+        self._remote = remote, negotiated
         self.ice.set_remote(ice.IceParameters(remote.ice_ufrag, remote.ice_pwd, remote.ice_lite))
         for candidate in remote.candidates:
             self.ice.add_remote_candidate(candidate)
@@ -250,14 +251,17 @@ class Connection:
         now = trio.current_time()
         self.clock.end("ice", now)
         self.clock.begin("dtls", now)
-        remote, is_client = self._remote
+        remote, negotiated = self._remote
+        path = self.ladder.path
         self.stack.start(
-            is_client=is_client,
+            is_client=negotiated.is_dtls_client,
             remote_fingerprints=[dtls.Fingerprint.parse_untrusted(line) for line in remote.fingerprints],
             remote_max_message_size=remote.max_message_size,
             remote_max_datagram_size=remote.max_datagram_size,
             remote_express=remote.express,
             remote_sctp_init=remote.sctp_init,
+            dtls_versions=negotiated.dtls_versions,
+            rtt_s=None if path is None else path.rtt_s,
             now=now,
         )
         self._phase = self.stack.phase

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import attrs
 
 from psyne_mesh.errors import LocalError, ProtocolError
 from psyne_mesh.webrtc import sctp
-from psyne_mesh.webrtc.sdp import Description, Setup, answer_setup, make_answer, make_offer, parse_sdp_untrusted
+from psyne_mesh.webrtc.sdp import (
+    Description,
+    DtlsVersion,
+    Setup,
+    answer_setup,
+    make_answer,
+    make_offer,
+    parse_sdp_untrusted,
+)
 
 Turn: TypeAlias = Literal["nothing", "have-local-offer", "have-remote-offer", "stable"]
+
+
+class Negotiated(NamedTuple):
+    """dtls_versions: those that the session may speak; a client speaks the first."""
+
+    is_dtls_client: bool
+    dtls_versions: tuple[DtlsVersion, ...]
 
 
 class Negotiation:
@@ -22,6 +37,10 @@ class Negotiation:
 
     Each offer holds our INIT chunk, each answer to an offer with a usable one, too (draft-hancke-tsvwg-snap): both sides
     know that SCTP needs no handshake if `remote.sctp_init` is there.
+
+    Which version of DTLS: as client we must know it before the first word, and only descriptions of our own kind say it. So a
+    stranger that leaves us the choice becomes the client, and its hello says it; one that insists on being the server is
+    spoken to in 1.2.
 
     Misuse raises `LocalError`, bad text `ProtocolError`; either leaves everything as it was.
     """
@@ -35,6 +54,7 @@ class Negotiation:
         max_datagram_size: int,
         express: int = 0,
         sctp_init: bytes,
+        dtls_versions: tuple[DtlsVersion, ...],
         session_id: int,
     ) -> None:
         self.turn: Turn = "nothing"
@@ -45,14 +65,19 @@ class Negotiation:
         self._max_datagram_size = max_datagram_size
         self._express = express
         self._sctp_init = sctp_init
+        self._dtls_versions = dtls_versions
         self._session_id = session_id
         self._version = 0
         self._setup: Setup = "actpass"
 
     @property
-    def is_dtls_client(self) -> bool:
+    def negotiated(self) -> Negotiated:
         """Known once `remote` is."""
-        return self._setup == "active"
+        is_client = self._setup == "active"
+        ours, said = self._dtls_versions, () if self.remote is None else self.remote.dtls_versions
+        if said:  # by a peer of our own kind, under its signature: a lower one is not accepted any more
+            return Negotiated(is_client, tuple(version for version in said if version in ours)[:1])
+        return Negotiated(is_client, ("1.2",) if is_client and "1.2" in ours else ours)
 
     def check_may_offer(self) -> None:
         if not self._offerer:
@@ -84,7 +109,9 @@ class Negotiation:
                 "close this peer and open another one with offerer=False"
             )
         offer = self._parse_untrusted(text)
-        setup = answer_setup(offer.setup) if self.remote is None or offer.setup != "actpass" else self._setup
+        knows_version = bool(offer.dtls_versions) or "1.3" not in self._dtls_versions
+        fresh = answer_setup(offer.setup, knows_version=knows_version)
+        setup = fresh if self.remote is None or offer.setup != "actpass" else self._setup
         self._check_unchanged(offer, setup)
         self.remote, self._setup, self.turn = offer, setup, "have-remote-offer"
         return offer
@@ -108,6 +135,7 @@ class Negotiation:
             max_datagram_size=self._max_datagram_size,
             express=self._express,
             sctp_init=self._sctp_init if snap else b"",
+            dtls_versions=self._dtls_versions,
             candidates=tuple(candidates),
             end_of_candidates=complete,
         )
@@ -116,6 +144,8 @@ class Negotiation:
         """What the peer says. Its INIT is left out if no association can begin with it, and if it is our own, given back by
         one that does not understand it (libdatachannel did, its issue 1620)."""
         said = parse_sdp_untrusted(text)
+        if said.dtls_versions and not set(said.dtls_versions) & set(self._dtls_versions):
+            raise ProtocolError(f"the peer speaks DTLS {' and '.join(said.dtls_versions)} only: see dtls_versions")
         if not said.sctp_init:
             return said
         try:

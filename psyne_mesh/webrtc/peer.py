@@ -71,6 +71,7 @@ class PeerConnection:
             max_datagram_size=gateway.config.path_mtu_max,
             express=VERSION if gateway.config.express_lane else 0,
             sctp_init=self._stack.sctp_init,
+            dtls_versions=gateway.config.dtls_versions,
             session_id=rng.getrandbits(62),
         )
         self._channels: dict[Channel, DataChannel] = {}
@@ -88,7 +89,7 @@ class PeerConnection:
         """The peer's answer. Raises `ProtocolError` for one that cannot be used, and goes on waiting for a better one."""
         self._check_open()
         remote = self._negotiation.accept_answer(sdp)
-        self.connection.set_remote(remote, is_dtls_client=self._negotiation.is_dtls_client)
+        self.connection.set_remote(remote, self._negotiation.negotiated)
         await trio.lowlevel.checkpoint()
 
     async def create_answer(self, offer: str, *, trickle: bool = False) -> str:
@@ -102,7 +103,7 @@ class PeerConnection:
         if known is not None and (known.ice_ufrag, known.ice_pwd) != (remote.ice_ufrag, remote.ice_pwd):
             await self._restart()
         self.connection.begin()
-        self.connection.set_remote(remote, is_dtls_client=self._negotiation.is_dtls_client)
+        self.connection.set_remote(remote, self._negotiation.negotiated)
         return await self._describe(self._negotiation.make_answer, trickle)
 
     async def restart_ice(self, *, trickle: bool = False) -> str:
@@ -237,6 +238,7 @@ class PeerConnection:
             phase_s=dict(self.connection.clock.took_s),
             queue_age_s=stack.sctp.oldest_queued_age_s,
             idle_s=None if heard is None else now - heard,
+            dtls=stack.dtls,
             ice=self.connection.ice.stats(),
             stack=stack,
         )

@@ -18,9 +18,11 @@ import attrs
 from psyne_mesh.errors import ProtocolError
 
 Setup: TypeAlias = Literal["actpass", "active", "passive"]
+DtlsVersion: TypeAlias = Literal["1.3", "1.2"]
 
 _DATAGRAM_ATTRIBUTE = "psyne-max-datagram-size"
 _EXPRESS_ATTRIBUTE = "psyne-express"
+_DTLS_ATTRIBUTE = "psyne-dtls"
 DEFAULT_SCTP_PORT = 5000
 DEFAULT_MAX_MESSAGE_SIZE = 65_536  # RFC 8841 section 6.1: what the absence of the attribute means
 
@@ -38,6 +40,7 @@ _DIGEST_BYTES = {
     "sha-512": 64,
 }  # older hashes are refused: a collision is a man in the middle
 _PROTOCOLS = ("UDP/DTLS/SCTP", "TCP/DTLS/SCTP")  # RFC 8841 section 8.1: with ICE the two name the same thing
+_DTLS_VERSIONS: tuple[DtlsVersion, ...] = ("1.3", "1.2")
 _SETUPS = ("actpass", "active", "passive")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`{|}~/-]{1,256}", re.ASCII)  # RFC 8866 token, and "/" for protocols
 _ICE_CHARS = re.compile(r"[A-Za-z0-9+/=_-]+", re.ASCII)  # RFC 8839 section 5.4, and "=_-" that some stacks send
@@ -66,9 +69,9 @@ class Description:
     `fingerprints` are lines such as "sha-256 AB:CD:..."; a certificate that matches any of them is the right one.
     `candidates` are lines such as "candidate:1 1 udp 2130706431 192.0.2.1 5000 typ host". `max_message_size` is in
     bytes; 0 means that the writer takes any size. `max_datagram_size` is in bytes of UDP payload, 0 when the writer does
-    not tell: an attribute of our own, which others ignore, as they do `express`: the version of the express lane that the
-    writer knows, 0 for none. `sctp_init` is a whole INIT chunk, or empty; nothing in it has
-    been looked at. `sections[data_section]` is the m-section of the data channels.
+    not tell; `express` is the version of the express lane that the writer knows, 0 for none; `dtls_versions` are those that it
+    speaks, none when it does not tell: attributes of our own, which others ignore. `sctp_init` is a whole INIT chunk, or
+    empty; nothing in it has been looked at. `sections[data_section]` is the m-section of the data channels.
     """
 
     ice_ufrag: str
@@ -80,6 +83,7 @@ class Description:
     express: int = 0
     sctp_port: int = DEFAULT_SCTP_PORT
     sctp_init: bytes = b""
+    dtls_versions: tuple[DtlsVersion, ...] = ()
     candidates: tuple[str, ...] = ()
     end_of_candidates: bool = False
     ice_options: tuple[str, ...] = ("trickle",)
@@ -93,9 +97,11 @@ class Description:
         return self.sections[self.data_section].mid
 
 
-def answer_setup(offered: Setup) -> Setup:
-    """Our part when the offer says `offered`: active if we may (RFC 8842 section 5.3), so that our ClientHello leaves
-    as soon as the offerer's nomination arrives."""
+def answer_setup(offered: Setup, *, knows_version: bool = True) -> Setup:
+    """Our part when the offer says `offered`: active if we may (RFC 8842 section 5.3), so that our ClientHello leaves as soon
+    as the offerer's nomination arrives; but passive if the version of DTLS is for a stranger's ClientHello to say."""
+    if offered == "actpass":
+        return "active" if knows_version else "passive"
     return "passive" if offered == "active" else "active"
 
 
@@ -143,6 +149,8 @@ def _transport_lines(local: Description) -> list[str]:
         lines.append(f"a={_DATAGRAM_ATTRIBUTE}:{local.max_datagram_size}")
     if local.express:
         lines.append(f"a={_EXPRESS_ATTRIBUTE}:{local.express}")
+    if local.dtls_versions:
+        lines.append(f"a={_DTLS_ATTRIBUTE}:{' '.join(local.dtls_versions)}")
     lines += [f"a={candidate}" for candidate in local.candidates]
     if local.end_of_candidates:
         lines.append("a=end-of-candidates")
@@ -175,6 +183,7 @@ def parse_sdp_untrusted(text: object) -> Description:
         express=_number_untrusted(attributes[at], _EXPRESS_ATTRIBUTE, 0, 65_535),
         sctp_port=_number_untrusted(attributes[at], "sctp-port", DEFAULT_SCTP_PORT, 65_535),
         sctp_init=_sctp_init_untrusted(attributes[at]),
+        dtls_versions=_dtls_versions_untrusted(attributes[at]),
         candidates=tuple(
             f"candidate:{line}" for line in lines if len(line) <= _CANDIDATE_LENGTH_MAX and _PRINTABLE.fullmatch(line)
         ),
@@ -295,6 +304,12 @@ def _number_untrusted(attributes: _Attributes, name: str, default: int, largest:
     if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) <= largest):
         raise ProtocolError(f"a={name} is a number up to {largest}")
     return int(text)
+
+
+def _dtls_versions_untrusted(attributes: _Attributes) -> tuple[DtlsVersion, ...]:
+    """Those that we know of; a later program may name others."""
+    said = attributes.get(_DTLS_ATTRIBUTE, [""])[0].split()
+    return tuple(version for version in _DTLS_VERSIONS if version in said)
 
 
 def _sctp_init_untrusted(attributes: _Attributes) -> bytes:

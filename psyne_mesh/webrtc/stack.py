@@ -61,6 +61,7 @@ class StackConfig:
     path_mtu_max: int = 65_507
     limits: ChannelLimits = _LIMITS
     gives_up: bool = True
+    dtls_versions: tuple[dtls.Version, ...] = ("1.3", "1.2")
     dtls_fast_records: bool = True
     express_lane: bool = True
 
@@ -70,6 +71,7 @@ class StackConfig:
             max_message_size=config.max_message_size,
             receive_window_bytes=config.receive_window_bytes,
             path_mtu_max=config.path_mtu_max,
+            dtls_versions=config.dtls_versions,
             dtls_fast_records=config.dtls_fast_records,
             express_lane=config.express_lane,
         )
@@ -107,8 +109,7 @@ class StackStats:
     None where SCTP carries everything."""
 
     phase: Phase
-    dtls_cipher: str
-    dtls_version: str
+    dtls: dtls.DtlsStats | None
     sctp: sctp.SctpStats
     channels: tuple[ChannelStats, ...]
     messages_discarded: int
@@ -136,7 +137,7 @@ class Stack:
         self.phase: Phase = "new"
         self.last_received_at: float | None = None  # when an authentic packet came last
         self._certificate = certificate
-        self._dtls: dtls.DtlsSession | None = None
+        self._dtls: dtls.Session | None = None
         sctp_config = _sctp_config(config, 0)
         self._sctp_handshake = sctp.Handshake(sctp_config, rng)
         self._association = sctp.Association(sctp_config, rng=rng, handshake=self._sctp_handshake)
@@ -150,7 +151,6 @@ class Stack:
         self._express: Express | None = None
         self._express_refused = 0
         self._knocked_at = 0.0
-        self._cipher = self._version = ""
 
     def start(
         self,
@@ -161,6 +161,8 @@ class Stack:
         remote_max_datagram_size: int = 0,
         remote_express: int = 0,
         remote_sctp_init: bytes = b"",
+        dtls_versions: Sequence[dtls.Version] = (),
+        rtt_s: float | None = None,
         now: float,
     ) -> None:
         """Begins DTLS; the client's ClientHello is ready to send.
@@ -170,6 +172,8 @@ class Stack:
         remote_express: the version of the express lane that the peer knows, 0 for none.
         remote_sctp_init: the INIT chunk of the peer's description, if ours went with our own: then the association stands
             as soon as DTLS does. It has passed `read_init_untrusted`.
+        dtls_versions: those that the descriptions leave; none: those of the configuration. A client speaks the highest only.
+        rtt_s: of the path, as far as ICE knows it.
         """
         if self.phase != "new":
             raise ClosedError("a stack is started once, before it is closed")
@@ -190,7 +194,9 @@ class Stack:
             self._certificate,
             is_client=is_client,
             remote_fingerprints=remote_fingerprints,
+            versions=dtls_versions or self.config.dtls_versions,
             fast_records=self.config.dtls_fast_records,
+            rtt_s=rtt_s,
         )
         self._dtls.start(now)
         early, self._early = self._early, []
@@ -365,8 +371,7 @@ class Stack:
     def stats(self) -> StackStats:
         return StackStats(
             phase=self.phase,
-            dtls_cipher=self._cipher,
-            dtls_version=self._version,
+            dtls=None if self._dtls is None else self._dtls.stats,
             sctp=self._association.stats,
             channels=tuple(self._channels.stats()),
             messages_discarded=self._channels.messages_discarded,
@@ -490,9 +495,11 @@ class Stack:
         if self.phase == "closed":
             return
         if isinstance(event, dtls.HandshakeCompleted):
-            self.phase, self._cipher, self._version = "sctp", event.cipher, event.version
+            self.phase = "sctp"
             self.last_received_at = now
             self._events.append(DtlsConnected(event.cipher, event.version))
+            if isinstance(self._dtls, dtls.DtlsSession):
+                self._dtls = self._dtls.settled
             self._channels.announce(now)
             self._association.connect(now)  # both sides do: RFC 8831 section 6.2 leaves SCTP's roles open
         elif isinstance(event, dtls.Failed):

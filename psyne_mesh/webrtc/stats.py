@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 import attrs
 
+from psyne_mesh.webrtc.dtls import DtlsStats
 from psyne_mesh.webrtc.ice import IceStats, Path
 from psyne_mesh.webrtc.stack import StackStats
 
@@ -37,6 +38,8 @@ class PeerStats:
     phase_s: how long each phase of connecting took: "ice-gathering", "signaling" (until the peer's description came),
         "ice", "dtls", "sctp", "channel" (until the first one opened); a phase that has not ended is absent.
     queue_age_s: how long the oldest message has waited to be sent; 0 when none waits.
+    dtls: version, cipher suite and group of the key exchange; `None` before there is a path. `dtls.is_post_quantum` says
+        whether what is recorded today stays secret from a quantum computer of tomorrow.
     idle_s: since the last authentic packet of the peer; `None` before the first.
     """
 
@@ -46,5 +49,6 @@ class PeerStats:
     phase_s: Mapping[ConnectPhase, float]
     queue_age_s: float
     idle_s: float | None
+    dtls: DtlsStats | None
     ice: IceStats
     stack: StackStats

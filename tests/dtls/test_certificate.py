@@ -151,7 +151,9 @@ def test_a_peer_with_an_rsa_key(way: str) -> None:
 def test_a_client_with_an_rsa_key() -> None:
     certificate = Certificate.generate(rsa.generate_private_key(65537, 2048))
     pair = Pair(client={"certificate": certificate}, server={"remote_fingerprints": [certificate.fingerprint]})
-    assert pair.connect().events["client"] == [HandshakeCompleted("ECDHE-ECDSA-AES128-GCM-SHA256", "DTLSv1.2", "x25519")]
+    assert pair.connect().events["client"] == [
+        HandshakeCompleted("ECDHE-ECDSA-AES128-GCM-SHA256", "DTLSv1.2", "x25519")
+    ]
 
 
 @pytest.mark.parametrize("curve", [ec.SECP384R1(), ec.SECP521R1()])

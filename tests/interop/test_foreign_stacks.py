@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import trio
@@ -80,7 +80,9 @@ async def test_messages_of_every_kind_and_size_come_back(foreign: ForeignProcess
                 await remote.call("send_bytes", "theirs", config.max_message_size + 1)
         await check_echo(channel)
         stats = peer.stats()
-        assert stats.stack.dtls_version == "DTLSv1.2"
+        assert stats.dtls is not None
+        assert stats.dtls.version == ("DTLSv1.3" if foreign.stack.is_browser else "DTLSv1.2")
+        assert stats.dtls.is_post_quantum is foreign.stack.is_browser
         assert stats.stack.sctp.interleaving is foreign.stack.interleaves
         assert (stats.phase_s["sctp"] == 0) is foreign.stack.snaps
 
@@ -343,12 +345,20 @@ async def test_addresses_hidden_behind_mdns_names(foreign: ForeignProcess, side:
 
 
 @those_that("is_browser")
-async def test_a_peer_with_an_rsa_certificate(foreign: ForeignProcess, side: Side) -> None:
-    async with introduced(foreign, side) as (peer, remote):
+@pytest.mark.parametrize("version", ["1.3", "1.2"])
+async def test_a_peer_with_an_rsa_certificate(
+    foreign: ForeignProcess, side: Side, version: Literal["1.3", "1.2"]
+) -> None:
+    async with introduced(foreign, side, WebRTCConfig(dtls_versions=(version,))) as (peer, remote):
         await remote.call("begin", True)
         await exchange(peer, remote, side)
         await check_echo(peer.create_channel(DataChannelConfig(label="echo")))
-        assert ("RSA" in peer.stats().stack.dtls_cipher) is (side == "answerer")  # the server's key names the cipher
+        stats = peer.stats().dtls
+        assert stats is not None
+        assert stats.version == f"DTLSv{version}"
+        if version == "1.2":
+            assert stats.cipher is not None
+            assert ("RSA" in stats.cipher) is (side == "answerer")  # the server's key names the cipher
 
 
 @those_that("is_browser")

@@ -161,7 +161,8 @@ async def test_a_path_that_loses_a_kind_of_datagram_fails_in_that_phase(swallow:
     def sockets(config: WebRTCConfig) -> list[ice.DatagramSocket]:
         return [Deaf(inner, swallow) for inner in open_sockets(config)]
 
-    async with two_peers(HASTY, sockets=sockets) as (offerer, answerer):
+    # DTLS 1.2, whose records tell data from handshake by their first byte
+    async with two_peers(attrs.evolve(HASTY, dtls_versions=("1.2",)), sockets=sockets) as (offerer, answerer):
         offer = (await offerer.create_offer()).replace("a=sctp-init:", "a=x-unknown:")  # as a stranger would take it
         await offerer.set_answer(await answerer.create_answer(offer))
         for peer in (offerer, answerer):

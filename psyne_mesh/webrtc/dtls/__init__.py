@@ -2,7 +2,7 @@
 
 from psyne_mesh.webrtc.dtls.certificate import Certificate, Fingerprint
 from psyne_mesh.webrtc.dtls.events import Closed, DtlsEvent, DtlsStats, Failed, HandshakeCompleted
-from psyne_mesh.webrtc.dtls.session import DtlsSession, Version
+from psyne_mesh.webrtc.dtls.session import DtlsSession, Session, Version
 
 __all__ = [
     "Certificate",
@@ -13,5 +13,6 @@ __all__ = [
     "Failed",
     "Fingerprint",
     "HandshakeCompleted",
+    "Session",
     "Version",
 ]

@@ -9,7 +9,6 @@ from psyne_mesh.errors import LocalError
 from psyne_mesh.webrtc.dtls import record12
 from psyne_mesh.webrtc.dtls.certificate import Certificate, Fingerprint
 from psyne_mesh.webrtc.dtls.events import DtlsEvent, DtlsStats, State
-from psyne_mesh.webrtc.dtls.handshake13.flight import INITIAL_TIMEOUT_S
 from psyne_mesh.webrtc.dtls.session12 import Session12
 from psyne_mesh.webrtc.dtls.session13 import Session13
 
@@ -33,7 +32,7 @@ class DtlsSession:
         other: a hello that offered both could be answered in 1.2, and OpenSSL takes over no hello that it did not write. So
         whoever is client knows beforehand what the peer takes.
     mtu: bounds the datagrams of the handshake; a packet may have up to 2^14 bytes.
-    fast_records: of 1.2, see `Session12`. timeout_s: of 1.3, until a flight is repeated first; a bit more than a round trip.
+    fast_records: of 1.2, see `Session12`. rtt_s: of the path, for the timers of 1.3; None where it is not known.
     """
 
     __slots__ = ("_kept", "_make_older", "_older", "_session")
@@ -47,7 +46,7 @@ class DtlsSession:
         versions: Sequence[Version] = ("1.3", "1.2"),
         mtu: int = 1200,
         fast_records: bool = True,
-        timeout_s: float = INITIAL_TIMEOUT_S,
+        rtt_s: float | None = None,
     ) -> None:
         if not versions:
             raise LocalError("a DTLS session needs a version that it may speak")
@@ -70,7 +69,7 @@ class DtlsSession:
             self._session = make_older()
             return
         self._session = Session13(
-            certificate, is_client=is_client, remote_fingerprints=remote_fingerprints, mtu=mtu, timeout_s=timeout_s
+            certificate, is_client=is_client, remote_fingerprints=remote_fingerprints, mtu=mtu, rtt_s=rtt_s
         )
         if "1.2" in versions and not is_client:
             self._make_older = make_older
@@ -171,3 +170,6 @@ class DtlsSession:
         ):
             self._session = older
             self._make_older = self._older = None
+
+
+Session: TypeAlias = DtlsSession | Session12 | Session13

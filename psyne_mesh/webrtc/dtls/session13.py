@@ -6,13 +6,20 @@ import os
 from collections.abc import Callable, Sequence
 
 from psyne_mesh.errors import FingerprintMismatch, LocalError, ProtocolError
+from psyne_mesh.webrtc.dtls import suites13
 from psyne_mesh.webrtc.dtls.certificate import Certificate, Fingerprint
 from psyne_mesh.webrtc.dtls.events import Closed, DtlsEvent, DtlsStats, Failed, HandshakeCompleted, State
 from psyne_mesh.webrtc.dtls.handshake13 import groups, signing
 from psyne_mesh.webrtc.dtls.handshake13.after import AfterHandshake
 from psyne_mesh.webrtc.dtls.handshake13.client import ClientHellos
-from psyne_mesh.webrtc.dtls.handshake13.core import Handshake, Settings, encode_ack, read_ack_untrusted
-from psyne_mesh.webrtc.dtls.handshake13.flight import INITIAL_TIMEOUT_S, MIN_RESEND_INTERVAL_S, Ledger
+from psyne_mesh.webrtc.dtls.handshake13.core import (
+    FingerprintRefused,
+    Handshake,
+    Settings,
+    encode_ack,
+    read_ack_untrusted,
+)
+from psyne_mesh.webrtc.dtls.handshake13.flight import MIN_RESEND_INTERVAL_S, Ledger, timeout_for
 from psyne_mesh.webrtc.dtls.handshake13.server import ServerHellos
 from psyne_mesh.webrtc.dtls.handshake13.wire import Alert, Refused
 from psyne_mesh.webrtc.dtls.record13 import (
@@ -28,7 +35,7 @@ from psyne_mesh.webrtc.dtls.record13 import (
     next_secret,
 )
 from psyne_mesh.webrtc.dtls.records import ALERT, APPLICATION_DATA, HANDSHAKE, alert_name
-from psyne_mesh.webrtc.dtls.suites13 import SUITES, Suite
+from psyne_mesh.webrtc.dtls.suites13 import Suite
 
 MIN_MTU = 256  # as for 1.2; a fragment needs no more than 64
 VERSION = "DTLSv1.3"
@@ -50,7 +57,7 @@ class Session13:
     Until something has come under the keys of a handshake, nothing proves who wrote the hellos. So each hello begins a
     handshake of its own beside the others, complaints wait, and whoever forges a plaintext record gets nothing for it.
 
-    suites, groups: best first; for tests also `keys`, `sign` and `random`. timeout_s: until a flight is first repeated.
+    suites, allowed_groups: best first; for tests also `keys`, `sign` and `random`. rtt_s: of the path, where it is known.
     """
 
     __slots__ = (
@@ -90,9 +97,9 @@ class Session13:
         is_client: bool,
         remote_fingerprints: Sequence[Fingerprint],
         mtu: int = 1200,
-        timeout_s: float = INITIAL_TIMEOUT_S,
-        suites: tuple[Suite, ...] = SUITES,
-        allowed_groups: tuple[int, ...] = groups.GROUPS,
+        rtt_s: float | None = None,
+        suites: tuple[Suite, ...] | None = None,
+        allowed_groups: tuple[int, ...] | None = None,
         keys: groups.KeyMaker | None = None,
         sign: signing.Sign = signing.sign,
         random: Callable[[int], bytes] = os.urandom,
@@ -109,9 +116,9 @@ class Session13:
             is_client=is_client,
             matches=lambda der: any(fingerprint.matches(der) for fingerprint in fingerprints),
             mtu=mtu,
-            suites=suites,
-            groups=allowed_groups,
-            timeout_s=timeout_s,
+            suites=suites or suites13.SUITES,
+            groups=allowed_groups or groups.GROUPS,
+            timeout_s=timeout_for(rtt_s),
             keys=keys or groups.KeyMaker(),
             sign=sign,
             random=random,
@@ -548,9 +555,10 @@ class Session13:
             error = ProtocolError(f"the peer ended the DTLS {where}: {alert_name(content[1])}")
             self._end("failed", Failed(error), None)
 
-    def _fail(self, error: ProtocolError | FingerprintMismatch) -> None:
+    def _fail(self, error: ProtocolError) -> None:
         alert = error.alert if isinstance(error, Refused) else None
-        self._end("failed", Failed(error), alert)
+        said = FingerprintMismatch(str(error)) if isinstance(error, FingerprintRefused) else error
+        self._end("failed", Failed(said), alert)
 
     def _end(self, state: State, event: DtlsEvent, alert: Alert | None) -> None:
         if alert is not None:

@@ -8,7 +8,6 @@ from typing import NamedTuple, TypeAlias
 
 import attrs
 
-from psyne_mesh.errors import FingerprintMismatch
 from psyne_mesh.webrtc.dtls.handshake13 import signing
 from psyne_mesh.webrtc.dtls.handshake13.flight import (
     INITIAL_TIMEOUT_S,
@@ -16,7 +15,7 @@ from psyne_mesh.webrtc.dtls.handshake13.flight import (
     Ledger,
     Outgoing,
 )
-from psyne_mesh.webrtc.dtls.handshake13.groups import GROUPS, KeyMaker
+from psyne_mesh.webrtc.dtls.handshake13.groups import KeyMaker
 from psyne_mesh.webrtc.dtls.handshake13.messages import (
     CertificateMessage,
     CertificateRequest,
@@ -32,14 +31,14 @@ from psyne_mesh.webrtc.dtls.handshake13.reassembly import Reassembly, split_frag
 from psyne_mesh.webrtc.dtls.handshake13.schedule import KeySchedule
 from psyne_mesh.webrtc.dtls.handshake13.wire import Alert, MessageType, Reader, Refused, vector
 from psyne_mesh.webrtc.dtls.record13 import ACK, OpeningKeys, SealingKeys
-from psyne_mesh.webrtc.dtls.suites13 import SUITES, Suite
+from psyne_mesh.webrtc.dtls.suites13 import Suite
 
 HANDSHAKE_EPOCH, APPLICATION_EPOCH = 2, 3
 _ACK_AFTER = 0.25  # RFC 9147 section 7.1: of the time after which the peer repeats itself
 _TO_ACK_MAX = 64  # record numbers in one ACK; a flight of ours has at most 20 records
 
 
-class FingerprintRefused(Refused, FingerprintMismatch):
+class FingerprintRefused(Refused):
     """The certificate is not the one that was signalled."""
 
 
@@ -56,8 +55,8 @@ class Settings:
     is_client: bool
     matches: Callable[[bytes], bool]
     mtu: int = 1200
-    suites: tuple[Suite, ...] = SUITES
-    groups: tuple[int, ...] = GROUPS
+    suites: tuple[Suite, ...]
+    groups: tuple[int, ...]
     timeout_s: float = INITIAL_TIMEOUT_S
     keys: KeyMaker = attrs.field(factory=KeyMaker)
     sign: signing.Sign = signing.sign

@@ -23,6 +23,11 @@ _USEFUL_BYTES = 64  # a smaller rest of a datagram is left empty rather than fil
 RecordNumber = tuple[int, int]  # epoch, number in it
 
 
+def timeout_for(rtt_s: float | None) -> float:
+    """Until a flight is first repeated: RFC 9147 section 5.8.2 wants one and a half of the round trip that ICE measured."""
+    return INITIAL_TIMEOUT_S if rtt_s is None else min(max(1.5 * rtt_s, MIN_TIMEOUT_S), MAX_TIMEOUT_S)
+
+
 class Ledger:
     """What all flights of one session share: the row of record numbers of epoch 0, and how often any was repeated."""
 
