@@ -13,9 +13,9 @@ from psyne_mesh.webrtc.dtls.record13 import ACK, SealingKeys
 class AfterHandshake:
     """Made when the first such message comes or goes.
 
-    1. `receive(content, number, now)` with each handshake record, and its epoch and number: true for each KeyUpdate in it.
-       `Refused` for what may not come any more. An ACK goes back in any case.
-    2. `update_keys(now)` when our keys are worn; once `acknowledge` says true, the next ones count.
+    1. `receive(content, number, keys)` with each handshake record, its epoch and number, and the keys that seal our ACK: it
+       counts the KeyUpdates in it. `Refused` for what may not come any more.
+    2. `update_keys(keys, now)` when our keys are worn; once `acknowledge` says true, the next ones count.
     3. After each call: send `take_datagrams()`. `handle_timeout(now)` at `deadline`.
     """
 
@@ -40,7 +40,7 @@ class AfterHandshake:
         return None if self._flight is None else self._flight.deadline
 
     def receive(self, content: bytes, number: tuple[int, int], keys: SealingKeys) -> int:
-        """How many times the peer has renewed its keys in this record; `keys` seal our ACK."""
+        """How many times the peer has renewed its keys in this record."""
         fragments = split_fragments_untrusted(content)
         if fragments is None:
             raise Refused(Alert.DECODE_ERROR, "a handshake record that holds no whole fragments")
