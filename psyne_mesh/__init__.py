@@ -5,51 +5,57 @@ async with join_game_room("fps-lobby", max_players=16, region="us-west", skill_r
     async for sender, position in positions: ...
 """
 
-from psyne_mesh.config import DataChannelConfig, StunServer, TurnServer, WebRTCConfig
-from psyne_mesh.errors import (
-    ClosedError,
-    ConnectFailed,
-    EventBacklog,
-    FingerprintMismatch,
-    InvalidConfig,
-    InvalidUri,
-    LocalError,
-    MessageTooLarge,
-    OutsideTrio,
-    PeerGone,
-    ProtocolError,
-    PsyneMeshError,
-    RemoteError,
-    RoomError,
-    RoomExists,
-    RoomFull,
-    RoomMismatch,
-    RoomNotFound,
-    SignalingError,
-    SignalingLost,
-    SignalingUnreachable,
-    TamperedSignaling,
-    UnserialisableMessage,
-    VersionMismatch,
-    WouldBlock,
-)
-from psyne_mesh.game.schema import Shared, quantised, smooth
-from psyne_mesh.gossip.config import GossipConfig
-from psyne_mesh.identity import Identity, PeerId
-from psyne_mesh.mesh.membership import SendOutcome
-from psyne_mesh.room import events
-from psyne_mesh.room.channel import Channel, ChannelStats, SendReport
-from psyne_mesh.room.delivery import DeliveryMode
-from psyne_mesh.room.direct import PeerChannel, create_channel, create_gaming_channel
-from psyne_mesh.room.mesh import Mesh, join_game_room, open_mesh
-from psyne_mesh.room.messages import Action, CombatAction, Finite, FloatVector, Message, PlayerPosition
-from psyne_mesh.room.peer import Peer
-from psyne_mesh.room.room import Room
-from psyne_mesh.room.topology import RoomTopology, TopologyLink
-from psyne_mesh.signaling.memory import MemorySignaling
-from psyne_mesh.signaling.server import SignalingServer, open_server
-from psyne_mesh.signaling.transport import SignalingTransport
-from psyne_mesh.uri import GameUri, PeerUri, RoomUri, parse_uri
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from psyne_mesh.config import DataChannelConfig, StunServer, TurnServer, WebRTCConfig
+    from psyne_mesh.errors import (
+        ClosedError,
+        ConnectFailed,
+        EventBacklog,
+        FingerprintMismatch,
+        InvalidConfig,
+        InvalidUri,
+        LocalError,
+        MessageTooLarge,
+        OutsideTrio,
+        PeerGone,
+        ProtocolError,
+        PsyneMeshError,
+        RemoteError,
+        RoomError,
+        RoomExists,
+        RoomFull,
+        RoomMismatch,
+        RoomNotFound,
+        SignalingError,
+        SignalingLost,
+        SignalingUnreachable,
+        TamperedSignaling,
+        UnserialisableMessage,
+        VersionMismatch,
+        WouldBlock,
+    )
+    from psyne_mesh.game.schema import Shared, quantised, smooth
+    from psyne_mesh.gossip.config import GossipConfig
+    from psyne_mesh.identity import Identity, PeerId
+    from psyne_mesh.mesh.membership import SendOutcome
+    from psyne_mesh.room import events
+    from psyne_mesh.room.channel import Channel, ChannelStats, SendReport
+    from psyne_mesh.room.delivery import DeliveryMode
+    from psyne_mesh.room.direct import PeerChannel, create_channel, create_gaming_channel
+    from psyne_mesh.room.mesh import Mesh, join_game_room, open_mesh
+    from psyne_mesh.room.messages import Action, CombatAction, Finite, FloatVector, Message, PlayerPosition
+    from psyne_mesh.room.peer import Peer
+    from psyne_mesh.room.room import Room
+    from psyne_mesh.room.topology import RoomTopology, TopologyLink
+    from psyne_mesh.signaling.memory import MemorySignaling
+    from psyne_mesh.signaling.server import SignalingServer, open_server
+    from psyne_mesh.signaling.transport import SignalingTransport
+    from psyne_mesh.uri import GameUri, PeerUri, RoomUri, parse_uri
 
 __version__ = "0.1.0"
 
@@ -64,3 +70,49 @@ __all__ = [
     "WebRTCConfig", "WouldBlock", "create_channel", "create_gaming_channel", "events", "join_game_room", "open_mesh",
     "open_server", "parse_uri", "quantised", "smooth",
 ]  # fmt: skip
+
+# Where each name lives. A module is imported with the first name of it that is used (PEP 562): who plays never loads the
+# signaling server, and who only asks for the version loads nothing.
+_HOMES = {
+    "config": "DataChannelConfig StunServer TurnServer WebRTCConfig",
+    "errors": (
+        "ClosedError ConnectFailed EventBacklog FingerprintMismatch InvalidConfig InvalidUri LocalError "
+        "MessageTooLarge OutsideTrio PeerGone ProtocolError PsyneMeshError RemoteError RoomError RoomExists "
+        "RoomFull RoomMismatch RoomNotFound SignalingError SignalingLost SignalingUnreachable "
+        "TamperedSignaling UnserialisableMessage VersionMismatch WouldBlock"
+    ),
+    "game.schema": "Shared quantised smooth",
+    "gossip.config": "GossipConfig",
+    "identity": "Identity PeerId",
+    "mesh.membership": "SendOutcome",
+    "room.channel": "Channel ChannelStats SendReport",
+    "room.delivery": "DeliveryMode",
+    "room.direct": "PeerChannel create_channel create_gaming_channel",
+    "room.mesh": "Mesh join_game_room open_mesh",
+    "room.messages": "Action CombatAction Finite FloatVector Message PlayerPosition",
+    "room.peer": "Peer",
+    "room.room": "Room",
+    "room.topology": "RoomTopology TopologyLink",
+    "signaling.memory": "MemorySignaling",
+    "signaling.server": "SignalingServer open_server",
+    "signaling.transport": "SignalingTransport",
+    "uri": "GameUri PeerUri RoomUri parse_uri",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+_MODULES = {"events": "room.events"}
+
+
+def __getattr__(name: str) -> Any:
+    value: Any
+    if name in _HOME_OF:
+        value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    elif name in _MODULES:
+        value = import_module(f"{__name__}.{_MODULES[name]}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
