@@ -23,7 +23,8 @@ JUMP_S = 0.5
 # What was guessed wrongly is taken back over this time, so that it is seen as a curve and not as a step.
 CORRECTION_S = 0.1
 SAMPLES_MAX = 32  # one second at 30 Hz: more than any delay needs
-# Two messages further apart than so many intervals, the earlier of them at rest: it stood still until shortly before the later.
+# Two messages further apart than so many intervals, the earlier of them at rest: it stood still until shortly before the
+# later.
 REST_INTERVALS = 1.6
 
 Values = tuple[float, ...]

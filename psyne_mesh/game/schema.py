@@ -26,7 +26,8 @@ FIELDS_MAX = 64
 NAME_MAX = 64  # characters of a class or field
 QUANTISED_BITS_MAX = 32
 INT_BITS = 64
-# Text and bytes of one object, all fields together: what changes thirty times a second is small; send large things as messages.
+# Text and bytes of one object, all fields together: what changes thirty times a second is small; send large things as
+# messages.
 OBJECT_BYTES_MAX = 4096
 
 # What travels of one field: the bits of a number, or MessagePack.
@@ -49,7 +50,8 @@ class FieldSpec:
 def smooth(
     default: float, *, snap: float = math.inf, wrap: float = 0.0, bits: int = 0, low: float = 0.0, high: float = 0.0
 ) -> float:
-    """A field whose movement the others see without steps: interpolated between two messages, and on for a quarter of a second.
+    """A field whose movement the others see without steps: interpolated between two messages, and on for a quarter of a
+    second.
 
     snap: a change by more is a jump, such as a teleport, and is shown as one. wrap: the period of an angle (`math.tau`, 360).
     bits, low, high: also quantised, see `quantised`; otherwise it travels as a float of 32 bits.

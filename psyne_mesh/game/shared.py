@@ -160,9 +160,9 @@ class SharedObjects:
     4. `datagrams_to_send(now)` after an update and when `next_timeout()` has come: who gets which message.
     5. `handle_timeout(now)` then, too; 6. `take_events()`: what the others' objects are now.
 
-    Each message to a player names the fields that changed since what it has acknowledged, with their present values: the newest
-    wins, nothing is waited for, and a lost message costs nothing but itself. A new player has acknowledged nothing, so it
-    gets everything.
+    Each message to a player names the fields that changed since what it has acknowledged, with their present values: the
+    newest wins, nothing is waited for, and a lost message costs nothing but itself. A new player has acknowledged
+    nothing, so it gets everything.
     """
 
     def __init__(self, rng: Rng, send_hz: float = SEND_HZ) -> None:

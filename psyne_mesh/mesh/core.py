@@ -31,7 +31,7 @@ from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.mesh.request import RoomRequest
 from psyne_mesh.mesh.sealed import Seals
 from psyne_mesh.nurseries import unwrapped
-from psyne_mesh.signaling.events import room_key
+from psyne_mesh.signaling.events import RoomListing, room_key
 from psyne_mesh.signaling.transport import SignalingTransport
 from psyne_mesh.webrtc.endpoint import Endpoint, open_endpoint
 from psyne_mesh.webrtc.ice import SocketFactory
@@ -95,6 +95,10 @@ class MeshCore:
         endpoint.gateway.on_refused.append(self._server_refused)
 
     # -------------------------------------------------------------------------------------------------------- rooms
+
+    async def list_rooms(self, app_id: str) -> RoomListing:
+        """As the transport's: `SignalingLost`, `SignalingError`."""
+        return await self._signaling.list_rooms(app_id=app_id)
 
     async def join(
         self, request: RoomRequest, name: str, profile: Profile, gossip: GossipConfig, sink: RoomSink

@@ -117,7 +117,10 @@ class Channel(Generic[M]):
         `to` names no peers; and `PeerGone` when it is a single peer whom neither a link nor others reach.
         """
         await trio.lowlevel.checkpoint()
-        payload = self._encoded(message)
+        return await self.send_payload(self.encode(message), to)
+
+    async def send_payload(self, payload: Payload, to: To) -> SendReport:
+        """What `encode` gave: `send` behind it, for a door that encodes on another thread."""
         targets = self._targets(to)
         if self.mode.reliable:
             carried = to is None and self._blob_for_all(payload) is not None
@@ -131,7 +134,10 @@ class Channel(Generic[M]):
         """Like `send`, but never waits. Those who are too far behind are named in the report: on an unreliable channel they are
         skipped, on a reliable one they lose their link at 12 MiB ("overflow"); of what others would carry nothing is sent while
         8 MiB wait on every link ("congested")."""
-        return self._hand_over(self._encoded(message), self._targets(to), to)
+        return self.send_payload_nowait(self.encode(message), to)
+
+    def send_payload_nowait(self, payload: Payload, to: To) -> SendReport:
+        return self._hand_over(payload, self._targets(to), to)
 
     def on_message(self, callback: Callable[[Peer, M], C]) -> Callable[[Peer, M], C]:
         """`@channel.on_message`: `callback(peer, message)` for every message, those that wait already first.
@@ -171,14 +177,11 @@ class Channel(Generic[M]):
         while inbox:
             peer, payload = inbox.get_nowait()
             if self._reliable:
-                self._membership.release(peer.id, _held_size(payload))
+                self._membership.release(peer.id, held_size(payload))
             try:
-                message: Any = self._codec.decode_untrusted(payload)
+                return peer, self.decode_untrusted(payload)
             except ProtocolError:
-                self.stats.refused += 1
                 continue
-            self.stats.received += 1
-            return peer, message
         return None
 
     def _raise_nothing(self) -> NoReturn:
@@ -220,15 +223,13 @@ class Channel(Generic[M]):
         calls who asked for that."""
         if self._callback is not None:
             try:
-                message = self._codec.decode_untrusted(payload)
+                message = self.decode_untrusted(payload)
             except ProtocolError:
-                self.stats.refused += 1
                 return
-            self.stats.received += 1
             self._call(self._callback, peer, message)
             return
         if self._reliable:
-            size = _held_size(payload)
+            size = held_size(payload)
             if carried and self._membership.unread(peer.id) + size > CARRIED_UNREAD_BYTES_MAX:
                 self.stats.dropped += 1
                 return
@@ -241,19 +242,47 @@ class Channel(Generic[M]):
     def close(self) -> None:
         self._inbox.close()
 
-    # -------------------------------------------------------------------------------------------------------- helpers
+    # ------------------------------------------------------------------------ called by a door on another thread
 
-    def _check_open(self) -> None:
+    def deliver_into(self, inbox: Inbox[tuple[Peer, Payload]]) -> None:
+        """What has come and what comes goes there undecoded; of a reliable channel, `release` what was read."""
+        for item in self._inbox.clear():
+            inbox.put(item)
         if self._inbox.closed:
-            raise ClosedError(f"channel {self.name!r}: the room was left")
+            inbox.close()
+        self._inbox = inbox
 
-    def _encoded(self, message: M) -> Payload:
+    def release(self, peer: Peer, size: int) -> None:
+        self._membership.release(peer.id, size)
+
+    def encode(self, message: M) -> Payload:
+        """`UnserialisableMessage`, `MessageTooLarge` or `ClosedError` for what cannot be sent."""
         self._check_open()
         payload = self._codec.encode(message)
         size = _size(payload)
         if size > self._membership.max_message_size:
             raise MessageTooLarge(size, self._membership.max_message_size)
         return payload
+
+    def decode_untrusted(self, payload: Payload) -> M:
+        """The message, counted as received; or `ProtocolError`, and it is counted as refused."""
+        try:
+            message: Any = self._codec.decode_untrusted(payload)
+        except ProtocolError:
+            self.stats.refused += 1
+            raise
+        self.stats.received += 1
+        return message  # type: ignore[no-any-return]
+
+    def checked_to(self, to: To) -> To:
+        """The same as can be kept, or `InvalidConfig` when it names no peers."""
+        return to if to is None or isinstance(to, Peer | PeerId) else self._targets(to)
+
+    # -------------------------------------------------------------------------------------------------------- helpers
+
+    def _check_open(self) -> None:
+        if self._inbox.closed:
+            raise ClosedError(f"channel {self.name!r}: the room was left")
 
     def _targets(self, to: To) -> list[PeerId]:
         if to is None:
@@ -362,5 +391,5 @@ def _id_of(peer: Peer | PeerId) -> PeerId:
     raise InvalidConfig(f"to = [... {peer!r} ...]: {_TO}")
 
 
-def _held_size(payload: Payload) -> int:
+def held_size(payload: Payload) -> int:
     return _size(payload) + UNREAD_OVERHEAD_BYTES

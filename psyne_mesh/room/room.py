@@ -32,6 +32,7 @@ from psyne_mesh.room.peer import Peer, Player
 from psyne_mesh.room.sharing import SharedTraffic, Sharing
 from psyne_mesh.room.topology import MeshMode, RoomTopology, TopologyLink
 from psyne_mesh.room.undeclared import UNKNOWN_LIFE_S, Undeclared
+from psyne_mesh.signaling.events import RoomInfo
 
 M = TypeVar("M", bound=Message)
 C = TypeVar("C", bound=Callable[..., Any])
@@ -55,6 +56,7 @@ class Room:
 
     def __init__(self, request: RoomRequest, core: MeshCore, silence_s: float, player_name: str, rng: Random) -> None:
         self.name = request.name
+        self._app_id = request.app_id
         self.region = request.region
         self.max_players = request.max_players
         self.skill_range = request.skill_range
@@ -72,8 +74,8 @@ class Room:
         self._undeclared = Undeclared()
         self._refused: dict[str, str] = {}  # what the TURN servers of the configuration, few as they are, said last
         self._hub = EventHub(self._present)
-        self._traffic = SharedTraffic(self, rng)
-        self._sharing = Sharing(self, self._traffic, self._hub.publish)
+        self.traffic = SharedTraffic(self, rng)
+        self._sharing = Sharing(self, self.traffic, self._hub.publish)
         self._changed = trio.lowlevel.ParkingLot()
         self._end = "was left"
         self._ended = False
@@ -120,6 +122,11 @@ class Room:
                 raise ClosedError(f"room {self.name!r} {self._end}")
             await self._changed.park()
 
+    @property
+    def end(self) -> str:
+        """Why the room is over, in words that follow its name, once it is."""
+        return self._end
+
     def topology(self) -> RoomTopology:
         """What this player sees of the mesh: its own links with their round trips and paths, and who else is there."""
         seen = self._joined().topology()
@@ -128,6 +135,12 @@ class Room:
             for view in seen.links
         )
         return RoomTopology(self.me, cast(MeshMode, seen.mode), (self.me, *self._peers), links)
+
+    async def rooms(self) -> tuple[RoomInfo, ...]:
+        """The rooms of the same `app_id` that our signaling server knows, up to a hundred. Raises `SignalingLost` while it is
+        out of reach, and `ClosedError` once the room was left."""
+        self._joined()
+        return (await self._core.list_rooms(self._app_id)).rooms
 
     # --------------------------------------------------------------------------------------------------------- events
 

@@ -1,0 +1,21 @@
+"""The second front door, for programs with a loop of their own: pygame, arcade, pyglet, panda3d, ursina, or `while True`.
+
+with sync.join_game_room("arena", max_players=8) as net:
+    me = net.share(Ship())
+    while running:
+        for event in net.poll(): ...
+        for ship in net.all(Ship): draw(ship.x, ship.y, ship.owner.name)
+        clock.tick(60)
+
+The network has a thread of its own; nothing here ever waits but what has a `timeout`.
+"""
+
+from psyne_mesh.game.schema import Shared, quantised, smooth
+from psyne_mesh.room.messages import Message
+from psyne_mesh.sync.channel import Channel
+from psyne_mesh.sync.entrance import Mesh, join_game_room, open_mesh, open_server
+from psyne_mesh.sync.room import Room
+
+__all__ = [
+    "Channel", "Mesh", "Message", "Room", "Shared", "join_game_room", "open_mesh", "open_server", "quantised", "smooth",
+]  # fmt: skip

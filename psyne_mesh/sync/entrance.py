@@ -1,0 +1,165 @@
+"""The way in without Trio: `with sync.join_game_room(...) as net`, `sync.open_mesh()`, `sync.open_server()`."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from types import TracebackType
+from typing import Any, Generic, NoReturn, TypeVar
+
+import trio
+
+from psyne_mesh.config import WebRTCConfig
+from psyne_mesh.errors import InvalidConfig
+from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.identity import Identity, PeerId
+from psyne_mesh.room import mesh as trio_mesh
+from psyne_mesh.room.mesh import DEFAULT_SIGNALING, SkillRange
+from psyne_mesh.signaling import server as trio_server
+from psyne_mesh.signaling.limits import ServerConfig
+from psyne_mesh.signaling.server import DEFAULT_PORT, SignalingServer
+from psyne_mesh.sync.room import Room
+from psyne_mesh.sync.thread import NetworkThread
+
+V = TypeVar("V")
+T = TypeVar("T")
+
+# Until signaling has admitted us: its own tries end before that.
+JOIN_TIMEOUT_S = 30.0
+
+
+class Block(AbstractContextManager[V], Generic[V]):
+    """What the functions of this page return: nothing has happened until `with` enters it, and leaving it ends all of it."""
+
+    def __init__(
+        self, what: str, name: str, opened: Callable[[], AbstractAsyncContextManager[T]],
+        made: Callable[[NetworkThread[T], T], V], timeout: float,
+    ) -> None:  # fmt: skip
+        self._what = what
+        self._name = name
+        self._opened: Callable[[], AbstractAsyncContextManager[Any]] = opened
+        self._made: Callable[[NetworkThread[Any], Any], V] = made
+        self._timeout = timeout
+        self._thread: NetworkThread[Any] | None = None
+
+    def __enter__(self) -> V:
+        if self._thread is not None:
+            raise InvalidConfig(f"this sync.{self._what} was entered before: call it again for another block")
+        if trio.lowlevel.in_trio_run():
+            raise InvalidConfig(
+                f"sync.{self._what} would stop your Trio tasks: in Trio, write `async with psyne_mesh.{self._what}`"
+            )
+        self._thread = NetworkThread(self._name)
+        value = self._thread.start(self._opened, self._timeout)
+        try:
+            return self._made(self._thread, value)
+        except BaseException:
+            self._thread.stop()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._thread is not None
+        try:
+            self._thread.stop()
+        except Exception:
+            if error is None:
+                raise  # else the block's own error says more, and this one was raised by `poll` or is no news
+        ended = self._thread.ended
+        if error is None and ended is not None:
+            raise ended
+
+    async def __aenter__(self) -> NoReturn:
+        raise InvalidConfig(f"`async with sync.{self._what}`: without async here; in Trio, psyne_mesh.{self._what}")
+
+    async def __aexit__(self, *error: object) -> None: ...
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise InvalidConfig(f"nothing is open yet: write `with sync.{self._what}(...) as net:`, then net.{name}")
+
+
+class Mesh:
+    """Made by `sync.open_mesh`: one identity, one UDP port, one thread, any number of rooms."""
+
+    def __init__(self, thread: NetworkThread[trio_mesh.Mesh], mesh: trio_mesh.Mesh) -> None:
+        self._thread = thread
+        self._mesh = mesh
+
+    @property
+    def me(self) -> PeerId:
+        return self._mesh.me
+
+    def join_game_room(self, name: str, *, timeout: float = JOIN_TIMEOUT_S, **options: Any) -> Room:
+        """Enter a room; it ends with `room.leave()` or with the mesh. Each room has its own `poll()`. Arguments and
+        errors: as under Trio, and `DeadlineExceeded`."""
+
+        async def joined() -> Any:
+            return await self._mesh.join_game_room(name, **options)
+
+        return Room(self._thread, self._thread.call_async(joined, timeout=timeout))
+
+
+def join_game_room(
+    name: str,
+    *,
+    max_players: int = 16,
+    region: str | None = None,
+    skill_range: SkillRange | None = None,
+    signaling: str = DEFAULT_SIGNALING,
+    app_id: str = "",
+    create: bool | None = None,
+    identity: Identity | None = None,
+    player_name: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    room_metadata: Mapping[str, str] | None = None,
+    config: WebRTCConfig | None = None,
+    gossip: GossipConfig | None = None,
+    timeout: float = JOIN_TIMEOUT_S,
+) -> AbstractContextManager[Room]:
+    """`with sync.join_game_room("arena", max_players=8) as net:`, for a program with a loop of its own.
+
+    Arguments and errors are those of `psyne_mesh.join_game_room`. Entering waits until signaling has admitted us,
+    `timeout` seconds at most (`DeadlineExceeded`). However the block is left (its end, an exception, `sys.exit`,
+    Ctrl-C), the others see us leave.
+    """
+    options: dict[str, Any] = {
+        "max_players": max_players, "region": region, "skill_range": skill_range, "signaling": signaling,
+        "app_id": app_id, "create": create, "identity": identity, "player_name": player_name, "metadata": metadata,
+        "room_metadata": room_metadata, "config": config, "gossip": gossip,
+    }  # fmt: skip
+    return Block("join_game_room", f"room {name}", lambda: trio_mesh.join_game_room(name, **options), Room, timeout)
+
+
+def open_mesh(
+    signaling: str = DEFAULT_SIGNALING,
+    *,
+    identity: Identity | None = None,
+    player_name: str | None = None,
+    config: WebRTCConfig | None = None,
+    rng: random.Random | None = None,
+    timeout: float = JOIN_TIMEOUT_S,
+) -> AbstractContextManager[Mesh]:
+    """`with sync.open_mesh() as mesh:`, for several rooms at once or one after the other, over shared links."""
+    return Block(
+        "open_mesh", "mesh",
+        lambda: trio_mesh.open_mesh(signaling, identity=identity, player_name=player_name, config=config, rng=rng),
+        Mesh, timeout,
+    )  # fmt: skip
+
+
+def open_server(
+    host: str = "127.0.0.1", port: int = DEFAULT_PORT, *, config: ServerConfig | None = None
+) -> AbstractContextManager[SignalingServer]:
+    """`with sync.open_server(port=0) as server:` a signaling server inside this program, at `server.url`. For a game
+    that hosts on a local network, for tests, and for trying things out; `psyne-mesh serve` is the one to leave running."""
+    return Block(
+        "open_server", "signaling", lambda: trio_server.open_server(host, port, config=config),
+        lambda thread, server: server, JOIN_TIMEOUT_S,
+    )  # fmt: skip
+
+
+__all__ = ["Block", "Mesh", "join_game_room", "open_mesh", "open_server"]

@@ -1,0 +1,38 @@
+"""What holds in a room after the events that the game has taken: for handlers that come late."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psyne_mesh.room import events
+from psyne_mesh.room.events import RoomEvent
+
+_OF_A_PEER = (events.PeerDiscovered, events.PeerConnected, events.PeerSuspected)
+
+
+class Facts:
+    """1. `note(event)` for each event in order. 2. `present()`: the events that restate what holds."""
+
+    def __init__(self) -> None:
+        self._facts: dict[tuple[type[Any], object], RoomEvent] = {}
+
+    def note(self, event: RoomEvent) -> None:
+        match event:
+            case events.PeerDiscovered() | events.PeerConnected() | events.PeerSuspected():
+                self._facts[type(event), event.peer.id] = event
+            case events.PeerResumed(peer=peer):
+                self._facts.pop((events.PeerSuspected, peer.id), None)
+            case events.PeerLeft(peer=peer):
+                for kind in _OF_A_PEER:
+                    self._facts.pop((kind, peer.id), None)
+            case events.ServerRefused(server=server):
+                self._facts[events.ServerRefused, server] = event
+            case events.SharedAppeared(shared=shared):
+                self._facts[events.SharedAppeared, id(shared)] = event
+            case events.SharedGone(shared=shared):
+                self._facts.pop((events.SharedAppeared, id(shared)), None)
+            case _:
+                return
+
+    def present(self) -> list[RoomEvent]:
+        return list(self._facts.values())

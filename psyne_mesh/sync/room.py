@@ -1,0 +1,395 @@
+"""A room for programs with a loop of their own: everything that a Trio room can do, without `await`."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar, overload
+
+from psyne_mesh.errors import ClosedError, EventBacklog, InvalidConfig
+from psyne_mesh.game.replicas import Replicas
+from psyne_mesh.game.schema import Shared
+from psyne_mesh.identity import PeerId
+from psyne_mesh.room import events as room_events
+from psyne_mesh.room import room as trio_room
+from psyne_mesh.room.delivery import DeliveryMode
+from psyne_mesh.room.events import RoomEvent
+from psyne_mesh.room.hub import BACKLOG_MAX
+from psyne_mesh.room.messages import Message
+from psyne_mesh.room.peer import Peer
+from psyne_mesh.room.sharing import room_event
+from psyne_mesh.room.topology import RoomTopology
+from psyne_mesh.signaling.events import RoomInfo
+from psyne_mesh.sync.channel import Channel
+from psyne_mesh.sync.facts import Facts
+from psyne_mesh.sync.handover import Backlog, Outbox
+from psyne_mesh.sync.thread import NetworkThread
+
+M = TypeVar("M", bound=Message)
+S = TypeVar("S", bound=Shared)
+C = TypeVar("C", bound=Callable[..., Any])
+
+Handler = Callable[[Any], object]
+
+# How long players are waited for unless the call says otherwise: a link over a slow relay takes some seconds.
+WAIT_TIMEOUT_S = 30.0
+# Of a server that has to be asked.
+ASK_TIMEOUT_S = 10.0
+# A frame that is early by this share of an interval counts for the send that is due (as in `game/shared.py`).
+_EARLY = 0.25
+
+
+class Room:
+    """Made by `sync.join_game_room`. Call `poll()` once a frame: it returns what has happened, and calls the handlers.
+
+    All calls belong to the thread that polls. None waits but those that say so by a `timeout`, and these raise
+    `DeadlineExceeded` past it. A room that has ended raises what ended it, `ClosedError` if that was `leave`.
+    """
+
+    def __init__(self, thread: NetworkThread[Any], room: trio_room.Room) -> None:
+        self._thread = thread
+        self._room = room
+        self._outbox = Outbox(thread)
+        self._events: deque[RoomEvent] = deque()
+        self._ended = False
+        self._failed: Exception | None = None
+        self._facts = Facts()
+        self._handlers: list[tuple[type[Any], Handler]] = []
+        self._replays: deque[tuple[Handler, RoomEvent]] = deque()
+        self._undone: deque[tuple[Handler, RoomEvent]] = deque()
+        self._feeds: list[weakref.ref[EventFeed]] = []
+        self._channels: dict[str, Channel[Any]] = {}
+        self._replicas = Replicas()
+        self._backlog = Backlog()
+        self._is_sharing = False
+        self._share_due = 0.0
+        self._poller: int | None = None
+        thread.call(self._attach)
+
+    # ----------------------------------------------------------------------------------------------------------- facts
+
+    @property
+    def name(self) -> str:
+        return self._room.name
+
+    @property
+    def region(self) -> str:
+        return self._room.region
+
+    @property
+    def max_players(self) -> int:
+        return self._room.max_players
+
+    @property
+    def skill_range(self) -> tuple[float, float] | None:
+        return self._room.skill_range
+
+    @property
+    def me(self) -> PeerId:
+        return self._room.me
+
+    @property
+    def player(self) -> Any:
+        """Ourselves, as the owner of what we share: `id` and `name`."""
+        return self._room.player
+
+    @property
+    def peers(self) -> Mapping[PeerId, Peer]:
+        """The other players, by id, as they are now; once the room has ended, those who were here last."""
+        return MappingProxyType(dict(self._room.peers))
+
+    @property
+    def connected(self) -> list[Peer]:
+        """The players to whom channels are open; nobody once the room has ended."""
+        return [peer for peer in self.peers.values() if peer.connected]
+
+    # ------------------------------------------------------------------------------------------------------- each frame
+
+    def poll(self) -> list[RoomEvent]:
+        """What has happened since the last time, in order; never waits. Handlers are called here, on the game's thread,
+        and what we share goes out. Once the room has ended, the events before that come first, and the next call raises
+        what ended it; an error in a handler leaves this call, and what was not handled yet comes with the next one.
+        """
+        self._check_thread()
+        self._publish()
+        self._take_in_shared()
+        events: list[RoomEvent] = []
+        while self._events:
+            event = self._events.popleft()
+            events.append(event)
+            self._note(event)
+        if not events and not self._replays and not self._undone:
+            self._raise_if_ended()
+            return events
+        self._call_handlers()
+        return events
+
+    def _note(self, event: RoomEvent) -> None:
+        self._facts.note(event)
+        self._undone.extend([(handler, event) for kind, handler in self._handlers if isinstance(event, kind)])
+        for reference in list(self._feeds):
+            feed = reference()
+            if feed is None:
+                self._feeds.remove(reference)
+            else:
+                feed.put(event)
+
+    def _call_handlers(self) -> None:
+        for due in (self._replays, self._undone):
+            while due:
+                handler, event = due.popleft()
+                handler(event)
+
+    # --------------------------------------------------------------------------------------------------------- players
+
+    def wait_connected(self, players: int | None = None, *, timeout: float = WAIT_TIMEOUT_S) -> None:
+        """Wait until so many other players can be reached; without a number, until all who are known can be. Nothing is drawn
+        meanwhile: a game rather shows `len(net.connected)` while it polls.
+
+        Raises `DeadlineExceeded`, `ClosedError` when the room ends meanwhile, and `InvalidConfig` for more players than
+        seats.
+        """
+        self._thread.call_async(self._room.wait_connected, players, timeout=timeout)
+
+    def wait_left(self, peer: Peer, *, timeout: float = WAIT_TIMEOUT_S) -> None:
+        """Until the player has left. Raises `DeadlineExceeded`, and `ClosedError` when our own room ends first."""
+        self._thread.call_async(self._room.wait_left, peer, timeout=timeout)
+
+    def topology(self) -> RoomTopology:
+        """What this player sees of the mesh: its own links with their round trips and paths, and who else is there."""
+        return self._thread.call(self._room.topology)
+
+    def rooms(self, *, timeout: float = ASK_TIMEOUT_S) -> tuple[RoomInfo, ...]:
+        """The rooms of the same `app_id` that our signaling server knows, up to a hundred. Raises `SignalingLost` while it is
+        out of reach, `DeadlineExceeded`, `ClosedError`."""
+        return self._thread.call_async(self._room.rooms, timeout=timeout)
+
+    def leave(self, *, timeout: float = ASK_TIMEOUT_S) -> None:
+        """Say goodbye, behind what was sent reliably so far; the others see it at once. Leaving the block does the same."""
+        self._thread.call_async(self._room.leave, timeout=timeout)
+
+    # --------------------------------------------------------------------------------------------------------- events
+
+    def events(self) -> EventFeed:
+        """All events that `poll()` takes in from now on, after those that restate the present: `for event in feed` gives
+        what has come, and does not wait. For parts of a program that do not see what `poll()` returns."""
+        feed = EventFeed(self._facts.present())
+        self._feeds.append(weakref.ref(feed))
+        return feed
+
+    def on(self, kind: type[Any], callback: Handler) -> None:
+        """Call `callback(event)` for every event of that type, inside `poll()`; first for those that restate the present."""
+        if not isinstance(kind, type):
+            raise InvalidConfig(f"on({kind!r}, ...): must be an event class, such as PeerLeft")
+        self._subscribe(kind, _plain_function(callback))
+
+    def on_peer_discovered(self, callback: C) -> C:
+        """`@net.on_peer_discovered`: `callback(peer)` for every player, those already there included."""
+        return self._on_peer(room_events.PeerDiscovered, callback)
+
+    def on_peer_connected(self, callback: C) -> C:
+        """`callback(peer)` once channels to the player are open."""
+        return self._on_peer(room_events.PeerConnected, callback)
+
+    def on_peer_suspected(self, callback: C) -> C:
+        """`callback(peer)` when a player has fallen silent."""
+        return self._on_peer(room_events.PeerSuspected, callback)
+
+    def on_peer_resumed(self, callback: C) -> C:
+        """`callback(peer)` when a silent player is heard again."""
+        return self._on_peer(room_events.PeerResumed, callback)
+
+    def on_peer_left(self, callback: C) -> C:
+        """`callback(peer, reason)`, exactly once for each stay; see `PeerLeft` for the reasons."""
+        _plain_function(callback)
+        self._subscribe(room_events.PeerLeft, lambda event: callback(event.peer, event.reason))
+        return callback
+
+    def on_partition(self, callback: C) -> C:
+        """`callback(event)` with a `PartitionSuspected` when several players fell silent together."""
+        self._subscribe(room_events.PartitionSuspected, _plain_function(callback))
+        return callback
+
+    def on_heal(self, callback: C) -> C:
+        """`callback(event)` with a `PartitionHealed` when players that a partition had taken are back."""
+        self._subscribe(room_events.PartitionHealed, _plain_function(callback))
+        return callback
+
+    def _on_peer(self, kind: type[Any], callback: C) -> C:
+        _plain_function(callback)
+        self._subscribe(kind, lambda event: callback(event.peer))
+        return callback
+
+    def _subscribe(self, kind: type[Any], handler: Handler) -> None:
+        if self._ended:
+            raise self._end()
+        self._handlers.append((kind, handler))
+        self._replays.extend([(handler, event) for event in self._facts.present() if isinstance(event, kind)])
+
+    # ------------------------------------------------------------------------------------------------------- channels
+
+    @overload
+    def channel(
+        self, name: str, kind: type[M], /, *, mode: DeliveryMode | str | None = ..., priority: int | None = ...,
+        inbox_max: int | None = ...,
+    ) -> Channel[M]: ...  # fmt: skip
+    @overload
+    def channel(
+        self, name: str, /, *kinds: type[Message], mode: DeliveryMode | str | None = ..., priority: int | None = ...,
+        inbox_max: int | None = ...,
+    ) -> Channel[Any]: ...  # fmt: skip
+    def channel(
+        self, name: str, /, *kinds: type[Message], mode: DeliveryMode | str | None = None, priority: int | None = None,
+        inbox_max: int | None = None,
+    ) -> Channel[Any]:  # fmt: skip
+        """The broadcast channel of that name, as under Trio; the same object when asked again."""
+
+        def made() -> Channel[Any]:
+            inner = self._room.channel(name, *kinds, mode=mode, priority=priority, inbox_max=inbox_max)
+            channel = self._channels.get(name)
+            if channel is None:
+                channel = self._channels[name] = Channel(inner, self._outbox)
+                channel.attach()
+                if channel.mode.reliable:
+                    self._thread.spawn(channel.send_reliably)
+            return channel
+
+        return self._thread.call(made)
+
+    # -------------------------------------------------------------------------------------------------- shared objects
+
+    def share(self, shared: S) -> S:
+        """Show an object of ours to everybody, those who come later included, until `unshare` or we leave. What is
+        written into its fields goes out with the next `poll()` or `all()`, 30 times a second at most, the newest value
+        of each.
+
+        Raises `InvalidConfig` for what is no object of a subclass of `Shared`, or has a field that cannot travel. A
+        value that cannot travel is `UnserialisableMessage` out of `poll()`, naming the field.
+        """
+        self._demand_open()
+        number, schema = self._replicas.share(shared, self.player)
+        self._begin_sharing()
+        self._outbox.run(lambda: self._room.traffic.add(number, schema))
+        return shared
+
+    def unshare(self, shared: Shared) -> None:
+        """Take an object of ours back; the others see `SharedGone`."""
+        self._demand_open()
+        number = self._replicas.unshare(shared)
+        self._outbox.run(lambda: self._room.traffic.remove(number))
+
+    def all(self, kind: type[S]) -> Iterable[S]:
+        """All objects of that class that are shared in the room, ours first. Smooth fields of the others' are as they
+        are to be seen in this frame, since the last `poll()`."""
+        self._demand_open()
+        self._replicas.know(kind)
+        self._begin_sharing()
+        self._publish()
+        return self._replicas.all(kind)
+
+    def _begin_sharing(self) -> None:
+        if not self._is_sharing:
+            self._is_sharing = True
+            self._outbox.run(lambda: self._room.traffic.start(self._backlog.put))
+
+    def _publish(self) -> None:
+        if not self._is_sharing or not self._thread.is_running:
+            return
+        now, interval = self._thread.now(), self._room.traffic.interval_s
+        if now < self._share_due - _EARLY * interval:
+            return
+        changes = self._replicas.changes()
+        self._share_due = max(self._share_due + interval, now + (1 - _EARLY) * interval)
+        if changes:
+            self._outbox.run(lambda: self._room.traffic.update(changes, now))
+
+    def _take_in_shared(self) -> None:
+        if not self._is_sharing:
+            return
+        for event, peer in self._backlog.take():
+            self._replicas.apply(event, peer)
+            if self._room.peers.get(peer.id) is not peer:
+                self._replicas.forget(peer.id)
+        for news in self._replicas.take_events():
+            self._events.append(room_event(news))
+        self._replicas.sample(self._thread.now())
+
+    # --------------------------------------------------------------------------------------------- on the network's thread
+
+    def _attach(self) -> None:
+        self._thread.spawn(self._follow)
+
+    async def _follow(self) -> None:
+        """Every event of the room, until it ends."""
+        try:
+            async for event in self._room.events():
+                if len(self._events) >= BACKLOG_MAX:
+                    raise EventBacklog(f"poll() is {BACKLOG_MAX} events behind")
+                self._events.append(event)
+        except EventBacklog as error:
+            self._failed = error
+        finally:
+            self._ended = True
+
+    # --------------------------------------------------------------------------------------------------------- helpers
+
+    def _demand_open(self) -> None:
+        if self._ended or not self._thread.is_running:
+            raise self._end()
+
+    def _raise_if_ended(self) -> None:
+        if self._ended or not self._thread.is_running:
+            raise self._end()
+
+    def _end(self) -> BaseException:
+        if self._failed is not None:
+            return self._failed
+        if self._thread.ended is not None:
+            return self._thread.ended
+        return ClosedError(f"room {self.name!r} {self._room.end}")
+
+    def _check_thread(self) -> None:
+        here = threading.get_ident()
+        if self._poller != here:
+            if self._poller is not None:
+                raise InvalidConfig(
+                    "poll() was called on two threads: call it on one, and hand over to the other with queue.SimpleQueue"
+                )
+            self._poller = here
+
+    def __aiter__(self) -> Any:
+        raise InvalidConfig("this room is of psyne_mesh.sync: write `for event in net.poll()`, without async")
+
+    def __repr__(self) -> str:
+        return f"<Room {self.name!r} {len(self.connected)} of {len(self.peers)} others connected>"
+
+
+class EventFeed:
+    """`for event in feed`: what has come since the last time; ends when there is no more, and does not wait. A feed that
+    is not read keeps the newest 10,000."""
+
+    def __init__(self, events: list[RoomEvent]) -> None:
+        self._events = deque(events, maxlen=BACKLOG_MAX)
+
+    def put(self, event: RoomEvent) -> None:
+        self._events.append(event)
+
+    def __iter__(self) -> Iterator[RoomEvent]:
+        return self
+
+    def __next__(self) -> RoomEvent:
+        if not self._events:
+            raise StopIteration
+        return self._events.popleft()
+
+
+def _plain_function(callback: C) -> C:
+    if not callable(callback):
+        raise InvalidConfig(f"{callback!r} is no function: it could not be called when the event comes")
+    if inspect.iscoroutinefunction(callback):
+        raise InvalidConfig(f"{callback!r} is async, and would never run here: write `def`, without async")
+    return callback
