@@ -11,7 +11,7 @@ import msgspec
 from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.game.interpolation import Playback, Track
 from psyne_mesh.game.schema import Schema, Shared, TheirSchema, Wire, schema_of
-from psyne_mesh.game.shared import Announced, Removed, SharedEvent, Updated
+from psyne_mesh.game.shared import CLASSES_MAX, OBJECTS_MAX, Announced, Removed, SharedEvent, Updated
 from psyne_mesh.identity import PeerId
 
 S = TypeVar("S", bound=Shared)
@@ -78,6 +78,7 @@ class Replicas:
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
         self._kinds: dict[str, Schema] = {}
+        self._shared_kinds: set[str] = set()
         self._mine: dict[int, _Mine] = {}
         self._theirs: dict[tuple[PeerId, int], _Replica] = {}
         self._playbacks: dict[PeerId, Playback] = {}
@@ -97,6 +98,11 @@ class Replicas:
         schema = self.know(type(shared))
         if shared.owner is not None:
             raise InvalidConfig(f"{shared!r} is shared already")
+        if len(self._mine) >= OBJECTS_MAX:
+            raise InvalidConfig(f"a player shares at most {OBJECTS_MAX} objects at once")
+        if schema.name not in self._shared_kinds and len(self._shared_kinds) >= CLASSES_MAX:
+            raise InvalidConfig(f"a player shares objects of at most {CLASSES_MAX} classes")
+        self._shared_kinds.add(schema.name)
         number = next(self._numbers)
         self._mine[number] = _Mine(number, shared, schema)
         shared.__dict__.update(_owner=player, _mine=True, _number=number)

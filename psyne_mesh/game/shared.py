@@ -29,7 +29,8 @@ from psyne_mesh.identity import PeerId
 SEND_HZ = 30.0
 # One datagram on every path, with what SCTP and the channel put around it.
 RECORDS_BYTES = 1000
-OBJECTS_MAX = 1024  # of one player; a further one is refused by `InvalidConfig` here, and by `ProtocolError` there
+# Of one player; `Replicas.share` refuses further ones of ours with `InvalidConfig`, others' are a `ProtocolError`.
+OBJECTS_MAX = 1024
 CLASSES_MAX = 64
 # Messages on their way to one player whose acknowledgement would still be believed: four seconds. Older ones count as lost.
 IN_FLIGHT_MAX = 128
@@ -197,12 +198,8 @@ class SharedObjects:
     def add(self, number: int, schema: Schema, term: int = 0) -> None:
         """A new object of ours, with the defaults of its class; `update` follows. The term rises when an object goes to
         another owner: what comes with an older one is refused."""
-        if len(self._own) >= OBJECTS_MAX:
-            raise InvalidConfig(f"a player shares at most {OBJECTS_MAX} objects at once")
         kind = self._class_numbers.get(schema.name)
         if kind is None:
-            if len(self._classes) >= CLASSES_MAX:
-                raise InvalidConfig(f"a player shares objects of at most {CLASSES_MAX} classes")
             kind = self._class_numbers[schema.name] = len(self._classes)
             widths = [field.bits for field in schema.fields]
             self._classes[kind] = schema, announcement(schema), widths

@@ -225,8 +225,7 @@ class Room:
         return callback
 
     def _subscribe(self, kind: type[Any], handler: Handler) -> None:
-        if self._ended:
-            raise self._end()
+        self._raise_if_ended()
         self._handlers.append((kind, handler))
         self._replays.extend([(handler, event) for event in self._facts.present() if isinstance(event, kind)])
 
@@ -270,7 +269,7 @@ class Room:
         Raises `InvalidConfig` for what is no object of a subclass of `Shared`, or has a field that cannot travel. A
         value that cannot travel is `UnserialisableMessage` out of `poll()`, naming the field.
         """
-        self._demand_open()
+        self._raise_if_ended()
         number, schema = self._replicas.share(shared, self.player)
         self._begin_sharing()
         self._outbox.run(lambda: self._room.traffic.add(number, schema))
@@ -278,14 +277,14 @@ class Room:
 
     def unshare(self, shared: Shared) -> None:
         """Take an object of ours back; the others see `SharedGone`."""
-        self._demand_open()
+        self._raise_if_ended()
         number = self._replicas.unshare(shared)
         self._outbox.run(lambda: self._room.traffic.remove(number))
 
     def all(self, kind: type[S]) -> Iterable[S]:
         """All objects of that class that are shared in the room, ours first. Smooth fields of the others' are as they
         are to be seen in this frame, since the last `poll()`."""
-        self._demand_open()
+        self._raise_if_ended()
         self._replicas.know(kind)
         self._begin_sharing()
         self._publish()
@@ -336,10 +335,6 @@ class Room:
             self._ended = True
 
     # --------------------------------------------------------------------------------------------------------- helpers
-
-    def _demand_open(self) -> None:
-        if self._ended or not self._thread.is_running:
-            raise self._end()
 
     def _raise_if_ended(self) -> None:
         if self._ended or not self._thread.is_running:

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 import trio
 
 from psyne_mesh.errors import ClosedError, DeadlineExceeded
+from psyne_mesh.nurseries import unwrapped
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -87,7 +88,7 @@ class NetworkThread(Generic[T]):
     def post(self, function: Callable[[], object]) -> None:
         """Have it run there soon. Once the block has ended nothing happens."""
         with contextlib.suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(function, idempotent=True)
+            self._token.run_sync_soon(self._guarded, function, idempotent=True)
 
     def call(self, function: Callable[..., R], *arguments: Any, timeout: float = CALL_TIMEOUT_S) -> R:
         """What the function returns or raises; `DeadlineExceeded` when it takes longer."""
@@ -137,6 +138,13 @@ class NetworkThread(Generic[T]):
         """A task there, for as long as the block. To be called on that thread."""
         self._nursery.start_soon(function)
 
+    def _guarded(self, function: Callable[[], object]) -> None:
+        """An error of ours ends the block as itself; out of Trio's hands it would be one of Trio's own."""
+        try:
+            function()
+        except Exception as error:  # noqa: BLE001  # raised again in the block's nursery
+            self._nursery.start_soon(_raise, error)
+
     def _run(self) -> None:
         try:
             trio.run(self._main)
@@ -151,7 +159,7 @@ class NetworkThread(Generic[T]):
         self._token = trio.lowlevel.current_trio_token()
         self._clock_offset_s = trio.current_time() - time.perf_counter()
         self._leave = trio.Event()
-        with trio.CancelScope() as self._scope:
+        with unwrapped(), trio.CancelScope() as self._scope:
             async with self._block() as self._value, trio.open_nursery() as self._nursery:
                 self.is_running = True
                 self._entered.set()
@@ -184,6 +192,10 @@ class NetworkThread(Generic[T]):
             _switch_interval.widen()
 
 
+async def _raise(error: Exception) -> None:
+    raise error
+
+
 def _wait(event: threading.Event, timeout: float) -> bool:
     until = time.monotonic() + timeout
     while not event.wait(_SLICE_S):
@@ -192,7 +204,7 @@ def _wait(event: threading.Event, timeout: float) -> bool:
     return True
 
 
-class _SwitchInterval:
+class SwitchInterval:
     """The interval of the process, narrowed while any network's thread runs, and then what it was."""
 
     def __init__(self) -> None:
@@ -216,4 +228,4 @@ class _SwitchInterval:
                 sys.setswitchinterval(self._before)
 
 
-_switch_interval = _SwitchInterval()
+_switch_interval = SwitchInterval()
