@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import attrs
 import trio
 
-from psyne_mesh.errors import ClosedError, DeadlineExceeded, PeerGone, ProtocolError, WouldBlock
+from psyne_mesh.errors import ClosedError, DeadlineExceeded, InvalidConfig, PeerGone, ProtocolError, WouldBlock
 from psyne_mesh.room import channel as room_channel
 from psyne_mesh.room.channel import ChannelStats, To, held_size
 from psyne_mesh.room.codec import Payload
@@ -20,6 +21,7 @@ from psyne_mesh.room.peer import Peer
 from psyne_mesh.sync.handover import OUTBOX_BYTES_MAX, OUTBOX_MAX, Errand, Outbox, ThreadInbox
 
 M = TypeVar("M")
+C = TypeVar("C")
 _LOOK_EVERY_S = 0.002  # while `receive` waits: an eighth of a frame
 
 
@@ -31,7 +33,7 @@ class Channel(Generic[M]):
     oldest goes then (`stats.skipped`), of a reliable one `send` raises `WouldBlock`.
     """
 
-    def __init__(self, channel: room_channel.Channel[M], outbox: Outbox) -> None:
+    def __init__(self, channel: room_channel.Channel[M], outbox: Outbox, called: list[Channel[Any]]) -> None:
         self.name = channel.name
         self.mode: DeliveryMode = channel.mode
         self._channel = channel
@@ -44,6 +46,8 @@ class Channel(Generic[M]):
         self._news = trio.Event()
         self._sending = Errand(outbox, self._send_waiting)
         self._releasing = Errand(outbox, self._release)
+        self._called = called  # the channels of the room that have a callback
+        self._callback: Callable[[Peer, M], object] | None = None
 
     @property
     def stats(self) -> ChannelStats:
@@ -76,6 +80,23 @@ class Channel(Generic[M]):
 
     # ------------------------------------------------------------------------------------------------------ receiving
 
+    def on_message(self, callback: Callable[[Peer, M], C]) -> Callable[[Peer, M], C]:
+        """`@channel.on_message`: `callback(peer, message)` for every message, inside `poll()`, those that wait already
+        first. From then on nobody else gets the messages of this channel: reading it raises `InvalidConfig`, as does a
+        second callback."""
+        if not callable(callback) or inspect.iscoroutinefunction(callback):
+            raise InvalidConfig(f"on_message({callback!r}): must be a plain function of a peer and a message")
+        self._check_nobody_is_called()
+        self._callback = callback
+        self._called.append(self)
+        return callback
+
+    def call(self) -> None:
+        """What has come goes to the callback. An error in it leaves `poll()`; the rest waits for the next one."""
+        while (item := self._next()) is not None:
+            assert self._callback is not None
+            self._callback(*item)
+
     def __iter__(self) -> Iterator[tuple[Peer, M]]:
         """What has come so far; ends when there is no more, and does not wait."""
         while True:
@@ -86,11 +107,20 @@ class Channel(Generic[M]):
 
     def receive_nowait(self) -> tuple[Peer, M]:
         """The next message and who sent it, or `WouldBlock`; `ClosedError` once the room was left and all was read."""
+        self._check_nobody_is_called()
+        item = self._next()
+        if item is not None:
+            return item
+        if self._inbox.closed:
+            raise ClosedError(f"channel {self.name!r}: the room was left")
+        raise WouldBlock(f"channel {self.name!r}: nothing has come")
+
+    def _next(self) -> tuple[Peer, M] | None:
         while True:
             try:
                 peer, payload = self._inbox.get_nowait()
-            except StopAsyncIteration:
-                raise ClosedError(f"channel {self.name!r}: the room was left") from None
+            except (WouldBlock, StopAsyncIteration):
+                return None
             if self.mode.reliable:
                 self._released.append((peer, held_size(payload)))
                 self._releasing.ask()
@@ -98,6 +128,10 @@ class Channel(Generic[M]):
                 return peer, self._channel.decode_untrusted(payload)
             except ProtocolError:
                 continue
+
+    def _check_nobody_is_called(self) -> None:
+        if self._callback is not None:
+            raise InvalidConfig(f"channel {self.name!r}: its messages go to its callback")
 
     def receive(self, timeout: float | None = None) -> tuple[Peer, M]:
         """The next message, waited for; `DeadlineExceeded` after `timeout` seconds, None waits for good. For programs

@@ -63,6 +63,7 @@ class Room:
         self._undone: deque[tuple[Handler, RoomEvent]] = deque()
         self._feeds: list[weakref.ref[EventFeed]] = []
         self._channels: dict[str, Channel[Any]] = {}
+        self._called: list[Channel[Any]] = []
         self._replicas = Replicas()
         self._backlog = Backlog()
         self._is_sharing = False
@@ -124,7 +125,6 @@ class Room:
             self._note(event)
         if not events and not self._replays and not self._undone:
             self._raise_if_ended()
-            return events
         self._call_handlers()
         return events
 
@@ -143,6 +143,8 @@ class Room:
             while due:
                 handler, event = due.popleft()
                 handler(event)
+        for channel in self._called:
+            channel.call()
 
     # --------------------------------------------------------------------------------------------------------- players
 
@@ -251,7 +253,7 @@ class Room:
             inner = self._room.channel(name, *kinds, mode=mode, priority=priority, inbox_max=inbox_max)
             channel = self._channels.get(name)
             if channel is None:
-                channel = self._channels[name] = Channel(inner, self._outbox)
+                channel = self._channels[name] = Channel(inner, self._outbox, self._called)
                 channel.attach()
                 if channel.mode.reliable:
                     self._thread.spawn(channel.send_reliably)
@@ -331,8 +333,7 @@ class Room:
                 self._events.append(event)
         except EventBacklog as error:
             self._failed = error
-        finally:
-            self._ended = True
+        self._ended = True  # not when the whole block ends: then the thread says what ended it
 
     # --------------------------------------------------------------------------------------------------------- helpers
 

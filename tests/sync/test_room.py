@@ -154,6 +154,32 @@ def test_a_dead_network_thread_is_never_hidden(join: Join) -> None:
         until(lambda: not ada._thread.is_running)
 
 
+def test_messages_go_to_a_callback_inside_poll(join: Join) -> None:
+    with join("ada") as ada, join("bob") as bob:
+        meet(ada, bob)
+        words, heard = ada.channel("words"), bob.channel("words")
+        got: list[Any] = []
+        words.send("one")
+        until(lambda: len(heard), bob)
+
+        @heard.on_message
+        def hear(peer: Any, word: Any) -> None:
+            got.append((threading.get_ident(), peer.name, word))
+
+        words.send("two")
+        assert got == []
+        until(lambda: len(got) == 2, bob)
+        assert got == [(threading.get_ident(), "ada", "one"), (threading.get_ident(), "ada", "two")]
+        for wrong in (
+            lambda: heard.receive(timeout=1),
+            heard.receive_nowait,
+            lambda: heard.on_message(hear),
+            lambda: list(heard),
+        ):
+            with pytest.raises(InvalidConfig, match="callback"):
+                wrong()
+
+
 def test_waiting_calls_have_a_deadline(join: Join) -> None:
     with join("ada") as ada:
         with pytest.raises(DeadlineExceeded):
@@ -299,7 +325,7 @@ def test_the_two_doors_have_the_same_names() -> None:
     told = {
         name for row in re.findall(r"^\|.*\|$", page, re.M) for name in re.findall(r"(?:room|net|channel)\.(\w+)", row)
     }
-    assert names(sync.Room) | names(sync.Channel) <= told | {"attach", "send_reliably"}
+    assert names(sync.Room) | names(sync.Channel) <= told | {"attach", "send_reliably", "call"}
 
 
 def test_the_listing_on_the_page_runs(url: str) -> None:
