@@ -138,6 +138,7 @@ class HostLease:
         self._replied: set[Member] = set()
         self._sequence = 0
         self._sent: dict[int, float] = {}
+        self._pending: tuple[Member, tuple[Place, ...]] | None = None  # the next roster, and who must hold it first
         self._answers: dict[
             Member, tuple[int, int]
         ] = {}  # newest beat answered, and the version of the roster that it held
@@ -146,8 +147,7 @@ class HostLease:
         self._outputs: list[tuple[Member, HostWord]] = []
         self._events: list[HostChanged] = []
 
-    # --------------------------------------------------------------------------------------------------------------
-    # questions
+    # ------------------------------------------------------------------------------------------- questions
 
     @property
     def roster(self) -> tuple[Place, ...]:
@@ -235,8 +235,7 @@ class HostLease:
         events, self._events = self._events, []
         return events
 
-    # -------------------------------------------------------------------------------------------------------------
-    # the host
+    # -------------------------------------------------------------------------------------------- the host
 
     def _others(self) -> list[Place]:
         return [place for place in self._roster if place.member != self.me]
@@ -248,6 +247,7 @@ class HostLease:
         self.term, self._state, self._host = term, "host", self.me
         self._voted = (term, self.me)
         self._version = (term, 0)
+        self._pending = None
         self._answers.clear()
         self._sent.clear()
         self._grants.clear()
@@ -265,7 +265,12 @@ class HostLease:
         if len(self._roster) == 1:
             self._lease_until = now + LEASE_S
         beat = Beat(self.term, self._sequence, self._version[1], self._roster)
-        self._outputs += [(place.member, beat) for place in self._others()]
+        if self._pending is not None:
+            ahead = Beat(self.term, self._sequence, self._version[1] + 1, self._pending[1])
+            self._outputs.append((self._pending[0], ahead))
+        self._outputs += [
+            (p.member, beat) for p in self._others() if self._pending is None or p.member != self._pending[0]
+        ]
         # Who has a seat and is not in the roster yet hears who the host is, too; it has no vote.
         known = {place.member for place in self._roster}
         self._outputs += [(member, beat) for member in self._places if member not in known]
@@ -307,15 +312,28 @@ class HostLease:
             roster[names[new[0][1]]] = new[0][0]
         else:
             return
-        self._roster = tuple(
-            sorted((Place(seat, member) for member, seat in roster.items()), key=lambda place: place.seat)
+        self._take_roster(
+            tuple(sorted((Place(seat, member) for member, seat in roster.items()), key=lambda p: p.seat)), now
         )
+
+    def _take_roster(self, roster: tuple[Place, ...], now: float) -> None:
+        """The lower seat of two may go on alone by the roster that it holds, so it must hold the next one before we do."""
+        lower = (
+            [place.member for place in self._others() if place.seat < self._seat()] if len(self._roster) == 2 else []
+        )
+        if lower and self._pending is None:
+            self._pending = (lower[0], roster)
+            self._beat(now)
+            return
+        if lower and self._answers.get(lower[0], (0, -1))[1] <= self._version[1]:
+            return
+        self._roster = roster if self._pending is None else self._pending[1]
+        self._pending = None
         self._version = (self.term, self._version[1] + 1)
         self._is_pair_known = False
         self._beat(now)
 
-    # -------------------------------------------------------------------------------------------------------------
-    # members
+    # --------------------------------------------------------------------------------------------- members
 
     def _adopt(self, term: int, now: float) -> None:
         self.term = term
