@@ -215,19 +215,24 @@ class Stack:
         if self.phase == "closed":
             return False
         decrypt, deliver, express = session.receive, self._association.receive, self._express
-        n_express = 0
+        newest = n_express = 0
+        express_only = True
         for datagram in datagrams:
-            for packet in decrypt(datagram, now):
+            packets = decrypt(datagram, now)
+            if len(packets) != 1:
+                express_only = False
+            for packet in packets:
                 self.last_received_at = now
-                if express is not None and packet[0] == EXPRESS:
+                if express is not None and packet and packet[0] == EXPRESS:
                     newest = len(self._events)
                     self._receive_express(express, packet, now)
                     n_express += 1
                 else:
+                    express_only = False
                     deliver(packet, now)
         if n_express > 1 and express is not None and express.excess_s > LATE_S:
             self._drop_late(newest)
-        if n_express == len(datagrams):
+        if express_only:
             return True
         self._collect(now)
         return False

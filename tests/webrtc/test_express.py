@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from struct import pack
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -372,3 +373,18 @@ def test_text_is_text_and_empty_is_empty() -> None:
     pair.run(1)
     assert pair.server.messages() == ["é", "", b"", b"\0"]
     assert mine.express
+
+
+@pytest.mark.parametrize("packet", [b"", b"\xe1", b"\xe1" + bytes(11), b"\xe1" * 1191, b"\xe1" + bytes(13)])
+def test_a_hostile_peer_with_an_open_session_does_no_harm(packet: bytes) -> None:
+    pair = Pair(11).connect()
+    mine, _ = open_game(pair)
+    server = pair.server.stack
+    session = server._dtls
+    server._dtls = SimpleNamespace(receive=lambda datagram, now: [packet], take_events=list)  # type: ignore[assignment]
+    server.receive([b"x"], pair.now)
+    server._dtls = session
+    assert server.phase == "connected"
+    play(pair, mine, 3)
+    pair.run(1)
+    assert len(pair.server.messages()) == 3
