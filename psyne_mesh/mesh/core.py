@@ -26,6 +26,7 @@ from psyne_mesh.mesh.envelopes import Envelopes
 from psyne_mesh.mesh.link import MESSAGE_MIN_BYTES, Link
 from psyne_mesh.mesh.link_driver import LinkDriver
 from psyne_mesh.mesh.link_table import LinkTable
+from psyne_mesh.mesh.loop_lag import LAGGING_S, LoopLag
 from psyne_mesh.mesh.membership import TAG_BYTES, Membership, RoomSink
 from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.mesh.request import RoomRequest
@@ -90,6 +91,7 @@ class MeshCore:
             self.me, self.table, endpoint, envelopes, self._rooms, self._by_tag, nursery, self._on_turned
         )
         self._timer = trio.CancelScope()
+        self._lag = LoopLag()
         self._look_at = -math.inf
         endpoint.gateway.on_network_change.append(self._network_changed)
         endpoint.gateway.on_refused.append(self._server_refused)
@@ -190,10 +192,15 @@ class MeshCore:
         self.driver.turn()
 
     def suspect(self, peer: PeerId) -> None:
-        """A room's gossip misses the peer: perhaps it is only the path that has gone."""
-        if (link := self.link(peer)) is not None:
+        """A room's gossip misses the peer: perhaps it is only the path that has gone. Not while one of the two loops is known
+        to be behind: a search for another path would only add to its work."""
+        if (link := self.link(peer)) is not None and not self._is_behind(link):
             link.suspect()
             self._signaling.doubt()  # the way to the server may have gone with it, and the search for a path needs it
+
+    def _is_behind(self, link: Link) -> bool:
+        now = self.now()
+        return max(self._lag.seconds(now), link.told_delay_s(now)) > LAGGING_S
 
     def on_mesh_envelope(self, room: str, origin: PeerId, envelope: str, carrier: PeerId) -> None:
         if (membership := self._rooms.get(room)) is not None:
@@ -202,7 +209,9 @@ class MeshCore:
     def rearm(self) -> None:
         """What is due next may have changed; the timer task sleeps on this scope."""
         deadlines = [membership.node.next_timeout() for membership in self._rooms.values()]
-        self._timer.deadline = min([self.table.next_timeout(), *(due for due in deadlines if due is not None)])
+        soonest = min([self.table.next_timeout(), *(due for due in deadlines if due is not None)])
+        if soonest != self._timer.deadline:  # mostly it is what it was, and Trio does not ask
+            self._timer.deadline = soonest
 
     # --------------------------------------------------------------------------------------------------- what happens
 
@@ -237,13 +246,15 @@ class MeshCore:
                 self._look_at = now + LOOK_S
                 for membership in self._rooms.values():
                     for peer in membership.impaired():  # others may reach it, so that nobody calls it silent
-                        self.driver.suspect(peer)
+                        if (link := self.link(peer)) is not None and not self._is_behind(link):
+                            link.suspect()
             if self.table.next_timeout() <= now:
                 self.table.handle_timeout(now)
                 self.driver.turn()
             for membership in list(self._rooms.values()):
                 due = membership.node.next_timeout()
                 if due is not None and due <= now:
+                    self._lag.note(now - due, now)
                     membership.node.note_loop_lag(now - due, now)
                     membership.tell(lambda node, now: node.handle_timeout(now))
 

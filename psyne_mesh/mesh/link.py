@@ -377,6 +377,10 @@ class Link:
         if self._connection is not None and self.state is LinkState.OPEN:
             self._connection.note_unread(delta)
 
+    def told_delay_s(self, now: float) -> float:
+        """Seconds that what we send has waited before the peer read it, as far as it told a moment ago; else 0."""
+        return 0.0 if self._connection is None else self._connection.told_delay_s(now)
+
     @property
     def last_heard(self) -> float | None:
         """When something came that was proved to be of the peer."""

@@ -58,6 +58,7 @@ INTERVAL_MAX_S = 0.25
 INTERVAL_NONE_S = 0.01
 # Above this a reader that finds several records waiting reads the newest only.
 LATE_S = 0.25
+TOLD_LIFE_S = 2.0  # what the peer told of its delay counts so long
 # Messages sent within so long are of one frame of the game: they stay together.
 FRAME_S = 0.002
 HELD_MAX = 64  # messages of one frame that wait; beyond it the newest is dropped
@@ -103,7 +104,7 @@ class Express:
         "_base", "_base_at", "_best", "_clock_heard", "_count", "_delay", "_epoch_lost", "_epoch_sent", "_frame_at",
         "_heard_at", "_held", "_highest", "_interval", "_left_at", "_limited", "_missing", "_number", "_paced_at",
         "_pending", "_received", "_report_at", "_reported", "_reported_at", "_reported_count", "_safe_until",
-        "_settled", "_silence_s", "_slow_start", "_thinned", "_unreported", "_window", "excess_s", "number_heard",
+        "_settled", "_silence_s", "_slow_start", "_thinned", "_told_at", "_unreported", "_window", "excess_s", "number_heard",
         "peer_delay_s", "srtt_s",
     )  # fmt: skip
 
@@ -132,6 +133,7 @@ class Express:
         self._thinned = 0
         self.srtt_s: float | None = None
         self.peer_delay_s = 0.0
+        self._told_at = -1.0
         # What we hear
         self._highest = 0
         self._count = 0
@@ -157,6 +159,10 @@ class Express:
     def under_way(self) -> int:
         """Records that the peer has not told of."""
         return self._number - self._settled
+
+    def told_delay_s(self, now: float) -> float:
+        """How late our records came when the peer told last, unless that is long ago."""
+        return self.peer_delay_s if now - self._told_at < TOLD_LIFE_S else 0.0
 
     # --------------------------------------------------------------------------------------------------------- sending
 
@@ -320,6 +326,7 @@ class Express:
         self._reported_at = now
         self._silence_s = SILENCE_S
         self.peer_delay_s = delay * _DELAY_UNIT * _TICK_S
+        self._told_at = now
         ticks = (int(now * _CLOCK_HZ) - echo) & _WORD
         if ticks < 0x8000:
             rtt = ticks * _TICK_S

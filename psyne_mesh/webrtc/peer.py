@@ -223,6 +223,10 @@ class PeerConnection:
         """When the last authentic packet came (`trio.current_time`): the sign of life for heartbeats."""
         return self._stack.last_received_at
 
+    def told_delay_s(self, now: float) -> float:
+        """How much later than at its best what we send arrives and is read, in seconds, if the peer told a moment ago."""
+        return self._stack.told_delay_s(now)
+
     @property
     def buffered_amount(self) -> int:
         """Bytes over all channels accepted and not yet on the network."""

@@ -357,6 +357,10 @@ class Stack:
         """Seconds, smoothed (RFC 9260 section 6.3.1)."""
         return self._association.srtt
 
+    def told_delay_s(self, now: float) -> float:
+        """What the peer told last in the express lane of how late our messages come to it, in seconds; 0 if long ago."""
+        return 0.0 if self._express is None else self._express.told_delay_s(now)
+
     @property
     def buffered_amount(self) -> int:
         """Bytes over all channels accepted by `send` that have not gone out for the first time."""
