@@ -2,6 +2,7 @@
 """One door for people who have just cloned this: makes a virtual environment, installs into it, runs what you ask.
 
     python3 run.py demo            players in a room, on this machine, in a minute
+    python3 run.py play            a game to play: an arena with three bots, in a window
     python3 run.py test            the test suite (arguments go to pytest; --slow adds the long tests; -n 0: one by one)
     python3 run.py check           ruff and mypy
     python3 run.py bench           benchmarks against other stacks
@@ -30,7 +31,7 @@ ROOT = Path(__file__).resolve().parent
 ENVIRONMENT = ROOT / ".venv"
 COMPILED = ROOT / ".venv-compiled"
 WHEEL_PARTS = ("psyne_mesh", "simulations", "pyproject.toml", "README.md", "LICENSE")
-EXTRAS = {"test": {"dev"}, "check": {"dev"}, "lab": {"dev"}, "bench": {"bench"}, "sim": {"sim"}}
+EXTRAS = {"test": {"dev"}, "check": {"dev"}, "lab": {"dev"}, "bench": {"bench"}, "sim": {"sim"}, "play": {"play"}}
 OLDEST = (3, 11)
 
 

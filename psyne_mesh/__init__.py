@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from psyne_mesh import events, sync
     from psyne_mesh.config import DataChannelConfig, StunServer, TurnServer, WebRTCConfig
     from psyne_mesh.errors import (
         ClosedError,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from psyne_mesh.gossip.config import GossipConfig
     from psyne_mesh.identity import Identity, PeerId
     from psyne_mesh.mesh.membership import SendOutcome
-    from psyne_mesh.room import events
     from psyne_mesh.room.channel import Channel, ChannelStats, SendReport
     from psyne_mesh.room.delivery import DeliveryMode
     from psyne_mesh.room.direct import PeerChannel, create_channel, create_gaming_channel
@@ -68,7 +68,7 @@ __all__ = [
     "SendReport", "Shared", "SignalingError", "SignalingLost", "SignalingServer", "SignalingTransport", "SignalingUnreachable",
     "StunServer", "TamperedSignaling", "TopologyLink", "TurnServer", "UnserialisableMessage", "VersionMismatch",
     "WebRTCConfig", "WouldBlock", "create_channel", "create_gaming_channel", "events", "join_game_room", "open_mesh",
-    "open_server", "parse_uri", "quantised", "smooth",
+    "open_server", "parse_uri", "quantised", "smooth", "sync",
 ]  # fmt: skip
 
 # Where each name lives. A module is imported with the first name of it that is used (PEP 562): who plays never loads the
@@ -99,7 +99,7 @@ _HOMES = {
     "uri": "GameUri PeerUri RoomUri parse_uri",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
-_MODULES = {"events": "room.events"}
+_MODULES = {"events": "events", "sync": "sync"}
 
 
 def __getattr__(name: str) -> Any:

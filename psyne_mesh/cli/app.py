@@ -41,6 +41,29 @@ def demo(
     sys.exit(trio.run(run_demo, players, seconds, json, picture))
 
 
+if find_spec("examples") is not None and find_spec("examples.arena") is not None:
+
+    @app.command()
+    def play(
+        name: Annotated[str | None, typer.Option(help="Your display name.")] = None,
+        signaling: Annotated[
+            str | None, typer.Option(help="Where friends play; without it a server runs inside.")
+        ] = None,
+        room: Annotated[str, typer.Option(help="The room's name.")] = "arena",
+        bots: Annotated[
+            int | None, typer.Option(min=0, max=7, help="How many bots; 3 on our own server, none on another.")
+        ] = None,
+        seconds: Annotated[float | None, typer.Option(min=1, help="End by itself.")] = None,
+        headless: Annotated[bool, typer.Option("--headless", help="No window; a bot plays for you.")] = False,
+        screenshot: Annotated[Path | None, typer.Option(help="Save the last frame as a PNG.")] = None,
+        animation: Annotated[Path | None, typer.Option(help="Save the last seconds as a GIF; needs Pillow.")] = None,
+    ) -> None:
+        """Play the arena: a window with three bots, on a signaling server of its own. Needs the extra `play` (pygame-ce)."""
+        from psyne_mesh.cli.play import run_play
+
+        run_play(name, signaling, room, bots, seconds, headless, screenshot, animation)
+
+
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for everybody.")] = "127.0.0.1",

@@ -45,11 +45,11 @@ ReplicaEvent = Appeared | Vanished | Refused
 
 
 class _Mine:
-    def __init__(self, number: int, shared: Shared, schema: Schema) -> None:
+    def __init__(self, number: int, shared: Shared, schema: Schema, last: tuple[Any, ...]) -> None:
         self.number = number
         self.shared = shared
         self.schema = schema
-        self.last: tuple[Any, ...] | None = None
+        self.last = last
 
 
 class _Replica:
@@ -88,8 +88,8 @@ class Replicas:
 
     # ----------------------------------------------------------------------------------------------------------- ours
 
-    def share(self, shared: S, player: Any) -> tuple[int, Schema]:
-        """Its number and schema, for `SharedObjects.add`."""
+    def share(self, shared: S, player: Any) -> tuple[int, Schema, list[Wire]]:
+        """Its number, schema and values, for `SharedObjects.add`. `UnserialisableMessage` names a field that cannot travel."""
         if not isinstance(shared, Shared):
             hint = f"; write share({shared.__name__}())" if isinstance(shared, type) else ""
             raise InvalidConfig(
@@ -102,11 +102,13 @@ class Replicas:
             raise InvalidConfig(f"a player shares at most {OBJECTS_MAX} objects at once")
         if schema.name not in self._shared_kinds and len(self._shared_kinds) >= CLASSES_MAX:
             raise InvalidConfig(f"a player shares objects of at most {CLASSES_MAX} classes")
+        values = schema.values_of(shared)
+        wire = [schema.wire_of(field, value) for field, value in enumerate(values)]
         self._shared_kinds.add(schema.name)
         number = next(self._numbers)
-        self._mine[number] = _Mine(number, shared, schema)
+        self._mine[number] = _Mine(number, shared, schema, values)
         shared.__dict__.update(_owner=player, _mine=True, _number=number)
-        return number, schema
+        return number, schema, wire
 
     def unshare(self, shared: Shared) -> int:
         """Its number, for `SharedObjects.remove`."""
@@ -132,7 +134,7 @@ class Replicas:
                 continue
             fields: list[tuple[int, Wire]] = []
             for number, value in enumerate(values):
-                if last is None or value != last[number]:
+                if value != last[number]:
                     fields.append((number, schema.wire_of(number, value)))
             changed.append((mine.number, fields))
             taken.append((mine, values))

@@ -140,7 +140,6 @@ class Schema:
         self.name = kind.__name__
         self.fields = _fields_of(kind)
         self.codes = [(field.name, field.code) for field in self.fields]
-        self.defaults = tuple(field.to_wire(_default_of(kind, field.name)) for field in self.fields)
         self.smooth = tuple(number for number, field in enumerate(self.fields) if field.spec.smooth)
         names = [field.name for field in self.fields]
         getter = attrgetter(*names)
@@ -285,10 +284,6 @@ def _check_immutable(where: str, of: msgspec.inspect.Type) -> None:
             _check_immutable(where, part)
     if isinstance(of, msgspec.inspect.VarTupleType | msgspec.inspect.FrozenSetType):
         _check_immutable(where, of.item_type)
-
-
-def _default_of(kind: type[Shared], name: str) -> Any:
-    return getattr(kind(), name)
 
 
 def _quantised_field(name: str, spec: FieldSpec, whole: bool) -> Field:

@@ -101,11 +101,11 @@ SharedEvent = Updated | Removed | Announced
 class _Own:
     """One of our objects. changed: at which of our sends each field changed last."""
 
-    def __init__(self, kind: int, schema: Schema, term: int, tick: int) -> None:
+    def __init__(self, kind: int, schema: Schema, values: list[Wire], term: int, tick: int) -> None:
         self.kind = kind
         self.schema = schema
         self.term = term
-        self.values: list[Wire] = list(schema.defaults)
+        self.values = values
         self.changed = [tick] * len(self.values)
         self.newest = tick
         self.moving: dict[int, int] = {}
@@ -156,7 +156,7 @@ class SharedObjects:
     """All shared objects of one room, as one player exchanges them with the others over an unreliable channel.
 
     1. `peer_joined(peer, now)` and `peer_left(peer)` say who is there.
-    2. `add(number, schema)`, `update(number, changes, now)`, `remove(number)`: our own, after each frame.
+    2. `add(number, schema, values)`, `update(number, changes, now)`, `remove(number)`: our own, after each frame.
     3. `receive(peer, data, now)` for every message of the channel; `ProtocolError` when it is none.
     4. `datagrams_to_send(now)` after an update and when `next_timeout()` has come: who gets which message.
     5. `handle_timeout(now)` then, too; 6. `take_events()`: what the others' objects are now.
@@ -195,15 +195,15 @@ class SharedObjects:
 
     # ------------------------------------------------------------------------------------------------------ our own
 
-    def add(self, number: int, schema: Schema, term: int = 0) -> None:
-        """A new object of ours, with the defaults of its class; `update` follows. The term rises when an object goes to
+    def add(self, number: int, schema: Schema, values: list[Wire], term: int = 0) -> None:
+        """A new object of ours, with its values on the wire. The term rises when an object goes to
         another owner: what comes with an older one is refused."""
         kind = self._class_numbers.get(schema.name)
         if kind is None:
             kind = self._class_numbers[schema.name] = len(self._classes)
             widths = [field.bits for field in schema.fields]
             self._classes[kind] = schema, announcement(schema), widths
-        self._own[number] = _Own(kind, schema, term, self._tick + 1)
+        self._own[number] = _Own(kind, schema, values, term, self._tick + 1)
 
     def update(self, number: int, changes: Iterable[tuple[int, Wire]], now: float) -> None:
         """Fields of an object of ours, by number, as they are on the wire."""

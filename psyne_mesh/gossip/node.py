@@ -472,6 +472,11 @@ class Node:
             signals_dropped=router.dropped,
         )
 
+    def rtt(self, peer: PeerId) -> float | None:
+        """Seconds, smoothed, over our own link; None without one, or before it was measured."""
+        link = self._core.links.get(peer)
+        return None if link is None else link.srtt or None
+
     def topology(self, now: float) -> Topology:
         core = self._core
         neighbours = core.overlay.neighbours

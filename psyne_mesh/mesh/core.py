@@ -90,6 +90,7 @@ class MeshCore:
         self.driver = LinkDriver(
             self.me, self.table, endpoint, envelopes, self._rooms, self._by_tag, nursery, self._on_turned
         )
+        self._clock = trio.lowlevel.current_clock()
         self._timer = trio.CancelScope()
         self._lag = LoopLag()
         self._look_at = -math.inf
@@ -177,7 +178,8 @@ class MeshCore:
     # ------------------------------------------------------------------------------------- MembershipOwner, for rooms
 
     def now(self) -> float:
-        return trio.current_time()
+        """Trio's time, on any thread: a door on another one asks how a player is reached."""
+        return self._clock.current_time()
 
     def link(self, peer: PeerId) -> Link | None:
         return self.driver.links.get(peer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import trio
 
@@ -44,6 +44,9 @@ _LOOK_AGAIN_S = 0.1
 CHANNEL_NAME_BYTES_MAX = 128
 
 
+L = TypeVar("L")
+
+
 class SendOutcome(Enum):
     """What became of one message for one peer."""
 
@@ -67,6 +70,10 @@ class RoomSink(Protocol):
     def on_tampering(self, carrier: str, peer: PeerId, reason: str) -> None: ...
     def on_signaling(self, down: str | None) -> None: ...
     def on_server_refused(self, server: str, reason: str) -> None: ...
+
+
+class Reading(Protocol):
+    def __call__(self, look: Callable[[], L], /) -> L: ...
 
 
 class MembershipOwner(Protocol):
@@ -106,6 +113,8 @@ class Membership:
         self._pumping = False
         self._unread: dict[PeerId, int] = {}  # bytes that the room holds of each author, whichever link they came by
         self.closed = False
+        # How what takes more than a look is read: by a call, or by a door on another thread over there.
+        self.reading: Reading = lambda look: look()
 
     # ------------------------------------------------------------------------------------------------- from the mesh
 
@@ -368,15 +377,18 @@ class Membership:
 
     def rtt(self, peer: PeerId) -> float | None:
         """Seconds. The probes of gossip are answered at once, SCTP's acknowledgements may be held back to save packets."""
-        for view in self.topology().links:
-            if view.peer == peer and view.srtt is not None:
-                return view.srtt
+        rtt = self.node.rtt(peer)
+        if rtt is not None:
+            return rtt
         link = self._owner.link(peer)
         return None if link is None else link.rtt
 
     def link_stats(self, peer: PeerId) -> PeerStats | None:
-        link = self._owner.link(peer)
-        return None if link is None else link.stats
+        def looked_up() -> PeerStats | None:
+            link = self._owner.link(peer)
+            return None if link is None else link.stats
+
+        return self.reading(looked_up)
 
 
 # Unreliable messages are dropped at the sender once so much waits: 50 ms at 40 Mbit/s.

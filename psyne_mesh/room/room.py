@@ -17,7 +17,7 @@ from psyne_mesh.gossip import events as gossip_events
 from psyne_mesh.gossip.records import Record
 from psyne_mesh.identity import PeerId
 from psyne_mesh.mesh.core import MeshCore
-from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX, Membership
+from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX, Membership, Reading
 from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.mesh.request import RoomRequest
 from psyne_mesh.names import plain
@@ -121,6 +121,10 @@ class Room:
             if self._ended:
                 raise ClosedError(f"room {self.name!r} {self._end}")
             await self._changed.park()
+
+    def read_through(self, reading: Reading) -> None:
+        """For a door on another thread: `peer.stats` is put together over here."""
+        self._joined().reading = reading
 
     @property
     def end(self) -> str:

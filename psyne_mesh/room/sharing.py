@@ -59,8 +59,9 @@ class SharedTraffic:
             self._deliver = deliver
             self._started.set()
 
-    def add(self, number: int, schema: Schema) -> None:
-        self._core.add(number, schema)
+    def add(self, number: int, schema: Schema, values: list[Wire]) -> None:
+        self._core.add(number, schema, values)
+        self._wake.set()
 
     def remove(self, number: int) -> None:
         self._core.remove(number)
@@ -149,8 +150,7 @@ class Sharing:
 
     def share(self, shared: S, player: object) -> S:
         self._traffic.start(self._apply)
-        number, schema = self._replicas.share(shared, player)
-        self._traffic.add(number, schema)
+        self._traffic.add(*self._replicas.share(shared, player))
         self._sharing.set()
         return shared
 

@@ -272,9 +272,9 @@ class Room:
         value that cannot travel is `UnserialisableMessage` out of `poll()`, naming the field.
         """
         self._raise_if_ended()
-        number, schema = self._replicas.share(shared, self.player)
+        new = self._replicas.share(shared, self.player)
         self._begin_sharing()
-        self._outbox.run(lambda: self._room.traffic.add(number, schema))
+        self._outbox.run(lambda: self._room.traffic.add(*new))
         return shared
 
     def unshare(self, shared: Shared) -> None:
@@ -323,6 +323,7 @@ class Room:
 
     def _attach(self) -> None:
         self._thread.spawn(self._follow)
+        self._room.read_through(self._thread.read)
 
     async def _follow(self) -> None:
         """Every event of the room, until it ends."""

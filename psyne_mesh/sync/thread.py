@@ -98,6 +98,10 @@ class NetworkThread(Generic[T]):
 
         return self.call_async(answer, timeout=timeout)
 
+    def read(self, look: Callable[[], R]) -> R:
+        """The same from any thread, this one included."""
+        return look() if threading.current_thread() is self._thread else self.call(look)
+
     def call_async(self, function: Callable[..., Awaitable[R]], *arguments: Any, timeout: float) -> R:
         """The same for an async function; past the deadline it is cancelled."""
         done = threading.Event()

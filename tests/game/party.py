@@ -25,8 +25,7 @@ class Player:
         self.bytes_sent = 0
 
     def share(self, shared: Shared) -> Shared:
-        number, schema = self.replicas.share(shared, self.id)
-        self.wire.add(number, schema)
+        self.wire.add(*self.replicas.share(shared, self.id))
         return shared
 
     def unshare(self, shared: Shared) -> None:

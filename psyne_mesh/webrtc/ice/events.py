@@ -44,6 +44,16 @@ class Path:
     local_kind: CandidateKind = "host"
     remote_kind: CandidateKind = "host"
 
+    def __str__(self) -> str:
+        """For people: "direct, 2.4 ms"."""
+        ways = {
+            "relay": "over a TURN server",
+            "peer": "through another player",
+            "signaling": "through the signaling server",
+        }
+        way = ways.get(self.kind, "direct")
+        return way if self.rtt_s is None else f"{way}, {self.rtt_s * 1000:.1f} ms"
+
     @property
     def stays_on_this_machine(self) -> bool:
         """Both ends have the same address, and nothing translates it: the kernel never lets such datagrams out."""
