@@ -14,8 +14,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Lower numbers may import higher ones only. The order is the way of a message: application down to the socket.
 FLOORS = {
     "__init__": 0,
-    "__main__": 0,
-    "cli": 1,
+    "__main__": -1,
+    "cli": 0,
+    "events": 1,
     "sync": 1,
     "testing": 1,
     "room": 2,
