@@ -183,6 +183,8 @@ class Stack:
         sctp_config = _sctp_config(self.config, remote_max_datagram_size)
         self._association = sctp.Association(sctp_config, rng=self._rng, handshake=self._sctp_handshake)
         self._association.set_path_fixed(self._path_is_fixed)
+        if rtt_s is not None:
+            self._association.note_rtt(rtt_s)
         if remote_sctp_init:
             self._association.agree(sctp.read_init_untrusted(remote_sctp_init), now)
         self._channels.start(
@@ -309,7 +311,7 @@ class Stack:
         if packets:
             sealed = session.send(packets)
             self._collect(now)  # handing data to the network can bring a buffer to its low-water mark
-            return datagrams + sealed if datagrams else sealed
+            return session.joined(datagrams, sealed) if datagrams else sealed
         return datagrams
 
     def express_to_send(self, now: float) -> list[bytes]:

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from psyne_mesh.errors import LocalError
 from psyne_mesh.webrtc.dtls import record12
 from psyne_mesh.webrtc.dtls.certificate import Certificate, Fingerprint
-from psyne_mesh.webrtc.dtls.events import DtlsEvent, DtlsStats, State
+from psyne_mesh.webrtc.dtls.events import DtlsEvent, DtlsStats, Failed, State
 from psyne_mesh.webrtc.dtls.session12 import Session12
 from psyne_mesh.webrtc.dtls.session13 import Session13
 
@@ -35,7 +35,7 @@ class DtlsSession:
     fast_records: of 1.2, see `Session12`. rtt_s: of the path, for the timers of 1.3; None where it is not known.
     """
 
-    __slots__ = ("_kept", "_make_older", "_older", "_session")
+    __slots__ = ("_kept", "_last_words", "_make_older", "_older", "_session")
 
     def __init__(
         self,
@@ -64,6 +64,7 @@ class DtlsSession:
         self._make_older: Callable[[], Session12] | None = None
         self._older: Session12 | None = None
         self._kept: list[bytes] = []
+        self._last_words: list[bytes] = []  # of sessions of 1.2 that failed
         self._session: Session12 | Session13
         if "1.3" not in versions:
             self._session = make_older()
@@ -110,7 +111,14 @@ class DtlsSession:
     def datagrams_to_send(self, now: float) -> list[bytes]:
         """Flights of the handshake, their repetitions, and alerts."""
         datagrams = self._session.datagrams_to_send(now)
-        return datagrams if self._older is None else datagrams + self._older.datagrams_to_send(now)
+        if self._make_older is None and not self._last_words:
+            return datagrams
+        words, self._last_words = self._last_words, []
+        return datagrams + words + (self._older.datagrams_to_send(now) if self._older is not None else [])
+
+    def joined(self, handshake: list[bytes], sealed: list[bytes]) -> list[bytes]:
+        """What `datagrams_to_send` and `send` gave, for the wire."""
+        return self._session.joined(handshake, sealed)
 
     def next_timeout(self) -> float | None:
         deadline = self._session.next_timeout()
@@ -126,7 +134,7 @@ class DtlsSession:
         if self._older is not None:
             self._older.handle_timeout(now)
         if self._make_older is not None:
-            self._settle()
+            self._settle(now)
 
     def take_events(self) -> list[DtlsEvent]:
         return self._session.take_events() if self._make_older is None else []
@@ -149,27 +157,30 @@ class DtlsSession:
             packets += self._older.receive(datagram, now)
         else:
             self._kept = [*self._kept[-(_KEPT_DATAGRAMS_MAX - 1) :], datagram]
-            if newer.met_older:
-                self._older = self._make_older()
-                for kept in self._kept:
-                    packets += self._older.receive(kept, now)
-                self._kept = []
-        self._settle()
+        if newer.take_older_hello() and self._older is None:
+            self._older = self._make_older()
+            kept, self._kept = self._kept, []
+            for again in kept:
+                packets += self._older.receive(again, now)
+        self._settle(now)
         return packets
 
-    def _settle(self) -> None:
+    def _settle(self, now: float) -> None:
         newer, older = self._session, self._older
         assert isinstance(newer, Session13)
-        if newer.has_heard_peer or (older is None and newer.state == "failed"):
-            self._make_older = self._older = None
-            self._kept = []
-        elif older is not None and (
-            older.state in ("established", "closed")
-            or newer.state == "failed"
-            or (older.state == "failed" and not newer.has_candidates)
-        ):
+        if older is not None and older.state == "failed":
+            # Of that one handshake, which anybody may have begun; so there is time for another
+            for event in older.take_events():
+                if isinstance(event, Failed):
+                    newer.complain(event.error, now)
+            self._last_words += older.datagrams_to_send(now)
+            older = self._older = None
+        if older is not None and older.state in ("established", "closed"):
             self._session = older
-            self._make_older = self._older = None
+        elif not newer.has_heard_peer and newer.state == "handshaking":
+            return
+        self._make_older = self._older = None
+        self._kept = []
 
 
 Session: TypeAlias = DtlsSession | Session12 | Session13

@@ -156,6 +156,10 @@ class Session12:
         datagrams, self._outbox = self._outbox, []
         return datagrams
 
+    def joined(self, handshake: list[bytes], sealed: list[bytes]) -> list[bytes]:
+        """What `datagrams_to_send` and `send` gave, for the wire."""
+        return handshake + sealed
+
     def next_timeout(self) -> float | None:
         # A server that has data of the client knows that its last flight was received.
         return None if self._n_received else self._flight.deadline

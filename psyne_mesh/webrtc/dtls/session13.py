@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
-from psyne_mesh.errors import FingerprintMismatch, LocalError, ProtocolError
+from psyne_mesh.errors import FingerprintMismatch, LocalError, ProtocolError, RemoteError
 from psyne_mesh.webrtc.dtls import suites13
 from psyne_mesh.webrtc.dtls.certificate import Certificate, Fingerprint
 from psyne_mesh.webrtc.dtls.events import Closed, DtlsEvent, DtlsStats, Failed, HandshakeCompleted, State
@@ -16,6 +16,7 @@ from psyne_mesh.webrtc.dtls.handshake13.core import (
     FingerprintRefused,
     Handshake,
     Settings,
+    ack_after,
     encode_ack,
     read_ack_untrusted,
 )
@@ -34,7 +35,7 @@ from psyne_mesh.webrtc.dtls.record13 import (
     cut_untrusted,
     next_secret,
 )
-from psyne_mesh.webrtc.dtls.records import ALERT, APPLICATION_DATA, HANDSHAKE, alert_name
+from psyne_mesh.webrtc.dtls.records import ALERT, APPLICATION_DATA, HANDSHAKE, alert_name, pack
 from psyne_mesh.webrtc.dtls.suites13 import Suite
 
 MIN_MTU = 256  # as for 1.2; a fragment needs no more than 64
@@ -137,14 +138,16 @@ class Session13:
         self._early: list[CutRecord] = []
         self._outbox: list[bytes] = []
         self._events: list[DtlsEvent] = []
-        self._complaint: ProtocolError | None = None
+        self._complaint: RemoteError | None = None
         self._complaint_at = self._started_at = 0.0
         self._nudge_at: float | None = None  # when to ask for a ServerHello that is missing
         self._handshake_s: float | None = None
         self._peer_alert: str | None = None
         self._n_sent = self._n_received = self._n_dropped = 0
 
-    overhead = OVERHEAD
+    @property
+    def overhead(self) -> int:
+        return OVERHEAD
 
     @property
     def stats(self) -> DtlsStats:
@@ -161,19 +164,18 @@ class Session13:
             peer_alert=self._peer_alert,
         )
 
-    @property
-    def met_older(self) -> bool:
-        """A server has got a whole hello that does not offer 1.3."""
-        return isinstance(self._hellos, ServerHellos) and self._hellos.met_older
+    def take_older_hello(self) -> bool:
+        """Whether a server has got a whole hello since the last call that does not offer 1.3."""
+        hellos = self._hellos
+        if not isinstance(hellos, ServerHellos) or not hellos.met_older:
+            return False
+        hellos.met_older = False
+        return True
 
     @property
     def has_heard_peer(self) -> bool:
         """Under keys of 1.3, so that it is decided with whom and in which version."""
         return self.state == "established" or any(candidate.peer_has_spoken for candidate in self._candidates)
-
-    @property
-    def has_candidates(self) -> bool:
-        return bool(self._candidates)
 
     # ------------------------------------------------------------------------------------------------------------ verbs
 
@@ -233,6 +235,11 @@ class Session13:
             self.update_keys(now)
         datagrams, self._outbox = self._outbox, []
         return datagrams
+
+    def joined(self, handshake: list[bytes], sealed: list[bytes]) -> list[bytes]:
+        """What `datagrams_to_send` and `send` gave, in as few datagrams: the first data beside the last flight, or beside the
+        ACK for it, is lost with it or not at all."""
+        return pack([*handshake, *sealed], self._settings.mtu)
 
     def next_timeout(self) -> float | None:
         if self._last_flight is not None:
@@ -317,7 +324,7 @@ class Session13:
             try:
                 handshake = hellos.receive(content, record.number, now)
             except Refused as refused:
-                self._complain(refused, now)
+                self.complain(refused, now)
                 handshake = None
             self._outbox += hellos.take_datagrams()
             for candidate in self._candidates:
@@ -328,7 +335,7 @@ class Session13:
             self._receive_plaintext_ack(content, hellos, now)
         elif kind == ALERT and len(content) == 2 and content[1] not in _WARNINGS:
             self._peer_alert = alert_name(content[1])
-            self._complain(ProtocolError(f"the peer ended the DTLS handshake: {self._peer_alert}"), now)
+            self.complain(ProtocolError(f"the peer ended the DTLS handshake: {self._peer_alert}"), now)
         else:
             self._n_dropped += 1
 
@@ -370,7 +377,10 @@ class Session13:
             return
         self._early.append(record)
         if self._is_client and not self._candidates and self._nudge_at is None:
-            self._nudge_at = now + self._settings.timeout_s / 4
+            self._nudge_at = now + ack_after(self._settings.timeout_s)
+        if record.low_epoch == 3:
+            for candidate in self._candidates:  # the peer is through: what is missing of its last flight was lost
+                candidate.expect_rest(now)
 
     def _receive_in_handshake(self, candidate: Handshake, opened: bytes, packets: list[bytes], now: float) -> None:
         kind, content = _typed(opened)
@@ -416,8 +426,8 @@ class Session13:
             if self.state == "established":
                 self._receive_established(record, packets, now)
 
-    def _complain(self, error: ProtocolError, now: float) -> None:
-        """The first counts, and so does when it came."""
+    def complain(self, error: RemoteError, now: float) -> None:
+        """Somebody says in plaintext that this cannot succeed. The first one counts, and so does when it came."""
         self._n_dropped += 1
         if self._complaint is None:
             self._complaint, self._complaint_at = error, now + _COMPLAINT_S
@@ -555,7 +565,7 @@ class Session13:
             error = ProtocolError(f"the peer ended the DTLS {where}: {alert_name(content[1])}")
             self._end("failed", Failed(error), None)
 
-    def _fail(self, error: ProtocolError) -> None:
+    def _fail(self, error: RemoteError) -> None:
         alert = error.alert if isinstance(error, Refused) else None
         said = FingerprintMismatch(str(error)) if isinstance(error, FingerprintRefused) else error
         self._end("failed", Failed(said), alert)

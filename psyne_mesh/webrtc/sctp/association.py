@@ -51,6 +51,12 @@ class Association(AssociationCore):
             self._state = State.COOKIE_WAIT
             self._t1.start(self._handshake.init_chunk(), now, self._outbound.rto.rto)
 
+    def note_rtt(self, rtt_s: float) -> None:
+        """What the layer below has measured on this path: the first timeouts need no guess. Without effect once SCTP has
+        measured by itself."""
+        if self._outbound.rto.srtt is None:
+            self._outbound.rto.measured(rtt_s)
+
     def shutdown(self, now: float) -> None:
         """Close when all that is queued has arrived (RFC 9260 section 9.2). Ends with `Closed`."""
         if self._state is State.ESTABLISHED:

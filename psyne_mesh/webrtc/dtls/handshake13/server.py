@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from psyne_mesh.webrtc.dtls.handshake13 import groups
 from psyne_mesh.webrtc.dtls.handshake13.client import hash_of_first_hello
-from psyne_mesh.webrtc.dtls.handshake13.core import Handshake, Settings, encode_ack
+from psyne_mesh.webrtc.dtls.handshake13.core import Handshake, Settings, ack_after, encode_ack
 from psyne_mesh.webrtc.dtls.handshake13.flight import Flight, Ledger, Outgoing
 from psyne_mesh.webrtc.dtls.handshake13.messages import (
     ClientHello,
@@ -25,7 +25,6 @@ from psyne_mesh.webrtc.dtls.record13 import ACK
 from psyne_mesh.webrtc.dtls.suites13 import Suite
 
 HELLOS_MAX = 32  # different ones answered in one session: each costs a signature, and anybody can make them up
-_ACK_AFTER = 0.25  # RFC 9147 section 7.1: of the time after which the peer repeats itself
 
 
 class ServerHellos:
@@ -35,7 +34,7 @@ class ServerHellos:
        returned; one that comes again makes its handshake repeat its flight. `Refused` for one that cannot be answered.
     2. After each call: send `take_datagrams()`. `handle_timeout(now)` at `next_timeout()`.
 
-    met_older: a whole hello has come that does not offer 1.3.
+    met_older: a whole hello has come that does not offer 1.3; the owner takes the mark away.
     """
 
     __slots__ = (
@@ -72,7 +71,7 @@ class ServerHellos:
         message = self._collect(fragments, number)
         if message is None:
             if self._received and self._ack_deadline is None:
-                self._ack_deadline = now + self._settings.timeout_s * _ACK_AFTER
+                self._ack_deadline = now + ack_after(self._settings.timeout_s)
             return None
         self._received, self._ack_deadline = [], None
         for known, handshake in self._answered:
@@ -84,7 +83,6 @@ class ServerHellos:
             return None
         if self._n_hellos >= HELLOS_MAX:
             return None
-        self._n_hellos += 1
         return self._answer(message, fragments[0].sequence, now)
 
     def next_timeout(self) -> float | None:
@@ -119,6 +117,7 @@ class ServerHellos:
         if DTLS_1_3 not in hello.versions:
             self.met_older = True
             return None
+        self._n_hellos += 1
         suite = self._choose_suite(hello)
         shares = dict(hello.shares)
         group = next((group for group in self._settings.groups if group in shares), None)
