@@ -202,7 +202,7 @@ class Session13:
             and datagram[0] == read.first
             and len(datagram) - HEADER_BYTES == datagram[3] << 8 | datagram[4]
         ):  # one record of the present epoch: all that a running session sees
-            opened = read.open(datagram)
+            opened = read.open_usual(datagram)
             if opened is None:
                 self._forged(read)
                 return []

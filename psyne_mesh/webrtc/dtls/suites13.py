@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from cryptography.hazmat.primitives import hashes
@@ -15,7 +16,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-Mask: TypeAlias = Callable[[bytes], bytes]  # the first 16 bytes of a ciphertext -> what hides the record's number
+# The first 16 bytes of each of some ciphertexts, joined -> as many bytes, of whose each 16 the first two hide a number
+Mask: TypeAlias = Callable[[bytes], bytes]
 
 AEAD_OVERHEAD = 16  # the tag of each of these suites
 NONCE_BYTES = 12
@@ -52,9 +54,14 @@ class Suite(NamedTuple):
 
     def expand_label(self, secret: bytes, label: bytes, context: bytes, size: int, prefix: bytes = _PREFIX) -> bytes:
         """prefix: another one is for the published vectors of TLS 1.3."""
-        label = prefix + label
-        info = size.to_bytes(2, "big") + bytes((len(label),)) + label + bytes((len(context),)) + context
+        info = _label_info(prefix + label, len(context), size) + context
         return HKDFExpand(_HASHES[self.hash_name], size, info).derive(secret)
+
+
+@cache
+def _label_info(label: bytes, context_bytes: int, size: int) -> bytes:
+    """The HkdfLabel up to its context; there are a dozen of them."""
+    return size.to_bytes(2, "big") + bytes((len(label),)) + label + bytes((context_bytes,))
 
 
 def aes_mask(key: bytes) -> Mask:
@@ -65,8 +72,10 @@ def aes_mask(key: bytes) -> Mask:
 def chacha20_mask(key: bytes) -> Mask:
     """RFC 9147 section 4.2.3: the sample is block counter (little endian) and nonce, as `cryptography` takes them."""
 
-    def mask(sample: bytes) -> bytes:
-        return Cipher(algorithms.ChaCha20(key, sample), None).encryptor().update(b"\0\0")
+    def mask(samples: bytes) -> bytes:
+        if len(samples) == 16:
+            return Cipher(algorithms.ChaCha20(key, samples), None).encryptor().update(bytes(16))
+        return b"".join([mask(samples[at : at + 16]) for at in range(0, len(samples), 16)])
 
     return mask
 

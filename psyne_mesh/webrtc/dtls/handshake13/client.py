@@ -35,6 +35,7 @@ class ClientHellos:
         "_first",
         "_hello",
         "_ledger",
+        "_message",
         "_out",
         "_reassembly",
         "_received",
@@ -55,7 +56,8 @@ class ClientHellos:
         self._retry: ClientHellos | None = None
         self._retried: Message | None = None
         self._exchanges: dict[int, groups.Exchange] = {}
-        self._hello: ClientHello
+        self._hello: ClientHello  # these two from `start` on
+        self._message: Message
         self._reassembly = plaintext_reassembly(self._sequence)
         self._received: list[int] = []  # numbers of the records with the answer that is being collected
         self._seen: list[Message] = []  # answers that have begun a handshake
@@ -128,9 +130,8 @@ class ClientHellos:
     # ---------------------------------------------------------------------------------------------------------- answers
 
     def _say(self, hello: ClientHello, now: float) -> None:
-        self._hello = hello
-        message = Message(MessageType.CLIENT_HELLO, hello.encode())
-        self._out += self.flight.start([Outgoing(None, message, self._sequence)], now)
+        self._hello, self._message = hello, Message(MessageType.CLIENT_HELLO, hello.encode())
+        self._out += self.flight.start([Outgoing(None, self._message, self._sequence)], now)
 
     def _begin(self, message: Message, answer: ServerHello) -> Handshake:
         """RFC 8446 section 4.1.3."""
@@ -141,12 +142,11 @@ class ClientHellos:
         if self._first is not None and answer.suite != self._first[1].suite:
             raise Refused(Alert.ILLEGAL_PARAMETER, "the peer changed the suite after its HelloRetryRequest")
         before = b"" if self._first is None else self._first[0]
-        ours = Message(MessageType.CLIENT_HELLO, self._hello.encode())
         return Handshake(
             self._settings,
             suite,
             answer.group,
-            hellos=before + ours.transcript + message.transcript,
+            hellos=before + self._message.transcript + message.transcript,
             shared_secret=exchange.finish(answer.share),
             their_sequence=self._sequence + 1,
             our_sequence=self._sequence + 1,
@@ -164,8 +164,7 @@ class ClientHellos:
             )
         if not answer.group and not answer.cookie:
             raise Refused(Alert.ILLEGAL_PARAMETER, "a HelloRetryRequest that asks for nothing")
-        ours = Message(MessageType.CLIENT_HELLO, self._hello.encode())
-        before = hash_of_first_hello(suite, ours) + message.transcript
+        before = hash_of_first_hello(suite, self._message) + message.transcript
         retry = ClientHellos(self._settings, self._ledger, (before, answer))
         retry._exchanges = groups.begin((answer.group,), self._settings.keys) if answer.group else self._exchanges
         shares = tuple((group, exchange.share) for group, exchange in retry._exchanges.items())

@@ -277,7 +277,7 @@ class Handshake:
         flight = [
             hello,
             self.say(MessageType.ENCRYPTED_EXTENSIONS, encode_encrypted_extensions(srtp_profiles), keys),
-            self.say(MessageType.CERTIFICATE_REQUEST, _OUR_REQUEST.encode(), keys),
+            self.say(MessageType.CERTIFICATE_REQUEST, _OUR_REQUEST_BODY, keys),
             *self._authentication(CertificateRequest(b"", algorithms)),
         ]
         self._enter_epoch_3()
@@ -371,6 +371,7 @@ def read_ack_untrusted(content: bytes) -> list[tuple[int, int]]:
 
 
 _OUR_REQUEST = CertificateRequest(b"", signing.ALGORITHMS)
+_OUR_REQUEST_BODY = _OUR_REQUEST.encode()
 _Step: TypeAlias = Callable[..., Waiting]
 # What each state takes; anything else is unexpected_message (RFC 8446 sections 4 and 6.2)
 _STEPS: dict[tuple[type, int], _Step] = {

@@ -97,7 +97,7 @@ class Reassembly:
     way. Everything beyond the bounds is dropped: the peer repeats it.
     """
 
-    __slots__ = ("_ahead_max", "_bytes_max", "_partials", "_variants_max", "sequence")
+    __slots__ = ("_ahead_max", "_bytes_max", "_partials", "_variants_max", "_whole", "sequence")
 
     def __init__(
         self, sequence: int, *, bytes_max: int = MESSAGE_BYTES_MAX, ahead_max: int = AHEAD_MAX, variants_max: int = 1
@@ -107,10 +107,14 @@ class Reassembly:
         self._ahead_max = ahead_max
         self._variants_max = variants_max
         self._partials: dict[int, dict[tuple[int, int], _Partial]] = {}
+        self._whole: dict[int, Message] = {}  # those that came in one piece, which is nearly all
 
     def add(self, fragment: Fragment) -> bool:
         if fragment.length > self._bytes_max or not 0 <= fragment.sequence - self.sequence <= self._ahead_max:
             return False
+        if len(fragment.data) == fragment.length:
+            self._whole[fragment.sequence] = Message(fragment.kind, fragment.data)
+            return True
         variants = self._partials.setdefault(fragment.sequence, {})
         shape = fragment.kind, fragment.length
         partial = variants.get(shape)
@@ -124,6 +128,11 @@ class Reassembly:
 
     def take(self) -> Message | None:
         """The next message, if it is whole."""
+        whole = self._whole.pop(self.sequence, None)
+        if whole is not None:
+            self._partials.pop(self.sequence, None)
+            self.sequence += 1
+            return whole
         for shape, partial in self._partials.get(self.sequence, {}).items():
             if partial.is_whole:
                 del self._partials[self.sequence]
@@ -134,4 +143,4 @@ class Reassembly:
     @property
     def has_gap(self) -> bool:
         """Something has come of a message that is not whole, or of a later one."""
-        return bool(self._partials)
+        return bool(self._partials or self._whole)

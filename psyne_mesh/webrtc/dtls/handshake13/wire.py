@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from struct import pack, unpack
 
 from psyne_mesh.errors import ProtocolError
 
@@ -94,7 +95,7 @@ class Reader:
         data = self.vector(length_size)
         if not data or len(data) % 2:
             raise Refused(Alert.DECODE_ERROR, "a list of numbers is empty or cut off")
-        return tuple(data[at] << 8 | data[at + 1] for at in range(0, len(data), 2))
+        return unpack(f"!{len(data) // 2}H", data)
 
     def end(self) -> None:
         if self.has_more:
@@ -114,4 +115,4 @@ def extension(kind: Extension, data: bytes) -> bytes:
 
 
 def numbers(length_size: int, values: tuple[int, ...]) -> bytes:
-    return vector(length_size, b"".join(map(u16, values)))
+    return vector(length_size, pack(f"!{len(values)}H", *values))
