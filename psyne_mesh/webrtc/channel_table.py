@@ -40,6 +40,9 @@ _RESET = -1  # stands among early messages, in the place of a PPID, for "the pee
 _NEVER_LOW = -1  # a low-water mark that is never reached: nobody has asked for the event yet
 _REFUSED = DataChannelConfig(label="refused stream")
 
+# werift 0.25 numbers its channels by ICE's roles, not by those of DTLS: as offerer and DTLS client it takes 1, 3, 5...
+_IDS_LEFT_ALONE = 100
+
 
 @attrs.frozen(kw_only=True)
 class ChannelLimits:
@@ -84,7 +87,8 @@ class ChannelTable:
         self._waiting: list[Channel] = []  # created, in-band, before the DTLS role was known
         self._early: dict[int, list[tuple[int, bytes]]] = {}
         self._early_bytes = self._early_messages = 0
-        self._first_id: int | None = None
+        self._first_id: int | None = None  # of our parity
+        self._skips = 0
         self._events: list[ChannelEvent] = []
         self.messages_discarded = 0
 
@@ -93,11 +97,20 @@ class ChannelTable:
         """Bytes held for streams without a channel; they count as unread."""
         return self._early_bytes
 
-    def start(self, association: sctp.Association, *, is_dtls_client: bool, max_message_size: int) -> None:
-        """In-band channels get their ids. `max_message_size`: bytes of the largest message that `send` accepts."""
+    def start(
+        self,
+        association: sctp.Association,
+        *,
+        is_dtls_client: bool,
+        max_message_size: int,
+        leaves_low_ids: bool = False,
+    ) -> None:
+        """In-band channels get their ids. `max_message_size`: bytes of the largest message that `send` accepts.
+        `leaves_low_ids`: the peer may number its channels by another rule, so ours begin above those."""
         self._association = association
         self.max_message_size = max_message_size
         self._first_id = 0 if is_dtls_client else 1  # RFC 8832 section 6
+        self._skips = _IDS_LEFT_ALONE if leaves_low_ids else 0
         for channel in self._waiting:
             self._assign_id(channel)
         self._waiting.clear()
@@ -292,7 +305,7 @@ class ChannelTable:
             config = parse_dcep_untrusted(data)
         except ProtocolError:
             config = None
-        peers_parity = self._first_id is not None and stream_id % 2 != self._first_id
+        peers_parity = self._first_id is not None and (stream_id % 2 != self._first_id or stream_id < self._skips)
         if config is None or not peers_parity or not self._has_room_for_peers(config):
             self._refuse(stream_id, now)
             return
@@ -348,8 +361,8 @@ class ChannelTable:
     # ---------------------------------------------------------------------------------------------------------- states
 
     def _assign_id(self, channel: Channel) -> None:
-        stream_id = self._first_id
-        assert stream_id is not None
+        assert self._first_id is not None
+        stream_id = self._first_id + self._skips
         while stream_id in self._by_id:
             stream_id += 2
         # channels_max keeps this far below _STREAM_ID_MAX and below the 1024 streams that older stacks negotiate.

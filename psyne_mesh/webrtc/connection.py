@@ -261,6 +261,7 @@ class Connection:
             remote_express=remote.express,
             remote_sctp_init=remote.sctp_init,
             dtls_versions=negotiated.dtls_versions,
+            leaves_low_ids=negotiated.is_reversed,
             rtt_s=None if path is None else path.rtt_s,
             now=now,
         )

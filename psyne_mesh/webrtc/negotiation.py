@@ -23,10 +23,12 @@ Turn: TypeAlias = Literal["nothing", "have-local-offer", "have-remote-offer", "s
 
 
 class Negotiated(NamedTuple):
-    """dtls_versions: those that the session may speak; a client speaks the first."""
+    """dtls_versions: those that the session may speak; a client speaks the first. is_reversed: a stranger's offer left
+    the roles to us, and we became the server, where most answerers become the client."""
 
     is_dtls_client: bool
     dtls_versions: tuple[DtlsVersion, ...]
+    is_reversed: bool = False
 
 
 class Negotiation:
@@ -77,7 +79,8 @@ class Negotiation:
         ours, said = self._dtls_versions, () if self.remote is None else self.remote.dtls_versions
         if said:  # by a peer of our own kind, under its signature: a lower one is not accepted any more
             return Negotiated(is_client, tuple(version for version in said if version in ours)[:1])
-        return Negotiated(is_client, ("1.2",) if is_client and "1.2" in ours else ours)
+        is_reversed = not self._offerer and not is_client and self.remote is not None and self.remote.setup == "actpass"
+        return Negotiated(is_client, ("1.2",) if is_client and "1.2" in ours else ours, is_reversed)
 
     def check_may_offer(self) -> None:
         if not self._offerer:

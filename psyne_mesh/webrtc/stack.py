@@ -163,6 +163,7 @@ class Stack:
         remote_sctp_init: bytes = b"",
         dtls_versions: Sequence[dtls.Version] = (),
         rtt_s: float | None = None,
+        leaves_low_ids: bool = False,
         now: float,
     ) -> None:
         """Begins DTLS; the client's ClientHello is ready to send.
@@ -173,7 +174,7 @@ class Stack:
         remote_sctp_init: the INIT chunk of the peer's description, if ours went with our own: then the association stands
             as soon as DTLS does. It has passed `read_init_untrusted`.
         dtls_versions: those that the descriptions leave; none: those of the configuration. A client speaks the highest only.
-        rtt_s: of the path, as far as ICE knows it.
+        rtt_s: of the path, as far as ICE knows it. leaves_low_ids: see `ChannelTable.start`.
         """
         if self.phase != "new":
             raise ClosedError("a stack is started once, before it is closed")
@@ -191,6 +192,7 @@ class Stack:
             self._association,
             is_dtls_client=is_client,
             max_message_size=min(self.config.max_message_size, remote_max_message_size or 2**63),
+            leaves_low_ids=leaves_low_ids,
         )
         self._dtls = dtls.DtlsSession(
             self._certificate,

@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 from psyne_mesh.webrtc.dtls.flight import Flight
 from psyne_mesh.webrtc.dtls.records import (
     MAX_CIPHERTEXT,
-    MAX_HANDSHAKE_MESSAGE,
-    holds_handshake_untrusted,
     pack,
     renumber,
     split_untrusted,
@@ -44,29 +42,6 @@ def test_records_come_back_as_they_were_joined(parts: list[tuple[int, bytes, int
 def test_a_record_longer_than_any_cipher_makes_is_refused() -> None:
     assert split_untrusted(plaintext(23, bytes(MAX_CIPHERTEXT)))[1]
     assert split_untrusted(plaintext(23, bytes(MAX_CIPHERTEXT + 1))) == ([], False)
-
-
-@given(st.binary(max_size=100))
-def test_any_body_is_checked_for_handshake_fragments(body: bytes) -> None:
-    [record] = split_untrusted(plaintext(22, body))[0]
-    assert holds_handshake_untrusted(record) in (True, False)
-
-
-def test_which_fragments_are_coherent() -> None:
-    def fits(body: bytes) -> bool:
-        return holds_handshake_untrusted(split_untrusted(plaintext(22, body))[0][0])
-
-    assert fits(message(10, 0, 10))
-    assert fits(message(10, 4, 6))
-    assert fits(message(0, 0, 0))  # ServerHelloDone
-    assert fits(message(0, 0, 0) + message(10, 0, 10))
-    assert not fits(b"")
-    assert not fits(message(10, 0, 10)[:-1])
-    assert not fits(message(10, 0, 10) + b"\0")
-    assert not fits(message(10, 4, 7))
-    assert not fits(message(10, 4, 0))
-    assert not fits(message(MAX_HANDSHAKE_MESSAGE + 1, 0, 10))
-    assert not fits(message(2**24 - 1, 2**24 - 1, 0))
 
 
 @given(st.lists(st.binary(min_size=1, max_size=120), max_size=30), st.integers(100, 400))

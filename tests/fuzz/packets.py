@@ -13,7 +13,8 @@ from aioice import stun
 
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.webrtc.dtls import Certificate, DtlsSession
-from psyne_mesh.webrtc.dtls.records import holds_handshake_untrusted, split_untrusted
+from psyne_mesh.webrtc.dtls.handshake13.reassembly import split_fragments_untrusted
+from psyne_mesh.webrtc.dtls.records import split_untrusted
 from psyne_mesh.webrtc.express import INTERVAL_MAX_S, RECORD_MAX, RECORD_SAFE, Express
 from psyne_mesh.webrtc.ice.candidates import may_check, parse_candidate_untrusted
 from psyne_mesh.webrtc.ice.stun_guard import check_stun_untrusted, is_authentic
@@ -123,7 +124,7 @@ def run_dtls(data: bytes) -> None:
     datagrams = [datagram for _, datagram in cursor.pieces()]
     for datagram in datagrams:
         for record in split_untrusted(datagram)[0]:
-            holds_handshake_untrusted(record)
+            split_fragments_untrusted(record.data[13:])
     if mode < 2:
         session = _session(is_client=mode == 1)
         session.datagrams_to_send(0.0)

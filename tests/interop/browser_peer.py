@@ -19,7 +19,7 @@ from typing import IO, NoReturn
 
 import trio
 
-from psyne_mesh.signaling.front_door import Page, receive_guest
+from psyne_mesh.signaling.front_door import Page, Request, receive_guest
 from psyne_mesh.signaling.websocket import WebSocket, WebSocketClosed, accept_websocket
 
 _PAGES = {
@@ -101,8 +101,10 @@ async def _ends_too_early(process: trio.Process, log: IO[bytes]) -> NoReturn:
     raise trio.BrokenResourceError(f"the browser ended with status {status} and said: {said}")
 
 
-def page(target: str) -> Page:
-    name, content_type = _PAGES.get(target, ("", ""))
+def page(request: Request) -> Page | None:
+    if request.wants_websocket:
+        return None
+    name, content_type = _PAGES.get(request.target, ("", ""))
     if not name:
         return Page(404, b"", "text/plain")
     return Page(200, (Path(__file__).parent / "js" / name).read_bytes(), content_type)

@@ -69,7 +69,7 @@ def test_versions_of_a_later_program_are_passed_over() -> None:
 def test_a_stranger_becomes_the_client_and_its_hello_says_the_version(setup: str) -> None:
     answerer = side(BOTH, offerer=False)
     answerer.accept_offer(as_stranger(offer_of(side(BOTH, offerer=True))).replace("setup:actpass", f"setup:{setup}"))
-    assert answerer.negotiated == Negotiated(False, BOTH)
+    assert answerer.negotiated == Negotiated(False, BOTH, is_reversed=setup == "actpass")
     assert "a=setup:passive" in answer_of(answerer)
 
 

@@ -13,7 +13,6 @@ APPLICATION_DATA = 23
 HEADER_SIZE = 13
 MAX_PLAINTEXT = 2**14  # RFC 6347 section 4.1
 MAX_CIPHERTEXT = MAX_PLAINTEXT + 256  # the most that any AEAD may add (RFC 5246 section 6.2.3.3); ours add 16 or 24
-MAX_HANDSHAKE_MESSAGE = 32_768  # a chain of two RSA-4096 certificates takes 4 kB; bounds OpenSSL's reassembly memory
 
 _VERSIONS = (0xFEFD, 0xFEFF)  # DTLS 1.2, and the DTLS 1.0 that a ClientHello's record carries
 _header = Struct("!BHHHIH")  # type, version, epoch, sequence number (16 + 32 bits), length
@@ -76,22 +75,6 @@ def split_untrusted(datagram: bytes) -> tuple[list[Record], bool]:
         records.append(Record(content_type, epoch, high << 32 | low, datagram[offset:after]))
         offset = after
     return records, offset == end
-
-
-def holds_handshake_untrusted(record: Record) -> bool:
-    """Is this plaintext record made of coherent handshake fragments? OpenSSL ends the handshake over one that is not,
-    and anybody can forge a plaintext record."""
-    data = record.data
-    offset, end = HEADER_SIZE, len(data)
-    while offset < end:
-        if end - offset < _handshake.size:
-            return False
-        _, length_high, length, _, at_high, at, size_high, size = _handshake.unpack_from(data, offset)
-        length, at, size = length_high << 16 | length, at_high << 16 | at, size_high << 16 | size
-        if length > MAX_HANDSHAKE_MESSAGE or at + size > length or size == 0 < length:
-            return False
-        offset += _handshake.size + size
-    return offset == end > HEADER_SIZE
 
 
 def renumber(record: bytes, sequence: int) -> bytes:

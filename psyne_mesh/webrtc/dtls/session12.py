@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from psyne_mesh.errors import FingerprintMismatch, LocalError, ProtocolError
-from psyne_mesh.webrtc.dtls import record12
+from psyne_mesh.webrtc.dtls import gate12, record12
 from psyne_mesh.webrtc.dtls.certificate import Certificate, Fingerprint
 from psyne_mesh.webrtc.dtls.events import Closed, DtlsEvent, DtlsStats, Failed, HandshakeCompleted, State
 from psyne_mesh.webrtc.dtls.flight import Flight
+from psyne_mesh.webrtc.dtls.gate12 import Gate12
+from psyne_mesh.webrtc.dtls.handshake13.messages import Message
+from psyne_mesh.webrtc.dtls.handshake13.reassembly import Reassembly, split_fragments_untrusted
 from psyne_mesh.webrtc.dtls.openssl import OpenSslHandshake
 from psyne_mesh.webrtc.dtls.protection import CLOSE_NOTIFY, RecordProtection, openssl_records
+from psyne_mesh.webrtc.dtls.record13 import plaintext_record
 from psyne_mesh.webrtc.dtls.records import (
     ALERT,
     APPLICATION_DATA,
@@ -20,12 +24,41 @@ from psyne_mesh.webrtc.dtls.records import (
     MAX_CIPHERTEXT,
     Record,
     alert_name,
-    holds_handshake_untrusted,
     split_untrusted,
 )
 
+_ATTEMPTS_MAX = 4  # handshakes with hellos that nothing has proved yet; the oldest gives way
 MIN_MTU = 256  # below it OpenSSL will not shake hands
 _MAX_EARLY_RECORDS = 16  # kept while our own handshake lags behind the peer's; later ones are dropped: SCTP repeats
+
+
+class Attempt:
+    """One handshake of OpenSSL's, and what has been said in it in plaintext. `hello`: the peer's, for a server."""
+
+    __slots__ = ("_said", "_saying", "flight", "handshake", "hello")
+
+    def __init__(self, handshake: OpenSslHandshake, flight: Flight, hello: Message | None) -> None:
+        self.handshake = handshake
+        self.flight = flight
+        self.hello = hello
+        self._saying = Reassembly(0)
+        self._said: list[Message] = []
+
+    def note_said(self, output: bytes) -> None:
+        for record in split_untrusted(output)[0]:
+            if record.content_type == HANDSHAKE and record.epoch == 0:
+                for fragment in split_fragments_untrusted(record.data[HEADER_SIZE:]) or []:
+                    self._saying.add(fragment)
+        while (message := self._saying.take()) is not None:
+            self._said.append(message)
+
+    def has_signed(self, flight: list[Message]) -> bool:
+        """Whether the peer has signed this flight, in this handshake."""
+        if self.hello is None:
+            hello = next((said.body for said in reversed(self._said) if said.kind == gate12.CLIENT_HELLO), b"")
+            return gate12.server_has_signed(flight, hello)
+        said = b"".join(gate12.whole(message, place) for place, message in enumerate(self._said))
+        return gate12.client_has_signed(flight, gate12.whole(self.hello, 0) + said)
 
 
 class Session12:
@@ -37,17 +70,23 @@ class Session12:
     """
 
     __slots__ = (
+        "_attempts",
         "_cipher",
         "_context",
         "_early",
         "_events",
         "_fast_records",
         "_flight",
+        "_gate",
         "_group",
         "_handshake",
         "_handshake_s",
+        "_held",
+        "_hopeless",
         "_is_client",
+        "_mtu",
         "_n_dropped",
+        "_n_fed",
         "_n_received",
         "_n_sent",
         "_outbox",
@@ -75,8 +114,17 @@ class Session12:
         self._is_client = is_client
         self._remote_fingerprints = tuple(remote_fingerprints)
         self._fast_records = fast_records
-        self._handshake: OpenSslHandshake | None = OpenSslHandshake(self._context, is_client=is_client, mtu=mtu)
+        self._mtu = mtu
         self._flight = Flight(mtu)
+        self._handshake: OpenSslHandshake | None = None
+        self._attempts: list[Attempt] = []  # until one of them is through; a client has one
+        if is_client:
+            self._handshake = OpenSslHandshake(self._context, is_client=True, mtu=mtu)
+            self._attempts = [Attempt(self._handshake, self._flight, None)]
+        self._gate = Gate12(is_client=is_client)
+        self._held: list[bytes] = []  # ChangeCipherSpec and Finished that have overtaken their flight
+        self._hopeless: ProtocolError | None = None
+        self._n_fed = 0
         self._protection: RecordProtection | None = None  # set while established, and only then
         self._early: list[bytes] = []
         self._outbox: list[bytes] = []
@@ -162,11 +210,18 @@ class Session12:
 
     def next_timeout(self) -> float | None:
         # A server that has data of the client knows that its last flight was received.
-        return None if self._n_received else self._flight.deadline
+        deadline = None if self._n_received else self._flight.deadline
+        doubt = self._gate.deadline if self.state == "handshaking" else None
+        if doubt is None or deadline is None:
+            return deadline if doubt is None else doubt
+        return min(deadline, doubt)
 
     def handle_timeout(self, now: float) -> None:
         deadline = self.next_timeout()
         if deadline is None or now < deadline:
+            return
+        if self.state == "handshaking" and self._gate.deadline is not None and now >= self._gate.deadline:
+            self._give_up_doubt(now)
             return
         if self._handshake is None:
             self._outbox += self._flight.retransmit(now)
@@ -234,24 +289,104 @@ class Session12:
             self._n_dropped += 1
 
     def _receive_handshaking(self, record: Record, packets: list[bytes], now: float) -> None:
-        kind, epoch = record.content_type, record.epoch
+        kind, epoch, gate = record.content_type, record.epoch, self._gate
         if epoch == 1 and kind in (APPLICATION_DATA, ALERT):
             # The peer was done before us, and its data or goodbye has overtaken its Finished.
             if len(self._early) < _MAX_EARLY_RECORDS:
                 self._early.append(record.data)
             else:
                 self._n_dropped += 1
-        elif (
-            (epoch == 1 and kind == HANDSHAKE)  # OpenSSL keeps up to 100 until the ChangeCipherSpec is there
-            or (epoch == 0 and kind == HANDSHAKE and holds_handshake_untrusted(record))
-            or (epoch == 0 and kind == CHANGE_CIPHER_SPEC and len(record.data) == HEADER_SIZE + 1)
-        ):
-            if self._advance(record.data, now):
-                self._complete(packets, now)
+        elif epoch == 0 and kind == HANDSHAKE:
+            self._receive_message(record, packets, now)
+        elif (epoch == 1 and kind == HANDSHAKE) or (
+            epoch == 0 and kind == CHANGE_CIPHER_SPEC and len(record.data) == HEADER_SIZE + 1
+        ):  # OpenSSL keeps up to 100 of epoch 1 until the ChangeCipherSpec is there
+            if gate.is_fed:
+                self._feed([record.data], packets, now)
+            elif len(self._held) < _MAX_EARLY_RECORDS:
+                self._held.append(record.data)
         else:
             if kind == ALERT and epoch == 0 and len(record.data) == HEADER_SIZE + 2:
                 self._peer_alert = alert_name(record.data[-1])
             self._n_dropped += 1
+
+    def _receive_message(self, record: Record, packets: list[bytes], now: float) -> None:
+        """In plaintext, where anybody may write: OpenSSL gets what has a signature of the peer."""
+        gate, fragments = self._gate, split_fragments_untrusted(record.data[HEADER_SIZE:])
+        if fragments is None:
+            self._n_dropped += 1
+            return
+        if gate.is_fed:  # the peer repeats itself
+            self._outbox += self._flight.resend(now)
+            return
+        for fragment in fragments:
+            message = gate.add(fragment)
+            if message is not None and message.kind == gate12.CLIENT_HELLO:
+                self._answer_hello(message, now)
+        for attempt in reversed(self._attempts):
+            flight = gate.signed_flight(attempt.has_signed, self._matches, now)
+            if flight is not None:
+                self._handshake, self._flight = attempt.handshake, attempt.flight
+                self._feed_flight(flight, packets, now)
+                return
+        if self._is_client and gate.deadline is None and gate.cookie_request() is not None:
+            gate.deadline = now + gate12.COOKIE_DOUBT_S
+
+    def _answer_hello(self, hello: Message, now: float) -> None:
+        """Each hello by a handshake of its own, the newest few of them: nothing proves which is the peer's."""
+        for attempt in self._attempts:
+            if attempt.hello == hello:
+                self._outbox += attempt.flight.resend(now)
+                return
+        attempt = Attempt(OpenSslHandshake(self._context, is_client=False, mtu=self._mtu), Flight(self._mtu), hello)
+        self._handshake, self._flight = attempt.handshake, attempt.flight
+        self._attempts = [*self._attempts[-(_ATTEMPTS_MAX - 1) :], attempt]
+        try:
+            attempt.handshake.advance(self._plaintext(gate12.whole(hello, 0)))
+        except ProtocolError as error:
+            # Perhaps not the peer's. Its alert goes out, and what it says is told when there is no other
+            self._outbox += attempt.flight.datagrams(attempt.handshake.drain(), now)
+            self._attempts.remove(attempt)
+            self._hopeless = self._hopeless or error
+            if self._gate.deadline is None:
+                self._gate.deadline = now + gate12.DOUBT_S
+        else:
+            self._drain(now)
+
+    def _give_up_doubt(self, now: float) -> None:
+        """No reading of the flight has a signature, or there is only a request for a cookie: OpenSSL shall say what it is."""
+        gate = self._gate
+        gate.deadline = None
+        flight, packets = gate.newest_flight(), list[bytes]()
+        if flight is not None:
+            self._feed_flight(flight, packets, now)
+        elif self._is_client and (request := gate.cookie_request()) is not None:
+            gate.base = 1
+            self._feed([self._plaintext(gate12.whole(request, 0))], packets, now)
+        elif self._hopeless is not None and not self._attempts:
+            self._end("failed", Failed(self._hopeless))
+        self._drain(now)
+
+    def _feed_flight(self, flight: list[Message], packets: list[bytes], now: float) -> None:
+        gate = self._gate
+        gate.is_fed, gate.deadline = True, None
+        first = gate.base if self._is_client else 1
+        held, self._held = self._held, []
+        records = [self._plaintext(gate12.whole(message, place)) for place, message in enumerate(flight, first)]
+        self._feed(records + held, packets, now)
+
+    def _feed(self, records: list[bytes], packets: list[bytes], now: float) -> None:
+        for data in records:
+            if self.state == "handshaking" and self._advance(data, now):
+                self._complete(packets, now)
+
+    def _plaintext(self, content: bytes) -> bytes:
+        """Under numbers of our own: what the peer's were matters to nobody in epoch 0."""
+        number, self._n_fed = self._n_fed, self._n_fed + 1
+        return plaintext_record(HANDSHAKE, number, content)
+
+    def _matches(self, der: bytes) -> bool:
+        return any(fingerprint.matches(der) for fingerprint in self._remote_fingerprints)
 
     # ------------------------------------------------------------------------------------------------------ handshake
 
@@ -267,6 +402,8 @@ class Session12:
     def _drain(self, now: float) -> None:
         output = self._handshake.drain() if self._handshake is not None else b""
         if output:
+            if self._attempts:
+                next(attempt for attempt in self._attempts if attempt.handshake is self._handshake).note_said(output)
             self._outbox += self._flight.datagrams(output, now)
 
     def _complete(self, packets: list[bytes], now: float) -> None:
@@ -276,12 +413,13 @@ class Session12:
         self._cipher, self._version, self._group = handshake.cipher, handshake.version, handshake.group
         self._protection = self._choose_protection(handshake)
         der = handshake.peer_certificate()
-        if not any(fingerprint.matches(der) for fingerprint in self._remote_fingerprints):
+        if not self._matches(der):
             error = FingerprintMismatch("the peer's certificate is not the one that was signalled")
             self._end("failed", Failed(error))
             return
         self.state = "established"
         self._handshake = None
+        self._attempts = []
         if self._is_client:
             self._flight.finish()
         else:
@@ -309,6 +447,8 @@ class Session12:
         self.state = state
         self._protection = None
         self._handshake = None
+        self._attempts = []
         self._early.clear()
+        self._held.clear()
         self._flight.finish()
         self._events.append(event)
