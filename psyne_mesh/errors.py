@@ -58,6 +58,10 @@ class ClosedError(LocalError):
     """The room, channel or connection was closed on this side before the call. Nothing was sent."""
 
 
+class CannotListen(LocalError, OSError):
+    """Another program has the port, or the address is not this machine's. Nothing was opened."""
+
+
 class DeadlineExceeded(LocalError, TimeoutError):
     """A call that waits was not through in the time that it was given. It was given up; everything else goes on."""
 

@@ -2,6 +2,7 @@
 
 from psyne_mesh.room.events import (
     Evicted,
+    MessageRefused,
     PartitionHealed,
     PartitionSuspected,
     PeerConnected,
@@ -21,7 +22,7 @@ from psyne_mesh.room.events import (
 )
 
 __all__ = [
-    "Evicted", "PartitionHealed", "PartitionSuspected", "PeerConnected", "PeerDiscovered", "PeerLeft", "PeerResumed",
-    "PeerSuspected", "PeerUnreachable", "RoomEvent", "ServerRefused", "SharedAppeared", "SharedGone", "SharedRefused",
-    "SignalingDown", "SignalingUp", "TamperingDetected",
+    "Evicted", "MessageRefused", "PartitionHealed", "PartitionSuspected", "PeerConnected", "PeerDiscovered", "PeerLeft",
+    "PeerResumed", "PeerSuspected", "PeerUnreachable", "RoomEvent", "ServerRefused", "SharedAppeared", "SharedGone",
+    "SharedRefused", "SignalingDown", "SignalingUp", "TamperingDetected",
 ]  # fmt: skip

@@ -7,12 +7,14 @@ one purpose can never be shown for another.
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import attrs
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from psyne_mesh.errors import InvalidConfig, ProtocolError
+from psyne_mesh.key_file import claim_seed
 
 PUBLIC_KEY_BYTES = 32
 SIGNATURE_BYTES = 64
@@ -58,7 +60,8 @@ class PeerId(str):
 
 @attrs.frozen
 class Identity:
-    """An ed25519 key pair and the peer id that follows: `Identity.generate()` or `Identity.from_seed(32 bytes)`."""
+    """An ed25519 key pair and the peer id that follows: `Identity.generate()`, `Identity.from_seed(32 bytes)` or,
+    kept on disk, `Identity.load_or_create(path)`."""
 
     _key: Ed25519PrivateKey = attrs.field(repr=False)
     public_key: bytes
@@ -74,6 +77,16 @@ class Identity:
         if len(seed) != 32:
             raise InvalidConfig(f"an identity seed is 32 bytes, not {len(seed)}")
         return cls._of(Ed25519PrivateKey.from_private_bytes(seed))
+
+    @classmethod
+    def load_or_create(cls, path: str | Path) -> Identity:
+        """The same player at each start: the key in that file, made at the first one. A second window that is open at
+        once gets a key of its own (the same each time, in `NAME-2`), as one key can be in a room only once. Keep the
+        file secret.
+
+        Raises `InvalidConfig` for a file that is none of ours, or cannot be read or written.
+        """
+        return cls.from_seed(claim_seed(Path(path), lambda: cls.generate().seed))
 
     @classmethod
     def _of(cls, key: Ed25519PrivateKey) -> Identity:

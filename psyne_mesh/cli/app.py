@@ -10,6 +10,7 @@ from typing import Annotated
 import trio
 import typer
 
+from psyne_mesh import __version__
 from psyne_mesh.room.mesh import DEFAULT_SIGNALING
 
 app = typer.Typer(
@@ -26,6 +27,21 @@ _PUBLIC_NAME = (
 )
 _ORIGIN = "A web page's origin that may connect, https://HOST[:PORT], or * for all; may be repeated."
 _SIGNALING = typer.Option(help="The signaling server to meet at.", envvar="PSYNE_MESH_SIGNALING")
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"psyne-mesh {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def start(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say the version, and end.")
+    ] = False,
+) -> None:
+    """Multiplayer rooms for Python games, peer to peer, with no game server."""
 
 
 @app.command()

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
+from threading import get_ident
 from typing import Any, Generic, NoReturn, TypeVar
 
 import attrs
 import trio
 
-from psyne_mesh.errors import ClosedError, InvalidConfig, MessageTooLarge, PeerGone, ProtocolError, WouldBlock
+from psyne_mesh.errors import (
+    ClosedError,
+    InvalidConfig,
+    MessageTooLarge,
+    OutsideTrio,
+    PeerGone,
+    ProtocolError,
+    WouldBlock,
+)
 from psyne_mesh.identity import PeerId
 from psyne_mesh.mesh.membership import Membership, SendOutcome
+from psyne_mesh.room.callbacks import NO_CALLBACK, checked_callback
 from psyne_mesh.room.carried import carried
 from psyne_mesh.room.codec import MessageCodec, Payload, RawCodec
 from psyne_mesh.room.delivery import DeliveryMode
+from psyne_mesh.room.events import MessageRefused
 from psyne_mesh.room.peer import Peer
 from psyne_mesh.webrtc.data_channel import UNREAD_OVERHEAD_BYTES
 from psyne_mesh.webrtc.inbox import Inbox
@@ -31,6 +41,12 @@ SOFT_BUDGET_BYTES = 2**20
 CARRIED_UNREAD_BYTES_MAX = 4 * 2**20
 # In a small room others carry so many unreliable messages to one who cannot be linked to: each is three datagrams or more.
 CARRIED_EVERY_S = 0.05
+# Peers of whom a refused message was told; who comes and goes under new keys is told of so often, and counted beyond.
+REFUSED_TOLD_MAX = 1024
+_OTHER_THREAD = (
+    "a channel of a Trio room was used on another thread.\n"
+    "Write trio.from_thread.run_sync(channel.send_nowait, message, trio_token=token); psyne_mesh.sync is made for threads."
+)
 _TO = "must be a Peer, a PeerId or several of these; room.peers has those who are here"
 
 
@@ -75,6 +91,7 @@ class Channel(Generic[M]):
         priority: int,
         inbox_max: int,
         fault: Callable[[Exception], None],
+        on_refused: Callable[[MessageRefused], None],
     ) -> None:
         self.name = name
         self.mode = mode
@@ -89,6 +106,9 @@ class Channel(Generic[M]):
         self._inbox_max = inbox_max
         self._callback: Callable[[Peer, Any], object] | None = None
         self._fault = fault
+        self._on_refused = on_refused
+        self._refused: set[PeerId] = set()
+        self._thread = get_ident()
         # Of peers without a link: when others carry the next unreliable message to them.
         self._carried_next: dict[PeerId, float] = {}
 
@@ -134,12 +154,14 @@ class Channel(Generic[M]):
         """Like `send`, but never waits. Those who are too far behind are named in the report: on an unreliable channel they are
         skipped, on a reliable one they lose their link at 12 MiB ("overflow"); of what others would carry nothing is sent while
         8 MiB wait on every link ("congested")."""
+        if get_ident() != self._thread:
+            raise OutsideTrio(_OTHER_THREAD)
         return self.send_payload_nowait(self.encode(message), to)
 
     def send_payload_nowait(self, payload: Payload, to: To) -> SendReport:
         return self._hand_over(payload, self._targets(to), to)
 
-    def on_message(self, callback: Callable[[Peer, M], C]) -> Callable[[Peer, M], C]:
+    def on_message(self, callback: Callable[[Peer, M], C] = NO_CALLBACK) -> Callable[[Peer, M], C]:
         """`@channel.on_message`: `callback(peer, message)` for every message, those that wait already first.
 
         It is called as the message comes, in the network's own turn, without a task between: the quickest way, for plain
@@ -148,8 +170,7 @@ class Channel(Generic[M]):
         a second callback.
         """
         self._check_open()
-        if not callable(callback) or inspect.iscoroutinefunction(callback):
-            raise InvalidConfig(f"on_message({callback!r}): must be a plain function of a peer and a message")
+        checked_callback("channel.on_message", callback, "peer", "message", is_async=False)
         self._check_nobody_is_called()
         while (item := self._take()) is not None:
             self._call(callback, *item)
@@ -168,6 +189,8 @@ class Channel(Generic[M]):
 
     def receive_nowait(self) -> tuple[Peer, M]:
         """The next message, or `WouldBlock`."""
+        if get_ident() != self._thread:
+            raise OutsideTrio(_OTHER_THREAD)
         return self._take() or self._raise_nothing()
 
     def _take(self) -> tuple[Peer, M] | None:
@@ -179,7 +202,7 @@ class Channel(Generic[M]):
             if self._reliable:
                 self._membership.release(peer.id, held_size(payload))
             try:
-                return peer, self.decode_untrusted(payload)
+                return peer, self.decode_untrusted(peer, payload)
             except ProtocolError:
                 continue
         return None
@@ -223,7 +246,7 @@ class Channel(Generic[M]):
         calls who asked for that."""
         if self._callback is not None:
             try:
-                message = self.decode_untrusted(payload)
+                message = self.decode_untrusted(peer, payload)
             except ProtocolError:
                 return
             self._call(self._callback, peer, message)
@@ -244,8 +267,10 @@ class Channel(Generic[M]):
 
     # ------------------------------------------------------------------------ called by a door on another thread
 
-    def deliver_into(self, inbox: Inbox[tuple[Peer, Payload]]) -> None:
-        """What has come and what comes goes there undecoded; of a reliable channel, `release` what was read."""
+    def deliver_into(self, inbox: Inbox[tuple[Peer, Payload]], on_refused: Callable[[MessageRefused], None]) -> None:
+        """What has come and what comes goes there undecoded; of a reliable channel, `release` what was read. Who decodes it
+        there is told what was refused."""
+        self._on_refused = on_refused
         for item in self._inbox.clear():
             inbox.put(item)
         if self._inbox.closed:
@@ -264,12 +289,15 @@ class Channel(Generic[M]):
             raise MessageTooLarge(size, self._membership.max_message_size)
         return payload
 
-    def decode_untrusted(self, payload: Payload) -> M:
-        """The message, counted as received; or `ProtocolError`, and it is counted as refused."""
+    def decode_untrusted(self, peer: Peer, payload: Payload) -> M:
+        """The message, counted as received; or `ProtocolError`, and it is counted as refused, and told once for each peer."""
         try:
             message: Any = self._codec.decode_untrusted(payload)
-        except ProtocolError:
+        except ProtocolError as error:
             self.stats.refused += 1
+            if peer.id not in self._refused and len(self._refused) < REFUSED_TOLD_MAX:
+                self._refused.add(peer.id)
+                self._on_refused(MessageRefused(peer, self.name, str(error)))
             raise
         self.stats.received += 1
         return message  # type: ignore[no-any-return]

@@ -50,6 +50,7 @@ class MessageCodec:
         for kind in types:
             if not (isinstance(kind, type) and issubclass(kind, Message)):
                 raise InvalidConfig(f"{kind!r} is no subclass of psyne_mesh.Message")
+            _check_fields(kind)
         self.kinds = tuple(types)
         try:
             self._decoder = msgspec.msgpack.Decoder(reduce(or_, types))
@@ -88,6 +89,22 @@ class MessageCodec:
             raise ProtocolError("the message holds NaN or an infinite number")
         assert isinstance(message, Message)
         return message
+
+
+def _check_fields(kind: type[Message]) -> None:
+    """`InvalidConfig` names a field that could never travel: msgspec takes it, and refuses each message."""
+    try:
+        info = msgspec.inspect.type_info(kind)
+    except Exception as error:  # an annotation that cannot be resolved may raise anything
+        raise InvalidConfig(f"the fields of {kind.__name__} cannot be read: {error}") from error
+    assert isinstance(info, msgspec.inspect.StructType)
+    for field in info.fields:
+        if isinstance(field.type, msgspec.inspect.CustomType):
+            name = getattr(field.type.cls, "__name__", field.type.cls)
+            raise InvalidConfig(
+                f"{kind.__name__}.{field.name} cannot travel, as {name} has no form on the wire; fields hold numbers, text, "
+                "bytes, enums, lists, dicts, tuples, dataclasses and msgspec structs; of a player, send `peer.id` as str"
+            )
 
 
 def codec_for(types: Sequence[type[Message]]) -> RawCodec | MessageCodec:

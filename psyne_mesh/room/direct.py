@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import attrs
 import trio
 
+from psyne_mesh.blocks import AsyncBlock
 from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import ClosedError, InvalidConfig, InvalidUri, PeerGone, ProtocolError, WouldBlock
 from psyne_mesh.gossip.records import NAME_MAX_BYTES
@@ -133,7 +134,9 @@ def create_channel(
     There is no timeout argument: put it into `trio.fail_after`. Raises `InvalidUri`, also for a name that no other player
     can have, and the errors of `join_game_room`.
     """
-    return _open(parse_uri(uri), types, signaling, player_name, identity, peer_id, mode, config)
+    return AsyncBlock(
+        "create_channel", _open(parse_uri(uri), types, signaling, player_name, identity, peer_id, mode, config)
+    )
 
 
 def create_gaming_channel(
@@ -153,7 +156,10 @@ def create_gaming_channel(
     for name, given in (("peer", peer), ("room", room)):
         if not isinstance(given, str) or not given:
             raise InvalidUri(f"{name} = {given!r}: must be the name of a {name}")
-    return _open(GameUri(peer, room, region), types, signaling, player_name, identity, peer_id, mode, config)
+    target = GameUri(peer, room, region)
+    return AsyncBlock(
+        "create_gaming_channel", _open(target, types, signaling, player_name, identity, peer_id, mode, config)
+    )
 
 
 @asynccontextmanager

@@ -152,8 +152,18 @@ class SharedRefused:
     reason: str
 
 
+@attrs.frozen
+class MessageRefused:
+    """What came from the player on that channel is no message of it, as when its game has another version of the class;
+    `reason` says where it differs. Once for each player and channel; `channel.stats.refused` counts all of them."""
+
+    peer: Peer
+    channel: str
+    reason: str
+
+
 RoomEvent = (
     PeerDiscovered | PeerConnected | PeerUnreachable | PeerSuspected | PeerResumed | PeerLeft | Evicted
     | PartitionSuspected | PartitionHealed | SignalingDown | SignalingUp | ServerRefused | TamperingDetected
-    | SharedAppeared | SharedGone | SharedRefused
+    | SharedAppeared | SharedGone | SharedRefused | MessageRefused
 )  # fmt: skip

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
 
+from psyne_mesh.blocks import async_block
 from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.gossip.config import GossipConfig
@@ -71,7 +72,7 @@ class Mesh:
         return room
 
 
-@asynccontextmanager
+@async_block(without_trio="psyne_mesh.sync.open_mesh")
 async def open_mesh(
     signaling: str | SignalingTransport = DEFAULT_SIGNALING,
     *,
@@ -131,7 +132,7 @@ async def open_mesh(
                 nursery.cancel_scope.cancel()
 
 
-@asynccontextmanager
+@async_block(without_trio="psyne_mesh.sync.join_game_room")
 async def join_game_room(
     name: str,
     *,

@@ -22,6 +22,7 @@ from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.mesh.request import RoomRequest
 from psyne_mesh.names import plain
 from psyne_mesh.room import events as room_events
+from psyne_mesh.room.callbacks import NO_CALLBACK, checked_callback
 from psyne_mesh.room.carried import carried_untrusted
 from psyne_mesh.room.channel import INBOX_MAX, Channel
 from psyne_mesh.room.codec import Payload, codec_for
@@ -160,44 +161,44 @@ class Room:
         """
         if not isinstance(kind, type):
             raise InvalidConfig(f"on({kind!r}, ...): must be an event class, such as PeerLeft")
-        self._subscribe(kind, _checked(callback))
+        self._subscribe(kind, checked_callback("room.on", callback, "event"))
 
-    def on_peer_discovered(self, callback: C) -> C:
+    def on_peer_discovered(self, callback: C = NO_CALLBACK) -> C:
         """`@room.on_peer_discovered`: `callback(peer)` for every player, those already there included."""
-        return self._on_peer(room_events.PeerDiscovered, callback)
+        return self._on_peer("on_peer_discovered", room_events.PeerDiscovered, callback)
 
-    def on_peer_connected(self, callback: C) -> C:
+    def on_peer_connected(self, callback: C = NO_CALLBACK) -> C:
         """`callback(peer)` once channels to the player are open."""
-        return self._on_peer(room_events.PeerConnected, callback)
+        return self._on_peer("on_peer_connected", room_events.PeerConnected, callback)
 
-    def on_peer_suspected(self, callback: C) -> C:
+    def on_peer_suspected(self, callback: C = NO_CALLBACK) -> C:
         """`callback(peer)` when a player has fallen silent."""
-        return self._on_peer(room_events.PeerSuspected, callback)
+        return self._on_peer("on_peer_suspected", room_events.PeerSuspected, callback)
 
-    def on_peer_resumed(self, callback: C) -> C:
+    def on_peer_resumed(self, callback: C = NO_CALLBACK) -> C:
         """`callback(peer)` when a silent player is heard again."""
-        return self._on_peer(room_events.PeerResumed, callback)
+        return self._on_peer("on_peer_resumed", room_events.PeerResumed, callback)
 
-    def on_peer_left(self, callback: C) -> C:
+    def on_peer_left(self, callback: C = NO_CALLBACK) -> C:
         """`callback(peer, reason)`, exactly once for each stay; see `PeerLeft` for the reasons."""
-        _checked(callback)
+        checked_callback("room.on_peer_left", callback, "peer", "reason")
         self._subscribe(room_events.PeerLeft, lambda event: callback(event.peer, event.reason))
         return callback
 
-    def on_partition(self, callback: C) -> C:
+    def on_partition(self, callback: C = NO_CALLBACK) -> C:
         """`callback(event)` with a `PartitionSuspected` when several players fell silent together: three or more, or as
         many as `GossipConfig.partition_min_lost` says, and two at least. Fewer are only `PeerSuspected`, then `PeerLeft`."""
-        self._subscribe(room_events.PartitionSuspected, _checked(callback))
+        self._subscribe(room_events.PartitionSuspected, checked_callback("room.on_partition", callback, "event"))
         return callback
 
-    def on_heal(self, callback: C) -> C:
+    def on_heal(self, callback: C = NO_CALLBACK) -> C:
         """`callback(event)` with a `PartitionHealed` when players that a partition had taken are back. Nothing heals that
         was too small for `on_partition`."""
-        self._subscribe(room_events.PartitionHealed, _checked(callback))
+        self._subscribe(room_events.PartitionHealed, checked_callback("room.on_heal", callback, "event"))
         return callback
 
-    def _on_peer(self, kind: type[Any], callback: C) -> C:
-        _checked(callback)
+    def _on_peer(self, name: str, kind: type[Any], callback: C) -> C:
+        checked_callback(f"room.{name}", callback, "peer")
         self._subscribe(kind, lambda event: callback(event.peer))
         return callback
 
@@ -250,6 +251,7 @@ class Room:
             NORMAL_PRIORITY if priority is None else priority,
             inbox_max,
             self._hub.fail,
+            self._hub.publish,
         )
         self._channels[name] = channel
         for peer_id, payload in self._undeclared.take(name, channel.mode, trio.current_time(), self._peers):
@@ -472,12 +474,6 @@ class Room:
         if self._membership is None or self._membership.closed:
             raise ClosedError(f"room {self.name!r} {self._end}")
         return self._membership
-
-
-def _checked(callback: C) -> C:
-    if not callable(callback):
-        raise InvalidConfig(f"{callback!r} is no function: it could not be called when the event comes")
-    return callback
 
 
 def _is_channel_name(value: object) -> bool:

@@ -20,6 +20,8 @@ import attrs
 import msgspec
 import trio
 
+from psyne_mesh.blocks import async_block
+from psyne_mesh.errors import CannotListen
 from psyne_mesh.identity import PeerId
 from psyne_mesh.in_trio import check_in_trio
 from psyne_mesh.limits import TokenBucket
@@ -86,7 +88,7 @@ class ServerStats:
     ends: dict[str, int]
 
 
-@asynccontextmanager
+@async_block(without_trio="psyne_mesh.sync.open_server")
 async def open_server(
     host: str = "127.0.0.1",
     port: int = DEFAULT_PORT,
@@ -95,7 +97,7 @@ async def open_server(
     ssl_context: ssl.SSLContext | None = None,
     backplane: Backplane | None = None,
 ) -> AsyncIterator[SignalingServer]:
-    """A server for as long as the block; port 0 takes any free one. Raises `OSError` if it cannot listen there, and
+    """A server for as long as the block; port 0 takes any free one. Raises `CannotListen` if it cannot, and
     `InvalidConfig` if `host` is no name of a host.
 
     Clients must have dialled an address of this machine or one of `config.public_names`. With `ssl_context` (made for
@@ -195,7 +197,13 @@ class SignalingServer:
         """Listen and serve until `stop` or `kill`: whoever starts this calls one of them, cancelled or not."""
         with self._everything:
             async with self._in_cluster():
-                listeners = await listen(host, port)
+                try:
+                    listeners = await listen(host, port)
+                except OSError as error:
+                    reason = error.strerror or error
+                    raise CannotListen(
+                        f"cannot listen on {host}:{port}: {reason}; port=0 takes any free one"
+                    ) from error
                 self.host, self.port = host, listeners[0].socket.getsockname()[1]
                 self._public_names |= _own_names(host, self.port)
                 self._started_at = trio.current_time()

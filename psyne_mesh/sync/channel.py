@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,9 +13,11 @@ import trio
 
 from psyne_mesh.errors import ClosedError, DeadlineExceeded, InvalidConfig, PeerGone, ProtocolError, WouldBlock
 from psyne_mesh.room import channel as room_channel
+from psyne_mesh.room.callbacks import NO_CALLBACK, checked_callback
 from psyne_mesh.room.channel import ChannelStats, To, held_size
 from psyne_mesh.room.codec import Payload
 from psyne_mesh.room.delivery import DeliveryMode
+from psyne_mesh.room.events import MessageRefused
 from psyne_mesh.room.peer import Peer
 from psyne_mesh.sync.handover import OUTBOX_BYTES_MAX, OUTBOX_MAX, Errand, Outbox, ThreadInbox
 
@@ -80,12 +81,11 @@ class Channel(Generic[M]):
 
     # ------------------------------------------------------------------------------------------------------ receiving
 
-    def on_message(self, callback: Callable[[Peer, M], C]) -> Callable[[Peer, M], C]:
+    def on_message(self, callback: Callable[[Peer, M], C] = NO_CALLBACK) -> Callable[[Peer, M], C]:
         """`@channel.on_message`: `callback(peer, message)` for every message, inside `poll()`, those that wait already
         first. From then on nobody else gets the messages of this channel: reading it raises `InvalidConfig`, as does a
         second callback."""
-        if not callable(callback) or inspect.iscoroutinefunction(callback):
-            raise InvalidConfig(f"on_message({callback!r}): must be a plain function of a peer and a message")
+        checked_callback("channel.on_message", callback, "peer", "message", is_async=False)
         self._check_nobody_is_called()
         self._callback = callback
         self._called.append(self)
@@ -125,7 +125,7 @@ class Channel(Generic[M]):
                 self._released.append((peer, held_size(payload)))
                 self._releasing.ask()
             try:
-                return peer, self._channel.decode_untrusted(payload)
+                return peer, self._channel.decode_untrusted(peer, payload)
             except ProtocolError:
                 continue
 
@@ -163,9 +163,9 @@ class Channel(Generic[M]):
 
     # ------------------------------------------------------------------------------------------- on the network's thread
 
-    def attach(self) -> None:
-        """What has come already and what comes goes to the game's thread."""
-        self._channel.deliver_into(self._inbox)
+    def attach(self, on_refused: Callable[[MessageRefused], None]) -> None:
+        """What has come already and what comes goes to the game's thread, and is decoded there."""
+        self._channel.deliver_into(self._inbox, on_refused)
 
     async def send_reliably(self) -> None:
         """The task of a reliable channel: it sends in order, and waits where receivers make it wait."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 import weakref
 from collections import deque
@@ -16,6 +15,7 @@ from psyne_mesh.game.schema import Shared
 from psyne_mesh.identity import PeerId
 from psyne_mesh.room import events as room_events
 from psyne_mesh.room import room as trio_room
+from psyne_mesh.room.callbacks import NO_CALLBACK, checked_callback
 from psyne_mesh.room.delivery import DeliveryMode
 from psyne_mesh.room.events import RoomEvent
 from psyne_mesh.room.hub import BACKLOG_MAX
@@ -187,42 +187,44 @@ class Room:
         """Call `callback(event)` for every event of that type, inside `poll()`; first for those that restate the present."""
         if not isinstance(kind, type):
             raise InvalidConfig(f"on({kind!r}, ...): must be an event class, such as PeerLeft")
-        self._subscribe(kind, _plain_function(callback))
+        self._subscribe(kind, checked_callback("net.on", callback, "event", is_async=False))
 
-    def on_peer_discovered(self, callback: C) -> C:
+    def on_peer_discovered(self, callback: C = NO_CALLBACK) -> C:
         """`@net.on_peer_discovered`: `callback(peer)` for every player, those already there included."""
-        return self._on_peer(room_events.PeerDiscovered, callback)
+        return self._on_peer("on_peer_discovered", room_events.PeerDiscovered, callback)
 
-    def on_peer_connected(self, callback: C) -> C:
+    def on_peer_connected(self, callback: C = NO_CALLBACK) -> C:
         """`callback(peer)` once channels to the player are open."""
-        return self._on_peer(room_events.PeerConnected, callback)
+        return self._on_peer("on_peer_connected", room_events.PeerConnected, callback)
 
-    def on_peer_suspected(self, callback: C) -> C:
+    def on_peer_suspected(self, callback: C = NO_CALLBACK) -> C:
         """`callback(peer)` when a player has fallen silent."""
-        return self._on_peer(room_events.PeerSuspected, callback)
+        return self._on_peer("on_peer_suspected", room_events.PeerSuspected, callback)
 
-    def on_peer_resumed(self, callback: C) -> C:
+    def on_peer_resumed(self, callback: C = NO_CALLBACK) -> C:
         """`callback(peer)` when a silent player is heard again."""
-        return self._on_peer(room_events.PeerResumed, callback)
+        return self._on_peer("on_peer_resumed", room_events.PeerResumed, callback)
 
-    def on_peer_left(self, callback: C) -> C:
+    def on_peer_left(self, callback: C = NO_CALLBACK) -> C:
         """`callback(peer, reason)`, exactly once for each stay; see `PeerLeft` for the reasons."""
-        _plain_function(callback)
+        checked_callback("net.on_peer_left", callback, "peer", "reason", is_async=False)
         self._subscribe(room_events.PeerLeft, lambda event: callback(event.peer, event.reason))
         return callback
 
-    def on_partition(self, callback: C) -> C:
+    def on_partition(self, callback: C = NO_CALLBACK) -> C:
         """`callback(event)` with a `PartitionSuspected` when several players fell silent together."""
-        self._subscribe(room_events.PartitionSuspected, _plain_function(callback))
+        self._subscribe(
+            room_events.PartitionSuspected, checked_callback("net.on_partition", callback, "event", is_async=False)
+        )
         return callback
 
-    def on_heal(self, callback: C) -> C:
+    def on_heal(self, callback: C = NO_CALLBACK) -> C:
         """`callback(event)` with a `PartitionHealed` when players that a partition had taken are back."""
-        self._subscribe(room_events.PartitionHealed, _plain_function(callback))
+        self._subscribe(room_events.PartitionHealed, checked_callback("net.on_heal", callback, "event", is_async=False))
         return callback
 
-    def _on_peer(self, kind: type[Any], callback: C) -> C:
-        _plain_function(callback)
+    def _on_peer(self, name: str, kind: type[Any], callback: C) -> C:
+        checked_callback(f"net.{name}", callback, "peer", is_async=False)
         self._subscribe(kind, lambda event: callback(event.peer))
         return callback
 
@@ -254,7 +256,7 @@ class Room:
             channel = self._channels.get(name)
             if channel is None:
                 channel = self._channels[name] = Channel(inner, self._outbox, self._called)
-                channel.attach()
+                channel.attach(self._events.append)
                 if channel.mode.reliable:
                     self._thread.spawn(channel.send_reliably)
             return channel
@@ -382,11 +384,3 @@ class EventFeed:
         if not self._events:
             raise StopIteration
         return self._events.popleft()
-
-
-def _plain_function(callback: C) -> C:
-    if not callable(callback):
-        raise InvalidConfig(f"{callback!r} is no function: it could not be called when the event comes")
-    if inspect.iscoroutinefunction(callback):
-        raise InvalidConfig(f"{callback!r} is async, and would never run here: write `def`, without async")
-    return callback

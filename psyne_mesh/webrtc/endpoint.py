@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from psyne_mesh.blocks import async_block
 from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import ClosedError, PsyneMeshError
 from psyne_mesh.in_trio import check_in_trio
@@ -147,7 +148,7 @@ class Endpoint:
                 await self._no_peers.wait()
 
 
-@asynccontextmanager
+@async_block()
 async def open_endpoint(
     config: WebRTCConfig | None = None,
     *,

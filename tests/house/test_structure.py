@@ -27,6 +27,8 @@ FLOORS = {
     "game": 5,
     "identity": 6,
     "in_trio": 7,
+    "blocks": 7,
+    "key_file": 7,
     "nurseries": 7,
     "streams": 7,
     "config": 7,

@@ -22,7 +22,15 @@ from psyne_mesh.errors import (
     UnserialisableMessage,
     WouldBlock,
 )
-from psyne_mesh.room.events import Evicted, PeerConnected, PeerDiscovered, PeerLeft, SharedAppeared, SharedGone
+from psyne_mesh.room.events import (
+    Evicted,
+    MessageRefused,
+    PeerConnected,
+    PeerDiscovered,
+    PeerLeft,
+    SharedAppeared,
+    SharedGone,
+)
 from psyne_mesh.sync.thread import SwitchInterval
 from tests.sync.conftest import Join
 from tests.sync.frames import meet, until
@@ -180,6 +188,22 @@ def test_messages_go_to_a_callback_inside_poll(join: Join) -> None:
                 wrong()
 
 
+def test_a_refused_message_is_told_once(join: Join) -> None:
+    class Other(sync.Message, tag="Shot"):
+        x: str
+
+    with join("ada") as ada, join("bob") as bob:
+        meet(ada, bob)
+        shots, wrong = ada.channel("shots", Shot), bob.channel("shots", Other)
+        told: list[MessageRefused] = []
+        ada.on(MessageRefused, told.append)
+        for _ in range(3):
+            wrong.send(Other("no number"))
+        until(lambda: shots.stats.refused == 3, ada, bob, each_frame=lambda: list(shots))
+        ada.poll()
+        assert [(event.peer.name, event.channel) for event in told] == [("bob", "shots")]
+
+
 def test_waiting_calls_have_a_deadline(join: Join) -> None:
     with join("ada") as ada:
         with pytest.raises(DeadlineExceeded):
@@ -222,7 +246,7 @@ def test_beginners_mistakes_say_what_to_write(join: Join, url: str) -> None:
     with pytest.raises(InvalidConfig, match=r"write `with sync\.join_game_room\(\.\.\.\) as net:`, then net\.poll"):
         forgotten.poll()  # type: ignore[attr-defined]
     with join("ada") as ada:
-        with pytest.raises(InvalidConfig, match="write `def`"):
+        with pytest.raises(InvalidConfig, match="write `def`, without async"):
 
             @ada.on_peer_connected
             async def never(peer: Any) -> None: ...
