@@ -10,7 +10,7 @@ from typing import Annotated
 import trio
 import typer
 
-from psyne_mesh import __version__
+import psyne_mesh
 from psyne_mesh.room.mesh import DEFAULT_SIGNALING
 
 app = typer.Typer(
@@ -31,7 +31,7 @@ _SIGNALING = typer.Option(help="The signaling server to meet at.", envvar="PSYNE
 
 def _say_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"psyne-mesh {__version__}")
+        typer.echo(f"psyne-mesh {psyne_mesh.__version__}")
         raise typer.Exit
 
 

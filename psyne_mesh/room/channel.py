@@ -91,7 +91,7 @@ class Channel(Generic[M]):
         priority: int,
         inbox_max: int,
         fault: Callable[[Exception], None],
-        on_refused: Callable[[MessageRefused], None],
+        on_refused: Callable[[MessageRefused], None] = lambda refused: None,
     ) -> None:
         self.name = name
         self.mode = mode
