@@ -88,6 +88,14 @@ class SignalingUnreachable(SignalingError):
     """No signaling server answers at the URL. `url` and the cause are in the message."""
 
 
+class SignalingBusy(SignalingUnreachable):
+    """The signaling server has as much to do as it can, and asks us to come back. `retry_after_s`: not before so long."""
+
+    def __init__(self, reason: str, retry_after_s: float) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+
+
 class SignalingLost(SignalingError):
     """The connection to the signaling server broke. Play goes on; newcomers wait until it is back."""
 

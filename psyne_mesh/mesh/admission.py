@@ -100,8 +100,8 @@ class Admission:
                 case events.PeerJoined(room=room, peer=peer):
                     if membership := self._rooms.get(room):
                         membership.learn([peer.record])
-                case events.SignalRefused():
-                    pass  # the peer is gone or came over the mesh only; the dial's own deadline says so
+                case events.SignalRefused(to=to, room=refused_in):
+                    driver.refused(refused_in, to)
                 case events.Lost(cause=cause, retrying=retrying):
                     for membership in self._rooms.values():
                         membership.sink.on_signaling(str(cause))

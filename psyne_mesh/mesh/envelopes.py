@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
@@ -10,11 +12,22 @@ import trio
 
 from psyne_mesh.errors import LocalError, ProtocolError, SignalingError, WouldBlock
 from psyne_mesh.identity import Identity, PeerId
+from psyne_mesh.limits import TokenBucket, forget_oldest
 from psyne_mesh.mesh.alarms import Alarms, Carrier
 from psyne_mesh.mesh.membership import Membership
 from psyne_mesh.mesh.sealed import ENVELOPE
-from psyne_mesh.signaling.envelope import Envelope, Kind, ReplayGuard, open_untrusted, seal, tampering_in
+from psyne_mesh.signaling.envelope import Envelope, Kind, ReplayGuard, Untimely, open_untrusted, seal, tampering_in
 from psyne_mesh.signaling.transport import SignalingTransport
+
+# A server that does not know a peer is not asked again for so long; what it refuses then is younger than that.
+REFUSED_S = 5.0
+# Envelopes of one peer that may have to be sent again, and peers: an offer with its candidates, to those dialled at once.
+POSTED_MAX = 16
+REMEMBERED_MAX = 64
+
+# Answers to what comes at the wrong time: a whole room may have a wrong clock, and old offers can be played again.
+UNTIMELY_BURST = 16.0
+UNTIMELY_PER_S = 1.0
 
 
 @attrs.frozen
@@ -26,7 +39,7 @@ class Tampering:
 
 class Envelopes:
     """1. `post(...)` seals one and sends it; `post_tunnelled(...)` sends datagrams of a tunnel, which need no seal.
-    2. `open_untrusted(...)` for each that comes: the envelope, once; `Tampering`; or None for what is of no use.
+    `refused(...)` when the server would not have one. 2. `open_untrusted(...)` for each that comes: the envelope, once; `Tampering`; or None for what is of no use.
     """
 
     def __init__(
@@ -40,18 +53,50 @@ class Envelopes:
         self._rooms_of = rooms_of
         self._wall_ms = wall_ms
         self._replays = ReplayGuard()
+        self._posted: dict[
+            tuple[str, PeerId], deque[tuple[float, str]]
+        ] = {}  # through signaling, and when; heard last is last
+        self._refused_at: dict[tuple[str, PeerId], float] = {}
         self._alarms = Alarms()
+        self._untimely = TokenBucket(burst=UNTIMELY_BURST, per_second=UNTIMELY_PER_S, now=trio.current_time())
 
     def post(self, peer: PeerId, kind: Kind, session: str, sequence: int, body: str) -> None:
-        """Through signaling while it stands, else over the mesh."""
+        """Through signaling while it stands and knows the peer, else over the mesh."""
         for room in self._rooms_of(peer):
             sealed = seal(self._identity, kind=kind, recipient=peer, room=room, session=session, sequence=sequence, body=body,
                           now_ms=self._wall_ms())  # fmt: skip
-            try:
-                self._signaling.send_signal(peer, room, sealed)
-            except (SignalingError, WouldBlock):
-                self._rooms[room].send_signal(peer, ENVELOPE + sealed.encode())
+            now = trio.current_time()
+            if now - self._refused_at.get((room, peer), -math.inf) > REFUSED_S:
+                try:
+                    self._signaling.send_signal(peer, room, sealed)
+                except (SignalingError, WouldBlock):
+                    pass
+                else:
+                    self._remember(room, peer, sealed, now)
+                    return
+            self._send_over_mesh(room, peer, sealed)
             return
+
+    def refused(self, room: str | None, peer: PeerId | None) -> None:
+        """The server did not pass on what we said to the peer: it has lost it, or never had it. What is still of use goes
+        over the mesh, and so does what follows, for a while."""
+        if room not in self._rooms or peer is None:
+            return
+        now = trio.current_time()
+        self._refused_at[room, peer] = now
+        forget_oldest(self._refused_at, REMEMBERED_MAX)
+        for at, sealed in self._posted.pop((room, peer), ()):
+            if now - at <= REFUSED_S:
+                self._send_over_mesh(room, peer, sealed)
+
+    def _remember(self, room: str, peer: PeerId, sealed: str, now: float) -> None:
+        recent = self._posted.pop((room, peer), None) or deque(maxlen=POSTED_MAX)
+        recent.append((now, sealed))
+        self._posted[room, peer] = recent
+        forget_oldest(self._posted, REMEMBERED_MAX)
+
+    def _send_over_mesh(self, room: str, peer: PeerId, sealed: str) -> None:
+        self._rooms[room].send_signal(peer, ENVELOPE + sealed.encode())
 
     def post_tunnelled(self, peer: PeerId, text: str) -> bool:
         """The last rung: datagrams inside signaling messages. False when there is none; then they are lost."""
@@ -59,17 +104,27 @@ class Envelopes:
             with suppress(SignalingError, LocalError):
                 self._signaling.send_signal(peer, room, text)
                 return True
+        self._signaling.doubt()  # there is no other way to this peer: the server must not be asked at leisure
         return False
+
+    def answer_untimely(self, untimely: Untimely) -> None:
+        """Tell its sender why it hears nothing: it waits for an answer to an offer, and our clocks do not agree. What we say
+        looks untimely to it, too, and says by how much."""
+        envelope = untimely.envelope
+        if envelope.kind == "offer" and self._untimely.allow(trio.current_time()):
+            self.post(envelope.sender, "bye", envelope.session, 0, "clock")
 
     def open_untrusted(
         self, membership: Membership, claimed: PeerId, text: str, carrier: Carrier
-    ) -> Envelope | Tampering | None:
+    ) -> Envelope | Untimely | Tampering | None:
         """`carrier`: the member that handed it over, None for signaling. The room is told of tampering, within limits."""
         now_ms = self._wall_ms()
         try:
             envelope = open_untrusted(
                 text, recipient=self._identity.peer_id, expected_sender=claimed, room=membership.room, now_ms=now_ms
             )
+        except Untimely as error:
+            return error
         except ProtocolError as error:
             if (tampering := tampering_in(error)) is None:
                 return None

@@ -18,7 +18,7 @@ from psyne_mesh.errors import ClosedError, ConnectFailed, LocalError, PeerGone, 
 from psyne_mesh.gossip.codec import FRAME_MAX
 from psyne_mesh.limits import TokenBucket
 from psyne_mesh.mesh.link_table import Asleep, TableLink
-from psyne_mesh.signaling.envelope import Envelope, Kind
+from psyne_mesh.signaling.envelope import Envelope, Kind, Untimely
 from psyne_mesh.webrtc.channel import BufferedAmountLow, Channel, ChannelClosed, ChannelOpened, MessageReceived
 from psyne_mesh.webrtc.endpoint import Endpoint
 from psyne_mesh.webrtc.ice import Path
@@ -115,6 +115,7 @@ class Link:
         self._searched_at = -math.inf
         self._awaits_answer = self._search_after_answer = False
         self._asked = TokenBucket(burst=ASKED_RESTARTS, per_second=1 / RESTART_EVERY_S, now=entry.born)
+        self._untimely: ConnectFailed | None = None
         self._connection: PeerConnection | None = None
         self._control: Channel | None = None
         self._gossip: Channel | None = None
@@ -155,6 +156,8 @@ class Link:
 
     async def _close_when_asked(self, connection: PeerConnection) -> None:
         await self._closing.wait()
+        if self._untimely is not None:
+            raise self._untimely
         with trio.move_on_after(FLUSH_S):
             await self.drain()
         connection.close()
@@ -266,6 +269,16 @@ class Link:
             self._heard_send.send_nowait(envelope)
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
             return
+
+    def hear_untimely(self, untimely: Untimely) -> None:
+        """An envelope of this session that our clock does not let us believe: while we dial there is no use in waiting."""
+        if self.state is LinkState.DIALING:
+            ahead_s = untimely.ahead_ms / 1000
+            self._untimely = ConnectFailed(
+                "signaling", f"its clock is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} ours",
+                peer=self.peer_id.short, advice="Set the clocks of both machines, or use a signaling server that tells the time",
+            )  # fmt: skip
+            self._closing.set()
 
     def suspect(self) -> None:
         """The peer has been silent for longer than its path explains. While the table has the link asleep, its DTLS and SCTP

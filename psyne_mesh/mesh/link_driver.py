@@ -15,7 +15,7 @@ from psyne_mesh.mesh.link import ChannelRoute, Link
 from psyne_mesh.mesh.link_table import DialFailed, HangUp, LinkDown, LinkTable, LinkUp, SleepLink, StartLink, TableLink
 from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX, TAG_BYTES, Membership
 from psyne_mesh.mesh.tunnels import SIGNAL_PREFIX, TUNNEL_TAG, PeerTunnel, Tunnels, signal_untrusted
-from psyne_mesh.signaling.envelope import Envelope
+from psyne_mesh.signaling.envelope import Envelope, Untimely
 from psyne_mesh.webrtc.endpoint import Endpoint
 
 LABEL_CHARS_MAX = 2 * TAG_BYTES + 1 + CHANNEL_NAME_BYTES_MAX  # of a room's channel: tag, slash and name
@@ -131,6 +131,10 @@ class LinkDriver:
         for link in list(self.links.values()):
             link.network_changed(gone)
 
+    def refused(self, room: str | None, peer: PeerId | None) -> None:
+        """The server did not pass on what we said to the peer."""
+        self._envelopes.refused(room, peer)
+
     # ------------------------------------------------------------------------------------------ from signaling or members
 
     def deliver(self, membership: Membership, claimed: PeerId, text: str, carrier: Carrier) -> None:
@@ -145,6 +149,12 @@ class LinkDriver:
         if isinstance(opened, Tampering):
             if carrier is None and (link := self.links.get(claimed)):
                 link.tampering = opened.reason
+        elif isinstance(opened, Untimely):
+            link = self.links.get(claimed)
+            if link is not None and link.session == opened.envelope.session:
+                link.hear_untimely(opened)
+            else:
+                self._envelopes.answer_untimely(opened)
         elif opened is not None:
             self._route(opened)
             self.turn()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from itertools import count
 
 import attrs
 import msgspec
@@ -14,12 +16,15 @@ import trio
 
 from psyne_mesh.errors import (
     ClosedError,
+    InvalidUri,
     MessageTooLarge,
     ProtocolError,
     RemoteError,
     RoomError,
+    SignalingBusy,
     SignalingError,
     SignalingLost,
+    SignalingUnreachable,
     WouldBlock,
 )
 from psyne_mesh.identity import Identity, PeerId
@@ -52,7 +57,7 @@ _GOODBYE_S = 1.0  # how long leaving the block may take to flush the queue and t
 
 @asynccontextmanager
 async def connect_signaling(
-    url: str,
+    url: str | Sequence[str],
     identity: Identity,
     *,
     config: SignalingConfig | None = None,
@@ -62,12 +67,16 @@ async def connect_signaling(
 ) -> AsyncIterator[SignalingClient]:
     """A client at `ws://host[:port][/path]` or `wss://...` for as long as the block; it is connected when this returns.
 
-    Raises `SignalingUnreachable` (nobody answers), `VersionMismatch`, `SignalingError` (refused), `InvalidUri`. Later
-    losses are `Lost` events and never exceptions of the block. `rng` shakes the back-off; `dial` opens the stream
-    instead of TCP and TLS (a proxy, a test). Leaving the block says goodbye in every room, within a second.
+    url: of one server, or of several that share their rooms: the next is tried when one does not answer.
+
+    Raises `SignalingUnreachable` (nobody answers; a busy server is asked again for `config.connect_timeout_s`),
+    `VersionMismatch`, `SignalingError` (refused), `InvalidUri`. Later losses are `Lost` events and never exceptions of the
+    block. `rng` shakes the back-off; `dial` opens the stream instead of TCP and TLS (a proxy, a test). Leaving the block
+    says goodbye in every room, within a second.
     """
     check_in_trio()
-    client = SignalingClient(url, identity, config or SignalingConfig(), ssl_context, rng or random.Random(), dial)
+    urls = (url,) if isinstance(url, str) else tuple(url)
+    client = SignalingClient(urls, identity, config or SignalingConfig(), ssl_context, rng or random.Random(), dial)
     async with open_background_nursery() as nursery:
         await nursery.start(client._run)
         try:
@@ -81,20 +90,26 @@ class SignalingClient:
 
     def __init__(
         self,
-        url: str,
+        urls: tuple[str, ...],
         identity: Identity,
         config: SignalingConfig,
         ssl_context: ssl.SSLContext | None,
         rng: random.Random,
         dial: Dial | None,
     ) -> None:
-        self.url = url
+        if not urls:
+            raise InvalidUri("a signaling server has at least one URL")
         self.reconnects = 0
-        self._address = WebSocketUrl.parse(url)
+        self._urls = urls
+        self._addresses = [WebSocketUrl.parse(url) for url in urls]
+        self._at = 0  # which of them we are at, or try next
         self._identity = identity
         self._config = config
         self._rng = rng
-        self._dial = dial or partial(dial_tcp, self._address, ssl_context)
+        self._dials = [dial or partial(dial_tcp, address, ssl_context) for address in self._addresses]
+        self._needed = trio.Event()  # somebody cannot wait until we are back
+        self._clock: tuple[int, float] | None = None  # what the server's clock said, and when, on ours
+        self._signals_per_s = math.inf
         self._inbox = Inbox(config.inbox_max)
         self._rooms: dict[str, JoinRequest] = {}  # how to enter again
         self._pending: dict[int, _Pending] = {}
@@ -106,6 +121,11 @@ class SignalingClient:
         self._is_closing = False
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
+
+    @property
+    def url(self) -> str:
+        """Of the server that we are at, or try next."""
+        return self._urls[self._at]
 
     @property
     def peer_id(self) -> PeerId:
@@ -183,6 +203,20 @@ class SignalingClient:
         """See `SignalingTransport.doubt`."""
         if self._link is not None:
             self._link.doubt()
+        else:
+            self._needed.set()
+
+    def time_ms(self) -> int | None:
+        """See `SignalingTransport.time_ms`."""
+        if self._clock is None:
+            return None
+        told_ms, at = self._clock
+        return told_ms + int(1000 * (trio.current_time() - at))
+
+    @property
+    def signals_per_s(self) -> float:
+        """See `SignalingTransport.signals_per_s`."""
+        return self._signals_per_s
 
     async def next_event(self) -> SignalingEvent:
         """See `SignalingTransport.next_event`."""
@@ -257,36 +291,82 @@ class SignalingClient:
 
     async def _stay_connected(self, task_status: trio.TaskStatus[None]) -> None:
         """Connect, and connect again, until the goodbye or until another process takes our identity."""
+        cause = await self._connect_first(task_status)
         failures = 0
-        async with self._connected() as link:
-            self._is_ready = True
-            task_status.started()
-            self._scope.shield = True  # from now on `_say_goodbye` ends it
-            began = trio.current_time()
-            cause = await self._converse(link)
+        began = trio.current_time()
         while cause is not None:
             self._lose(cause)
             if isinstance(cause, Superseded):
                 return
             if trio.current_time() - began > self._config.backoff_max_s:
                 failures = 0  # it stood for a while: this is a new trouble
-            await trio.sleep(self._backoff(failures))
+            await self._rest(cause, failures)
             failures += 1
             began = trio.current_time()
             cause = await self._connect_again()
 
-    def _backoff(self, failures: int) -> float:
-        ceiling = min(self._config.backoff_max_s, self._config.backoff_first_s * 2.0 ** min(failures, 30))
+    async def _connect_first(self, task_status: trio.TaskStatus[None]) -> SignalingError | None:
+        """What ended the first connection. Each server is tried once, a busy one for as long as we may."""
+        give_up_at = trio.current_time() + self._config.connect_timeout_s
+        for attempt in count(1):
+            try:
+                async with self._connected() as link:
+                    self._is_ready = True
+                    task_status.started()
+                    self._scope.shield = True  # from now on `_say_goodbye` ends it
+                    return await self._converse(link)
+            except SignalingBusy as busy:
+                back_at = trio.current_time() + self._when_not_busy(busy)
+                if back_at > give_up_at or self._is_ready:
+                    raise
+                await trio.sleep_until(back_at)
+            except SignalingUnreachable:
+                if attempt >= len(self._addresses) or self._is_ready:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _rest(self, cause: SignalingError, failures: int) -> None:
+        """Before the next attempt. Not for long while somebody needs us, though never in step with the others; a server
+        that is busy says itself how long."""
+        if isinstance(cause, SignalingBusy):
+            await trio.sleep(self._when_not_busy(cause))
+            return
+        deadline = trio.current_time() + self._backoff(failures, self._config.backoff_max_s)
+        with trio.move_on_at(deadline):
+            await self._needed.wait()
+            short = self._backoff(failures, self._config.backoff_needed_s)
+            await trio.sleep_until(min(deadline, trio.current_time() + short))
+        self._needed = trio.Event()
+
+    def _backoff(self, failures: int, longest_s: float) -> float:
+        ceiling = min(longest_s, self._config.backoff_first_s * 2.0 ** min(failures, 30))
         return ceiling * self._rng.uniform(0.5, 1.0)
+
+    def _when_not_busy(self, busy: SignalingBusy) -> float:
+        """Not before the server says, and spread behind that: all the others heard the same."""
+        wait_s = min(busy.retry_after_s, self._config.retry_after_max_s)
+        return wait_s * self._rng.uniform(1.0, 1.5)
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Link]:
-        async with open_link(self._address, self._dial, self._identity, self._config) as link:
-            self._link = link
-            try:
-                yield link
-            finally:
-                self._link = None
+        """Whoever does not let us in, or is lost, is followed by the next server."""
+        at = self._at
+        try:
+            async with open_link(self._addresses[at], self._dials[at], self._identity, self._config) as link:
+                self._link = link
+                self._note_welcome(link.welcome)
+                try:
+                    yield link
+                finally:
+                    self._link = None
+        except SignalingError:
+            self._at = (at + 1) % len(self._addresses)
+            raise
+
+    def _note_welcome(self, welcome: messages.Welcome) -> None:
+        if welcome.time_ms is not None:
+            self._clock = welcome.time_ms, trio.current_time()
+        self._signals_per_s = welcome.messages_per_s or math.inf
 
     async def _connect_again(self) -> SignalingError | None:
         """What ended it, or None after the goodbye."""

@@ -62,6 +62,16 @@ class EnvelopeRefused(ProtocolError):
         self.tampered = tampered
 
 
+class Untimely(EnvelopeRefused):
+    """Too old, or from too far in the future: played again, or one of the two clocks is wrong. `envelope` is of its sender
+    and meant for us; `ahead_ms`: so much the sender's clock is before ours, or behind if negative, had it just been sent."""
+
+    def __init__(self, envelope: Envelope, ahead_ms: int) -> None:
+        super().__init__(f"its sender's clock and ours differ by {abs(ahead_ms) / 1000:.0f} s", tampered=False)
+        self.envelope = envelope
+        self.ahead_ms = ahead_ms
+
+
 def seal(
     identity: Identity,
     *,
@@ -105,7 +115,7 @@ def open_untrusted(
 ) -> Envelope:
     """The envelope, proved to be from its sender and meant for us.
 
-    Raises `EnvelopeRefused`, a `ProtocolError`. `expected_sender` is the peer whom the transport named; `room` the room
+    Raises `EnvelopeRefused`, a `ProtocolError`; of it `Untimely`. `expected_sender` is the peer whom the transport named; `room` the room
     in which it came. Repeats are not noticed here: ask a `ReplayGuard` next.
     """
     payload, public_key, signature = _split(text)
@@ -128,11 +138,7 @@ def open_untrusted(
         raise EnvelopeRefused(f"meant for {said.recipient[:8]}, delivered to {recipient.short}", tampered=True)
     if room is not None and said.room != room:
         raise EnvelopeRefused(f"meant for room {said.room!r}, delivered in {room!r}", tampered=True)
-    if now_ms > said.expires_at_ms + CLOCK_SKEW_MS:
-        raise EnvelopeRefused(f"expired {now_ms - said.expires_at_ms} ms ago", tampered=False)
-    if said.expires_at_ms > now_ms + LIFETIME_MAX_MS + CLOCK_SKEW_MS:
-        raise EnvelopeRefused(f"expires {said.expires_at_ms - now_ms} ms from now, too far ahead", tampered=False)
-    return Envelope(
+    envelope = Envelope(
         kind=said.kind,
         sender=sender,
         public_key=public_key,
@@ -143,6 +149,10 @@ def open_untrusted(
         expires_at_ms=said.expires_at_ms,
         body=said.body,
     )
+    too_late = now_ms > said.expires_at_ms + CLOCK_SKEW_MS
+    if too_late or said.expires_at_ms > now_ms + LIFETIME_MAX_MS + CLOCK_SKEW_MS:
+        raise Untimely(envelope, said.expires_at_ms - LIFETIME_MS - now_ms)
+    return envelope
 
 
 def tampering_in(error: ProtocolError) -> TamperedSignaling | None:

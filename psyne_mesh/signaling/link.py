@@ -10,11 +10,24 @@ from functools import partial
 import attrs
 import trio
 
-from psyne_mesh.errors import ProtocolError, SignalingError, SignalingLost, SignalingUnreachable, WouldBlock
+from psyne_mesh.errors import (
+    ProtocolError,
+    SignalingBusy,
+    SignalingError,
+    SignalingLost,
+    SignalingUnreachable,
+    WouldBlock,
+)
 from psyne_mesh.identity import Identity
 from psyne_mesh.nurseries import unwrapped
 from psyne_mesh.signaling import messages
-from psyne_mesh.signaling.websocket import WebSocket, WebSocketClosed, WebSocketUrl, open_websocket
+from psyne_mesh.signaling.websocket import (
+    WebSocket,
+    WebSocketClosed,
+    WebSocketRefused,
+    WebSocketUrl,
+    open_websocket,
+)
 
 Dial = Callable[[], Awaitable[trio.abc.Stream]]
 Deliver = Callable[[messages.ServerMessage], None]
@@ -30,6 +43,8 @@ class SignalingConfig:
     request_timeout_s: float = 10.0  # from the question to the answer
     backoff_first_s: float = 0.25  # doubles with each failure...
     backoff_max_s: float = 15.0  # ...up to this; the actual wait is between half of it and all of it
+    backoff_needed_s: float = 1.0  # the same while somebody needs the connection: see `SignalingTransport.doubt`
+    retry_after_max_s: float = 60.0  # a busy server is believed up to this
     silence_factor: float = 3.0  # keepalive intervals without a word before the server counts as gone
     doubt_s: float = 1.0  # for a word of the server when something hints that it is gone
     outbound_max: int = 512  # messages to the server; more raise WouldBlock
@@ -44,7 +59,8 @@ class Superseded(SignalingLost):
 async def open_link(
     address: WebSocketUrl, dial: Dial, identity: Identity, config: SignalingConfig
 ) -> AsyncIterator[Link]:
-    """Dial and prove who we are. Raises `SignalingUnreachable`, `VersionMismatch`, `SignalingError` (refused)."""
+    """Dial and prove who we are. Raises `SignalingUnreachable`, of it `SignalingBusy`, `VersionMismatch`, `SignalingError`
+    (refused)."""
     is_open = False
     try:
         async with open_websocket(
@@ -56,7 +72,7 @@ async def open_link(
             with trio.fail_after(config.connect_timeout_s):
                 welcome = await _hello(websocket, identity, address.authority)
             is_open = True
-            yield Link(websocket, welcome.keepalive_s, config)
+            yield Link(websocket, welcome, config)
     except (OSError, trio.BrokenResourceError, trio.TooSlowError, WebSocketClosed, ProtocolError) as error:
         if is_open:  # out of the block, and not ours to name
             raise
@@ -67,7 +83,9 @@ class Link:
     """1. `push(text)` at any time. 2. `await converse(deliver)` in one task, until it raises `SignalingLost`.
     3. `finish()` instead: sends what was pushed, closes, and `converse` returns."""
 
-    def __init__(self, websocket: WebSocket, keepalive_s: float, config: SignalingConfig) -> None:
+    def __init__(self, websocket: WebSocket, welcome: messages.Welcome, config: SignalingConfig) -> None:
+        self.welcome = welcome
+        keepalive_s = welcome.keepalive_s
         self._websocket = websocket
         self._keepalive_s = keepalive_s
         self._doubt_s = config.doubt_s
@@ -194,6 +212,10 @@ def _lost(error: Exception) -> SignalingLost:
 
 def _unreachable(address: WebSocketUrl, error: Exception) -> SignalingUnreachable:
     url = f"{'wss' if address.secure else 'ws'}://{address.authority}{address.path}"
+    if isinstance(error, WebSocketRefused) and error.status == 503 and error.retry_after_s is not None:
+        wait_s = error.retry_after_s
+        text = f"the signaling server at {url} is busy (HTTP status 503) and asks us to come back in {wait_s:g} s"
+        return SignalingBusy(text, wait_s)
     cause, advice = _diagnosis(error)
     return SignalingUnreachable(f"no signaling server at {url}: {cause}. {advice}")
 

@@ -55,6 +55,7 @@ class MemorySignaling:
     - `hub.intercept = lambda sender, to, room, envelope: ...`: returns the envelope to pass on, another in its place,
       or None to drop it.
     - `hub.delay_s`: how long an envelope is under way.
+    - `hub.wall_ms = lambda: ...`: the hub's clock, which its clients go by; None: they go by their own.
     - `hub.inject(sender, to, room, envelope)`: as if `sender` had sent it.
     - `hub.disconnect(peer_id)` / `hub.reconnect(peer_id)`: one client loses its connection and finds it again.
     - `hub.kill()` / `hub.revive()`: the server dies with all its rooms, and comes back empty; clients rejoin.
@@ -63,6 +64,7 @@ class MemorySignaling:
     def __init__(self, nursery: trio.Nursery, limits: RegistryLimits | None = None) -> None:
         self.intercept: Intercept | None = None
         self.delay_s = 0.0
+        self.wall_ms: Callable[[], int] | None = None
         self.is_running = True
         self._nursery = nursery
         self._limits = limits
@@ -235,6 +237,13 @@ class MemorySignalingClient:
 
     def doubt(self) -> None:
         """See `SignalingTransport.doubt`. Memory is never silent."""
+
+    def time_ms(self) -> int | None:
+        return None if self._hub.wall_ms is None else self._hub.wall_ms()
+
+    @property
+    def signals_per_s(self) -> float:
+        return math.inf
 
     async def next_event(self) -> SignalingEvent:
         return await self._inbox.get()

@@ -88,7 +88,20 @@ class SignalingTransport(Protocol):
 
     def doubt(self) -> None:
         """Something else has fallen silent, so the network may have changed under this connection, too: find out soon
-        instead of at the next keepalive, and connect anew if so. Does nothing where nothing can be asked."""
+        instead of at the next keepalive, and connect anew if so. While the connection is lost: somebody needs it, so try
+        again within a second. Does nothing where nothing can be asked."""
+        ...
+
+    def time_ms(self) -> int | None:
+        """What the server's clock says now, Unix milliseconds; None where nobody tells. It goes on by the monotonic clock
+        while the connection is lost, and members who share a server share it, however wrong their own clocks are. It is the
+        server's word: a lie keeps them from each other, which the server can do anyhow."""
+        ...
+
+    @property
+    def signals_per_s(self) -> float:
+        """So many signals of up to 4 KiB are taken in a second, of all our peers together; more wait. Infinite where
+        nobody counts."""
         ...
 
     async def next_event(self) -> SignalingEvent:

@@ -37,6 +37,15 @@ class WebSocketClosed(Exception):
         self.reason = reason
 
 
+class WebSocketRefused(WebSocketClosed):
+    """The server answered the upgrade with an HTTP status. `retry_after_s`: when it says that we may come back, if it does."""
+
+    def __init__(self, status: int, retry_after_s: float | None) -> None:
+        super().__init__(ABNORMAL_CLOSURE, f"the server answered the WebSocket request with HTTP status {status}")
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+
 @attrs.frozen
 class WebSocketUrl:
     host: str
@@ -216,7 +225,7 @@ class _Pump:
                 task_status.started(connection)
         except Exception as error:
             if not is_open:
-                raise WebSocketClosed(ABNORMAL_CLOSURE, _describe(error)) from error
+                raise _refused(error) or WebSocketClosed(ABNORMAL_CLOSURE, _describe(error)) from error
             self._failure = error  # whoever receives or sends next hears of it
 
     def closed(self, error: trio_websocket.ConnectionClosed) -> WebSocketClosed:
@@ -261,12 +270,27 @@ class _Watched(trio.abc.Stream):
             self.on_end()
 
 
-def _describe(error: BaseException) -> str:
-    """The innermost useful text of what the library raised."""
+def _innermost(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    if isinstance(error, trio_websocket.ConnectionRejected):
-        return f"the server answered the WebSocket request with HTTP status {error.status_code}"
+    return error
+
+
+def _refused(error: BaseException) -> WebSocketRefused | None:
+    """The refusal behind what the library raised, if it is one."""
+    error = _innermost(error)
+    if not isinstance(error, trio_websocket.ConnectionRejected):
+        return None
+    told = dict(error.headers).get(b"retry-after", b"")
+    seconds = (
+        float(told) if told.isdigit() and len(told) <= 6 else None
+    )  # or a date, which nobody sends who counts in seconds
+    return WebSocketRefused(error.status_code, seconds)
+
+
+def _describe(error: BaseException) -> str:
+    """The innermost useful text of what the library raised."""
+    error = _innermost(error)
     if isinstance(error, trio_websocket.ConnectionClosed):
         return "the connection broke"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -155,6 +155,14 @@ class HostSignaling:
             self._doubted_at = min(self._doubted_at, trio.current_time())
             self._wake.set()
 
+    def time_ms(self) -> int | None:
+        """See `SignalingTransport.time_ms`. What the hub said when we entered, and our monotonic clock since then."""
+        return self._client.time_ms()
+
+    @property
+    def signals_per_s(self) -> float:
+        return self._client.signals_per_s
+
     async def next_event(self) -> SignalingEvent:
         return await self._inbox.get()
 

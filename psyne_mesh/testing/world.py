@@ -43,13 +43,15 @@ class World:
         self._nursery = nursery
         self._seed = seed
         self._wall_ms = time.time_ns() // 1_000_000 - int(trio.current_time() * 1000)
+        hub.wall_ms = self.wall_ms
 
     async def join(
         self, room: str, name: str, *, nat: NatKind | None = None, clock_skew_s: float = 0.0, **options: Any
     ) -> Room:
         """A player on a machine of its own; it leaves when the world ends. `options` are those of `join_game_room`.
 
-        clock_skew_s: so much the wall clock of the machine is fast, or slow if negative.
+        clock_skew_s: so much the wall clock of the machine is fast, or slow if negative. The hub tells the time, as a
+            server does, unless `hub.wall_ms = None`.
         nat: what the machine is behind, "none" if it is new; a machine stays behind the NAT that it has.
         """
         joined: Room = await self._nursery.start(
