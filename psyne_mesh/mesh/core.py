@@ -54,9 +54,8 @@ async def open_core(
         raise InvalidConfig(f"max_message_size = {config.max_message_size}: a room needs {MESSAGE_MIN_BYTES} at least")
     with unwrapped():
         async with open_endpoint(config, sockets=sockets) as endpoint, trio.open_nursery() as nursery:
-            core = MeshCore(
-                identity, signaling, endpoint, config, nursery, server=server, rng=rng, wall_ms=wall_ms or _wall_ms
-            )
+            clock = _shared_clock(signaling, wall_ms or _wall_ms)
+            core = MeshCore(identity, signaling, endpoint, config, nursery, server=server, rng=rng, wall_ms=clock)
             for task in (core.run_timer, core.admission.run_beacon, partial(core.admission.run, core.driver, nursery)):
                 nursery.start_soon(task)
             try:
@@ -82,12 +81,11 @@ class MeshCore:
         self.table = LinkTable(self.me, lambda: secrets.token_hex(8))
         self._signaling = signaling
         self._nursery = nursery
-        self._wall_ms = wall_ms
         self._rooms: dict[str, Membership] = {}
         self._by_tag: dict[bytes, Membership] = {}
         self._entering: set[str] = set()  # rooms that signaling has not answered for yet
-        self.admission = Admission(identity, signaling, self._rooms, rng, self.wall_ms)
-        envelopes = Envelopes(identity, signaling, server, self._rooms, self.table.rooms_of, self.wall_ms)
+        self.admission = Admission(identity, signaling, self._rooms, rng, wall_ms)
+        envelopes = Envelopes(identity, signaling, server, self._rooms, self.table.rooms_of, wall_ms)
         self.driver = LinkDriver(
             self.me, self.table, endpoint, envelopes, self._rooms, self._by_tag, nursery, self._on_turned
         )
@@ -182,11 +180,6 @@ class MeshCore:
         """Trio's time, on any thread: a door on another one asks how a player is reached."""
         return self._clock.current_time()
 
-    def wall_ms(self) -> int:
-        """The clock that the members share: the server's, as all of them hear it. Ours may be wrong by years."""
-        told_ms = self._signaling.time_ms()
-        return self._wall_ms() if told_ms is None else told_ms
-
     def link(self, peer: PeerId) -> Link | None:
         return self.driver.links.get(peer)
 
@@ -267,6 +260,10 @@ class MeshCore:
                     membership.tell(lambda node, now: node.handle_timeout(now))
 
 
+def _shared_clock(signaling: SignalingTransport, own_ms: Callable[[], int]) -> Callable[[], int]:
+    """The server's, as all members hear it; ours may be wrong by years, and counts where no server tells the time."""
+    return lambda: own_ms() if (told_ms := signaling.time_ms()) is None else told_ms
+
+
 def _wall_ms() -> int:
-    """The wall clock, to let envelopes expire and to number the lives of one key where no server tells the time."""
     return time.time_ns() // 1_000_000

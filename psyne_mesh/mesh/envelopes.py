@@ -38,8 +38,9 @@ class Tampering:
 
 
 class Envelopes:
-    """1. `post(...)` seals one and sends it; `post_tunnelled(...)` sends datagrams of a tunnel, which need no seal.
-    `refused(...)` when the server would not have one. 2. `open_untrusted(...)` for each that comes: the envelope, once; `Tampering`; or None for what is of no use.
+    """1. `post(...)` seals one and sends it; `post_tunnelled(...)` sends datagrams of a tunnel, which need no seal;
+    `refused(...)` when the server would not have one. 2. `open_untrusted(...)` for each that comes: the envelope, once;
+    `Tampering`; `Untimely`, for which there is `answer_untimely(...)`; or None for what is of no use.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Envelopes:
     def refused(self, room: str | None, peer: PeerId | None) -> None:
         """The server did not pass on what we said to the peer: it has lost it, or never had it. What is still of use goes
         over the mesh, and so does what follows, for a while."""
-        if room not in self._rooms or peer is None:
+        if room is None or room not in self._rooms or peer is None:
             return
         now = trio.current_time()
         self._refused_at[room, peer] = now

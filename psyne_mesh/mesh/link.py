@@ -276,7 +276,7 @@ class Link:
             ahead_s = untimely.ahead_ms / 1000
             self._untimely = ConnectFailed(
                 "signaling", f"its clock is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} ours",
-                peer=self.peer_id.short, advice="Set the clocks of both machines, or use a signaling server that tells the time",
+                peer=self.peer_id.short, advice="Set the clocks of both, or use a signaling server that tells the time",
             )  # fmt: skip
             self._closing.set()
 

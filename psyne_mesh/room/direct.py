@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, TypeVar
 
@@ -112,7 +112,7 @@ class PeerChannel:
 def create_channel(
     uri: str,
     *types: type[Message],
-    signaling: str | SignalingTransport = DEFAULT_SIGNALING,
+    signaling: str | Sequence[str] | SignalingTransport = DEFAULT_SIGNALING,
     player_name: str | None = None,
     identity: Identity | None = None,
     peer_id: str | None = None,
@@ -142,7 +142,7 @@ def create_channel(
 def create_gaming_channel(
     peer: str,
     room: str,
-    signaling: str | SignalingTransport = DEFAULT_SIGNALING,
+    signaling: str | Sequence[str] | SignalingTransport = DEFAULT_SIGNALING,
     *types: type[Message],
     region: str | None = None,
     player_name: str | None = None,
@@ -166,7 +166,7 @@ def create_gaming_channel(
 async def _open(
     target: PeerUri | RoomUri | GameUri,
     types: tuple[type[Message], ...],
-    signaling: str | SignalingTransport,
+    signaling: str | Sequence[str] | SignalingTransport,
     player_name: str | None,
     identity: Identity | None,
     peer_id: str | None,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import trio
 
@@ -74,7 +75,7 @@ class Mesh:
 
 @async_block(without_trio="psyne_mesh.sync.open_mesh")
 async def open_mesh(
-    signaling: str | SignalingTransport = DEFAULT_SIGNALING,
+    signaling: str | Sequence[str] | SignalingTransport = DEFAULT_SIGNALING,
     *,
     identity: Identity | None = None,
     player_name: str | None = None,
@@ -85,7 +86,8 @@ async def open_mesh(
 ) -> AsyncIterator[Mesh]:
     """A mesh for several rooms; links are shared between them, and leaving the block leaves every room.
 
-    signaling: the URL of a server (`ws://` or `wss://`), or any `SignalingTransport`.
+    signaling: the URL of a server (`ws://` or `wss://`), those of several that share their rooms, of which one must
+        answer, or any `SignalingTransport`. Members go by its clock, where it has one.
     identity: who we are; a new player each time without one. Keep `identity.seed` to be the same player again.
     rng, sockets, wall_ms: for tests that want the same run again, a virtual network under it, or another wall clock
     (milliseconds since 1970; envelopes expire by it).
@@ -97,8 +99,7 @@ async def open_mesh(
     ):  # fmt: skip
         if given is not None and not isinstance(given, kinds):
             raise InvalidConfig(f"{name} = {given!r}: must be {kinds.__module__}.{kinds.__name__}")
-    if not isinstance(signaling, str) and not hasattr(signaling, "send_signal"):
-        raise InvalidConfig(f"signaling = {signaling!r}: must be the URL of a server, or a SignalingTransport")
+    urls = _urls(signaling)
     check_in_trio()
     identity = identity or Identity.generate()
     rng = rng or random.SystemRandom()
@@ -106,10 +107,11 @@ async def open_mesh(
     @asynccontextmanager
     async def machinery() -> AsyncIterator[MeshCore]:
         async with AsyncExitStack() as stack:
-            transport, server = signaling, type(signaling).__name__
-            if isinstance(transport, str):
-                server = transport
-                transport = await stack.enter_async_context(connect_signaling(transport, identity, rng=rng))
+            if urls:
+                server = " or ".join(urls)
+                transport: Any = await stack.enter_async_context(connect_signaling(urls, identity, rng=rng))
+            else:
+                server, transport = type(signaling).__name__, signaling
             yield await stack.enter_async_context(
                 open_core(
                     identity,
@@ -139,7 +141,7 @@ async def join_game_room(
     max_players: int = 16,
     region: str | None = None,
     skill_range: SkillRange | None = None,
-    signaling: str | SignalingTransport = DEFAULT_SIGNALING,
+    signaling: str | Sequence[str] | SignalingTransport = DEFAULT_SIGNALING,
     app_id: str = "",
     create: bool | None = None,
     identity: Identity | None = None,
@@ -202,6 +204,19 @@ def _request(
         name=name, app_id=app_id, region=region or "", max_players=max_players, skill_range=skill_range,
         create=policy, metadata=dict(room_metadata or {}),
     )  # fmt: skip
+
+
+def _urls(signaling: object) -> tuple[str, ...]:
+    """Of servers; none for a transport."""
+    if isinstance(signaling, str):
+        return (signaling,)
+    if isinstance(signaling, Sequence) and signaling and all(isinstance(url, str) for url in signaling):
+        return tuple(signaling)
+    if not hasattr(signaling, "send_signal"):
+        raise InvalidConfig(
+            f"signaling = {signaling!r}: must be the URL of a server, several of one cluster, or a SignalingTransport"
+        )
+    return ()
 
 
 def _is_band(value: object) -> bool:

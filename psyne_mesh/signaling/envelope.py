@@ -115,8 +115,8 @@ def open_untrusted(
 ) -> Envelope:
     """The envelope, proved to be from its sender and meant for us.
 
-    Raises `EnvelopeRefused`, a `ProtocolError`; of it `Untimely`. `expected_sender` is the peer whom the transport named; `room` the room
-    in which it came. Repeats are not noticed here: ask a `ReplayGuard` next.
+    Raises `EnvelopeRefused`, a `ProtocolError`; of it `Untimely`. `expected_sender` is the peer whom the transport named;
+    `room` the room in which it came. Repeats are not noticed here: ask a `ReplayGuard` next.
     """
     payload, public_key, signature = _split(text)
     try:

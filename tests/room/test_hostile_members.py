@@ -245,6 +245,7 @@ async def test_an_offer_held_back_cannot_tear_down_the_link_that_stands(
 async def test_who_restarts_with_its_clock_set_back_is_let_in_again(autojump_clock: MockClock) -> None:
     """Its offers are older than what was said over its dead link, so they wait until that is known to be dead."""
     async with open_world(seed=1) as world:
+        world.hub.wall_ms = None  # else all go by its clock
         ada, _ = await two(world)
         world.crash("bob")
         world.hosts["bob"] = world.net.host("bob again")

@@ -9,13 +9,13 @@ import trio
 from trio.testing import MockClock
 
 from psyne_mesh.errors import WouldBlock
-from psyne_mesh.identity import Identity
+from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.room import events
 from psyne_mesh.room.mesh import Mesh, join_game_room, open_mesh
 from psyne_mesh.signaling import messages as m
 from psyne_mesh.signaling.client import SignalingClient
 from psyne_mesh.signaling.server import serve
-from psyne_mesh.testing import open_network
+from psyne_mesh.testing import open_network, open_world
 from tests.room.players import LOOPBACK, PATIENCE_S, connected, first
 from tests.signaling.rogue import DEAF, Rogue, open_rogue, welcome_in
 
@@ -133,3 +133,40 @@ async def test_a_goodbye_that_is_refused_keeps_nobody(autojump_clock: MockClock)
         assert [type(event) async for event in watch] == [events.SignalingDown]
         # The others are left by the mesh, in order.
     assert {q.room for q in rogue.asked if isinstance(q, m.Leave)} == {"//one", "//two", "//three"}
+
+
+async def test_whom_the_server_has_lost_newcomers_reach_over_the_mesh(autojump_clock: MockClock) -> None:
+    """It says that the peer is gone; common peers know better, and carry the offer."""
+    async with open_world(seed=1) as world:
+        rooms = [await world.join("lobby", name) for name in ("ada", "bob", "cid")]
+        with trio.fail_after(10):
+            for room in rooms:
+                await room.wait_connected(2)
+        with world.net.cut_signaling("bob"):
+            await trio.sleep(60)
+            assert len(world.hub.registry.rooms_of(rooms[1].me)) == 0
+            began = trio.current_time()
+            dan = await world.join("lobby", "dan")
+            with trio.fail_after(20):
+                await dan.wait_connected(3)
+        assert trio.current_time() - began < 4
+
+
+async def test_a_server_that_refuses_every_signal_keeps_nobody_apart_for_long(autojump_clock: MockClock) -> None:
+    """Only what goes over the mesh arrives: the first two meet while it is honest."""
+    async with open_world(seed=2) as world:
+        ada, bob = await world.join("lobby", "ada"), await world.join("lobby", "bob")
+        with trio.fail_after(10):
+            await bob.wait_connected(1)
+        cid = await world.join("lobby", "cid")
+        refuse = world.hub._relay
+
+        def relay(sender: PeerId, to: PeerId, room: str, envelope: str) -> None:
+            if {sender, to} == {cid.me, bob.me}:
+                room = "//elsewhere"
+            refuse(sender, to, room, envelope)
+
+        world.hub._relay = relay  # type: ignore[method-assign]
+        with trio.fail_after(20):
+            await cid.wait_connected(2)
+        assert len(ada.connected) == 2

@@ -110,8 +110,8 @@ def test_nobody_can_put_his_own_signature_under_the_words_of_another() -> None:
         ({"expected_sender": MALLORY.peer_id}, True, "handed over as"),
         ({"recipient": MALLORY.peer_id}, True, "meant for"),
         ({"room": "//other"}, True, "meant for room"),
-        ({"now_ms": NOW + e.LIFETIME_MS + e.CLOCK_SKEW_MS + 1}, False, "expired"),
-        ({"now_ms": NOW + e.LIFETIME_MS - e.LIFETIME_MAX_MS - e.CLOCK_SKEW_MS - 1}, False, "too far ahead"),
+        ({"now_ms": NOW + e.LIFETIME_MS + e.CLOCK_SKEW_MS + 1}, False, "clock"),
+        ({"now_ms": NOW + e.LIFETIME_MS - e.LIFETIME_MAX_MS - e.CLOCK_SKEW_MS - 1}, False, "clock"),
     ],
 )
 def test_a_true_envelope_in_the_wrong_place_or_time(changes: dict[str, object], tampered: bool, text: str) -> None:

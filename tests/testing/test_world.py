@@ -345,14 +345,34 @@ async def test_pauses_of_one_machine_overlap(autojump_clock: MockClock) -> None:
         assert received[0] - began >= 3
 
 
-async def test_wall_clocks_may_be_off_by_minutes_and_not_by_more(autojump_clock: MockClock) -> None:
+YEARS_S = 20 * 365 * 86_400.0
+
+
+async def test_wall_clocks_may_be_off_by_years(autojump_clock: MockClock) -> None:
+    """All go by the clock of the signaling server, and by their monotonic ones from then on."""
     async with open_world(seed=1) as world:
+        ada = await world.join("lobby", "ada", clock_skew_s=YEARS_S)
+        bob = await world.join("lobby", "bob", clock_skew_s=-YEARS_S)
+        cid = await world.join("lobby", "cid")
+        with trio.fail_after(10):
+            for room in (ada, bob, cid):
+                await room.wait_connected(2)
+
+
+async def test_where_no_server_tells_the_time_the_clock_is_named(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world:
+        world.hub.wall_ms = None
         ada = await world.join("lobby", "ada", clock_skew_s=280)
         bob = await world.join("lobby", "bob", clock_skew_s=-280)
         with trio.fail_after(10):
             await bob.wait_connected(1)
+        told: list[str] = []
+        began = trio.current_time()
         cid = await world.join("lobby", "cid", clock_skew_s=3600)
-        with trio.move_on_after(30):
-            await cid.wait_connected(1)
+        cid.on(events.PeerUnreachable, lambda event: told.append(str(event.error)))
+        while not told:
+            await trio.sleep(0.1)
+        assert trio.current_time() - began < 5
+        assert "its clock is 3320 s behind ours" in told[0] or "its clock is 3880 s behind ours" in told[0]
         assert not cid.connected
         assert len(ada.connected) == 1
