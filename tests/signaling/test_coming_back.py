@@ -145,7 +145,7 @@ async def test_the_next_of_several_servers_is_tried() -> None:
                 with trio.fail_after(20):
                     while not isinstance(restored := await a.next_event(), Restored):
                         pass
-                    while (room := (await a.list_rooms()).rooms[0]).players < 2:  # b was sent away and is on its way back
+                    while (room := (await a.list_rooms()).rooms[0]).players < 2:
                         await trio.sleep(0.05)
                 assert a.url == two.url
                 assert (restored.rooms[0].room, room.max_players) == ("//r", 7)
