@@ -21,6 +21,7 @@ from psyne_mesh.signaling.transport import SignalingTransport
 
 # A server that does not know a peer is not asked again for so long; what it refuses then is younger than that.
 REFUSED_S = 5.0
+REPEATED_S = 15.0  # as long as a dial takes
 # Envelopes of one peer that may have to be sent again, and peers: an offer with its candidates, to those dialled at once.
 POSTED_MAX = 16
 REMEMBERED_MAX = 64
@@ -39,7 +40,8 @@ class Tampering:
 
 class Envelopes:
     """1. `post(...)` seals one and sends it; `post_tunnelled(...)` sends datagrams of a tunnel, which need no seal;
-    `refused(...)` when the server would not have one. 2. `open_untrusted(...)` for each that comes: the envelope, once;
+    `refused(...)` when the server would not have one, `link_opened(...)` when a link stands, `repeat(...)` for a peer that
+    has not heard us. 2. `open_untrusted(...)` for each that comes: the envelope, once;
     `Tampering`; `Untimely`, for which there is `answer_untimely(...)`; or None for what is of no use.
     """
 
@@ -58,6 +60,8 @@ class Envelopes:
             tuple[str, PeerId], deque[tuple[float, str]]
         ] = {}  # through signaling, and when; heard last is last
         self._refused_at: dict[tuple[str, PeerId], float] = {}
+        # For the mesh, while we have no link in the room: a newcomer hears of the refusal first. The oldest gives way.
+        self._stranded: deque[tuple[float, str, PeerId, str]] = deque(maxlen=POSTED_MAX * REMEMBERED_MAX)
         self._alarms = Alarms()
         self._untimely = TokenBucket(burst=UNTIMELY_BURST, per_second=UNTIMELY_PER_S, now=trio.current_time())
 
@@ -67,13 +71,13 @@ class Envelopes:
             sealed = seal(self._identity, kind=kind, recipient=peer, room=room, session=session, sequence=sequence, body=body,
                           now_ms=self._wall_ms())  # fmt: skip
             now = trio.current_time()
+            self._remember(room, peer, sealed, now)
             if now - self._refused_at.get((room, peer), -math.inf) > REFUSED_S:
                 try:
                     self._signaling.send_signal(peer, room, sealed)
                 except (SignalingError, WouldBlock):
                     pass
                 else:
-                    self._remember(room, peer, sealed, now)
                     return
             self._send_over_mesh(room, peer, sealed)
             return
@@ -86,8 +90,17 @@ class Envelopes:
         now = trio.current_time()
         self._refused_at[room, peer] = now
         forget_oldest(self._refused_at, REMEMBERED_MAX)
-        for at, sealed in self._posted.pop((room, peer), ()):
-            if now - at <= REFUSED_S:
+        self._send_again(room, peer, now - REFUSED_S)
+
+    def repeat(self, peer: PeerId) -> None:
+        """It dials us and does not know that we dial it: what we said to it has not arrived. Over the mesh a newcomer's words
+        can overtake its record, and nobody believes a stranger there."""
+        for room in self._rooms_of(peer):
+            self._send_again(room, peer, trio.current_time() - REPEATED_S)
+
+    def _send_again(self, room: str, peer: PeerId, since: float) -> None:
+        for at, sealed in self._posted.get((room, peer), ()):
+            if at >= since:
                 self._send_over_mesh(room, peer, sealed)
 
     def _remember(self, room: str, peer: PeerId, sealed: str, now: float) -> None:
@@ -96,8 +109,22 @@ class Envelopes:
         self._posted[room, peer] = recent
         forget_oldest(self._posted, REMEMBERED_MAX)
 
+    def link_opened(self, peer: PeerId) -> None:
+        """The peer has heard us, and can carry now what found nobody before."""
+        now = trio.current_time()
+        for room in self._rooms:
+            self._posted.pop((room, peer), None)
+        waiting, self._stranded = self._stranded, deque(maxlen=self._stranded.maxlen)
+        for at, room, peer, sealed in waiting:
+            if room in self._rooms and now - at <= REFUSED_S:
+                self._send_over_mesh(room, peer, sealed)
+
     def _send_over_mesh(self, room: str, peer: PeerId, sealed: str) -> None:
-        self._rooms[room].send_signal(peer, ENVELOPE + sealed.encode())
+        membership = self._rooms[room]
+        if membership.has_links:
+            membership.send_signal(peer, ENVELOPE + sealed.encode())
+        else:
+            self._stranded.append((trio.current_time(), room, peer, sealed))
 
     def post_tunnelled(self, peer: PeerId, text: str) -> bool:
         """The last rung: datagrams inside signaling messages. False when there is none; then they are lost."""

@@ -11,7 +11,7 @@ from psyne_mesh.errors import ProtocolError, RemoteError
 from psyne_mesh.identity import PeerId
 from psyne_mesh.mesh.alarms import Carrier
 from psyne_mesh.mesh.envelopes import Envelopes, Tampering
-from psyne_mesh.mesh.link import ChannelRoute, Link
+from psyne_mesh.mesh.link import ChannelRoute, Link, LinkState
 from psyne_mesh.mesh.link_table import DialFailed, HangUp, LinkDown, LinkTable, LinkUp, SleepLink, StartLink, TableLink
 from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX, TAG_BYTES, Membership
 from psyne_mesh.mesh.tunnels import SIGNAL_PREFIX, TUNNEL_TAG, PeerTunnel, Tunnels, signal_untrusted
@@ -171,6 +171,8 @@ class LinkDriver:
                 link = self.links[envelope.sender]
                 self._table.envelope_received(link.entry, envelope.expires_at_ms)
                 link.hear(envelope)
+            elif link is not None and link.offerer and link.state is LinkState.DIALING:
+                self._envelopes.repeat(envelope.sender)  # our offer stands (glare), if only the peer hears it
 
     # ------------------------------------------------------------------------------------------ LinkOwner, for links
 
@@ -178,6 +180,7 @@ class LinkDriver:
         link.hold(sum(membership.unread(link.peer_id) for membership in self._rooms.values()))
         self._table.opened(link.entry)
         self.turn()
+        self._envelopes.link_opened(link.peer_id)
 
     def on_link_revived(self, link: Link) -> None:
         self._table.revived(link.entry)

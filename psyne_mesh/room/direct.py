@@ -44,7 +44,7 @@ class PeerChannel:
     """
 
     def __init__(
-        self, room: Room, peer: Peer, types: tuple[type[Message], ...], mode: Modes, *, is_proved: bool
+        self, room: Room, peer: Peer, types: tuple[type[Message], ...], mode: Modes, *, is_proved: bool = False
     ) -> None:
         self.room = room
         self.peer = peer
@@ -260,7 +260,7 @@ def _proof(wanted: str | None, peer_id: str | None) -> PeerId | None:
     return PeerId(peer_id)
 
 
-async def _find(room: Room, wanted: str | None, proof: PeerId | None) -> Peer:
+async def _find(room: Room, wanted: str | None, proof: PeerId | None = None) -> Peer:
     async for event in room.events():
         peer = getattr(event, "peer", None)
         if (
