@@ -11,6 +11,7 @@ import hashlib
 from collections import deque
 
 import attrs
+import msgspec
 
 from psyne_mesh.errors import ProtocolError, VersionMismatch
 from psyne_mesh.identity import PeerId
@@ -67,7 +68,12 @@ class ClusterSwitchboard:
         self._outputs: list[Delivery] = []
         self._wire: list[tuple[str | None, bytes]] = []
         self._dismissals: list[Dismissal] = []
+        self._numbers: dict[str | None, int] = {}  # of the last message to each server, and to all (None)
+        self._heard_numbers: dict[tuple[str, bool], int] = {}  # of each server: to us (False) and to all (True)
+        self._known_since: dict[str, float] = {}
+        self._deaf: dict[str, None] = {}  # servers that we hear and that do not hear us; who was found so last is last
         self.garbage = 0
+        self.lost = 0  # messages of other servers that did not arrive here
 
     @property
     def servers(self) -> list[str]:
@@ -85,7 +91,7 @@ class ClusterSwitchboard:
         self._say(None, c.Stopping(sender=self.me))
 
     def tick(self, now: float) -> None:
-        self._say(None, c.Alive(sender=self.me, clock_s=now))
+        self._say(None, self._alive(now))
         silent = [server for server, heard_at in self._heard.items() if now - heard_at > SILENCE_S]
         for server in silent:
             self._lose_server(server, now)
@@ -123,9 +129,9 @@ class ClusterSwitchboard:
 
     def receive_wire(self, payload: bytes, now: float) -> None:
         try:
-            message = c.decode_untrusted(payload)
-            if message.sender != self.me:
-                self._receive_cluster(message, now)
+            for message in c.decode_untrusted(payload):
+                if message.sender != self.me:
+                    self._receive_cluster(message, now)
         except (ProtocolError, VersionMismatch):
             self.garbage += 1
 
@@ -152,6 +158,9 @@ class ClusterSwitchboard:
             forget_oldest(self._stopped, _STOPPED_MAX)
             self._lose_server(sender, now)
             return
+        self._count_lost(message)
+        if self._is_deaf(message, now):
+            return
         is_new = sender not in self._heard
         self._heard[sender] = now
         if is_new:
@@ -161,7 +170,7 @@ class ClusterSwitchboard:
                 if clock_s is not None:
                     self._clocks.hear(sender, clock_s, now)
                 if is_new:
-                    self._say(sender, c.Alive(sender=self.me, clock_s=now))
+                    self._say(sender, self._alive(now))
             case c.Arrived():
                 self._arrived_elsewhere(message)
             case c.Departed(peer=peer, reason=reason):
@@ -180,6 +189,35 @@ class ClusterSwitchboard:
             case c.HaveRooms():
                 self._gathered(message)
 
+    def _alive(self, now: float) -> c.Alive:
+        return c.Alive(sender=self.me, clock_s=now, hears=[*self._heard, *self._deaf])
+
+    def _is_deaf(self, message: c.AnyClusterMessage, now: float) -> bool:
+        """A server that does not hear us keeps no room for us, and our clients must not wait for it: for both of us the
+        other is gone. Each needs a while to be heard at first."""
+        sender = message.sender
+        since = self._known_since.setdefault(sender, now)
+        if isinstance(message, c.Alive) and message.hears is not None:
+            if message.is_new:
+                self._known_since[sender] = since = now
+            if self.me in message.hears:
+                self._deaf.pop(sender, None)
+            elif now - since > SILENCE_S and sender not in self._deaf:
+                self._deaf[sender] = None
+                forget_oldest(self._deaf, _STOPPED_MAX)
+                self._lose_server(sender, now)
+        forget_oldest(self._known_since, _CLOCKS_MAX)
+        return sender in self._deaf
+
+    def _count_lost(self, message: c.AnyClusterMessage) -> None:
+        if message.number is None:
+            return
+        key = (message.sender, message.to_all)
+        last = self._heard_numbers.pop(key, message.number - 1)
+        self.lost += max(0, message.number - last - 1)
+        self._heard_numbers[key] = max(message.number, last)
+        forget_oldest(self._heard_numbers, 2 * _CLOCKS_MAX)
+
     def _arrived_elsewhere(self, arrived: c.Arrived) -> None:
         """The newest connection wins, and not the latest news: a backplane may have held it back."""
         peer = PeerId(arrived.peer)
@@ -196,6 +234,7 @@ class ClusterSwitchboard:
         if self._heard.pop(server, None) is None:
             return
         self._clocks.doubt(server)
+        self._known_since.pop(server, None)  # when it is heard again it is as new as we are to it
         for peer in [peer for peer, home in self._homes.items() if home.server == server]:
             self._depart_home(server, peer, "lost", now)
         for question in [question for question, gather in self._gathers.items() if server in gather.waiting_for]:
@@ -328,7 +367,10 @@ class ClusterSwitchboard:
         self._outputs.append(Delivery((gather.peer,), answer))
 
     def _say(self, server: str | None, message: c.ClusterMessage) -> None:
-        self._wire.append((server, c.encode(message)))
+        number = self._numbers.pop(server, 0) + 1
+        self._numbers[server] = number
+        forget_oldest(self._numbers, _CLOCKS_MAX)
+        self._wire.append((server, c.encode(msgspec.structs.replace(message, number=number, to_all=server is None))))
 
 
 @attrs.frozen

@@ -9,10 +9,12 @@ import trio
 
 from psyne_mesh.signaling.backplane import BackplaneDown, BackplaneLink
 from psyne_mesh.signaling.cluster import HEARTBEAT_S, ClusterSwitchboard
+from psyne_mesh.signaling.cluster_messages import BUNDLE_BYTES_MAX, bundle
+from psyne_mesh.signaling.sparse_log import SparseLog
 
 logger = logging.getLogger(__name__)
 
-_QUEUE_MAX = 10_000  # payloads for the backplane; more are dropped and counted: Redis is down or far too slow
+_QUEUE_MAX = 10_000  # messages for the backplane; more are dropped and counted: Redis is down or far too slow
 _SETTLE_S = 0.3  # for the answers of the other servers, before the first client comes in
 _LEAVE_S = 1.0  # for what is queued and the goodbye; a backplane that is slower than that has lost us anyhow
 
@@ -28,7 +30,8 @@ class ClusterMember:
         self._queue, self._outbound = trio.open_memory_channel[tuple[str | None, bytes]](_QUEUE_MAX)
         self._all_sent = trio.Event()
         self._is_leaving = False
-        self.dropped = 0
+        self._log = SparseLog(logger)
+        self.dropped = 0  # messages to other servers
 
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:
@@ -64,14 +67,31 @@ class ClusterMember:
 
     async def _send_all(self) -> None:
         try:
-            async for to, payload in self._outbound:
-                try:
-                    await self._link.publish(to, payload)
-                except BackplaneDown as error:
-                    self.dropped += 1
-                    logger.warning("the backplane is down, this server is on its own: %s", str(error))
+            async for first in self._outbound:
+                for to, messages in self._runs(first):
+                    try:
+                        await self._link.publish(to, bundle(messages))
+                    except BackplaneDown as error:
+                        self.dropped += len(messages)
+                        self._log.say("down", f"the backplane is down, this server is on its own: {error}")
         finally:
             self._all_sent.set()  # or nothing more will be: killed
+
+    def _runs(self, first: tuple[str | None, bytes]) -> list[tuple[str | None, list[bytes]]]:
+        """What is queued, in order; what goes to one place in a row is one payload."""
+        runs = [(first[0], [first[1]])]
+        size = len(first[1])
+        while True:
+            try:
+                to, message = self._outbound.receive_nowait()
+            except (trio.WouldBlock, trio.EndOfChannel):
+                return runs
+            size += len(message)
+            if runs[-1][0] == to and size <= BUNDLE_BYTES_MAX:
+                runs[-1][1].append(message)
+            else:
+                runs.append((to, [message]))
+                size = len(message)
 
     async def _receive_all(self) -> None:
         while True:

@@ -26,16 +26,21 @@ ServerId = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
 
 class ClusterMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """`number`: one more than that of the last message to the same receiver, or to all (`to_all`), of the same sender."""
+
     sender: ServerId
+    number: int | None = None
+    to_all: bool = False
     v: Literal[1] = CLUSTER_VERSION
 
 
 class Alive(ClusterMessage, frozen=True, tag="alive"):
     """`is_new`: please answer with your own, at once. `clock_s`: the sender's clock, of no known beginning; None: of a
-    server that does not tell."""
+    server that does not tell, and likewise `hears`, the servers whose heartbeats reach the sender."""
 
     is_new: bool = False
     clock_s: float | None = None
+    hears: Annotated[list[ServerId], msgspec.Meta(max_length=1_000)] | None = None
 
 
 class Stopping(ClusterMessage, frozen=True, tag="stopping"):
@@ -87,21 +92,34 @@ class HaveRooms(ClusterMessage, frozen=True, tag="have_rooms"):
 AnyClusterMessage = Alive | Stopping | Arrived | Departed | Forward | Deliver | AskRooms | HaveRooms
 
 _MAX_BYTES = 2 * MAX_SERVER_FRAME_BYTES
+BUNDLE_BYTES_MAX = 2**18  # after so much a bundle is closed; one message may be larger
 
 
 def encode(message: ClusterMessage) -> bytes:
     return _encoder.encode(message)
 
 
-def decode_untrusted(payload: bytes) -> AnyClusterMessage:
-    """`ProtocolError` for what no server of this version says."""
-    if len(payload) > _MAX_BYTES:
-        raise ProtocolError(f"a cluster message of {len(payload)} bytes is over {_MAX_BYTES}")
+def bundle(encoded: list[bytes]) -> bytes:
+    """Several messages as one payload: a backplane costs by payloads."""
+    return encoded[0] if len(encoded) == 1 else _bundles.encode([msgspec.Raw(message) for message in encoded])
+
+
+def decode_untrusted(payload: bytes) -> list[AnyClusterMessage]:
+    """One, or those of a bundle; `ProtocolError` for what no server of this version says."""
+    if len(payload) > _MAX_BYTES + BUNDLE_BYTES_MAX:
+        raise ProtocolError(f"a cluster payload of {len(payload)} bytes is over {_MAX_BYTES + BUNDLE_BYTES_MAX}")
     try:
-        return _decoder.decode(payload)
+        return _bundle_decoder.decode(payload) if _is_array(payload) else [_decoder.decode(payload)]
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"not a cluster message: {error}"[:200]) from error
 
 
+def _is_array(payload: bytes) -> bool:
+    """MessagePack: fixarray, array 16, array 32. A single message is a map."""
+    return bool(payload) and (0x90 <= payload[0] <= 0x9F or payload[0] in (0xDC, 0xDD))
+
+
 _encoder = msgspec.msgpack.Encoder(enc_hook=str)
+_bundles = msgspec.msgpack.Encoder()
+_bundle_decoder: msgspec.msgpack.Decoder[list[AnyClusterMessage]] = msgspec.msgpack.Decoder(list[AnyClusterMessage])
 _decoder: msgspec.msgpack.Decoder[AnyClusterMessage] = msgspec.msgpack.Decoder(AnyClusterMessage)

@@ -14,6 +14,7 @@ import trio
 from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.nurseries import open_background_nursery, unwrapped
 from psyne_mesh.signaling.backplane import BackplaneDown, BackplaneLink
+from psyne_mesh.signaling.sparse_log import SparseLog
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class _RedisLink:
         self._arrived, self._inbox = trio.open_memory_channel[bytes](_INBOX_MAX)
         self._is_leaving = False
         self._listening = trio.CancelScope()
+        self._log = SparseLog(logger)
         # coredis fails in its own clean-up when it is cancelled from outside, so it is not: `leave` ends it from inside.
         self._everything = trio.CancelScope()
         self._gone = trio.Event()
@@ -99,7 +101,7 @@ class _RedisLink:
                 except Exception as error:
                     if is_first:
                         raise
-                    logger.warning("lost Redis, trying again: %s", str(error) or type(error).__name__)
+                    self._log.say("lost", f"lost Redis, trying again: {error or type(error).__name__}")
                     await trio.sleep(0 if self._is_leaving else _RETRY_S)
                 self._client = None
         self._gone.set()
@@ -134,7 +136,7 @@ class _RedisLink:
         try:
             self._arrived.send_nowait(payload)
         except trio.WouldBlock:
-            logger.warning("a payload of the backplane was dropped: the server does not keep up")
+            self._log.say("slow", "a payload of the backplane was dropped: the server does not keep up")
 
 
 def _is_redis_url(url: str) -> bool:

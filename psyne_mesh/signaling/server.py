@@ -82,7 +82,8 @@ class ServerStats:
     slammed: int  # the same, cut off, and handshakes that gave way to others
     garbage: int
     internal_errors: int
-    cluster_dropped: int  # words between servers that were lost here: the backplane is down or too slow
+    cluster_dropped: int  # messages to other servers that were dropped here: the backplane is down or too slow
+    cluster_lost: int  # messages of other servers that did not arrive
     servers: int  # of the cluster that this one hears, with itself; rooms and members are those that it keeps
     # Why clients went: left, lost, timeout, superseded, slow, misbehaved; or came in vain: full, version, not_proved.
     ends: dict[str, int]
@@ -189,6 +190,7 @@ class SignalingServer:
             garbage=self._counts["garbage"],
             internal_errors=self._counts["internal_errors"],
             cluster_dropped=self._member.dropped if self._member else 0,
+            cluster_lost=self._cluster.lost if self._cluster else 0,
             servers=len(self._cluster.servers) if self._cluster else 1,
             ends=dict(self._ends),
         )

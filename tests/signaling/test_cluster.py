@@ -29,6 +29,7 @@ class World:
         self.told: dict[PeerId, list[m.Message]] = {}
         self.sent_away: list[tuple[PeerId, bool]] = []
         self.cut: set[str] = set()
+        self.deaf: set[str] = set()  # nothing reaches these, though they are heard
         for name in names:
             self.add(name)
 
@@ -80,7 +81,7 @@ class World:
                 return
             sender, to, payload = wire.pop(0)
             for name, server in self.servers.items():
-                if to in (None, name) and not self.cut & {sender, name}:
+                if to in (None, name) and not self.cut & {sender, name} and name not in self.deaf:
                     server.receive_wire(payload, self.now)
 
 
@@ -452,6 +453,48 @@ def test_a_cluster_behaves_as_one_server(seed: int) -> None:
     assert world.told == heard
 
 
+def test_a_keeper_that_hears_nobody_is_passed_by() -> None:
+    """Its heartbeats come, and nothing reaches it: a join is not left with it for longer than a few seconds."""
+    world = World("xyz")
+    world.pass_time(10)
+    room = room_kept_by(world, "z")
+    world.connect(A, "x")
+    world.connect(B, "y")
+    world.deaf.add("z")
+    world.say(A, join(room))
+    assert world.told[A] == []
+    world.pass_time(7)
+    assert (A, False) in world.sent_away, "it may come back at once, and then somebody else keeps the room"
+    assert [world.servers[name].servers for name in "xyz"] == [["x", "y"], ["x", "y"], ["z"]]
+    world.say(A, join(room))
+    world.say(B, join(room))
+    assert [type(said) for said in world.told[A]] == [m.JoinedRoom, m.MemberJoined]
+    world.deaf.clear()
+    world.pass_time(3)
+    assert world.servers["z"].servers == world.servers["x"].servers == ["x", "y", "z"]
+
+
+def test_what_is_lost_between_servers_is_counted_where_it_is_missed() -> None:
+    world = World("xy")
+    world.pass_time(5)
+    world.connect(A, "x")
+    room = room_kept_by(world, "y")
+    world.say(A, join(room))
+    assert world.servers["y"].lost == 0
+    world.cut.add("x")
+    for _ in range(10):
+        world.say(A, m.Signal(to=A, room=f"//{room}", envelope="e"))
+    world.cut.clear()
+    world.say(A, m.Signal(to=A, room=f"//{room}", envelope="e"))
+    assert world.servers["y"].lost == 10
+
+
+def test_several_messages_are_one_payload() -> None:
+    said: list[c.AnyClusterMessage] = [c.Stopping(sender="a", number=1), c.Alive(sender="a", number=2, hears=["b"])]
+    assert c.decode_untrusted(c.bundle([c.encode(message) for message in said])) == said
+    assert c.decode_untrusted(c.bundle([c.encode(said[0])])) == said[:1]
+
+
 @given(st.binary(max_size=200))
 def test_garbage_on_the_wire_is_counted_and_dropped(payload: bytes) -> None:
     with pytest.raises(ProtocolError):
@@ -460,6 +503,6 @@ def test_garbage_on_the_wire_is_counted_and_dropped(payload: bytes) -> None:
     server.receive_wire(payload, 0)
     server.receive_wire(c.encode(c.Forward(sender="y", peer=str(A), frame="nonsense")), 0)
     server.receive_wire(c.encode(c.Deliver(sender="y", peers=[str(A)], frame='{"v":2,"type":"x"}')), 0)
-    server.receive_wire(bytes(c._MAX_BYTES + 1), 0)
+    server.receive_wire(bytes(c._MAX_BYTES + c.BUNDLE_BYTES_MAX + 1), 0)
     assert server.garbage == 4
     assert server.take_outputs() == []

@@ -134,7 +134,7 @@ class SlowLink:
 
     async def publish(self, to: str | None, payload: bytes) -> None:
         await trio.sleep(0.01)
-        self.said.append(c.decode_untrusted(payload))
+        self.said += c.decode_untrusted(payload)
 
     async def receive(self) -> bytes:
         await trio.sleep_forever()
