@@ -284,7 +284,7 @@ async def lie_in_play(seed: int) -> None:
             except ALLOWED:
                 return
             await trio.sleep(rng.choice([5, 40]))
-            with suppress(ClosedError):  # it said that our identity entered elsewhere, and we are alone: the room has ended
+            with suppress(ClosedError):  # "you entered elsewhere" ends a room in which we are alone
                 await room.channel("raw").send(b"still here")
             await room.leave()
 
