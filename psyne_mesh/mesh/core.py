@@ -84,6 +84,7 @@ class MeshCore:
         self._rooms: dict[str, Membership] = {}
         self._by_tag: dict[bytes, Membership] = {}
         self._entering: set[str] = set()  # rooms that signaling has not answered for yet
+        self.wall_ms = wall_ms
         self.admission = Admission(identity, signaling, self._rooms, rng, wall_ms)
         envelopes = Envelopes(identity, signaling, server, self._rooms, self.table.rooms_of, wall_ms)
         self.driver = LinkDriver(

@@ -14,7 +14,7 @@ from psyne_mesh.game.schema import Shared
 from psyne_mesh.identity import PeerId
 
 if TYPE_CHECKING:
-    from psyne_mesh.room.peer import Peer
+    from psyne_mesh.room.peer import Peer, Player
 
 
 @attrs.frozen
@@ -29,6 +29,16 @@ class PeerConnected:
     """Channels to the player are open. Comes after its `PeerDiscovered`, and again after a reconnect."""
 
     peer: Peer
+
+
+@attrs.frozen
+class HostChanged:
+    """`host` is the player whose decisions count from now on, `room.player` if it is us; None: nobody we know of, as on the
+    side of a cut that has no majority. `term` never falls. Comes only in rooms in which somebody asks for the host.
+    """
+
+    term: int
+    host: Peer | Player | None
 
 
 @attrs.frozen
@@ -165,5 +175,5 @@ class MessageRefused:
 RoomEvent = (
     PeerDiscovered | PeerConnected | PeerUnreachable | PeerSuspected | PeerResumed | PeerLeft | Evicted
     | PartitionSuspected | PartitionHealed | SignalingDown | SignalingUp | ServerRefused | TamperingDetected
-    | SharedAppeared | SharedGone | SharedRefused | MessageRefused
+    | SharedAppeared | SharedGone | SharedRefused | MessageRefused | HostChanged
 )  # fmt: skip

@@ -27,10 +27,12 @@ from psyne_mesh.room.carried import carried_untrusted
 from psyne_mesh.room.channel import INBOX_MAX, Channel
 from psyne_mesh.room.codec import Payload, codec_for
 from psyne_mesh.room.delivery import RELIABLE_ORDERED, DeliveryMode
+from psyne_mesh.room.hosting import Hosting
 from psyne_mesh.room.hub import Callback, EventHub, EventIterator
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.peer import Peer, Player
 from psyne_mesh.room.sharing import SharedTraffic, Sharing
+from psyne_mesh.room.timekeeper import Timekeeper
 from psyne_mesh.room.topology import MeshMode, RoomTopology, TopologyLink
 from psyne_mesh.room.undeclared import UNKNOWN_LIFE_S, Undeclared
 from psyne_mesh.signaling.events import RoomInfo
@@ -77,6 +79,8 @@ class Room:
         self._hub = EventHub(self._present)
         self.traffic = SharedTraffic(self, rng)
         self._sharing = Sharing(self, self.traffic, self._hub.publish)
+        self._timekeeper = Timekeeper(self, core.wall_ms)
+        self._hosting = Hosting(self, self._host_changed)
         self._changed = trio.lowlevel.ParkingLot()
         self._end = "was left"
         self._ended = False
@@ -282,16 +286,66 @@ class Room:
         self._joined()
         return self._sharing.all(kind)
 
+    # ----------------------------------------------------------------------------------------------- clock, seats, host
+
+    def time(self) -> float:
+        """Seconds of the room's clock, the same for all players to within `time_error()`: it never goes back, and runs at
+        most 5 % fast or slow while it is corrected. It is right half a second after the first link; until then it is our own.
+        """
+        self._joined()
+        return self._timekeeper.time()
+
+    def time_error(self) -> float:
+        """How far `time()` may be from the median of all players' clocks, in seconds; infinite before it is set."""
+        self._joined()
+        return self._timekeeper.error()
+
+    @property
+    def seats(self) -> tuple[PeerId | None, ...]:
+        """Who has which of the `max_players` seats; the index is the number of the seat."""
+        return self._joined().node.seats
+
+    @property
+    def host(self) -> Peer | Player | None:
+        """The player whose decisions count, `room.player` if it is us; None on the side of a cut that has no majority, and
+        for the two seconds in which a room has none yet. It costs nothing until somebody in the room asks for it.
+        """
+        self._joined()
+        return self._player(self._hosting.host())
+
+    @property
+    def is_host(self) -> bool:
+        """Whether our decisions count right now. Ask before each: a lease runs out without an event while a process stands
+        still.
+        """
+        self._joined()
+        return self._hosting.is_host()
+
+    @property
+    def term(self) -> int:
+        """Which host this is, counted; it never falls. What carries an older one is refused."""
+        return self._hosting.term
+
+    def _host_changed(self, term: int, host: PeerId | None) -> None:
+        self._hub.publish(room_events.HostChanged(term, self._player(host)))
+
+    def _player(self, peer_id: PeerId | None) -> Peer | Player | None:
+        return self.player if peer_id == self.me else self._peers.get(peer_id) if peer_id is not None else None
+
     async def run(self) -> None:
         """The room's one task: calls the callbacks. Owned by the mesh that the room was joined on."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._sharing.run)
+            nursery.start_soon(self._timekeeper.run)
+            nursery.start_soon(self._hosting.run)
             await self._hub.run()
             nursery.cancel_scope.cancel()
 
     async def leave(self) -> None:
         """Say goodbye, behind what was sent reliably so far; the others see it at once. Then channels and iterators end, and
         calls raise `ClosedError`. Leaving the block does the same. Cancelled before the goodbye, the room goes on."""
+        self._joined()
+        self._hosting.resign()
         await self._core.leave(self._joined())
 
     def __repr__(self) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,7 +22,7 @@ from psyne_mesh.room.delivery import DeliveryMode
 from psyne_mesh.room.events import RoomEvent
 from psyne_mesh.room.hub import BACKLOG_MAX
 from psyne_mesh.room.messages import Message
-from psyne_mesh.room.peer import Peer
+from psyne_mesh.room.peer import Peer, Player
 from psyne_mesh.room.sharing import room_event
 from psyne_mesh.room.topology import RoomTopology
 from psyne_mesh.signaling.events import RoomInfo
@@ -37,6 +39,8 @@ Handler = Callable[[Any], object]
 
 # How long players are waited for unless the call says otherwise: a link over a slow relay takes some seconds.
 WAIT_TIMEOUT_S = 30.0
+# Between two looks at the room's clock, which our own continues: it may be corrected by 5 ms in that time.
+TELL_TIME_S = 0.1
 # Of a server that has to be asked.
 ASK_TIMEOUT_S = 10.0
 # A frame that is early by this share of an interval counts for the send that is due (as in `game/shared.py`).
@@ -69,6 +73,7 @@ class Room:
         self._is_sharing = False
         self._share_due = 0.0
         self._poller: int | None = None
+        self._told, self._told_at, self._shown = 0.0, -math.inf, -math.inf
         thread.call(self._attach)
 
     # ----------------------------------------------------------------------------------------------------------- facts
@@ -107,6 +112,43 @@ class Room:
     def connected(self) -> list[Peer]:
         """The players to whom channels are open; nobody once the room has ended."""
         return [peer for peer in self.peers.values() if peer.connected]
+
+    # ------------------------------------------------------------------------------------------------ clock, seats, host
+
+    def time(self) -> float:
+        """Seconds of the room's clock, the same for all players to within `time_error()`: it never goes back. Asked of the network's
+        thread ten times a second at most, and counted on in between.
+        """
+        now = time.perf_counter()
+        if now - self._told_at >= TELL_TIME_S:
+            self._told, self._told_at = self._thread.call(self._room.time), time.perf_counter()
+            now = self._told_at
+        self._shown = max(self._shown, self._told + now - self._told_at)
+        return self._shown
+
+    def time_error(self) -> float:
+        """How far `time()` may be from the median of all players' clocks, in seconds; infinite before it is set."""
+        return self._thread.call(self._room.time_error)
+
+    @property
+    def seats(self) -> tuple[PeerId | None, ...]:
+        """Who has which of the `max_players` seats; the index is the number of the seat."""
+        return self._thread.call(lambda: self._room.seats)
+
+    @property
+    def host(self) -> Peer | Player | None:
+        """The player whose decisions count, `net.player` if it is us; None while there is none. `HostChanged` tells of each change."""
+        return self._thread.call(lambda: self._room.host)
+
+    @property
+    def is_host(self) -> bool:
+        """Whether our decisions count right now."""
+        return self._thread.call(lambda: self._room.is_host)
+
+    @property
+    def term(self) -> int:
+        """Which host this is, counted; it never falls."""
+        return self._room.term
 
     # ------------------------------------------------------------------------------------------------------- each frame
 
