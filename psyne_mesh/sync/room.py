@@ -116,8 +116,8 @@ class Room:
     # ------------------------------------------------------------------------------------------------ clock, seats, host
 
     def time(self) -> float:
-        """Seconds of the room's clock, the same for all players to within `time_error()`: it never goes back. Asked of the network's
-        thread ten times a second at most, and counted on in between.
+        """Seconds of the room's clock, the same for all players to within `time_error()`: it never goes back. Asked of the
+        network's thread ten times a second at most, and counted on in between.
         """
         now = time.perf_counter()
         if now - self._told_at >= TELL_TIME_S:
@@ -137,7 +137,9 @@ class Room:
 
     @property
     def host(self) -> Peer | Player | None:
-        """The player whose decisions count, `net.player` if it is us; None while there is none. `HostChanged` tells of each change."""
+        """The player whose decisions count, `net.player` if it is us; None while there is none. `HostChanged` tells of each
+        change.
+        """
         return self._thread.call(lambda: self._room.host)
 
     @property

@@ -30,7 +30,8 @@ async def open_loop() -> AsyncIterator[Any]:
     with _loading:
         loop = _loop_class()()
     async with trio.open_nursery() as nursery:
-        # Shielded: Trio does not let `start` end while a cancellation is pending, and the main loop waits for nothing that one ends.
+        # Shielded: Trio does not let `start` end while a cancellation is pending, and the main loop waits for nothing that
+        # one ends.
         with trio.CancelScope(shield=True):
             await loop._main_loop_init(nursery)
             await nursery.start(loop._main_loop)
