@@ -47,6 +47,8 @@ MESSAGE_MIN_BYTES = FRAME_MAX + len(KNOCK)
 PATH_PATIENCE_S = 0.5
 RESTART_EVERY_S = 3.0
 RESTART_PAUSE_MAX_S = 20.0
+# So often it is knocked at a silent peer's door through a tunnel.
+KNOCK_S = 2.0
 # A peer may ask for so many searches in a row, later for one in each pause.
 ASKED_RESTARTS = 8.0
 # An unreliable message that could not leave for so long is dropped: while a path is dead, or the network too slow. Each
@@ -104,7 +106,7 @@ class Link:
         self._endpoint = endpoint
         self._post_sealed = post
         self._sequence = 0
-        self._newest_offer = -1
+        self._newest_offer = self._newest_answer = -1
         self._owner = owner
         self._heard_send, self._heard = trio.open_memory_channel[Envelope](INBOX_MAX)
         self._close_reason: str | None = None
@@ -218,14 +220,20 @@ class Link:
             while self._restart_wanted or connection.state == "disconnected" or self.entry.is_asleep:
                 self._restart_wanted = False
                 self._search_anew = trio.Event()
-                self.send_frame(KNOCK, reliable=False)
                 with trio.move_on_after(pause_s):
                     async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._knock)
                         nursery.start_soon(self._search_path, connection)
                         await self._search_anew.wait()
                         nursery.cancel_scope.cancel()
                 pause_s = min(1.5 * pause_s, RESTART_PAUSE_MAX_S)
             self._suspected = trio.Event()  # what was suspected meanwhile has found its answer
+
+    async def _knock(self) -> None:
+        """A tunnel has nothing else that finds out when it carries again, where nothing waits to be repeated."""
+        while True:
+            self.send_frame(KNOCK, reliable=False)
+            await trio.sleep(math.inf if self.is_direct else KNOCK_S)
 
     async def _search_path(self, connection: PeerConnection) -> None:
         now = trio.current_time()
@@ -265,6 +273,10 @@ class Link:
             if envelope.sequence <= self._newest_offer:
                 return  # held back on the way: it speaks of a path that its sender has given up
             self._newest_offer = envelope.sequence
+        elif envelope.kind == "answer":
+            if envelope.sequence <= self._newest_answer:
+                return
+            self._newest_answer = envelope.sequence
         try:
             self._heard_send.send_nowait(envelope)
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):

@@ -44,6 +44,8 @@ S = TypeVar("S", bound=Shared)
 CHANNELS_MAX = 256
 # An unreliable message that was under way through others for longer is worth nothing any more.
 CARRIED_LIFE_S = 1.0
+# A silence that ends just in time: so long until the way carries again, and gossip knows it.
+_RETURN_S = 5.0
 # Silent players remembered; the one remembered longest goes first.
 SILENT_MAX = 64
 NORMAL_PRIORITY = 256  # RFC 8831 section 6.4
@@ -496,7 +498,7 @@ class Room:
         if peer := self._peers.pop(peer_id, None):
             peer.connected = False
             if reason == "timeout":
-                self._silent[peer_id] = peer, trio.current_time() + self._silence_s
+                self._silent[peer_id] = peer, trio.current_time() + self._silence_s + _RETURN_S
                 while len(self._silent) > SILENT_MAX:
                     del self._silent[next(iter(self._silent))]
             self._hub.publish(room_events.PeerLeft(peer, reason))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 
@@ -27,6 +28,8 @@ from psyne_mesh.webrtc.stack import (
 from psyne_mesh.webrtc.stats import ConnectPhase, PhaseClock
 
 _SILENT_S = 0.5  # a path that takes over after such a silence replaces a dead one, whether or not that was noticed
+# A tunnel has no checks of ICE that find out when it carries again: one lost packet is repeated so often while it is silent.
+_PROBE_S = 1.0
 _ALIVE_NEWS_S = 1.0  # how often ICE hears that authentic data came; consent counts in tens of seconds
 _ADVICE: dict[ConnectPhase, str] = {
     "ice-gathering": "Do the STUN and TURN servers answer?",
@@ -70,8 +73,9 @@ class Connection:
         self.clock = PhaseClock()
         config = gateway.config
         self.ice = ice.IceTransport(
-            gateway, controlling=controlling, config=config, deliver=self._deliver, on_event=self._handle_ice, rng=rng
-        )
+            gateway, controlling=controlling, config=config, deliver=self._deliver, on_event=self._handle_ice, rng=rng,
+            gives_up=tunnel is None,
+        )  # fmt: skip
         stack_config = attrs.evolve(StackConfig.of(config), gives_up=tunnel is None)
         self.stack = Stack(stack_config, certificate, rng=rng)
         self.ladder = Ladder(self.ice, tunnel)
@@ -89,6 +93,7 @@ class Connection:
         self._phase = self.stack.phase
         self._has_channel = False
         self._deadline: float | None = None
+        self._probe_at = math.inf  # while a tunnel carries
         self._alive_told = 0.0
         self.bug: Exception | None = None
 
@@ -98,7 +103,7 @@ class Connection:
         try:
             await self.ice.run(task_status=task_status)
         except RemoteError as error:
-            await self._without_ice(error)
+            self.close(error)
         except Exception as bug:
             self.bug = self.bug or bug
             self.close(PeerGone("a bug ended the connection"))
@@ -109,25 +114,22 @@ class Connection:
         if self.bug is not None:
             raise self.bug
 
-    async def _without_ice(self, error: RemoteError) -> None:
-        """ICE gave up. With a tunnel the connection lives on; else this is its end."""
-        if self.error is None and self.ladder.has_tunnel and self._remote is not None:
-            self.ladder.set_direct(False)
-            self._take_tunnel()
-            await self.closed.wait()
-        else:
-            self.close(error)
-
     def deliver_tunnelled(self, datagrams: list[bytes]) -> None:
         """Datagrams that came through the tunnel. If the peer tunnels, we answer the same way."""
         authentic = self.ladder.open_untrusted(datagrams)
         if authentic and self.error is None and self.ladder.has_tunnel:
             self._take_tunnel()
+            was_silent = self._is_silent
             self.link.deliver(authentic)  # says nothing of the path of ICE, so ICE does not hear of it
+            if was_silent and not self._is_silent:
+                self._hurry()
             self._wake_drained()
 
     def _take_tunnel(self) -> None:
         self.ladder.use_tunnel()
+        if self._probe_at == math.inf:
+            self._probe_at = trio.current_time() + _PROBE_S
+            self._scheduler.wake_at(self._probe_at)
         self._start_dtls()
 
     def begin(self) -> None:
@@ -170,7 +172,7 @@ class Connection:
 
     def next_timeout(self) -> float:
         """Infinity when there is nothing to wait for. Cheap: the endpoint asks every peer whenever its timer fires."""
-        first = min(self.link.deadline, self.ladder.deadline)
+        first = min(self.link.deadline, self.ladder.deadline, self._probe_at)
         return first if self._deadline is None or first < self._deadline else self._deadline
 
     def handle_timeout(self, now: float) -> None:
@@ -180,6 +182,10 @@ class Connection:
             return
         if now >= self.ladder.deadline:
             self._take_tunnel()
+        if now >= self._probe_at:
+            self._probe_at = now + _PROBE_S
+            if self._is_silent:
+                self._hurry()
         self.link.handle_timeout(now)
         self._wake_drained()
 
@@ -210,6 +216,7 @@ class Connection:
                 self.stack.set_path_fixed(path.stays_on_this_machine)
                 revived, self.disconnected = self.disconnected, False
                 self.ladder.set_direct(True)
+                self._probe_at = math.inf
                 self._start_dtls()
                 if revived or self._is_silent:
                     self._hurry()
@@ -239,7 +246,7 @@ class Connection:
             self._hurry()
 
     def _hurry(self) -> None:
-        """Datagrams go another way now: what was lost must not wait for a timeout that doubled meanwhile."""
+        """Datagrams go another way now, or may arrive again: what was lost must not wait for a timeout that doubled meanwhile."""
         if self.error is None:
             now = trio.current_time()
             self.stack.path_changed(now)

@@ -135,7 +135,10 @@ class Agent(ice.Connection):
             self._pace()
 
     def start(self, remote: IceParameters) -> None:
-        """Begin the checks; those of the peer that came early are answered with checks of our own."""
+        """Begin the checks; those of the peer that came early are answered with checks of our own. Again, with other
+        credentials: begin anew."""
+        for pair in self._check_list:
+            self._stop_check(pair)
         self.remote_username, self.remote_password = remote.ufrag, remote.password
         self.remote_is_lite = remote.lite
         if remote.lite and not self.ice_controlling:  # RFC 8445 section 6.1.1: whoever offers, the full side controls

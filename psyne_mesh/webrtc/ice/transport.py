@@ -57,6 +57,8 @@ class IceTransport:
     deliver: gets all datagrams of the peer in one drained batch, synchronously.
     on_event: called synchronously. What these two raise, `run` raises.
     rng: spreads the consent checks (RFC 7675 section 5.1).
+    gives_up: without a first path in time `run` raises. Else there is another way for the datagrams: `Failed` says so, and
+        the transport waits for a `restart`.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class IceTransport:
         deliver: Callable[[list[bytes]], None],
         on_event: Callable[[IceEvent], None],
         rng: random.Random | None = None,
+        gives_up: bool = True,
     ) -> None:
         self._path: Path | None = None
         self._rtt_s: float | None = None  # newer than the path's, if any
@@ -75,6 +78,7 @@ class IceTransport:
         self._port = gateway.port
         self._config = config
         self._controlling = controlling
+        self._gives_up = gives_up
         self._deliver = deliver
         self._on_event = on_event
         self._rng = rng or random.Random(secrets.randbits(64))
@@ -140,7 +144,8 @@ class IceTransport:
     def set_remote(self, parameters: IceParameters) -> None:
         """The peer's credentials for the newest generation; the checks begin, and their deadline runs.
 
-        Raises `LocalError` when this generation has others already: an ICE restart of the peer needs our `restart()`.
+        Others replace them while they have led to no path: what came first was the late answer to an earlier restart of ours.
+        Raises `LocalError` when they have: an ICE restart of the peer needs our `restart()`.
         """
         generation = self._newest
         if self._closed:
@@ -148,7 +153,8 @@ class IceTransport:
         if generation.remote is not None:
             if generation.remote == parameters:
                 return
-            raise LocalError("the peer has new ICE credentials: call restart() before set_remote()")
+            if generation is self._current:
+                raise LocalError("the peer has new ICE credentials: call restart() before set_remote()")
         generation.remote = parameters
         self._controlling = self._controlling or parameters.lite
         generation.deadline = trio.current_time() + self._config.connection_timeout_s
@@ -239,8 +245,8 @@ class IceTransport:
         """Gather, check, keep consent; returns after `close`.
 
         Raises `ConnectFailed` when no path was found by the deadline (phase "ice", or "ice-gathering" without any
-        candidate of our own), after the `Failed` event. A path that is lost later gives `Failed` only, and a
-        `restart` may follow. Raises what `deliver` or `on_event` raised.
+        candidate of our own) and it `gives_up`, after the `Failed` event. A path that is lost later gives `Failed` only,
+        and a `restart` may follow. Raises what `deliver` or `on_event` raised.
         """
         try:
             self._gateway.subscribe(self)
@@ -334,7 +340,7 @@ class IceTransport:
         error = gathering_failure(problems) if nothing else connect_failure(generation.agent, self._config, problems)
         self._failed = True
         self._emit(Failed(error))
-        if self._current is None:
+        if self._current is None and self._gives_up:
             raise error
 
     async def _close_agents(self) -> None:
