@@ -33,7 +33,9 @@ IN_MEMORY = WebRTCConfig(connection_timeout_s=15.0)
 class Side:
     """One end: its transport, what it received, and what happened, with a way to wait for either."""
 
-    def __init__(self, gateway: IceGateway, *, controlling: bool, config: WebRTCConfig | None = None) -> None:
+    def __init__(
+        self, gateway: IceGateway, *, controlling: bool, config: WebRTCConfig | None = None, gives_up: bool = True
+    ) -> None:
         self.received: list[bytes] = []
         self.events: list[IceEvent] = []
         self._changed = trio.Event()
@@ -44,6 +46,7 @@ class Side:
             config=config or gateway.config,
             deliver=self._deliver,
             on_event=self._on_event,
+            gives_up=gives_up,
         )
 
     def _deliver(self, datagrams: list[bytes]) -> None:

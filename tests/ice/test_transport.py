@@ -16,8 +16,10 @@ from psyne_mesh.webrtc.ice import (
     Failed,
     IceParameters,
     PathSelected,
+    open_gateway,
 )
 from psyne_mesh.webrtc.ice.events import Address
+from tests.ice.fake_net import FakeNet
 from tests.ice.helpers import (
     IN_MEMORY,
     OUTSIDE_A,
@@ -201,8 +203,45 @@ async def test_other_credentials_need_a_restart(autojump_clock: MockClock, world
     a, b = await world.side(A, controlling=True), await world.side(B, controlling=False)
     introduce(a, b)
     a.transport.set_remote(b.transport.local)
+    await selected(a, b)
     with pytest.raises(LocalError, match="restart"):
         a.transport.set_remote(IceParameters("else", "x" * 22))
+
+
+async def test_credentials_that_led_nowhere_are_replaced(autojump_clock: MockClock, world: World) -> None:
+    """The late answer to an earlier restart came first, and then the right one."""
+    a, b = await world.side(A, controlling=True), await world.side(B, controlling=False)
+    a.transport.set_remote(IceParameters("else", "x" * 22))
+    for text in b.candidates:
+        a.transport.add_remote_candidate(text)
+    await trio.sleep(2)
+    introduce(a, b)
+    await selected(a, b)
+    await exchange(a, b)
+
+
+async def test_who_does_not_give_up_waits_for_a_restart(autojump_clock: MockClock, net: FakeNet) -> None:
+    """There is another way for the datagrams: no path by the deadline is news, and not the end."""
+    async with (
+        open_gateway(IN_MEMORY, sockets=net.factory(A)) as left,
+        open_gateway(IN_MEMORY, sockets=net.factory(B)) as right,
+        trio.open_nursery() as nursery,
+    ):
+        a, b = (Side(gateway, controlling=gateway is left, gives_up=False) for gateway in (left, right))
+        for side in (a, b):
+            await nursery.start(side.transport.run)
+        net.filter = lambda data, source, destination: None
+        introduce(a, b)
+        await trio.sleep(60)
+        assert len(a.all(Failed)) == len(b.all(Failed)) == 1
+        net.filter = lambda data, source, destination: source
+        for side in (a, b):
+            await side.transport.restart()
+        introduce(a, b)
+        await selected(a, b)
+        await exchange(a, b)
+        a.transport.close()
+        b.transport.close()
 
 
 async def test_the_better_pair_wins_on_both_sides(autojump_clock: MockClock, world: World) -> None:
