@@ -182,6 +182,22 @@ async def test_the_loop_can_be_driven_from_trio() -> None:
     assert loop.is_closed()
 
 
+async def test_the_loop_comes_out_of_a_cancellation_at_any_moment() -> None:
+    for passes in range(8):
+        with trio.fail_after(5), trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+
+                async def give_up(passes: int, scope: trio.CancelScope) -> None:
+                    for _ in range(passes):
+                        await trio.lowlevel.cancel_shielded_checkpoint()
+                    scope.cancel()
+
+                nursery.start_soon(give_up, passes, scope)
+                async with open_loop():
+                    await trio.sleep_forever()
+        assert scope.cancelled_caught
+
+
 def test_no_other_private_name_of_aioice_is_used() -> None:
     """Private attributes of foreign objects in our source are the ones above, and nothing else."""
     known = {*CONNECTION_ATTRIBUTES, *CONNECTION_METHODS, *LOOP_METHODS, "_network_host"}
