@@ -246,7 +246,7 @@ class Connection:
             self._hurry()
 
     def _hurry(self) -> None:
-        """Datagrams go another way now, or may arrive again: what was lost must not wait for a timeout that doubled meanwhile."""
+        """Datagrams go another way now, or arrive again: what was lost must not wait for a timeout that doubled meanwhile."""
         if self.error is None:
             now = trio.current_time()
             self.stack.path_changed(now)

@@ -34,7 +34,7 @@ class Position(Message):
 
 @attrs.define
 class Heard:
-    """One direction. sent: reliable messages so far. numbers: those that came; at: when. oldest_s: of the positions that came."""
+    """One direction. sent: reliable messages so far. numbers: those that came; at: when. oldest_s: of positions that came."""
 
     sent: int = 0
     numbers: list[int] = attrs.Factory(list)
