@@ -381,7 +381,7 @@ class Express:
 
     def _gives_up(self, now: float) -> bool:
         """The window is full and no report comes: what is under way counts as lost, and a little may try again."""
-        if now < self._reported_at + self._patience_s():  # the same sum as in `next_timeout`: a difference may round to less
+        if now < self._reported_at + self._patience_s():  # as in `next_timeout`: a difference may round to less
             return False
         self._write_off(now)
         self._silence_s = min(SILENCE_MAX_S, 2 * self._silence_s)
