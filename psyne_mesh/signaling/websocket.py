@@ -19,7 +19,7 @@ import wsproto.utilities
 
 from psyne_mesh.errors import InvalidUri
 from psyne_mesh.nurseries import open_background_nursery
-from psyne_mesh.streams import forget_unsent, has_lost_its_address
+from psyne_mesh.streams import forget_unsent, has_lost_its_address, open_tcp
 
 ABNORMAL_CLOSURE = 1006  # RFC 6455 section 7.4.1: no close frame came
 _LIBRARY_ERRORS = (wsproto.utilities.ProtocolError, trio.BrokenResourceError, trio.ClosedResourceError)
@@ -165,7 +165,7 @@ async def dial_tcp(url: WebSocketUrl, ssl_context: ssl.SSLContext | None) -> tri
     no name service can be asked for."""
     with trio.fail_after(_DIAL_S):
         try:
-            tcp = await trio.open_tcp_stream(url.host, url.port)
+            tcp = await open_tcp(url.host, url.port)
         except UnicodeError as error:  # such as a label over 63 characters or none between two dots
             raise InvalidUri(f"{url.host!r} cannot be the name of a host: {error}") from error
     if not url.secure:

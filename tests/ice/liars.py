@@ -33,7 +33,7 @@ from psyne_mesh.cli.doctor import as_dict, show
 from psyne_mesh.cli.verdict import judge
 from psyne_mesh.config import StunServer, WebRTCConfig
 from psyne_mesh.errors import ConnectFailed, ProtocolError
-from psyne_mesh.webrtc.ice import IceGateway, open_gateway, probe
+from psyne_mesh.webrtc.ice import IceGateway, gather, open_gateway, probe
 from psyne_mesh.webrtc.ice.events import Address
 from psyne_mesh.webrtc.ice.turn_link import split_frames_untrusted
 from tests.ice.fake_net import FakeNet
@@ -180,7 +180,7 @@ class LyingTurn(TurnOnNet):
             super()._carry(told, source, destination)
 
     async def dial(self, host: str, port: int) -> trio.abc.Stream:
-        """In the place of `trio.open_tcp_stream`. TLS when the port is that of TLS."""
+        """In the place of `streams.open_tcp`. TLS when the port is that of TLS."""
         if self._liar.rng.random() < 0.5 * self._liar.share:
             raise OSError("connection refused")
         ours, theirs = trio.testing.memory_stream_pair()
@@ -292,11 +292,12 @@ def _ignored(*errors: type[Exception]) -> Iterator[None]:
 
 @contextmanager
 def _dialling(server: LyingTurn) -> Iterator[None]:
-    before, trio.open_tcp_stream = trio.open_tcp_stream, server.dial  # type: ignore[assignment]
+    before = gather.open_tcp
+    gather.open_tcp = probe.open_tcp = server.dial  # type: ignore[assignment]
     try:
         yield
     finally:
-        trio.open_tcp_stream = before
+        gather.open_tcp = probe.open_tcp = before
 
 
 @attrs.define

@@ -13,7 +13,7 @@ from aioice import stun
 from psyne_mesh.config import StunServer, TurnServer
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.nurseries import open_background_nursery
-from psyne_mesh.streams import forget_unsent
+from psyne_mesh.streams import forget_unsent, open_tcp
 from psyne_mesh.webrtc.ice.candidates import Found
 from psyne_mesh.webrtc.ice.events import Address
 from psyne_mesh.webrtc.ice.port import SocketBase
@@ -160,7 +160,7 @@ class RelaySource(Source):
         stream: trio.abc.Stream | None = None
         with trio.move_on_after(CONNECT_S):
             try:
-                stream = await trio.open_tcp_stream(host, port)
+                stream = await open_tcp(host, port)
             except UnicodeError as error:  # see `resolve`
                 raise ProtocolError(f"its name is no host name: {error}") from error
         if stream is None:

@@ -34,7 +34,10 @@ ADDRESSES_MAX: Final = 16  # of one machine: each costs every peer a check; the 
 POLL_S: Final = 2.0
 # After the news: an address comes before its route, and where one goes another often comes at once.
 SETTLE_S: Final = 0.1
-_NETLINK_ADDRESSES: Final = 0x10 | 0x100  # RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR of rtnetlink(7)
+# RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR, and the same with _ROUTE, of rtnetlink(7)
+_NETLINK_NEWS: Final = 0x10 | 0x100 | 0x40 | 0x400
+# Somewhere outside (RFC 5737, RFC 3849): nothing is sent there, only the route to it is asked for.
+_OUTSIDE: Final = ((socket.AF_INET, "198.51.100.1"), (socket.AF_INET6, "2001:db8::1"))
 
 Interface = tuple[str, str]  # name, numeric address
 
@@ -88,18 +91,33 @@ def lasting_addresses(interfaces: Iterable[Interface], config: WebRTCConfig) -> 
     return frozenset(host for host in host_addresses(physical, config) if not ipaddress.ip_address(host).is_loopback)
 
 
+def ways_out() -> frozenset[str]:
+    """The addresses that this machine sends from to the outside, of either family: they change when a tunnel takes the
+    default route over, though no address goes."""
+    found = set()
+    for family, outside in _OUTSIDE:
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect((outside, 9))
+                found.add(str(probe.getsockname()[0]))
+        except OSError:  # no such family, or no route
+            continue
+    return frozenset(found)
+
+
 async def watch_addresses(
     addresses: Callable[[], frozenset[str]],
     changed: Callable[[bool], None],
     *,
     news: Callable[[], socket.socket | None] | None = None,
+    ways: Callable[[], frozenset[str]] = ways_out,
 ) -> None:
-    """Call `changed(gone)` whenever `addresses()` gives others than before, for as long as this task runs.
+    """Call `changed(gone)` whenever `addresses()` or `ways()` give others than before, for as long as this task runs.
 
-    gone: an address is there no more, not only a new one there. news: opens a socket that is readable after changes; by
-    default the kernel's, where it has one. Without, the addresses are compared every `POLL_S`.
+    gone: an address is there no more, or is no way out any more; not only a new one there. news: opens a socket that is
+    readable after changes; by default the kernel's, where it has one. Without, the addresses are compared every `POLL_S`.
     """
-    known = addresses()
+    known, out = addresses(), ways()
     told = (news or _open_kernel_news)()
     try:
         while True:
@@ -111,10 +129,10 @@ async def watch_addresses(
                 if not _drain(told):
                     told.close()
                     told = None
-            present = addresses()
-            if present != known:
-                gone = bool(known - present)
-                known = present
+            present, leading_out = addresses(), ways()
+            if (present, leading_out) != (known, out):
+                gone = bool(known - present or out - leading_out)
+                known, out = present, leading_out
                 changed(gone)
     finally:
         if told is not None:
@@ -130,7 +148,7 @@ def _open_kernel_news() -> socket.socket | None:
     except OSError:
         return None
     try:
-        netlink.bind((0, _NETLINK_ADDRESSES))
+        netlink.bind((0, _NETLINK_NEWS))
     except OSError:
         netlink.close()
         return None

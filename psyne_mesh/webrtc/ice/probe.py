@@ -13,6 +13,7 @@ import trio
 
 from psyne_mesh.config import StunServer, TurnServer, WebRTCConfig
 from psyne_mesh.errors import InvalidConfig, ProtocolError
+from psyne_mesh.streams import open_tcp
 from psyne_mesh.webrtc.ice.behaviour import REFUSALS, NatBehaviour, find_behaviour
 from psyne_mesh.webrtc.ice.candidates import Found
 from psyne_mesh.webrtc.ice.events import Address
@@ -281,7 +282,7 @@ async def _stream_problem(server: TurnServer, patience_s: float, tls: TlsContext
     """Connect once without asking for anything, since TCP and TLS say why they fail, and TURN over them cannot."""
     with trio.move_on_after(patience_s):
         try:
-            stream: trio.abc.Stream = await trio.open_tcp_stream(server.host, server.port)
+            stream: trio.abc.Stream = await open_tcp(server.host, server.port)
         except (OSError, UnicodeError) as error:  # Trio takes fewer names than a resolver may
             return f"TCP: {_innermost(error)}"
         try:
