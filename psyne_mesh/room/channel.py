@@ -26,6 +26,7 @@ from psyne_mesh.room.codec import MessageCodec, Payload, RawCodec
 from psyne_mesh.room.delivery import DeliveryMode
 from psyne_mesh.room.events import MessageRefused
 from psyne_mesh.room.peer import Peer
+from psyne_mesh.room.waiting import Waiting
 from psyne_mesh.webrtc.data_channel import UNREAD_OVERHEAD_BYTES
 from psyne_mesh.webrtc.inbox import Inbox
 
@@ -52,10 +53,12 @@ _TO = "must be a Peer, a PeerId or several of these; room.peers has those who ar
 
 @attrs.frozen
 class SendReport:
-    """What became of one message: how many peers it was handed to the network for, and why not for the others."""
+    """What became of one message: how many peers it was handed to the network for, and why not for the others. Among the
+    former are those in `waiting`, to whom a link is being made: a reliable message waits for it."""
 
     sent: int
     skipped: Mapping[PeerId, SendOutcome]
+    waiting: tuple[PeerId, ...] = ()
 
 
 @attrs.define
@@ -92,6 +95,7 @@ class Channel(Generic[M]):
         inbox_max: int,
         fault: Callable[[Exception], None],
         on_refused: Callable[[MessageRefused], None] = lambda refused: None,
+        waiting: Waiting | None = None,
     ) -> None:
         self.name = name
         self.mode = mode
@@ -109,6 +113,8 @@ class Channel(Generic[M]):
         self._on_refused = on_refused
         self._refused: set[PeerId] = set()
         self._thread = get_ident()
+        self._waiting = Waiting() if waiting is None else waiting
+        self._end = "the room was left"
         # Of peers without a link: when others carry the next unreliable message to them.
         self._carried_next: dict[PeerId, float] = {}
 
@@ -133,8 +139,10 @@ class Channel(Generic[M]):
         lose their link, with all that waits on it, once 12 MiB wait for them on all channels together: the report says
         "overflow". Cancelling it while it waits sends nothing.
 
+        A reliable message to a player to whom a link is being made waits for it, up to 1 MiB for each.
+
         Raises `UnserialisableMessage`, `MessageTooLarge` (nothing was sent to anybody), `ClosedError`; `InvalidConfig` when
-        `to` names no peers; and `PeerGone` when it is a single peer whom neither a link nor others reach.
+        `to` names no peers; and `PeerGone` when it is one peer who is not here, or whom an unreliable message cannot reach.
         """
         await trio.lowlevel.checkpoint()
         return await self.send_payload(self.encode(message), to)
@@ -209,7 +217,7 @@ class Channel(Generic[M]):
 
     def _raise_nothing(self) -> NoReturn:
         if self._inbox.closed:
-            raise ClosedError(f"channel {self.name!r}: the room was left")
+            raise ClosedError(f"channel {self.name!r}: {self._end}")
         self._check_nobody_is_called()
         raise WouldBlock(f"channel {self.name!r}: nothing has come")
 
@@ -262,7 +270,24 @@ class Channel(Generic[M]):
             self.stats.dropped += 1
         self._inbox.put((peer, payload))
 
-    def close(self) -> None:
+    def send_waiting(self, peer_id: PeerId, payload: Payload) -> bool:
+        """A message that has waited: False when there is still no way, and it must wait on."""
+        outcome = self._membership.send(peer_id, self._config, payload, reliable=True)
+        if outcome is SendOutcome.NOT_CONNECTED:
+            outcome = self._through_others(peer_id, payload, thinned=False)
+        if outcome is SendOutcome.NOT_CONNECTED:
+            return False
+        if outcome is not SendOutcome.SENT:
+            self.waited_in_vain()
+        return True
+
+    def waited_in_vain(self) -> None:
+        """What had waited was of no use: the player has gone, or takes no message of that size."""
+        self.stats.sent -= 1
+        self.stats.skipped += 1
+
+    def close(self, why: str) -> None:
+        self._end = why
         self._inbox.close()
 
     # ------------------------------------------------------------------------ called by a door on another thread
@@ -310,7 +335,7 @@ class Channel(Generic[M]):
 
     def _check_open(self) -> None:
         if self._inbox.closed:
-            raise ClosedError(f"channel {self.name!r}: the room was left")
+            raise ClosedError(f"channel {self.name!r}: {self._end}")
 
     def _targets(self, to: To) -> list[PeerId]:
         if to is None:
@@ -345,6 +370,7 @@ class Channel(Generic[M]):
     def _hand_over(self, payload: Payload, targets: list[PeerId], to: To) -> SendReport:
         alone, everybody = isinstance(to, Peer | PeerId), to is None
         skipped: dict[PeerId, SendOutcome] = {}
+        waiting: list[PeerId] = []
         blob = self._blob_for_all(payload) if everybody else None
         if blob is not None:
             if self._membership.is_congested(reliable=self.mode.reliable):
@@ -357,13 +383,17 @@ class Channel(Generic[M]):
                 self._membership.send(peer_id, self._config, payload, reliable=True)
         # Who is not here: a link that another room shares would take it
         here = targets if everybody else [peer_id for peer_id in targets if self._is_here(peer_id)]
+        if self._reliable and self._waiting:
+            here = [peer_id for peer_id in here if not self._waiting.is_waiting(peer_id)]  # behind what waits already
         missed = self._membership.send_to_each(here, self._config, payload, reliable=self._reliable)
         if len(here) < len(targets):
             missed |= {peer_id: SendOutcome.NOT_CONNECTED for peer_id in targets if peer_id not in here}
         for peer_id, outcome in missed.items():
-            if outcome is SendOutcome.NOT_CONNECTED:
+            if outcome is SendOutcome.NOT_CONNECTED and not (self._reliable and self._waiting.is_waiting(peer_id)):
                 outcome = self._through_others(peer_id, payload, thinned=everybody and not self._reliable)
-            if outcome is not SendOutcome.SENT:
+            if outcome is SendOutcome.NOT_CONNECTED and self._may_wait(peer_id, payload):
+                waiting.append(peer_id)
+            elif outcome is not SendOutcome.SENT:
                 skipped[peer_id] = outcome
         if alone and skipped:
             if skipped[targets[0]] is SendOutcome.NOT_CONNECTED:
@@ -375,12 +405,18 @@ class Channel(Generic[M]):
                     if limit is None
                     else MessageTooLarge(_size(payload), limit)
                 )
-        return self._reported(targets, skipped)
+        return self._reported(targets, skipped, waiting)
 
-    def _reported(self, targets: list[PeerId], skipped: dict[PeerId, SendOutcome]) -> SendReport:
+    def _may_wait(self, peer_id: PeerId, payload: Payload) -> bool:
+        """To a player of this room, whose link is being made."""
+        return self.mode.reliable and peer_id in self._peers and self._waiting.put(peer_id, self.name, payload)
+
+    def _reported(
+        self, targets: list[PeerId], skipped: dict[PeerId, SendOutcome], waiting: Iterable[PeerId] = ()
+    ) -> SendReport:
         self.stats.sent += len(targets) - len(skipped)
         self.stats.skipped += len(skipped)
-        return SendReport(len(targets) - len(skipped), skipped)
+        return SendReport(len(targets) - len(skipped), skipped, tuple(waiting))
 
     def _is_here(self, peer_id: PeerId) -> bool:
         return peer_id in self._peers or peer_id in self._hoped_for()

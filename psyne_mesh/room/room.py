@@ -35,6 +35,7 @@ from psyne_mesh.room.sharing import SharedTraffic, Sharing
 from psyne_mesh.room.timekeeper import Timekeeper
 from psyne_mesh.room.topology import MeshMode, RoomTopology, TopologyLink
 from psyne_mesh.room.undeclared import UNKNOWN_LIFE_S, Undeclared
+from psyne_mesh.room.waiting import Waiting
 from psyne_mesh.signaling.events import RoomInfo
 
 M = TypeVar("M", bound=Message)
@@ -77,6 +78,7 @@ class Room:
         self._silence_s = silence_s
         self._channels: dict[str, Channel[Any]] = {}
         self._undeclared = Undeclared()
+        self._waiting = Waiting()
         self._refused: dict[str, str] = {}  # what the TURN servers of the configuration, few as they are, said last
         self._hub = EventHub(self._present)
         self.traffic = SharedTraffic(self, rng)
@@ -258,6 +260,7 @@ class Room:
             inbox_max,
             self._hub.fail,
             self._hub.publish,
+            self._waiting,
         )
         self._channels[name] = channel
         for peer_id, payload in self._undeclared.take(name, channel.mode, trio.current_time(), self._peers):
@@ -363,7 +366,7 @@ class Room:
         """However it ended: by `leave`, with the mesh, or because we lost our place."""
         self._ended = True
         for channel in self._channels.values():
-            channel.close()
+            channel.close(f"the room {self._end}")
         for peer in self._peers.values():
             peer.connected = False
         self._hub.close()
@@ -399,6 +402,7 @@ class Room:
     def on_link_failed(self, peer_id: PeerId, error: RemoteError) -> None:
         if peer := self._peers.get(peer_id):
             peer.dial_failed = True
+            self._send_waiting(peer_id)  # others may carry it
             self._hub.publish(room_events.PeerUnreachable(peer, error))
             self._changed.unpark_all()
 
@@ -415,12 +419,12 @@ class Room:
             self._deliver(peer_id, name, data, carried=False)
 
     def _deliver(self, peer_id: PeerId, name: str, data: Payload, *, carried: bool) -> None:
-        peer = self._peers.get(peer_id) or self._silent_peer(peer_id)
-        channel = self._channels.get(name)
+        peer, channel = self._peers.get(peer_id), self._channels.get(name)
         if peer is not None and channel is not None:
             channel.deliver(peer, data, carried=carried)
-        elif peer is not None or self._joined().is_linked(peer_id):
-            # A channel may not be declared yet, and a link of another room may be quicker than a record.
+        elif peer is not None or self._is_silent(peer_id) or self._joined().is_linked(peer_id):
+            # A channel may not be declared yet; a link of another room may be quicker than a record; and what one who was
+            # called gone sends comes before gossip has it back.
             self._undeclared.put(peer_id, name, data, trio.current_time())
 
     def _on_carried(self, origin: PeerId, blob: bytes, age_s: float = 0.0) -> None:
@@ -455,7 +459,7 @@ class Room:
         self._hub.publish(room_events.PeerDiscovered(peer))
         if self._membership.is_linked(peer_id):
             self._connected(peer)
-            self._deliver_early(peer, math.inf if peer.has_stayed(earlier) else UNKNOWN_LIFE_S)
+        self._deliver_early(peer, math.inf if peer.has_stayed(earlier) else UNKNOWN_LIFE_S)
         self._changed.unpark_all()  # in a partial mesh others reach it already
 
     def _deliver_early(self, peer: Peer, life_s: float) -> None:
@@ -476,8 +480,17 @@ class Room:
 
     def _connected(self, peer: Peer) -> None:
         peer.connected, peer.dial_failed = True, False
+        self._send_waiting(peer.id)
         self._hub.publish(room_events.PeerConnected(peer))
         self._changed.unpark_all()
+
+    def _send_waiting(self, peer_id: PeerId) -> None:
+        waiting = self._waiting.take(peer_id)
+        for number, (name, payload) in enumerate(waiting):
+            if not self._channels[name].send_waiting(peer_id, payload):
+                for later in waiting[number:]:
+                    self._waiting.put(peer_id, *later)
+                return
 
     def _suspected(self, peer_id: PeerId, suspected: bool) -> None:
         if peer := self._peers.get(peer_id):
@@ -489,14 +502,16 @@ class Room:
         now = trio.current_time()
         return [peer_id for peer_id, (_, until) in self._silent.items() if now < until]
 
-    def _silent_peer(self, peer_id: PeerId) -> Peer | None:
-        """One who was taken for gone not long ago. What it sent reliably comes before gossip has it back."""
+    def _is_silent(self, peer_id: PeerId) -> bool:
+        """It was taken for gone not long ago."""
         silent = self._silent.get(peer_id)
-        return silent[0] if silent is not None and trio.current_time() < silent[1] else None
+        return silent is not None and trio.current_time() < silent[1]
 
     def _left(self, peer_id: PeerId, reason: str) -> None:
         if peer := self._peers.pop(peer_id, None):
             peer.connected = False
+            for name, _ in self._waiting.take(peer_id):
+                self._channels[name].waited_in_vain()
             if reason == "timeout":
                 self._silent[peer_id] = peer, trio.current_time() + self._silence_s + _RETURN_S
                 while len(self._silent) > SILENT_MAX:

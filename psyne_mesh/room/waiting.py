@@ -1,0 +1,47 @@
+"""Reliable messages to players to whom a link is being made: they wait for it. Pure."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from psyne_mesh.identity import PeerId
+from psyne_mesh.room.codec import Payload
+
+# For one player, and for all together: a handshake takes a second or two, and a greeting, a seed and a level fit many times
+# over. What is beyond that is refused, and the report says so.
+MESSAGES_MAX = 1024
+BYTES_MAX = 2**20
+BYTES_OF_ALL_MAX = 4 * 2**20
+
+_Queue: TypeAlias = list[tuple[str, Payload]]
+
+
+class Waiting:
+    """1. `put(peer, channel, payload)` what cannot be sent yet; while `is_waiting(peer)`, later messages must wait, too. 2.
+    `take(peer)` when there is a way, in order, or when the player has gone.
+    """
+
+    def __init__(self) -> None:
+        self._queues: dict[PeerId, _Queue] = {}
+        self._sizes: dict[PeerId, int] = {}
+
+    def put(self, peer: PeerId, channel: str, payload: Payload) -> bool:
+        """False when there is no room for it."""
+        size = len(payload if isinstance(payload, bytes) else payload.encode())
+        held = self._sizes.get(peer, 0)
+        is_full = len(self._queues.get(peer, ())) >= MESSAGES_MAX or held + size > BYTES_MAX
+        if is_full or sum(self._sizes.values()) + size > BYTES_OF_ALL_MAX:
+            return False
+        self._queues.setdefault(peer, []).append((channel, payload))
+        self._sizes[peer] = held + size
+        return True
+
+    def __bool__(self) -> bool:
+        return bool(self._queues)
+
+    def is_waiting(self, peer: PeerId) -> bool:
+        return peer in self._queues
+
+    def take(self, peer: PeerId) -> list[tuple[str, Payload]]:
+        self._sizes.pop(peer, None)
+        return self._queues.pop(peer, [])
