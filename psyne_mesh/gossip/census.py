@@ -19,6 +19,7 @@ from psyne_mesh.gossip.effects import (
     Forgotten,
     Gone,
     Joined,
+    LetGo,
     OwnSeatKnown,
     Restarted,
     Spread,
@@ -47,6 +48,7 @@ from psyne_mesh.gossip.records import (
 )
 from psyne_mesh.gossip.suspicion import Suspicions
 from psyne_mesh.identity import PeerId
+from psyne_mesh.limits import forget_oldest
 
 if TYPE_CHECKING:
     import random
@@ -59,6 +61,8 @@ _RETURNED_S = 10.0
 # A record may claim a day. Longer than so many of our own lifetimes nobody is a member here without a renewal, so that who
 # signs records of made-up members must go on doing so.
 _LIFETIMES = 2
+# A member cannot lose us and find us again sooner; and as many members as a room has can have done so.
+_LET_GO_GAP_S, _LET_GO_MAX = 2.0, 1024
 _REFUTE_GAP_S = 0.2  # an accuser can make us sign and spread at most so often
 
 
@@ -101,7 +105,8 @@ class Census:
         self._started_at = 0.0
         self._renewals = 0
         self.renew_at = math.inf
-        self._refuted_at = -math.inf
+        self._refuted_at = {SUSPECT: -math.inf, DOWN: -math.inf}  # a verdict is not kept waiting by the suspicion before it
+        self._let_go_at: dict[PeerId, float] = {}  # when who told us last that it had held us for gone
         self._expelled: dict[PeerId, None] = {}
 
     @property
@@ -317,15 +322,29 @@ class Census:
         accuser = self.membership.get(accusation.accuser)
         if version < ours and via is not None:
             self.effects.facts.append(Tell(via, self.own))
-        if version != ours or accuser is None or now - self._refuted_at < _REFUTE_GAP_S:
+        if accusation.verdict == DOWN and via == accusation.accuser and accuser is not None:
+            self._note_let_go(accusation, accuser, now)
+        verdict = DOWN if accusation.verdict == DOWN else SUSPECT
+        if version != ours or accuser is None or now - self._refuted_at[verdict] < _REFUTE_GAP_S:
             return
         verify_accusation_untrusted(accusation, self._room, accuser.record.public_key, self._verify)
-        self._refuted_at = now
-        if accusation.verdict == DOWN:
+        self._refuted_at[verdict] = now
+        if verdict == DOWN:
             self.effects.facts.append(CalledGone(accusation.epoch))
             return
         self.refutations += 1
         self.reissue(now, urgent=True)
+
+    def _note_let_go(self, accusation: Accusation, accuser: Member, now: float) -> None:
+        """A neighbour that we never lost says itself that it had: we were silent, and it hears us again. It may say so of this
+        stay only, and as often as a member can be lost and found."""
+        peer = accuser.record.peer
+        due = accuser.status is Status.ALIVE and now - self._let_go_at.get(peer, -math.inf) >= _LET_GO_GAP_S
+        if due and self.own.joined_at <= accusation.epoch <= self.own.epoch:
+            verify_accusation_untrusted(accusation, self._room, accuser.record.public_key, self._verify)
+            self._let_go_at[peer] = now
+            forget_oldest(self._let_go_at, _LET_GO_MAX)
+            self.effects.facts.append(LetGo(accuser.record))
 
     def revive(self, epoch: int, now: float) -> None:
         """That life of ours was called over: begin another one, if we have not yet."""

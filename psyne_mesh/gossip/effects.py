@@ -216,6 +216,13 @@ class CalledGone:
 
 
 @attrs.frozen
+class LetGo:
+    """A neighbour, never lost to us, had held us for gone, and hears us again."""
+
+    record: Record
+
+
+@attrs.frozen
 class Superseded:
     """The same key lives elsewhere, and is newer."""
 
@@ -330,6 +337,7 @@ Fact: TypeAlias = (
     | Forgotten
     | OwnSeatKnown
     | CalledGone
+    | LetGo
     | Superseded
     | Seating
     | ClaimDue

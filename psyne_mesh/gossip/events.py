@@ -81,6 +81,14 @@ class PeerLeft:
 
 
 @attrs.frozen
+class LetGo:
+    """A member of `record` said `PeerLeft` of us while we stood still or were not heard, and takes us back now. We never lost
+    it, and would know nothing of that. In a room above the full mesh neighbours say so, and it holds for all members."""
+
+    record: Record
+
+
+@attrs.frozen
 class BroadcastReceived:
     """One broadcast of `origin`, in the order of its sending (per origin), each at most once. `seq` counts from 1. `age_s`
     is how long it took, as those who carried it say: a repaired one may be half a minute old."""
@@ -142,6 +150,7 @@ Event: TypeAlias = (
     | PeerSuspected
     | PeerResumed
     | PeerLeft
+    | LetGo
     | BroadcastReceived
     | SignalReceived
     | PartitionSuspected

@@ -16,6 +16,7 @@ from psyne_mesh.gossip.healing import Cuts, Knocker
 from psyne_mesh.gossip.records import Record, record_untrusted
 from psyne_mesh.identity import PeerId
 
+_LET_GO_GAP_S = 10.0  # what neighbours say of one verdict comes within that: a guess, some round trips
 _REST_MAX_S = 3600.0  # of a deaf node
 _KEEP_CROSS_LINK_S = 60.0  # a link across a healed cut is not called surplus before
 
@@ -27,6 +28,7 @@ class Outcome:
         self._core = core
         self._effects = core.effects
         self._crossing: dict[PeerId, None] = {}
+        self._let_go_at = -math.inf
 
     def settle(self, now: float) -> None:
         core, out = self._core, self._effects
@@ -128,6 +130,8 @@ class Outcome:
             case effects.CalledGone(epoch):
                 if not core.doubts(now):
                     core.census.revive(epoch, now)
+            case effects.LetGo(record):
+                self._let_go(record, now)
             case effects.Superseded():
                 self._stop("superseded")
             case _:
@@ -192,6 +196,16 @@ class Outcome:
         else:
             core.cuts.forget(peer)
         core.resize(now)
+
+    def _let_go(self, record: Record, now: float) -> None:
+        """In a full mesh each member says for itself whether it had let us go. In a larger room verdicts are everybody's."""
+        core = self._core
+        if core.policy.links_all:
+            self._effects.events.append(events.LetGo(record))
+        elif now - self._let_go_at >= _LET_GO_GAP_S:
+            self._let_go_at = now
+            known = [core.membership.record(peer) for peer in core.membership.alive]
+            self._effects.events += [events.LetGo(member) for member in known if member is not None]
 
     def _keep_seat(self, peer: PeerId, previous: Record | None, record: Record, now: float) -> None:
         """Who restarts keeps its seat for a while, until its new life claims it."""

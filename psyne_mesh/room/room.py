@@ -378,6 +378,9 @@ class Room:
                 self._discovered(record)
             case gossip_events.PeerLeft(peer=peer_id, reason=reason):
                 self._left(peer_id, reason)
+            case gossip_events.LetGo(record=record):  # both sides are told the same story
+                self._left(record.peer, "timeout")
+                self._discovered(record)
             case gossip_events.PeerSuspected(peer=peer_id):
                 self._suspected(peer_id, True)
             case gossip_events.PeerResumed(peer=peer_id):
