@@ -105,7 +105,10 @@ class Census:
         self._started_at = 0.0
         self._renewals = 0
         self.renew_at = math.inf
-        self._refuted_at = {SUSPECT: -math.inf, DOWN: -math.inf}  # a verdict is not kept waiting by the suspicion before it
+        self._refuted_at = {
+            SUSPECT: -math.inf,
+            DOWN: -math.inf,
+        }  # a verdict is not kept waiting by the suspicion before it
         self._let_go_at: dict[PeerId, float] = {}  # when who told us last that it had held us for gone
         self._expelled: dict[PeerId, None] = {}
 

@@ -188,6 +188,13 @@ class Detector:
             link.silent = False
             self.effects.probing.append(LinkHeard(link.peer))
 
+    def note_alive(self, peer: PeerId, now: float) -> None:
+        """The peer's process lives, its loop stands still: it is not missed, and what it answers late is no round trip."""
+        link = self.links.get(peer)
+        if link is not None:
+            self.heard(link, now)
+            link.pending.clear()
+
     def note_rtt(self, peer: PeerId, rtt: float) -> None:
         link = self.links.get(peer)
         if link is not None and 0.0 <= rtt < 60.0:

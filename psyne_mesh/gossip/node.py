@@ -247,6 +247,11 @@ class Node:
             self._core.stood_still(now)
             self._outcome.settle(now)
 
+    def note_alive(self, peer: PeerId, now: float) -> None:
+        """A heartbeat of `peer`, whose event loop stands still: it answers no probe, and is not gone. `peer` has a link."""
+        self._core.detector.note_alive(peer, now)
+        self._outcome.settle(now)
+
     def note_rtt(self, peer: PeerId, rtt: float, now: float) -> None:
         """A round trip in seconds that the shell measured, for instance by SCTP."""
         self._core.detector.note_rtt(peer, rtt)

@@ -11,7 +11,7 @@ import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from functools import partial
 
 import trio
@@ -23,6 +23,7 @@ from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.mesh.admission import Admission
 from psyne_mesh.mesh.envelopes import Envelopes
+from psyne_mesh.mesh.heartbeat import Heartbeat, beating
 from psyne_mesh.mesh.link import MESSAGE_MIN_BYTES, Link
 from psyne_mesh.mesh.link_driver import LinkDriver
 from psyne_mesh.mesh.link_table import LinkTable
@@ -59,7 +60,9 @@ async def open_core(
             for task in (core.run_timer, core.admission.run_beacon, partial(core.admission.run, core.driver, nursery)):
                 nursery.start_soon(task)
             try:
-                yield core
+                # A virtual network belongs to the loop's own thread.
+                with beating(core.driver.heartbeat) if sockets is None else nullcontext() as core.heartbeat:
+                    yield core
             finally:
                 with trio.CancelScope(shield=True):
                     await core.close()
@@ -91,6 +94,7 @@ class MeshCore:
             self.me, self.table, endpoint, envelopes, self._rooms, self._by_tag, nursery, self._on_turned
         )
         self._clock = trio.lowlevel.current_clock()
+        self.heartbeat: Heartbeat | None = None
         self._timer = trio.CancelScope()
         self._lag = LoopLag()
         self._look_at = -math.inf
@@ -208,6 +212,9 @@ class MeshCore:
         if (membership := self._rooms.get(room)) is not None:
             self.driver.deliver(membership, origin, envelope, carrier)
 
+    def standing_still_for(self, seconds: float) -> AbstractContextManager[object]:
+        return nullcontext() if self.heartbeat is None else self.heartbeat.patient(seconds)
+
     def rearm(self) -> None:
         """What is due next may have changed; the timer task sleeps on this scope."""
         deadlines = [membership.node.next_timeout() for membership in self._rooms.values()]
@@ -244,6 +251,8 @@ class MeshCore:
                 self.rearm()
                 await trio.sleep_forever()
             now = self.now()
+            if self.heartbeat is not None:
+                self.heartbeat.turned()
             if now >= self._look_at:
                 self._look_at = now + LOOK_S
                 for membership in self._rooms.values():

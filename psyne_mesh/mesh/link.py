@@ -24,7 +24,7 @@ from psyne_mesh.webrtc.endpoint import Endpoint
 from psyne_mesh.webrtc.ice import Path
 from psyne_mesh.webrtc.ladder import Tunnel
 from psyne_mesh.webrtc.peer import PeerConnection
-from psyne_mesh.webrtc.stack import PathRevived, StackEvent
+from psyne_mesh.webrtc.stack import PathRevived, PeerStandsStill, StackEvent
 from psyne_mesh.webrtc.stats import PeerStats
 
 # Pre-negotiated on every link, so that gossip flows with the first packet. Ids 0 and 1: one for each parity.
@@ -85,6 +85,8 @@ class LinkOwner(Protocol):
     def on_channel_message(self, link: Link, route: ChannelRoute, data: bytes | str) -> None: ...
     def on_drained(self, link: Link) -> None: ...
     def on_link_revived(self, link: Link) -> None: ...
+    def on_still(self, link: Link, for_s: float) -> None: ...
+    def on_turns_again(self, link: Link) -> None: ...
     def on_link_closing(self, link: Link, reason: str) -> None: ...
     def on_link_gone(self, link: Link, reason: str, error: RemoteError | None) -> None: ...
 
@@ -102,6 +104,7 @@ class Link:
         self.born = entry.born
         self.state = LinkState.DIALING
         self.tampering: str | None = None
+        self._still_since: float | None = None  # the peer's loop does not turn, and a thread of it says that it lives
         self.tunnel = tunnel
         self._endpoint = endpoint
         self._post_sealed = post
@@ -411,6 +414,12 @@ class Link:
         """When something came that was proved to be of the peer."""
         return None if self._connection is None else self._connection.last_received_at
 
+    def heartbeat(self, number: int) -> None:
+        """Our own loop stands still: tell the peer that we live. Another thread may call it."""
+        connection = self._connection
+        if connection is not None and self.state is LinkState.OPEN:
+            connection.heartbeat(number)
+
     def deliver_tunnelled(self, datagrams: list[bytes]) -> None:
         if self._connection is not None:
             self._connection.deliver_tunnelled(datagrams)
@@ -439,6 +448,9 @@ class Link:
         for event in events:
             if type(event) is MessageReceived:
                 channel, data = event.channel, event.data
+                if self._still_since is not None:
+                    self._still_since = None
+                    self._owner.on_turns_again(self)
                 if type(self.entry.phase) is Asleep:
                     self._owner.on_link_revived(self)
                 if (route := self._routes.get(channel)) is not None:
@@ -448,6 +460,10 @@ class Link:
             elif type(event) is PathRevived:
                 if type(self.entry.phase) is Asleep:
                     self._owner.on_link_revived(self)
+            elif type(event) is PeerStandsStill:
+                now = trio.current_time()
+                self._still_since = now if self._still_since is None else self._still_since
+                self._owner.on_still(self, now - self._still_since)
             elif type(event) is ChannelOpened:
                 if not event.channel.config.negotiated:
                     self._routes[event.channel] = self._owner.route_of(event.channel.label)

@@ -14,6 +14,7 @@ from psyne_mesh.mesh.envelopes import Envelopes, Tampering
 from psyne_mesh.mesh.link import ChannelRoute, Link, LinkState
 from psyne_mesh.mesh.link_table import DialFailed, HangUp, LinkDown, LinkTable, LinkUp, SleepLink, StartLink, TableLink
 from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX, TAG_BYTES, Membership
+from psyne_mesh.mesh.pause import PAUSE_TAG, pause_untrusted
 from psyne_mesh.mesh.tunnels import SIGNAL_PREFIX, TUNNEL_TAG, PeerTunnel, Tunnels, signal_untrusted
 from psyne_mesh.signaling.envelope import Envelope, Untimely
 from psyne_mesh.webrtc.endpoint import Endpoint
@@ -121,6 +122,11 @@ class LinkDriver:
         if (link := self.links.get(peer)) is not None:
             link.suspect()
 
+    def heartbeat(self, number: int) -> None:
+        """Our loop stands still: tell all peers that we live. Called in another thread, while nobody changes anything here."""
+        for link in list(self.links.values()):
+            link.heartbeat(number)
+
     def note_signaling(self) -> None:
         """Signaling is back: what was posted while it was gone is lost."""
         for link in self.links.values():
@@ -186,6 +192,14 @@ class LinkDriver:
         self._table.revived(link.entry)
         self.turn()
 
+    def on_still(self, link: Link, for_s: float) -> None:
+        for room in self._table.rooms_of(link.peer_id):
+            self._rooms[room].peer_still(link.peer_id, for_s)
+
+    def on_turns_again(self, link: Link) -> None:
+        for room in self._table.rooms_of(link.peer_id):
+            self._rooms[room].sink.on_peer_still(link.peer_id, False)
+
     def on_link_closing(self, link: Link, reason: str) -> None:
         self._table.closing(link.entry, reason)
 
@@ -208,6 +222,11 @@ class LinkDriver:
         membership = self._by_tag.get(data[:TAG_BYTES])
         if membership is not None:
             membership.tell(lambda node, now: node.receive(link.peer_id, data[TAG_BYTES:], now))
+        elif data.startswith(PAUSE_TAG):
+            with suppress(ProtocolError):
+                tag, reason = pause_untrusted(data)
+                if (paused := self._by_tag.get(tag)) is not None:
+                    paused.sink.on_pause(link.peer_id, reason)
 
     def route_of(self, label: str) -> ChannelRoute | None:
         """None: not a channel of a room, so nobody here reads it."""

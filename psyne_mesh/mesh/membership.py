@@ -27,6 +27,7 @@ from psyne_mesh.gossip.node import Node
 from psyne_mesh.gossip.views import Topology
 from psyne_mesh.identity import PeerId
 from psyne_mesh.mesh.link import HARD_BUDGET_BYTES, Link, LinkState
+from psyne_mesh.mesh.pause import pause_frame
 from psyne_mesh.mesh.records import records_untrusted
 from psyne_mesh.mesh.sealed import CHANNEL_MESSAGE, ENVELOPE, SEAL_BYTES, Seals
 from psyne_mesh.webrtc.ice import Path
@@ -42,6 +43,8 @@ CARRIED_BUDGET_BYTES = 2**18
 CARRIED_S = 0.5
 _LOOK_AGAIN_S = 0.1
 CHANNEL_NAME_BYTES_MAX = 128
+# A player whose loop stands still is shown as away after that: a busy machine stops for half a second now and then.
+STILL_SHOWN_S = 1.0
 
 
 L = TypeVar("L")
@@ -66,6 +69,8 @@ class RoomSink(Protocol):
     def on_link_open(self, peer: PeerId) -> None: ...
     def on_link_failed(self, peer: PeerId, error: RemoteError) -> None: ...
     def on_link_gone(self, peer: PeerId) -> None: ...
+    def on_peer_still(self, peer: PeerId, still: bool) -> None: ...
+    def on_pause(self, peer: PeerId, reason: str | None) -> None: ...
     def on_message(self, peer: PeerId, channel: str, data: bytes | str) -> None: ...
     def on_tampering(self, carrier: str, peer: PeerId, reason: str) -> None: ...
     def on_signaling(self, down: str | None) -> None: ...
@@ -115,6 +120,7 @@ class Membership:
         self.closed = False
         # How what takes more than a look is read: by a call, or by a door on another thread over there.
         self.reading: Reading = lambda look: look()
+        self.paused: str | None = None  # why, as we told the others
 
     # ------------------------------------------------------------------------------------------------- from the mesh
 
@@ -186,12 +192,31 @@ class Membership:
     def link_up(self, peer: PeerId) -> None:
         link = self._owner.link(peer)
         self.tell(lambda node, now: node.link_up(peer, now, None if link is None else link.rtt))
+        if self.paused is not None:
+            self._tell_pause(peer)
         self.sink.on_link_open(peer)
+
+    def pause(self, reason: str | None) -> None:
+        """Tell everybody to whom we are linked that we are away, or (None) back; and who is linked later."""
+        self.paused = reason
+        for peer in self.node.members:
+            self._tell_pause(peer)
+
+    def _tell_pause(self, peer: PeerId) -> None:
+        if (link := self._owner.link(peer)) is not None:
+            link.send_frame(pause_frame(self.tag, self.paused), reliable=True)
 
     def link_down(self, peer: PeerId, reason: str) -> None:
         self.sink.on_link_gone(peer)
         self._drained.unpark_all()
         self.tell(lambda node, now: node.link_down(peer, reason, now))
+
+    def peer_still(self, peer: PeerId, for_s: float) -> None:
+        """The peer's loop stands still, since then, and its process lives. Where its link sleeps the room has given it up: there
+        it is gone until it speaks itself."""
+        self.tell(lambda node, now: node.note_alive(peer, now))
+        if for_s >= STILL_SHOWN_S:
+            self.sink.on_peer_still(peer, True)
 
     def dial_failed(self, peer: PeerId, cause: str, error: Exception | None) -> None:
         if isinstance(error, RemoteError):

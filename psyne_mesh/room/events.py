@@ -64,6 +64,22 @@ class PeerResumed:
 
 
 @attrs.frozen
+class PeerAway:
+    """The player is here and not at play: it said why (`room.pause`), or `reason` is "stands still": its program does not let
+    our loop turn, as while a level loads. What is sent reliably waits for it. `PeerBack` or `PeerLeft` follows."""
+
+    peer: Peer
+    reason: str
+
+
+@attrs.frozen
+class PeerBack:
+    """A player that was away is at play again."""
+
+    peer: Peer
+
+
+@attrs.frozen
 class PeerLeft:
     """The player is gone. Comes exactly once for each stay.
 
@@ -173,7 +189,8 @@ class MessageRefused:
 
 
 RoomEvent = (
-    PeerDiscovered | PeerConnected | PeerUnreachable | PeerSuspected | PeerResumed | PeerLeft | Evicted
+    PeerDiscovered | PeerConnected | PeerUnreachable | PeerSuspected | PeerResumed | PeerAway | PeerBack | PeerLeft
+    | Evicted
     | PartitionSuspected | PartitionHealed | SignalingDown | SignalingUp | ServerRefused | TamperingDetected
     | SharedAppeared | SharedGone | SharedRefused | MessageRefused | HostChanged
 )  # fmt: skip

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Peer:
     """Another player. Two `Peer` objects are equal when they are the same player."""
 
-    __slots__ = ("_joined_at", "_membership", "connected", "dial_failed", "id", "name", "profile", "suspected")
+    __slots__ = ("_joined_at", "_membership", "away", "connected", "dial_failed", "id", "name", "profile", "suspected")
 
     def __init__(
         self, membership: Membership, peer_id: PeerId, name: str, profile: Profile, joined_at: int = 0
@@ -33,6 +33,8 @@ class Peer:
         self.connected = False
         self.dial_failed = False
         self.suspected = False
+        # Why the player is away though it is here: what it said (`room.pause`), or "stands still". None: it is not.
+        self.away: str | None = None
 
     @property
     def relayed(self) -> bool:
@@ -68,7 +70,9 @@ class Peer:
         return hash(self.id)
 
     def __repr__(self) -> str:
-        state = "suspected" if self.suspected else "connected" if self.connected else "discovered"
+        state = (
+            "suspected" if self.suspected else "away" if self.away else "connected" if self.connected else "discovered"
+        )
         return f"<Peer {self.name!r} {self.id.short} {state}>"
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from random import Random
 from types import MappingProxyType
 from typing import Any, TypeVar, cast, overload
@@ -18,10 +18,12 @@ from psyne_mesh.gossip.records import Record
 from psyne_mesh.identity import PeerId
 from psyne_mesh.mesh.core import MeshCore
 from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX, Membership, Reading
+from psyne_mesh.mesh.pause import check_reason
 from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.mesh.request import RoomRequest
 from psyne_mesh.names import plain
 from psyne_mesh.room import events as room_events
+from psyne_mesh.room.away import Away
 from psyne_mesh.room.callbacks import NO_CALLBACK, checked_callback
 from psyne_mesh.room.carried import carried_untrusted
 from psyne_mesh.room.channel import INBOX_MAX, Channel
@@ -49,6 +51,8 @@ CARRIED_LIFE_S = 1.0
 _RETURN_S = 5.0
 # Silent players remembered; the one remembered longest goes first.
 SILENT_MAX = 64
+# A pause may last so long without a sign of the loop: a coffee, not a night.
+PAUSE_MAX_S = 900.0
 NORMAL_PRIORITY = 256  # RFC 8831 section 6.4
 _EVICTIONS = {"superseded": "the same identity entered it elsewhere", "kicked": "its members expelled us"}
 
@@ -79,6 +83,7 @@ class Room:
         self._channels: dict[str, Channel[Any]] = {}
         self._undeclared = Undeclared()
         self._waiting = Waiting()
+        self._away = Away()
         self._refused: dict[str, str] = {}  # what the TURN servers of the configuration, few as they are, said last
         self._hub = EventHub(self._present)
         self.traffic = SharedTraffic(self, rng)
@@ -187,6 +192,16 @@ class Room:
         """`callback(peer)` when a silent player is heard again."""
         return self._on_peer("on_peer_resumed", room_events.PeerResumed, callback)
 
+    def on_peer_away(self, callback: C = NO_CALLBACK) -> C:
+        """`callback(peer, reason)` when a player is here and not at play; see `PeerAway`."""
+        checked_callback("room.on_peer_away", callback, "peer", "reason")
+        self._subscribe(room_events.PeerAway, lambda event: callback(event.peer, event.reason))
+        return callback
+
+    def on_peer_back(self, callback: C = NO_CALLBACK) -> C:
+        """`callback(peer)` when a player that was away is at play again."""
+        return self._on_peer("on_peer_back", room_events.PeerBack, callback)
+
     def on_peer_left(self, callback: C = NO_CALLBACK) -> C:
         """`callback(peer, reason)`, exactly once for each stay; see `PeerLeft` for the reasons."""
         checked_callback("room.on_peer_left", callback, "peer", "reason")
@@ -290,6 +305,24 @@ class Room:
         now."""
         self._joined()
         return self._sharing.all(kind)
+
+    @contextmanager
+    def pause(self, reason: str = "paused") -> Iterator[None]:
+        """`with room.pause("loading a level"):` the others see `PeerAway` with that reason, and `PeerBack` at the end of the
+        block. We stay in the room meanwhile, though our loop stands still for minutes. Pauses do not nest.
+
+        Raises `InvalidConfig` for a reason that is no short text, and for a second pause.
+        """
+        membership = self._joined()
+        if membership.paused is not None:
+            raise InvalidConfig(f"room {self.name!r} is paused already: {membership.paused!r}")
+        membership.pause(check_reason(reason))
+        try:
+            with self._core.standing_still_for(PAUSE_MAX_S):
+                yield
+        finally:
+            if not membership.closed:
+                membership.pause(None)
 
     # ----------------------------------------------------------------------------------------------- clock, seats, host
 
@@ -414,6 +447,21 @@ class Room:
             peer.connected = False
             self._changed.unpark_all()
 
+    def on_peer_still(self, peer_id: PeerId, still: bool) -> None:
+        self._away.note_still(peer_id, still)
+        self._show_away(peer_id)
+
+    def on_pause(self, peer_id: PeerId, reason: str | None) -> None:
+        if peer_id in self._peers:
+            self._away.note_pause(peer_id, reason)
+            self._show_away(peer_id)
+
+    def _show_away(self, peer_id: PeerId) -> None:
+        peer, reason = self._peers.get(peer_id), self._away.reason(peer_id)
+        if peer is not None and reason != peer.away:
+            peer.away = reason
+            self._hub.publish(room_events.PeerBack(peer) if reason is None else room_events.PeerAway(peer, reason))
+
     def on_message(self, peer_id: PeerId, name: str, data: Payload) -> None:
         channel, peer = self._channels.get(name), self._peers.get(peer_id)
         if channel is not None and peer is not None:
@@ -513,6 +561,7 @@ class Room:
     def _left(self, peer_id: PeerId, reason: str) -> None:
         if peer := self._peers.pop(peer_id, None):
             peer.connected = False
+            self._away.forget(peer_id)
             for name, _ in self._waiting.take(peer_id):
                 self._channels[name].waited_in_vain()
             if reason == "timeout":
@@ -541,6 +590,8 @@ class Room:
                 facts.append(room_events.PeerConnected(peer))
             if peer.suspected:
                 facts.append(room_events.PeerSuspected(peer))
+            if peer.away is not None:
+                facts.append(room_events.PeerAway(peer, peer.away))
         facts += self._sharing.present()
         return facts + [room_events.ServerRefused(server, reason) for server, reason in self._refused.items()]
 

@@ -19,6 +19,7 @@ from psyne_mesh.webrtc.sdp import Description
 from psyne_mesh.webrtc.stack import (
     DtlsConnected,
     PathRevived,
+    PeerStandsStill,
     SctpConnected,
     Stack,
     StackClosed,
@@ -222,6 +223,8 @@ class Connection:
                     self._hurry()
                 if revived and self.error is None:
                     self._on_events([PathRevived()])
+            case ice.PeerStandsStill():
+                self._on_events([PeerStandsStill()])
             case ice.Disconnected():
                 self.disconnected = True
                 self._leave_path()

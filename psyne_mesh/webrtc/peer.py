@@ -121,6 +121,11 @@ class PeerConnection:
         the tunnel carries, if there is one."""
         self.connection.ice.distrust()
 
+    def heartbeat(self, number: int) -> None:
+        """Tell the peer that this process lives though its loop stands still; `number` must grow. Another thread may call it,
+        and it reaches the peer over a direct path only."""
+        self.connection.ice.heartbeat(number)
+
     def add_remote_candidate(self, candidate: str | None) -> None:
         """A candidate that the peer trickled ("candidate:..."), `None` after its last. Bad ones are counted, no more."""
         self.connection.ice.add_remote_candidate(candidate)

@@ -92,6 +92,10 @@ class PathRevived(NamedTuple):
     """The path below has come back after a silence: what waited goes out with the next retransmission."""
 
 
+class PeerStandsStill(NamedTuple):
+    """The peer's loop does not turn, and its process lives."""
+
+
 class StackClosed(NamedTuple):
     """The last event. `error` says why: `ClosedError` after our own close, `PeerGone` when the peer closed or fell silent,
     `FingerprintMismatch` or `ProtocolError` when DTLS failed. Every channel has been closed before."""
@@ -100,7 +104,7 @@ class StackClosed(NamedTuple):
     by_peer: bool
 
 
-StackEvent: TypeAlias = DtlsConnected | SctpConnected | PathRevived | StackClosed | ChannelEvent
+StackEvent: TypeAlias = DtlsConnected | SctpConnected | PathRevived | PeerStandsStill | StackClosed | ChannelEvent
 
 
 @attrs.frozen(kw_only=True)

@@ -123,6 +123,8 @@ async def test_a_stopped_process_and_its_friend_are_told_the_same_story() -> Non
                     await trio.sleep(0.1)
         finally:
             player.kill()
+            with trio.CancelScope(shield=True):
+                await player.wait()
             nursery.cancel_scope.cancel()
     assert here == ["PeerSuspected", "PeerLeft", "PeerDiscovered", "PeerConnected"]
     assert there == ["PeerLeft", "PeerDiscovered", "PeerConnected"]

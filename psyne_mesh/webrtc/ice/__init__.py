@@ -19,6 +19,7 @@ from psyne_mesh.webrtc.ice.events import (
     PairStats,
     Path,
     PathSelected,
+    PeerStandsStill,
 )
 from psyne_mesh.webrtc.ice.port import UdpPort
 from psyne_mesh.webrtc.ice.udp import DatagramSocket, SocketFactory, UdpSocket, open_udp_socket
@@ -41,6 +42,7 @@ __all__ = [
     "PairStats",
     "Path",
     "PathSelected",
+    "PeerStandsStill",
     "SocketFactory",
     "UdpPort",
     "UdpSocket",

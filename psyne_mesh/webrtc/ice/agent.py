@@ -21,7 +21,14 @@ from psyne_mesh.webrtc.ice.checks import CheckProtocol
 from psyne_mesh.webrtc.ice.events import Address, IceParameters
 from psyne_mesh.webrtc.ice.names import NameResolver
 from psyne_mesh.webrtc.ice.port import PEER_BURST, PEER_PER_SECOND, Base, StunReceiver, UdpPort
-from psyne_mesh.webrtc.ice.stun_guard import HEADER_BYTES, ICE_CONTROLLING, USE_CANDIDATE, StunHeader
+from psyne_mesh.webrtc.ice.stun_guard import (
+    HEADER_BYTES,
+    HEARTBEAT,
+    HEARTBEAT_BYTES,
+    ICE_CONTROLLING,
+    USE_CANDIDATE,
+    StunHeader,
+)
 
 PACE_S: Final = 0.01  # Ta between first sends of checks; RFC 8445 section 14.2 wants 50 ms, and at least 5
 REMOTE_CANDIDATES_MAX: Final = 64  # signalled and peer-reflexive together; the newest is refused
@@ -36,6 +43,9 @@ class AgentOwner(Protocol):
 
     def address_seen(self, base: Base, address: Address) -> None:
         """A check of the peer came from there; it carried our password."""
+
+    def heartbeat_received(self, number: int) -> None:
+        """The peer's loop stands still, and its process lives. Came over the selected pair, with our password."""
 
     def address_proven(self, base: Base, address: Address) -> None:
         """The peer answered a check of ours there."""
@@ -173,6 +183,9 @@ class Agent(ice.Connection):
             if not pair.nominated:
                 return False
             self._nominations[pair] = header.transaction_id
+        if len(number := attributes.get(HEARTBEAT, b"")) == HEARTBEAT_BYTES:
+            self._owner.heartbeat_received(int.from_bytes(number, "big"))
+            return True  # its loop stands still, so an answer would wait in front of it
         self._owner.address_seen(base, address)
         base.send_batch((binding_answer(header.transaction_id, address, self.integrity_key),), address)
         return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -13,10 +14,19 @@ from aioice import ice, stun
 from psyne_mesh.webrtc.ice.binding import binding_request, mapped_address
 from psyne_mesh.webrtc.ice.events import Address
 from psyne_mesh.webrtc.ice.port import Base, UdpPort
-from psyne_mesh.webrtc.ice.stun_guard import BINDING, SUCCESS, XOR_MAPPED_ADDRESS, StunHeader, is_authentic
+from psyne_mesh.webrtc.ice.stun_guard import (
+    BINDING,
+    HEARTBEAT,
+    HEARTBEAT_BYTES,
+    SUCCESS,
+    XOR_MAPPED_ADDRESS,
+    StunHeader,
+    is_authentic,
+)
 
 # RFC 8445 section 14.3 starts at 500 ms and doubles, which makes one lost check cost half a second and a peer that
 # starts 10 s late wait for 15. Browsers send every 50 ms while they connect; so a check of 100 bytes may.
+_HEARTBEAT_HEAD: Final = struct.pack("!HH", HEARTBEAT, HEARTBEAT_BYTES)
 RTO_INITIAL_S: Final = 0.1
 RTO_MAX_S: Final = 1.6
 TRIGGERED_MAX: Final = 8  # extra sends of one check because the peer's own check came in; ends a ping-pong
@@ -263,6 +273,14 @@ class Pings:
         self._protocol.port.expect_here(transaction_id, self)
         request = binding_request(transaction_id, self._attributes, self._key)
         self._protocol.base.send_batch((request,), self._address)
+
+    def heartbeat(self, number: int) -> None:
+        """Tell the peer that this process lives though its loop stands still: the one thing here that another thread may call.
+        It touches no state, and through a socket of our own only: a relay's tables are the loop's."""
+        base = self._protocol.base
+        if base.kind == "host":
+            attributes = _HEARTBEAT_HEAD + number.to_bytes(HEARTBEAT_BYTES, "big") + self._attributes
+            base.send_batch((binding_request(secrets.token_bytes(12), attributes, self._key),), self._address)
 
     def answer_received(self, data: bytes, header: StunHeader, address: Address) -> None:
         # RFC 8489 section 9.1.4: an answer that the password did not sign is as good as none. RFC 7675 section 5.1: one

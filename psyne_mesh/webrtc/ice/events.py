@@ -86,13 +86,18 @@ class Disconnected:
 
 
 @attrs.frozen
+class PeerStandsStill:
+    """The peer's loop does not turn, and its process lives: a thread of it says so, a few times a second."""
+
+
+@attrs.frozen
 class Failed:
     """ICE gave up: no path was found, or consent to send on it expired (RFC 7675). Nothing follows but a restart."""
 
     error: Exception
 
 
-IceEvent: TypeAlias = LocalCandidate | GatheringComplete | PathSelected | Disconnected | Failed
+IceEvent: TypeAlias = LocalCandidate | GatheringComplete | PathSelected | Disconnected | PeerStandsStill | Failed
 
 
 @attrs.frozen

@@ -33,6 +33,10 @@ USE_CANDIDATE: Final = 0x0025
 FINGERPRINT: Final = 0x8028
 ICE_CONTROLLED: Final = 0x8029
 ICE_CONTROLLING: Final = 0x802A
+# Ours, of the comprehension-optional range (RFC 8489 section 16.3): a heartbeat of a process whose loop stands still. Who does
+# not know it answers the request as any other. 8 bytes: a number that grows.
+HEARTBEAT: Final = 0xC0B5
+HEARTBEAT_BYTES: Final = 8
 FINGERPRINT_XOR: Final = 0x5354554E
 MAPPED_ADDRESS: Final = 0x0001
 _USERNAME_BYTES_MAX: Final = 513  # RFC 8489 section 14.3: fewer than 509; two ICE ufrags of 256 and a colon

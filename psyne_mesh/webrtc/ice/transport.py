@@ -30,6 +30,7 @@ from psyne_mesh.webrtc.ice.events import (
     LocalCandidate,
     Path,
     PathSelected,
+    PeerStandsStill,
 )
 from psyne_mesh.webrtc.ice.generation import Generation
 from psyne_mesh.webrtc.ice.port import Base
@@ -91,6 +92,7 @@ class IceTransport:
         self._remote_address: Address = ("", 0)
         self._pair: ice.CandidatePair | None = None
         self._consent: Consent | None = None
+        self._heartbeat = 0  # the number of the newest one of the peer
         self._pings: Pings | None = None  # together with `_pair` and `_consent`
         self._failed = False
         self._superseded = False  # what comes from the peer's address goes to a newer transport
@@ -184,6 +186,18 @@ class IceTransport:
         """The layer above has authenticated data of the peer."""
         if self._consent is not None:
             self._alive(self._consent.note_alive(trio.current_time()))
+
+    def heartbeat(self, number: int) -> None:
+        """Tell the peer that we live; `number` must grow. Another thread may call it: see `Pings.heartbeat`."""
+        pings = self._pings
+        if pings is not None and not self._closed:
+            pings.heartbeat(number)
+
+    def heartbeat_received(self, number: int) -> None:
+        if self._consent is not None and number > self._heartbeat:  # else it is an older one, played again
+            self._heartbeat = number
+            self._alive(self._consent.note_alive(trio.current_time()))
+            self._emit(PeerStandsStill())
 
     def check_path(self) -> None:
         """The layer above misses its heartbeats: check the path now. When it is dead, `Disconnected` comes after 1.5 s
