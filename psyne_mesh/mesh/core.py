@@ -11,7 +11,7 @@ import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 
 import trio
@@ -211,9 +211,6 @@ class MeshCore:
     def on_mesh_envelope(self, room: str, origin: PeerId, envelope: str, carrier: PeerId) -> None:
         if (membership := self._rooms.get(room)) is not None:
             self.driver.deliver(membership, origin, envelope, carrier)
-
-    def standing_still_for(self, seconds: float) -> AbstractContextManager[object]:
-        return nullcontext() if self.heartbeat is None else self.heartbeat.patient(seconds)
 
     def rearm(self) -> None:
         """What is due next may have changed; the timer task sleeps on this scope."""

@@ -212,8 +212,8 @@ class Membership:
         self.tell(lambda node, now: node.link_down(peer, reason, now))
 
     def peer_still(self, peer: PeerId, for_s: float) -> None:
-        """The peer's loop stands still, since then, and its process lives. Where its link sleeps the room has given it up: there
-        it is gone until it speaks itself."""
+        """The peer's loop stands still, for so long, and its process lives. Where its link sleeps the room has given it up:
+        there it is gone until it speaks itself."""
         self.tell(lambda node, now: node.note_alive(peer, now))
         if for_s >= STILL_SHOWN_S:
             self.sink.on_peer_still(peer, True)

@@ -110,6 +110,7 @@ class Channel(Generic[M]):
         self._inbox_max = inbox_max
         self._callback: Callable[[Peer, Any], object] | None = None
         self._fault = fault
+        self._kept: dict[PeerId, list[Payload]] = {}  # of those who were taken for gone
         self._on_refused = on_refused
         self._refused: set[PeerId] = set()
         self._thread = get_ident()
@@ -269,6 +270,26 @@ class Channel(Generic[M]):
             self._inbox.get_nowait()
             self.stats.dropped += 1
         self._inbox.put((peer, payload))
+
+    def keep(self, peer_id: PeerId, payload: Payload, *, carried: bool) -> None:
+        """A message of a player who was taken for gone: it is given when the player is discovered again. It counts as unread,
+        so that its sender waits. An unreliable one speaks of a player who is not here."""
+        if self._reliable:
+            size = _held_size(payload)
+            if carried and self._membership.unread(peer_id) + size > CARRIED_UNREAD_BYTES_MAX:
+                self.stats.dropped += 1
+                return
+            self._membership.hold(peer_id, size)
+            self._kept.setdefault(peer_id, []).append(payload)
+
+    def give_kept(self, peer_id: PeerId, peer: Peer | None) -> None:
+        """The player is back; None: it is another stay, or we have waited for too long."""
+        for payload in self._kept.pop(peer_id, ()):
+            self._membership.release(peer_id, _held_size(payload))
+            if peer is None:
+                self.stats.dropped += 1
+            else:
+                self.deliver(peer, payload)
 
     def send_waiting(self, peer_id: PeerId, payload: Payload) -> bool:
         """A message that has waited: False when there is still no way, and it must wait on."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from random import Random
 from types import MappingProxyType
 from typing import Any, TypeVar, cast, overload
@@ -318,7 +318,8 @@ class Room:
             raise InvalidConfig(f"room {self.name!r} is paused already: {membership.paused!r}")
         membership.pause(check_reason(reason))
         try:
-            with self._core.standing_still_for(PAUSE_MAX_S):
+            heartbeat = self._core.heartbeat
+            with nullcontext() if heartbeat is None else heartbeat.patient(PAUSE_MAX_S):
                 yield
         finally:
             if not membership.closed:
@@ -473,9 +474,10 @@ class Room:
         peer, channel = self._peers.get(peer_id), self._channels.get(name)
         if peer is not None and channel is not None:
             channel.deliver(peer, data, carried=carried)
+        elif channel is not None and self._is_silent(peer_id):
+            channel.keep(peer_id, data, carried=carried)  # what it sends comes before gossip has it back
         elif peer is not None or self._is_silent(peer_id) or self._joined().is_linked(peer_id):
-            # A channel may not be declared yet; a link of another room may be quicker than a record; and what one who was
-            # called gone sends comes before gossip has it back.
+            # A channel may not be declared yet, and a link of another room may be quicker than a record.
             self._undeclared.put(peer_id, name, data, trio.current_time())
 
     def _on_carried(self, origin: PeerId, blob: bytes, age_s: float = 0.0) -> None:
@@ -510,7 +512,10 @@ class Room:
         self._hub.publish(room_events.PeerDiscovered(peer))
         if self._membership.is_linked(peer_id):
             self._connected(peer)
-        self._deliver_early(peer, math.inf if peer.has_stayed(earlier) else UNKNOWN_LIFE_S)
+        has_stayed = peer.has_stayed(earlier)
+        for channel in self._channels.values():
+            channel.give_kept(peer_id, peer if has_stayed else None)
+        self._deliver_early(peer, math.inf if has_stayed else UNKNOWN_LIFE_S)
         self._changed.unpark_all()  # in a partial mesh others reach it already
 
     def _deliver_early(self, peer: Peer, life_s: float) -> None:
@@ -531,7 +536,8 @@ class Room:
 
     def _connected(self, peer: Peer) -> None:
         peer.connected, peer.dial_failed = True, False
-        self._send_waiting(peer.id)
+        for peer_id in self._waiting.peers():  # to this one, and through it to others
+            self._send_waiting(peer_id)
         self._hub.publish(room_events.PeerConnected(peer))
         self._changed.unpark_all()
 
@@ -553,6 +559,11 @@ class Room:
         now = trio.current_time()
         return [peer_id for peer_id, (_, until) in self._silent.items() if now < until]
 
+    def _forget_silent(self, peer_id: PeerId) -> None:
+        del self._silent[peer_id]
+        for channel in self._channels.values():
+            channel.give_kept(peer_id, None)
+
     def _is_silent(self, peer_id: PeerId) -> bool:
         """It was taken for gone not long ago."""
         silent = self._silent.get(peer_id)
@@ -567,7 +578,7 @@ class Room:
             if reason == "timeout":
                 self._silent[peer_id] = peer, trio.current_time() + self._silence_s + _RETURN_S
                 while len(self._silent) > SILENT_MAX:
-                    del self._silent[next(iter(self._silent))]
+                    self._forget_silent(next(iter(self._silent)))
             self._hub.publish(room_events.PeerLeft(peer, reason))
             self._changed.unpark_all()
 

@@ -42,6 +42,9 @@ class Waiting:
     def is_waiting(self, peer: PeerId) -> bool:
         return peer in self._queues
 
+    def peers(self) -> list[PeerId]:
+        return list(self._queues)
+
     def take(self, peer: PeerId) -> list[tuple[str, Payload]]:
         self._sizes.pop(peer, None)
         return self._queues.pop(peer, [])
