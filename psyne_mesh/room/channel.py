@@ -275,7 +275,7 @@ class Channel(Generic[M]):
         """A message of a player who was taken for gone: it is given when the player is discovered again. It counts as unread,
         so that its sender waits. An unreliable one speaks of a player who is not here."""
         if self._reliable:
-            size = _held_size(payload)
+            size = held_size(payload)
             if carried and self._membership.unread(peer_id) + size > CARRIED_UNREAD_BYTES_MAX:
                 self.stats.dropped += 1
                 return
@@ -285,7 +285,7 @@ class Channel(Generic[M]):
     def give_kept(self, peer_id: PeerId, peer: Peer | None) -> None:
         """The player is back; None: it is another stay, or we have waited for too long."""
         for payload in self._kept.pop(peer_id, ()):
-            self._membership.release(peer_id, _held_size(payload))
+            self._membership.release(peer_id, held_size(payload))
             if peer is None:
                 self.stats.dropped += 1
             else:
