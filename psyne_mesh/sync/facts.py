@@ -7,7 +7,7 @@ from typing import Any
 from psyne_mesh.room import events
 from psyne_mesh.room.events import RoomEvent
 
-_OF_A_PEER = (events.PeerDiscovered, events.PeerConnected, events.PeerSuspected)
+_OF_A_PEER = (events.PeerDiscovered, events.PeerConnected, events.PeerSuspected, events.PeerAway)
 
 
 class Facts:
@@ -18,10 +18,12 @@ class Facts:
 
     def note(self, event: RoomEvent) -> None:
         match event:
-            case events.PeerDiscovered() | events.PeerConnected() | events.PeerSuspected():
+            case events.PeerDiscovered() | events.PeerConnected() | events.PeerSuspected() | events.PeerAway():
                 self._facts[type(event), event.peer.id] = event
             case events.PeerResumed(peer=peer):
                 self._facts.pop((events.PeerSuspected, peer.id), None)
+            case events.PeerBack(peer=peer):
+                self._facts.pop((events.PeerAway, peer.id), None)
             case events.PeerLeft(peer=peer):
                 for kind in _OF_A_PEER:
                     self._facts.pop((kind, peer.id), None)

@@ -8,6 +8,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, TypeVar, overload
 
@@ -249,6 +250,16 @@ class Room:
         """`callback(peer)` when a silent player is heard again."""
         return self._on_peer("on_peer_resumed", room_events.PeerResumed, callback)
 
+    def on_peer_away(self, callback: C = NO_CALLBACK) -> C:
+        """`callback(peer, reason)` when a player is here and not at play; see `PeerAway`."""
+        checked_callback("net.on_peer_away", callback, "peer", "reason", is_async=False)
+        self._subscribe(room_events.PeerAway, lambda event: callback(event.peer, event.reason))
+        return callback
+
+    def on_peer_back(self, callback: C = NO_CALLBACK) -> C:
+        """`callback(peer)` when a player that was away is at play again."""
+        return self._on_peer("on_peer_back", room_events.PeerBack, callback)
+
     def on_peer_left(self, callback: C = NO_CALLBACK) -> C:
         """`callback(peer, reason)`, exactly once for each stay; see `PeerLeft` for the reasons."""
         checked_callback("net.on_peer_left", callback, "peer", "reason", is_async=False)
@@ -322,6 +333,17 @@ class Room:
         self._begin_sharing()
         self._outbox.run(lambda: self._room.traffic.add(*new))
         return shared
+
+    @contextmanager
+    def pause(self, reason: str = "paused") -> Iterator[None]:
+        """`with net.pause("loading a level"):` the others see `PeerAway` with that reason, and `PeerBack` at the end of the
+        block. Pauses do not nest. Raises `InvalidConfig`, `ClosedError`, `DeadlineExceeded`."""
+        pause = self._room.pause(reason)
+        self._thread.call(pause.__enter__)
+        try:
+            yield
+        finally:
+            self._thread.call(pause.__exit__, None, None, None)
 
     def unshare(self, shared: Shared) -> None:
         """Take an object of ours back; the others see `SharedGone`."""
