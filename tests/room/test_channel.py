@@ -142,7 +142,7 @@ async def test_what_newer_messages_replace_is_never_decoded() -> None:
 
     membership: Any = SimpleNamespace(label=lambda name: name, max_message_size=1000)
     channel: Channel[Note] = Channel(
-        membership, {}, list, "notes", Counting([Note]), UNRELIABLE_UNORDERED, 256, 2, [].append, Waiting(), print
+        membership, {}, list, "notes", Counting([Note]), UNRELIABLE_UNORDERED, 256, 2, [].append
     )
     for number in range(10):
         channel.deliver(SENDER, CODEC.encode(Note(number)))
