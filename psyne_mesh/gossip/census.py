@@ -62,6 +62,8 @@ _RETURNED_S = 10.0
 # signs records of made-up members must go on doing so.
 _LIFETIMES = 2
 # A member cannot lose us and find us again sooner; and as many members as a room has can have done so.
+# A member that we found again less than that ago was lost in the same break in which it lost us.
+_SAME_BREAK_S = 5.0
 _LET_GO_GAP_S, _LET_GO_MAX = 2.0, 1024
 _REFUTE_GAP_S = 0.2  # an accuser can make us sign and spread at most so often
 
@@ -343,7 +345,8 @@ class Census:
         stay only, and as often as a member can be lost and found."""
         peer = accuser.record.peer
         due = accuser.status is Status.ALIVE and now - self._let_go_at.get(peer, -math.inf) >= _LET_GO_GAP_S
-        if due and self.own.joined_at <= accusation.epoch <= self.own.epoch:
+        never_lost = now - accuser.since >= _SAME_BREAK_S  # else we had lost each other, and know
+        if due and never_lost and self.own.joined_at <= accusation.epoch <= self.own.epoch:
             verify_accusation_untrusted(accusation, self._room, accuser.record.public_key, self._verify)
             self._let_go_at[peer] = now
             forget_oldest(self._let_go_at, _LET_GO_MAX)

@@ -68,7 +68,7 @@ async def test_a_sleeping_reader_is_woken_past_what_is_no_message_and_by_the_end
         assert (got, channel.stats.refused) == ([], 1)
         channel.deliver(SENDER, CODEC.encode(Note(1)))
         channel.deliver(SENDER, CODEC.encode(Note(2)))
-        channel.close()
+        channel.close("the room was left")
     assert sorted(got) == [1, 2]
     with pytest.raises(ClosedError):
         await channel.receive()
