@@ -149,10 +149,10 @@ async def test_who_has_lost_every_link_reaches_nobody_and_is_told_so(autojump_cl
             assert not any(peer.relayed for peer in alone.peers.values())
             report = await alone.channel("notes").send(b"anybody?")
             # It waits in links that are kept for the case that the silence is short, and goes nowhere else.
-            assert set(report.waiting) == {peer.id for peer in alone.peers.values() if not peer.connected}
+            assert set(report.waiting) | set(report.skipped) == {
+                peer.id for peer in alone.peers.values() if not peer.connected
+            }
             assert len(report.waiting) >= 4
-            position = await alone.channel("positions", mode="unreliable").send(b"here?")
-            assert set(position.skipped) == set(alone.peers)
 
 
 async def test_a_pair_that_cannot_connect_talks_through_a_third() -> None:

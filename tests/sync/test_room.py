@@ -338,7 +338,8 @@ def test_the_two_doors_have_the_same_names() -> None:
                   "read_through", "on_message", "on_tampering", "on_server_refused", "on_signaling",
                   "traffic", "end"}  # fmt: skip
     inner_channel = {"asked_again", "deliver", "close", "deliver_into", "release", "encode", "decode_untrusted",
-                     "checked_to", "send_waiting", "waited_in_vain", "keep", "give_kept", "send_payload", "send_payload_nowait"}  # fmt: skip
+                     "checked_to", "send_waiting", "waited_in_vain", "keep", "give_kept",
+                     "send_payload", "send_payload_nowait"}  # fmt: skip
 
     def names(kind: type[Any]) -> set[str]:
         return {name for name in dir(kind) if not name.startswith("_")}
