@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from enum import Enum
 from typing import Protocol, TypeVar
 
@@ -26,6 +27,7 @@ from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.node import Node
 from psyne_mesh.gossip.views import Topology
 from psyne_mesh.identity import PeerId
+from psyne_mesh.mesh.heartbeat import Heartbeat
 from psyne_mesh.mesh.link import HARD_BUDGET_BYTES, Link, LinkState
 from psyne_mesh.mesh.pause import pause_frame
 from psyne_mesh.mesh.records import records_untrusted
@@ -43,6 +45,8 @@ CARRIED_BUDGET_BYTES = 2**18
 CARRIED_S = 0.5
 _LOOK_AGAIN_S = 0.1
 CHANNEL_NAME_BYTES_MAX = 128
+# A pause may last so long without a sign of the loop: a coffee, not a night.
+PAUSE_MAX_S = 900.0
 # A player whose loop stands still is shown as away after that: a busy machine stops for half a second now and then.
 STILL_SHOWN_S = 1.0
 
@@ -201,6 +205,19 @@ class Membership:
         self.paused = reason
         for peer in self.node.members:
             self._tell_pause(peer)
+
+    @contextmanager
+    def pausing(self, reason: str, heartbeat: Heartbeat | None) -> Iterator[None]:
+        """Away for as long as the block, though our loop stands still. `InvalidConfig` for a pause in a pause."""
+        if self.paused is not None:
+            raise InvalidConfig(f"the room is paused already: {self.paused!r}")
+        self.pause(reason)
+        try:
+            with nullcontext() if heartbeat is None else heartbeat.patient(PAUSE_MAX_S):
+                yield
+        finally:
+            if not self.closed:
+                self.pause(None)
 
     def _tell_pause(self, peer: PeerId) -> None:
         if (link := self._owner.link(peer)) is not None:

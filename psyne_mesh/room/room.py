@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from random import Random
 from types import MappingProxyType
 from typing import Any, TypeVar, cast, overload
@@ -51,8 +51,6 @@ CARRIED_LIFE_S = 1.0
 _RETURN_S = 5.0
 # Silent players remembered; the one remembered longest goes first.
 SILENT_MAX = 64
-# A pause may last so long without a sign of the loop: a coffee, not a night.
-PAUSE_MAX_S = 900.0
 NORMAL_PRIORITY = 256  # RFC 8831 section 6.4
 _EVICTIONS = {"superseded": "the same identity entered it elsewhere", "kicked": "its members expelled us"}
 
@@ -264,19 +262,11 @@ class Room:
             raise InvalidConfig(f"a room has at most {CHANNELS_MAX} channels")
         if not isinstance(inbox_max, int) or inbox_max < 1:
             raise InvalidConfig(f"inbox_max = {inbox_max!r}: must be a number of messages, at least 1")
+        mode, priority = wanted or RELIABLE_ORDERED, NORMAL_PRIORITY if priority is None else priority
         channel = Channel(
-            membership,
-            self._peers,
-            self._hoped_for,
-            name,
-            codec_for(kinds),
-            wanted or RELIABLE_ORDERED,
-            NORMAL_PRIORITY if priority is None else priority,
-            inbox_max,
-            self._hub.fail,
-            self._hub.publish,
-            self._waiting,
-        )
+            membership, self._peers, self._hoped_for, name, codec_for(kinds), mode, priority, inbox_max, self._hub.fail,
+            self._hub.publish, self._waiting,
+        )  # fmt: skip
         self._channels[name] = channel
         for peer_id, payload in self._undeclared.take(name, channel.mode, trio.current_time(), self._peers):
             channel.deliver(self._peers[peer_id], payload)
@@ -313,17 +303,8 @@ class Room:
 
         Raises `InvalidConfig` for a reason that is no short text, and for a second pause.
         """
-        membership = self._joined()
-        if membership.paused is not None:
-            raise InvalidConfig(f"room {self.name!r} is paused already: {membership.paused!r}")
-        membership.pause(check_reason(reason))
-        try:
-            heartbeat = self._core.heartbeat
-            with nullcontext() if heartbeat is None else heartbeat.patient(PAUSE_MAX_S):
-                yield
-        finally:
-            if not membership.closed:
-                membership.pause(None)
+        with self._joined().pausing(check_reason(reason), self._core.heartbeat):
+            yield
 
     # ----------------------------------------------------------------------------------------------- clock, seats, host
 
@@ -439,7 +420,7 @@ class Room:
     def on_link_failed(self, peer_id: PeerId, error: RemoteError) -> None:
         if peer := self._peers.get(peer_id):
             peer.dial_failed = True
-            self._send_waiting(peer_id)  # others may carry it
+            self._waiting.send(peer_id, self._channels)  # others may carry it
             self._hub.publish(room_events.PeerUnreachable(peer, error))
             self._changed.unpark_all()
 
@@ -537,17 +518,9 @@ class Room:
     def _connected(self, peer: Peer) -> None:
         peer.connected, peer.dial_failed = True, False
         for peer_id in self._waiting.peers():  # to this one, and through it to others
-            self._send_waiting(peer_id)
+            self._waiting.send(peer_id, self._channels)
         self._hub.publish(room_events.PeerConnected(peer))
         self._changed.unpark_all()
-
-    def _send_waiting(self, peer_id: PeerId) -> None:
-        waiting = self._waiting.take(peer_id)
-        for number, (name, payload) in enumerate(waiting):
-            if not self._channels[name].send_waiting(peer_id, payload):
-                for later in waiting[number:]:
-                    self._waiting.put(peer_id, *later)
-                return
 
     def _suspected(self, peer_id: PeerId, suspected: bool) -> None:
         if peer := self._peers.get(peer_id):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Mapping
+from typing import Protocol, TypeAlias
 
 from psyne_mesh.identity import PeerId
 from psyne_mesh.room.codec import Payload
@@ -16,9 +17,17 @@ BYTES_OF_ALL_MAX = 4 * 2**20
 _Queue: TypeAlias = list[tuple[str, Payload]]
 
 
+class Outlet(Protocol):
+    """A channel."""
+
+    def send_waiting(self, peer_id: PeerId, payload: Payload, /) -> bool:
+        """False when there is still no way."""
+        ...
+
+
 class Waiting:
     """1. `put(peer, channel, payload)` what cannot be sent yet; while `is_waiting(peer)`, later messages must wait, too. 2.
-    `take(peer)` when there is a way, in order, or when the player has gone.
+    `send(peer, channels)` when there may be a way, in order; `take(peer)` when the player has gone.
     """
 
     def __init__(self) -> None:
@@ -44,6 +53,15 @@ class Waiting:
 
     def peers(self) -> list[PeerId]:
         return list(self._queues)
+
+    def send(self, peer: PeerId, channels: Mapping[str, Outlet]) -> None:
+        """There may be a way: what finds none waits on, with all that is behind it."""
+        waiting = self.take(peer)
+        for number, (name, payload) in enumerate(waiting):
+            if not channels[name].send_waiting(peer, payload):
+                for later in waiting[number:]:
+                    self.put(peer, *later)
+                return
 
     def take(self, peer: PeerId) -> list[tuple[str, Payload]]:
         self._sizes.pop(peer, None)
