@@ -228,7 +228,7 @@ class Handshake:
         self.peer_has_spoken = True
         if self.flight.acknowledge(numbers):
             return True
-        self._out += self.flight.resend(now)
+        self._out += self.flight.resend(now, is_authentic=True)
         return False
 
     def acknowledge(self) -> None:

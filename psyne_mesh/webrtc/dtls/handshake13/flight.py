@@ -16,7 +16,8 @@ INITIAL_TIMEOUT_S = (
 )
 MIN_TIMEOUT_S = 0.05  # libwebrtc's floor: below it the peer's own work counts
 MAX_TIMEOUT_S = 2.0  # a game's connect deadline is about 15 s
-MIN_RESEND_INTERVAL_S = 0.05  # nobody makes us repeat ourselves faster by repeating itself, or by partial ACKs
+MIN_RESEND_INTERVAL_S = 0.05  # nobody makes us repeat ourselves faster by repeating itself in plaintext
+MIN_ANSWER_INTERVAL_S = 0.005  # nor by ACKs under keys: those of one burst are answered once
 _REMEMBERED_MAX = 64  # records whose fragments are remembered for ACKs; the oldest are forgotten
 _USEFUL_BYTES = 64  # a smaller rest of a datagram is left empty rather than filled with a fragment
 
@@ -100,9 +101,10 @@ class Flight:
         self._ledger.n_repeated += 1
         return self._send(now)
 
-    def resend(self, now: float) -> list[bytes]:
+    def resend(self, now: float, *, is_authentic: bool = False) -> list[bytes]:
         """What has not been acknowledged, because the peer shows that it misses something; nothing if that was just done."""
-        if not self.is_outstanding or now - self._sent_at < MIN_RESEND_INTERVAL_S:
+        interval = MIN_ANSWER_INTERVAL_S if is_authentic else MIN_RESEND_INTERVAL_S
+        if not self.is_outstanding or now - self._sent_at < interval:
             return []
         self._ledger.n_repeated += 1
         return self._send(now)
@@ -112,7 +114,8 @@ class Flight:
             self._acknowledged.update(self._remembered.get(number, ()))
         if self.is_outstanding:
             return False
-        self.deadline = None
+        if all(piece.keys is not None for piece in self._pieces):  # else anybody may have written the ACK
+            self.deadline = None
         return True
 
     def finish(self) -> None:
