@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, x25519
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificate
 
 from psyne_mesh.webrtc.dtls import Certificate, suites13
@@ -70,7 +70,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def play(case: dict[str, Any], certificates: list[Certificate], answer: tuple[bytes, bytes] | None) -> dict[str, Any]:
-    keys = FixedKeys("server", answer)
+    made = FixedKeys("server", answer)
     ours, theirs = certificates
     client = Session13(
         ours, is_client=True, remote_fingerprints=[theirs.fingerprint], sign=sign,
@@ -78,7 +78,7 @@ def play(case: dict[str, Any], certificates: list[Certificate], answer: tuple[by
     )  # fmt: skip
     server = Session13(
         theirs, is_client=False, remote_fingerprints=[ours.fingerprint], sign=sign,
-        keys=keys, random=random.Random(2).randbytes, **case,
+        keys=made, random=random.Random(2).randbytes, **case,
     )  # fmt: skip
     wire: list[str] = []
     client.start(0.0)
@@ -95,15 +95,19 @@ def play(case: dict[str, Any], certificates: list[Certificate], answer: tuple[by
         for datagram in sender.send([b"hello", bytes(100)]):
             wire.append(datagram.hex())
             assert receiver.receive(datagram, 0.0)
-    return {"wire": wire, "answer": [part.hex() for part in keys.answer or ()]}
+    return {"wire": wire, "answer": [part.hex() for part in made.answer or ()]}
 
 
 def load() -> tuple[dict[str, Any], list[Certificate]]:
     golden = json.loads(PATH.read_text(encoding="utf-8"))
     return golden, [
-        Certificate(load_pem_private_key(key.encode(), None), load_pem_x509_certificate(certificate.encode()))  # type: ignore[arg-type]
-        for key, certificate in golden["certificates"]
+        Certificate(key, load_pem_x509_certificate(pem.encode())) for key, pem in zip(keys(), golden["certificates"])
     ]
+
+
+def keys() -> list[ec.EllipticCurvePrivateKey]:
+    """Of the two certificates; made from words, so that no private key stands in the repository."""
+    return [FixedKeys(f"certificate of the {who}").p256() for who in ("client", "server")]
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=needs_mlkem if "ML-KEM" in name else ()) for name in CASES])
@@ -115,14 +119,8 @@ def test_the_wire_is_what_it_was(name: str) -> None:
 
 
 def write() -> None:
-    certificates = [Certificate.generate(), Certificate.generate()]
-    pems = [
-        [
-            each.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
-            each.certificate.public_bytes(Encoding.PEM).decode(),
-        ]
-        for each in certificates
-    ]
+    certificates = [Certificate.generate(key) for key in keys()]
+    pems = [each.certificate.public_bytes(Encoding.PEM).decode() for each in certificates]
     cases = {name: play(case, certificates, None) for name, case in CASES.items()}
     PATH.write_text(json.dumps({"certificates": pems, "cases": cases}, indent=1) + "\n", encoding="utf-8")
 
