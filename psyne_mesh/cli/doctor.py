@@ -18,6 +18,7 @@ from psyne_mesh.cli.verdict import Verdict, judge
 from psyne_mesh.config import StunServer, TurnServer, WebRTCConfig
 from psyne_mesh.nurseries import unwrapped
 from psyne_mesh.signaling.probe import SignalingReport, probe_signaling
+from psyne_mesh.webrtc.dtls import DtlsAbilities, dtls_abilities
 from psyne_mesh.webrtc.ice.behaviour import NatBehaviour
 from psyne_mesh.webrtc.ice.events import Address
 from psyne_mesh.webrtc.ice.probe import NetworkReport, probe_network
@@ -53,12 +54,13 @@ async def run_doctor(
 
 
 def as_dict(network: NetworkReport, signaling: SignalingReport | None, verdict: Verdict) -> dict[str, Any]:
-    """The JSON shape: `ok`, `verdict`, `network`, `signaling`, with the fields of those classes."""
+    """The JSON shape: `ok`, `verdict`, `network`, `signaling`, `dtls`, with the fields of those classes."""
     return {
         "ok": verdict.ok,
         "verdict": attrs.asdict(verdict),
         "network": attrs.asdict(network),
         "signaling": None if signaling is None else attrs.asdict(signaling),
+        "dtls": attrs.asdict(dtls_abilities()),
     }
 
 
@@ -78,6 +80,7 @@ def show(console: Console, network: NetworkReport, signaling: SignalingReport | 
         f"UDP sockets: buffers {one.receive_buffer // 1024} KiB in, {one.send_buffer // 1024} KiB out "
         f"(wanted {one.wanted_buffer // 1024}), receive offload {_yes(one.gro)}, send offload {_yes(one.gso)}"
     )
+    console.print(_describe_dtls(dtls_abilities()), soft_wrap=True)
     for line in verdict.advice:
         console.print(f"[yellow]-[/yellow] {plain(line)}", soft_wrap=True)
     console.print(
@@ -125,6 +128,19 @@ def _describe(behaviour: NatBehaviour) -> str:
     mapping = "no translation" if behaviour.mapping == "none" else f"mapping {behaviour.mapping or 'unknown'}"
     filtering = f"filtering {behaviour.filtering or 'unknown'}"
     return f"outside as {_text(behaviour.mapped)}: {mapping}, {filtering} ({behaviour.evidence})"
+
+
+def _describe_dtls(dtls: DtlsAbilities) -> str:
+    if not dtls.is_post_quantum:
+        return (
+            f"encryption: DTLS {' and '.join(dtls.versions)}, keys by {dtls.groups[0]}; not post-quantum: a recorder with a "
+            "later quantum computer could read it. cryptography 48 or later has ML-KEM"
+        )
+    return (
+        f"encryption: DTLS {' and '.join(dtls.versions)}, keys by {dtls.groups[0]} with peers that have it (our own, Chromium, "
+        "Firefox): what is recorded today stays secret from a later quantum computer. Identities are ed25519, which is not "
+        "post-quantum; peer.stats().dtls tells what a connection has"
+    )
 
 
 def _text(address: Address) -> str:

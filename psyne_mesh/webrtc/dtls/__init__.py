@@ -1,5 +1,6 @@
 """DTLS 1.3 and 1.2 without sockets: certificates, fingerprints and sessions (RFC 9147, RFC 6347, RFC 8122, RFC 8827)."""
 
+from psyne_mesh.webrtc.dtls.abilities import DtlsAbilities, dtls_abilities
 from psyne_mesh.webrtc.dtls.certificate import Certificate, Fingerprint
 from psyne_mesh.webrtc.dtls.events import Closed, DtlsEvent, DtlsStats, Failed, HandshakeCompleted
 from psyne_mesh.webrtc.dtls.session import DtlsSession, Session, Version
@@ -7,6 +8,7 @@ from psyne_mesh.webrtc.dtls.session import DtlsSession, Session, Version
 __all__ = [
     "Certificate",
     "Closed",
+    "DtlsAbilities",
     "DtlsEvent",
     "DtlsSession",
     "DtlsStats",
@@ -15,4 +17,5 @@ __all__ = [
     "HandshakeCompleted",
     "Session",
     "Version",
+    "dtls_abilities",
 ]
