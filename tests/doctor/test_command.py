@@ -26,6 +26,7 @@ from psyne_mesh.signaling.limits import ServerConfig
 from psyne_mesh.signaling.probe import SignalingReport, probe_signaling, time_untrusted
 from psyne_mesh.signaling.server import open_server
 from psyne_mesh.signaling.websocket import accept_websocket
+from psyne_mesh.webrtc.dtls import DtlsAbilities
 from psyne_mesh.webrtc.ice.probe import NetworkReport, probe_network
 from tests.doctor.servers import two_faced_server
 from tests.doctor.test_verdict import SIGNALING, network
@@ -58,7 +59,9 @@ async def test_the_json_has_the_promised_shape(capsys: pytest.CaptureFixture[str
     found = json.loads(said)
     assert status == 0
     assert found["ok"] is True
-    assert set(found) == {"ok", "verdict", "network", "signaling"}
+    assert set(found) == {"ok", "verdict", "network", "signaling", "dtls"}
+    assert set(found["dtls"]) == names(DtlsAbilities)
+    assert found["dtls"]["is_post_quantum"] is ("X25519MLKEM768" in found["dtls"]["groups"])
     assert set(found["verdict"]) == names(Verdict)
     assert set(found["network"]) == names(NetworkReport)
     assert set(found["signaling"]) == names(SignalingReport)
