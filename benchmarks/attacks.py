@@ -13,7 +13,8 @@ from typing import TypeAlias
 
 from benchmarks.hostile import INITIAL_TSN, WHOLE, WORD, Chunks, Victim
 from psyne_mesh.config import DataChannelConfig
-from psyne_mesh.webrtc.dcep import ACK, encode_open
+from psyne_mesh.webrtc.credit import CREDIT_STREAM
+from psyne_mesh.webrtc.dcep import ACK, encode_credit, encode_open
 from psyne_mesh.webrtc.sctp import wire
 
 HELD = 16_000  # chunks that the victim is made to hold, or has outstanding, where an attack wants that
@@ -443,6 +444,19 @@ def dcep_acks(interleaving: bool = False, held: int = HELD) -> tuple[Victim, Chu
     return victim, (_dcep(victim, 1, ACK, i) for i in count())
 
 
+def credits_changing(interleaving: bool = False, held: int = HELD) -> tuple[Victim, Chunks]:
+    """Thousands of messages wait on a channel, which may send, and may not."""
+    victim = Victim(interleaving=interleaving)
+    victim.open_channels(1, negotiated=True, id=1)
+    channel = victim.table.channel(1)
+    assert channel is not None
+    victim.give(wire.sack_chunk(victim.association._outbound.outstanding.next_tsn - 1, 0, []))
+    for _ in range(held):
+        victim.table.send(channel, b"x", victim.now)
+    words = cycle([encode_credit(1, 0), encode_credit(1, 1 << 40)])
+    return victim, (victim.data(next(words), stream=CREDIT_STREAM, number=i, ppid=50) for i in count())
+
+
 def empty_messages(interleaving: bool = False, held: int = HELD) -> tuple[Victim, Chunks]:
     victim = Victim(interleaving=interleaving)
     victim.open_channels(1, negotiated=True, id=1)
@@ -480,6 +494,6 @@ ATTACKS: tuple[Attack, ...] = (
     sacks_with_gaps, sacks_repeated, sacks_of_one, sacks_of_duplicates, sacks_of_the_past, sacks_that_renege, window_flaps,
     acks_from_behind, heartbeats, long_heartbeats, heartbeat_acks, inits, init_acks, cookies_again, cookies_made_up, errors,
     padding, unknown_and_silent, unknown_and_reported, other_kinds, the_wrong_data, streams_out_of_range, shutdowns, aborts,
-    shutdown_with_data, opens, opens_with_words, open_and_reset, opens_in_use, dcep_nonsense, dcep_acks, empty_messages,
-    unknown_ppids, bad_texts, early_messages, early_on_one,
+    shutdown_with_data, opens, opens_with_words, open_and_reset, opens_in_use, dcep_nonsense, dcep_acks,
+    credits_changing, empty_messages, unknown_ppids, bad_texts, early_messages, early_on_one,
 )  # fmt: skip

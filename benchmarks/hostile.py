@@ -20,6 +20,7 @@ import attrs
 
 from psyne_mesh.config import DataChannelConfig
 from psyne_mesh.webrtc.channel_table import ChannelLimits, ChannelTable
+from psyne_mesh.webrtc.credit import Credits
 from psyne_mesh.webrtc.sctp import Association, SctpConfig, wire
 
 WIRE_OVERHEAD_BYTES = 65  # of a packet: IPv4 20, UDP 8, DTLS 37
@@ -43,7 +44,9 @@ class Victim:
         self.tsn = INITIAL_TSN
         self.association = Association(SctpConfig(path_mtu_discovery=False), rng=random.Random(1))
         self.table = ChannelTable(ChannelLimits())
-        self.table.start(self.association, is_dtls_client=True, max_message_size=2**18)
+        self.table.start(
+            self.association, is_dtls_client=True, max_message_size=2**18, credits=Credits(4 * 2**20, 2**18)
+        )
         extensions = [wire.RE_CONFIG, wire.FORWARD_TSN] + interleaving * [wire.I_DATA, wire.I_FORWARD_TSN]
         parameters = [
             wire.parameter(wire.PARAM_FORWARD_TSN, b""),

@@ -126,6 +126,8 @@ class Link:
         self._gossip: Channel | None = None
         self._outgoing: dict[str, Channel] = {}
         self._routes: dict[Channel, ChannelRoute | None] = {}  # of all that are open; None: not a channel of a room
+        self._incoming: dict[str, Channel] = {}
+        self._held: dict[str, int] = {}  # unread bytes of the application, by channel; as many as it has channels
 
     # ------------------------------------------------------------------------------------------------------- lifetime
 
@@ -399,9 +401,13 @@ class Link:
         limit = None if self._connection is None else self._connection.remote_max_message_size
         return limit or MESSAGE_MIN_BYTES
 
-    def hold(self, delta: int) -> None:
-        """The application holds `delta` more (or fewer) bytes of this peer unread: its send window follows. A link that opens
-        is told of what is held by then."""
+    def hold(self, delta: int, label: str) -> None:
+        """The application holds `delta` more (or fewer) bytes of this peer unread on a channel: what the peer may send on it
+        follows, or else its window. A link that opens is told of what is held by then."""
+        self._held[label] = self._held.get(label, 0) + delta
+        channel = self._incoming.get(label)
+        if channel is not None:
+            channel.unread += delta
         if self._connection is not None and self.state is LinkState.OPEN:
             self._connection.note_unread(delta)
 
@@ -468,6 +474,9 @@ class Link:
                 if not event.channel.config.negotiated:
                     self._routes[event.channel] = self._owner.route_of(event.channel.label)
                     event.channel.thins = event.channel.max_retransmits == 0
+                    if event.by_peer:
+                        self._incoming[event.channel.label] = event.channel
+                        event.channel.unread = self._held.get(event.channel.label, 0)
                 elif self.state is LinkState.DIALING:
                     self.state = LinkState.OPEN
                     self._owner.on_link_open(self)
@@ -475,8 +484,9 @@ class Link:
                 self._owner.on_drained(self)
             elif type(event) is ChannelClosed:
                 self._routes.pop(event.channel, None)
-                if self._outgoing.get(event.channel.label) is event.channel:
-                    del self._outgoing[event.channel.label]  # the next message opens a new one
+                for channels in (self._outgoing, self._incoming):
+                    if channels.get(event.channel.label) is event.channel:
+                        del channels[event.channel.label]  # the next message opens a new one
 
 
 def _reason(error: PsyneMeshError | None) -> str:

@@ -183,7 +183,9 @@ class LinkDriver:
     # ------------------------------------------------------------------------------------------ LinkOwner, for links
 
     def on_link_open(self, link: Link) -> None:
-        link.hold(sum(membership.unread(link.peer_id) for membership in self._rooms.values()))
+        for membership in self._rooms.values():
+            for label, n_bytes in membership.unread_of(link.peer_id).items():
+                link.hold(n_bytes, label)
         self._table.opened(link.entry)
         self.turn()
         self._envelopes.link_opened(link.peer_id)

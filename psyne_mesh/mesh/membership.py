@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from enum import Enum
 from typing import Protocol, TypeVar
@@ -120,7 +120,8 @@ class Membership:
         self._owner = owner
         self._drained = trio.lowlevel.ParkingLot()
         self._pumping = False
-        self._unread: dict[PeerId, int] = {}  # bytes that the room holds of each author, whichever link they came by
+        # Bytes that the room holds of each author, by label of the channel, whichever link they came by
+        self._unread: dict[PeerId, dict[str, int]] = {}
         self.closed = False
         # How what takes more than a look is read: by a call, or by a door on another thread over there.
         self.reading: Reading = lambda look: look()
@@ -256,7 +257,8 @@ class Membership:
         self._drained.unpark_all()
         for peer, unread in self._unread.items():
             if (link := self._owner.link(peer)) is not None:
-                link.hold(-unread)
+                for label, n_bytes in unread.items():
+                    link.hold(-n_bytes, label)
 
     def drained(self) -> None:
         self._drained.unpark_all()
@@ -395,23 +397,38 @@ class Membership:
             return False
         return not link.entry.is_asleep and not link.is_superseded
 
-    def hold(self, peer: PeerId, size: int) -> None:
-        """The room holds `size` bytes more (or fewer) of this peer that nobody has read."""
-        unread = self.unread(peer) + size
-        if unread:
-            self._unread[peer] = unread
-        else:
-            self._unread.pop(peer, None)
+    def hold(self, peer: PeerId, label: str, size: int) -> None:
+        """The room holds `size` bytes more (or fewer) of this peer on the channel of that label that nobody has read."""
+        unread = self._unread.setdefault(peer, {})
+        unread[label] = unread.get(label, 0) + size
+        if not unread[label]:
+            del unread[label]
+        if not unread:
+            del self._unread[peer]
         link = self._owner.link(peer)
         if link is not None and not self.closed:
-            link.hold(size)
+            link.hold(size, label)
 
-    def release(self, peer: PeerId, size: int) -> None:
-        self.hold(peer, -size)
+    def release(self, peer: PeerId, label: str, size: int) -> None:
+        self.hold(peer, label, -size)
 
     def unread(self, peer: PeerId) -> int:
         """Bytes of this peer that nobody has read."""
-        return self._unread.get(peer, 0)
+        return sum(self.unread_of(peer).values())
+
+    def unread_of(self, peer: PeerId) -> Mapping[str, int]:
+        """The same by label of the channel."""
+        return self._unread.get(peer, {})
+
+    def waiting(self, peer: PeerId) -> int:
+        """Bytes that were sent to this peer and have not left, on all channels of its link."""
+        link = self._owner.link(peer)
+        return 0 if link is None else link.waiting
+
+    def buffered(self, peer: PeerId, label: str) -> int:
+        """The same of one channel."""
+        link = self._owner.link(peer)
+        return 0 if link is None else link.buffered(label)
 
     def path(self, peer: PeerId) -> Path | None:
         link = self._owner.link(peer)

@@ -54,11 +54,16 @@ _TO = "must be a Peer, a PeerId or several of these; room.peers has those who ar
 @attrs.frozen
 class SendReport:
     """What became of one message: how many peers it was handed to the network for, and why not for the others. Among the
-    former are those in `waiting`, to whom a link is being made: a reliable message waits for it."""
+    former are those in `waiting`, to whom a link is being made: a reliable message waits for it.
+
+    behind: on a reliable channel, the peers for whom more than 1 MiB wait on it now, this message included, and how many bytes:
+        they do not read it, or their network is too slow. `Peer.waiting_bytes` has what waits on all channels.
+    """
 
     sent: int
     skipped: Mapping[PeerId, SendOutcome]
     waiting: tuple[PeerId, ...] = ()
+    behind: Mapping[PeerId, int] = attrs.Factory(dict)
 
 
 @attrs.define
@@ -209,7 +214,7 @@ class Channel(Generic[M]):
         while inbox:
             peer, payload = inbox.get_nowait()
             if self._reliable:
-                self._membership.release(peer.id, held_size(payload))
+                self._membership.release(peer.id, self._config.label, held_size(payload))
             try:
                 return peer, self.decode_untrusted(peer, payload)
             except ProtocolError:
@@ -265,7 +270,7 @@ class Channel(Generic[M]):
             if carried and self._membership.unread(peer.id) + size > CARRIED_UNREAD_BYTES_MAX:
                 self.stats.dropped += 1
                 return
-            self._membership.hold(peer.id, size)
+            self._membership.hold(peer.id, self._config.label, size)
         elif len(self._inbox) >= self._inbox_max:
             self._inbox.get_nowait()
             self.stats.dropped += 1
@@ -279,13 +284,13 @@ class Channel(Generic[M]):
             if carried and self._membership.unread(peer_id) + size > CARRIED_UNREAD_BYTES_MAX:
                 self.stats.dropped += 1
                 return
-            self._membership.hold(peer_id, size)
+            self._membership.hold(peer_id, self._config.label, size)
             self._kept.setdefault(peer_id, []).append(payload)
 
     def give_kept(self, peer_id: PeerId, peer: Peer | None) -> None:
         """The player is back; None: it is another stay, or we have waited for too long."""
         for payload in self._kept.pop(peer_id, ()):
-            self._membership.release(peer_id, held_size(payload))
+            self._membership.release(peer_id, self._config.label, held_size(payload))
             if peer is None:
                 self.stats.dropped += 1
             else:
@@ -324,7 +329,7 @@ class Channel(Generic[M]):
         self._inbox = inbox
 
     def release(self, peer: Peer, size: int) -> None:
-        self._membership.release(peer.id, size)
+        self._membership.release(peer.id, self._config.label, size)
 
     def encode(self, message: M) -> Payload:
         """`UnserialisableMessage`, `MessageTooLarge` or `ClosedError` for what cannot be sent."""
@@ -437,7 +442,11 @@ class Channel(Generic[M]):
     ) -> SendReport:
         self.stats.sent += len(targets) - len(skipped)
         self.stats.skipped += len(skipped)
-        return SendReport(len(targets) - len(skipped), skipped, tuple(waiting))
+        behind = {}
+        if self.mode.reliable:
+            buffered = ((peer_id, self._membership.buffered(peer_id, self._config.label)) for peer_id in targets)
+            behind = {peer_id: n_bytes for peer_id, n_bytes in buffered if n_bytes > SOFT_BUDGET_BYTES}
+        return SendReport(len(targets) - len(skipped), skipped, tuple(waiting), behind)
 
     def _is_here(self, peer_id: PeerId) -> bool:
         return peer_id in self._peers or peer_id in self._hoped_for()

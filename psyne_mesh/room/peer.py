@@ -60,6 +60,12 @@ class Peer:
         return None if rtt is None else rtt * 1000
 
     @property
+    def waiting_bytes(self) -> int:
+        """What was sent to this player and has not left yet, on all channels: if it grows, the player does not read a
+        reliable channel, or its network is too slow. At 12 MiB its link is dropped ("overflow")."""
+        return self._membership.waiting(self.id)
+
+    @property
     def stats(self) -> PeerStats | None:
         return self._membership.link_stats(self.id)
 

@@ -16,6 +16,7 @@ PPID_BINARY = 53
 PPID_STRING_EMPTY = 56
 PPID_BINARY_EMPTY = 57
 
+_NEVER = 1 << 60
 ChannelState: TypeAlias = Literal["connecting", "open", "closing", "closed"]
 
 
@@ -34,6 +35,7 @@ class Channel:
         "closed_by_peer",
         "config",
         "confirmed",
+        "credit_left",
         "express",
         "express_heard",
         "express_over",
@@ -50,6 +52,7 @@ class Channel:
         "state",
         "thins",
         "unordered",
+        "unread",
     )
 
     def __init__(self, config: DataChannelConfig, *, announced: bool = True) -> None:
@@ -75,6 +78,10 @@ class Channel:
         self.express_over = False
         self.close_reason = ""
         self.closed_by_peer = False
+        self.credit_left = _NEVER  # bytes that may come before the peer is told of more credit, see `credit.py`
+        self.unread = (
+            0  # bytes that came and the application still holds, `UNREAD_OVERHEAD_BYTES` for each message included
+        )
         self.messages_sent = self.messages_received = self.bytes_sent = self.bytes_received = 0
 
     @property

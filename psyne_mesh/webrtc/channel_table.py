@@ -32,7 +32,15 @@ from psyne_mesh.webrtc.channel import (
     ChannelStats,
     MessageReceived,
 )
-from psyne_mesh.webrtc.dcep import ACK, encode_open, parse_dcep_untrusted
+from psyne_mesh.webrtc.credit import CREDIT_STREAM, Credits
+from psyne_mesh.webrtc.dcep import (
+    ACK,
+    CREDIT,
+    encode_credit,
+    encode_open,
+    parse_credit_untrusted,
+    parse_dcep_untrusted,
+)
 
 _EMPTY = b"\x00"
 _STREAM_ID_MAX = 65_534  # RFC 8831 section 6.5: 65535 is reserved
@@ -90,6 +98,7 @@ class ChannelTable:
         self._first_id: int | None = None  # of our parity
         self._skips = 0
         self._events: list[ChannelEvent] = []
+        self._credits: Credits | None = None
         self.messages_discarded = 0
 
     @property
@@ -104,10 +113,13 @@ class ChannelTable:
         is_dtls_client: bool,
         max_message_size: int,
         leaves_low_ids: bool = False,
+        credits: Credits | None = None,
     ) -> None:
         """In-band channels get their ids. `max_message_size`: bytes of the largest message that `send` accepts.
-        `leaves_low_ids`: the peer may number its channels by another rule, so ours begin above those."""
+        `leaves_low_ids`: the peer may number its channels by another rule, so ours begin above those. `credits`: for a peer
+        that knows of them."""
         self._association = association
+        self._credits = credits
         self.max_message_size = max_message_size
         self._first_id = 0 if is_dtls_client else 1  # RFC 8832 section 6
         self._skips = _IDS_LEFT_ALONE if leaves_low_ids else 0
@@ -176,6 +188,24 @@ class ChannelTable:
         )
         channel.messages_sent += 1
         channel.bytes_sent += size
+
+    def note_unread(self) -> int:
+        """The application has read, or left unread, a good deal. How many bytes of all that is unread, which `Channel.unread`
+        has by channel, do not count against the window."""
+        if self._credits is None:
+            return 0
+        self._credits.note_read()
+        return self._credits.exempt_bytes
+
+    def send_credits(self, now: float) -> None:
+        """Before each flush, after the application has had what came: tell the peer how much its channels may send."""
+        if self._credits is None or not self._credits.is_due or CREDIT_STREAM in self._by_id:
+            return
+        for channel, limit in self._credits.take_due():
+            if channel.id is not None and channel.state == "open":
+                with contextlib.suppress(LocalError):  # no room in the queue: the next word says more
+                    self._association.set_priority(CREDIT_STREAM, 1024)
+                    self._association.send(CREDIT_STREAM, PPID_DCEP, encode_credit(channel.id, limit), now)
 
     def buffered_amount(self, channel: Channel) -> int:
         """Bytes accepted by `send` that have not gone out for the first time."""
@@ -249,6 +279,9 @@ class ChannelTable:
                 if channel is not None and channel.state == "open" and not channel.incoming_reset:
                     channel.confirmed = True
                     channel.express_over = True
+                    channel.credit_left -= len(data) + sctp.CREDIT_MESSAGE_BYTES
+                    if channel.credit_left < 0 and self._credits is not None:
+                        self._credits.note_spent(channel)
                     if ppid == PPID_BINARY:
                         channel.messages_received += 1
                         channel.bytes_received += len(data)
@@ -280,7 +313,9 @@ class ChannelTable:
         return None
 
     def _handle_unusual(self, stream_id: int, channel: Channel | None, ppid: int, data: bytes, now: float) -> None:
-        if channel is None:
+        if ppid == PPID_DCEP and stream_id == CREDIT_STREAM and data[:1] == CREDIT and self._credits is not None:
+            self._handle_credit_untrusted(data)
+        elif channel is None:
             if ppid == PPID_DCEP and data[:1] != ACK:
                 self._handle_open_untrusted(stream_id, data, now)
             elif ppid != PPID_DCEP:
@@ -299,6 +334,15 @@ class ChannelTable:
             self._events.append(MessageReceived(channel, "" if ppid == PPID_STRING_EMPTY else b""))
         else:  # RFC 8831 section 6.6: unsupported identifiers close the channel, and only it
             self._fail(channel, f"the peer used the unknown payload protocol {ppid}", now)
+
+    def _handle_credit_untrusted(self, data: bytes) -> None:
+        """Work: none that depends on what waits."""
+        with contextlib.suppress(ProtocolError):
+            stream_id, limit = parse_credit_untrusted(data)
+            channel = self._by_id.get(stream_id)
+            if channel is not None and channel.state == "open" and channel.max_retransmits is None is channel.life_time:
+                spent = channel.bytes_sent + sctp.CREDIT_MESSAGE_BYTES * channel.messages_sent
+                self._association.set_credit(stream_id, limit - spent + self._association.unbegun_cost(stream_id))
 
     def _handle_open_untrusted(self, stream_id: int, data: bytes, now: float) -> None:
         try:
@@ -319,6 +363,7 @@ class ChannelTable:
         if config.max_retransmits == 0:
             self._association.set_perishable(stream_id)
         self._keep_for_peer(stream_id, channel)
+        self._watch_credit(channel)
         with contextlib.suppress(LocalError):  # no room in the queue: our first message confirms as well
             self._association.send(stream_id, PPID_DCEP, ACK, now)
         self._events.append(ChannelOpened(channel, by_peer=True))
@@ -347,6 +392,7 @@ class ChannelTable:
                 continue
             elif channel.state == "open":
                 channel.closed_by_peer = True
+                self._association.set_credit(stream_id, None)  # nobody reads any more: what waits may go
                 self._begin_closing(channel, now)
             channel.incoming_reset = True
             self._finish_if_both(channel, now)
@@ -384,6 +430,7 @@ class ChannelTable:
         assert channel.id is not None
         self._queue_open(channel, now)
         channel.state = "open"
+        self._watch_credit(channel)
         self._events.append(ChannelOpened(channel, by_peer=False))
         self._replay_early(channel.id, now)
 
@@ -397,6 +444,10 @@ class ChannelTable:
     def _set_up_stream(self, stream_id: int, priority: int) -> None:
         self._association.set_priority(stream_id, priority)
         self._association.set_buffered_amount_low_threshold(stream_id, _NEVER_LOW)
+
+    def _watch_credit(self, channel: Channel) -> None:
+        if self._credits is not None:
+            self._credits.watch(channel)
 
     def _fail(self, channel: Channel, reason: str, now: float) -> None:
         channel.close_reason = reason
@@ -440,6 +491,8 @@ class ChannelTable:
             self._replay_early(channel.id, now)
 
     def _forget(self, channel: Channel) -> None:
+        if self._credits is not None:
+            self._credits.forget(channel)
         if channel in self._waiting:
             self._waiting.remove(channel)
         elif channel.id is not None:

@@ -11,10 +11,11 @@ from psyne_mesh.config import DataChannelConfig
 from psyne_mesh.errors import ClosedError, PeerGone, PsyneMeshError, WouldBlock
 from psyne_mesh.webrtc.channel import Channel, ChannelState
 from psyne_mesh.webrtc.inbox import Inbox
+from psyne_mesh.webrtc.sctp import CREDIT_MESSAGE_BYTES
 
 HIGH_WATER_BYTES = 2**20  # send() waits above it: a tenth of a second at 10 MB/s, and more than any window of a LAN
 LOW_WATER_BYTES = 2**18  # and goes on below it, early enough that the path never runs dry
-UNREAD_OVERHEAD_BYTES = 64  # counted for each message besides its bytes, so that empty ones are bounded too
+UNREAD_OVERHEAD_BYTES = CREDIT_MESSAGE_BYTES  # counted for each message besides its bytes
 _CREDIT_NONE = HIGH_WATER_BYTES + 1  # what a message of unknown size takes: the next one asks again
 _STREAK_MAX = 64  # sends without giving other tasks a turn: a quarter of a millisecond, and that many share datagrams
 
@@ -134,7 +135,7 @@ class DataChannel:
             message = self._inbox.get_nowait()
         except StopAsyncIteration:
             raise self._error or PeerGone("the peer closed the channel") from None
-        self._owner.note_unread(-len(message) - UNREAD_OVERHEAD_BYTES)
+        self._note_read(len(message) + UNREAD_OVERHEAD_BYTES)
         return message
 
     def __aiter__(self) -> AsyncIterator[str | bytes]:
@@ -142,14 +143,18 @@ class DataChannel:
 
     async def __anext__(self) -> str | bytes:
         message = await self._inbox.__anext__()
-        self._owner.note_unread(-len(message) - UNREAD_OVERHEAD_BYTES)
+        self._note_read(len(message) + UNREAD_OVERHEAD_BYTES)
         return message
+
+    def _note_read(self, n_bytes: int) -> None:
+        self.channel.unread -= n_bytes
+        self._owner.note_unread(-n_bytes)
 
     def close(self) -> None:
         """Close after everything sent so far has gone out. The peer sees the end after the last message. What was not
         read is dropped."""
         unread = self._inbox.clear()  # of a channel that the peer closed, too: it would fill the window of the others
-        self._owner.note_unread(-sum(len(message) + UNREAD_OVERHEAD_BYTES for message in unread))
+        self._note_read(sum(len(message) + UNREAD_OVERHEAD_BYTES for message in unread))
         if self._error is None:
             self.end(ClosedError("the channel was closed on this side"), quietly=True)
             self._owner.close_channel(self.channel)
@@ -161,7 +166,9 @@ class DataChannel:
         if self._inbox.closed:
             return 0
         self._inbox.put(message)
-        return len(message) + UNREAD_OVERHEAD_BYTES
+        size = len(message) + UNREAD_OVERHEAD_BYTES
+        self.channel.unread += size
+        return size
 
     def handle_opened(self) -> None:
         self._opened.set()

@@ -9,9 +9,12 @@ from psyne_mesh.errors import InvalidConfig, ProtocolError
 
 PRIORITY_NORMAL = 256  # RFC 8831 section 6.4
 ACK = b"\x02"
+# Of our own, between two of us only: see `credit.py`. RFC 8832 section 8.2.1 has left the value unassigned
+CREDIT = b"\x43"
 
 _OPEN = 0x03
 _OPEN_HEADER = struct.Struct("!BBHIHH")  # type, channel type, priority, reliability, label length, protocol length
+_CREDIT = struct.Struct("!cHQ")  # type, stream, what it may cost in all
 _UNORDERED = 0x80
 _RELIABLE, _PARTIAL_RELIABLE_REXMIT, _PARTIAL_RELIABLE_TIMED = 0, 1, 2
 _RELIABILITY_MAX = 65_535  # the wire has 32 bits, W3C and DataChannelConfig 16; more is as good as reliable
@@ -33,6 +36,18 @@ def encode_open(config: DataChannelConfig) -> bytes:
         raise InvalidConfig("label and protocol must be Unicode text without lone surrogates") from error
     header = _OPEN_HEADER.pack(_OPEN, channel_type, config.priority, reliability, len(label), len(protocol))
     return header + label + protocol
+
+
+def encode_credit(stream_id: int, limit: int) -> bytes:
+    return _CREDIT.pack(CREDIT, stream_id, max(0, limit))
+
+
+def parse_credit_untrusted(message: bytes) -> tuple[int, int]:
+    """Stream and what it may cost in all. Raises `ProtocolError`."""
+    if len(message) != _CREDIT.size or message[:1] != CREDIT:
+        raise ProtocolError("not a word of credit")
+    _, stream_id, limit = _CREDIT.unpack(message)
+    return stream_id, limit
 
 
 def parse_dcep_untrusted(message: bytes) -> DataChannelConfig | None:

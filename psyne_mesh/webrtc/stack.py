@@ -17,6 +17,7 @@ from psyne_mesh.webrtc.channel import (
     MessageReceived,
 )
 from psyne_mesh.webrtc.channel_table import ChannelLimits, ChannelTable
+from psyne_mesh.webrtc.credit import Credits
 from psyne_mesh.webrtc.express import (
     EXPRESS,
     LATE_S,
@@ -192,11 +193,13 @@ class Stack:
             self._association.note_rtt(rtt_s)
         if remote_sctp_init:
             self._association.agree(sctp.read_init_untrusted(remote_sctp_init), now)
+        credits = Credits(self.config.receive_window_bytes, self.config.max_message_size)
         self._channels.start(
             self._association,
             is_dtls_client=is_client,
             max_message_size=min(self.config.max_message_size, remote_max_message_size or 2**63),
             leaves_low_ids=leaves_low_ids,
+            credits=credits if remote_max_datagram_size else None,  # who says that is one of us
         )
         self._dtls = dtls.DtlsSession(
             self._certificate,
@@ -291,10 +294,11 @@ class Stack:
         self._channels.close(channel, now)
 
     def set_unread(self, n_bytes: int, now: float) -> None:
-        """How many bytes of `MessageReceived` events the application still holds; they shrink the window we offer."""
+        """How many bytes of `MessageReceived` events the application still holds, of all channels; `Channel.unread` has those
+        of each. They shrink the window we offer, as far as they are not within their channel's credit."""
         self._unread = n_bytes
         self._early_told = self._channels.early_bytes
-        self._association.set_unread(n_bytes + self._early_told, now)
+        self._association.set_unread(max(0, n_bytes - self._channels.note_unread()) + self._early_told, now)
 
     def close(self, now: float, error: PsyneMeshError | None = None) -> None:
         """Ends everything at once: what is queued is lost, and the peer is told by ABORT and close_notify."""
@@ -311,6 +315,7 @@ class Stack:
         if self._farewell:
             datagrams = self._farewell + datagrams
             self._farewell = []
+        self._channels.send_credits(now)
         packets = self._association.packets_to_send(now) if self.phase in ("connected", "sctp") else []
         if self._express is not None and self.phase == "connected":
             packets += self._express.records_to_send(now)

@@ -26,7 +26,8 @@ from psyne_mesh.signaling.convert import joined_untrusted, listing_untrusted
 from psyne_mesh.signaling.events import split_room_key_untrusted
 from psyne_mesh.webrtc import sctp
 from psyne_mesh.webrtc.channel import ChannelOpened
-from psyne_mesh.webrtc.dcep import encode_open, parse_dcep_untrusted
+from psyne_mesh.webrtc.credit import CREDIT_STREAM
+from psyne_mesh.webrtc.dcep import encode_credit, encode_open, parse_credit_untrusted, parse_dcep_untrusted
 from psyne_mesh.webrtc.dtls import Fingerprint
 from psyne_mesh.webrtc.sdp import Description, answer_setup, make_answer, parse_sdp_untrusted
 from tests.fuzz.inputs import Cursor
@@ -56,6 +57,9 @@ def text_of(data: bytes) -> str:
 
 
 def run_dcep(data: bytes) -> None:
+    with contextlib.suppress(ProtocolError):
+        stream_id, limit = parse_credit_untrusted(data)
+        assert encode_credit(stream_id, limit) == data
     try:
         config = parse_dcep_untrusted(data)
     except ProtocolError:
@@ -85,7 +89,8 @@ def run_channels(data: bytes) -> None:
                 if channel.id == stream:
                     world.table.close(channel, 0.0)
         elif piece[1:]:
-            world.message(stream, piece[0], piece[1:])
+            world.message(CREDIT_STREAM if stream == 0x1F else stream, piece[0], piece[1:])
+            world.table.send_credits(0.0)
         for event in world.table.take_events():
             if isinstance(event, ChannelOpened) and event.channel not in created:
                 created.append(event.channel)

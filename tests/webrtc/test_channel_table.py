@@ -14,6 +14,7 @@ from psyne_mesh.errors import ClosedError, InvalidConfig, LocalError, MessageToo
 from psyne_mesh.webrtc import sctp
 from psyne_mesh.webrtc.channel import Channel, ChannelClosed, ChannelOpened, MessageReceived
 from psyne_mesh.webrtc.channel_table import ChannelLimits, ChannelTable
+from psyne_mesh.webrtc.credit import Credits
 from psyne_mesh.webrtc.dcep import ACK, encode_open
 
 STRING, BINARY, DCEP, STRING_EMPTY, BINARY_EMPTY = 51, 53, 50, 56, 57
@@ -30,6 +31,7 @@ class FakeAssociation:
         self.resets: list[int] = []
         self.priorities: dict[int, int] = {}
         self.perishable: set[int] = set()
+        self.credits: dict[int, int | None] = {}
         self.aborted = ""
         self.is_full = False
 
@@ -58,6 +60,12 @@ class FakeAssociation:
     def buffered_amount(self, stream_id: int) -> int:
         return 0
 
+    def set_credit(self, stream_id: int, n_bytes: int | None) -> None:
+        self.credits[stream_id] = n_bytes
+
+    def unbegun_cost(self, stream_id: int) -> int:
+        return 0
+
     def abort(self, now: float, reason: str = "") -> None:
         self.aborted = reason
 
@@ -68,7 +76,12 @@ class World:
     def __init__(self, *, established: bool = True, streams: int = 65_535, **limits: int) -> None:
         self.association = FakeAssociation(streams)
         self.table = ChannelTable(ChannelLimits(**limits))
-        self.table.start(self.association, is_dtls_client=True, max_message_size=1000)  # type: ignore[arg-type]
+        self.table.start(
+            self.association,  # type: ignore[arg-type]
+            is_dtls_client=True,
+            max_message_size=1000,
+            credits=Credits(4096, 1000),
+        )
         if established:
             self.establish()
 

@@ -16,9 +16,11 @@ from psyne_mesh.webrtc.sctp.events import (
     StreamsResetByPeer,
 )
 from psyne_mesh.webrtc.sctp.handshake import Handshake, read_init_untrusted
+from psyne_mesh.webrtc.sctp.send_queue import CREDIT_MESSAGE_BYTES
 from psyne_mesh.webrtc.sctp.stats import SctpStats
 
 __all__ = [
+    "CREDIT_MESSAGE_BYTES",
     "Association",
     "BufferedAmountLow",
     "Closed",

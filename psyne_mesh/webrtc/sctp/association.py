@@ -12,7 +12,7 @@ from psyne_mesh.webrtc.sctp.events import BufferedAmountLow, SctpEvent
 from psyne_mesh.webrtc.sctp.inbound import Inbound
 from psyne_mesh.webrtc.sctp.outbound import RENEGES_MAX
 from psyne_mesh.webrtc.sctp.packets import PacketBuilder
-from psyne_mesh.webrtc.sctp.send_queue import Message, SendStream
+from psyne_mesh.webrtc.sctp.send_queue import CREDIT_UNLIMITED, Message, SendStream
 from psyne_mesh.webrtc.sctp.stats import SctpStats, snapshot
 
 SHUTDOWN_REPEATS_MAX = 10  # also where association_retransmits_max is None: an end must come to an end
@@ -238,6 +238,19 @@ class Association(AssociationCore):
         if not 1 <= priority <= 65535:
             raise LocalError(f"priority {priority}: must lie in [1, 65535]")
         self._stream(stream_id).weight = priority
+
+    def set_credit(self, stream_id: int, n_bytes: int | None) -> None:
+        """On this stream messages may begin until so many bytes of them, and `CREDIT_MESSAGE_BYTES` for each, have; the rest
+        waits, and other streams go on. None: as much as the windows allow."""
+        stream = self._outbound.queue.streams.get(stream_id)
+        if stream is not None:
+            credit = CREDIT_UNLIMITED if n_bytes is None else min(n_bytes, CREDIT_UNLIMITED)
+            self._outbound.queue.set_credit(stream, credit)
+
+    def unbegun_cost(self, stream_id: int) -> int:
+        """Of what `send` took on this stream, what will cost credit yet."""
+        stream = self._outbound.queue.streams.get(stream_id)
+        return 0 if stream is None else self._outbound.queue.unbegun_cost(stream)
 
     def set_perishable(self, stream_id: int) -> None:
         """What comes on this stream in order is worth nothing when it had to wait for long, as after a break, for what

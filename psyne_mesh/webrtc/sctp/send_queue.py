@@ -7,6 +7,10 @@ from collections import deque
 from psyne_mesh.webrtc.sctp.scheduler import Scheduler
 
 PRIORITY_NORMAL = 256  # RFC 8831 section 6.4
+CREDIT_MESSAGE_BYTES = (
+    64  # what a message costs of a stream's credit besides its bytes, so that empty ones are bounded too
+)
+CREDIT_UNLIMITED = 1 << 60
 
 
 class Message:
@@ -59,6 +63,7 @@ class SendStream:
         "abandoned_sent",
         "abandoned_unsent",
         "buffered",
+        "credit",
         "id",
         "low_threshold",
         "messages",
@@ -74,6 +79,7 @@ class SendStream:
         self.buffered = 0  # bytes that wait for their first transmission
         self.low_threshold = 0
         self.weight = PRIORITY_NORMAL
+        self.credit = CREDIT_UNLIMITED  # bytes of messages that may begin; see `SendQueue.set_credit`
         self.next_ordered = 0  # SSN, or MID of ordered messages
         self.next_unordered = 0  # MID of unordered messages
         self.resetting = False
@@ -131,7 +137,7 @@ class SendQueue:
         stream.buffered += size
         self.buffered += size
         stream.messages.append(message)
-        if len(stream.messages) == 1:
+        if len(stream.messages) == 1 and stream.credit > 0:
             self.scheduler.add(stream, self._next_size(message))
 
     def sent(self, stream: SendStream, size: int) -> None:
@@ -152,6 +158,7 @@ class SendQueue:
                 self.scheduler.charge(stream, self._next_size(message))
             return
         messages.popleft()
+        stream.credit -= message.size + CREDIT_MESSAGE_BYTES
         if message.size > size:
             self._ended(message)
         scheduler = self.scheduler
@@ -160,6 +167,8 @@ class SendQueue:
             scheduler.remove(stream)
             if stream.resetting:
                 self.drained.append(stream.id)
+        elif stream.credit <= 0:
+            scheduler.remove(stream)
         elif len(scheduler.heap) > 1:
             scheduler.charge(stream, self._next_size(messages[0]))
 
@@ -173,6 +182,27 @@ class SendQueue:
         self._held_back.append(stream)
         return True
 
+    def set_credit(self, stream: SendStream, credit: int) -> None:
+        """So many bytes of messages may begin on the stream from now on; with none left it stands aside."""
+        waits = stream.messages and not stream.messages[0].offset
+        had, stream.credit = stream.credit > 0, credit
+        if not waits or had == (credit > 0):
+            return
+        if credit > 0:
+            self.scheduler.add(stream, self._next_size(stream.messages[0]))
+        elif stream in self._held_back:
+            self._held_back.remove(stream)
+        else:
+            self.scheduler.remove(stream)
+
+    def unbegun_cost(self, stream: SendStream) -> int:
+        """What the messages will cost that wait and have not begun."""
+        messages = stream.messages
+        if not messages:
+            return 0
+        begun = messages[0].size - messages[0].offset if messages[0].offset else 0
+        return stream.buffered - begun + CREDIT_MESSAGE_BYTES * (len(messages) - (begun > 0))
+
     def discard(self, stream: SendStream) -> None:
         """Give up what is unsent of the first message of `stream`."""
         message = stream.messages[0]
@@ -185,9 +215,10 @@ class SendQueue:
             self.scheduler.remove(stream)
         if begun:
             self._ended(message)
-        if stream.messages:
+            stream.credit -= message.size + CREDIT_MESSAGE_BYTES
+        if stream.messages and stream.credit > 0:
             self.scheduler.add(stream, self._next_size(stream.messages[0]))
-        elif stream.resetting:
+        elif stream.resetting and not stream.messages:
             self.drained.append(stream.id)
 
     def discard_rest_of(self, message: Message) -> bool:
@@ -207,6 +238,7 @@ class SendQueue:
             stream.messages.clear()
             stream.buffered = stream.next_ordered = stream.next_unordered = 0
             stream.resetting = False
+            stream.credit = CREDIT_UNLIMITED
 
     def clear_from(self, streams: int) -> None:
         """The peer takes only `streams` streams: drop what waits on the others (RFC 9260 section 5.1.1)."""
