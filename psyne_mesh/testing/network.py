@@ -1,7 +1,8 @@
 """A network in memory with everything that goes wrong in real ones: what users put under their rooms in tests.
 
 It carries datagrams between hosts in Trio time, so under `trio.testing.MockClock(autojump_threshold=0)` minutes pass in
-milliseconds. All dice of the network come from one seed; for those of Trio see `seeded_scheduling`.
+milliseconds. All dice of the network come from one seed; for those of Trio and of the system
+see `seeded_scheduling` and `seeded_randomness`.
 """
 
 from __future__ import annotations

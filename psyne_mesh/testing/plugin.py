@@ -12,6 +12,7 @@ from typing import Protocol
 import pytest
 
 from psyne_mesh.testing.network import Quality
+from psyne_mesh.testing.randomness import seeded_randomness
 from psyne_mesh.testing.scheduling import seeded_scheduling
 from psyne_mesh.testing.world import World, open_world
 
@@ -44,10 +45,10 @@ def psyne_seed(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture
 def psyne_world(psyne_seed: int) -> Iterator[OpenWorld]:
-    """`async with psyne_world(quality=...) as world:`, with Trio's scheduler under the same seed."""
+    """`async with psyne_world(quality=...) as world:`, with Trio's scheduler and the system's dice under the same seed."""
 
     def opened(*, quality: Quality | None = None) -> AbstractAsyncContextManager[World]:
         return open_world(psyne_seed, quality)
 
-    with seeded_scheduling(psyne_seed):
+    with seeded_scheduling(psyne_seed), seeded_randomness(psyne_seed):
         yield opened
