@@ -119,11 +119,12 @@ def matrix(
 def breaks(
     only: Annotated[list[str] | None, typer.Option(help="Only breaks whose name holds this word; repeatable.")] = None,
     write_docs: Annotated[bool, typer.Option(help="Rewrite the table of breaks in docs/networks.md.")] = False,
+    repeat: Annotated[int, typer.Option(min=1, help="So often each: the table tells the worst beside the median.")] = 1,
 ) -> None:
     """Break the network in the middle of a game in many ways, and see how the players come back together."""
     intact = True
     founds: list[healing.Healing] = []
-    for broken in healing.BREAKS:
+    for broken in healing.BREAKS * repeat:
         if all(word in broken.name for word in only or ()):
             found = trio.run(healing.run_break, broken)
             intact = intact and found.intact

@@ -84,6 +84,13 @@ class Breaks:
             yield
 
     @contextlib.contextmanager
+    def mtu_fallen(self, site: str, mtu: int) -> Iterator[None]:
+        """A tunnel on the site's way drops what is larger, and nobody says so: ICMP is blocked."""
+        interface = self._interface(site)
+        with self._faults([f'{way}ifname "{interface}" meta length > {mtu} drop' for way in ("i", "o")]):
+            yield
+
+    @contextlib.contextmanager
     def udp_blocked(self, *names: str) -> Iterator[None]:
         """These sites or servers pass no UDP from now on, TCP still (a captive network comes up)."""
         interfaces = [self._interface(name) for name in names]
@@ -163,6 +170,20 @@ class Breaks:
             yield
         finally:
             self._replug(player, target, host.uplink, home)
+
+    @contextlib.contextmanager
+    def tunnel_up(self, player: str, to_site: str) -> Iterator[None]:
+        """Another interface takes the player's default route, and its old address stays (a VPN); the end takes it down."""
+        host, target = self._lab.plan.hosts[player], self._lab.plan.routers[f"nat-{to_site}"]
+        uplink = lan_uplink(target, SPARE_LAN_HOST)
+        self._ip(target.name, build.plug_in(player, uplink, "tun0", isolated=target.isolated))
+        self._ip(player, build.configure(uplink, "tun0"))
+        try:
+            yield
+        finally:
+            self._ip(target.name, [f"link del p-{player}"])
+            ways = (host.uplink.gateway4, host.uplink.gateway6)
+            self._ip(player, [f"route replace default via {gateway}" for gateway in ways if gateway])
 
     # ------------------------------------------------------------------------------------------------ dead processes
 

@@ -22,6 +22,7 @@ from tests.lab.topology import Site
 
 INTERVAL_MS = 20.0
 SETTLE_S = 3.0  # of traffic before the break: an upgrade of the path is over by then
+LATE_S = 28.0  # and late in play: ICE has given up by then where it found no path
 WATCH_S = 12.0  # after traffic is possible again
 ALIVE_S = 0.5  # a channel that was silent for so long at the end has not healed
 CONNECT_DEADLINE_S = 30.0
@@ -29,6 +30,7 @@ REPLAYED_MS = 1000.0  # nothing unreliable is older: a position of before the br
 Report = Mapping[str, Any]
 HOMES = (Site("a", "port-restricted"), Site("b", "port-restricted"))
 SYMMETRIC = (Site("a", "symmetric"), Site("b", "symmetric"))
+OVER_A_PEER = (Site("a", "symmetric"), Site("b", "open"), Site("c", "symmetric"))
 MOBILE = Site("mobile", "symmetric", players=())
 OPEN_MOBILE = Site("mobile", "full-cone", players=())
 FOUR = tuple(Site(name, kind) for name, kind in zip("abcd", ("port-restricted", "full-cone") * 2, strict=True))
@@ -37,12 +39,14 @@ FOUR = tuple(Site(name, kind) for name, kind in zip("abcd", ("port-restricted", 
 @attrs.frozen(kw_only=True)
 class Break:
     """lasts_s: how long traffic is impossible; None: the cause stays, but there is a way around it from the start.
+    settle_s: of play before it.
     turn: whether the players know the TURN servers; as STUN servers they know them always."""
 
     name: str
     apply: Callable[[Lab], AbstractContextManager[None]]
     sites: tuple[Site, ...] = HOMES
     lasts_s: float | None = None
+    settle_s: float = SETTLE_S
     turn_servers: tuple[str, ...] = ("turn",)
     turn: bool = True
 
@@ -106,6 +110,39 @@ BREAKS = (
         sites=FOUR,
         lasts_s=45,
     ),
+    *(
+        Break(
+            name=f"silence of {lasts_s} s late in play, signaling carries",
+            apply=lambda lab: lab.breaks.silenced("a"),
+            sites=SYMMETRIC,
+            turn=False,
+            settle_s=LATE_S,
+            lasts_s=lasts_s,
+        )
+        for lasts_s in (3, 45)
+    ),
+    Break(
+        name="new address late in play, signaling carries",
+        apply=lambda lab: lab.breaks.player_address_changed("a"),
+        sites=SYMMETRIC,
+        turn=False,
+        settle_s=LATE_S,
+    ),
+    Break(
+        name="silence of 10 s late in play, a peer carries",
+        apply=lambda lab: lab.breaks.silenced("a"),
+        sites=OVER_A_PEER,
+        turn=False,
+        settle_s=LATE_S,
+        lasts_s=10,
+    ),
+    Break(name="a VPN comes up", apply=lambda lab: lab.breaks.tunnel_up("a", "mobile"), sites=(*HOMES, OPEN_MOBILE)),
+    Break(name="MTU 1100, ICMP blocked", apply=lambda lab: lab.breaks.mtu_fallen("a", 1100)),
+    Break(
+        name="MTU 1000, ICMP blocked, relayed over TCP",
+        apply=lambda lab: lab.breaks.mtu_fallen("a", 1000),
+        sites=(Site("a", "udp-blocked"), Site("b", "port-restricted")),
+    ),
 )
 
 
@@ -152,7 +189,7 @@ async def _play(lab: Lab, broken: Break, players: Sequence[RemotePlayer]) -> Hea
             await everybody_connected(player, set(broken.players) - {player.name})
     for player in players:
         await player.tell(do="traffic", interval_ms=INTERVAL_MS)
-    await trio.sleep(SETTLE_S)
+    await trio.sleep(broken.settle_s)
     before, told = await _reports(players), len(players[0].events)
     block = broken.apply(lab)
     await trio.to_thread.run_sync(block.__enter__)

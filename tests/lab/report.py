@@ -101,19 +101,26 @@ def special(cells: Sequence[Cell]) -> str:
 
 
 def breaks_table(found: Sequence[Healing]) -> str:
-    """One line a break; in bold what did not come back whole."""
+    """One line a break, however often it was played; in bold what did not come back whole, of the worst time."""
     lines = [
-        "| what breaks | s without traffic | reliable messages lost, doubled | oldest unreliable, ms | path before | after |",
-        "|---|---|---|---|---|---|",
+        "| what breaks | s without traffic: median | worst | reliable messages lost, doubled | oldest unreliable, ms "
+        "| path before | after |",
+        "|---|---|---|---|---|---|---|",
     ]
+    by_name: dict[str, list[Healing]] = {}
     for one in found:
-        seconds = f"{one.outage_s:.1f}" if one.healed else "not healed"
-        whole = f"{one.missing}, {one.doubled}"
-        cells = [seconds, whole] if one.intact else [f"**{seconds}**", f"**{whole}**"]
-        late = f"{one.replayed_ms:.0f}" if one.replayed_ms <= REPLAYED_MS else f"**{one.replayed_ms:.0f}**"
-        lines.append(f"| {' | '.join([one.name, *cells, late, one.path_before, one.path_after])} |")
-    middle = statistics.median(one.outage_s for one in found)
-    return "\n".join([*lines, "", f"Median {middle:.1f} s."])
+        by_name.setdefault(one.name, []).append(one)
+    for name, times in by_name.items():
+        worst = max(times, key=lambda one: (not one.healed, one.outage_s))
+        seconds = f"{worst.outage_s:.1f}" if worst.healed else "not healed"
+        whole = f"{max(one.missing for one in times)}, {max(one.doubled for one in times)}"
+        cells = [seconds, whole] if all(one.intact for one in times) else [f"**{seconds}**", f"**{whole}**"]
+        oldest = max(one.replayed_ms for one in times)
+        late = f"{oldest:.0f}" if oldest <= REPLAYED_MS else f"**{oldest:.0f}**"
+        middle = f"{statistics.median(one.outage_s for one in times):.1f}"
+        lines.append(f"| {' | '.join([name, middle, *cells, late, worst.path_before, worst.path_after])} |")
+    middle_s, worst_s = statistics.median(one.outage_s for one in found), max(one.outage_s for one in found)
+    return "\n".join([*lines, "", f"Median {middle_s:.1f} s, worst {worst_s:.1f} s."])
 
 
 def write_page(text: str, page: Path = PAGE, *, begin: str = BEGIN) -> None:

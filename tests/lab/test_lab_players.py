@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import attrs
 import pytest
 import trio
 
@@ -229,7 +230,9 @@ def test_the_page_is_rewritten_between_its_markers(tmp_path: Any) -> None:
         name="silence", healed=True, outage_s=1.23, missing=0, doubled=0, replayed_ms=44_000.0, path_before="host-host",
         path_after="peer-peer", events=(),
     )  # fmt: skip
-    assert "| silence | 1.2 | 0, 0 | **44000** | host-host | peer-peer |" in breaks_table([broken])
+    assert "| silence | 1.2 | 1.2 | 0, 0 | **44000** | host-host | peer-peer |" in breaks_table([broken])
+    again = attrs.evolve(broken, outage_s=2.0, replayed_ms=9.0), attrs.evolve(broken, outage_s=7.0, missing=3)
+    assert "| silence | 2.0 | **7.0** | **3, 0** | **44000** | host-host |" in breaks_table([broken, *again])
     page.write_text("no markers")
     with pytest.raises(ValueError, match="markers"):
         write_page("x", page)
