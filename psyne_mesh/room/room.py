@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from random import Random
+from time import perf_counter
 from types import MappingProxyType
 from typing import Any, TypeVar, cast, overload
 
@@ -33,6 +34,7 @@ from psyne_mesh.room.hosting import Hosting
 from psyne_mesh.room.hub import Callback, EventHub, EventIterator
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.peer import Peer, Player
+from psyne_mesh.room.playing import G, I, Play
 from psyne_mesh.room.sharing import SharedTraffic, Sharing
 from psyne_mesh.room.timekeeper import Timekeeper
 from psyne_mesh.room.topology import MeshMode, RoomTopology, TopologyLink
@@ -86,6 +88,7 @@ class Room:
         self._hub = EventHub(self._present)
         self.traffic = SharedTraffic(self, rng)
         self._sharing = Sharing(self, self.traffic, self._hub.publish)
+        self._rng = rng
         self._timekeeper = Timekeeper(self, core.wall_ms)
         self._hosting = Hosting(self, self._host_changed)
         self._changed = trio.lowlevel.ParkingLot()
@@ -345,6 +348,20 @@ class Room:
     def term(self) -> int:
         """Which host this is, counted; it never falls. What carries an older one is refused."""
         return self._hosting.term
+
+    def play(
+        self, kind: type[G], *, inputs: type[I], players: int = 2, hz: float = 60.0, delay: int | None = None
+    ) -> Play[G, I]:
+        """One simulation for all who call this, by rollback. Call `advance(my_input)` of what it returns each frame.
+
+        kind: a subclass of `rollback.Game`, whose fields are the whole state. inputs: a subclass of `rollback.Input`.
+        players: the host starts the game once so many want to play; who comes later joins while it runs.
+        delay: ticks that our inputs wait so that others need not guess them; None finds it (up to 3, then it is guessed).
+
+        Raises `InvalidConfig` for classes that cannot be a state or an input, naming the field.
+        """
+        self._joined()
+        return Play(self, kind, inputs, players, hz, delay, lambda: self._rng.getrandbits(61), perf_counter)
 
     def _host_changed(self, term: int, host: PeerId | None) -> None:
         self._hub.publish(room_events.HostChanged(term, self._player(host)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import threading
 import time
 import weakref
@@ -24,6 +25,7 @@ from psyne_mesh.room.events import RoomEvent
 from psyne_mesh.room.hub import BACKLOG_MAX
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.peer import Peer, Player
+from psyne_mesh.room.playing import G, I, Play
 from psyne_mesh.room.sharing import room_event
 from psyne_mesh.room.topology import RoomTopology
 from psyne_mesh.signaling.events import RoomInfo
@@ -130,6 +132,15 @@ class Room:
     def time_error(self) -> float:
         """How far `time()` may be from the median of all players' clocks, in seconds; infinite before it is set."""
         return self._thread.call(self._room.time_error)
+
+    def play(
+        self, kind: type[G], *, inputs: type[I], players: int = 2, hz: float = 60.0, delay: int | None = None
+    ) -> Play[G, I]:
+        """One simulation for all who call this, by rollback, on the game's thread: call `advance(my_input)` of what it
+        returns each frame, after `poll()`. The same as `Room.play` under Trio.
+        """
+        seed = random.SystemRandom()
+        return Play(self, kind, inputs, players, hz, delay, lambda: seed.getrandbits(61), time.perf_counter)
 
     @property
     def seats(self) -> tuple[PeerId | None, ...]:
