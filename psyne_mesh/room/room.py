@@ -312,14 +312,13 @@ class Room:
     # ----------------------------------------------------------------------------------------------- clock, seats, host
 
     def time(self) -> float:
-        """Seconds of the room's clock, the same for all players to within `time_error()`: it never goes back, and runs at
-        most 5 % fast or slow while it is corrected. It is right half a second after the first link; until then it is our own.
-        """
+        """Seconds of the room's clock, the same for all to within `time_error()`: it never goes back, and runs at most 5 %
+        fast or slow while it is corrected. It is right half a second after the first link; until then it is our own."""
         self._joined()
         return self._timekeeper.time()
 
     def time_error(self) -> float:
-        """How far `time()` may be from the median of all players' clocks, in seconds; infinite before it is set."""
+        """How far `time()` may be from the median of all clocks, in seconds; infinite before it is set."""
         self._joined()
         return self._timekeeper.error()
 
@@ -330,17 +329,14 @@ class Room:
 
     @property
     def host(self) -> Peer | Player | None:
-        """The player whose decisions count, `room.player` if it is us; None on the side of a cut that has no majority, and
-        for the two seconds in which a room has none yet. It costs nothing until somebody in the room asks for it.
-        """
+        """The player whose decisions count, `room.player` if it is us; None on the side of a cut that has no majority, and in a
+        room's first two seconds. It costs nothing until somebody in the room asks."""
         self._joined()
         return self._player(self._hosting.host())
 
     @property
     def is_host(self) -> bool:
-        """Whether our decisions count right now. Ask before each: a lease runs out without an event while a process stands
-        still.
-        """
+        """Whether our decisions count right now. Ask before each: a lease also runs out while a process stands still."""
         self._joined()
         return self._hosting.is_host()
 
@@ -352,13 +348,11 @@ class Room:
     def play(
         self, kind: type[G], *, inputs: type[I], players: int = 2, hz: float = 60.0, delay: int | None = None
     ) -> Play[G, I]:
-        """One simulation for all who call this, by rollback. Call `advance(my_input)` of what it returns each frame.
+        """One simulation for all who call this, by rollback: call `advance(my_input)` of what it returns each frame.
 
-        kind: a subclass of `rollback.Game`, whose fields are the whole state. inputs: a subclass of `rollback.Input`.
-        players: the host starts the game once so many want to play; who comes later joins while it runs.
+        kind: a `rollback.Game`, whose fields are the whole state; inputs: a `rollback.Input`. `InvalidConfig` names what
+        cannot be. players: the host starts once so many want to play; who comes later joins while it runs.
         delay: ticks that our inputs wait so that others need not guess them; None finds it (up to 3, then it is guessed).
-
-        Raises `InvalidConfig` for classes that cannot be a state or an input, naming the field.
         """
         self._joined()
         return Play(self, kind, inputs, players, hz, delay, lambda: self._rng.getrandbits(61), perf_counter)
