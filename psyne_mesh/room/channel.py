@@ -19,7 +19,7 @@ from psyne_mesh.errors import (
     WouldBlock,
 )
 from psyne_mesh.identity import PeerId
-from psyne_mesh.mesh.membership import Membership, SendOutcome
+from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX, Membership, SendOutcome
 from psyne_mesh.room.callbacks import NO_CALLBACK, checked_callback
 from psyne_mesh.room.carried import carried
 from psyne_mesh.room.codec import MessageCodec, Payload, RawCodec
@@ -487,3 +487,11 @@ def _id_of(peer: Peer | PeerId) -> PeerId:
 
 def held_size(payload: Payload) -> int:
     return _size(payload) + UNREAD_OVERHEAD_BYTES
+
+
+def is_channel_name(value: object) -> bool:
+    """1 to CHANNEL_NAME_BYTES_MAX bytes of UTF-8."""
+    try:
+        return isinstance(value, str) and 1 <= len(value.encode()) <= CHANNEL_NAME_BYTES_MAX
+    except UnicodeEncodeError:
+        return False

@@ -27,7 +27,7 @@ from psyne_mesh.room import events as room_events
 from psyne_mesh.room.away import Away
 from psyne_mesh.room.callbacks import NO_CALLBACK, checked_callback
 from psyne_mesh.room.carried import carried_untrusted
-from psyne_mesh.room.channel import INBOX_MAX, Channel
+from psyne_mesh.room.channel import INBOX_MAX, Channel, is_channel_name
 from psyne_mesh.room.codec import Payload, codec_for
 from psyne_mesh.room.delivery import RELIABLE_ORDERED, DeliveryMode
 from psyne_mesh.room.hosting import Hosting
@@ -255,7 +255,7 @@ class Room:
         inbox_max: messages that wait here to be read before the oldest is dropped (unreliable modes only).
         """
         membership = self._joined()
-        if not _is_channel_name(name):
+        if not is_channel_name(name):
             raise InvalidConfig(f"a channel name has 1 to {CHANNEL_NAME_BYTES_MAX} bytes of UTF-8, not {name!r}")
         wanted = None if mode is None else DeliveryMode.parse(mode)
         if (channel := self._channels.get(name)) is not None:
@@ -594,10 +594,3 @@ class Room:
         if self._membership is None or self._membership.closed:
             raise ClosedError(f"room {self.name!r} {self._end}")
         return self._membership
-
-
-def _is_channel_name(value: object) -> bool:
-    try:
-        return isinstance(value, str) and 1 <= len(value.encode()) <= CHANNEL_NAME_BYTES_MAX
-    except UnicodeEncodeError:
-        return False
