@@ -126,6 +126,10 @@ class Envelopes:
         else:
             self._stranded.append((trio.current_time(), room, peer, sealed))
 
+    @property
+    def signals_per_s(self) -> float:
+        return self._signaling.signals_per_s
+
     def post_tunnelled(self, peer: PeerId, text: str) -> bool:
         """The last rung: datagrams inside signaling messages. False when there is none; then they are lost."""
         for room in self._rooms_of(peer):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 
 import trio
@@ -15,7 +16,8 @@ from psyne_mesh.mesh.link import ChannelRoute, Link, LinkState
 from psyne_mesh.mesh.link_table import DialFailed, HangUp, LinkDown, LinkTable, LinkUp, SleepLink, StartLink, TableLink
 from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX, TAG_BYTES, Membership
 from psyne_mesh.mesh.pause import PAUSE_TAG, pause_untrusted
-from psyne_mesh.mesh.tunnels import SIGNAL_PREFIX, TUNNEL_TAG, PeerTunnel, Tunnels, signal_untrusted
+from psyne_mesh.mesh.signaling_rung import SignalingRung
+from psyne_mesh.mesh.tunnels import SIGNAL_PREFIX, TUNNEL_TAG, PeerTunnel, Tunnels, signal_of, signal_untrusted
 from psyne_mesh.signaling.envelope import Envelope, Untimely
 from psyne_mesh.webrtc.endpoint import Endpoint
 
@@ -44,6 +46,8 @@ class LinkDriver:
         self._nursery = nursery
         self._on_turned = on_turned
         self._tunnels = Tunnels(me, self.links, trio.current_time)
+        self._rung = SignalingRung(trio.current_time())
+        self._draining_rung = False
         self._running: dict[TableLink, Link] = {}  # those that were superseded, too, until they are gone
         self._turning = False
 
@@ -92,7 +96,8 @@ class LinkDriver:
     def _start(self, entry: TableLink) -> None:
         peer, session = entry.peer, entry.session
         tunnel = PeerTunnel(
-            peer, self._me, now=trio.current_time, signal=self._envelopes.post_tunnelled,
+            peer, self._me, now=trio.current_time, signal=self._send_by_signaling,
+            signals_per_s=lambda: self._rung.rate_of(trio.current_time()),
             links=lambda: [link for link in self.links.values() if link.peer_id != peer],
         )  # fmt: skip
         link = Link(
@@ -140,6 +145,27 @@ class LinkDriver:
     def refused(self, room: str | None, peer: PeerId | None) -> None:
         """The server did not pass on what we said to the peer."""
         self._envelopes.refused(room, peer)
+
+    def _send_by_signaling(self, peer: PeerId, datagrams: Sequence[bytes]) -> None:
+        """The last rung of the ladder, at the pace that the server told."""
+        now = trio.current_time()
+        self._rung.set_rate(self._envelopes.signals_per_s, now)
+        self._rung.add(peer, datagrams, now)
+        self._post_rung(now)
+        if self._rung.next_timeout() < math.inf and not self._draining_rung:
+            self._draining_rung = True
+            self._nursery.start_soon(self._drain_rung)
+
+    async def _drain_rung(self) -> None:
+        """While anything waits: at most for as long as it would be in time."""
+        while (due := self._rung.next_timeout()) < math.inf:
+            await trio.sleep_until(due)
+            self._post_rung(trio.current_time())
+        self._draining_rung = False
+
+    def _post_rung(self, now: float) -> None:
+        for peer, datagrams in self._rung.take(now):
+            self._envelopes.post_tunnelled(peer, signal_of(datagrams))
 
     # ------------------------------------------------------------------------------------------ from signaling or members
 

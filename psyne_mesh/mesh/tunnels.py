@@ -51,13 +51,15 @@ class PeerTunnel:
         *,
         now: Callable[[], float],
         links: Callable[[], Iterable[Link]],
-        signal: Callable[[PeerId, str], bool],
+        signal: Callable[[PeerId, Sequence[bytes]], None],
+        signals_per_s: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._peer = peer
         self._head = TUNNEL_TAG + peer.raw + me.raw
         self._now = now
         self._links = links
         self._signal = signal
+        self._signals_per_s = signals_per_s
         self._carrier: PeerId | None = None  # None: nobody known, or signaling
         self._hint: PeerId | None = None  # it brought something that nothing proves to be of the peer
         self._heard_at: float | None = None
@@ -65,7 +67,9 @@ class PeerTunnel:
 
     @property
     def path(self) -> Path:
-        return Path(kind="signaling" if self._carrier is None else "peer", local=("", 0), remote=("", 0))
+        if self._carrier is None:
+            return Path(kind="signaling", local=("", 0), remote=("", 0), rate=self._signals_per_s())
+        return Path(kind="peer", local=("", 0), remote=("", 0))
 
     def heard(self, carrier: PeerId | None, *, proven: bool) -> None:
         """Something came through `carrier`, None for signaling. A peer that carries is preferred.
@@ -98,7 +102,7 @@ class PeerTunnel:
                 link.send_frame(self._head + datagram, reliable=False)
         by_signaling = self._carrier is None and (not carriers or now - self._began_at >= SIGNALING_AFTER_S)
         if fitting and (by_signaling or not carriers):
-            self._signal(self._peer, SIGNAL_PREFIX + b64encode(b"".join(map(_sized, fitting))).decode())
+            self._signal(self._peer, fitting)
 
     def _fresh(self, now: float) -> bool:
         return self._carrier is not None and self._heard_at is not None and now - self._heard_at < CARRIER_LIFE_S
@@ -186,6 +190,11 @@ def signal_untrusted(text: str) -> list[bytes]:
         datagrams.append(datagram)
         at += 2 + size
     return datagrams
+
+
+def signal_of(datagrams: Sequence[bytes]) -> str:
+    """The text that `signal_untrusted` reads."""
+    return SIGNAL_PREFIX + b64encode(b"".join(map(_sized, datagrams))).decode()
 
 
 def _sized(datagram: bytes) -> bytes:

@@ -56,7 +56,7 @@ PURE = ["gossip", "game", "webrtc/sctp", "webrtc/dtls", "webrtc/sdp.py", "webrtc
         "signaling/events.py", "signaling/convert.py", "signaling/requests.py", "signaling/switchboard.py",
         "signaling/limits.py", "signaling/frames.py", "signaling/audience.py", "signaling/churn.py", "signaling/doors.py",
         "signaling/cluster.py", "signaling/cluster_messages.py", "signaling/transport.py",
-        "mesh/link_table.py", "mesh/dial_limits.py", "mesh/restarts.py", "mesh/alarms.py",
+        "mesh/link_table.py", "mesh/signaling_rung.py", "mesh/dial_limits.py", "mesh/restarts.py", "mesh/alarms.py",
         "room/codec.py", "room/messages.py", "room/delivery.py", "room/events.py",
         "errors.py", "limits.py", "names.py", "identity.py", "config.py", "uri.py"]  # fmt: skip
 

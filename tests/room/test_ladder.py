@@ -147,7 +147,7 @@ def test_who_only_pretends_to_carry_keeps_nobody_from_it() -> None:
     links = [FakeLink(name) for name in names[2:]]
     liar, honest = links[6], links[4]
     now = 0.0
-    tunnel = PeerTunnel(names[0], names[1], now=lambda: now, links=lambda: links, signal=lambda peer, text: False)  # type: ignore[arg-type,return-value]
+    tunnel = PeerTunnel(names[0], names[1], now=lambda: now, links=lambda: links, signal=lambda peer, datagrams: None)  # type: ignore[arg-type,return-value]
     for step in range(100):  # nothing is proved yet: all have their turn, and the liar is among them
         now = step / 10
         tunnel.heard(liar.peer_id, proven=False)

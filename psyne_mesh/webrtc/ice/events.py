@@ -33,6 +33,8 @@ class Path:
     protocol: what carries the datagrams of a pair, always "udp".
     relay_protocol: how we reach our own relay ("udp", "tcp" or "tls"); None without a relay of ours.
     rtt_s: the last STUN round trip in seconds; None until one was measured.
+    rate: bundles of datagrams that may leave for this peer in a second, where a signaling server carries them; None elsewhere.
+        What is beyond it is thinned: bulk first, of the rest the oldest.
     """
 
     kind: PathKind
@@ -43,6 +45,7 @@ class Path:
     rtt_s: float | None = None
     local_kind: CandidateKind = "host"
     remote_kind: CandidateKind = "host"
+    rate: float | None = None
 
     def __str__(self) -> str:
         """For people: "direct, 2.4 ms"."""
