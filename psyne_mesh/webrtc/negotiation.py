@@ -144,9 +144,11 @@ class Negotiation:
         )
 
     def _parse_untrusted(self, text: str) -> Description:
-        """What the peer says. Its INIT is left out if no association can begin with it, and if it is our own, given back by
-        one that does not understand it (libdatachannel did, its issue 1620)."""
+        """What the peer says. Its INIT is left out if no association can begin with it. With our own INIT in it, it is one that
+        gives back what it does not understand (libdatachannel, its issue 1620): then nothing of our own kind counts."""
         said = parse_sdp_untrusted(text)
+        if said.sctp_init == self._sctp_init:
+            return attrs.evolve(said, sctp_init=b"", dtls_versions=(), max_datagram_size=0, express=0)
         if said.dtls_versions and not set(said.dtls_versions) & set(self._dtls_versions):
             raise ProtocolError(f"the peer speaks DTLS {' and '.join(said.dtls_versions)} only: see dtls_versions")
         if not said.sctp_init:
@@ -155,7 +157,7 @@ class Negotiation:
             sctp.read_init_untrusted(said.sctp_init)
         except ProtocolError:
             return attrs.evolve(said, sctp_init=b"")
-        return attrs.evolve(said, sctp_init=b"") if said.sctp_init == self._sctp_init else said
+        return said
 
     def _check_unchanged(self, new: Description, setup: Setup) -> None:
         """A restart carries the DTLS association over (RFC 8842 section 5.1), so it cannot change who it is with."""

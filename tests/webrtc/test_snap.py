@@ -81,7 +81,9 @@ def test_what_is_given_back_unread_is_no_consent() -> None:
     offerer, answerer = negotiation(offerer=True), negotiation(offerer=False)
     answerer.accept_offer(offer_of(offerer))
     echoed = with_init(answer_of(answerer), base64.b64encode(init_of(True)).decode())
-    assert offerer.accept_answer(echoed).sctp_init == b""
+    echoed = echoed.replace("a=sctp-init", "a=psyne-max-datagram-size:65507\r\na=psyne-express:1\r\na=sctp-init")
+    said = offerer.accept_answer(echoed)
+    assert (said.sctp_init, said.dtls_versions, said.max_datagram_size, said.express) == (b"", (), 0, 0)
 
 
 @pytest.mark.parametrize(
