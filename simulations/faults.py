@@ -247,6 +247,29 @@ def _flip(run: Run, cut: Cut, on_s: float, off_s: float, until: float) -> None:
         run.world.after(on_s + off_s, _flip, run, cut, on_s, off_s, until)
 
 
+@verb
+def wander(run: Run, step: Step) -> None:
+    """For `for_s` a cut moves through the room: every `every_s` it heals, and another `share` is cut off from the rest and from
+    signaling."""
+    hosts = [host.index for host in run.pick({"who": "up"})]
+    size = max(1, round(float(step["share"]) * len(hosts)))
+    every_s, until = run.value(step["every_s"]), run.world.now + run.value(step["for_s"])
+    _wander(run, hosts, size, 0, every_s, until, None)
+
+
+def _wander(run: Run, hosts: list[int], size: int, turn: int, every_s: float, until: float, before: Cut | None) -> None:
+    links = run.world.links
+    if before is not None:
+        links.mend(before)
+        run.mended_at = run.world.now
+    if run.world.now + every_s <= until:
+        start = turn * size % len(hosts)
+        away = [hosts[(start + number) % len(hosts)] for number in range(size)]
+        cut = split([away, [index for index in hosts if index not in away]], signaling=1)
+        links.cut(cut)
+        run.world.after(every_s, _wander, run, hosts, size, turn + 1, every_s, until, cut)
+
+
 def _cut(run: Run, step: Step, cut: Cut) -> None:
     run.named_cuts.setdefault(str(step.get("as", "cut")), []).append(cut)
     run.world.links.cut(cut)

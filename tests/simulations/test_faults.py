@@ -22,7 +22,7 @@ def played(*timeline, nodes: int = 8, duration_s: float = 10.0, seed: int = 1, *
 
 def test_every_verb_is_documented_and_used_or_tested():
     used = {step["do"] for scenario in load().values() for step in scenario.timeline}
-    tested_here = {"pause", "slow", "start", "isolate", "one_way", "net", "nat", "incompatible"}
+    tested_here = {"pause", "slow", "start", "isolate", "one_way", "net", "nat", "incompatible", "wander"}
     assert used | tested_here == set(faults.VERBS)
     assert all(act.__doc__ or name in ("leave",) for name, act in faults.VERBS.items())
 
@@ -174,3 +174,14 @@ def test_notes_and_marks():
     assert run.notes["measure"].at == pytest.approx(run.t0 + 2, abs=GRAIN)
     assert len(run.labels["some"]) == 3  # the second of the list, for seed 1
     assert run.spared.keys() == {host.index for host in run.labels["some"]}
+
+
+def test_a_cut_that_wanders_cuts_off_another_part_each_time_and_ends():
+    step = {"at": 1, "do": "wander", "share": 0.25, "every_s": 2, "for_s": 6}
+    for seconds, away in ((2, [0, 1]), (4, [2, 3]), (6, [4, 5])):
+        (cut,) = played(step, duration_s=seconds).world.links.cuts
+        assert [index for index, side in cut.sides.items() if side == 0] == away
+        assert not cut.blocks(0, 1)
+    run = played(step, duration_s=8)
+    assert run.world.links.cuts == []
+    assert run.mended_at == pytest.approx(run.t0 + 7, abs=GRAIN)
