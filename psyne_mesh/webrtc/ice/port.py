@@ -15,6 +15,7 @@ import trio
 
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.limits import TokenBucket
+from psyne_mesh.webrtc.ice.collecting import Collecting
 from psyne_mesh.webrtc.ice.deadlines import Deadlines
 from psyne_mesh.webrtc.ice.events import Address
 from psyne_mesh.webrtc.ice.stun_guard import (
@@ -174,16 +175,20 @@ class UdpPort:
             timing.cancel_scope.cancel()
 
     async def _drain(self, base: SocketBase) -> None:
-        socket = base.socket
+        socket, collecting = base.socket, Collecting()
         while True:
             try:
                 await socket.wait_readable()
             except trio.ClosedResourceError:
                 return
             try:
-                self.dispatch(base, socket.receive_batch())
+                batch = socket.receive_batch()
+                self.dispatch(base, batch)
             except Exception as error:  # noqa: BLE001 - a datagram must never end the port of all the other peers
                 self._fault(error)
+                continue
+            if wait_s := collecting.note(batch, self._clock()):
+                await trio.sleep(wait_s)
 
     # ------------------------------------------------------------------------------------------------------- incoming
 
