@@ -1,6 +1,6 @@
 """What one position costs, from the sender's call to the receiver's hand: microseconds of CPU, kernel included.
 
-Run: python -m benchmarks.tick [--players 16] [--bare] [--profile] [--against /path/to/another/checkout]
+Run: python -m benchmarks.tick [--players 16] [--bare] [--callback] [--profile] [--against /path/to/another/checkout]
 
 All players are in one process and meet over sockets of the loopback, each with a port of its own. In turn each sends
 100 bytes to all others, and gets back to its loop when all of them have had theirs: no time passes idle, so a busy machine
@@ -62,7 +62,7 @@ class Game:
 
 
 @asynccontextmanager
-async def open_rooms(players: int) -> AsyncIterator[Game]:
+async def open_rooms(players: int, *, callback: bool = False) -> AsyncIterator[Game]:
     from psyne_mesh.config import WebRTCConfig
     from psyne_mesh.identity import Identity
     from psyne_mesh.room.mesh import join_game_room
@@ -96,7 +96,13 @@ async def open_rooms(players: int) -> AsyncIterator[Game]:
                 async for _ in channel:  # type: ignore[attr-defined]
                     game.received += 1
 
-            nursery.start_soon(read)
+            def hear(_: object, message: object) -> None:
+                game.received += 1
+
+            if callback:
+                positions.on_message(hear)
+            else:
+                nursery.start_soon(read)
             game.send.append(positions.send_nowait)
         await trio.sleep(1.0)
         yield game
@@ -143,9 +149,9 @@ async def open_bare(players: int) -> AsyncIterator[Game]:
         nursery.cancel_scope.cancel()
 
 
-async def serve(players: int, bare: bool, profile: bool) -> None:
+async def serve(players: int, bare: bool, callback: bool, profile: bool) -> None:
     """For each line on standard input one segment, its figure on standard output."""
-    async with (open_bare if bare else open_rooms)(players) as game:
+    async with open_bare(players) if bare else open_rooms(players, callback=callback) as game:
         await game.segment(0.5)
         print("ready", flush=True)
         seen: Counter[str] = Counter()
@@ -173,7 +179,8 @@ def _sample_into(seen: Counter[str]) -> None:
 class Child:
     def __init__(self, where: str, arguments: argparse.Namespace) -> None:
         options = ["--serve", "--players", str(arguments.players)]
-        options += ["--bare"] * arguments.bare + ["--profile"] * arguments.profile
+        for name in ("bare", "callback", "profile"):
+            options += [f"--{name}"] * getattr(arguments, name)
         self.process = subprocess.Popen(
             [sys.executable, os.path.abspath(__file__), *options],
             env={**os.environ, "PYTHONPATH": where},
@@ -207,13 +214,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--players", type=int, default=16)
     parser.add_argument("--bare", action="store_true")
+    parser.add_argument("--callback", action="store_true")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--against", default="")
     parser.add_argument("--segments", type=int, default=SEGMENTS)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
-        trio.run(serve, arguments.players, arguments.bare, arguments.profile)
+        trio.run(serve, arguments.players, arguments.bare, arguments.callback, arguments.profile)
         return
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     children = [Child(here, arguments)] + [Child(arguments.against, arguments)] * bool(arguments.against)
