@@ -1,7 +1,7 @@
 """`python -m benchmarks.game_loop`: what the network costs a game with a loop of its own, beside the same loop without it.
 
     poll           p99 of `poll()` with 15 players at 60 Hz
-    frames         p99 of a 60 FPS loop that burns 2 and 10 ms of Python a frame, beside the same loop alone; 7 players at 60 Hz:
+    frames         p99 of a 60 FPS loop that burns 2 and 10 ms of Python a frame, beside the same loop alone; 7 players, 60 Hz:
                    from one frame to the next (`frame`), and the work inside it (`work`)
     latency        from the sender's frame to the receiver's `poll`, beyond the half frame that a frame waits on average
     stall          the game's thread stands still for 60 s: who left, and what came (`--stall`)
