@@ -15,15 +15,15 @@ class Dot(sync.Shared):
 class Game(arcade.Window):
     def __init__(self, net: sync.Room, seconds: float) -> None:
         super().__init__(640, 480, "psyne-mesh")
-        self.net, self.me, self.left = net, net.share(Dot()), seconds
+        self.net, self.me, self.seconds = net, net.share(Dot()), seconds
 
     def on_update(self, delta_time: float) -> None:
         for event in self.net.poll():
             print(event)
         self.me.x = (self.me.x + 100 * delta_time) % 640
-        self.left -= delta_time
-        if self.left < 0:
-            arcade.exit()
+        self.seconds -= delta_time
+        if self.seconds < 0:
+            sys.exit()
 
     def on_draw(self) -> None:
         self.clear()

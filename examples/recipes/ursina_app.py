@@ -15,7 +15,7 @@ class Dot(sync.Shared):
 class Players(Entity):
     def __init__(self, net: sync.Room, seconds: float) -> None:
         super().__init__()
-        self.net, self.mine, self.left, self.balls = net, net.share(Dot()), seconds, {}
+        self.net, self.mine, self.seconds, self.balls = net, net.share(Dot()), seconds, {}
 
     def update(self) -> None:
         for event in self.net.poll():
@@ -25,8 +25,8 @@ class Players(Entity):
             if dot not in self.balls:
                 self.balls[dot] = Entity(model="sphere")
             self.balls[dot].x = dot.x
-        self.left -= time.dt
-        if self.left < 0:
+        self.seconds -= min(time.dt, 0.1)  # the first frame has loaded everything
+        if self.seconds < 0:
             sys.exit()
 
 
