@@ -252,7 +252,7 @@ def test_beginners_mistakes_say_what_to_write(join: Join, url: str) -> None:
             async def never(peer: Any) -> None: ...
 
         with pytest.raises(InvalidConfig, match="no function"):
-            ada.on_peer_connected(None)  # type: ignore[type-var]
+            ada.on_peer_connected(3)  # type: ignore[type-var]
         with pytest.raises(InvalidConfig, match="must be an event class"):
             ada.on("PeerLeft", print)  # type: ignore[arg-type]
         ada.poll()
