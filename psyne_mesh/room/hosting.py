@@ -165,7 +165,10 @@ class Hosting:
             while True:
                 now = trio.current_time()
                 assert self._lease is not None
-                seats = self._seats()
+                try:
+                    seats = self._seats()
+                except ClosedError:
+                    return  # the room has ended, and its task is about to
                 self._lease.set_members(seats, now)  # type: ignore[arg-type]
                 if self._lease.next_timeout() <= now and self._lease.roster:
                     self._lease.handle_timeout(now)

@@ -1,0 +1,81 @@
+"""The page about rollback, played by two programs with loops of their own over real sockets."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "rollback.md"
+PATIENCE_S = 60
+TICKS = 90
+
+
+class Program:
+    """What the listing leaves to a game: keys, a picture, a clock, and an end."""
+
+    def __init__(self, number: int, all_programs: list[Program]) -> None:
+        self.number, self.all = number, all_programs
+        self.frames = self.ticks = 0
+        self.seats: set[int] = set()
+        self.heard: list[object] = []
+        self.error: BaseException | None = None
+        self.began = time.monotonic()
+        self.states: dict[int, bytes] = {}
+        all_programs.append(self)
+
+    def names(self) -> dict[str, Any]:
+        return {
+            "__name__": f"pasted{self.number}", "running": self.running, "pressed": self.pressed, "draw": self.draw,
+            "clock": self, "play_sound": self.heard.append,
+        }  # fmt: skip
+
+    def running(self) -> bool:
+        self.frames += 1
+        is_over = all(program.ticks >= TICKS for program in self.all) or any(program.error for program in self.all)
+        return not is_over and time.monotonic() - self.began < PATIENCE_S
+
+    def pressed(self, key: str) -> bool:
+        return self.frames // 15 % 3 == ("up", "down").index(key) + self.number
+
+    def draw(self, state: Any, seat: int) -> None:
+        self.ticks += 1  # a state is there once the game has begun
+        self.seats.add(seat)
+
+    def tick(self, fps: int) -> None:
+        time.sleep(1 / fps)  # the frame of a game, not a wait for something to come true
+
+
+def test_the_listing_on_the_page_is_one_game_for_two(url: str) -> None:
+    (listing,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
+    code = compile(listing.replace('"pong"', f'"pong", signaling={url!r}'), str(PAGE), "exec")
+    programs: list[Program] = []
+    games: list[dict[str, Any]] = []
+
+    def run(program: Program, names: dict[str, Any]) -> None:
+        try:
+            exec(code, names)  # noqa: S102 - our own page
+        except BaseException as error:  # noqa: BLE001 - shown below
+            program.error = error
+
+    for number in range(2):
+        program = Program(number, programs)
+        games.append(program.names())
+    threads = [threading.Thread(target=run, args=pair) for pair in zip(programs, games)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S * 2)
+    assert [program.error for program in programs if program.error] == []
+    if not all(program.ticks >= TICKS for program in programs):
+        pytest.fail(f"the game did not begin: {[program.frames for program in programs]} frames")
+    sessions = [names["game"]._session for names in games]
+    frame = min(min(session.confirmed, session.frame) for session in sessions) - 5
+    states = {session._checks.state(frame) for session in sessions}
+    assert len(states) == 1
+    assert None not in states
+    assert {seat for program in programs for seat in program.seats} >= {session.me for session in sessions}
