@@ -384,12 +384,6 @@ class Census:
     def link_heard(self, peer: PeerId) -> None:
         self.suspicions.clear(peer)
 
-    def closed_by_peer(self, peer: PeerId, now: float) -> None:
-        """It hung up on purpose, without a goodbye that reached us."""
-        member = self.membership.get(peer)
-        if member is not None and self._lose(peer, "left", now, closed=True):
-            self.effects.facts.append(TellAll(self.accusation(member, DOWN)))
-
     def _lose(self, peer: PeerId, reason: LeaveReason, now: float, *, closed: bool = False) -> bool:
         if not self.membership.is_alive(peer):
             return False

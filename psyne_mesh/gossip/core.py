@@ -84,7 +84,6 @@ class Core:
         self.kept_seats: dict[PeerId, tuple[int, float]] = {}  # of members that restarted: (seat, until)
         self.seated_view = 0
         self.rest_s = config.deaf_rest_s
-        self.stood_still_at = -math.inf  # the end of our last stall
         self.doubt = Doubt(out)
         self.contacts: list[Record] = []  # whom to dial then
         # By a beacon: somebody whom we lost, and dial before we believe that it is back.
@@ -204,8 +203,7 @@ class Core:
     # ---------------------------------------------------------------------------------------------------- links
 
     def stood_still(self, now: float) -> None:
-        """Our process did. Who hung up meanwhile missed us: we do not say that it is gone."""
-        self.stood_still_at = now
+        """Our process did: what we say of peers whose links went down meanwhile is taken back."""
         self.detector.stood_still(now)
         suspicions = self.census.suspicions
         for peer in suspicions.suspected:

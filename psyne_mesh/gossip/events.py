@@ -70,7 +70,7 @@ class PeerResumed:
 class PeerLeft:
     """A discovered member is gone. Comes exactly once for each `PeerDiscovered`.
 
-    reason: "left" (it said so, or closed its link), "timeout" (silence), "kicked" (`expel`), "capacity" (it gave up its
+    reason: "left" (it said so), "timeout" (silence), "kicked" (`expel`), "capacity" (it gave up its
     place because the room was full; or a lobby, whose members follow a few only, has no place for it, no way to it or no
     news of it, and may discover it again),
     "superseded" (it restarted; the `PeerDiscovered` of its new life follows at once).

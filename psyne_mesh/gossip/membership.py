@@ -59,7 +59,7 @@ class Change(Enum):
 
 class Member:
     """`via` is the link that brought the newest record: a first step towards the member. `closed`: it is down because
-    it hung up, so there is no use in waiting for it. `place` is its index among the living, or -1. `lives_until`: when
+    it was expelled, so there is no use in waiting for it. `place` is its index among the living, or -1. `lives_until`: when
     the lives that it began will all count no more."""
 
     __slots__ = ("closed", "lives_until", "place", "record", "seen_at", "since", "status", "via")

@@ -37,13 +37,11 @@ from psyne_mesh.identity import PeerId
 if TYPE_CHECKING:
     import random
 
-CLOSED_BY_PEER = ("closed by peer", "dtls close", "left")  # reasons of `link_down` that mean: it hung up on purpose
 _NEVER = math.inf
 # Our place on the latency map is told anew once it is off by so much. At 20 ms one of twelve members of a settled room did
 # so within 40 s, and everybody heard of it; at 30 ms one of two hundred, and neighbours are as near.
 _MOVED_S = 0.03
 _STALL_S = 1.0  # standing still for less loses nothing: a socket's buffer holds what comes, and nobody misses us yet
-_MISSED_S = 1.0  # who hangs up so soon after we stood still did it while we did: the word was waiting for us
 _DIAL_MAX_S = 20.0  # a dial takes no longer: who has come or come back since it began is not judged by it
 _PLACE_GAP_S = 30.0  # and at most so often
 
@@ -129,27 +127,18 @@ class Node:
         self._outcome.settle(now)
 
     def link_down(self, peer: PeerId, reason: str, now: float) -> None:
-        """The link to `peer` is gone. A reason of `CLOSED_BY_PEER` means it left; any other is silence so far."""
+        """The link to `peer` is gone, whyever: that says nothing of the room, as several may share a link, and whoever leaves
+        says so in its record. So far it is silence. `reason` is for logs."""
         core = self._core
         if peer not in core.links:
             return
         core.link_closed(peer, now)
         if not core.membership.is_alive(peer):
             core.detector.link_down(peer)
-        elif reason not in CLOSED_BY_PEER:
+        else:
             core.detector.link_lost(peer, now)
             if core.policy.links_all:
                 core.dialer.want(peer, now)
-        elif now - core.stood_still_at < _MISSED_S:  # it hung up because it missed us
-            core.detector.link_down(peer)
-            if core.policy.links_all:
-                core.dialer.want(peer, now)
-        elif core.policy.links_all:
-            core.detector.link_down(peer)
-            core.census.closed_by_peer(peer, now)
-        else:  # in a partial mesh links come and go: let its other neighbours confirm
-            core.detector.link_down(peer)
-            core.census.link_silent(peer, now)
         self._outcome.settle(now)
 
     def dial_failed(self, peer: PeerId, cause: str, now: float) -> None:

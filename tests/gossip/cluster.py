@@ -106,7 +106,7 @@ class Cluster:
             if frame is not None:
                 node.receive(sender, frame, self.now)
             elif not self.linked(peer, sender):
-                node.link_down(sender, "closed by peer", self.now)
+                node.link_down(sender, "closed", self.now)
         node.handle_timeout(self.now)
         self._armed.pop(peer, None)
         self.drain(peer)
@@ -270,7 +270,7 @@ class Cluster:
         if at in self.asleep:
             self.asleep[at].append((by, None))
         elif at in self.nodes and not self.linked(at, by):
-            self.tell(at, lambda node: node.link_down(by, "closed by peer", self.now))
+            self.tell(at, lambda node: node.link_down(by, "closed", self.now))
 
 
 def room_of(size: int, seed: int = 0, config: GossipConfig | None = None, **world: object) -> Cluster:

@@ -413,7 +413,7 @@ def test_whatever_happens_it_never_raises_and_keeps_its_promises(seed: int) -> N
             case 0 | 1:
                 node.link_up(peer, now, rng.choice([None, 0.05]))
             case 2:
-                node.link_down(peer, rng.choice(["closed by peer", "consent expired"]), now)
+                node.link_down(peer, "closed", now)
             case 3:
                 node.dial_failed(peer, "unreachable", now)
             case 4:
