@@ -58,11 +58,12 @@ class Story:
     def healed_s(self) -> float:
         return max(one.healed_s(self.back_at) for one in self.heard)
 
-    def check(self, *, healed_within_s: float = 3.0) -> None:
+    def check(self, *, healed_within_s: float = 3.0, oldest_s: float = 1.0) -> None:
+        """oldest_s: of a position that may still come."""
         for one in self.heard:
             assert one.numbers == list(range(one.sent)), f"of {one.sent}: {_gaps(one.numbers)} and order"
-            assert one.oldest_s <= 1.0
-        assert self.healed_s <= healed_within_s
+            assert one.oldest_s <= oldest_s
+        assert self.healed_s <= healed_within_s, [round(one.healed_s(self.back_at), 2) for one in self.heard]
 
 
 def _gaps(numbers: Sequence[int]) -> str:
