@@ -41,6 +41,8 @@ _EARLY_DATAGRAMS_MAX = 16  # kept before `start`, newest dropped: a ClientHello 
 # 20 ms is libdatachannel's; it is above the tick of a game at 60 Hz, whose acknowledgements travel with its data.
 _ACK_DELAY_S = 0.02
 _RTO_MAX_S = 3.0  # Pion's RTO cap for WebRTC
+# Of UDP payload: what every path carries (RFC 791: 576 bytes, less 28 of headers and 8 of a relay)
+_HANDSHAKE_BYTES_MAX = 540
 _RECORD_OVERHEAD = 37  # bytes: record header 13, explicit nonce 8, tag 16 (RFC 6347 section 4.1, RFC 5288)
 _RECORD_MAX = 16_384  # bytes of plaintext in one record (RFC 6347 section 4.1.1), whatever the path carries
 _LIMITS = ChannelLimits()
@@ -207,6 +209,7 @@ class Stack:
             remote_fingerprints=remote_fingerprints,
             versions=dtls_versions or self.config.dtls_versions,
             fast_records=self.config.dtls_fast_records,
+            mtu=_HANDSHAKE_BYTES_MAX,
             rtt_s=rtt_s,
         )
         self._dtls.start(now)
@@ -570,6 +573,7 @@ def _sctp_config(config: StackConfig, remote_max_datagram_size: int) -> sctp.Sct
         packet_bytes_max=largest if remote_max_datagram_size else base,
         ack_delay_max_s=_ACK_DELAY_S,
         association_retransmits_max=sctp.SctpConfig().association_retransmits_max if config.gives_up else None,
+        cuts_packets=bool(remote_max_datagram_size),  # who says that is one of us, and joins them
         # Once a silent peer is back, the wait for the next retransmission is part of the break: seconds, not a minute.
         rto_max_s=_RTO_MAX_S,
     )

@@ -31,6 +31,7 @@ class World:
             partial_reliability=not options & WITHOUT_PARTIAL,
             receive_window_bytes=WINDOW,
             packet_bytes_max=4000,
+            cuts_packets=True,
         )
         self.association = Association(config, rng=random.Random(1))
         self.tag = self.cookie_tag = 0

@@ -17,6 +17,7 @@ from psyne_mesh.webrtc.sctp import (
     SctpEvent,
     wire,
 )
+from psyne_mesh.webrtc.sctp.pieces import MARK
 
 
 @attrs.define(kw_only=True)
@@ -152,7 +153,7 @@ class LossyLink:
 
     def _transmit(self, side: Side, packet: bytes) -> None:
         self.counts[side.name] += 1
-        if not is_probe(packet):
+        if packet[0] == MARK or not is_probe(packet):
             assert len(packet) <= side.association.path_mtu
             side.largest_packet = max(side.largest_packet, len(packet))
         if side.keep_packets:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
+from psyne_mesh.errors import ProtocolError
 from psyne_mesh.webrtc.sctp import SctpConfig
+from psyne_mesh.webrtc.sctp.pieces import Pieces
 from psyne_mesh.webrtc.sctp.pmtud import PathMtu
 from tests.sctp.link import LinkConfig, LossyLink, assert_drained, is_probe
 
@@ -161,7 +165,7 @@ class TestMachine:
         for size in (1400, 1415, 1435):
             assert path.take_probe(0.0, 0.2) == size
             path.probe_acked(size, 0.0)
-        path.timed_out()
+        path.timed_out(0.0)
         assert path.current == 1191
         now = 0.0
         for _ in range(3):
@@ -177,6 +181,82 @@ class TestMachine:
     def test_a_timeout_at_the_base_changes_nothing(self) -> None:
         path = PathMtu(SctpConfig(path_mtu_discovery=False))
         path.start(0.0)
-        path.timed_out()
+        path.timed_out(0.0)
         assert path.take_probe(0.0, 0.2) is None
         assert path.deadline is None
+
+
+class TestPieces:
+    """A hole narrower than the smallest packet: no chunk can be cut again, so packets travel in pieces."""
+
+    CONFIG = SctpConfig(cuts_packets=True, rto_max_s=3.0)  # as a stack has it
+
+    def link(self, mtu: int) -> LossyLink:
+        link = LossyLink(
+            LinkConfig(latency_s=0.02, mtu=mtu, bytes_per_s=100_000, queue_bytes=20_000), config_a=self.CONFIG
+        )
+        link.connect()
+        return link
+
+    def flow(self, link: LossyLink, seconds: float) -> float:
+        """Bulk for so long; the longest silence at the receiver."""
+        silence, quiet_since = 0.0, link.now
+        end = link.now + seconds
+        had = len(link.b.data)
+        while link.now < end:
+            while link.a.association.total_buffered_amount < 20_000:
+                link.a.association.send(1, 51, bytes(5_000), link.now)
+            link.flush(link.a)
+            link.run(0.02)
+            if len(link.b.data) > had:
+                had, quiet_since = len(link.b.data), link.now
+            silence = max(silence, link.now - quiet_since)
+        return silence
+
+    @pytest.mark.parametrize("both", [False, True])
+    def test_bulk_goes_on_when_the_path_falls_to_1100_and_then_600_and_comes_back(self, both: bool) -> None:
+        link = self.link(1500)
+        assert self.flow(link, 5) < 1
+        sides = ("a", "b") if both else ("a",)
+        for mtu in (1100, 600):
+            for side in sides:
+                link.links[side].mtu = mtu - 65
+            assert self.flow(link, 12) <= 3
+            assert 500 <= link.a.association.path_mtu <= mtu - 65
+        for side in sides:
+            link.links[side].mtu = 1500 - 65
+        assert self.flow(link, 60) <= 3
+        assert link.a.association.path_mtu == 1435
+
+    @pytest.mark.parametrize("mtu", [1100, 576])
+    def test_a_hole_that_is_there_from_the_start(self, mtu: int) -> None:
+        link = LossyLink(LinkConfig(latency_s=0.02, mtu=mtu - 65, bytes_per_s=100_000), config_a=self.CONFIG)
+        link.a.association.send(1, 51, bytes(5000), link.now)
+        link.connect()
+        assert link.run_until(lambda: bool(link.b.data), 3)
+        assert self.flow(link, 10) <= 3
+
+    def test_a_silence_costs_no_more_than_a_few_packets_in_pieces(self) -> None:
+        link = self.link(1500)
+        self.flow(link, 5)
+        link.drop = lambda name, packet, serial: True
+        self.flow(link, 8)
+        assert link.a.association.path_mtu == 500
+        link.drop = None
+        assert self.flow(link, 10) <= 3.5
+        assert link.a.association.path_mtu == 1435
+
+
+def test_pieces_join_in_any_order_and_nonsense_is_refused() -> None:
+    sender, receiver = Pieces(), Pieces()
+    packet = bytes(range(256)) * 60
+    pieces = sender.cut(packet, 500)
+    assert max(map(len, pieces)) <= 500
+    random.Random(1).shuffle(pieces)
+    assert [whole for piece in pieces if (whole := receiver.join_untrusted(piece)) is not None] == [packet]
+    for piece in (b"", b"\xf1", b"\xf1\0\1\2\2x", b"\xf1\0\1\0\xffx", b"\xf1\0\1\0\2" + bytes(1200)):
+        with pytest.raises(ProtocolError):
+            receiver.join_untrusted(piece)
+    for number in range(1000):
+        receiver.join_untrusted(sender.cut(packet, 500)[number % 30])
+    assert len(receiver._parts) <= 64

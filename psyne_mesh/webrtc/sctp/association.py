@@ -12,9 +12,11 @@ from psyne_mesh.webrtc.sctp.events import BufferedAmountLow, SctpEvent
 from psyne_mesh.webrtc.sctp.inbound import Inbound
 from psyne_mesh.webrtc.sctp.outbound import RENEGES_MAX
 from psyne_mesh.webrtc.sctp.packets import PacketBuilder
+from psyne_mesh.webrtc.sctp.pieces import MARK
 from psyne_mesh.webrtc.sctp.send_queue import CREDIT_UNLIMITED, Message, SendStream
 from psyne_mesh.webrtc.sctp.stats import SctpStats, snapshot
 
+_PIECE = bytes((MARK,))
 SHUTDOWN_REPEATS_MAX = 10  # also where association_retransmits_max is None: an end must come to an end
 
 
@@ -83,6 +85,15 @@ class Association(AssociationCore):
         """Take in exactly one SCTP packet. Bad ones are dropped and counted in `stats.discarded`."""
         if type(packet) is not bytes:
             packet = bytes(packet)
+        if self._pieces is not None and packet[:1] == _PIECE:
+            try:
+                whole = self._pieces.join_untrusted(packet)
+            except ProtocolError:
+                self._counters.dropped("malformed")
+                return
+            if whole is None or whole[:1] == _PIECE:
+                return
+            packet = whole
         self._counters.packets_received += 1
         self._counters.bytes_received += len(packet)
         try:
@@ -107,7 +118,7 @@ class Association(AssociationCore):
                     wire.CAUSE_PROTOCOL_VIOLATION, "the peer keeps taking back what it acknowledged", b"reneging"
                 )
                 return
-            self._path.timed_out()
+            self._path.timed_out(now)
             self._fit_chunks()
             self._count_error()
         if self._heartbeat.handle_timeout(now):
@@ -351,7 +362,7 @@ class Association(AssociationCore):
     def _flush(self, packets: list[bytes], inbound: Inbound, now: float) -> None:
         """Control chunks first (RFC 9260 section 6.10), then data."""
         outbound, rto = self._outbound, self._outbound.rto.rto
-        builder = PacketBuilder(self._header, self._path.current, zero_checksum=self._zero_checksum_out)
+        builder = PacketBuilder(self._header, self._packet_bytes, zero_checksum=self._zero_checksum_out)
         for chunk in self._answers:
             builder.add(chunk)
         self._answers.clear()
@@ -377,7 +388,13 @@ class Association(AssociationCore):
             if self._state is not State.ESTABLISHED:
                 self._advance_shutdown(now)
         builder.flush()
-        packets += builder.packets
+        if self._pieces is not None and self._path.current < self._packet_bytes:
+            for packet in builder.packets:
+                packets += (
+                    self._pieces.cut(packet, self._path.current) if len(packet) > self._path.current else [packet]
+                )
+        else:
+            packets += builder.packets
         probe = self._path.take_probe(now, rto)
         if probe is not None:
             seal = wire.seal_without_checksum if self._zero_checksum_out else wire.seal
@@ -395,7 +412,10 @@ class Association(AssociationCore):
         """COOKIE-ECHO, with as much data as fits beside it (RFC 9260 section 5.1 rule C): the first message saves a
         round trip."""
         self._t1.due = False
-        builder = PacketBuilder(self._header, self._path.current, zero_checksum=False, packets_max=1)
+        # Repeated, it is as short as can be: perhaps the path does not carry what went beside it
+        repeated = self._pieces is not None and self._t1.expiries
+        mtu = self._config.packet_bytes_floor if repeated else self._packet_bytes
+        builder = PacketBuilder(self._header, mtu, zero_checksum=False, packets_max=1)
         builder.add(self._t1.chunk)
         for chunk in self._answers:
             if len(chunk) <= builder.room:

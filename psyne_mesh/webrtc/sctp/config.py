@@ -35,11 +35,19 @@ class SctpConfig:
     receive_window_bytes: int = attrs.field(default=4 * 2**20, validator=_within(65_536, 2**31))
     send_buffer_bytes_max: int = attrs.field(default=16 * 2**20, validator=_within(1, 2**31))  # Chromium's limit
     packet_bytes_base: int = attrs.field(default=1191, validator=_within(512, 16_384))  # dcSCTP: 1280 less all headers
+    # What is left of 576, which every IPv4 path carries (RFC 791), less 28 for IP and UDP, 37 for DTLS and 11 for a relay
+    packet_bytes_floor: int = attrs.field(default=500, validator=_within(100, 1191))
+    # Sizes below the base that a path is asked for, once even the base does not pass
+    packet_bytes_ladder_low: tuple[int, ...] = attrs.field(default=(532, 700, 860, 1032), validator=_ladder)
+    cuts_packets: bool = False  # the peer joins pieces, see `pieces.py`: it is one of our own
     packet_bytes_max: int = attrs.field(default=16_384, validator=_within(512, 16_384))  # one DTLS record
     # Sizes that path MTU discovery tries, between base and max: Ethernet with tunnels, Ethernet under IPv6 and under IPv4
     # (1500 less 40 or 20 for IP, 8 for UDP, 37 for a DTLS record of AES-GCM), jumbo frames, loopback
     packet_bytes_ladder: tuple[int, ...] = attrs.field(default=(1400, 1415, 1435, 8900, 16_384), validator=_ladder)
     path_mtu_raise_s: float = attrs.field(default=600.0, validator=_within(1, 86_400))  # RFC 8899 PMTU_RAISE_TIMER
+    path_mtu_return_s: float = attrs.field(
+        default=30.0, validator=_within(1, 86_400)
+    )  # the same while it was larger before
     rto_initial_s: float = attrs.field(default=0.5, validator=_within(0.01, 60))  # dcSCTP
     rto_min_s: float = attrs.field(default=0.2, validator=_within(0.001, 60))  # libdatachannel
     rto_max_s: float = attrs.field(default=60.0, validator=_within(0.01, 600))  # RFC 9260 section 16

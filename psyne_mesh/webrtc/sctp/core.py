@@ -17,6 +17,7 @@ from psyne_mesh.webrtc.sctp.heartbeat import Heartbeat
 from psyne_mesh.webrtc.sctp.inbound import Inbound
 from psyne_mesh.webrtc.sctp.ootb import answer_out_of_the_blue
 from psyne_mesh.webrtc.sctp.outbound import Outbound
+from psyne_mesh.webrtc.sctp.pieces import Pieces
 from psyne_mesh.webrtc.sctp.pmtud import PathMtu
 from psyne_mesh.webrtc.sctp.reassembly import HELD_LIFE_S
 from psyne_mesh.webrtc.sctp.reset import StreamResets
@@ -82,6 +83,7 @@ class AssociationCore:
         self._resets = StreamResets(self._handshake.initial_tsn)
         self._path = PathMtu(config)
         self._path_is_fixed = False  # see `Association.set_path_fixed`
+        self._pieces = Pieces() if config.cuts_packets else None
         self._heartbeat = Heartbeat(config.heartbeat_interval_s, rng)
         self._t1 = ControlTimer(config.rto_max_s)  # T1-init or T1-cookie
         self._t2 = ControlTimer(config.rto_max_s)  # T2-shutdown
@@ -291,7 +293,12 @@ class AssociationCore:
 
     def _fit_chunks(self) -> None:
         # A chunk cannot be cut again (RFC 9260 section 6.9): none exceeds what the path carries under all circumstances
-        self._outbound.cut_for(self._path.current if self._path_is_fixed else self._config.packet_bytes_base)
+        self._outbound.cut_for(self._packet_bytes if self._path_is_fixed else self._config.packet_bytes_base)
+
+    @property
+    def _packet_bytes(self) -> int:
+        """How long packets are built; what is longer than the path carries then goes in pieces."""
+        return max(self._path.current, self._config.packet_bytes_base)
 
     def _enter_established(self, now: float) -> None:
         self._t1.stop()
@@ -328,6 +335,7 @@ class AssociationCore:
             return
         if self._outbound.outstanding.cumulative_tsn > before:
             self._errors = 0
+            self._path.data_acked(now)
         if self._state is not State.ESTABLISHED:
             self._advance_shutdown(now)
 
@@ -348,14 +356,14 @@ class AssociationCore:
 
     def _heartbeat_received(self, packet: bytes, start: int, end: int, now: float) -> None:
         # An answer as long as the question must not exceed the path MTU
-        if self._state.is_up and wire.HEADER_BYTES + end - start + 3 <= self._path.current:
+        if self._state.is_up and wire.HEADER_BYTES + end - start + 3 <= self._packet_bytes:
             self._answer(wire.chunk(wire.HEARTBEAT_ACK, 0, packet[start + 4 : end]))
 
     def _heartbeat_ack_received(self, packet: bytes, start: int, end: int, now: float) -> None:
         rtt, size = self._heartbeat.acked_untrusted(packet, start, end, now)
         if size:
             self._path.probe_acked(size, now)
-            self._outbound.congestion.mtu_changed(self._path.current)
+            self._outbound.congestion.mtu_changed(self._packet_bytes)
             self._fit_chunks()
         if rtt is not None:
             self._outbound.rto.measured(rtt)

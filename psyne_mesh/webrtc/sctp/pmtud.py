@@ -10,6 +10,7 @@ from __future__ import annotations
 from psyne_mesh.webrtc.sctp.config import SctpConfig
 
 PROBES_MAX = 3  # RFC 8899 section 5.1.2 MAX_PROBES
+BASE_TIMEOUTS_MAX = 2  # of T3-rtx in a row: with the least RTO they take a second, and a silence is mostly shorter
 PROBE_TIMER_MIN_S = 1.0  # RFC 8899 section 5.1.1: not below one second
 
 
@@ -17,19 +18,37 @@ class PathMtu:
     """1. `start`. 2. Per flush `take_probe` gives a size to send. 3. `probe_acked`. 4. `timed_out` on T3 expiry.
     5. `handle_timeout` at `deadline`."""
 
-    __slots__ = ("_attempts", "_base", "_ceiling", "_ladder", "_probe", "_raise_s", "_wanted", "current", "deadline")
+    __slots__ = (
+        "_attempts",
+        "_base",
+        "_best",
+        "_ceiling",
+        "_floor",
+        "_ladder",
+        "_probe",
+        "_raise_s",
+        "_return_s",
+        "_timeouts",
+        "_wanted",
+        "current",
+        "deadline",
+    )
 
     def __init__(self, config: SctpConfig) -> None:
         self._base = config.packet_bytes_base
         top = config.packet_bytes_max
         rungs = {size for size in config.packet_bytes_ladder if self._base < size <= top} | {top}
-        self._ladder = sorted(rungs - {self._base}) if config.path_mtu_discovery else []
+        self._floor = min(config.packet_bytes_floor, self._base) if config.cuts_packets else self._base
+        low = {size for size in config.packet_bytes_ladder_low if self._floor < size < self._base} | {self._base}
+        self._ladder = sorted((rungs | low) - {self._floor}) if config.path_mtu_discovery else []
+        self._return_s = min(config.path_mtu_return_s, config.path_mtu_raise_s)
+        self._timeouts = 0  # of T3-rtx, one after the other
         self._raise_s = config.path_mtu_raise_s
         self._ceiling = top + 1  # sizes from here on failed lately
         self._wanted: int | None = None  # size to be probed at the next flush
         self._probe: int | None = None  # size of the probe that is under way
         self._attempts = 0
-        self.current = self._base
+        self.current = self._best = self._base
         self.deadline: float | None = None
 
     def start(self, now: float) -> None:
@@ -54,6 +73,7 @@ class PathMtu:
         if size == self._probe:
             self._probe = None
             self.current = max(self.current, size)
+            self._best = max(self._best, size)
             self._climb(now)
 
     def handle_timeout(self, now: float) -> None:
@@ -69,15 +89,30 @@ class PathMtu:
             self._ceiling, self._probe = self._probe, None
             self._climb(now)
 
-    def timed_out(self) -> None:
+    def timed_out(self, now: float) -> None:
         """T3-rtx expired: perhaps a black hole (RFC 8899 section 4.3). Retransmit in base packets, and ask with a
-        probe whether the larger size still passes."""
+        probe whether the larger size still passes. When that is repeated in vain, the hole may be narrower than the base:
+        then packets go in pieces, and probes look for what passes from the floor upward."""
+        self._timeouts += 1
         if self.current > self._base:
             self._wanted, self._probe, self._attempts = self.current, None, 0
             self.current = self._base
+        elif self._timeouts >= BASE_TIMEOUTS_MAX and self.current > self._floor:
+            self.current = self._floor
+            self._ceiling = self._ladder[-1] + 1 if self._ladder else self._floor
+            self._probe = None
+            self._climb(now)
+
+    def data_acked(self, now: float) -> None:
+        """The cumulative TSN has moved. After a silence, whatever probes found in it says nothing: ask anew."""
+        if self._timeouts >= BASE_TIMEOUTS_MAX and self.current < self._best and self._probe is None:
+            self._ceiling = self._ladder[-1] + 1 if self._ladder else self.current
+            self._climb(now)
+        self._timeouts = 0
 
     def _climb(self, now: float) -> None:
         """Probe the next rung, or rest until the raise timer."""
         self._attempts = 0
         self._wanted = next((size for size in self._ladder if self.current < size < self._ceiling), None)
-        self.deadline = now + self._raise_s if self._wanted is None and self._ladder else None
+        rest_s = self._return_s if self.current < self._best else self._raise_s
+        self.deadline = now + rest_s if self._wanted is None and self._ladder else None
