@@ -1,7 +1,7 @@
 """Packets in pieces, for a path that came to carry less than the smallest packet of ours, and whose ICMP is blocked.
 
-A chunk that was sent cannot be cut again (RFC 9260 section 6.9), and IP does not fragment what forbids it. So between two of our
-own the packet is cut, below SCTP: a lost piece is a lost packet. No SCTP packet begins as a piece does, for its ports are
+A chunk that was sent cannot be cut again (RFC 9260 section 6.9), and IP does not fragment what forbids it. So between two of
+our own the packet is cut, below SCTP: a lost piece is a lost packet. No SCTP packet begins as a piece does, for its ports are
 known.
 """
 
