@@ -15,6 +15,7 @@ from psyne_mesh.gossip import effects
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.effects import (
     CalledGone,
+    Confirmed,
     Effects,
     Forgotten,
     Gone,
@@ -65,6 +66,7 @@ _LIFETIMES = 2
 # A member that we found again less than that ago was lost in the same break in which it lost us.
 _SAME_BREAK_S = 5.0
 _LET_GO_GAP_S, _LET_GO_MAX = 2.0, 1024
+_SPECTATORS = 4  # members over `max_players` that are shown, ourselves counted
 _REFUTE_GAP_S = 0.2  # an accuser can make us sign and spread at most so often
 
 
@@ -94,7 +96,7 @@ class Census:
         self._rng = rng
         self._verify = verify
         self.state = state
-        self.membership = Membership(config.full_knowledge_max, _LIFETIMES * config.record_lifetime_s)
+        self.membership = Membership(_members_max(config), _LIFETIMES * config.record_lifetime_s)
         self.suspicions = Suspicions(config, out)
         self.effects = out
         self.own = state.sign(room, identity)
@@ -196,6 +198,9 @@ class Census:
             return
         known = self.membership.get(peer)
         if known is not None and known.record is record and known.status is Status.ALIVE:
+            if via is not None and known.hint:
+                self.membership.confirm(peer, now)
+                self.effects.facts += (Confirmed(record, via), Spread(record, via))
             return  # by far the most records are heard again and again
         if peer in self._expelled:
             return
@@ -209,7 +214,11 @@ class Census:
             return
         verify_record_untrusted(record, self._room, self._verify)
         previous = self.membership.record(peer)
+        was_hint = known is not None and known.hint
         change = self.membership.apply(record, now, via, age)
+        if change is Change.REFUSED and via == peer and (stranger := self.membership.unproven()) is not None:
+            self.forget(stranger, "capacity", now)  # who is linked to us comes before who is only told of
+            change = self.membership.apply(record, now, via, age)
         if change is Change.REFUSED:
             self.records_refused += 1
             return
@@ -236,13 +245,22 @@ class Census:
             and record.joined_at != previous.joined_at
         ):
             self.effects.facts.append(Tell(peer, previous))  # it may not know which seat it had before it crashed
-        self.effects.facts.append(Spread(record, via, refutes))
+        if via is not None:  # a server's word is not passed on
+            if was_hint and change is Change.UPDATED:
+                self.effects.facts.append(Confirmed(record, via))
+            self.effects.facts.append(Spread(record, via, refutes))
 
     def learn_gone(self, record: Record, since: float) -> None:
-        """A neighbour lost this member before our time. No event: for us it never was here."""
-        if record.peer != self.own.peer and record.state == ALIVE and self.membership.get(record.peer) is None:
-            verify_record_untrusted(record, self._room, self._verify)
-            self.membership.remember_down(record, since)
+        """A neighbour lost this member before our time. No event: for us it never was here; unless a server showed it to us."""
+        known = self.membership.get(record.peer)
+        if record.peer == self.own.peer or record.state != ALIVE or (known is not None and not known.hint):
+            return
+        verify_record_untrusted(record, self._room, self._verify)
+        if known is not None:
+            self.membership.forget(record.peer, since)
+            self.suspicions.drop(record.peer)
+            self.effects.facts.append(Gone(record.peer, "timeout", missed=False))
+        self.membership.remember_down(record, since)
 
     def _answer_old_record(self, record: Record, via: PeerId | None) -> None:
         """Somebody believes a member alive that we know better: tell it at once (memberlist#345)."""
@@ -269,6 +287,19 @@ class Census:
             else:
                 self.forget(peer, "capacity", now)
         self.effects.facts += [Forgotten(peer) for peer in self.membership.tidy(now)]
+
+    def unvouched(self, peer: PeerId, now: float) -> None:
+        """Nobody whom we are linked to reaches it. Whom only a server told of is forgotten; who was brought by a member is
+        down, so that it does not come again with the next who heard of it."""
+        member = self.membership.get(peer)
+        if member is None or member.status is not Status.ALIVE:
+            return
+        if member.hint:
+            self.membership.forget(peer, now)
+            self.suspicions.drop(peer)
+            self.effects.facts.append(Gone(peer, "timeout", member.met))
+        elif self._lose(peer, "timeout", now, closed=not member.met):
+            self.verdicts += member.met
 
     def forget(self, peer: PeerId, reason: LeaveReason, now: float) -> None:
         """A lobby has a better use for this place in its table."""
@@ -387,9 +418,10 @@ class Census:
     def _lose(self, peer: PeerId, reason: LeaveReason, now: float, *, closed: bool = False) -> bool:
         if not self.membership.is_alive(peer):
             return False
+        member = self.membership.get(peer)
         self.membership.mark_down(peer, now, closed=closed)
         self.suspicions.drop(peer)
-        self.effects.facts.append(Gone(peer, reason))
+        self.effects.facts.append(Gone(peer, reason, member is None or member.met or not closed))
         return True
 
     def _witnesses(self) -> int:
@@ -406,3 +438,10 @@ class Census:
             self.verdicts += 1
             if case.own:  # who only heard of it has nothing to add
                 self.effects.facts.append(TellAll(self.accusation(member, DOWN)))
+
+
+def _members_max(config: GossipConfig) -> int:
+    """How many others are shown: in a room with seats no more than fit in, and some who wait or watch."""
+    if not config.max_players:
+        return config.full_knowledge_max
+    return min(config.full_knowledge_max, config.max_players + _SPECTATORS - 1)

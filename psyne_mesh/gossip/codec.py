@@ -30,8 +30,12 @@ TOLD, KEEP = 21, 22
 # Item types inside HELLO, RUMOURS, DELTA and behind probes.
 ITEM_RECORD, ITEM_ACCUSATION, ITEM_GONE = 1, 2, 3
 
-# version, type, sequence, view hash (0: no claim), srtt (0.1 ms, 0: unknown), number of links,
+# version, type, sequence, view hash (0: no claim), srtt (0.1 ms, 0: unknown), number of links and LARGE_ROOM,
 # coordinate x y z height (0.1 ms) and error (0.001), probes sent and got on this link so far (modulo 65536)
+LINKS_MASK, LARGE_ROOM = (
+    0x7F,
+    0x80,
+)  # of the number of links in a probe: the number, and whether the room is a large one
 PROBE = struct.Struct(">BBIQHBhhhHHHH")
 _INDIRECT = struct.Struct(">BBI16sB")
 

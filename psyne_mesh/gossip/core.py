@@ -12,7 +12,7 @@ from psyne_mesh.gossip import codec, effects
 from psyne_mesh.gossip.broadcast import Broadcast
 from psyne_mesh.gossip.broadcast_wire import encode_haves
 from psyne_mesh.gossip.census import Census
-from psyne_mesh.gossip.codec import PROBE
+from psyne_mesh.gossip.codec import LARGE_ROOM, LINKS_MASK, PROBE
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.coordinates import Coordinate, distance
 from psyne_mesh.gossip.detector import Detector, Link
@@ -20,7 +20,7 @@ from psyne_mesh.gossip.dialer import Dialer
 from psyne_mesh.gossip.doubt import Doubt
 from psyne_mesh.gossip.effects import Effects
 from psyne_mesh.gossip.events import CloseLink, Output, SendFrame
-from psyne_mesh.gossip.exchange import ISOLATED, NEWCOMER, OUTBOUND, Exchange, News, encoded, told
+from psyne_mesh.gossip.exchange import ISOLATED, LARGE, NEWCOMER, OUTBOUND, Exchange, News, encoded, told
 from psyne_mesh.gossip.healing import Cuts, Knocker
 from psyne_mesh.gossip.membership import Membership
 from psyne_mesh.gossip.overlay import Overlay
@@ -30,13 +30,18 @@ from psyne_mesh.gossip.routing import Router, encode_relay
 from psyne_mesh.gossip.seats import Claim, Seats
 from psyne_mesh.gossip.tree_keeper import TreeKeeper
 from psyne_mesh.gossip.views import Stats
+from psyne_mesh.gossip.vouching import Vouching
 from psyne_mesh.gossip.walks import Line, Walks
 from psyne_mesh.identity import PeerId
 
 if TYPE_CHECKING:
     import random
 
+_CARRIED_MAX = 16  # members of a full mesh without a link that neighbours are asked to carry one frame to
 _ALTERNATIVES = 8  # records that a refused newcomer gets along
+_SPARE_DIALS = 2  # over `full_mesh_max`: with one link more than that we know that the room is large
+_HINTS_MAX = 64  # the oldest is forgotten; signaling tells of so many
+_HINT_S = 60.0  # a server does not show us somebody again and again whom nobody reaches
 _RETRY_PARTED_S = 60.0  # a member that parted from us in a small room is dialled again after that
 
 
@@ -76,6 +81,7 @@ class Core:
         self.broadcast = Broadcast(config, out)
         self.broadcast.streams.standing = self._standing
         self.tree_keeper = TreeKeeper(room.raw, own, rng, self.broadcast.signs, out)
+        self.vouching = Vouching(rng, out)
         self.router = Router(config, own, rng, out)
         self.cuts = Cuts(config, out)
         self.knocker = Knocker(config, rng, out)
@@ -86,8 +92,7 @@ class Core:
         self.rest_s = config.deaf_rest_s
         self.doubt = Doubt(out)
         self.contacts: list[Record] = []  # whom to dial then
-        # By a beacon: somebody whom we lost, and dial before we believe that it is back.
-        self.posted: Record | None = None
+        self.hints: dict[PeerId, tuple[Record, float]] = {}  # whom to dial, and until when we hear of it only once
 
     @property
     def aside(self) -> bool:
@@ -118,7 +123,7 @@ class Core:
             sequence,
             self.exchange.view_hash,
             link.srtt_wire,
-            min(255, len(self.links)),
+            min(LINKS_MASK, len(self.links)) | (0 if self.policy.links_all else LARGE_ROOM),
             *self.coordinate.wire,
             hearing.sent,
             hearing.got,
@@ -139,9 +144,11 @@ class Core:
 
     def send_to_unlinked(self, frame: bytes) -> None:
         """To members of a full mesh whom we have no working link to."""
+        count = 0
         for peer in self.membership.alive:
-            if peer not in self.links or self.detector.is_impaired(peer):
+            if count < _CARRIED_MAX and (peer not in self.links or self.detector.is_impaired(peer)):
                 self.send_anyhow(peer, frame)
+                count += 1
 
     def tell(self, peer: PeerId, news: News) -> None:
         if peer in self.links:
@@ -187,8 +194,8 @@ class Core:
 
     def record_to_dial(self, peer: PeerId) -> Record | None:
         """Whom to expect at the other end of a dial."""
-        record, posted = self.membership.record(peer), self.posted
-        return posted if record is None and posted is not None and posted.peer == peer else record
+        record = self.membership.record(peer)
+        return self.hints[peer][0] if record is None and peer in self.hints else record
 
     def is_asked(self, peer: PeerId) -> bool:
         """Whether this former neighbour shall tell whether we are deaf."""
@@ -213,8 +220,9 @@ class Core:
     def link_opened(self, peer: PeerId, now: float, rtt: float | None) -> None:
         outbound = peer in self.dialer.in_flight
         flags = (OUTBOUND if outbound else 0) | (ISOLATED if self.overlay.isolated else 0)
-        flags |= 0 if self.introduced else NEWCOMER
+        flags |= (0 if self.introduced else NEWCOMER) | (0 if self.policy.links_all else LARGE)
         self.dialer.linked(peer)
+        self.hints.pop(peer, None)
         self.detector.link_up(peer, now, rtt, at_once=self.is_asked(peer))
         link = self.links[peer] = self.detector.links[peer]
         link.lonely = bool(flags & ISOLATED)
@@ -227,10 +235,16 @@ class Core:
         member = self.membership.get(peer)
         if member is not None:
             self.census.tell_down(peer, member)
+        self.membership.met(peer, now)
+        if self.seats.enabled:
+            self.effects.timers[effects.SEATING] = now  # its claim counts from now on
+        self.resize(now)
 
     def link_closed(self, peer: PeerId, now: float) -> None:
         """Forget the link; the detector is told by the caller, because it may want to go on asking helpers."""
-        self.links.pop(peer, None)
+        if self.links.pop(peer, None) is not None:
+            self.membership.met(peer, now)
+            self.vouching.arm(now)
         self.census.link_closed(peer, now)
         self.overlay.link_down(peer, now)
         self.exchange.link_down(peer)
@@ -254,8 +268,9 @@ class Core:
 
     def refuse(self, peer: PeerId) -> None:
         """Say that the link will be closed, and name others."""
-        records = [self.membership.record(p) for p in self.membership.random_alive(self.rng, _ALTERNATIVES)]
-        items = b"".join(encoded(record) for record in records if record is not None and record.peer != peer)
+        members = [self.membership.get(p) for p in self.membership.random_alive(self.rng, _ALTERNATIVES)]
+        records = [member.record for member in members if member is not None and not member.hint]
+        items = b"".join(encoded(record) for record in records if record.peer != peer)
         self.send(peer, codec.head(codec.DISCONNECT) + items)
 
     def announce(self, record: Record, via: PeerId | None) -> None:
@@ -272,14 +287,42 @@ class Core:
 
     def want_member(self, record: Record, now: float) -> None:
         """In a full mesh everybody is dialled; the elder of two waits for the newcomer's dial."""
-        if self.policy.links_all and record.peer not in self.links:
+        if self.policy.links_all and record.peer not in self.links and self._may_want_more:
             own = self.census.own
             newer = (own.joined_at, own.peer) > (record.joined_at, record.peer)
             self.dialer.want(record.peer, now if newer else now + self.config.dial_patience_s)
 
+    @property
+    def _may_want_more(self) -> bool:
+        """More members than a full mesh holds are not all dialled: a few links tell whether they exist."""
+        return len(self.dialer.wanted) + len(self.links) < self.config.full_mesh_max + _SPARE_DIALS
+
+    def want_missing(self, now: float) -> None:
+        """In a full mesh: some of those whom we are not linked to, and do not try to reach."""
+        if self.policy.links_all and len(self.membership) > len(self.links) + len(self.dialer.wanted):
+            for peer in self.membership.alive:
+                record = self.membership.record(peer)
+                if record is not None and peer not in self.links and self._may_want_more:
+                    self.want_member(record, now)
+
+    def shows_hint(self, peer: PeerId, now: float) -> bool:
+        """Whether a server's word of that peer is news. Not if it said so of late, and nobody was there."""
+        known = self.hints.get(peer)
+        return known is None or now >= known[1] or self.membership.is_alive(peer)
+
+    def hint(self, record: Record, now: float) -> None:
+        """Somebody to dial, as a server or a ticket says."""
+        known = self.hints.pop(record.peer, None)
+        until = known[1] if known is not None and now < known[1] else now + _HINT_S
+        if len(self.hints) >= _HINTS_MAX:
+            del self.hints[next(iter(self.hints))]
+        self.hints[record.peer] = record, until
+
     def resize(self, now: float) -> None:
-        """The number of members changed: maybe the mode does, too."""
-        if not self.overlay.resize(len(self.membership) + 1, now):
+        """The number of members or links changed: maybe the mode does, too."""
+        links = self.links
+        large = sum(link.large for link in links.values())
+        if not self.overlay.resize(len(self.membership) + 1, now, links=len(links), large=large):
             return
         policy = self.policy = self.exchange.policy = POLICIES[self.overlay.mode]
         self.detector.follow(policy)
@@ -338,24 +381,24 @@ class Core:
             return
         self.seated_view, timers[effects.SEATING] = view.view_hash, math.inf
         own = self.census.own
-        claims = [] if own.seat is None else [Claim(own.peer, own.seat)]
-        ballots = [] if own.seat is None else [own.ballot]
+        claims = [] if own.seat is None else [Claim(own.peer, own.seat, ballot=own.ballot)]
         for peer in view.alive:
-            record = view.record(peer)
-            assert record is not None  # the living are in the table
+            member = view.get(peer)
+            assert member is not None  # the living are in the table
+            record = member.record
             if record.seat is not None:
-                claims.append(Claim(peer, record.seat))
-                ballots.append(record.ballot)
+                proven = member.met or not (self.policy.links_all or member.hint)
+                claims.append(Claim(peer, record.seat, proven, record.ballot))
             elif peer in self.kept_seats:
-                self._hold(claims, peer, *self.kept_seats[peer], now)
+                self._hold(claims, peer, *self.kept_seats[peer], now, proven=member.met)
         for member in view.down():
             if member.record.seat is not None:
                 until = member.since + self.config.seat_hold_s
-                self._hold(claims, member.record.peer, member.record.seat, until, now)
-        self.seats.view(claims, ballots, now)
+                self._hold(claims, member.record.peer, member.record.seat, until, now, proven=member.met)
+        self.seats.view(claims, now)
 
-    def _hold(self, claims: list[Claim], peer: PeerId, seat: int, until: float, now: float) -> None:
+    def _hold(self, claims: list[Claim], peer: PeerId, seat: int, until: float, now: float, *, proven: bool) -> None:
         if now < until:
-            claims.append(Claim(peer, seat))
+            claims.append(Claim(peer, seat, proven))
             timers = self.effects.timers
             timers[effects.SEATING] = min(timers[effects.SEATING], until)

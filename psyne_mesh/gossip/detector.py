@@ -65,6 +65,7 @@ class Link:
         "faults",
         "heard_at",
         "hearing",
+        "large",
         "lonely",
         "lost",
         "missed",
@@ -98,6 +99,7 @@ class Link:
         self.faults = 0  # broken frames that came over it
         self.nacks_due: list[PeerId] = []  # helpers that have not answered
         self.silent = False
+        self.large = False  # the peer takes the room for a large one
         self.lonely = False  # it was our only link when it came up
         self.lost = False  # the link itself is gone; only helpers can say whether the peer lives
         self.srtt = 0.0  # 0: unknown

@@ -39,7 +39,8 @@ SEATING: Final = 13  # a seat that is held for somebody becomes free
 SEATS: Final = 14
 DIALS: Final = 15
 COMEBACK: Final = 16  # while we stand aside, the only one that counts
-_TIMERS: Final = 17
+VOUCHES: Final = 17  # members without a link are looked for
+_TIMERS: Final = 18
 
 
 class Effects:
@@ -189,9 +190,27 @@ class Restarted:
 
 
 @attrs.frozen
+class Confirmed:
+    """A member of whom only a server had told us: now somebody brought it whom we are linked to."""
+
+    record: Record
+    via: PeerId
+
+
+@attrs.frozen
+class Unvouched:
+    """Nobody whom we are linked to reaches this member."""
+
+    peer: PeerId
+
+
+@attrs.frozen
 class Gone:
+    """`missed`: it may have been taken from us by a cut, and is worth a knock."""
+
     peer: PeerId
     reason: LeaveReason
+    missed: bool = True
 
 
 @attrs.frozen
@@ -333,6 +352,8 @@ Fact: TypeAlias = (
     | Spread
     | Joined
     | Restarted
+    | Confirmed
+    | Unvouched
     | Gone
     | Forgotten
     | OwnSeatKnown

@@ -43,6 +43,7 @@ OUTBOUND = 1  # the sender dialled
 ISOLATED = 2  # the sender has no other link
 UNSUMMARISED = 4  # the sender knows a part of the room only: the hashes mean nothing
 NEWCOMER = 8  # the sender has met nobody yet: it wants to hear of those who are gone, too
+LARGE = 16  # the sender takes the room for one in which nobody is linked to all
 
 
 @attrs.frozen

@@ -11,7 +11,7 @@ from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.codec import PROBE
 from psyne_mesh.gossip.core import Core
 from psyne_mesh.gossip.detector import Link
-from psyne_mesh.gossip.exchange import ISOLATED, UNSUMMARISED, gone_untrusted
+from psyne_mesh.gossip.exchange import ISOLATED, LARGE, UNSUMMARISED, gone_untrusted
 from psyne_mesh.gossip.records import Record, accusation_untrusted, record_untrusted
 from psyne_mesh.gossip.routing import encode_relay, relay_untrusted, signal_untrusted
 from psyne_mesh.gossip.walks import Line, join_untrusted, shuffle_untrusted
@@ -74,7 +74,7 @@ class Inbound:
         core = self._core
         core.detector.ping_received(link, now, srtt / 10_000)
         link.hearing.probe_received(sent, got, now)
-        link.degree = degree
+        self._degree_told(link, degree, now)
         self._probe_seen(link, frame, view_hash, now)
         core.send_probe(codec.ACK, sequence, link)
 
@@ -86,8 +86,14 @@ class Inbound:
             core.coordinate.update((x, y, z, height, error), rtt)
             core.broadcast.note_rtt(link.peer, link.srtt)
         link.hearing.probe_received(sent, got, now)
-        link.degree = degree
+        self._degree_told(link, degree, now)
         self._probe_seen(link, frame, view_hash, now)
+
+    def _degree_told(self, link: Link, degree: int, now: float) -> None:
+        link.degree = degree & codec.LINKS_MASK
+        if link.large != (degree >= codec.LARGE_ROOM):
+            link.large = not link.large
+            self._core.resize(now)
 
     def _probe_seen(self, link: Link, frame: bytes, view_hash: int, now: float) -> None:
         core = self._core
@@ -102,7 +108,9 @@ class Inbound:
         self._core.detector.ping_req_received(link.peer, sequence, target, now)
 
     def _on_indirect(self, link: Link, frame: bytes, now: float) -> None:
-        _, target, alive = codec.indirect_untrusted(frame)
+        sequence, target, alive = codec.indirect_untrusted(frame)
+        if alive and self._core.vouching.answered(sequence, target):
+            self._core.membership.vouched(target, now)
         self._core.detector.indirect_received(link.peer, target, alive, now)
 
     # ---------------------------------------------------------------------------------------------------- records
@@ -111,7 +119,9 @@ class Inbound:
         core, peer = self._core, link.peer
         newcomer = not core.introduced
         hello = core.exchange.hello_received(frame, newcomer=newcomer)
+        link.large = bool(hello.flags & LARGE)
         self._take(hello.items, peer, now, welcome=True)
+        core.membership.met(peer, now)
         core.introduced = True
         if hello.mask and core.own < peer:
             core.exchange.send_digest(peer, hello.mask, now)
@@ -170,6 +180,8 @@ class Inbound:
 
     def learn(self, record: Record, now: float, via: PeerId | None, *, welcome: bool, age: float = 0.0) -> None:
         core = self._core
+        if via is None and not core.shows_hint(record.peer, now):
+            return
         if not core.policy.knows_all and core.membership.get(record.peer) is None:
             if not (welcome or record.peer in core.links):
                 return
@@ -179,6 +191,8 @@ class Inbound:
             if stale is not None:
                 core.census.forget(stale, "capacity", now)
         core.census.learn(record, now, via, age)
+        if via is None and record.peer not in core.links and record.peer != core.own:
+            core.hint(record, now)
 
     # -------------------------------------------------------------------------------------------------- broadcasts
 

@@ -59,10 +59,24 @@ class Change(Enum):
 
 class Member:
     """`via` is the link that brought the newest record: a first step towards the member. `closed`: it is down because
-    it was expelled, so there is no use in waiting for it. `place` is its index among the living, or -1. `lives_until`: when
-    the lives that it began will all count no more."""
+    it was expelled, or nobody ever met it, so there is no use in waiting for it. `place` is its index among the living, or -1.
+    `lives_until`: when the lives that it began will all count no more. `hint`: only a server told us of it, or a ticket: somebody to dial, of whom
+    nothing is passed on. `met`: we had a link with it once. `vouched_at`: when a link of ours, or a neighbour, last stood
+    for it."""
 
-    __slots__ = ("closed", "lives_until", "place", "record", "seen_at", "since", "status", "via")
+    __slots__ = (
+        "closed",
+        "hint",
+        "lives_until",
+        "met",
+        "place",
+        "record",
+        "seen_at",
+        "since",
+        "status",
+        "via",
+        "vouched_at",
+    )
 
     def __init__(self, record: Record, status: Status, now: float, via: PeerId | None) -> None:
         self.record = record
@@ -73,6 +87,9 @@ class Member:
         self.closed = False
         self.place = -1
         self.lives_until = -math.inf
+        self.hint = via is None
+        self.met = False
+        self.vouched_at = now
 
 
 class Membership:
@@ -166,11 +183,44 @@ class Membership:
             self._expiry_at = min(self._expiry_at, self._expiry(member))
             self._enter(member, now)
             return Change.JOINED
+        if via is not None and member.hint:
+            self.confirm(record.peer, now)
         change = self._renew(member, record, now, via)
         if age and member.record is record:
             member.seen_at -= age
         self._expiry_at = min(self._expiry_at, self._expiry(member))
         return change
+
+    def confirm(self, peer: PeerId, now: float) -> None:
+        """Somebody whom we are linked to brought this hint's record."""
+        member = self._table.get(peer)
+        if member is not None and member.hint:
+            member.hint, member.vouched_at = False, now
+            if member.place >= 0:
+                self._mix(member.record)
+                self.changed_at = now
+
+    def met(self, peer: PeerId, now: float) -> None:
+        """We have, or had until now, a link with this member."""
+        member = self._table.get(peer)
+        if member is not None:
+            member.met, member.vouched_at = True, now
+
+    def vouched(self, peer: PeerId, now: float) -> None:
+        """A neighbour reached it."""
+        member = self._table.get(peer)
+        if member is not None:
+            member.vouched_at = now
+
+    def stood_still(self, seconds: float) -> None:
+        """Nobody's voucher was heard meanwhile."""
+        for member in self._table.values():
+            member.vouched_at += seconds
+
+    def unproven(self) -> PeerId | None:
+        """A member that a newcomer with a link may take the place of: nobody whom we ever met, and hints first."""
+        strangers = [member for peer in self.alive if not (member := self._table[peer]).met]
+        return min(strangers, key=_standing).record.peer if strangers else None
 
     def mark_down(self, peer: PeerId, now: float, *, closed: bool = False) -> None:
         member = self._table.get(peer)
@@ -227,7 +277,7 @@ class Membership:
     def entries(self, buckets_mask: int) -> list[Member]:
         """All that we know in the buckets of the mask, alive and gone, ourselves not."""
         wanted = frozenset(digit for digit in "0123456789abcdef" if buckets_mask >> bucket_of(digit) & 1)
-        return [member for peer, member in self._table.items() if peer[0] in wanted]
+        return [member for peer, member in self._table.items() if peer[0] in wanted and not member.hint]
 
     def expired(self, now: float) -> list[PeerId]:
         if now < self._expiry_at:
@@ -249,9 +299,10 @@ class Membership:
     def _renew(self, member: Member, record: Record, now: float, via: PeerId | None) -> Change:
         old, peer = member.record, record.peer
         if member.status is Status.ALIVE:
-            self._mix(old)
-            self._mix(record)
-            self.changed_at = now
+            if not member.hint:
+                self._mix(old)
+                self._mix(record)
+                self.changed_at = now
             if record.epoch > old.epoch:
                 member.since = now
             member.record, member.seen_at, member.via = record, now, via
@@ -263,6 +314,8 @@ class Membership:
             _count_life(member, now)
             return Change.RESTARTED
         returns = record.state == ALIVE and record.epoch > old.epoch
+        if returns:
+            member.hint = via is None
         if returns and len(self.alive) >= self._members_max:
             return Change.REFUSED
         member.record, member.seen_at, member.via = record, now, via
@@ -275,7 +328,8 @@ class Membership:
         return Change.JOINED
 
     def _remember_gone(self, record: Record, status: Status, now: float) -> None:
-        self._table[record.peer] = Member(record, status, now, None)
+        member = self._table[record.peer] = Member(record, status, now, None)
+        member.hint = False
         self._gone[record.peer] = None
         self._trim_gone()
 
@@ -309,11 +363,13 @@ class Membership:
     def _enter(self, member: Member, now: float) -> None:
         peer = member.record.peer
         member.status, member.since, member.closed = Status.ALIVE, now, False
+        member.vouched_at = now
         _count_life(member, now)
         member.place = len(self.alive)
         self.alive.append(peer)
-        self._mix(member.record)
-        self.changed_at = now
+        if not member.hint:
+            self._mix(member.record)
+            self.changed_at = now
 
     def _exit(self, member: Member, status: Status, now: float) -> None:
         peer = member.record.peer
@@ -323,8 +379,9 @@ class Membership:
         if last != peer:
             self.alive[place] = last
             self._table[last].place = place
-        self._mix(member.record)
-        self.changed_at = now
+        if not member.hint:
+            self._mix(member.record)
+            self.changed_at = now
         self._gone[peer] = None
         self._trim_gone()
 
@@ -332,6 +389,10 @@ class Membership:
         """Put a record into the hashes, or take it out: XOR does both."""
         self.view_hash ^= record.version_hash
         self.buckets[bucket_of(record.peer)] ^= record.version_hash
+
+
+def _standing(member: Member) -> tuple[bool, float]:
+    return not member.hint, member.vouched_at
 
 
 def _count_life(member: Member, now: float) -> None:

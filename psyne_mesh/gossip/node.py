@@ -145,7 +145,7 @@ class Node:
         """The `Dial` to `peer` came to nothing. `cause` is for logs."""
         core = self._core
         core.dialer.failed(peer, now)
-        if not (core.policy.links_all and core.membership.is_alive(peer)):
+        if not (core.policy.links_all and (core.membership.is_alive(peer) or peer in core.hints)):
             core.dialer.drop(peer)
             core.overlay.parted(peer, now)
             member = core.membership.get(peer)
@@ -233,6 +233,7 @@ class Node:
         self._core.detector.note_loop_lag(seconds, now)
         self._core.census.suspicions.note_loop_lag(seconds)
         if seconds >= _STALL_S:
+            self._core.membership.stood_still(seconds)
             self._core.stood_still(now)
             self._outcome.settle(now)
 
@@ -289,7 +290,7 @@ class Node:
         except ProtocolError:
             core.stats.items_refused += 1
             return
-        core.posted = record
+        core.hint(record, now)
         core.dialer.want(record.peer, now)
 
     # -------------------------------------------------------------------------------------------- time and outputs
@@ -334,6 +335,7 @@ class Node:
             (effects.LOSING, self._gather_cuts),
             (effects.RETURNING, self._gather_cuts),
             (effects.KNOCKS, self._knock_on_doors),
+            (effects.VOUCHES, self._vouch),
             (effects.SEATING, core.seat_everybody),
             (effects.SEATS, core.seats.handle_timeout),
         )
@@ -346,6 +348,20 @@ class Node:
         for peer, link in core.links.items():
             core.overlay.heard(peer, link.degree, link.srtt, audible=not core.detector.is_impaired(peer))
         core.overlay.handle_timeout(now, core.candidates(), core.how_far, len(core.dialer.wanted))
+
+    def _vouch(self, now: float) -> None:
+        """In a full mesh whoever has no link needs a voucher; in a larger room, whom only a server told of."""
+        core = self._core
+        helpers = [
+            peer for peer in core.links if not core.detector.is_impaired(peer)
+        ]  # without one nobody can be judged
+        apart: list[tuple[float, PeerId]] = []
+        for peer in core.membership.alive:
+            member = core.membership.get(peer)
+            if peer not in core.links and member is not None and (member.hint or (core.policy.links_all and helpers)):
+                apart.append((member.vouched_at, peer))
+        core.vouching.beat(now, apart, helpers)
+        core.want_missing(now)
 
     def _gather_cuts(self, now: float) -> None:
         core = self._core

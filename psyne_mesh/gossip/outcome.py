@@ -116,6 +116,13 @@ class Outcome:
                 core.cuts.back(record.peer, now)
                 core.resize(now)
                 core.want_member(record, now)
+                if record.peer not in core.links:
+                    core.vouching.arm(now)
+            case effects.Confirmed(record, by):
+                core.announce(record, by)
+                core.want_member(record, now)
+            case effects.Unvouched(peer):
+                core.census.unvouched(peer, now)
             case effects.Restarted(record, via, old):
                 core.announce(record, via)
                 self._effects.events += (PeerLeft(record.peer, "superseded"), PeerDiscovered(record))
@@ -123,8 +130,8 @@ class Outcome:
                 if via != record.peer:  # the link that we have was its old life's
                     core.hang_up(record.peer, "superseded", now)
                 core.want_member(record, now)
-            case effects.Gone(peer, reason):
-                self._gone(peer, reason, now)
+            case effects.Gone(peer, reason, missed):
+                self._gone(peer, reason, now, missed=missed)
             case effects.Forgotten(peer):
                 core.broadcast.streams.forget(peer)
             case effects.CalledGone(epoch):
@@ -183,14 +190,15 @@ class Outcome:
 
     # ----------------------------------------------------------------------------------------------------- people
 
-    def _gone(self, peer: PeerId, reason: events.LeaveReason, now: float) -> None:
+    def _gone(self, peer: PeerId, reason: events.LeaveReason, now: float, *, missed: bool) -> None:
         core = self._core
         self._effects.events.append(PeerLeft(peer, reason))
-        core.dialer.drop(peer)
+        if peer not in core.hints or missed:
+            core.dialer.drop(peer)
         core.kept_seats.pop(peer, None)
         core.hang_up(peer, reason, now)
         core.detector.link_down(peer)
-        if reason == "timeout":
+        if reason == "timeout" and missed:
             core.cuts.lost(peer, now)
             core.knocker.arm(now)
         else:
@@ -296,6 +304,7 @@ class Outcome:
         core = self._core
         if len(core.links) == 1:
             core.ask_former(now)
+            core.seats.met_others(now)
         if peer in self._crossing:
             del self._crossing[peer]
             core.overlay.keep(peer, now + _KEEP_CROSS_LINK_S)

@@ -1,14 +1,20 @@
 """Who has which of the room's N numbered seats, decided by everybody alike and by nobody alone.
 
-A claim is part of a member's signed record. A seat has one holder whatever is claimed: the claimant with most votes
-(every member's record names whom it sees in which seat), then the lowest H(room, seat, peer). So there are never more
-than N, and after a heal all who hold the same records name the same holders; incumbents win because they were voted for.
+A claim is part of a member's signed record, and so is a ballot: whom it sees in which seat. A seat has one holder whatever
+is claimed, so there are never more than N:
+
+- A living holder that stood for a while keeps its seat, whoever claims it: a thousand new keys move nobody.
+- Unless those who held seats before it did name another in their ballots. On the two sides of a cut that has healed they
+  are the same, so both sides name the same holder where both gave a seat away.
+- Of claimants that are all new, the one with most votes of claimants, then the lowest H(room, seat, peer).
+
+Votes and evidence come from `proven` members only: whom we met over a link in a full mesh. A record alone proves a key.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -27,28 +33,42 @@ if TYPE_CHECKING:
 Ballot: TypeAlias = tuple[tuple[int, bytes], ...]
 """(seat, first bytes of the holder's id) for each seat that the voter sees taken."""
 
+_NOBODY: Mapping[int, PeerId] = {}
 _ALONE_S = 1.0  # nobody known after that: we are the first
 _UNSYNCED_S = 5.0  # members are known but none could be reached: claim all the same
 _SYNCED_S = (0.1, 0.3)  # from the first words of a neighbour to our claim: the rest of its view is still coming
 _YIELD_S = (0.4, 0.6)  # a lost claim is given up after that: views may still be converging
 _VOTE_S = (0.8, 1.2)  # so long a seating stands before we vote for it
 _WAIT_S = (0.3, 1.5)  # who waits for a seat does not jump at it: others wait, too
+_TENURE_S = (
+    3.0  # a seat that was held for so long is not lost to a newcomer; claims that race each other differ by less
+)
+_SENIOR_S = 5.0  # who sat so long before another is its senior. Less may have been the other way round elsewhere
+_ARRIVAL_S = 2.0  # so long after our first link the view of the others is still coming
+_TENURES_PER_SEAT, _TENURES_MIN = (
+    4,
+    64,
+)  # who held a seat and since when; of the others it is forgotten, the oldest first
 
 
 @attrs.frozen
 class Claim:
-    """`peer` wants `seat`, or held it until it fell silent a short while ago."""
+    """`peer` wants `seat`, or held it until it fell silent a short while ago. `proven`: we know that somebody is there.
+    `ballot`: whom it sees where."""
 
     peer: PeerId
     seat: int
+    proven: bool = True
+    ballot: Ballot = ()
 
 
 class Seats:
     """How to drive it:
 
     1. `start(now)`; `synced(now)` when a neighbour has told its view; `held_before(seat)` if an older life had one.
-    2. `view(claims, ballots, now)` whenever records changed, and at `deadline`, before `handle_timeout(now)`.
-    3. It says: `Seating`, `ClaimDue`, `BallotDue`, `SeatLost`.
+    2. `met_others(now)` when a first link is there.
+    3. `view(claims, now)` whenever records changed, and at `deadline`, before `handle_timeout(now)`.
+    4. It says: `Seating`, `ClaimDue`, `BallotDue`, `SeatLost`.
     """
 
     def __init__(
@@ -64,6 +84,9 @@ class Seats:
         self.claimed: int | None = None
         self.effects = out
         self._free: list[int] = list(range(self._count))
+        self._tenures: dict[PeerId, float] = {}  # who held a seat, and since when
+        self._seated_at: dict[int, float] = {}  # seat -> when its present holder got it
+        self._met_at = math.inf  # when we first had a link
         self._before: int | None = None
         self._ballot: Ballot = ()
         self._knows_others = False
@@ -99,12 +122,25 @@ class Seats:
         if self._before is None and seat < self._count:
             self._before = seat
 
-    def view(self, claims: Iterable[Claim], ballots: Iterable[Ballot], now: float) -> None:
-        """Seat everybody anew. `claims` holds our own, too, if we have one; `ballots` those of members who claim."""
+    def met_others(self, now: float) -> None:
+        """Until now we were alone: whoever we saw in a seat held it in our eyes only."""
+        self._seated_at = dict.fromkeys(self._seated_at, now)
+        self._met_at = min(self._met_at, now)
+
+    def view(self, claims: Iterable[Claim], now: float) -> None:
+        """Seat everybody anew. `claims` holds our own, too, if we have one."""
         claims = [claim for claim in claims if claim.seat < self._count]
-        seats = assign(self._room, self._count, claims, ballots)
-        taken = {claim.seat for claim in claims}
-        self._free = [seat for seat in range(self._count) if seat not in taken]
+        seats = self._assign(claims, now)
+        self._free = _free(self._count, claims)
+        for seat, peer in enumerate(seats):
+            if peer != self.seats[seat]:
+                self._seated_at[seat] = now
+            if peer is not None and peer not in self._tenures:
+                # Who sits there when we come was there before us.
+                newcomer = now - self._met_at < _ARRIVAL_S
+                self._tenures[peer] = -math.inf if newcomer and peer != self._own else now
+                if len(self._tenures) > max(_TENURES_MIN, _TENURES_PER_SEAT * self._count):
+                    del self._tenures[next(iter(self._tenures))]
         self._knows_others = any(claim.peer != self._own for claim in claims)
         if seats != self.seats:
             before = self.own_seat
@@ -132,6 +168,38 @@ class Seats:
         self._arm()
 
     # --------------------------------------------------------------------------------------------------- helpers
+
+    def _assign(self, claims: list[Claim], now: float) -> tuple[PeerId | None, ...]:
+        proven = [claim for claim in claims if claim.proven]
+        held = {
+            claim.seat: claim.peer
+            for claim in proven
+            if self.seats[claim.seat] == claim.peer and now - self._seated_at.get(claim.seat, now) >= _TENURE_S
+        }
+        for seat, incumbent in list(held.items()):
+            rivals = [claim.peer for claim in claims if claim.seat == seat and claim.peer != incumbent]
+            if rivals:
+                held[seat] = self._judge(seat, incumbent, rivals, proven)
+        return assign(self._room, self._count, claims, [claim.ballot for claim in proven], held)
+
+    def _judge(self, seat: int, incumbent: PeerId, rivals: list[PeerId], proven: list[Claim]) -> PeerId:
+        """Who sat before the incumbent did are the ones to ask: no newcomers are among them, and on the two sides of a cut
+        that has healed they are the same."""
+        since = self._tenures.get(incumbent, math.inf)
+        seniors = [
+            claim
+            for claim in proven
+            if claim.peer != incumbent
+            and claim.peer not in rivals
+            and self._tenures.get(claim.peer, math.inf) <= since - _SENIOR_S
+        ]
+        votes = {peer: sum((seat, vote_of(peer)) in claim.ballot for claim in seniors) for peer in [incumbent, *rivals]}
+        most = max(votes.values())
+        best = [peer for peer in votes if votes[peer] == most] if most else [incumbent]
+        oldest = min(self._tenures.get(peer, math.inf) for peer in best)
+        if best[0] == incumbent and oldest < since:
+            best = [peer for peer in best if self._tenures.get(peer, math.inf) == oldest]
+        return min(best, key=lambda peer: _rank(self._room, seat, peer))
 
     def _react(self, now: float) -> None:
         if not self._wanted:
@@ -185,18 +253,29 @@ class Seats:
         return tuple((seat, vote_of(peer)) for seat, peer in enumerate(self.seats) if peer is not None)
 
 
-def assign(room: bytes, count: int, claims: Iterable[Claim], ballots: Iterable[Ballot]) -> tuple[PeerId | None, ...]:
-    """The holder of each seat; a pure function of what the records say, so equal views seat equally."""
+def assign(
+    room: bytes, count: int, claims: Iterable[Claim], ballots: Iterable[Ballot], held: Mapping[int, PeerId] = _NOBODY
+) -> tuple[PeerId | None, ...]:
+    """The holder of each seat: who `held` it, else a pure function of what the records say, so equal views seat equally."""
     votes: dict[tuple[int, bytes], int] = {}
     for ballot in ballots:
         for vote in dict.fromkeys(ballot):
             votes[vote] = votes.get(vote, 0) + 1
     best: dict[int, tuple[int, bytes, PeerId]] = {}
     for claim in claims:
-        standing = -votes.get((claim.seat, vote_of(claim.peer)), 0), _rank(room, claim.seat, claim.peer), claim.peer
+        count_of = votes.get((claim.seat, vote_of(claim.peer)), 0)
+        standing = -count_of, _rank(room, claim.seat, claim.peer), claim.peer
         if claim.seat not in best or standing < best[claim.seat]:
             best[claim.seat] = standing
-    return tuple(best[seat][2] if seat in best else None for seat in range(count))
+    return tuple(held.get(seat, best[seat][2] if seat in best else None) for seat in range(count))
+
+
+def _free(count: int, claims: list[Claim]) -> list[int]:
+    """Seats that nobody claims; if there are none, those that nobody claims of whom we know that it is there."""
+    taken = {claim.seat for claim in claims}
+    sure = {claim.seat for claim in claims if claim.proven}
+    free = [seat for seat in range(count) if seat not in taken]
+    return free or [seat for seat in range(count) if seat not in sure]
 
 
 def vote_of(peer: PeerId) -> bytes:

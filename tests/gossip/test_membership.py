@@ -61,12 +61,12 @@ def test_what_a_record_does(before, status, comes, change, alive) -> None:  # ty
 def test_hashes_name_the_living_whatever_the_way_there() -> None:
     one, two = Membership(10), Membership(10)
     for who in (1, 2, 3):
-        one.apply(record(who), 0.0, None)
+        one.apply(record(who), 0.0, peer(9))
     one.mark_down(peer(3), 0.0)
-    two.apply(record(2), 0.0, None)
-    two.apply(record(1, incarnation=0), 0.0, None)
+    two.apply(record(2), 0.0, peer(9))
+    two.apply(record(1, incarnation=0), 0.0, peer(9))
     assert (one.view_hash, one.buckets) == (two.view_hash, two.buckets)
-    two.apply(record(1, incarnation=1), 0.0, None)
+    two.apply(record(1, incarnation=1), 0.0, peer(9))
     assert one.view_hash != two.view_hash
     one.forget(peer(1), 0.0)
     one.forget(peer(2), 0.0)
@@ -76,9 +76,9 @@ def test_hashes_name_the_living_whatever_the_way_there() -> None:
 def test_own_and_others_records_make_the_same_hash() -> None:
     mine, theirs = Membership(10), Membership(10)
     mine.set_own(record(1), 0.0)
-    mine.apply(record(2), 0.0, None)
+    mine.apply(record(2), 0.0, peer(9))
     theirs.set_own(record(2), 0.0)
-    theirs.apply(record(1), 0.0, None)
+    theirs.apply(record(1), 0.0, peer(9))
     assert mine.view_hash == theirs.view_hash
 
 

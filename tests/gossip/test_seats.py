@@ -74,11 +74,11 @@ def advance(machine: Seats, until: float) -> list[object]:
 
 def test_alone_we_take_a_seat_after_a_second() -> None:
     machine = seats()
-    machine.view([], [], 0.0)
+    machine.view([], 0.0)
     assert advance(machine, 0.9) == []
     [claim] = advance(machine, 1.1)
     assert isinstance(claim, ClaimDue)
-    machine.view([Claim(ME, claim.seat or 0)], [()], 1.1)
+    machine.view([Claim(ME, claim.seat or 0)], 1.1)
     assert machine.own_seat == claim.seat
     [seating] = drain(machine)
     assert isinstance(seating, Seating)
@@ -87,12 +87,12 @@ def test_alone_we_take_a_seat_after_a_second() -> None:
 
 def test_among_others_we_wait_for_their_view_but_not_for_ever() -> None:
     machine = seats()
-    machine.view([Claim(A, 0)], [()], 0.1)
+    machine.view([Claim(A, 0)], 0.1)
     drain(machine)
     assert advance(machine, 4.0) == []
     assert advance(machine, 5.5) == [ClaimDue(1)]
     quick = seats()
-    quick.view([Claim(A, 0)], [()], 0.1)
+    quick.view([Claim(A, 0)], 0.1)
     drain(quick)
     quick.synced(0.2)
     assert advance(quick, 0.6) == [ClaimDue(1)]
@@ -101,42 +101,42 @@ def test_among_others_we_wait_for_their_view_but_not_for_ever() -> None:
 def test_a_lost_claim_moves_to_a_free_seat_and_without_one_is_given_up() -> None:
     machine = seats(2)
     machine.synced(0.0)
-    machine.view([], [], 0.0)
+    machine.view([], 0.0)
     [claim] = advance(machine, 1.0)
     assert isinstance(claim, ClaimDue)
     ours = claim.seat or 0
-    rival = [((ours, vote_of(A)),)]
-    machine.view([Claim(ME, ours), Claim(A, ours)], rival, 2.0)
+    rival = ((ours, vote_of(A)),)
+    machine.view([Claim(ME, ours), Claim(A, ours, ballot=rival)], 2.0)
     drain(machine)
     assert advance(machine, 2.7) == [ClaimDue(1 - ours)]
-    rivals = [((ours, vote_of(A)), (1 - ours, vote_of(B)))]
-    machine.view([Claim(ME, 1 - ours), Claim(A, ours), Claim(B, 1 - ours)], rivals, 3.0)
+    rivals = ((ours, vote_of(A)), (1 - ours, vote_of(B)))
+    machine.view([Claim(ME, 1 - ours), Claim(A, ours, ballot=rivals), Claim(B, 1 - ours)], 3.0)
     drain(machine)
     assert advance(machine, 3.7) == [ClaimDue(None), SeatLost()]
-    machine.view([Claim(A, ours), Claim(B, 1 - ours)], rivals, 4.0)
+    machine.view([Claim(A, ours, ballot=rivals), Claim(B, 1 - ours)], 4.0)
     assert advance(machine, 9.0) == []
-    machine.view([Claim(A, ours)], rivals, 10.0)  # B left
+    machine.view([Claim(A, ours, ballot=rivals)], 10.0)  # B left
     assert [fact for fact in advance(machine, 12.0) if isinstance(fact, ClaimDue)] == [ClaimDue(1 - ours)]
 
 
 def test_a_full_room_is_told_once() -> None:
     machine = seats(1)
-    machine.view([Claim(A, 0)], [()], 0.0)
+    machine.view([Claim(A, 0)], 0.0)
     machine.synced(0.0)
     drain(machine)
     assert advance(machine, 1.0) == [SeatLost()]
-    machine.view([Claim(B, 0)], [()], 2.0)
+    machine.view([Claim(B, 0)], 2.0)
     assert [fact for fact in advance(machine, 5.0) if isinstance(fact, SeatLost)] == []
 
 
 def test_we_vote_for_a_seating_that_stood_a_while() -> None:
     machine = seats(2)
     machine.synced(0.0)
-    machine.view([], [], 0.0)
+    machine.view([], 0.0)
     [claim] = advance(machine, 1.0)
     assert isinstance(claim, ClaimDue)
     ours = claim.seat or 0
-    machine.view([Claim(ME, ours), Claim(A, 1 - ours)], [()], 1.0)
+    machine.view([Claim(ME, ours), Claim(A, 1 - ours)], 1.0)
     drain(machine)
     assert advance(machine, 1.7) == []
     [ballot] = advance(machine, 2.3)
@@ -147,7 +147,7 @@ def test_we_vote_for_a_seating_that_stood_a_while() -> None:
 def test_an_older_life_s_seat_is_taken_up_again() -> None:
     machine = seats(8)
     machine.held_before(5)
-    machine.view([Claim(ME, 5), Claim(A, 0)], [()], 0.0)  # others keep it for our key
+    machine.view([Claim(ME, 5), Claim(A, 0)], 0.0)  # others keep it for our key
     machine.synced(0.0)
     assert ClaimDue(5) in advance(machine, 1.0)
 
@@ -155,7 +155,7 @@ def test_an_older_life_s_seat_is_taken_up_again() -> None:
 def test_who_wants_no_seat_claims_none() -> None:
     machine = Seats(GossipConfig(max_players=2), ROOM, ME, random.Random(1), Effects(), wanted=False)
     machine.start(0.0)
-    machine.view([Claim(A, 0), Claim(B, 1)], [()], 0.0)
+    machine.view([Claim(A, 0), Claim(B, 1)], 0.0)
     drain(machine)
     assert advance(machine, 100.0) == []
     assert machine.seats == (A, B)

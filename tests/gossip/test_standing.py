@@ -1,0 +1,130 @@
+"""Who counts: a record costs nothing, so it takes a link, or a neighbour's voucher, to be a member, to sit and to vote."""
+
+from __future__ import annotations
+
+import pytest
+
+from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.events import Evicted, PeerDiscovered, PeerLeft
+from psyne_mesh.gossip.records import OwnState, Record
+from psyne_mesh.gossip.seats import Claim, Seats, vote_of
+from tests.gossip.cluster import CheapIdentity, Cluster, room_of
+from tests.gossip.test_node_hostile import EVIL, KEY, infiltrated, say, told
+from tests.gossip.test_seats import ME, seats
+
+PEERS = [CheapIdentity(number).peer_id for number in range(10)]
+CROWD = [CheapIdentity(5000 + number) for number in range(240)]
+
+
+def made_up(number: int, seats: int) -> Record:
+    """One of a crowd that claims all seats, and votes for its own kind."""
+    ballot = tuple((seat, vote_of(CROWD[seat].peer_id)) for seat in range(seats))
+    state = OwnState(epoch=1, joined_at=1, seat=number % seats if seats else None, ballot=ballot)
+    return state.sign(KEY, CROWD[number])
+
+
+def tell(room: Cluster, way: str, records: list[Record]) -> None:
+    if way == "member":
+        for start in range(0, len(records), 40):
+            say(room, told(*records[start : start + 40]))
+    else:
+        for peer in room.ids():
+            room.tell(peer, lambda node: node.learn(records, room.now))
+
+
+@pytest.mark.parametrize("way", ["member", "server"])
+def test_made_up_records_that_vote_for_each_other_evict_nobody(way: str) -> None:
+    room = infiltrated(config=GossipConfig(max_players=6), size=5)
+    room.run(5.0)
+    [before] = {node.seats for node in room.nodes.values()}
+    assert sum(holder is not None for holder in before) == 5
+    for _ in range(6):
+        tell(room, way, [made_up(number, 6) for number in range(40)])
+        room.run(4.0)
+        for node in room.nodes.values():
+            assert [holder for holder in node.seats if holder in room.nodes] == [h for h in before if h is not None]
+    assert room.events(Evicted) == []
+
+
+@pytest.mark.parametrize("way", ["member", "server"])
+def test_a_room_of_four_stays_one_whatever_records_come_and_nobody_is_shown_for_long(way: str) -> None:
+    room = infiltrated(config=GossipConfig(max_players=64), size=4)
+    room.run(5.0)
+    tell(room, way, [made_up(number, 0) for number in range(240)])
+    for _ in range(40):
+        room.run(0.25)
+        for node in room.nodes.values():
+            assert node.topology(room.now).mode == "full"
+            assert len(node.members) <= 64 + 4
+    assert all(set(node.members) - {EVIL.peer_id} == set(room.nodes) for node in room.nodes.values())
+
+
+def test_a_full_table_has_a_place_for_who_is_linked_to_us() -> None:
+    room = room_of(3, config=GossipConfig(max_players=4))
+    tell(room, "server", [made_up(number, 0) for number in range(30)])
+    assert all(len(node.members) == 8 for node in room.nodes.values())
+    newcomer = room.add(9, knows=room.ids()[:1]).peer_id
+    room.run(8.0)
+    assert all(newcomer in node.members for node in room.nodes.values())
+
+
+def test_a_pair_without_a_link_is_vouched_for_as_long_as_a_neighbour_reaches_it() -> None:
+    room = Cluster(3, GossipConfig())
+    first = room.add(0).peer_id
+    last = CheapIdentity(4).peer_id
+    room.no_dial = lambda a, b: {a, b} == {first, last}
+    for index in range(1, 5):
+        room.add(index, knows=[first] if index < 4 else room.ids()[1:2])
+    room.run(60.0)
+    assert not room.linked(first, last)
+    assert room.views_equal()
+    assert room.events(PeerLeft) == []
+    room.crash(last)
+    assert room.run(20.0, until=room.views_equal) < 12.0
+
+
+def test_a_server_shows_the_same_nobody_once_a_minute_only() -> None:
+    room = room_of(3)
+    for _ in range(50):
+        tell(room, "server", [made_up(0, 0)])
+        room.run(1.0)
+    assert len([event for _, _, event in room.events(PeerDiscovered) if event.record.peer == CROWD[0].peer_id]) == 3  # type: ignore[attr-defined]
+
+
+# ---------------------------------------------------------------------------------------------------------- seats
+
+
+def seated(count: int, holders: int) -> tuple[Seats, list[Claim]]:
+    """We in seat 0, and others, all for long."""
+    machine = seats(count)
+    machine.met_others(0.0)
+    claims = [Claim(ME, 0), *(Claim(PEERS[seat], seat) for seat in range(1, holders))]
+    machine.claimed = 0
+    machine.view(claims, 1.0)
+    return machine, claims
+
+
+def test_living_holders_keep_their_seats_against_any_number_of_newcomers() -> None:
+    machine, claims = seated(8, 5)
+    crowd = [CheapIdentity(7000 + number).peer_id for number in range(60)]
+    slate = tuple((seat, vote_of(crowd[seat])) for seat in range(8))
+    machine.view([*claims, *(Claim(peer, number % 8, True, slate) for number, peer in enumerate(crowd))], 10.0)
+    assert machine.seats[:5] == (ME, *PEERS[1:5])
+    machine.view([*claims, *(Claim(peer, number % 8, True, slate) for number, peer in enumerate(crowd))], 100.0)
+    assert machine.seats[:5] == (ME, *PEERS[1:5])
+
+
+def test_those_who_sat_before_decide_between_two_sides_of_a_cut() -> None:
+    machine, claims = seated(8, 5)
+    late, rival = PEERS[6], PEERS[7]
+    machine.view([*claims, Claim(late, 7)], 20.0)
+    named = ((7, vote_of(rival)),)
+    claims[1:4] = [Claim(claim.peer, claim.seat, True, named) for claim in claims[1:4]]
+    machine.view([*claims, Claim(late, 7), Claim(rival, 7)], 40.0)
+    assert machine.seats[7] == rival
+
+
+def test_a_claim_without_anybody_behind_it_does_not_count_against_a_holder() -> None:
+    machine, claims = seated(4, 3)
+    machine.view([*claims, Claim(PEERS[8], 0, False), Claim(PEERS[9], 3, False)], 10.0)
+    assert machine.seats[0] == ME
