@@ -32,6 +32,7 @@ from psyne_mesh.gossip.broadcast_wire import (
     message_line,
 )
 from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.costs import Cost
 from psyne_mesh.gossip.effects import Effects, Withholding
 from psyne_mesh.gossip.events import SendFrame
 from psyne_mesh.gossip.missing import Missing, Promise
@@ -60,6 +61,7 @@ _PROVEN = -1  # instead of that number: what we lacked came from it
 _PROMISE_S = 2.0  # what was announced and asked for should be here by then, or in four round trips
 _PROMISES_MAX = 4096  # more are not watched, and what comes of them is never history
 _SLOWEST_S = 1.0  # a message may be so long under way: one that was sent shortly before our first link is no history
+_HAVES_UNITS = 200.0  # of a look at all streams of the last while
 _REPAIR_MAX = 256  # messages of one stream asked for after one HAVES; the oldest first
 # A neighbour gets the bytes of so many caches at once, and as many again while a message is kept: who lacked all that there is
 # asks for one. Asking is cheap: 20 bytes bring 16 KiB.
@@ -339,22 +341,29 @@ class Broadcast:
             entries.append(Have(origin, stream.epoch, high, low + 1, now - stream.active_at))
         return entries
 
-    def answer_haves(self, peer: PeerId, theirs: list[Have], now: float) -> None:
-        """A neighbour asked what it lacks."""
+    def answer_haves(self, peer: PeerId, theirs: list[Have], cost: Cost, now: float) -> None:
+        """A neighbour asked what it lacks, and pays for the answer and for looking."""
+        cost.add(_HAVES_UNITS)
         known = {(have.origin, have.epoch): have.high for have in theirs}
         ahead = [have for have in self.haves(now) if have.high > known.get((have.origin, have.epoch), 0)]
-        if ahead:
-            self._send(peer, encode_haves(ahead, 0))
+        frame = encode_haves(ahead, 0)
+        if ahead and cost.may_answer(len(frame), now):
+            self._send(peer, frame)
 
     def haves_received(self, peer: PeerId, entries: list[Have], now: float) -> None:
-        """Nothing here is signed, so it only makes us ask; and not for what was sent before our time."""
+        """Nothing here is signed, so it only makes us ask; and not for what was sent before our time. Bound: as many turns as
+        one advertiser may have us wait for, and one for each entry."""
+        turns = _MISSING_FROM_MAX
         for have in entries:
             if self._linked_at is None or now - have.age_s < self._linked_at:
                 continue
             for sequence in range(have.low, have.high + 1)[-_REPAIR_MAX:]:
+                if not turns:
+                    return
+                turns -= 1
                 identity = have.origin, have.epoch, sequence
-                if self._is_new(identity):
-                    self._miss(identity, peer, 0, now)
+                if self._is_new(identity) and not self._miss(identity, peer, 0, now):
+                    return
 
     # ---------------------------------------------------------------------------------------------------- timers
 
@@ -468,12 +477,13 @@ class Broadcast:
 
     def _miss(
         self, identity: Id, peer: PeerId, hops: int, now: float, *, fresh: bool = False, guess: bool = False
-    ) -> None:
+    ) -> bool:
+        """False: we wait for too much already, all told or because of this neighbour."""
         missing = self._missing.get(identity)
         if missing is None:
             owed = self._missing_of.get(peer, 0)
             if len(self._missing) >= _MISSING_MAX or owed >= _MISSING_FROM_MAX:
-                return
+                return False
             missing = self._missing[identity] = Missing(now, now + self._graft_timeout(peer))
             self._missing_of[peer] = owed + 1
             heappush(self._timers, (missing.deadline, identity))
@@ -486,6 +496,7 @@ class Broadcast:
             missing.hops[peer] = hops
             if guess:
                 missing.guesses[peer] = None
+        return True
 
     def _drop_missing(self, identity: Id) -> Missing | None:
         missing = self._missing.pop(identity, None)

@@ -106,6 +106,7 @@ class Census:
         self.records_refused = 0
         self.refutations = 0
         self.verdicts = 0
+        self.verified = 0  # signatures checked
         self._started_at = 0.0
         self._renewals = 0
         self.renew_at = math.inf
@@ -167,9 +168,11 @@ class Census:
             return
         if record.order <= own.order:
             if record.seat is not None and record.joined_at != own.joined_at:
+                self.verified += 1
                 verify_record_untrusted(record, self._room, self._verify)
                 self.effects.facts.append(OwnSeatKnown(record.seat))
             return
+        self.verified += 1
         verify_record_untrusted(record, self._room, self._verify)
         joining = now - self._started_at < _JOINING_S and self._renewals < _RENEWALS_MAX
         if record.epoch > own.epoch and not joining and record.joined_at != own.joined_at:
@@ -212,6 +215,7 @@ class Census:
         if self.membership.is_hasty(record, now):
             self.records_refused += 1
             return
+        self.verified += 1
         verify_record_untrusted(record, self._room, self._verify)
         previous = self.membership.record(peer)
         was_hint = known is not None and known.hint
@@ -255,6 +259,7 @@ class Census:
         known = self.membership.get(record.peer)
         if record.peer == self.own.peer or record.state != ALIVE or (known is not None and not known.hint):
             return
+        self.verified += 1
         verify_record_untrusted(record, self._room, self._verify)
         if known is not None:
             self.membership.forget(record.peer, since)
@@ -336,6 +341,7 @@ class Census:
             return
         if self.suspicions.knows(subject, version, accusation.accuser, accusation.verdict):
             return
+        self.verified += 1
         verify_accusation_untrusted(accusation, self._room, accuser.record.public_key, self._verify)
         returned = accuser.record.epoch != accuser.record.joined_at and now - accuser.since < _RETURNED_S
         news = self.suspicions.accuse(
@@ -363,6 +369,7 @@ class Census:
         verdict = DOWN if accusation.verdict == DOWN else SUSPECT
         if version != ours or accuser is None or now - self._refuted_at[verdict] < _REFUTE_GAP_S:
             return
+        self.verified += 1
         verify_accusation_untrusted(accusation, self._room, accuser.record.public_key, self._verify)
         self._refuted_at[verdict] = now
         if verdict == DOWN:

@@ -33,10 +33,13 @@ from psyne_mesh.gossip.views import Stats
 from psyne_mesh.gossip.vouching import Vouching
 from psyne_mesh.gossip.walks import Line, Walks
 from psyne_mesh.identity import PeerId
+from psyne_mesh.limits import forget_oldest
 
 if TYPE_CHECKING:
     import random
 
+_SHUN_S, _SHUNNED_MAX = 60.0, 256  # so long, and so many: the oldest is forgotten
+_CONTEST_S = 0.5  # a seat that several claim is looked at again after that
 _CARRIED_MAX = 16  # members of a full mesh without a link that neighbours are asked to carry one frame to
 _ALTERNATIVES = 8  # records that a refused newcomer gets along
 _SPARE_DIALS = 2  # over `full_mesh_max`: with one link more than that we know that the room is large
@@ -91,6 +94,7 @@ class Core:
         self.seated_view = 0
         self.rest_s = config.deaf_rest_s
         self.doubt = Doubt(out)
+        self.shunned: dict[PeerId, float] = {}  # flooders, and until when
         self.contacts: list[Record] = []  # whom to dial then
         self.hints: dict[PeerId, tuple[Record, float]] = {}  # whom to dial, and until when we hear of it only once
 
@@ -258,6 +262,12 @@ class Core:
             self.detector.link_down(peer)
             self.outputs.append(CloseLink(peer, reason))
 
+    def shun(self, peer: PeerId, now: float) -> None:
+        """It cost us too much: no link with it for a while."""
+        self.shunned.pop(peer, None)
+        self.shunned[peer] = now + _SHUN_S
+        forget_oldest(self.shunned, _SHUNNED_MAX)
+
     def part(self, peer: PeerId, reason: str, now: float) -> None:
         """Close a link to somebody who is alive: it is told, and given others to turn to."""
         if peer in self.links:
@@ -321,8 +331,9 @@ class Core:
     def resize(self, now: float) -> None:
         """The number of members or links changed: maybe the mode does, too."""
         links = self.links
-        large = sum(link.large for link in links.values())
-        if not self.overlay.resize(len(self.membership) + 1, now, links=len(links), large=large):
+        small = sum(link.large is False for link in links.values())
+        large = sum(link.large is True for link in links.values())
+        if not self.overlay.resize(len(self.membership) + 1, now, links=len(links), small=small, large=large):
             return
         policy = self.policy = self.exchange.policy = POLICIES[self.overlay.mode]
         self.detector.follow(policy)
@@ -330,6 +341,8 @@ class Core:
         self.walks.follow(policy, now)
         self.tree_keeper.follow(policy, now)
         if policy.links_all:
+            self.membership.renew_vouchers(now)
+            self.vouching.arm(now)
             for peer in self.membership.alive:
                 record = self.membership.record(peer)
                 if record is not None:
@@ -396,6 +409,8 @@ class Core:
                 until = member.since + self.config.seat_hold_s
                 self._hold(claims, member.record.peer, member.record.seat, until, now, proven=member.met)
         self.seats.view(claims, now)
+        if self.seats.contested:  # who is senior changes with time
+            timers[effects.SEATING] = min(timers[effects.SEATING], now + _CONTEST_S)
 
     def _hold(self, claims: list[Claim], peer: PeerId, seat: int, until: float, now: float, *, proven: bool) -> None:
         if now < until:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from psyne_mesh.gossip import codec, effects
 from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.costs import Cost
 from psyne_mesh.gossip.effects import (
     Deaf,
     Effects,
@@ -60,6 +61,7 @@ class Link:
         "accused_at",
         "alive_at",
         "asked_at",
+        "cost",
         "degree",
         "fast_at",
         "faults",
@@ -96,10 +98,11 @@ class Link:
         self.hearing = hearing
         self.missed = 0
         self.degree = 0  # links that the peer says it has; 0: not said yet
+        self.cost = Cost(now)
         self.faults = 0  # broken frames that came over it
         self.nacks_due: list[PeerId] = []  # helpers that have not answered
         self.silent = False
-        self.large = False  # the peer takes the room for a large one
+        self.large: bool | None = None  # whether the peer takes the room for a large one; None: not said yet
         self.lonely = False  # it was our only link when it came up
         self.lost = False  # the link itself is gone; only helpers can say whether the peer lives
         self.srtt = 0.0  # 0: unknown

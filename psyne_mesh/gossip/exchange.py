@@ -14,6 +14,7 @@ from psyne_mesh.errors import ProtocolError
 from psyne_mesh.gossip import codec, effects, sync
 from psyne_mesh.gossip.codec import Reader, item, varint
 from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.costs import LINE, Cost
 from psyne_mesh.gossip.effects import Effects
 from psyne_mesh.gossip.events import SendFrame
 from psyne_mesh.gossip.membership import Member, Membership, Status
@@ -174,19 +175,20 @@ class Exchange:
         if self.policy.knows_all:
             self._send(peer, sync.summary(self._membership.buckets))
 
-    def summary_received(self, peer: PeerId, frame: bytes, now: float) -> None:
+    def summary_received(self, peer: PeerId, frame: bytes, cost: Cost, now: float) -> None:
         if self.policy.knows_all:
             mask = sync.differing_untrusted(frame, 2, self._membership.buckets)
             if mask:
                 self.sync.differed()
-                self.send_digest(peer, mask, now)
+                self.send_digest(peer, mask, cost, now)
 
-    def send_digest(self, peer: PeerId, mask: int, now: float) -> None:
+    def send_digest(self, peer: PeerId, mask: int, cost: Cost, now: float) -> None:
+        """`cost`: of the neighbour that asked, by a summary or a hello."""
         if self.sync.may_send_digest(peer, now):
             lines = [(m.record.peer, *_version(m)) for m in self._membership.entries(mask)]
-            self._send(peer, sync.digest(mask, lines))
+            self._answer(peer, [sync.digest(mask, lines)], len(lines), cost, now)
 
-    def digest_received(self, peer: PeerId, frame: bytes, now: float) -> list[Member]:
+    def digest_received(self, peer: PeerId, frame: bytes, cost: Cost, now: float) -> list[Member]:
         """Answer with what the neighbour lacks and ask for what we lack. Returns members that are alive for the
         neighbour and down for us: it should hear our accusation."""
         mask, entries = sync.digest_untrusted(frame)
@@ -201,11 +203,13 @@ class Exchange:
         newer = [self._record(p) for p in found.ours_newer]
         gone = [m for m in unlisted if m.status is Status.DOWN]
         items = [encoded(record) for record in lacking + newer] + _gone_items(gone, now)
-        for reply in sync.delta(found.theirs_newer + found.they_call_down, items, FRAME_BYTES):
-            self._send(peer, reply)
+        replies = sync.delta(found.theirs_newer + found.they_call_down, items, FRAME_BYTES)
+        self._answer(peer, replies, len(items) + len(entries), cost, now)
         return [member for p in found.we_call_down if (member := view.get(p)) is not None]
 
-    def delta_received(self, peer: PeerId, frame: bytes, now: float) -> tuple[list[tuple[int, bytes]], list[Member]]:
+    def delta_received(
+        self, peer: PeerId, frame: bytes, cost: Cost, now: float
+    ) -> tuple[list[tuple[int, bytes]], list[Member]]:
         """(items, members down for us that the neighbour asked for). Records that it asked for are sent."""
         wants, offset = sync.delta_untrusted(frame)
         known = [member for p in wants if (member := self._membership.get(p)) is not None]
@@ -214,8 +218,8 @@ class Exchange:
         if own is not None and own.peer in wants:
             records.append(own)
         down = [m for m in known if m.status is Status.DOWN]
-        for reply in sync.delta([], [*map(encoded, records), *_gone_items(down, now)], FRAME_BYTES):
-            self._send(peer, reply)
+        replies = sync.delta([], [*map(encoded, records), *_gone_items(down, now)], FRAME_BYTES)
+        self._answer(peer, replies, len(wants), cost, now)
         return codec.items_untrusted(frame, offset), down
 
     def version(self, peer: PeerId) -> tuple[int, int, int] | None:
@@ -233,6 +237,13 @@ class Exchange:
         record = own if own is not None and own.peer == peer else self._membership.record(peer)
         assert record is not None  # `compare` found a version of it
         return record
+
+    def _answer(self, peer: PeerId, frames: list[bytes], lines: int, cost: Cost, now: float) -> None:
+        """Who asked pays: `lines` looked at, and all bytes. Without means it gets nothing, and may ask again."""
+        cost.add(LINE * lines)
+        if cost.may_answer(sum(map(len, frames)), now):
+            for frame in frames:
+                self._send(peer, frame)
 
     def _send(self, peer: PeerId, frame: bytes) -> None:
         self.effects.frames.append(SendFrame(peer, frame, True))

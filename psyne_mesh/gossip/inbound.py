@@ -10,12 +10,14 @@ from psyne_mesh.gossip import broadcast_wire as wire
 from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.codec import PROBE
 from psyne_mesh.gossip.core import Core
+from psyne_mesh.gossip.costs import LINE, VERIFY
 from psyne_mesh.gossip.detector import Link
 from psyne_mesh.gossip.exchange import ISOLATED, LARGE, UNSUMMARISED, gone_untrusted
 from psyne_mesh.gossip.records import Record, accusation_untrusted, record_untrusted
 from psyne_mesh.gossip.routing import encode_relay, relay_untrusted, signal_untrusted
 from psyne_mesh.gossip.walks import Line, join_untrusted, shuffle_untrusted
 from psyne_mesh.identity import PeerId
+from psyne_mesh.limits import Verdict
 
 Handler: TypeAlias = Callable[[Link, bytes, float], None]
 
@@ -58,12 +60,27 @@ class Inbound:
         handler = self._by_head.get(frame[:2])
         if handler is None or len(frame) > codec.FRAME_MAX:
             raise ProtocolError(f"unknown frame type {codec.frame_type_untrusted(frame)}")
+        if not link.cost.count(frame[1], len(frame)) and not self._affords(link, now):
+            return
         self._core.detector.heard(link, now)
         handler(link, frame, now)
+
+    def _affords(self, link: Link, now: float) -> bool:
+        """Whether this neighbour's frame is read. Who is over its budget for long is parted from."""
+        verdict = link.cost.settle(now)
+        if verdict is Verdict.OK:
+            return True
+        core = self._core
+        core.stats.frames_over_budget += 1
+        if verdict is Verdict.PART:
+            core.shun(link.peer, now)
+            core.part(link.peer, "flooding", now)
+        return False
 
     def fault(self, link: Link, now: float) -> None:
         """A frame of this link was broken. Too many, and we part: bugs and attackers look alike."""
         link.faults += 1
+        link.cost.add(VERIFY)
         if link.faults >= _FAULTS_MAX:
             self._core.part(link.peer, "misbehaving", now)
 
@@ -91,8 +108,9 @@ class Inbound:
 
     def _degree_told(self, link: Link, degree: int, now: float) -> None:
         link.degree = degree & codec.LINKS_MASK
-        if link.large != (degree >= codec.LARGE_ROOM):
-            link.large = not link.large
+        large = degree >= codec.LARGE_ROOM
+        if link.large is not large:
+            link.large = large
             self._core.resize(now)
 
     def _probe_seen(self, link: Link, frame: bytes, view_hash: int, now: float) -> None:
@@ -101,7 +119,7 @@ class Inbound:
         if view_hash and ours:
             core.exchange.sync.hash_seen(link.peer, view_hash, ours, core.membership.changed_at, now)
         if len(frame) > PROBE.size:
-            self._take(codec.items_untrusted(frame, PROBE.size), link.peer, now)
+            self._take(codec.items_untrusted(frame, PROBE.size), link, now)
 
     def _on_ping_req(self, link: Link, frame: bytes, now: float) -> None:
         sequence, target, _ = codec.indirect_untrusted(frame)
@@ -120,11 +138,11 @@ class Inbound:
         newcomer = not core.introduced
         hello = core.exchange.hello_received(frame, newcomer=newcomer)
         link.large = bool(hello.flags & LARGE)
-        self._take(hello.items, peer, now, welcome=True)
+        self._take(hello.items, link, now, welcome=True)
         core.membership.met(peer, now)
         core.introduced = True
         if hello.mask and core.own < peer:
-            core.exchange.send_digest(peer, hello.mask, now)
+            core.exchange.send_digest(peer, hello.mask, link.cost, now)
         elif not hello.mask:
             core.seats.synced(now)
         if newcomer and hello.flags & UNSUMMARISED:
@@ -140,29 +158,31 @@ class Inbound:
             core.part(peer, "full", now)
 
     def _on_rumours(self, link: Link, frame: bytes, now: float) -> None:
-        self._take(codec.items_untrusted(frame, 2), link.peer, now)
+        self._take(codec.items_untrusted(frame, 2), link, now)
 
     def _on_summary(self, link: Link, frame: bytes, now: float) -> None:
-        self._core.exchange.summary_received(link.peer, frame, now)
+        self._core.exchange.summary_received(link.peer, frame, link.cost, now)
 
     def _on_digest(self, link: Link, frame: bytes, now: float) -> None:
         core = self._core
-        for member in core.exchange.digest_received(link.peer, frame, now):
+        for member in core.exchange.digest_received(link.peer, frame, link.cost, now):
             core.census.tell_down(link.peer, member)
 
     def _on_delta(self, link: Link, frame: bytes, now: float) -> None:
         core = self._core
-        items, down = core.exchange.delta_received(link.peer, frame, now)
+        items, down = core.exchange.delta_received(link.peer, frame, link.cost, now)
         core.stats.syncs += 1
-        self._take(items, link.peer, now)
+        self._take(items, link, now)
         for member in down:
             core.census.tell_down(link.peer, member)
         core.seats.synced(now)
 
-    def _take(self, items: list[tuple[int, bytes]], via: PeerId, now: float, *, welcome: bool = False) -> None:
-        """Learn records and accusations; one bad item does not spoil the rest. `welcome`: a lobby, which learns few
+    def _take(self, items: list[tuple[int, bytes]], link: Link, now: float, *, welcome: bool = False) -> None:
+        """Learn records and accusations; one bad item does not spoil the rest, but who brings many is parted from: nobody
+        passes on what it has not verified. `welcome`: a lobby, which learns few
         records, learns these."""
-        core = self._core
+        core, via = self._core, link.peer
+        verified = core.census.verified
         for kind, data in items:
             try:
                 if kind == codec.ITEM_RECORD:
@@ -177,6 +197,8 @@ class Inbound:
                     core.census.learn_gone(record_untrusted(encoded), now - seconds)
             except ProtocolError:
                 core.stats.items_refused += 1
+                self.fault(link, now)
+        link.cost.add(LINE * len(items) + VERIFY * (core.census.verified - verified))
 
     def learn(self, record: Record, now: float, via: PeerId | None, *, welcome: bool, age: float = 0.0) -> None:
         core = self._core
@@ -205,6 +227,7 @@ class Inbound:
         if core.census.is_expelled(message.origin) or core.membership.is_past(message.origin, message.epoch):
             return
         if link.peer != message.origin:  # over its own link it is proved already
+            link.cost.add(VERIFY)
             wire.verify_message_untrusted(message, core.room, core.verify)
         core.broadcast.gossip_received(link.peer, message, head, now, flat=core.policy.links_all)
 
@@ -224,6 +247,7 @@ class Inbound:
         if not core.broadcast.signs.wants(sign, now):
             core.broadcast.keep_repeated(link.peer, sign, now)
             return
+        link.cost.add(VERIFY)
         wire.verify_keep_untrusted(sign, core.room, core.verify)
         core.broadcast.keep_received(link.peer, sign, hops, now)
 
@@ -232,7 +256,7 @@ class Inbound:
         flags, entries = wire.haves_untrusted(frame)
         core.broadcast.haves_received(link.peer, entries, now)
         if flags & wire.ASK:
-            core.broadcast.answer_haves(link.peer, entries, now)
+            core.broadcast.answer_haves(link.peer, entries, link.cost, now)
 
     # ------------------------------------------------------------------------------------------- signals and relays
 
@@ -270,6 +294,8 @@ class Inbound:
         number, ttl, lines = shuffle_untrusted(frame)
         sample = core.membership.random_alive(core.rng, len(lines))
         known = [line for peer in sample if (line := core.line_of(peer, now)) is not None]
+        if not link.cost.may_answer(2 * len(frame), now):  # it is passed on, or answered with as many records
+            return
         self._learn_lines(
             core.walks.shuffle_received(link.peer, number, ttl, lines, known, list(core.links)), link.peer, now
         )
@@ -294,5 +320,5 @@ class Inbound:
         core.overlay.parted(peer, now)
         core.link_closed(peer, now)
         core.detector.link_down(peer)
-        self._take(items, peer, now, welcome=True)
+        self._take(items, link, now, welcome=True)
         core.want_later(peer, now)

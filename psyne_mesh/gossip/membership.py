@@ -212,6 +212,11 @@ class Membership:
         if member is not None:
             member.vouched_at = now
 
+    def renew_vouchers(self, now: float) -> None:
+        """From now on everybody needs one."""
+        for peer in self.alive:
+            self._table[peer].vouched_at = now
+
     def stood_still(self, seconds: float) -> None:
         """Nobody's voucher was heard meanwhile."""
         for member in self._table.values():

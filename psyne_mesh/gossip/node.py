@@ -117,7 +117,12 @@ class Node:
         if core.aside:
             core.outputs.append(CloseLink(peer, "refused"))
             return
-        if core.census.is_expelled(peer) or (len(core.links) >= 2 * core.config.links_max and peer not in core.links):
+        shunned = core.shunned.get(peer, -math.inf) > now
+        if (
+            core.census.is_expelled(peer)
+            or shunned
+            or (len(core.links) >= 2 * core.config.links_max and peer not in core.links)
+        ):
             core.dialer.linked(peer)
             core.refuse(peer)
             core.outputs.append(CloseLink(peer, "refused"))

@@ -66,7 +66,7 @@ class Neighbour:
 class Overlay:
     """How to drive it:
 
-    1. `resize(members, now, links=..., large=...)` whenever the number of members or links changes.
+    1. `resize(members, now, links=..., small=..., large=...)` whenever the number of members or links changes.
     2. `link_up`, `link_down`, `parted` follow the links; `heard` passes on what probes say.
     3. `admits(peer, now, isolated=...)` when a neighbour introduced itself: False means send it on to others.
     4. `handle_timeout(now, alive, distance, pending)` at `deadline`. It wishes: `DialWanted`, `Part`.
@@ -101,10 +101,10 @@ class Overlay:
 
     # ------------------------------------------------------------------------------------------------------- mode
 
-    def resize(self, members: int, now: float, *, links: int, large: int) -> bool:
+    def resize(self, members: int, now: float, *, links: int, small: int, large: int) -> bool:
         """Follow the size of the room, with hysteresis. True if the mode changed. Records alone make no room large, for they
-        cost nothing: it is, if with us are nearly as many as a full mesh holds, or if of our `links` neighbours most
-        call it so (`large`). Who has no link believes what it is told, until somebody is there to ask."""
+        cost nothing: it is, if with us are nearly as many as a full mesh holds, or if more neighbours call
+        it large than `small`. Who has no link believes what it is told, until somebody is there to ask."""
         self.members = members
         config, before = self._config, self.mode
         known = config.full_knowledge_max
@@ -112,9 +112,9 @@ class Overlay:
         if members <= few:
             self.mode = Mode.FULL
         elif self.mode is Mode.FULL:
-            if members > config.full_mesh_max and (links >= few or 2 * large > links or not links):
+            if members > config.full_mesh_max and (links >= few or large > small or not links):
                 self.mode = Mode.PARTIAL
-        elif 2 * large < links < few:
+        elif large < small and links < few:
             self.mode = Mode.FULL  # whoever made us believe in a large room was alone
         elif self.mode is Mode.PARTIAL and members > known:
             self.mode = Mode.LOBBY

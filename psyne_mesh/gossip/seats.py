@@ -82,9 +82,11 @@ class Seats:
         self._wanted = wanted and self._count > 0
         self.seats: tuple[PeerId | None, ...] = (None,) * self._count
         self.claimed: int | None = None
+        self.contested = False  # some seat is claimed more than once
         self.effects = out
         self._free: list[int] = list(range(self._count))
         self._tenures: dict[PeerId, float] = {}  # who held a seat, and since when
+        self._judged: dict[int, PeerId] = {}
         self._seated_at: dict[int, float] = {}  # seat -> when its present holder got it
         self._met_at = math.inf  # when we first had a link
         self._before: int | None = None
@@ -130,11 +132,14 @@ class Seats:
     def view(self, claims: Iterable[Claim], now: float) -> None:
         """Seat everybody anew. `claims` holds our own, too, if we have one."""
         claims = [claim for claim in claims if claim.seat < self._count]
+        self._judged.clear()
         seats = self._assign(claims, now)
+        judged = self._judged.values()  # it was not new claims that gave them their seats
         self._free = _free(self._count, claims)
+        self.contested = len({claim.seat for claim in claims}) < len(claims)
         for seat, peer in enumerate(seats):
             if peer != self.seats[seat]:
-                self._seated_at[seat] = now
+                self._seated_at[seat] = now - _TENURE_S if peer in judged else now
             if peer is not None and peer not in self._tenures:
                 # Who sits there when we come was there before us.
                 newcomer = now - self._met_at < _ARRIVAL_S
@@ -180,12 +185,13 @@ class Seats:
             rivals = [claim.peer for claim in claims if claim.seat == seat and claim.peer != incumbent]
             if rivals:
                 held[seat] = self._judge(seat, incumbent, rivals, proven)
+                self._judged[seat] = held[seat]
         return assign(self._room, self._count, claims, [claim.ballot for claim in proven], held)
 
     def _judge(self, seat: int, incumbent: PeerId, rivals: list[PeerId], proven: list[Claim]) -> PeerId:
         """Who sat before the incumbent did are the ones to ask: no newcomers are among them, and on the two sides of a cut
         that has healed they are the same."""
-        since = self._tenures.get(incumbent, math.inf)
+        since = min(self._tenures.get(peer, math.inf) for peer in [incumbent, *rivals])
         seniors = [
             claim
             for claim in proven
@@ -197,7 +203,7 @@ class Seats:
         most = max(votes.values())
         best = [peer for peer in votes if votes[peer] == most] if most else [incumbent]
         oldest = min(self._tenures.get(peer, math.inf) for peer in best)
-        if best[0] == incumbent and oldest < since:
+        if incumbent in best and oldest < self._tenures.get(incumbent, math.inf):
             best = [peer for peer in best if self._tenures.get(peer, math.inf) == oldest]
         return min(best, key=lambda peer: _rank(self._room, seat, peer))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from psyne_mesh.gossip.config import GossipConfig
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 # Origins remembered. The one silent for longest is forgotten first, but none for one of lower standing: a forgotten stream
 # begins at its floor again, and what was delivered would be delivered twice.
 _STREAMS_MAX = 1024
+_LOOKS = 2
 _PENDING_MAX = 512  # messages of one origin that wait for an earlier one; the newest is dropped, and repaired later
 _NEWCOMERS_GAP_S = 0.5  # what a newcomer lacks may well be history: it does not wait long for it
 
@@ -38,7 +40,7 @@ class Broadcasted(Protocol):
 class Stream:
     """One life of one origin: `expected` is the sequence to deliver next; `begun`: something was delivered."""
 
-    __slots__ = ("active_at", "begun", "epoch", "expected", "give_up_at", "pending")
+    __slots__ = ("active_at", "asked_to", "begun", "epoch", "expected", "give_up_at", "pending", "standing")
 
     def __init__(self, epoch: int, expected: int) -> None:
         self.begun = False
@@ -46,6 +48,8 @@ class Stream:
         self.expected = expected
         self.pending: dict[int, tuple[bytes, float] | None] = {}  # None: history, which is stepped over in silence
         self.give_up_at = math.inf
+        self.standing = 0  # when its newest message came
+        self.asked_to = expected  # what is missing before that was asked for
         self.active_at = -math.inf  # when its newest message was sent, as far as known
 
     @property
@@ -60,6 +64,9 @@ class Streams:
     def __init__(self, config: GossipConfig, out: Effects) -> None:
         self._gap_timeout_s = config.gap_timeout_s
         self._streams: dict[PeerId, Stream] = {}
+        # Who stands how, as of its newest message, the one silent for longest first: a place is found without a search.
+        self._standings: tuple[dict[PeerId, None], ...] = ({}, {}, {})
+        self._waiting: dict[PeerId, None] = {}  # streams with a gap
         self.effects = out
         self.delivered = 0
         self.deadline = math.inf
@@ -81,16 +88,22 @@ class Streams:
         in a table full of members."""
         stream = self._streams.get(origin)
         if stream is None or epoch > stream.epoch:
-            self._streams.pop(origin, None)
-            if len(self._streams) >= _STREAMS_MAX and not self._make_room(self.standing(origin)):
+            self.forget(origin)
+            standing = self.standing(origin)
+            if len(self._streams) >= _STREAMS_MAX and not self._make_room(standing):
                 self.refused += 1
                 return None
             stream = self._streams[origin] = Stream(epoch, expected)
+            stream.standing = standing
+            self._standings[standing][origin] = None
         return stream if stream.epoch == epoch else None
 
     def forget(self, origin: PeerId) -> None:
         """It is gone for so long that nothing of it can still be under way."""
-        self._streams.pop(origin, None)
+        stream = self._streams.pop(origin, None)
+        if stream is not None:
+            self._standings[stream.standing].pop(origin, None)
+            self._waiting.pop(origin, None)
 
     def accept(
         self, message: Broadcasted, now: float, sent_at: float, *, silently: bool = False, newcomer: bool = False
@@ -104,7 +117,7 @@ class Streams:
         if len(stream.pending) >= _PENDING_MAX and sequence != stream.expected:
             return None
         stream.active_at = max(stream.active_at, sent_at)
-        self._streams[origin] = self._streams.pop(origin)  # to the end: the one silent for longest comes first
+        self._stand(origin, stream)
         stream.pending[sequence] = None if silently else (message.payload, sent_at)
         if stream.expected < floor:
             self._skip(origin, stream, floor, now)
@@ -119,19 +132,31 @@ class Streams:
     def handle_timeout(self, now: float) -> None:
         if now < self.deadline:
             return
-        for origin, stream in self._streams.items():
+        for origin in list(self._waiting):
+            stream = self._streams[origin]
             if stream.give_up_at <= now:
                 stream.give_up_at = math.inf
                 self._skip(origin, stream, min(stream.pending), now)
                 self._flush(origin, stream, self._gap_timeout_s, now)
-        self.deadline = min((stream.give_up_at for stream in self._streams.values()), default=math.inf)
+        self.deadline = min((self._streams[origin].give_up_at for origin in self._waiting), default=math.inf)
+
+    def _stand(self, origin: PeerId, stream: Stream) -> None:
+        """To the end of those that stand as it does now."""
+        self._standings[stream.standing].pop(origin, None)
+        stream.standing = self.standing(origin)
+        self._standings[stream.standing][origin] = None
 
     def _make_room(self, standing: int) -> bool:
-        lowest = min(self._streams, key=self.standing)  # the first, so the oldest, of those that stand alike
-        if self.standing(lowest) > standing:
-            return False
-        del self._streams[lowest]
-        return True
+        """Forget the stream silent for longest of those that stand lowest, if it stands no higher. Bound: two looks at most
+        at streams whose origin has risen or fallen since its last message."""
+        for place in range(standing + 1):
+            for origin in list(islice(self._standings[place], _LOOKS)):
+                now_stands = self.standing(origin)
+                if now_stands <= standing:
+                    self.forget(origin)
+                    return True
+                self._stand(origin, self._streams[origin])
+        return False
 
     def _skip(self, origin: PeerId, stream: Stream, to: int, now: float) -> None:
         """Nobody can give what lies before `to`."""
@@ -150,6 +175,10 @@ class Streams:
                 self._deliver(origin, stream, stream.expected, now)
                 stream.expected += 1
             stream.give_up_at = math.inf
+        if pending:
+            self._waiting[origin] = None
+        else:
+            self._waiting.pop(origin, None)
         if pending and stream.give_up_at == math.inf:
             stream.give_up_at = now + patience_s
             self.deadline = min(self.deadline, stream.give_up_at)

@@ -15,6 +15,7 @@ class Stats:
     frames_out: int = 0
     bytes_out: int = 0
     frames_dropped: int = 0  # of unknown links, broken, or of an unknown type
+    frames_over_budget: int = 0  # dropped unread: their senders cost too much
     items_refused: int = 0  # records and accusations that were broken or badly signed
     records_refused: int = 0  # table full, or too many lives of one member in a short time
     accusations_refused: int = 0  # above the highest signed incarnation, or by strangers

@@ -10,6 +10,7 @@ from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.broadcast import Broadcast
 from psyne_mesh.gossip.broadcast_wire import FLAT, REPAIR, Have, Head
 from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.costs import Cost
 from psyne_mesh.gossip.effects import Effects, Withholding
 from psyne_mesh.gossip.records import RoomKey
 from tests.gossip.cluster import CheapIdentity, cheap_verify
@@ -190,10 +191,10 @@ def test_what_neighbours_have_is_compared_and_missing_ends_are_repaired() -> Non
     receive(two, B, message(1), 0.0)
     assert two.haves(1.0) == [Have(ORIGIN.peer_id, 1, 1, 1, 1.0)]
     two.effects.frames.clear()
-    two.answer_haves(B, one.haves(1.0), 1.0)
+    two.answer_haves(B, one.haves(1.0), Cost(0.0), 1.0)
     assert two.effects.frames == []
     one.effects.frames.clear()
-    one.answer_haves(A, two.haves(1.0), 1.0)
+    one.answer_haves(A, two.haves(1.0), Cost(0.0), 1.0)
     [answer] = one.effects.frames
     assert wire.haves_untrusted(answer.frame) == (0, [Have(ORIGIN.peer_id, 1, 3, 1, 1.0)])
     two.haves_received(B, one.haves(1.0), 1.0)

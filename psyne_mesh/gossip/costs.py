@@ -1,0 +1,101 @@
+"""What a frame costs its receiver, and what a neighbour may cost: each handler's bound, in one table.
+
+A unit is about a microsecond of a desktop's core. A frame is counted before it is read; what shows only inside (a signature
+to verify, a line to look up) is added while it is handled; what answers a question is counted against who asked.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from psyne_mesh.gossip import codec
+from psyne_mesh.limits import Account, Budget, Verdict
+
+# frame type: (units of the frame, units of each of its bytes)
+COSTS: Final[dict[int, tuple[float, float]]] = {
+    codec.PING: (15.0, 0.02),
+    codec.ACK: (15.0, 0.02),
+    codec.PING_REQ: (15.0, 0.0),
+    codec.INDIRECT: (5.0, 0.0),
+    codec.HELLO: (30.0, 0.02),
+    codec.RUMOURS: (5.0, 0.02),
+    codec.SUMMARY: (10.0, 0.0),
+    codec.DIGEST: (20.0, 0.1),  # a line of 20 bytes is a look-up
+    codec.DELTA: (10.0, 0.1),
+    codec.GOSSIP: (10.0, 0.005),
+    codec.IHAVE: (5.0, 0.15),  # a line of 22 bytes is a look-up and a timer
+    codec.GRAFT: (5.0, 0.1),
+    codec.PRUNE: (2.0, 0.0),
+    codec.HAVES: (5.0, 0.1),
+    codec.SIGNAL: (20.0, 0.005),
+    codec.RELAY: (10.0, 0.005),
+    codec.FORWARD_JOIN: (10.0, 0.02),
+    codec.SHUFFLE: (20.0, 0.05),
+    codec.SHUFFLE_REPLY: (10.0, 0.05),
+    codec.DISCONNECT: (20.0, 0.02),
+    codec.TOLD: (5.0, 0.02),
+    codec.KEEP: (10.0, 0.0),
+}
+VERIFY: Final = 150.0  # one ed25519 signature
+LINE: Final = 1.0  # one entry of a table looked at, one message asked for
+
+# A neighbour may cost a quarter of a core for four seconds at once: a storm of honest broadcasts, 1,000 small ones a second
+# with their signatures, stays below. Bytes are for memory and queues, items for everything that has no other bound.
+NEIGHBOUR: Final = Budget(bytes_per_s=4 * 2**20, items_per_s=5_000, work_per_s=250_000, burst_s=4.0, patience_s=2.0)
+# What answers cost in bytes: two views of 256 members at once, which a newcomer needs; then two bytes for each that came, and
+# a trickle, so that a room in which little is said still repairs itself.
+ANSWERS_BYTES: Final = 192 * 1024
+ANSWERS_PER_BYTE: Final = 2.0
+ANSWERS_PER_S: Final = 2_048.0
+_SETTLE_UNITS: Final = 5_000.0  # counted on a link before its account is looked at: that costs as much as a small frame
+
+
+class Cost:
+    """Of one link.
+
+    1. `count(...)` for every frame, before it is read: False once its account must be looked at; then `settle(now)`.
+    2. `add(units)` while it is handled.
+    3. `may_answer(size, now)` before an answer goes out, which it pays for.
+    """
+
+    __slots__ = ("_account", "_answers", "_answers_at", "_bytes", "_earned", "_items", "_limit", "_units")
+
+    def __init__(self, now: float) -> None:
+        self._account = Account(NEIGHBOUR, now)
+        self._answers = float(ANSWERS_BYTES)
+        self._answers_at = now
+        self._bytes = self._items = self._earned = 0
+        self._units = 0.0
+        self._limit = _SETTLE_UNITS
+
+    def count(self, kind: int, size: int) -> bool:
+        base, per_byte = COSTS[kind]
+        self._bytes += size
+        self._items += 1
+        self._units += base + per_byte * size
+        return self._units < self._limit
+
+    def add(self, units: float) -> None:
+        self._units += units
+
+    def settle(self, now: float) -> Verdict:
+        verdict = self._account.charge(now, self._bytes, self._items, self._units)
+        self._earn(now)
+        self._bytes = self._items = self._earned = 0
+        self._units = 0.0
+        self._limit = _SETTLE_UNITS if verdict is Verdict.OK else 0.0  # while it is over, each frame is looked at
+        return verdict
+
+    def may_answer(self, size: int, now: float) -> bool:
+        """An answer of so many bytes. False: it is not sent; who asked lives without, or asks later."""
+        self._earn(now)
+        if size > self._answers:
+            return False
+        self._answers -= size
+        return True
+
+    def _earn(self, now: float) -> None:
+        earned = ANSWERS_PER_BYTE * (self._bytes - self._earned) + ANSWERS_PER_S * (now - self._answers_at)
+        self._answers = min(float(ANSWERS_BYTES), self._answers + earned)
+        self._answers_at = now
+        self._earned = self._bytes
