@@ -1,0 +1,175 @@
+"""No frame costs more than its sender pays for, whatever is in it; who pays no more is not read, and then parted from."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from psyne_mesh.gossip import broadcast_wire as wire
+from psyne_mesh.gossip import codec, costs, exchange, records, routing, sync, walks
+from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.events import BroadcastReceived, CloseLink, SendFrame
+from psyne_mesh.identity import PeerId
+from tests.gossip.cluster import CheapIdentity, Cluster
+from tests.gossip.test_node_hostile import EVIL, KEY, infiltrated, record, say, told
+
+RNG = random.Random(1)
+KINDS = sorted(costs.COSTS)
+CALLS_PER_UNIT = 25  # a unit is a microsecond, and a call in Python takes some 50 ns
+
+
+def ids(count: int) -> list[PeerId]:
+    return [PeerId(RNG.randbytes(16).hex()) for _ in range(count)]
+
+
+def signed(count: int) -> list[records.Record]:
+    return [record(CheapIdentity(9000 + number)) for number in range(count)]
+
+
+def spoilt(count: int) -> bytes:
+    """Records whose signatures are wrong."""
+    return b"".join(codec.item(codec.ITEM_RECORD, r.encoded[:-1] + bytes((r.encoded[-1] ^ 1,))) for r in signed(count))
+
+
+def accusations(count: int) -> bytes:
+    return b"".join(exchange.encoded(records.accuse(KEY, EVIL, peer, 1, 0, records.DOWN)) for peer in ids(count))
+
+
+def worst(kind: int) -> list[bytes]:
+    """Frames of this kind that were made to cost as much as possible, small and large."""
+    head, probe = codec.head(kind), bytes(codec.PROBE.size - 2)
+    summary = RNG.randbytes(8 * sync.BUCKETS)
+    lines = [walks.Line(r.encoded, 1) for r in signed(16)]
+    haves = [wire.Have(peer, 1, 5000, 4000, 0.0) for peer in ids(3000)]
+    made: dict[int, Callable[[], list[bytes]]] = {
+        codec.PING: lambda: [head + probe, head + probe + accusations(6)],
+        codec.ACK: lambda: [head + probe, head + probe + accusations(6)],
+        codec.PING_REQ: lambda: [codec.ping_req(1, peer) for peer in ids(1)],
+        codec.INDIRECT: lambda: [codec.indirect(1, peer, alive=True) for peer in ids(1)],
+        codec.HELLO: lambda: [head + b"\x08" + summary, head + b"\x08" + summary + accusations(900)],
+        codec.RUMOURS: lambda: [head + accusations(1000), head + spoilt(15), head + b"\x09\x00" * 1024],
+        codec.TOLD: lambda: [head + accusations(1000), head + spoilt(15), head + b"\x09\x00" * 1024],
+        codec.SUMMARY: lambda: [head + summary],
+        codec.DIGEST: lambda: [sync.digest(0xFFFF, []), sync.digest(0xFFFF, [(p, 1, 0, 0) for p in ids(4096)])],
+        codec.DELTA: lambda: [*sync.delta(ids(1024), [], 16_384), *sync.delta([], [accusations(1000)], 1 << 20)],
+        codec.GOSSIP: lambda: [
+            wire.encode_gossip(wire.Head(0, 0), wire.sign_message(KEY, CheapIdentity(9999), 1, 900 + n, 1, b"").body)
+            for n in range(2)
+        ],
+        codec.IHAVE: lambda: [wire.encode_ihave([wire.message_line((p, 1, 1), 0) for p in ids(4000)])],
+        codec.GRAFT: lambda: [wire.encode_graft([(p, 1, 1) for p in ids(4000)], 0)],
+        codec.PRUNE: lambda: [head],
+        codec.HAVES: lambda: [wire.encode_haves(haves, wire.ASK), wire.encode_haves([], wire.ASK)],
+        codec.SIGNAL: lambda: [
+            routing.encode_signal(routing.Signal(RNG.getrandbits(60), p, q, 9, bytes(1000))) for p, q in [ids(2)]
+        ],
+        codec.RELAY: lambda: [routing.encode_relay(p, codec.head(codec.TOLD) + accusations(100)) for p in ids(1)],
+        codec.FORWARD_JOIN: lambda: [head + b"\x06" + r.encoded for r in signed(1)],
+        codec.SHUFFLE: lambda: [walks.encode_shuffle(kind, RNG.randbytes(8), 3, lines)],
+        codec.SHUFFLE_REPLY: lambda: [walks.encode_shuffle(kind, RNG.randbytes(8), 3, lines)],
+        codec.DISCONNECT: lambda: [head + accusations(900)],
+        codec.KEEP: lambda: [wire.encode_keep(0, wire.sign_keep(KEY, CheapIdentity(9998), 7).body)],
+    }
+    return made[kind]()
+
+
+def calls_of(act: Callable[[], object]) -> int:
+    count = 0
+
+    def called(frame: FrameType, event: str, argument: Any) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(called)
+    try:
+        act()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_frame_makes_us_do_is_on_its_sender_s_account(kind: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costs, "_SETTLE_UNITS", 1e12)
+    for frame in worst(kind):
+        assert len(frame) <= codec.FRAME_MAX
+        room = infiltrated(size=4)
+        say(room, told(*signed(40)))
+        for number in range(200):  # streams that every look at all of them walks over
+            message = wire.sign_message(KEY, CheapIdentity(3000 + number), 1, 1, 1, b"x")
+            say(room, wire.encode_gossip(wire.Head(0, 0), message.body))
+        node = next(iter(room.nodes.values()))
+        node.take_outputs()
+        cost = node._core.links[EVIL.peer_id].cost
+        before = cost._units
+        calls = calls_of(lambda: node.receive(EVIL.peer_id, frame, room.now))  # noqa: B023
+        paid = cost._units - before
+        assert calls <= CALLS_PER_UNIT * paid + 60, (len(frame), calls, paid)
+
+
+def test_an_answer_is_paid_for_by_who_asked() -> None:
+    room = infiltrated(size=4, config=GossipConfig(max_players=300))
+    say(room, told(*signed(200)))
+    node = next(iter(room.nodes.values()))
+    node.take_outputs()
+    asked = answered = 0
+    for _ in range(800):
+        room.now += 0.01
+        for frame in (sync.digest(0xFFFF, []), wire.encode_haves([], wire.ASK)):
+            asked += len(frame)
+            node.receive(EVIL.peer_id, frame, room.now)
+        answers = [out for out in node.take_outputs() if isinstance(out, SendFrame) and out.peer == EVIL.peer_id]
+        answered += sum(len(out.frame) for out in answers)
+    assert answered > 20_000  # a newcomer gets its view
+    assert answered <= costs.ANSWERS_BYTES + costs.ANSWERS_PER_BYTE * asked + costs.ANSWERS_PER_S * 8.0
+
+
+def flood(room: Cluster, frames_per_s: int, seconds: float) -> float | None:
+    """Made-up authors, each with one message. When the first member parted, or None."""
+    begin, number = room.now, 0
+    while room.now < begin + seconds:
+        for _ in range(frames_per_s // 20):
+            number += 1
+            author = CheapIdentity(100_000 + number % 3000)
+            message = wire.sign_message(KEY, author, 1, 1 + number // 3000, 1, b"")
+            frame = wire.encode_gossip(wire.Head(0, wire.FLAT), message.body)
+            node = next(iter(room.nodes.values()))
+            node.receive(EVIL.peer_id, frame, room.now)
+        outputs = node.take_outputs()
+        if any(isinstance(out, CloseLink) and out.reason == "flooding" for out in outputs):
+            return room.now - begin
+        room.now += 0.05
+    return None
+
+
+def test_who_floods_is_parted_from_and_stays_out_for_a_while() -> None:
+    room = infiltrated(size=3)
+    parted = flood(room, 8000, 6.0)
+    assert parted is not None
+    assert parted <= 4.5  # what it may use up at once, then a second of patience
+    node = next(iter(room.nodes.values()))
+    assert node.stats.frames_over_budget > 0
+    node.link_up(EVIL.peer_id, room.now)
+    assert EVIL.peer_id not in node._core.links
+    node.link_up(EVIL.peer_id, room.now + 61.0)
+    assert EVIL.peer_id in node._core.links
+
+
+def test_a_lively_honest_neighbour_is_never_over_its_budget() -> None:
+    room = infiltrated(size=3)
+    assert flood(room, 1000, 10.0) is None
+    assert next(iter(room.nodes.values())).stats.frames_over_budget == 0
+    assert len(room.events(BroadcastReceived)) == 0
+
+
+def test_badly_signed_records_cost_the_link() -> None:
+    room = infiltrated(size=3)
+    node = next(iter(room.nodes.values()))
+    node.receive(EVIL.peer_id, codec.head(codec.TOLD) + spoilt(40), room.now)
+    closed = [out for out in node.take_outputs() if isinstance(out, CloseLink)]
+    assert [(out.peer, out.reason) for out in closed] == [(EVIL.peer_id, "misbehaving")]
