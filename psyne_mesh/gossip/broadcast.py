@@ -17,6 +17,7 @@ from psyne_mesh.gossip import codec, effects
 from psyne_mesh.gossip.broadcast_wire import (
     BESIDE,
     FLAT,
+    IDS_MAX,
     KEEP_EPOCH,
     REPAIR,
     Have,
@@ -61,7 +62,7 @@ _PROVEN = -1  # instead of that number: what we lacked came from it
 _PROMISE_S = 2.0  # what was announced and asked for should be here by then, or in four round trips
 _PROMISES_MAX = 4096  # more are not watched, and what comes of them is never history
 _SLOWEST_S = 1.0  # a message may be so long under way: one that was sent shortly before our first link is no history
-_HAVES_UNITS = 200.0  # of a look at all streams of the last while
+_HAVES_UNITS, _TURN_UNITS = 200.0, 0.2  # of a look at all streams of the last while, and at each message kept of them
 _REPAIR_MAX = 256  # messages of one stream asked for after one HAVES; the oldest first
 # A neighbour gets the bytes of so many caches at once, and as many again while a message is kept: who lacked all that there is
 # asks for one. Asking is cheap: 20 bytes bring 16 KiB.
@@ -343,9 +344,10 @@ class Broadcast:
 
     def answer_haves(self, peer: PeerId, theirs: list[Have], cost: Cost, now: float) -> None:
         """A neighbour asked what it lacks, and pays for the answer and for looking."""
-        cost.add(_HAVES_UNITS)
         known = {(have.origin, have.epoch): have.high for have in theirs}
-        ahead = [have for have in self.haves(now) if have.high > known.get((have.origin, have.epoch), 0)]
+        ours = self.haves(now)
+        cost.add(_HAVES_UNITS + _TURN_UNITS * sum(have.high - have.low for have in ours))
+        ahead = [have for have in ours if have.high > known.get((have.origin, have.epoch), 0)]
         frame = encode_haves(ahead, 0)
         if ahead and cost.may_answer(len(frame), now):
             self._send(peer, frame)
@@ -379,7 +381,8 @@ class Broadcast:
         for peer, ids in grafts.items():
             self.stats.grafts += 1
             self._make_eager(peer)
-            self._send(peer, encode_graft(ids, 0))
+            for start in range(0, len(ids), IDS_MAX):
+                self._send(peer, encode_graft(ids[start : start + IDS_MAX], 0))
         self._judge_promises(now)
         self.streams.handle_timeout(now)
         self._trim(now)

@@ -25,7 +25,7 @@ BESIDE = 4  # the origin sent this over links beside the tree, too: a copy too m
 ASK = 1  # HAVES: tell me what I lack
 KEEP_EPOCH = 0  # no life of a player: the ids of the tree keeper's empty messages
 _AGE_MAX = 1 << 24  # two days; more makes no difference
-_IDS_MAX = 4096  # in one IHAVE, GRAFT or HAVES
+IDS_MAX = 1024  # in one IHAVE, GRAFT or HAVES
 _HEAD = struct.Struct(">BBBBH")  # version, type, hops, flags, age in 10 ms
 _AGE_UNITS = 100  # to the second
 
@@ -124,7 +124,7 @@ def ihave_untrusted(frame: bytes) -> list[tuple[Id, int]]:
     reader = Reader(frame)
     ids: list[tuple[Id, int]] = []
     while reader.more:
-        if len(ids) == _IDS_MAX:
+        if len(ids) == IDS_MAX:
             raise ProtocolError("too many ids")
         ids.append((_id_untrusted(reader), reader.u8_untrusted()))
     return ids
@@ -140,7 +140,7 @@ def graft_untrusted(frame: bytes) -> tuple[int, list[Id]]:
     flags = reader.u8_untrusted()
     ids: list[Id] = []
     while reader.more:
-        if len(ids) == _IDS_MAX:
+        if len(ids) == IDS_MAX:
             raise ProtocolError("too many ids")
         ids.append(_id_untrusted(reader))
     return flags, ids
@@ -185,7 +185,7 @@ def haves_untrusted(frame: bytes) -> tuple[int, list[Have]]:
     flags = reader.u8_untrusted()
     entries: list[Have] = []
     while reader.more:
-        if len(entries) == _IDS_MAX:
+        if len(entries) == IDS_MAX:
             raise ProtocolError("too many streams")
         origin, epoch, high = _id_untrusted(reader)
         count, age = reader.varint_untrusted(), reader.varint_untrusted()

@@ -36,6 +36,19 @@ COSTS: Final[dict[int, tuple[float, float]]] = {
     codec.TOLD: (5.0, 0.02),
     codec.KEEP: (10.0, 0.0),
 }
+# The largest frame of a kind that is read; no honest one is larger. Broadcasts, and what carries them, have their own limits.
+_LARGE: Final = (codec.GOSSIP, codec.RELAY)
+SIZES: Final[dict[int, int]] = {kind: codec.FRAME_MAX if kind in _LARGE else 40_960 for kind in COSTS}
+for _kind in (
+    codec.HELLO,
+    codec.RUMOURS,
+    codec.TOLD,
+    codec.DELTA,
+    codec.DISCONNECT,
+    codec.SHUFFLE,
+    codec.SHUFFLE_REPLY,
+):
+    SIZES[_kind] = 20_480  # items are packed into frames of 16 KiB, and one more may follow
 VERIFY: Final = 150.0  # one ed25519 signature
 LINE: Final = 1.0  # one entry of a table looked at, one message asked for
 

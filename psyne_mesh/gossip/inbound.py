@@ -10,7 +10,7 @@ from psyne_mesh.gossip import broadcast_wire as wire
 from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.codec import PROBE
 from psyne_mesh.gossip.core import Core
-from psyne_mesh.gossip.costs import LINE, VERIFY
+from psyne_mesh.gossip.costs import LINE, SIZES, VERIFY
 from psyne_mesh.gossip.detector import Link
 from psyne_mesh.gossip.exchange import ISOLATED, LARGE, UNSUMMARISED, gone_untrusted
 from psyne_mesh.gossip.records import Record, accusation_untrusted, record_untrusted
@@ -58,7 +58,7 @@ class Inbound:
 
     def handle(self, link: Link, frame: bytes, now: float) -> None:
         handler = self._by_head.get(frame[:2])
-        if handler is None or len(frame) > codec.FRAME_MAX:
+        if handler is None or len(frame) > SIZES[frame[1]]:
             raise ProtocolError(f"unknown frame type {codec.frame_type_untrusted(frame)}")
         if not link.cost.count(frame[1], len(frame)) and not self._affords(link, now):
             return

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 BUCKETS = 16
 _HASHES = struct.Struct(f">{BUCKETS}Q")
-_ENTRIES_MAX = 4096  # of one digest; the rest waits for the next round
+_ENTRIES_MAX = 1024  # of one digest; the rest waits for the next round
 _WANTS_MAX = 1024  # ids asked for in one DELTA
 _MISMATCH_S = 1.0  # two views that stand still for so long and differ start a sync
 _DIGEST_GAP_S = 0.5  # a neighbour gets at most one digest in this time: it is our costliest answer

@@ -45,24 +45,24 @@ def worst(kind: int) -> list[bytes]:
     head, probe = codec.head(kind), bytes(codec.PROBE.size - 2)
     summary = RNG.randbytes(8 * sync.BUCKETS)
     lines = [walks.Line(r.encoded, 1) for r in signed(16)]
-    haves = [wire.Have(peer, 1, 5000, 4000, 0.0) for peer in ids(3000)]
+    haves = [wire.Have(peer, 1, 5000, 4000, 0.0) for peer in ids(1000)]
     made: dict[int, Callable[[], list[bytes]]] = {
         codec.PING: lambda: [head + probe, head + probe + accusations(6)],
         codec.ACK: lambda: [head + probe, head + probe + accusations(6)],
         codec.PING_REQ: lambda: [codec.ping_req(1, peer) for peer in ids(1)],
         codec.INDIRECT: lambda: [codec.indirect(1, peer, alive=True) for peer in ids(1)],
-        codec.HELLO: lambda: [head + b"\x08" + summary, head + b"\x08" + summary + accusations(900)],
-        codec.RUMOURS: lambda: [head + accusations(1000), head + spoilt(15), head + b"\x09\x00" * 1024],
-        codec.TOLD: lambda: [head + accusations(1000), head + spoilt(15), head + b"\x09\x00" * 1024],
+        codec.HELLO: lambda: [head + b"\x08" + summary, head + b"\x08" + summary + accusations(190)],
+        codec.RUMOURS: lambda: [head + accusations(190), head + spoilt(15), head + b"\x09\x00" * 1024],
+        codec.TOLD: lambda: [head + accusations(190), head + spoilt(15), head + b"\x09\x00" * 1024],
         codec.SUMMARY: lambda: [head + summary],
-        codec.DIGEST: lambda: [sync.digest(0xFFFF, []), sync.digest(0xFFFF, [(p, 1, 0, 0) for p in ids(4096)])],
-        codec.DELTA: lambda: [*sync.delta(ids(1024), [], 16_384), *sync.delta([], [accusations(1000)], 1 << 20)],
+        codec.DIGEST: lambda: [sync.digest(0xFFFF, []), sync.digest(0xFFFF, [(p, 1, 0, 0) for p in ids(1024)])],
+        codec.DELTA: lambda: [*sync.delta(ids(1024), [], 16_384), *sync.delta([], [accusations(190)], 1 << 20)],
         codec.GOSSIP: lambda: [
             wire.encode_gossip(wire.Head(0, 0), wire.sign_message(KEY, CheapIdentity(9999), 1, 900 + n, 1, b"").body)
             for n in range(2)
         ],
-        codec.IHAVE: lambda: [wire.encode_ihave([wire.message_line((p, 1, 1), 0) for p in ids(4000)])],
-        codec.GRAFT: lambda: [wire.encode_graft([(p, 1, 1) for p in ids(4000)], 0)],
+        codec.IHAVE: lambda: [wire.encode_ihave([wire.message_line((p, 1, 1), 0) for p in ids(1024)])],
+        codec.GRAFT: lambda: [wire.encode_graft([(p, 1, 1) for p in ids(1024)], 0)],
         codec.PRUNE: lambda: [head],
         codec.HAVES: lambda: [wire.encode_haves(haves, wire.ASK), wire.encode_haves([], wire.ASK)],
         codec.SIGNAL: lambda: [
@@ -72,7 +72,7 @@ def worst(kind: int) -> list[bytes]:
         codec.FORWARD_JOIN: lambda: [head + b"\x06" + r.encoded for r in signed(1)],
         codec.SHUFFLE: lambda: [walks.encode_shuffle(kind, RNG.randbytes(8), 3, lines)],
         codec.SHUFFLE_REPLY: lambda: [walks.encode_shuffle(kind, RNG.randbytes(8), 3, lines)],
-        codec.DISCONNECT: lambda: [head + accusations(900)],
+        codec.DISCONNECT: lambda: [head + accusations(190)],
         codec.KEEP: lambda: [wire.encode_keep(0, wire.sign_keep(KEY, CheapIdentity(9998), 7).body)],
     }
     return made[kind]()
@@ -97,7 +97,7 @@ def calls_of(act: Callable[[], object]) -> int:
 def test_what_a_frame_makes_us_do_is_on_its_sender_s_account(kind: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(costs, "_SETTLE_UNITS", 1e12)
     for frame in worst(kind):
-        assert len(frame) <= codec.FRAME_MAX
+        assert len(frame) <= costs.SIZES[kind]
         room = infiltrated(size=4)
         say(room, told(*signed(40)))
         for number in range(200):  # streams that every look at all of them walks over
@@ -110,6 +110,17 @@ def test_what_a_frame_makes_us_do_is_on_its_sender_s_account(kind: int, monkeypa
         calls = calls_of(lambda: node.receive(EVIL.peer_id, frame, room.now))  # noqa: B023
         paid = cost._units - before
         assert calls <= CALLS_PER_UNIT * paid + 60, (len(frame), calls, paid)
+        assert calls <= 40_000  # some 2 ms: no frame stalls a game
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_frame_larger_than_any_honest_one_is_not_read(kind: int) -> None:
+    room = infiltrated(size=2)
+    node = next(iter(room.nodes.values()))
+    dropped = node.stats.frames_dropped
+    frame = codec.head(kind) + bytes(costs.SIZES[kind])
+    assert calls_of(lambda: node.receive(EVIL.peer_id, frame, room.now)) < 60
+    assert node.stats.frames_dropped == dropped + 1
 
 
 def test_an_answer_is_paid_for_by_who_asked() -> None:
