@@ -51,6 +51,7 @@ class Channel:
         "outgoing_reset",
         "state",
         "thins",
+        "undelivered",
         "unordered",
         "unread",
     )
@@ -82,6 +83,9 @@ class Channel:
         self.unread = (
             0  # bytes that came and the application still holds, `UNREAD_OVERHEAD_BYTES` for each message included
         )
+        # Of a reliable channel whose connection ended: how many of our messages the peer had not acknowledged. Some may have
+        # arrived, their acknowledgements not
+        self.undelivered = 0
         self.messages_sent = self.messages_received = self.bytes_sent = self.bytes_received = 0
 
     @property

@@ -229,12 +229,16 @@ class ChannelTable:
     def close_all(self, reason: str, *, by_peer: bool) -> None:
         """The association is gone: every channel that still lived is closed with `reason`."""
         channels = [*self._by_id.values(), *self._waiting]
+        by_id = dict(self._by_id)
         self._by_id.clear()
         self._by_peer.clear()
         self._peer_words_bytes = 0
         self._waiting.clear()
         self._early.clear()
         self._early_bytes = self._early_messages = 0
+        for (stream_id, ppid), count in (self._association.undelivered if self._first_id is not None else {}).items():
+            if ppid != PPID_DCEP and (ended := by_id.get(stream_id)) is not None:
+                ended.undelivered += count
         for channel in channels:
             channel.close_reason = channel.close_reason or reason
             channel.closed_by_peer = channel.closed_by_peer or by_peer

@@ -32,6 +32,7 @@ class FakeAssociation:
         self.priorities: dict[int, int] = {}
         self.perishable: set[int] = set()
         self.credits: dict[int, int | None] = {}
+        self.undelivered: dict[tuple[int, int], int] = {}
         self.aborted = ""
         self.is_full = False
 

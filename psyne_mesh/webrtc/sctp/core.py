@@ -95,6 +95,9 @@ class AssociationCore:
         self._answers: list[bytes] = []  # control chunks for the next flush
         self._loose_packets: list[bytes] = []  # packets that are not part of this association's normal flow
         self._events: list[SctpEvent] = []
+        self.undelivered: dict[
+            tuple[int, int], int
+        ] = {}  # once it is over, by stream and PPID: see `Outbound.undelivered`
 
     # -------------------------------------------------------------------------------------------- packets that came in
 
@@ -486,6 +489,7 @@ class AssociationCore:
         self._t1.stop()
         self._t2.stop()
         self._answers.clear()
+        self.undelivered = self._outbound.undelivered()
         self._outbound.restart(0)
         self._inbound = None
         self._events.append(Closed(reason, by_peer))

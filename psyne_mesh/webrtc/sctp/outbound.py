@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from psyne_mesh.webrtc.sctp import wire
 from psyne_mesh.webrtc.sctp.config import SctpConfig
 from psyne_mesh.webrtc.sctp.congestion import CongestionWindow
-from psyne_mesh.webrtc.sctp.outstanding import IN_FLIGHT, LOST, Chunk, Outstanding
+from psyne_mesh.webrtc.sctp.outstanding import ACKED, IN_FLIGHT, LOST, Chunk, Outstanding
 from psyne_mesh.webrtc.sctp.packets import PacketBuilder
 from psyne_mesh.webrtc.sctp.rack import Rack
 from psyne_mesh.webrtc.sctp.rto import RtoEstimator
@@ -130,6 +130,19 @@ class Outbound:
         room = (packet_bytes - wire.HEADER_BYTES) & ~3
         self.queue.fragment_bytes_max = room - (20 if self.queue.interleaving else 16)
         self._window_bytes_min = packet_bytes
+
+    def undelivered(self) -> dict[tuple[int, int], int]:
+        """By stream and PPID: reliable messages that wait or were not acknowledged to the last fragment. Costs what is held."""
+        outstanding = {
+            id(chunk.message): chunk.message for chunk in self.outstanding.chunks.values() if chunk.state < ACKED
+        }
+        waiting = {id(message): message for stream in self.queue.streams.values() for message in stream.messages}
+        counts: dict[tuple[int, int], int] = {}
+        for message in (outstanding | waiting).values():
+            if message.max_retransmits is None and message.expires_at is None:
+                key = (message.stream_id, message.ppid)
+                counts[key] = counts.get(key, 0) + 1
+        return counts
 
     def restart(self, initial_tsn: int) -> None:
         """The peer began anew: all that was queued or in flight is lost."""
