@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import trio
 
+from psyne_mesh.nurseries import unwrapped
+
 # struct linger: on, for 0 seconds. Windows has two 16-bit fields where the others have two ints.
 _LINGER_NOT: Final = struct.pack("HH" if sys.platform == "win32" else "ii", 1, 0)
 
@@ -41,12 +43,13 @@ async def open_tcp(host: str, port: int) -> trio.SocketStream:
                 one.close()
             failed.set()
 
-    async with trio.open_nursery() as attempts:
-        for family, _, _, _, address in found:
-            failed = trio.Event()
-            attempts.start_soon(attempt, family, address, failed)
-            with trio.move_on_after(_NEXT_ADDRESS_S):
-                await failed.wait()
+    with unwrapped():
+        async with trio.open_nursery() as attempts:
+            for family, _, _, _, address in found:
+                failed = trio.Event()
+                attempts.start_soon(attempt, family, address, failed)
+                with trio.move_on_after(_NEXT_ADDRESS_S):
+                    await failed.wait()
     if not winners:
         raise OSError(f"no address of {host!r} could be reached: {errors[0]}") from errors[0]
     for other in winners[1:]:

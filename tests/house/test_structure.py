@@ -29,7 +29,7 @@ FLOORS = {
     "in_trio": 7,
     "blocks": 7,
     "key_file": 7,
-    "nurseries": 7,
+    "nurseries": 8,
     "streams": 7,
     "config": 7,
     "uri": 7,
