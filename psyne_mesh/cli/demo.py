@@ -16,11 +16,13 @@ from typing import Any
 
 import attrs
 import trio
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
+from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
-from psyne_mesh.cli.player import LATENCY_STEP_US
+from psyne_mesh.cli.player import ARENA, LATENCY_STEP_US
 from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.nurseries import unwrapped
 from psyne_mesh.signaling.server import open_server
@@ -29,6 +31,8 @@ START_TIMEOUT_S = 60  # sixteen interpreters starting on two cores
 MESH_TIMEOUT_S = 30
 DRAIN_S = 0.5  # messages on their way when sending stops; loopback needs a thousandth of it
 DELIVERED_MIN = 0.99
+ARENA_COLUMNS, ARENA_ROWS = 49, 9
+COLOURS = ("cyan", "magenta", "yellow", "green", "red", "blue")
 
 
 @attrs.define
@@ -262,8 +266,39 @@ async def _show(seats: list[Seat], console: Console) -> None:
     began = time.monotonic()
     with Live(console=console, refresh_per_second=8) as live:
         while True:
-            live.update(_table(seats, time.monotonic() - began))
+            live.update(_scene(seats, time.monotonic() - began))
             await trio.sleep(0.2)
+
+
+def _scene(seats: list[Seat], elapsed: float) -> Group:
+    """What the players wait for, their table, and the arena from above."""
+    return Group(Text(_waits_for(seats)), _table(seats, elapsed), Panel(_arena(seats), title="arena", expand=False))
+
+
+def _waits_for(seats: Iterable[Seat]) -> str:
+    for kind, what in (
+        ("ready", "its Python to start"),
+        ("joined", "the signaling server"),
+        ("mesh", "links to the others"),
+    ):
+        late = [seat.name for seat in seats if kind not in seat.reached]
+        if late:
+            return f"{', '.join(late)}: waiting for {what}"
+    if any("final" not in seat.reached for seat in seats):
+        return "all are linked to all: playing"
+    return "over: the last messages are counted"
+
+
+def _arena(seats: Iterable[Seat]) -> Text:
+    """Each player where it said last that it is; by its number."""
+    rows = [[("·", "dim")] * ARENA_COLUMNS for _ in range(ARENA_ROWS)]
+    for number, seat in enumerate(seats):
+        status = seat.reached.get("status", {})
+        if "x" in status:
+            column = round((status["x"] / ARENA + 1) / 2 * (ARENA_COLUMNS - 1))
+            row = round((status["z"] / ARENA + 1) / 2 * (ARENA_ROWS - 1))
+            rows[row][column] = (f"{number + 1:x}", f"bold {COLOURS[number % len(COLOURS)]}")
+    return Text("\n").join(Text.assemble(*row) for row in rows)
 
 
 def _table(seats: Iterable[Seat], elapsed: float) -> Table:
@@ -273,7 +308,7 @@ def _table(seats: Iterable[Seat], elapsed: float) -> Table:
         "stage",
         "links",
         "path",
-        "RTT ms",
+        "latency ms",
         "positions in",
         "loss",
         "combat in",
@@ -294,7 +329,8 @@ def _table(seats: Iterable[Seat], elapsed: float) -> Table:
             next((kind for kind in ("final", "mesh", "joined", "ready") if kind in seat.reached), "starting"),
             f"{status.get('links', 0)}/{links}",
             ", ".join(f"{kind} {count}" for kind, count in status.get("paths", {}).items()),
-            f"{status['rtt_ms']:.2f}" if status.get("rtt_ms") is not None else "",
+            # One way, of the positions: a probe's round trip waits for other things, and would contradict the verdict.
+            f"{status['latency_ms']:.2f}" if status.get("latency_ms") is not None else "",
             str(status.get("positions_in", "")),
             f"{loss:.1%}" if loss is not None else "",
             str(status.get("combat_in", "")),
@@ -315,7 +351,7 @@ def _check_writable(picture: Path) -> None:
 def _save_picture(seats: list[Seat], seconds: float, result: dict[str, Any], picture: Path) -> None:
     """The last table and the verdict as SVG: this is how the README's picture is made."""
     paper = Console(record=True, width=110, file=io.StringIO())
-    paper.print(_table(seats, seconds))
+    paper.print(_scene(seats, seconds))
     _print_verdict(result, paper)
     paper.save_svg(str(picture), title="python3 run.py demo")
 

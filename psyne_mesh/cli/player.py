@@ -52,6 +52,15 @@ class Tally:
         self.received[sender] += 1
         self.latency_cells[max(0, now_ns - sent_ns) // (LATENCY_STEP_US * 1000)] += 1
 
+    def median_ms(self) -> float | None:
+        """Of the one-way latencies; the upper edge of the cell that holds it."""
+        left = self.latency_cells.total() / 2
+        for cell in sorted(self.latency_cells):
+            left -= self.latency_cells[cell]
+            if left <= 0:
+                return (cell + 1) * LATENCY_STEP_US / 1000
+        return None
+
     def report(self) -> dict[str, Any]:
         return {"sent": self.sent, "received": dict(self.received), "cells": dict(self.latency_cells),
                 "out_of_order": self.out_of_order}  # fmt: skip
@@ -188,6 +197,9 @@ def _status(room: Room, player: Player) -> dict[str, Any]:
         "positions_in": sum(player.position.received.values()),
         "positions_out": player.position.sent,
         "combat_in": sum(player.combat.received.values()),
+        "latency_ms": player.position.median_ms(),
+        "x": round(player.x, 1),
+        "z": round(player.z, 1),
         "health": round(player.health),
         "hits": player.hits,
         "deaths": player.deaths,
