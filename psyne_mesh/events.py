@@ -2,9 +2,12 @@
 
 from psyne_mesh.room.events import (
     Evicted,
+    HostChanged,
     MessageRefused,
     PartitionHealed,
     PartitionSuspected,
+    PeerAway,
+    PeerBack,
     PeerConnected,
     PeerDiscovered,
     PeerLeft,
@@ -22,7 +25,8 @@ from psyne_mesh.room.events import (
 )
 
 __all__ = [
-    "Evicted", "MessageRefused", "PartitionHealed", "PartitionSuspected", "PeerConnected", "PeerDiscovered", "PeerLeft",
+    "Evicted", "HostChanged", "MessageRefused", "PartitionHealed", "PartitionSuspected", "PeerAway", "PeerBack",
+    "PeerConnected", "PeerDiscovered", "PeerLeft",
     "PeerResumed", "PeerSuspected", "PeerUnreachable", "RoomEvent", "ServerRefused", "SharedAppeared", "SharedGone",
     "SharedRefused", "SignalingDown", "SignalingUp", "TamperingDetected",
 ]  # fmt: skip
