@@ -425,3 +425,10 @@ def test_damaged_copies_do_not_disturb_a_handshake(seed: int) -> None:
     pair = Pair13(wire, mtu=(300, 1200)[seed % 2]).connect(limit=20).run(1)
     pair.wire = deliver_all
     talk(pair)
+
+
+def test_a_path_that_carries_less_than_a_full_datagram_is_found_out() -> None:
+    """RFC 9147 section 4.4: after two timeouts in vain a flight goes in smaller pieces."""
+    pair = Pair13(lambda sender, datagram: [(0.0, datagram)] if len(datagram) <= 548 else []).connect(limit=5.0)
+    assert pair.now < 1.5
+    talk(pair)

@@ -69,8 +69,8 @@ class DtlsSession:
         if "1.3" not in versions:
             self._session = make_older()
             return
-        self._session = Session13(
-            certificate, is_client=is_client, remote_fingerprints=remote_fingerprints, mtu=mtu, rtt_s=rtt_s
+        self._session = Session13(  # it finds out by itself what the path carries
+            certificate, is_client=is_client, remote_fingerprints=remote_fingerprints, mtu=max(mtu, 1200), rtt_s=rtt_s
         )
         if "1.2" in versions and not is_client:
             self._make_older = make_older

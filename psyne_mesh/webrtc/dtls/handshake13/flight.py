@@ -18,6 +18,8 @@ MIN_TIMEOUT_S = 0.05  # libwebrtc's floor: below it the peer's own work counts
 MAX_TIMEOUT_S = 2.0  # a game's connect deadline is about 15 s
 MIN_RESEND_INTERVAL_S = 0.05  # nobody makes us repeat ourselves faster by repeating itself in plaintext
 MIN_ANSWER_INTERVAL_S = 0.005  # nor by ACKs under keys: those of one burst are answered once
+SMALL_MTU = 540  # what every path carries: 576 bytes (RFC 791) less 28 of headers and 8 of a relay
+SMALL_AFTER_TIMEOUTS = 2
 _REMEMBERED_MAX = 64  # records whose fragments are remembered for ACKs; the oldest are forgotten
 _USEFUL_BYTES = 64  # a smaller rest of a datagram is left empty rather than filled with a fragment
 
@@ -69,12 +71,25 @@ class Flight:
     timeout_s: until the first repetition; then it doubles.
     """
 
-    __slots__ = ("_acknowledged", "_ledger", "_mtu", "_pieces", "_remembered", "_sent_at", "_timeout", "deadline")
+    __slots__ = (
+        "_acknowledged",
+        "_ledger",
+        "_messages",
+        "_mtu",
+        "_n_timeouts",
+        "_pieces",
+        "_remembered",
+        "_sent_at",
+        "_timeout",
+        "deadline",
+    )
 
     def __init__(self, mtu: int, ledger: Ledger, timeout_s: float) -> None:
         self._mtu = mtu
         self._ledger = ledger
         self._timeout = timeout_s
+        self._messages: list[Outgoing] = []
+        self._n_timeouts = 0
         self._pieces: list[_Piece] = []
         self._acknowledged: set[int] = set()
         self._remembered: dict[RecordNumber, tuple[int, ...]] = {}  # which pieces a record held
@@ -90,13 +105,21 @@ class Flight:
         return len(self._acknowledged) < len(self._pieces)
 
     def start(self, messages: Iterable[Outgoing], now: float) -> list[bytes]:
-        self._pieces = self._cut(messages)
+        self._messages = list(messages)
+        self._pieces = self._cut(self._messages)
         return self._send(now)
 
     def retransmit(self, now: float) -> list[bytes]:
         """What has not been acknowledged, and twice the time until the next. In epoch 0 all of it: anybody can write an ACK
         there."""
         self._timeout = min(2 * self._timeout, MAX_TIMEOUT_S)
+        self._n_timeouts += 1
+        if self._n_timeouts == SMALL_AFTER_TIMEOUTS and self._mtu > SMALL_MTU:
+            # RFC 9147 section 4.4: perhaps the path carries less. What was acknowledged goes again, in other pieces
+            self._mtu = SMALL_MTU
+            self._pieces = self._cut(self._messages)
+            self._acknowledged.clear()
+            self._remembered.clear()
         self._acknowledged -= {at for at, piece in enumerate(self._pieces) if piece.keys is None}
         self._ledger.n_repeated += 1
         return self._send(now)
@@ -120,6 +143,7 @@ class Flight:
 
     def finish(self) -> None:
         self.deadline = None
+        self._messages = []
         self._pieces = []
         self._acknowledged.clear()
         self._remembered.clear()
