@@ -38,6 +38,8 @@ ORPHAN_S = 45.0
 RESEND_S = 0.15
 RESENDS = 2
 """A vote or its answer that was lost is asked for again, before the candidate begins anew."""
+FIRST_BEATS = 3
+"""Of a new host, one soon after the other: nobody waits for a lost one."""
 ASK_AGAIN_S = 0.4
 MEMBERS_MAX = 1024
 TERM_MAX = 1 << 53
@@ -135,6 +137,7 @@ class HostLease:
         self._is_pair_known = False  # both of a roster of two hold it
         self._asked_at = now
         self._resends = 0
+        self._first_beats = 0
         self._replied: set[Member] = set()
         self._sequence = 0
         self._sent: dict[int, float] = {}
@@ -247,6 +250,7 @@ class HostLease:
         self.term, self._state, self._host = term, "host", self.me
         self._voted = (term, self.me)
         self._version = (term, 0)
+        self._first_beats = FIRST_BEATS
         self._pending = None
         self._answers.clear()
         self._sent.clear()
@@ -257,7 +261,8 @@ class HostLease:
         self._tell(now)
 
     def _beat(self, now: float) -> None:
-        self._beat_at = now + BEAT_S
+        self._beat_at = now + (BEAT_S if not self._first_beats else RESEND_S)
+        self._first_beats = max(0, self._first_beats - 1)
         self._sequence += 1
         self._sent[self._sequence] = now
         while len(self._sent) > 16:
@@ -278,8 +283,8 @@ class HostLease:
     def _on_answer(self, member: Member, answer: Answer, now: float) -> None:
         if answer.term > self.term:
             self._adopt(answer.term, now)
-        if self._state != "host" or answer.term != self.term:
-            return
+        if self._state != "host" or answer.term != self.term or answer.version < 0:
+            return  # below 0: it follows another host of this term, see `_outranks`
         self._answers[member] = max(self._answers.get(member, (0, 0)), (answer.sequence, answer.version))
         held = [self._answers[place.member][0] for place in self._others() if place.member in self._answers]
         needed = self._majority() - 1
@@ -327,6 +332,8 @@ class HostLease:
             return
         if lower and self._answers.get(lower[0], (0, -1))[1] <= self._version[1]:
             return
+        if len(self._roster) == 1:
+            self._lease_until = now  # a second founder may be among them: whom it follows, its answer tells
         self._roster = roster if self._pending is None else self._pending[1]
         self._pending = None
         self._version = (self.term, self._version[1] + 1)

@@ -148,6 +148,11 @@ class Hosting:
         """Whether what this player decided as the host of `term` counts."""
         return self._lease is not None and self._lease.accepts(peer, term)
 
+    def voters(self) -> frozenset[PeerId]:
+        """Whose votes make the host: the roster."""
+        places = self._lease.roster if self._lease is not None else ()
+        return frozenset([place.member for place in places if isinstance(place.member, PeerId)])
+
     def resign(self) -> None:
         if self._lease is not None:
             self._lease.resign(trio.current_time())
@@ -173,7 +178,7 @@ class Hosting:
                 if self._lease.next_timeout() <= now and self._lease.roster:
                     self._lease.handle_timeout(now)
                 self._flush()
-                if not self._lease.roster and now - self._quiet_since >= FOUND_AFTER_S and self._is_lowest(seats):
+                if not self._lease.roster and self._may_found(seats, now):
                     self._lease.start(now)
                     self._flush()
                 if not self._lease.roster and now - woke_at >= WAKE_S:
@@ -187,8 +192,11 @@ class Hosting:
         here = {self._room.me, *(peer.id for peer in self._room.connected)}
         return {peer: seat for seat, peer in enumerate(self._room.seats) if peer in here and peer is not None}
 
-    def _is_lowest(self, seats: dict[PeerId, int]) -> bool:
-        return bool(seats) and min(seats, key=lambda peer: seats[peer]) == self._room.me
+    def _may_found(self, seats: dict[PeerId, int], now: float) -> bool:
+        """We have the lowest seat, and nobody whom we can ask knows a host; all can be asked, or have been waited for."""
+        is_lowest = bool(seats) and min(seats, key=lambda peer: seats[peer]) == self._room.me
+        all_asked = len(self._room.connected) == len(self._room.peers)
+        return is_lowest and now - self._quiet_since >= (FOUND_AFTER_S if all_asked else 4 * FOUND_AFTER_S)
 
     async def _read(self) -> None:
         async for sender, data in self._channel:

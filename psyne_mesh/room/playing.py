@@ -100,6 +100,9 @@ class Door(Protocol):
     @property
     def is_host(self) -> bool: ...
 
+    @property
+    def voters(self) -> frozenset[PeerId]: ...
+
     def time(self) -> float: ...
 
     def time_error(self) -> float: ...
@@ -221,6 +224,8 @@ class Play(Generic[G, I]):
         seats = {
             peer: seat for seat, peer in enumerate(self._room.seats[:SEATS_MAX]) if peer is not None and peer in ready
         }
+        if not seats.keys() <= self._room.voters:
+            return  # they do not know yet that we are the host
         if (
             len(seats) < self._players_wanted
             or self._room.me not in seats

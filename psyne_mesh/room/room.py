@@ -336,9 +336,13 @@ class Room:
 
     @property
     def is_host(self) -> bool:
-        """Whether our decisions count right now. Ask before each: a lease also runs out while a process stands still."""
-        self._joined()
-        return self._hosting.is_host()
+        """Whether our decisions count right now. Ask before each: a lease also runs out while we stand still."""
+        return bool(self._joined()) and self._hosting.is_host()
+
+    @property
+    def voters(self) -> frozenset[PeerId]:
+        """The players whose votes make the host."""
+        return self._hosting.voters()
 
     @property
     def term(self) -> int:

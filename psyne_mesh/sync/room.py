@@ -160,6 +160,11 @@ class Room:
         return self._thread.call(lambda: self._room.is_host)
 
     @property
+    def voters(self) -> frozenset[PeerId]:
+        """The players whose votes make the host."""
+        return self._room.voters
+
+    @property
     def term(self) -> int:
         """Which host this is, counted; it never falls."""
         return self._room.term
