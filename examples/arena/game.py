@@ -43,7 +43,8 @@ def key(event: pygame.Event, typing: str | None, online: Online, view: View) -> 
     """What one key does; and what is being typed after it."""
     if typing is None:
         view.graph ^= event.key == pygame.K_F3
-        online.ship.paused ^= event.key == pygame.K_p
+        if event.key == pygame.K_p:
+            online.pause()
         return "" if event.key == pygame.K_RETURN else None
     if event.key == pygame.K_BACKSPACE:
         return typing[:-1]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from examples.arena.world import Chat, Kill, Ship, Shot, World
 from psyne_mesh import sync
-from psyne_mesh.events import PeerConnected, PeerLeft, SharedRefused
+from psyne_mesh.events import HostChanged, PeerConnected, PeerLeft, SharedRefused
 
 
 class Online:
@@ -13,6 +15,7 @@ class Online:
         self.shots = net.channel("shots", Shot, mode="reliable_unordered")
         self.kills = net.channel("kills", Kill)
         self.chat = net.channel("chat", Chat)
+        self.away, world.host = ExitStack(), net.host
 
     def frame(self) -> None:
         """What the others did since the last frame goes into the world."""
@@ -22,6 +25,8 @@ class Online:
                     self.world.say(f"{peer.name} is here ({peer.path})")
                 case PeerLeft(peer=peer, reason=reason):
                     self.world.say(f"{peer.name} is gone ({reason})")
+                case HostChanged(host=host):
+                    self.world.host = host
                 case SharedRefused(peer=peer, reason=reason):
                     self.world.say(f"{peer.name} plays another version: {reason}")
         self.world.ships = list(self.net.all(Ship))
@@ -31,6 +36,10 @@ class Online:
             self.world.killed(sender.name, kill)
         for sender, chat in self.chat:
             self.world.say(f"{sender.name}: {chat.text}")
+
+    def pause(self) -> None:
+        self.ship.paused = not self.ship.paused
+        self.away.enter_context(self.net.pause()) if self.ship.paused else self.away.close()
 
     def say(self, chat: Chat) -> None:
         self.chat.send(chat)

@@ -45,7 +45,6 @@ class View:
 
     def draw(self, world: World, net: sync.Room, typing: str | None, dt: float) -> None:
         self.screen.blit(self.back, (0, 0))
-        host = world.host()
         for bullet in world.bullets:
             tail = 26 * min(1.0, (BULLET_S - bullet.left) * 8)
             back = bullet.x - tail * math.cos(bullet.angle), bullet.y - tail * math.sin(bullet.angle)
@@ -53,9 +52,9 @@ class View:
             self.glow((bullet.x, bullet.y), bullet.owner, 18)
             pygame.draw.circle(self.screen, (255, 255, 255), (bullet.x, bullet.y), 3)
         for ship in world.ships:
-            self.draw_ship(ship, ship.owner == host)
+            self.draw_ship(ship, ship.owner == world.host)
         self.draw_sparks(world, dt)
-        self.draw_scores(world.ships, host)
+        self.draw_scores(world.ships, world.host)
         for number, (line, said) in enumerate(reversed(world.lines)):
             fade = max(0.3, 1 - (world.now - said) / 12)
             self.write(line, (18, HEIGHT - 62 - 22 * number), (int(226 * fade), int(232 * fade), int(250 * fade)))

@@ -21,7 +21,6 @@ class Ship(sync.Shared):
     kills: int = 0
     deaths: int = 0
     paused: bool = False
-    since: float = 0.0  # who is here the longest is the host
 
 
 class Shot(sync.Message):
@@ -52,8 +51,9 @@ class Inputs:
 
 class World:
     def __init__(self, name: str, now: float) -> None:
-        self.rng, self.me, self.now = random.Random(name), Ship(since=now), now
+        self.rng, self.me, self.now = random.Random(name), Ship(), now
         self.ships: list[Ship] = []
+        self.host: Any = None  # the player whose ship wears the crown
         self.bullets: list[Bullet] = []
         self.lines: list[tuple[str, float]] = []  # chat and news, with when they were said
         self.sparks: list[tuple[float, float, str, int]] = []  # where, whose colour, how many: for the view
@@ -68,9 +68,6 @@ class World:
             x, y = self.rng.uniform(60, WIDTH - 60), self.rng.uniform(60, HEIGHT - 60)
             if not blocked(x, y, 3 * RADIUS):
                 return x, y
-
-    def host(self) -> Any:
-        return min(self.ships, key=lambda ship: (ship.since, ship.owner.id)).owner if self.ships else None
 
     def say(self, line: str) -> None:
         self.lines = [each for each in self.lines[-6:] if self.now - each[1] < 20] + [(line, self.now)]

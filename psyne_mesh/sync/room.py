@@ -359,7 +359,8 @@ class Room:
         try:
             yield
         finally:
-            self._thread.call(pause.__exit__, None, None, None)
+            if self._thread.is_running:  # else nobody is left to be told
+                self._thread.call(pause.__exit__, None, None, None)
 
     def unshare(self, shared: Shared) -> None:
         """Take an object of ours back; the others see `SharedGone`."""
