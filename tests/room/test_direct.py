@@ -118,7 +118,7 @@ async def test_a_stranger_who_takes_a_name_gets_nothing_meant_for_its_owner() ->
     assert heard == []
 
 
-@pytest.mark.parametrize("peer_id", ["bob", 5, str(Identity.generate().peer_id)])
+@pytest.mark.parametrize("peer_id", ["bob", 5, str(Identity.generate().peer_id)], ids=["a name", "a number", "another"])
 async def test_a_proof_that_cannot_be_is_refused(peer_id: Any) -> None:
     with pytest.raises(InvalidConfig, match="peer_id"):
         async with create_channel(f"webrtc://{BOB.peer_id}", identity=ADA, peer_id=peer_id):
@@ -146,6 +146,7 @@ async def test_bad_requests() -> None:
         ("b" * 64, ("a" * 64, None), "a" * 64, ("b" * 64, None)),
         ("player", ("player", None), "player", ("player", None)),
     ],
+    ids=["a name and an id", "two ids", "no names", "two forms", "other writings", "long names", "one name"],
 )
 def test_two_who_name_each_other_go_to_the_same_room(by_ada: str, of_ada: Any, by_bob: str, of_bob: Any) -> None:
     places = [_meeting_place(PeerUri(by_ada), *of_ada), _meeting_place(PeerUri(by_bob), *of_bob)]
