@@ -109,6 +109,17 @@ def test_the_aes_mask_against_fips_197() -> None:
 
 
 @each_suite
+def test_many_records_at_once_are_those_of_one_at_a_time(suite: Suite) -> None:
+    at_once, one_by_one = both(suite)[0], both(suite)[0]
+    packets = [bytes((k,)) * (1 + 300 * k) for k in range(9)]
+    assert at_once.seal(packets) == [record for packet in packets for record in one_by_one.seal([packet])]
+    assert at_once.number == one_by_one.number == len(packets)
+    with pytest.raises(LocalError):
+        at_once.seal([*packets, b""])
+    assert at_once.number == 2 * len(packets) + 1  # none of them is used a second time
+
+
+@each_suite
 def test_a_record_is_laid_out_as_the_rfc_says(suite: Suite) -> None:
     """RFC 9147 section 4: 001 C=0 S=1 L=1 EE, number, length, ciphertext; what is hidden is the number alone."""
     sealing, _ = both(suite, epoch=3)

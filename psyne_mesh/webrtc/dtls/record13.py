@@ -31,12 +31,14 @@ _FIXED_BITS, _FIXED = 0xE0, 0x20  # RFC 9147 section 4: 001CSLEE
 _CID, _LONG_NUMBER, _LENGTH, _EPOCH = 0x10, 0x08, 0x04, 0x03
 _WINDOW_MASK = (1 << REPLAY_WINDOW) - 1
 _DATA = bytes((APPLICATION_DATA,))
+_MANY = 4  # records whose masks are made in one call; for fewer of them the bookkeeping costs more than it saves
 _header = Struct("!BHH").pack
 _unpack_header = Struct("!BHH").unpack_from
 _nonce = Struct("!IQ").pack
 _split_nonce = Struct("!IQ").unpack
 _start = Struct("!BH").pack
 _u16 = Struct("!H").unpack_from
+_masks = Struct("!H14x").iter_unpack
 _plaintext_header = Struct("!BHHHIH")  # type, version, epoch, number (16 + 32 bits), length
 _VERSIONS = (0xFEFD, 0xFEFF)  # both are written in plaintext records; the version proper is an extension
 
@@ -61,6 +63,8 @@ class SealingKeys:
         number = self.number
         if number + len(packets) > RECORDS_MAX:
             return []
+        if len(packets) >= _MANY:
+            return self._seal_many(packets)
         encrypt, mask, high, low, first = self._encrypt, self._mask, self._iv_high, self._iv_low, self._first
         self.number = number + len(packets)  # before they are used: whatever happens then, none is used twice
         sealed = []
@@ -73,6 +77,26 @@ class SealingKeys:
             hides = mask(body[:16])
             sealed.append(_header(first, (number ^ (hides[0] << 8 | hides[1])) & 0xFFFF, size) + body)
             number += 1
+        return sealed
+
+    def _seal_many(self, packets: Sequence[bytes]) -> list[bytes]:
+        """`seal` with one call for all masks, which is a sixth of its work."""
+        number = begin = self.number
+        encrypt, high, low, first = self._encrypt, self._iv_high, self._iv_low, self._first
+        self.number = number + len(packets)
+        sealed, samples = [], []
+        for packet in packets:
+            size = len(packet)
+            if not 0 < size <= MAX_PLAINTEXT:
+                raise wrong_size(packet)
+            nonce = _nonce(high, low ^ number)
+            body: bytes = encrypt(nonce, packet + _DATA, _header(first, number & 0xFFFF, size + 17))
+            sealed.append(body)
+            samples.append(body[:16])
+            number += 1
+        for at, (hides,) in enumerate(_masks(self._mask(b"".join(samples)))):
+            body = sealed[at]  # in its place comes the record, so that not all bodies live as long as all records
+            sealed[at] = _header(first, (begin + at ^ hides) & 0xFFFF, len(body)) + body
         return sealed
 
     def seal_one(self, content_type: int, content: bytes) -> bytes:
