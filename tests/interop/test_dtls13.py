@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from psyne_mesh.config import DataChannelConfig, WebRTCConfig
+from psyne_mesh.errors import ConnectFailed
 from psyne_mesh.webrtc.dtls import suites13
 from psyne_mesh.webrtc.dtls.handshake13 import groups
 from psyne_mesh.webrtc.peer import PeerConnection
@@ -103,6 +104,13 @@ async def test_a_group_that_has_no_share_is_asked_for(
 
 @pytest.mark.parametrize("suite", suites13.SUITES, ids=lambda suite: suite.name)
 async def test_each_suite(speaker: ForeignProcess, suite: suites13.Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Firefox takes no suite with SHA-384 in WebRTC (its bug 1310061), and says so in an alert."""
+    if speaker.stack.name == "firefox" and suite is suites13.AES_256_GCM:
+        monkeypatch.setattr(suites13, "SUITES", (suite,))
+        with pytest.raises(ConnectFailed, match="handshake failure"):
+            async with introduced(speaker, "offerer", ONLY_1_3) as (peer, remote):
+                await exchange(peer, remote, "offerer", "client")
+        return
     monkeypatch.setattr(suites13, "SUITES", (suite,))
     async with introduced(speaker, "offerer", ONLY_1_3) as (peer, remote):
         await exchange(peer, remote, "offerer", "client")
