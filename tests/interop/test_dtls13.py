@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from collections.abc import Iterator
 from typing import Literal, TypeAlias
@@ -12,7 +13,7 @@ import trio
 
 from psyne_mesh.config import DataChannelConfig, WebRTCConfig
 from psyne_mesh.errors import ConnectFailed
-from psyne_mesh.webrtc.dtls import suites13
+from psyne_mesh.webrtc.dtls import DtlsSession, suites13
 from psyne_mesh.webrtc.dtls.handshake13 import groups
 from psyne_mesh.webrtc.peer import PeerConnection
 from tests.interop.foreign import STACKS, ForeignProcess, ForeignStack, Remote, Side, introduced
@@ -30,6 +31,8 @@ _WRTC = ForeignStack(
     max_message_size=262_144,
 )
 _SPEAKERS = [stack for stack in STACKS if stack.is_browser] + [_WRTC]
+# The extension supported_versions (RFC 8446 section 4.2.1) as these stacks write it, with 1.3 before others
+_OFFER_OF_1_3 = re.compile(rb"(\0\x2b\0[\5\7][\4\6])\xfe\xfc")
 ONLY_1_3 = WebRTCConfig(dtls_versions=("1.3",))
 
 
@@ -136,3 +139,22 @@ async def test_keys_are_renewed_both_ways(speaker: ForeignProcess, role: Role) -
                 await trio.sleep(0.01)
         await channel.send("still")
         assert await channel.receive() == "still"
+
+
+async def test_an_offer_of_1_3_taken_out_on_its_way_gets_no_connection(
+    speaker: ForeignProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A middle that leaves 1.2 alone in a hello of both versions: what they have signed is another hello than ours."""
+    receive, n_altered = DtlsSession.receive, 0
+
+    def receive_altered(session: DtlsSession, datagram: bytes | memoryview, now: float) -> list[bytes]:
+        nonlocal n_altered
+        altered = _OFFER_OF_1_3.sub(b"\\1\xfe\xfd", datagram)  # 1.2, twice
+        n_altered += altered != datagram
+        return receive(session, altered, now)
+
+    monkeypatch.setattr(DtlsSession, "receive", receive_altered)
+    with pytest.raises(ConnectFailed, match="signature"):
+        async with introduced(speaker, "offerer") as (peer, remote):
+            await exchange(peer, remote, "offerer", "server")
+    assert n_altered
