@@ -30,6 +30,7 @@ Session: TypeAlias = Session12 | Session13
 SIZES = (100, 1191, 16384)
 WAYS = ("pyOpenSSL", "short way", "fast records", "1.3")
 HANDSHAKES = {"1.2": None, "1.3, x25519": (groups.X25519,), "1.3, ML-KEM": groups.GROUPS}
+M_TRIM_THRESHOLD, M_TOP_PAD = -1, -2  # of mallopt(3)
 BATCH = 32  # packets for each call of send(), as a window that has opened would give
 
 
@@ -80,6 +81,7 @@ def connected(
 
 def cost_per_record(size: int, *, rounds: int, runs: int) -> dict[str, tuple[float, float]]:
     """Microseconds to send and to receive one record, each way."""
+    keep_heap()
     pairs = {way: connected(Certificate.generate(), Certificate.generate(), way) for way in WAYS}
     for session in pairs["pyOpenSSL"]:
         private = session._protection  # type: ignore[union-attr]
@@ -130,6 +132,16 @@ def idle_kib(pairs: int, way: str) -> float | None:
     before = private_kib()
     held += [connected(client, server, way) for _ in range(pairs)]
     return (private_kib() - before) / (2 * pairs)
+
+
+def keep_heap() -> None:
+    """glibc gives the end of the heap back to the system whenever 128 KiB of it are free. Whether that happens with each batch
+    of large records, and each then pays for page faults (two and a half times its cost), is chance: of what else is allocated.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        libc = ctypes.CDLL("libc.so.6")
+        for parameter, size in ((M_TRIM_THRESHOLD, 2**28), (M_TOP_PAD, 2**24)):
+            libc.mallopt(parameter, size)
 
 
 def private_kib() -> int:
