@@ -6,9 +6,10 @@ elected only when the old one knows that it is none, whatever happened to either
 of the roster has a host, and the other side knows that it has none. The roster is part of what the host says, and
 changes by one member at a time, so that any two majorities meet in somebody.
 
-Two players have no majority but both. The one with the lower seat becomes host alone once the other was silent for
-ALONE_S, the other one after ORPHAN_S. The cost: in a cut that lasts longer than ORPHAN_S both go on with a host, and
-what the one with the lower term decided meanwhile is gone when they meet again.
+Two players have no majority but both. If the host leaves in order, the other is host at once. Else the one with the
+lower seat becomes host alone once the other was silent for ALONE_S, the other one after ORPHAN_S. The cost: in a cut
+that lasts longer than ORPHAN_S both go on with a host, and what the one with the lower term decided meanwhile is gone
+when they meet again.
 """
 
 from __future__ import annotations
@@ -432,7 +433,7 @@ class HostLease:
         others = self._others()
         if len(others) != 1 or not self._is_pair_known or others[0].member in self._places:
             return False
-        return now - self._heard_at >= (ALONE_S if self._seat() < others[0].seat else ORPHAN_S)
+        return self._is_handed_over or now - self._heard_at >= (ALONE_S if self._seat() < others[0].seat else ORPHAN_S)
 
     def _ask(self, now: float, *, is_trial: bool) -> None:
         self._is_trial, self._asked_at = is_trial, now

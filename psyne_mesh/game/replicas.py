@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,6 +16,10 @@ from psyne_mesh.game.shared import CLASSES_MAX, OBJECTS_MAX, Announced, Removed,
 from psyne_mesh.identity import PeerId
 
 S = TypeVar("S", bound=Shared)
+
+HOSTLESS_S = 60.0
+"""The objects of a host that is gone are shown for so long until another goes on with them: a host is replaced within 3 s, but
+after 45 s if one player is left, who had the higher seat (`game/host.py`)."""
 
 
 class Appeared:
@@ -52,13 +57,26 @@ class _Mine:
         self.last = last
 
 
+class _Hosted:
+    """An object of the host, whoever that is. source: whose replica is shown, None while it is ours or its host is gone
+    (since `gone_at`)."""
+
+    def __init__(self, shared: Shared, term: int, source: tuple[PeerId, int] | None) -> None:
+        self.shared = shared
+        self.term = term
+        self.source = source
+        self.gone_at = math.inf
+
+
 class _Replica:
-    """An object of another player; `shared` is None while its class is not known here, or cannot be read."""
+    """An object of another player; `shared` is None while its class is not known here, or cannot be read, and while it is an
+    object of the host of whom we do not know yet that he is."""
 
     def __init__(self, owner: PeerId, player: Any, schema: TheirSchema) -> None:
         self.owner = owner
         self.player = player
         self.schema = schema
+        self.term = 0
         self.wire: dict[int, Wire] = {}  # what came before its class was known here
         self.stamp = 0.0
         self.interval_s = 0.0
@@ -73,10 +91,20 @@ class Replicas:
     """1. `share(shared, player)` and `unshare(shared)`: ours. 2. `changes()` after each frame, for `SharedObjects.update`.
     3. `apply(event, player)` for each of `SharedObjects.take_events()`. 4. `sample(now)` before the game reads, `all(kind)`.
     5. `take_events()`: what appeared, vanished or was refused.
+
+    Objects of the host have odd numbers and a term, and keep their number when another player becomes the host: 6.
+    `take_over(term, player)` when that is us; `take_released()` tells which of ours another host has taken. Of two who
+    claim an object the one counts who is the host by what was given as `accepts`, and the higher term.
     """
 
-    def __init__(self) -> None:
-        self._numbers = itertools.count(1)
+    def __init__(self, accepts: Callable[[PeerId, int], bool] = lambda _player, _term: False) -> None:
+        self._accepts = accepts
+        self._hosted: dict[int, _Hosted] = {}
+        self._claims: set[tuple[PeerId, int]] = set()  # objects of hosts of whom we do not know yet that they are
+        self._orphans: set[int] = set()
+        self._released: list[int] = []
+        self._numbers = itertools.count(2, 2)
+        self._hosted_number = 1
         self._kinds: dict[str, Schema] = {}
         self._shared_kinds: set[str] = set()
         self._mine: dict[int, _Mine] = {}
@@ -88,8 +116,9 @@ class Replicas:
 
     # ----------------------------------------------------------------------------------------------------------- ours
 
-    def share(self, shared: S, player: Any) -> tuple[int, Schema, list[Wire]]:
-        """Its number, schema and values, for `SharedObjects.add`. `UnserialisableMessage` names a field that cannot travel."""
+    def share(self, shared: S, player: Any, term: int = 0) -> tuple[int, Schema, list[Wire], int]:
+        """Its number, schema, values and term, for `SharedObjects.add`. `UnserialisableMessage` names a field that cannot
+        travel. term: ours as the host, whose object it is."""
         if not isinstance(shared, Shared):
             hint = f"; write share({shared.__name__}())" if isinstance(shared, type) else ""
             raise InvalidConfig(
@@ -106,9 +135,39 @@ class Replicas:
         wire = [schema.wire_of(field, value) for field, value in enumerate(values)]
         self._shared_kinds.add(schema.name)
         number = next(self._numbers)
+        if term:
+            while self._hosted_number in self._hosted:
+                self._hosted_number += 2
+            number = self._hosted_number
+            self._hosted_number += 2
+            self._hosted[number] = _Hosted(shared, term, None)
         self._mine[number] = _Mine(number, shared, schema, values)
         shared.__dict__.update(_owner=player, _mine=True, _number=number)
-        return number, schema, wire
+        return number, schema, wire, term
+
+    def take_over(self, term: int, player: Any) -> list[tuple[int, Schema, list[Wire], int]]:
+        """We are the host: its objects are ours from now on, as they were seen last. For `SharedObjects.add`, as of `share`."""
+        taken = []
+        for number, hosted in self._hosted.items():
+            if hosted.term >= term:
+                continue
+            self._detach(hosted)
+            self._orphans.discard(number)
+            hosted.term = term
+            shared = hosted.shared
+            schema = self._kinds[type(shared).__name__]
+            values = schema.values_of(shared)
+            wire = [schema.wire_of(field, value) for field, value in enumerate(values)]
+            self._shared_kinds.add(schema.name)
+            self._mine[number] = _Mine(number, shared, schema, values)
+            shared.__dict__.update(_owner=player, _mine=True, _number=number)
+            taken.append((number, schema, wire, term))
+        return taken
+
+    def take_released(self) -> list[int]:
+        """Objects of ours that another host has taken, for `SharedObjects.release`."""
+        released, self._released = self._released, []
+        return released
 
     def unshare(self, shared: Shared) -> int:
         """Its number, for `SharedObjects.remove`."""
@@ -117,6 +176,7 @@ class Replicas:
         if mine is None or mine.shared is not shared:
             raise InvalidConfig(f"unshare({shared!r}): must be an object that we share; each player takes back its own")
         del self._mine[mine.number]
+        self._hosted.pop(mine.number, None)
         for key in ("_owner", "_mine", "_number"):
             del shared.__dict__[key]
         return mine.number
@@ -151,9 +211,9 @@ class Replicas:
         known = self._kinds.get(schema.name)
         if known is None:
             self._kinds[schema.name] = schema
-            for replica in self._theirs.values():
+            for (_, number), replica in list(self._theirs.items()):
                 if replica.schema.name == schema.name:
-                    self._make(replica, schema)
+                    self._make(replica, number, schema)
         elif known is not schema:
             places = f"{known.kind.__module__} and {kind.__module__}"
             raise InvalidConfig(f"two classes of shared objects are called {schema.name}, in {places}: rename one")
@@ -164,9 +224,7 @@ class Replicas:
         if isinstance(event, Updated):
             self._update(event, player)
         elif isinstance(event, Removed):
-            replica = self._theirs.pop((event.owner, event.number), None)
-            if replica is not None and replica.shared is not None:
-                self._events.append(Vanished(replica.shared))
+            self._remove(event)
         elif isinstance(event, Announced):
             ours = self._kinds.get(event.schema.name)
             if ours is not None:
@@ -180,6 +238,8 @@ class Replicas:
 
     def sample(self, now: float) -> None:
         """Write into the smooth fields of the others' objects what is to be seen now."""
+        if self._claims or self._orphans:
+            self._settle(now)
         positions: dict[PeerId, float] = {}
         for replica in self._theirs.values():
             track, shared = replica.track, replica.shared
@@ -196,7 +256,8 @@ class Replicas:
         """Ours first. The iterator is of a list of its own, so objects may come and go in the loop."""
         ours = [mine.shared for mine in self._mine.values() if isinstance(mine.shared, kind)]
         theirs = [each.shared for each in self._theirs.values() if isinstance(each.shared, kind)]
-        return iter(ours + theirs)
+        left = [self._hosted[number].shared for number in self._orphans]
+        return iter(ours + theirs + [shared for shared in left if isinstance(shared, kind)])
 
     def delay_s(self, owner: PeerId) -> float | None:
         """How far behind its owner's newest message what we show is; None before there was one."""
@@ -219,15 +280,17 @@ class Replicas:
         key = event.owner, event.number
         replica = self._theirs.get(key)
         if replica is None or event.fresh:
-            if replica is not None and replica.shared is not None:
-                self._events.append(Vanished(replica.shared))
+            self._vanish(replica, event.number)
             replica = self._theirs[key] = _Replica(event.owner, player, event.schema)
+        elif replica.term != event.term and replica.shared is not None and _is_hosted(event.number, replica.term):
+            self._detach(self._hosted[event.number])  # and shown again once the new term is known here
+        replica.term = event.term
         ours = self._kinds.get(event.schema.name)
         replica.stamp, replica.interval_s = event.stamp, event.interval_s
         if replica.shared is None:
             replica.wire.update(event.values)
             if ours is not None:
-                self._make(replica, ours)
+                self._make(replica, event.number, ours)
             return
         assert ours is not None
         self._write(replica, ours, event.values, event.at_rest)
@@ -243,10 +306,78 @@ class Replicas:
             self._refused.add((owner, kind))
             self._events.append(Refused(player, kind, reason))
 
-    def _make(self, replica: _Replica, ours: Schema) -> None:
+    def _remove(self, event: Removed) -> None:
+        self._claims.discard((event.owner, event.number))
+        replica = self._theirs.pop((event.owner, event.number), None)
+        hosted = self._hosted.get(event.number)
+        if event.with_owner and hosted is not None and hosted.source == (event.owner, event.number):
+            assert replica is not None
+            self._rest(hosted, replica)
+            self._orphans.add(event.number)
+        else:
+            self._vanish(replica, event.number)
+
+    def _vanish(self, replica: _Replica | None, number: int) -> None:
+        if replica is not None and replica.shared is not None:
+            self._events.append(Vanished(replica.shared))
+            if _is_hosted(number, replica.term):
+                del self._hosted[number]
+
+    def _detach(self, hosted: _Hosted) -> None:
+        """No replica is shown as that object any more: it stays as it was seen last."""
+        if hosted.source is not None:
+            replica = self._theirs[hosted.source]
+            self._rest(hosted, replica)
+            replica.shared = replica.track = None
+
+    def _rest(self, hosted: _Hosted, replica: _Replica) -> None:
+        for name, value in zip(replica.names, replica.smooth):
+            setattr(hosted.shared, name, value)
+        hosted.source = None
+
+    def _settle(self, now: float) -> None:
+        """Claims of hosts that we know by now, and objects of hosts that nobody has followed."""
+        for owner, number in list(self._claims):
+            replica = self._theirs[owner, number]
+            self._make(replica, number, self._kinds[replica.schema.name])
+        for number in list(self._orphans):
+            hosted = self._hosted[number]
+            hosted.gone_at = min(hosted.gone_at, now)
+            if now - hosted.gone_at > HOSTLESS_S:
+                self._orphans.remove(number)
+                del self._hosted[number]
+                self._events.append(Vanished(hosted.shared))
+
+    def _claimed(self, replica: _Replica, number: int, ours: Schema) -> Shared | None:
+        """The object of the host that this replica writes from now on; None while that is not known to be right."""
+        hosted = self._hosted.get(number)
+        is_newer = (
+            hosted is None or replica.term > hosted.term or (number in self._orphans and replica.term == hosted.term)
+        )
+        if not is_newer or not self._accepts(replica.owner, replica.term):
+            self._claims.add((replica.owner, number))
+            return None
+        self._claims.discard((replica.owner, number))
+        self._orphans.discard(number)
+        if hosted is not None:
+            self._detach(hosted)
+        if self._mine.pop(number, None) is not None:
+            self._released.append(number)
+        if hosted is None or not isinstance(hosted.shared, ours.kind):
+            if hosted is not None:
+                self._events.append(Vanished(hosted.shared))
+            hosted = self._hosted[number] = _Hosted(ours.kind(), replica.term, None)
+        hosted.term, hosted.source, hosted.gone_at = replica.term, (replica.owner, number), math.inf
+        return hosted.shared
+
+    def _make(self, replica: _Replica, number: int, ours: Schema) -> None:
         if not self._is_readable(replica.owner, replica.player, replica.schema, ours):
             return
-        shared = ours.kind()
+        is_hosted = _is_hosted(number, replica.term)
+        is_new = not is_hosted or number not in self._hosted
+        shared = self._claimed(replica, number, ours) if is_hosted else ours.kind()
+        if shared is None:
+            return
         shared.__dict__.update(_owner=replica.player, _mine=False)
         if ours.smooth:
             specs = [ours.fields[number].spec for number in ours.smooth]
@@ -259,7 +390,8 @@ class Replicas:
         if replica.shared is not None:
             for name, value in zip(replica.names, replica.smooth):
                 setattr(shared, name, value)
-            self._events.append(Appeared(shared))
+            if is_new:
+                self._events.append(Appeared(shared))
 
     def _write(self, replica: _Replica, ours: Schema, values: dict[int, Wire], at_rest: bool) -> None:
         shared, fields = replica.shared, ours.fields
@@ -286,3 +418,7 @@ class Replicas:
             replica.smooth = tuple([smooth.get(number, last) for number, last in zip(ours.smooth, replica.smooth)])
             replica.track.add(replica.stamp, replica.smooth, replica.interval_s, at_rest)
             replica.is_moving = True
+
+
+def _is_hosted(number: int, term: int) -> bool:
+    return bool(number & 1 and term)

@@ -76,13 +76,14 @@ class Updated:
 
 
 class Removed:
-    """An object of another player is gone: it took it back, or left."""
+    """An object of another player is gone: it took it back, or (`with_owner`) left."""
 
-    __slots__ = ("number", "owner")
+    __slots__ = ("number", "owner", "with_owner")
 
-    def __init__(self, owner: PeerId, number: int) -> None:
+    def __init__(self, owner: PeerId, number: int, with_owner: bool = False) -> None:
         self.owner = owner
         self.number = number
+        self.with_owner = with_owner
 
 
 class Announced:
@@ -99,7 +100,8 @@ SharedEvent = Updated | Removed | Announced
 
 
 class _Own:
-    """One of our objects. changed: at which of our sends each field changed last."""
+    """One of our objects. changed: at which of our sends each field changed last; since: what was said before that send was
+    of another object with that number, or of an earlier term."""
 
     def __init__(self, kind: int, schema: Schema, values: list[Wire], term: int, tick: int) -> None:
         self.kind = kind
@@ -107,6 +109,7 @@ class _Own:
         self.term = term
         self.values = values
         self.changed = [tick] * len(self.values)
+        self.since = tick
         self.newest = tick
         self.moving: dict[int, int] = {}
         self.removed = False
@@ -191,18 +194,19 @@ class SharedObjects:
     def peer_left(self, peer: PeerId) -> None:
         link = self._links.pop(peer, None)
         if link is not None:
-            self._events.extend([Removed(peer, number) for number in link.objects])
+            self._events.extend([Removed(peer, number, True) for number in link.objects])
 
     # ------------------------------------------------------------------------------------------------------ our own
 
     def add(self, number: int, schema: Schema, values: list[Wire], term: int = 0) -> None:
-        """A new object of ours, with its values on the wire. The term rises when an object goes to
-        another owner: what comes with an older one is refused."""
+        """A new object of ours, with its values on the wire; or one that we have, with a new term, which goes out whole. The
+        term rises when an object goes to another owner: what comes with an older one is refused."""
         kind = self._class_numbers.get(schema.name)
         if kind is None:
             kind = self._class_numbers[schema.name] = len(self._classes)
             widths = [field.bits for field in schema.fields]
             self._classes[kind] = schema, announcement(schema), widths
+        self._resting.pop(number, None)
         self._own[number] = _Own(kind, schema, values, term, self._tick + 1)
 
     def update(self, number: int, changes: Iterable[tuple[int, Wire]], now: float) -> None:
@@ -227,6 +231,13 @@ class SharedObjects:
             own.removed = True
             own.newest = self._tick + 1
             self._resting.pop(number, None)
+
+    def release(self, number: int) -> None:
+        """It is another player's now: nothing more is said of it, not even that it is gone."""
+        self._own.pop(number, None)
+        self._resting.pop(number, None)
+        for link in self._links.values():
+            link.baselines.pop(number, None)
 
     # --------------------------------------------------------------------------------------------------------- timers
 
@@ -312,6 +323,8 @@ class SharedObjects:
             baseline = link.baselines.get(number, _NEVER)
             if own.newest <= baseline:
                 continue
+            if baseline < own.since:
+                baseline = _NEVER
             record = self._record(number, own, baseline)
             if records and size + len(record) > RECORDS_BYTES:
                 messages.append(self._message(link, stamp, records, numbers, kinds))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
@@ -88,3 +88,7 @@ class Player:
 
     id: PeerId
     name: str
+
+
+OURSELVES: Final = Player(PeerId(), "")
+"""The owner of what is shared unless the call names another."""

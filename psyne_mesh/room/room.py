@@ -33,7 +33,7 @@ from psyne_mesh.room.delivery import RELIABLE_ORDERED, DeliveryMode
 from psyne_mesh.room.hosting import Hosting
 from psyne_mesh.room.hub import Callback, EventHub, EventIterator
 from psyne_mesh.room.messages import Message
-from psyne_mesh.room.peer import Peer, Player
+from psyne_mesh.room.peer import OURSELVES, Peer, Player
 from psyne_mesh.room.playing import G, I, Play
 from psyne_mesh.room.sharing import SharedTraffic, Sharing
 from psyne_mesh.room.timekeeper import Timekeeper
@@ -86,11 +86,11 @@ class Room:
         self._away = Away()
         self._refused: dict[str, str] = {}  # what the TURN servers of the configuration, few as they are, said last
         self._hub = EventHub(self._present)
-        self.traffic = SharedTraffic(self, rng)
-        self._sharing = Sharing(self, self.traffic, self._hub.publish)
         self._rng = rng
         self._timekeeper = Timekeeper(self, core.wall_ms)
         self._hosting = Hosting(self, self._host_changed)
+        self.traffic = SharedTraffic(self, self._hosting, rng)
+        self._sharing = Sharing(self, self.traffic, self._hub.publish)
         self._changed = trio.lowlevel.ParkingLot()
         self._end = "was left"
         self._ended = False
@@ -278,15 +278,16 @@ class Room:
 
     # --------------------------------------------------------------------------------------------------- shared objects
 
-    def share(self, shared: S) -> S:
+    def share(self, shared: S, *, owner: Peer | Player | None = OURSELVES) -> S:
         """Show an object of ours to everybody, those who come later included, until `unshare` or we leave. What is written into
-        its fields goes out 30 times a second, the newest value of each; nobody else can write it.
+        its fields goes out 30 times a second, the newest value of each; nobody else can write it. `owner=room.host`, which only
+        the host can say: the next host owns it after us (`is_mine`) and goes on with it, and older terms are refused.
 
-        Raises `InvalidConfig` for what is no object of a subclass of `Shared`, or has a field that cannot travel. A value
-        that cannot travel ends the room's block with `UnserialisableMessage`, as an error in a callback does.
+        Raises `InvalidConfig` for what is no object of a subclass of `Shared`, or has a field that cannot travel. A value that
+        cannot ends the room's block with `UnserialisableMessage`.
         """
         self._joined()
-        return self._sharing.share(shared, self.player)
+        return self._sharing.share(shared, owner)
 
     def unshare(self, shared: Shared) -> None:
         """Take an object of ours back; the others see `SharedGone`."""
@@ -294,8 +295,7 @@ class Room:
         self._sharing.unshare(shared)
 
     def all(self, kind: type[S]) -> Iterable[S]:
-        """All objects of that class that are shared in the room, ours first. Their smooth fields are set to what is to be seen
-        now."""
+        """All objects of that class that are shared in the room, ours first; their smooth fields as they are to be seen now."""
         self._joined()
         return self._sharing.all(kind)
 

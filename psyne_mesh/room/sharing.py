@@ -9,13 +9,22 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from psyne_mesh.errors import ClosedError, MessageTooLarge, PeerGone, ProtocolError
+from psyne_mesh.errors import ClosedError, InvalidConfig, MessageTooLarge, PeerGone, ProtocolError
 from psyne_mesh.game.replicas import Appeared, ReplicaEvent, Replicas, Vanished
 from psyne_mesh.game.schema import Schema, Shared, Wire
 from psyne_mesh.game.shared import SharedEvent, SharedObjects
 from psyne_mesh.identity import PeerId
-from psyne_mesh.room.events import PeerDiscovered, PeerLeft, RoomEvent, SharedAppeared, SharedGone, SharedRefused
-from psyne_mesh.room.peer import Peer
+from psyne_mesh.room.events import (
+    HostChanged,
+    PeerDiscovered,
+    PeerLeft,
+    RoomEvent,
+    SharedAppeared,
+    SharedGone,
+    SharedRefused,
+)
+from psyne_mesh.room.hosting import Hosting
+from psyne_mesh.room.peer import OURSELVES, Peer, Player
 
 if TYPE_CHECKING:
     from psyne_mesh.room.room import Room
@@ -34,12 +43,14 @@ class SharedTraffic:
     """The core of one room and its channel. Made when the room is, and idle until `start`.
 
     1. The room's task is in `run()`. 2. `start(deliver)` once: `deliver` is called with an event and its peer where messages
-    are read.
+    are read; and `take_over` with the term when we become the host.
     3. `add`, `update` and `remove` say what our objects are; they leave at once if a send is due.
     """
 
-    def __init__(self, room: Room, rng: random.Random) -> None:
+    def __init__(self, room: Room, hosting: Hosting, rng: random.Random) -> None:
         self._room = room
+        self._hosting = hosting
+        self._take_over: Callable[[int], None] | None = None
         self._core = SharedObjects(rng)
         self._deliver: Deliver | None = None
         self._started = trio.Event()
@@ -53,15 +64,35 @@ class SharedTraffic:
     def interval_s(self) -> float:
         return self._core.interval_s
 
-    def start(self, deliver: Deliver) -> None:
+    def start(self, deliver: Deliver, take_over: Callable[[int], None] | None = None) -> None:
         if self._deliver is None:
             self._channel = self._room.channel(CHANNEL, mode="unreliable")
-            self._deliver = deliver
+            self._deliver, self._take_over = deliver, take_over
             self._started.set()
 
-    def add(self, number: int, schema: Schema, values: list[Wire]) -> None:
-        self._core.add(number, schema, values)
+    def term_for(self, owner: Peer | Player | None) -> int:
+        """The term of what is shared for that owner: 0 for our own. `InvalidConfig` unless it is ours, or we are the host."""
+        if owner is OURSELVES:
+            return 0
+        if owner is None:
+            raise InvalidConfig("share(..., owner=None): there is no host yet; wait for HostChanged")
+        if owner != self._room.player or not self._room.is_host:
+            raise InvalidConfig(
+                f"share(..., owner={owner.name!r}): only the host shares what the host owns, while `is_host` holds; "
+                f"the others find it with all()"
+            )
+        return self._room.term
+
+    def accepts(self, peer: PeerId, term: int) -> bool:
+        """Whether what this player decided as the host of `term` counts."""
+        return self._hosting.accepts(peer, term)
+
+    def add(self, number: int, schema: Schema, values: list[Wire], term: int) -> None:
+        self._core.add(number, schema, values, term)
         self._wake.set()
+
+    def release(self, number: int) -> None:
+        self._core.release(number)
 
     def remove(self, number: int) -> None:
         self._core.remove(number)
@@ -91,6 +122,8 @@ class SharedTraffic:
                     self._hand_up(peer)
                     del self._peers[peer.id]
                     self._relayed_next.pop(peer.id, None)
+                case HostChanged(term=term, host=host) if host == self._room.player and self._take_over is not None:
+                    self._take_over(term)
                 case _:
                     continue
             self._wake.set()
@@ -145,12 +178,13 @@ class Sharing:
         self._room = room
         self._traffic = traffic
         self._publish = publish
-        self._replicas = Replicas()
+        self._replicas = Replicas(traffic.accepts)
         self._sharing = trio.Event()
 
-    def share(self, shared: S, player: object) -> S:
-        self._traffic.start(self._apply)
-        self._traffic.add(*self._replicas.share(shared, player))
+    def share(self, shared: S, owner: Peer | Player | None) -> S:
+        new = self._replicas.share(shared, self._room.player, self._traffic.term_for(owner))
+        self._traffic.start(self._apply, self._take_over)
+        self._traffic.add(*new)
         self._sharing.set()
         return shared
 
@@ -159,7 +193,7 @@ class Sharing:
 
     def all(self, kind: type[S]) -> Iterator[S]:
         self._replicas.know(kind)
-        self._traffic.start(self._apply)
+        self._traffic.start(self._apply, self._take_over)
         self._replicas.sample(trio.current_time())
         self._tell()
         return self._replicas.all(kind)
@@ -176,6 +210,11 @@ class Sharing:
                 self._traffic.update(self._replicas.changes(), now)
                 await trio.sleep_until(now + self._traffic.interval_s)
 
+    def _take_over(self, term: int) -> None:
+        for taken in self._replicas.take_over(term, self._room.player):
+            self._traffic.add(*taken)
+            self._sharing.set()
+
     def _apply(self, event: SharedEvent, peer: Peer) -> None:
         self._replicas.apply(event, peer)
         if self._room.peers.get(peer.id) is not peer:
@@ -183,6 +222,8 @@ class Sharing:
         self._tell()
 
     def _tell(self) -> None:
+        for number in self._replicas.take_released():
+            self._traffic.release(number)
         for event in self._replicas.take_events():
             self._publish(room_event(event))
 

@@ -10,6 +10,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar, overload
 
@@ -24,7 +25,7 @@ from psyne_mesh.room.delivery import DeliveryMode
 from psyne_mesh.room.events import RoomEvent
 from psyne_mesh.room.hub import BACKLOG_MAX
 from psyne_mesh.room.messages import Message
-from psyne_mesh.room.peer import Peer, Player
+from psyne_mesh.room.peer import OURSELVES, Peer, Player
 from psyne_mesh.room.playing import G, I, Play
 from psyne_mesh.room.sharing import room_event
 from psyne_mesh.room.topology import RoomTopology
@@ -71,7 +72,7 @@ class Room:
         self._feeds: list[weakref.ref[EventFeed]] = []
         self._channels: dict[str, Channel[Any]] = {}
         self._called: list[Channel[Any]] = []
-        self._replicas = Replicas()
+        self._replicas = Replicas(room.traffic.accepts)
         self._backlog = Backlog()
         self._is_sharing = False
         self._share_due = 0.0
@@ -191,6 +192,9 @@ class Room:
 
     def _note(self, event: RoomEvent) -> None:
         self._facts.note(event)
+        if isinstance(event, room_events.HostChanged) and event.host == self.player:
+            for taken in self._replicas.take_over(event.term, self.player):
+                self._outbox.run(partial(self._room.traffic.add, *taken))
         self._undone.extend([(handler, event) for kind, handler in self._handlers if isinstance(event, kind)])
         for reference in list(self._feeds):
             feed = reference()
@@ -336,16 +340,17 @@ class Room:
 
     # -------------------------------------------------------------------------------------------------- shared objects
 
-    def share(self, shared: S) -> S:
+    def share(self, shared: S, *, owner: Peer | Player | None = OURSELVES) -> S:
         """Show an object of ours to everybody, those who come later included, until `unshare` or we leave. What is
         written into its fields goes out with the next `poll()` or `all()`, 30 times a second at most, the newest value
-        of each.
+        of each. `owner=net.host`, which only the host can say: an object of the room, which the next host goes on with.
 
         Raises `InvalidConfig` for what is no object of a subclass of `Shared`, or has a field that cannot travel. A
         value that cannot travel is `UnserialisableMessage` out of `poll()`, naming the field.
         """
         self._raise_if_ended()
-        new = self._replicas.share(shared, self.player)
+        term = 0 if owner is OURSELVES else self._thread.call(self._room.traffic.term_for, owner)
+        new = self._replicas.share(shared, self.player, term)
         self._begin_sharing()
         self._outbox.run(lambda: self._room.traffic.add(*new))
         return shared
@@ -400,9 +405,11 @@ class Room:
             self._replicas.apply(event, peer)
             if self._room.peers.get(peer.id) is not peer:
                 self._replicas.forget(peer.id)
+        self._replicas.sample(self._thread.now())
         for news in self._replicas.take_events():
             self._events.append(room_event(news))
-        self._replicas.sample(self._thread.now())
+        for number in self._replicas.take_released():
+            self._outbox.run(partial(self._room.traffic.release, number))
 
     # --------------------------------------------------------------------------------------------- on the network's thread
 

@@ -19,14 +19,21 @@ class Player:
     def __init__(self, name: str, seed: int, hz: float = 30.0) -> None:
         self.id = PeerId(name)
         self.wire = SharedObjects(random.Random(f"{seed}/{name}"), hz)
-        self.replicas = Replicas()
+        self.host = "", 0  # as this player knows it, with its term
+        self.replicas = Replicas(lambda player, term: (player, term) == self.host)
         self.refused: list[Refused] = []
         self.events: list[Any] = []
         self.bytes_sent = 0
 
-    def share(self, shared: Shared) -> Shared:
-        self.wire.add(*self.replicas.share(shared, self.id))
+    def share(self, shared: Shared, term: int = 0) -> Shared:
+        self.wire.add(*self.replicas.share(shared, self.id, term))
         return shared
+
+    def knows_host(self, host: str, term: int) -> None:
+        self.host = host, term
+        if host == self.id:
+            for taken in self.replicas.take_over(term, self.id):
+                self.wire.add(*taken)
 
     def unshare(self, shared: Shared) -> None:
         self.wire.remove(self.replicas.unshare(shared))

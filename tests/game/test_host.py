@@ -232,6 +232,24 @@ def test_who_leaves_in_order_hands_over_within_a_round_trip() -> None:
     room.assert_fenced()
 
 
+@pytest.mark.parametrize("leaver", [0, 1])
+def test_who_leaves_one_other_behind_hands_over_to_it(leaver: int) -> None:
+    room = Room(2, 3, loss=0.0)
+    room.play(15)
+    if leaver:
+        room.kill(0)
+        room.play(60)  # the higher seat is host after that
+        room.join(0)
+        room.play(15)
+    assert room.host() == leaver
+    room.players[leaver].lease.resign(room.clock(room.players[leaver]))
+    room._flush(leaver)
+    room.kill(leaver)
+    room.play(3.0)  # as long as the harness takes to notice who is gone
+    assert room.host() == 1 - leaver
+    room.assert_fenced()
+
+
 def test_only_the_side_with_a_majority_has_a_host() -> None:
     for seed in range(6):
         room = Room(5, seed)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psyne_mesh.errors import InvalidConfig, ProtocolError, UnserialisableMessage
-from psyne_mesh.game.replicas import Appeared, Vanished
+from psyne_mesh.game.replicas import HOSTLESS_S, Appeared, Vanished
 from psyne_mesh.game.schema import Shared, announced_untrusted, announcement, quantised, schema_of, smooth
 from psyne_mesh.game.shared import OBJECTS_MAX, SharedObjects
 from psyne_mesh.game.shared_wire import fields_encoded, fields_untrusted
@@ -286,6 +286,78 @@ def test_an_older_term_is_refused() -> None:
     said(3, 7, 3.0)
     updates = [event for event in b.take_events() if hasattr(event, "values")]
     assert [event.term for event in updates] == [2, 3]
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.4])
+def test_of_two_who_claim_the_hosts_object_the_later_host_counts(loss: float) -> None:
+    party = Party("abc", 5, loss=loss)
+    a, b, c = players = list(party.players.values())
+    for player in players:
+        player.replicas.know(Ship)
+        player.replicas.know(Rock)
+
+    def run() -> None:
+        party.run(2.0)
+        for player in players:
+            player.replicas.sample(party.now)
+
+    def hps() -> list[int]:
+        return [ship.hp for player in players for ship in player.replicas.all(Ship)]
+
+    a.knows_host("a", 1)
+    of_a, unknown = a.share(Ship(), 1), a.share(Ship(hp=-1))
+    run()
+    assert hps() == [100, -1, -1, -1]  # it is not known yet that `a` is the host
+    a.unshare(unknown)
+    for player in players:
+        player.knows_host("a", 1)
+    of_c = c.share(Ship(hp=66), 99)  # who is not the host at all
+    run()
+    assert hps() == [100, 100, 66]
+    c.unshare(of_c)
+    run()
+    assert hps() == [100, 100, 100]
+    b.knows_host("b", 2)  # the host was away, and does not know
+    (of_b,) = b.replicas.all(Ship)
+    of_a.hp, of_b.hp = 50, 70
+    run()
+    assert of_b.is_mine
+    assert hps() == [50, 70, 50]  # each believes the host that it knows
+    c.knows_host("b", 2)
+    of_a.hp = 51
+    run()
+    assert hps() == [51, 70, 70]
+    a.knows_host("b", 2)
+    run()
+    assert hps() == [70, 70, 70]
+    assert not of_a.is_mine
+    of_b.hp = 71
+    run()
+    assert hps() == [71, 71, 71]
+    for player in players:
+        player.knows_host("b", 3)  # again
+    of_b.hp = 72
+    run()
+    assert hps() == [72, 72, 72]
+    for player in (c, a, b):
+        player.knows_host("a", 4)  # and back
+    of_a.hp = 73
+    run()
+    assert hps() == [73, 73, 73]
+    assert [ship.owner for player in players for ship in player.replicas.all(Ship)] == ["a", "a", "a"]
+    rock = a.share(Rock(), 4)
+    a.unshare(of_a)
+    run()
+    assert hps() == []
+    assert [type(event) for event in b.events if isinstance(event, Vanished)].count(Vanished) == 2
+    for player in (b, c):
+        player.wire.peer_left(PeerId("a"))
+    run()
+    assert [len(list(player.replicas.all(Rock))) for player in players] == [1, 1, 1]  # somebody may go on with it
+    party.run(HOSTLESS_S)
+    run()
+    assert [len(list(player.replicas.all(Rock))) for player in players] == [1, 0, 0]
+    assert rock.is_mine
 
 
 @given(data=st.binary(max_size=200))

@@ -298,6 +298,27 @@ def test_a_room_that_cannot_be_entered_leaves_nothing(join: Join) -> None:
     assert sys.getswitchinterval() == interval
 
 
+@pytest.mark.slow
+def test_the_next_host_goes_on_with_the_hosts_objects(join: Join) -> None:
+    with join("ada") as ada, join("bob") as bob:
+        meet(ada, bob)
+        until(lambda: ada.host is not None and bob.host is not None, ada, bob)
+        first, second = (ada, bob) if ada.is_host else (bob, ada)
+        with pytest.raises(InvalidConfig, match="only the host"):
+            second.share(Ship(), owner=second.host)
+        first.share(Ship(hp=7), owner=first.host)
+        until(lambda: [ship.hp for ship in second.all(Ship)] == [7], ada, bob)
+        (ship,) = second.all(Ship)
+        assert ship.owner.id == first.me
+        first.leave()
+        until(lambda: ship.is_mine, second)
+        ship.hp = 8
+        with join("cid") as cid:
+            until(
+                lambda: [(ship.hp, ship.owner.name) for ship in cid.all(Ship)] == [(8, second.player.name)], second, cid
+            )
+
+
 def test_the_switch_interval_is_narrowed_for_the_blocks_and_restored() -> None:
     before = sys.getswitchinterval()
     try:
