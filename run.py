@@ -32,6 +32,7 @@ ENVIRONMENT = ROOT / ".venv"
 COMPILED = ROOT / ".venv-compiled"
 WHEEL_PARTS = ("psyne_mesh", "simulations", "pyproject.toml", "README.md", "LICENSE")
 EXTRAS = {"test": {"dev"}, "check": {"dev"}, "lab": {"dev"}, "bench": {"bench"}, "sim": {"sim"}, "play": {"play"}}
+IMPLIED = {"dev": ("cli", "sim", "test"), "sim": ("cli",), "bench": ("cli",)}  # as pyproject.toml has them
 OLDEST = (3, 11)
 
 
@@ -135,6 +136,7 @@ def missing_extras(place: Path, project: str, extras: set[str]) -> list[str] | N
     """What to install, of `project` as it is now; `None` when all is there."""
     lines = stamp(place).read_text(encoding="utf-8").split() if stamp(place).exists() else []
     known = set(lines[1:]) if lines[:1] == [project] else set()
+    known |= {implied for extra in known for implied in IMPLIED.get(extra, ())}
     if python_of(place).exists() and lines[:1] == [project] and extras <= known:
         return None
     return sorted(extras | known)
