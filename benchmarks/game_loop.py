@@ -28,6 +28,7 @@ from psyne_mesh import WebRTCConfig, join_game_room, sync
 from psyne_mesh.sync import thread as sync_thread
 
 HZ = 60
+STALL_WORDS_HZ = 20
 LOOPBACK = WebRTCConfig(bind_host="127.0.0.1", use_ipv6=False)
 WARM_S = 1.0
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -253,7 +254,7 @@ async def others(url: str, room: str, players: int, reliable: bool) -> None:
                     await channel.send(Position(time.monotonic_ns(), float(count), 0, 0, 0))
                 else:
                     channel.send_nowait(position())
-                due += (3 if reliable else 1) / HZ
+                due += 1 / (STALL_WORDS_HZ if reliable else HZ)
                 await trio.sleep_until(due)
 
     async with trio.open_nursery() as nursery:

@@ -58,7 +58,7 @@ def main(url: str, room: str, *names: str) -> None:
 
     threading.Thread(target=until_closed, daemon=True).start()
     with contextlib.ExitStack() as stack:
-        players = []
+        players: list[Online] = []
         for name in names:
             net = stack.enter_context(sync.join_game_room(room, max_players=8, signaling=url, player_name=name))
             players.append(Online(net, World(name, time.time())))

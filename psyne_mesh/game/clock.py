@@ -1,8 +1,8 @@
 """When what another player stamped is due here: how far behind its clock we are, and how late its messages come.
 
-There are two ways to know the clock of the room. Without a common one, the quickest message of the last seconds is taken to
-have come without delay, as in Mirror and Quake: what is played back is then late by that quickest way, which nobody sees. A
-clock that all players share (and whose error is bounded) gives `SenderClock.offset_s` from outside, and the rest stays.
+The quickest message of the last seconds is taken to have come without delay, as in Mirror and Quake: what is played back is
+then late by that quickest way, which nobody sees. The room's clock (`room_clock.py`) would tell that way, too, and the delay
+of two intervals at most would have to cover it: see "Measured" in docs/decisions/60-shared-objects.md for why it does not.
 """
 
 from __future__ import annotations

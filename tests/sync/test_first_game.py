@@ -116,6 +116,7 @@ def test_the_commands_have_these_options() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # PyInstaller walks through everything that is installed
 def test_a_packaged_program_runs(url: str, tmp_path: Path) -> None:
     if find_spec("PyInstaller") is None:
         pytest.skip("PyInstaller is not installed: only who packages a game needs it")
