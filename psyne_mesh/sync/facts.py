@@ -37,4 +37,8 @@ class Facts:
                 return
 
     def present(self) -> list[RoomEvent]:
-        return list(self._facts.values())
+        return [
+            fact
+            for fact in self._facts.values()
+            if not (isinstance(fact, events.SharedAppeared) and fact.shared.is_mine)  # once another's, and the host's
+        ]

@@ -312,6 +312,10 @@ def test_the_next_host_goes_on_with_the_hosts_objects(join: Join) -> None:
         assert ship.owner.id == first.me
         first.leave()
         until(lambda: ship.is_mine, second)
+        told: list[SharedAppeared] = []
+        second.on(SharedAppeared, told.append)
+        second.poll()
+        assert not told
         ship.hp = 8
         with join("cid") as cid:
             until(
