@@ -149,7 +149,7 @@ class Replicas:
         """We are the host: its objects are ours from now on, as they were seen last. For `SharedObjects.add`, as of `share`."""
         taken = []
         for number, hosted in self._hosted.items():
-            if hosted.term >= term:
+            if hosted.term > term or (hosted.term == term and number in self._mine):
                 continue
             self._detach(hosted)
             self._orphans.discard(number)
@@ -351,10 +351,9 @@ class Replicas:
     def _claimed(self, replica: _Replica, number: int, ours: Schema) -> Shared | None:
         """The object of the host that this replica writes from now on; None while that is not known to be right."""
         hosted = self._hosted.get(number)
-        is_newer = (
-            hosted is None or replica.term > hosted.term or (number in self._orphans and replica.term == hosted.term)
-        )
-        if not is_newer or not self._accepts(replica.owner, replica.term):
+        # Of one term there is one host, but for two founders of a room who have just met: then it is whom the lease names.
+        is_older = hosted is not None and replica.term < hosted.term
+        if is_older or not self._accepts(replica.owner, replica.term):
             self._claims.add((replica.owner, number))
             return None
         self._claims.discard((replica.owner, number))

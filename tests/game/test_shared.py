@@ -360,6 +360,25 @@ def test_of_two_who_claim_the_hosts_object_the_later_host_counts(loss: float) ->
     assert rock.is_mine
 
 
+def test_two_founders_of_one_term_end_with_the_objects_of_one() -> None:
+    party = Party("ab", 5)
+    a, b = players = list(party.players.values())
+    for player in players:
+        player.replicas.know(Ship)
+        player.knows_host("a", 1)
+    ship = a.share(Ship(), 1)
+    party.run(1.0)
+    b.replicas.sample(party.now)
+    for player in (b, a):
+        player.knows_host("b", 1)  # who has the lower seat
+    (of_b,) = b.replicas.all(Ship)
+    of_b.hp = 9
+    party.run(1.0)
+    a.replicas.sample(party.now)
+    assert [(each.hp, each.owner) for player in players for each in player.replicas.all(Ship)] == [(9, "b"), (9, "b")]
+    assert not ship.is_mine
+
+
 @given(data=st.binary(max_size=200))
 def test_bytes_from_outside_are_refused_or_read(data: bytes) -> None:
     core = SharedObjects(random.Random(1))
