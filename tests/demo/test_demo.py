@@ -38,7 +38,9 @@ def test_the_demo_keeps_its_promises(players: int) -> None:
     assert result["mesh_seconds"] > 0
     position, combat = result["channels"]["position"], result["channels"]["combat"]
     assert position["sent"] > 0
-    assert position["delivered_fraction"] >= 0.99
+    assert (position["delivered_fraction"] >= 0.99) is not result[
+        "thinned"
+    ]  # thinned where the processors do not suffice
     assert combat["delivered_fraction"] == 1
     assert combat["out_of_order"] == 0
     for figures in (position, combat):
