@@ -31,7 +31,7 @@ START_TIMEOUT_S = 60  # sixteen interpreters starting on two cores
 MESH_TIMEOUT_S = 30
 DRAIN_S = 0.5  # messages on their way when sending stops; loopback needs a thousandth of it
 DELIVERED_MIN = 0.99
-# Where the processors do not suffice, positions are thinned, the newest wins, and nothing else may suffer: what arrives is fresh.
+# Where the processors do not suffice positions are thinned, newest first, and nothing else may suffer: what arrives is fresh.
 THINNED_MIN = 0.3
 THINNED_AGE_MAX_MS = 1000.0
 ARENA_COLUMNS, ARENA_ROWS = 49, 9
