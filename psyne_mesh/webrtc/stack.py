@@ -525,6 +525,8 @@ class Stack:
             self._events.append(DtlsConnected(event.cipher, event.version))
             if isinstance(self._dtls, dtls.DtlsSession):
                 self._dtls = self._dtls.settled
+            if event.is_path_small:
+                self._association.begin_in_pieces(now)
             self._channels.announce(now)
             self._association.connect(now)  # both sides do: RFC 8831 section 6.2 leaves SCTP's roles open
         elif isinstance(event, dtls.Failed):

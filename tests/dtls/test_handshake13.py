@@ -431,4 +431,15 @@ def test_a_path_that_carries_less_than_a_full_datagram_is_found_out() -> None:
     """RFC 9147 section 4.4: after two timeouts in vain a flight goes in smaller pieces."""
     pair = Pair13(lambda sender, datagram: [(0.0, datagram)] if len(datagram) <= 548 else []).connect(limit=5.0)
     assert pair.now < 1.5
+    completed = [event for events in pair.events.values() for event in events if isinstance(event, HandshakeCompleted)]
+    assert [event.is_path_small for event in completed] == [True, True]
+    # The hello, twice; the last flight begins as the first had to end
+    assert sum(len(datagram) > 548 for sender, datagram in pair.sent if sender == "client") == 2
     talk(pair)
+
+
+def test_a_long_way_does_not_pass_for_a_path_that_carries_little() -> None:
+    """Its timeouts are in vain, too; but large datagrams come."""
+    pair = Pair13(lambda sender, datagram: [(0.5, datagram)]).connect(limit=10.0)
+    completed = [event for events in pair.events.values() for event in events if isinstance(event, HandshakeCompleted)]
+    assert [event.is_path_small for event in completed] == [False, False]

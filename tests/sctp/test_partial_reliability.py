@@ -285,3 +285,20 @@ def test_the_end_before_the_begin_and_the_middle_lost(unordered: bool) -> None:
     peer.send(peer.data(b"next", tsn=first + 3, ssn=1, flags=flag | wire.FLAG_BEGIN | wire.FLAG_END))
     peer.read()
     assert peer.events[-1].data == b"next"  # type: ignore[union-attr]
+
+
+def test_a_lost_end_of_what_is_not_repeated_costs_a_part_of_the_window() -> None:
+    """T3-rtx finds it, as no probe may be sent; a window of one packet would hold up the next messages (RFC 9002 section
+    7.6). When nobody answers for longer, or something is left to repeat, it falls as RFC 9260 section 7.2.3 says."""
+    link = lossy(1, False, latency_s=0.1)
+    association = link.a.association
+    for _ in range(20):
+        association.send(3, 51, bytes(40), link.now, unordered=True, max_retransmits=0)
+        link.run(0.02)
+    link.run(2)
+    link.links["a"].loss = 1.0
+    association.send(3, 51, bytes(40), link.now, unordered=True, max_retransmits=0)
+    assert link.run_until(lambda: association.stats.timeouts == 1, 5)
+    assert association.stats.cwnd_bytes >= 4 * SctpConfig().packet_bytes_base
+    assert link.run_until(lambda: association.stats.timeouts == 2, 5)
+    assert association.stats.cwnd_bytes == SctpConfig().packet_bytes_base

@@ -17,12 +17,14 @@ class HandshakeCompleted:
 
     cipher: the name of the suite. version: "DTLSv1.3" or "DTLSv1.2". group: of the key exchange; None if it is not known.
     is_post_quantum: a recorder with a later quantum computer gets nothing out of this exchange.
+    is_path_small: only datagrams of what every path carries came through, as far as the handshake shows.
     """
 
     cipher: str
     version: str
     group: str | None = None
     is_post_quantum: bool = False
+    is_path_small: bool = False
 
 
 @attrs.frozen

@@ -20,7 +20,7 @@ from psyne_mesh.webrtc.dtls.handshake13.core import (
     encode_ack,
     read_ack_untrusted,
 )
-from psyne_mesh.webrtc.dtls.handshake13.flight import MIN_RESEND_INTERVAL_S, Ledger, timeout_for
+from psyne_mesh.webrtc.dtls.handshake13.flight import MIN_RESEND_INTERVAL_S, SMALL_MTU, Ledger, timeout_for
 from psyne_mesh.webrtc.dtls.handshake13.server import ServerHellos
 from psyne_mesh.webrtc.dtls.handshake13.wire import Alert, Refused
 from psyne_mesh.webrtc.dtls.record13 import (
@@ -239,7 +239,8 @@ class Session13:
     def joined(self, handshake: list[bytes], sealed: list[bytes]) -> list[bytes]:
         """What `datagrams_to_send` and `send` gave, in as few datagrams: the first data beside the last flight, or beside the
         ACK for it, is lost with it or not at all."""
-        return pack([*handshake, *sealed], self._settings.mtu)
+        mtu = self._settings.mtu
+        return pack([*handshake, *sealed], min(mtu, SMALL_MTU) if self._ledger.is_path_small else mtu)
 
     def next_timeout(self) -> float | None:
         if self._last_flight is not None:
@@ -300,6 +301,8 @@ class Session13:
     # ------------------------------------------------------------------------------------------------------- handshaking
 
     def _receive_other(self, datagram: bytes, now: float) -> list[bytes]:
+        if len(datagram) > SMALL_MTU:
+            self._ledger.has_heard_large = True
         if self.state == "new" and not self._is_client:
             self.start(now)  # the peer was quicker
         records, whole = cut_untrusted(datagram)
@@ -420,7 +423,8 @@ class Session13:
         self._handshake_s = now - self._started_at
         group = groups.NAMES[handshake.group]
         is_post_quantum = handshake.group in groups.POST_QUANTUM
-        self._events.append(HandshakeCompleted(handshake.suite.name, VERSION, group, is_post_quantum))
+        is_small = self._ledger.is_path_small
+        self._events.append(HandshakeCompleted(handshake.suite.name, VERSION, group, is_post_quantum, is_small))
         early, self._early = self._early, []
         for record in early:
             if self.state == "established":

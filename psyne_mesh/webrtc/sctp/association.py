@@ -59,6 +59,11 @@ class Association(AssociationCore):
         if self._outbound.rto.srtt is None:
             self._outbound.rto.measured(rtt_s)
 
+    def begin_in_pieces(self, now: float) -> None:
+        """The layer below has found that only small datagrams pass: do not find it out again by timeouts. Probes ask for
+        more."""
+        self._path.fell(now, is_established=self._state is State.ESTABLISHED)
+
     def shutdown(self, now: float) -> None:
         """Close when all that is queued has arrived (RFC 9260 section 9.2). Ends with `Closed`."""
         if self._state is State.ESTABLISHED:
@@ -413,8 +418,8 @@ class Association(AssociationCore):
         round trip."""
         self._t1.due = False
         # Repeated, it is as short as can be: perhaps the path does not carry what went beside it
-        repeated = self._pieces is not None and self._t1.expiries
-        mtu = self._config.packet_bytes_floor if repeated else self._packet_bytes
+        is_short = self._pieces is not None and (self._t1.expiries or self._path.current < self._packet_bytes)
+        mtu = self._config.packet_bytes_floor if is_short else self._packet_bytes
         builder = PacketBuilder(self._header, mtu, zero_checksum=False, packets_max=1)
         builder.add(self._t1.chunk)
         for chunk in self._answers:

@@ -537,7 +537,12 @@ class Outbound:
         if heard and self._window_is_closed:
             self.t3 = now + min(self.rto.rto, WINDOW_PROBE_INTERVAL_MAX_S)
             return False  # RFC 9260 section 6.1 rule A: a closed window is neither congestion nor a dead peer
-        self.congestion.timed_out()
+        if heard and not table.lost_bytes:
+            # The end of what may not be repeated is lost, and no probe could have asked for it. A loss like any other: one
+            # packet's window would make the next messages late. RFC 9002 section 7.6 falls so far only when it persists
+            self.congestion.lost(table.next_tsn - 1)
+        else:
+            self.congestion.timed_out()
         return True
 
     def _arm_tail_probe(self, now: float) -> None:

@@ -55,6 +55,14 @@ class PathMtu:
         """The association is established: search from the base upward."""
         self._climb(now)
 
+    def fell(self, now: float, *, is_established: bool) -> None:
+        """Whoever used the path before has found that it carries less than the base: begin in pieces."""
+        if self.current <= self._base:
+            self.current = self._floor
+            self._probe = None
+            if is_established:
+                self.start(now)
+
     @property
     def wants_probe(self) -> bool:
         return self._wanted is not None
@@ -92,7 +100,7 @@ class PathMtu:
     def timed_out(self, now: float) -> None:
         """T3-rtx expired: perhaps a black hole (RFC 8899 section 4.3). Retransmit in base packets, and ask with a
         probe whether the larger size still passes. When that is repeated in vain, the hole may be narrower than the base:
-        then packets go in pieces, and probes look for what passes from the floor upward."""
+        then packets go in pieces, and probes look for what passes."""
         self._timeouts += 1
         if self.current > self._base:
             self._wanted, self._probe, self._attempts = self.current, None, 0
@@ -105,14 +113,17 @@ class PathMtu:
 
     def data_acked(self, now: float) -> None:
         """The cumulative TSN has moved. After a silence, whatever probes found in it says nothing: ask anew."""
-        if self._timeouts >= BASE_TIMEOUTS_MAX and self.current < self._best and self._probe is None:
+        if self._timeouts >= BASE_TIMEOUTS_MAX and self.current < self._best:
             self._ceiling = self._ladder[-1] + 1 if self._ladder else self.current
-            self._climb(now)
+            if self._probe is None:
+                self._climb(now)
         self._timeouts = 0
 
     def _climb(self, now: float) -> None:
-        """Probe the next rung, or rest until the raise timer."""
+        """Probe the next rung, or rest until the raise timer. Below the base the first is the base: where packets are lost at
+        random the fall was in vain, and each rung more is one that may fail."""
         self._attempts = 0
-        self._wanted = next((size for size in self._ladder if self.current < size < self._ceiling), None)
+        lowest = self._base if self.current < self._base < self._ceiling else self.current + 1
+        self._wanted = next((size for size in self._ladder if lowest <= size < self._ceiling), None)
         rest_s = self._return_s if self.current < self._best else self._raise_s
         self.deadline = now + rest_s if self._wanted is None and self._ladder else None

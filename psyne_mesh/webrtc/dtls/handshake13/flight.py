@@ -32,13 +32,20 @@ def timeout_for(rtt_s: float | None) -> float:
 
 
 class Ledger:
-    """What all flights of one session share: the row of record numbers of epoch 0, and how often any was repeated."""
+    """What all flights of one session share: the row of record numbers of epoch 0, how often any was repeated, whether one
+    had to go in small datagrams, and whether a larger one came."""
 
-    __slots__ = ("n_repeated", "next")
+    __slots__ = ("fell", "has_heard_large", "n_repeated", "next")
 
     def __init__(self) -> None:
         self.next = 0
         self.n_repeated = 0
+        self.fell = self.has_heard_large = False
+
+    @property
+    def is_path_small(self) -> bool:
+        """Large datagrams came through in neither direction. Timeouts alone may also mean loss, or a long way."""
+        return self.fell and not self.has_heard_large
 
     def seal(self, content_type: int, content: bytes) -> tuple[bytes, int]:
         number, self.next = self.next, self.next + 1
@@ -105,6 +112,8 @@ class Flight:
         return len(self._acknowledged) < len(self._pieces)
 
     def start(self, messages: Iterable[Outgoing], now: float) -> list[bytes]:
+        if self._ledger.is_path_small:
+            self._mtu = min(self._mtu, SMALL_MTU)
         self._messages = list(messages)
         self._pieces = self._cut(self._messages)
         return self._send(now)
@@ -117,6 +126,7 @@ class Flight:
         if self._n_timeouts == SMALL_AFTER_TIMEOUTS and self._mtu > SMALL_MTU:
             # RFC 9147 section 4.4: perhaps the path carries less. What was acknowledged goes again, in other pieces
             self._mtu = SMALL_MTU
+            self._ledger.fell = True
             self._pieces = self._cut(self._messages)
             self._acknowledged.clear()
             self._remembered.clear()
