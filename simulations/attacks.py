@@ -145,10 +145,13 @@ class Sybil(Shell):
 def seat_forgers(run: Run) -> None:
     """The last hosts of the room are forgers: one in eight, at least two (they collude)."""
     number = max(2, run.nodes // 8)
+
+    def make(world: World, host: Host) -> Any:
+        run.labels.setdefault("faulty", []).append(host)  # members part from who forges: that is no mistake
+        return Forger(run.factory.make_node(world, host), run.factory.signer(host.index), host.rng)
+
     for index in range(run.nodes - number, run.nodes):
-        run.factory.overrides[index] = lambda world, host: Forger(
-            run.factory.make_node(world, host), run.factory.signer(host.index), host.rng
-        )
+        run.factory.overrides[index] = make
 
 
 def judge_forgers(run: Run) -> None:
@@ -161,8 +164,9 @@ def judge_forgers(run: Run) -> None:
     # A newcomer cannot know that an old record is stale before the others tell it; this counts how often that happened.
     run.findings.figures["ghosts_shown_to_newcomers"] = float(len(ghosts) - len(back))
     run.findings.figures["attacks"] = float(sum(host.actor.attacks for host in forgers))
-    still = [len(run.accounting.views[host.index]) for host in run.up() if host not in forgers]
-    run.findings.figures["views_short"] = float(sum(size != len(run.up()) - 1 for size in still))
+    honest = {host.peer: host.index for host in run.up() if host not in forgers}
+    short = [peer for peer, index in honest.items() if not honest.keys() - {peer} <= run.accounting.views[index].keys()]
+    run.findings.figures["views_short"] = float(len(short))
 
 
 def _is_ghost(run: Run, fact: Fact) -> bool:
