@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if nightly:
         items[:] = [item for item in items if not item.get_closest_marker("nightly")]
         config.hook.pytest_deselected(items=nightly)
+    compiled = os.environ.get("PSYNE_COMPILED") == "1"
     for item in items:
+        if compiled and item.get_closest_marker("python_only"):
+            item.add_marker(
+                pytest.mark.skip(reason="puts a part of its own into a module, which a compiled one does not take")
+            )
         if Path(item.fspath).parent.name not in SIDE_BY_SIDE:
             item.add_marker(pytest.mark.xdist_group("sockets"))

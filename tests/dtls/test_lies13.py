@@ -142,6 +142,7 @@ LIES: dict[str, tuple[str, int, Lie, Alert]] = {
 }
 
 
+@pytest.mark.python_only
 @pytest.mark.parametrize("name", LIES)
 def test_a_lie_under_keys(name: str, liar: type[Liar], monkeypatch: pytest.MonkeyPatch) -> None:
     who, kind, lie, alert = LIES[name]

@@ -123,6 +123,7 @@ def test_a_peer_that_knows_nothing_of_it_is_held_back_by_the_window() -> None:
     assert not any(event.data[:1] == b"C" for event in pair.client.events if type(event) is MessageReceived)
 
 
+@pytest.mark.python_only
 def test_who_ignores_it_is_held_back_by_the_window() -> None:
     pair, reader = pair_with("state")
     pair.client.stack._association.set_credit = lambda *_: None  # type: ignore[method-assign]

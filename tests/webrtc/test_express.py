@@ -375,6 +375,7 @@ def test_text_is_text_and_empty_is_empty() -> None:
     assert mine.express
 
 
+@pytest.mark.python_only
 @pytest.mark.parametrize("packet", [b"", b"\xe1", b"\xe1" + bytes(11), b"\xe1" * 1191, b"\xe1" + bytes(13)])
 def test_a_hostile_peer_with_an_open_session_does_no_harm(packet: bytes) -> None:
     pair = Pair(11).connect()
