@@ -162,7 +162,7 @@ async def test_closing_leaves_no_socket_no_task_and_no_thread() -> None:
     gc.collect()
     assert trio.lowlevel.current_statistics().tasks_living == before_tasks
     assert _open_sockets() == before_sockets
-    assert threading.active_count() == before_threads
+    assert threading.active_count() <= before_threads
 
 
 def _open_sockets() -> int:

@@ -294,7 +294,7 @@ def test_a_room_that_cannot_be_entered_leaves_nothing(join: Join) -> None:
         nowhere = f"ws://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(DeadlineExceeded), join("ada", signaling=nowhere, timeout=0.1):
             pass
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
     assert sys.getswitchinterval() == interval
 
 

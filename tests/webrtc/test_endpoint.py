@@ -283,7 +283,8 @@ async def test_leaving_leaves_nothing() -> None:
     async with open_endpoint(LOOPBACK) as endpoint, endpoint.open_peer(offerer=True):
         pass
     after = trio.lowlevel.current_statistics().tasks_living, threading.active_count(), _open_files()
-    assert after == before
+    assert (after[0], after[2]) == (before[0], before[2])
+    assert after[1] <= before[1]  # idle threads of Trio's own may end meanwhile
 
 
 async def test_an_endpoint_that_closes_takes_its_peers_along() -> None:
