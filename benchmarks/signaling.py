@@ -27,6 +27,7 @@ from psyne_mesh.errors import SignalingError
 from psyne_mesh.identity import Identity
 from psyne_mesh.signaling.client import SignalingClient, connect_signaling
 from psyne_mesh.signaling.events import Lost, Restored
+from psyne_mesh.signaling.joining import JoinRequest
 from psyne_mesh.signaling.link import Dial
 
 FLOODER = "127.0.9.9"
@@ -70,7 +71,7 @@ async def enter(address: str, port: int) -> float:
     try:
         url = f"ws://127.0.0.1:{port}"
         async with connect_signaling(url, Identity.generate(), dial=dial_from(address, port)) as client:
-            await client.join("honest", record="r" * 700)
+            await client.join(JoinRequest("honest", record="r" * 700))
             return trio.current_time() - began
     except SignalingError:
         return float("inf")
@@ -104,7 +105,7 @@ class Flood:
             try:
                 async with connect_signaling(url, Identity.generate(), dial=dial_from(FLOODER, self._port)) as client:
                     while True:
-                        await client.join(f"room {random.getrandbits(60)}", record="r" * 2_000)
+                        await client.join(JoinRequest(f"room {random.getrandbits(60)}", record="r" * 2_000))
                         self.sent += 2_200
             except SignalingError:
                 await trio.sleep(0.1)
@@ -174,7 +175,7 @@ async def measure_return(clients: int) -> dict[str, float]:
         address = f"127.{1 + number // 50_000}.{number // 250 % 200 + 1}.{number % 250 + 1}"
         url, rng = f"ws://127.0.0.1:{port}", random.Random(number)
         async with connect_signaling(url, Identity.generate(), rng=rng, dial=dial_from(address, port)) as client:
-            await client.join(f"room {number // 8}")
+            await client.join(JoinRequest(f"room {number // 8}"))
             here += 1
             await wait_restored(client)
             back.append(trio.current_time() - began)

@@ -6,7 +6,6 @@ import hashlib
 import random
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
 
 import attrs
 import trio
@@ -17,10 +16,10 @@ from psyne_mesh.gossip.node import Node
 from psyne_mesh.identity import Identity, PeerId, verify_untrusted
 from psyne_mesh.mesh.link_driver import LinkDriver
 from psyne_mesh.mesh.membership import Membership
-from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.mesh.records import goodbye_of, record_of
-from psyne_mesh.mesh.request import RoomRequest
+from psyne_mesh.mesh.request import RoomEntry
 from psyne_mesh.signaling import events
+from psyne_mesh.signaling.joining import JoinRequest
 from psyne_mesh.signaling.transport import SignalingTransport
 
 _GOODBYE_S = 1.0  # so long may the server take to hear that we leave; it notices by itself
@@ -57,26 +56,22 @@ class Admission:
         self._wall_ms = wall_ms
         self._goodbyes: set[tuple[str, PeerId]] = set()  # that signaling has told, and that we do not believe yet
         self.given_up = False  # signaling has, for good: another process has our identity
-        self._requests: dict[str, dict[str, Any]] = {}
+        self._requests: dict[str, JoinRequest] = {}
         self._shut_out: set[str] = set()  # rooms that the server would not let us enter again; they were told
 
-    async def join(
-        self, room: str, request: RoomRequest, name: str, profile: Profile, gossip: GossipConfig
-    ) -> Admitted:
+    async def join(self, entry: RoomEntry) -> Admitted:
         """Typed errors as the transport's, and `RoomMismatch`."""
+        room, gossip = entry.request.key, entry.gossip
         digest = hashlib.sha256(b"psyne-room" + room.encode()).digest()
         epoch = self._wall_ms()
 
         def node_with(gossip: GossipConfig) -> Node:
             return Node(gossip, self._identity, digest[:16], rng=random.Random(self._rng.random()), verify=verify_untrusted,
-                        epoch=epoch, name=name, metadata=profile.encode())  # fmt: skip
+                        epoch=epoch, name=entry.player_name, metadata=entry.profile.encode())  # fmt: skip
 
         node, goodbye = node_with(gossip), goodbye_of(node_with(gossip), trio.current_time())
-        wanted: dict[str, Any] = {
-            "name": request.name, "app_id": request.app_id, "region": request.region, "max_players": request.max_players,
-            "skill_range": request.skill_range, "metadata": request.metadata,
-        }  # fmt: skip
-        joined = await self._signaling.join(**wanted, create=request.create, record=record_of(node), goodbye=goodbye)
+        request = attrs.evolve(entry.request, record=record_of(node))
+        joined = await self._signaling.join(request, goodbye=goodbye)
         if gossip.max_players != joined.info.max_players:  # its creator's number holds: all must count the same seats
             try:
                 gossip = attrs.evolve(gossip, max_players=joined.info.max_players)
@@ -87,7 +82,7 @@ class Admission:
                     f"the room is for {joined.info.max_players} players: more than we can count"
                 ) from error
             node = node_with(gossip)
-        self._requests[room] = wanted
+        self._requests[room] = attrs.evolve(request, create="or")
         return Admitted(room, digest, node, gossip, [peer.record for peer in joined.peers])
 
     async def run(self, driver: LinkDriver, nursery: trio.Nursery) -> None:
@@ -145,7 +140,8 @@ class Admission:
 
     async def _enter_again(self, membership: Membership) -> None:
         try:
-            joined = await self._signaling.join(**self._requests[membership.room], record=record_of(membership.node))
+            request = attrs.evolve(self._requests[membership.room], record=record_of(membership.node))
+            joined = await self._signaling.join(request)
         except SignalingLost:
             return  # a `Lost` tells it to every room
         except (RemoteError, LocalError) as error:  # the links stand; the next beacon tries again

@@ -19,7 +19,6 @@ import trio
 from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import InvalidConfig, RoomExists
 from psyne_mesh.gossip import events as gossip_events
-from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.mesh.admission import Admission
 from psyne_mesh.mesh.envelopes import Envelopes
@@ -29,11 +28,11 @@ from psyne_mesh.mesh.link_driver import LinkDriver
 from psyne_mesh.mesh.link_table import LinkTable
 from psyne_mesh.mesh.loop_lag import LAGGING_S, LoopLag
 from psyne_mesh.mesh.membership import TAG_BYTES, Membership, RoomSink
-from psyne_mesh.mesh.profile import Profile
-from psyne_mesh.mesh.request import RoomRequest
+from psyne_mesh.mesh.request import RoomEntry
 from psyne_mesh.mesh.sealed import Seals
 from psyne_mesh.nurseries import unwrapped
-from psyne_mesh.signaling.events import RoomListing, room_key
+from psyne_mesh.signaling.events import RoomListing
+from psyne_mesh.signaling.joining import RoomQuery
 from psyne_mesh.signaling.transport import SignalingTransport
 from psyne_mesh.webrtc.endpoint import Endpoint, open_endpoint
 from psyne_mesh.webrtc.ice import SocketFactory
@@ -105,18 +104,16 @@ class MeshCore:
 
     async def list_rooms(self, app_id: str) -> RoomListing:
         """As the transport's: `SignalingLost`, `SignalingError`."""
-        return await self._signaling.list_rooms(app_id=app_id)
+        return await self._signaling.list_rooms(RoomQuery(app_id=app_id))
 
-    async def join(
-        self, request: RoomRequest, name: str, profile: Profile, gossip: GossipConfig, sink: RoomSink
-    ) -> Membership:
+    async def join(self, entry: RoomEntry, sink: RoomSink) -> Membership:
         """Enter a room: signaling says who is there, gossip takes it from there. Typed errors as the transport's."""
-        room = room_key(request.name, app_id=request.app_id, region=request.region)
+        room = entry.request.key
         if room in self._rooms or room in self._entering:
-            raise RoomExists(f"this mesh is already in room {request.name!r}")
+            raise RoomExists(f"this mesh is already in room {entry.request.name!r}")
         self._entering.add(room)
         try:
-            admitted = await self.admission.join(room, request, name, profile, gossip)
+            admitted = await self.admission.join(entry)
         finally:
             self._entering.discard(room)
         tag, node = admitted.digest[:TAG_BYTES], admitted.node

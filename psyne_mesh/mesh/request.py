@@ -1,20 +1,19 @@
-"""What a player asks of signaling."""
+"""What a player brings when it enters a room."""
 
 from __future__ import annotations
 
 import attrs
 
-from psyne_mesh.signaling.transport import CreatePolicy
+from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.mesh.profile import Profile
+from psyne_mesh.signaling.joining import JoinRequest
 
 
-@attrs.frozen(kw_only=True)
-class RoomRequest:
-    """`name`, `app_id` and `region` together are the room."""
+@attrs.frozen
+class RoomEntry:
+    """`request` is what signaling is asked, `player_name` and `profile` are what the others are told."""
 
-    name: str
-    app_id: str = ""
-    region: str = ""
-    max_players: int = 16
-    skill_range: tuple[float, float] | None = None
-    create: CreatePolicy = "or"
-    metadata: dict[str, object] = attrs.Factory(dict)
+    request: JoinRequest
+    player_name: str
+    profile: Profile
+    gossip: GossipConfig

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, Unpack
 
 import trio
 
 from psyne_mesh.blocks import async_block
 from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import InvalidConfig
-from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.in_trio import check_in_trio
 from psyne_mesh.mesh.core import MeshCore, open_core
-from psyne_mesh.mesh.profile import Profile
-from psyne_mesh.mesh.request import RoomRequest
-from psyne_mesh.names import is_plain
+from psyne_mesh.mesh.request import RoomEntry
 from psyne_mesh.nurseries import outliving_cancellation, unwrapped
+from psyne_mesh.room.options import JoinOptions, RoomOptions, entry_of, split
 from psyne_mesh.room.room import Room
 from psyne_mesh.signaling.client import connect_signaling
-from psyne_mesh.signaling.transport import CreatePolicy, SignalingTransport
+from psyne_mesh.signaling.transport import SignalingTransport
 from psyne_mesh.webrtc.ice import SocketFactory
 
 DEFAULT_SIGNALING = "ws://127.0.0.1:8080"  # where `psyne-mesh serve` listens; psyne's demos used the same port
-SkillRange = tuple[float, float]
 
 
 class Mesh:
@@ -42,34 +39,14 @@ class Mesh:
     def me(self) -> PeerId:
         return self._core.me
 
-    async def join_game_room(
-        self,
-        name: str,
-        *,
-        max_players: int = 16,
-        region: str | None = None,
-        skill_range: SkillRange | None = None,
-        app_id: str = "",
-        create: bool | None = None,
-        player_name: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        room_metadata: Mapping[str, str] | None = None,
-        gossip: GossipConfig | None = None,
-    ) -> Room:
-        """Enter a room; it ends with `await room.leave()` or with the mesh. Arguments and errors: see `join_game_room`."""
-        request = _request(name, max_players, region, skill_range, app_id, create, room_metadata)
-        profile = Profile.make(region, skill_range, metadata)
-        return await self._enter(request, profile, player_name or self._name or "", gossip)
+    async def join_game_room(self, name: str, **options: Unpack[RoomOptions]) -> Room:
+        """Enter a room; it ends with `await room.leave()` or with the mesh. Options and errors: see `join_game_room`."""
+        return await self._enter(entry_of(name, self._name, **options))
 
-    async def _enter(self, request: RoomRequest, profile: Profile, name: str, gossip: GossipConfig | None) -> Room:
-        if gossip is not None and not isinstance(gossip, GossipConfig):
-            raise InvalidConfig(f"gossip = {gossip!r}: must be a GossipConfig")
-        if not isinstance(name, str) or not is_plain(name):
-            raise InvalidConfig(f"player_name = {name!r}: must be text without controls and marks that turn it round")
-        gossip = gossip or GossipConfig(max_players=request.max_players)
-        room = Room(request, self._core, gossip.seat_hold_s, name, self._rng)
-        await self._core.join(request, name, profile, gossip, room)
-        self._nursery.start_soon(room.run, name=f"events of room {request.name}")
+    async def _enter(self, entry: RoomEntry) -> Room:
+        room = Room(entry, self._core, self._rng)
+        await self._core.join(entry, room)
+        self._nursery.start_soon(room.run, name=f"events of room {entry.request.name}")
         return room
 
 
@@ -138,72 +115,30 @@ async def open_mesh(
 async def join_game_room(
     name: str,
     *,
-    max_players: int = 16,
-    region: str | None = None,
-    skill_range: SkillRange | None = None,
     signaling: str | Sequence[str] | SignalingTransport = DEFAULT_SIGNALING,
-    app_id: str = "",
-    create: bool | None = None,
-    identity: Identity | None = None,
-    player_name: str | None = None,
-    metadata: Mapping[str, str] | None = None,
-    room_metadata: Mapping[str, str] | None = None,
-    config: WebRTCConfig | None = None,
-    gossip: GossipConfig | None = None,
-    rng: random.Random | None = None,
-    sockets: SocketFactory | None = None,
-    wall_ms: Callable[[], int] | None = None,
+    **options: Unpack[JoinOptions],
 ) -> AsyncIterator[Room]:
     """`async with join_game_room("fps-lobby", max_players=16, region="us-west", skill_range=(1200, 1400)) as room:`
 
     Players who name the same room, region and `app_id` meet. Entering returns once signaling has admitted us; the links
     to the others are made meanwhile (`await room.wait_connected()`), and leaving the block says goodbye.
 
-    max_players: the size of the room; its creator's value holds.
-    skill_range: (low, high); the creator's range is the room's, and later players' ranges must overlap it.
-    create: None joins or creates; True insists on a new room, False on one that exists.
-    metadata: up to about 400 bytes of text about the player; room_metadata: about the room, its creator's holds.
+    max_players=16: the size of the room; its creator's value holds.
+    region="": a text of your own; players of different regions do not meet.
+    skill_range=None: (low, high); the creator's range is the room's, and later players' ranges must overlap it.
+    create=None: joins or creates; True insists on a new room, False on one that exists.
+    player_name: what others see. metadata: up to about 400 bytes of text about the player; room_metadata: about the room,
+        its creator's holds.
+    app_id, gossip, and what `open_mesh` takes: identity, config, rng, sockets, wall_ms.
 
     Raises `RoomFull`, `RoomNotFound`, `RoomExists`, `RoomMismatch`, `SignalingUnreachable`, `SignalingLost`,
     `VersionMismatch`, `InvalidConfig`; in each case nothing is left behind.
     """
     check_in_trio()
-    # What can be refused here is refused before anything is opened.
-    request = _request(name, max_players, region, skill_range, app_id, create, room_metadata)
-    profile = Profile.make(region, skill_range, metadata)
-    async with open_mesh(
-        signaling, identity=identity, player_name=player_name, config=config, rng=rng, sockets=sockets, wall_ms=wall_ms
-    ) as mesh:
-        yield await mesh._enter(request, profile, player_name or "", gossip)
-
-
-def _request(
-    name: str,
-    max_players: int,
-    region: str | None,
-    skill_range: SkillRange | None,
-    app_id: str,
-    create: bool | None,
-    room_metadata: Mapping[str, str] | None,
-) -> RoomRequest:
-    if not isinstance(name, str) or not 1 <= len(name) <= 128 or not is_plain(name):
-        raise InvalidConfig("a room name is 1 to 128 characters, without controls and marks that turn text round")
-    for label, text in (("region", region or ""), ("app_id", app_id)):
-        if not isinstance(text, str) or len(text) > 64 or "/" in text or not is_plain(text):
-            raise InvalidConfig(
-                f"{label} is at most 64 characters, without slashes, controls and marks that turn text round"
-            )
-    if not isinstance(max_players, int) or not 2 <= max_players <= 1024:
-        raise InvalidConfig(f"max_players = {max_players!r}: must lie in [2, 1024]")
-    if skill_range is not None and not _is_band(skill_range):
-        raise InvalidConfig(f"skill_range = {skill_range!r}: must be (low, high)")
-    if room_metadata is not None and not isinstance(room_metadata, Mapping):
-        raise InvalidConfig(f"room_metadata = {room_metadata!r}: must be a mapping of names to values")
-    policy: CreatePolicy = "or" if create is None else "only" if create else "never"
-    return RoomRequest(
-        name=name, app_id=app_id, region=region or "", max_players=max_players, skill_range=skill_range,
-        create=policy, metadata=dict(room_metadata or {}),
-    )  # fmt: skip
+    of_room, of_mesh = split(options)
+    entry = entry_of(name, **of_room)  # what can be refused here is refused before anything is opened
+    async with open_mesh(signaling, **of_mesh) as mesh:
+        yield await mesh._enter(entry)
 
 
 def _urls(signaling: object) -> tuple[str, ...]:
@@ -217,10 +152,3 @@ def _urls(signaling: object) -> tuple[str, ...]:
             f"signaling = {signaling!r}: must be the URL of a server, several of one cluster, or a SignalingTransport"
         )
     return ()
-
-
-def _is_band(value: object) -> bool:
-    match value:
-        case (int() | float() as low, int() | float() as high):
-            return low <= high
-    return False

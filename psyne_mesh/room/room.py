@@ -21,7 +21,7 @@ from psyne_mesh.mesh.core import MeshCore
 from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX, Membership, Reading
 from psyne_mesh.mesh.pause import check_reason
 from psyne_mesh.mesh.profile import Profile
-from psyne_mesh.mesh.request import RoomRequest
+from psyne_mesh.mesh.request import RoomEntry
 from psyne_mesh.names import plain
 from psyne_mesh.room import events as room_events
 from psyne_mesh.room.away import Away
@@ -64,7 +64,8 @@ class Room:
     players already there.
     """
 
-    def __init__(self, request: RoomRequest, core: MeshCore, silence_s: float, player_name: str, rng: Random) -> None:
+    def __init__(self, entry: RoomEntry, core: MeshCore, rng: Random) -> None:
+        request = entry.request
         self.name = request.name
         self._app_id = request.app_id
         self.region = request.region
@@ -72,21 +73,20 @@ class Room:
         self.skill_range = request.skill_range
         self.me = core.me
         # Ourselves, as the owner of what we share.
-        self.player = Player(core.me, plain(player_name) or core.me.short)
-        self._core = core
+        self.player = Player(core.me, plain(entry.player_name) or core.me.short)
         self._membership: Membership | None = None
         self._peers: dict[PeerId, Peer] = {}
         # Players who fell silent, and until when reliable messages still go their way: if they come back over the link
         # that was kept, nothing reliable is lost.
         self._silent: dict[PeerId, tuple[Peer, float]] = {}
-        self._silence_s = silence_s
+        self._silence_s = entry.gossip.seat_hold_s
         self._channels: dict[str, Channel[Any]] = {}
         self._undeclared = Undeclared()
         self._waiting = Waiting()
         self._away = Away()
         self._refused: dict[str, str] = {}  # what the TURN servers of the configuration, few as they are, said last
         self._hub = EventHub(self._present)
-        self._rng = rng
+        self._core, self._rng = core, rng
         self._timekeeper = Timekeeper(self, core.wall_ms)
         self._hosting = Hosting(self, self._host_changed)
         self.traffic = SharedTraffic(self, self._hosting, rng)

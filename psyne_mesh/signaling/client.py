@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import count
@@ -42,13 +42,11 @@ from psyne_mesh.signaling.events import (
     SignalingEvent,
     SignalReceived,
     SignalRefused,
-    SkillRange,
 )
 from psyne_mesh.signaling.inbox import EventIterator, Inbox
+from psyne_mesh.signaling.joining import JoinRequest, RoomQuery
 from psyne_mesh.signaling.link import Dial, Link, SignalingConfig, Superseded, open_link
-from psyne_mesh.signaling.registry import JoinRequest
 from psyne_mesh.signaling.requests import check_record, checked_join, checked_list, message_of, request_again
-from psyne_mesh.signaling.transport import CreatePolicy
 from psyne_mesh.signaling.websocket import WebSocketUrl, dial_tcp
 
 _PENDING_MAX = 64  # requests under way at once; one more raises WouldBlock
@@ -135,21 +133,9 @@ class SignalingClient:
     def is_connected(self) -> bool:
         return self._is_ready
 
-    async def join(
-        self,
-        name: str,
-        *,
-        app_id: str = "",
-        region: str = "",
-        max_players: int = 16,
-        skill_range: SkillRange | None = None,
-        create: CreatePolicy = "or",
-        record: str = "",
-        goodbye: str = "",
-        metadata: Mapping[str, object] | None = None,
-    ) -> Joined:
+    async def join(self, request: JoinRequest, *, goodbye: str = "") -> Joined:
         """See `SignalingTransport.join`."""
-        request = checked_join(name, app_id, region, max_players, skill_range, create, record, metadata)
+        request = checked_join(request)
         check_record(goodbye)
         self._check_connected()
         return await self._join(request, goodbye)
@@ -166,17 +152,9 @@ class SignalingClient:
                 return  # the server takes us out of every room by itself
         await trio.lowlevel.checkpoint()
 
-    async def list_rooms(
-        self,
-        *,
-        app_id: str = "",
-        region: str | None = None,
-        skill_range: SkillRange | None = None,
-        only_open: bool = False,
-        limit: int = 100,
-    ) -> RoomListing:
+    async def list_rooms(self, query: RoomQuery | None = None) -> RoomListing:
         """See `SignalingTransport.list_rooms`."""
-        question = checked_list(app_id, region, skill_range, only_open, limit)
+        question = checked_list(query or RoomQuery())
         self._check_connected()
         answer = await self._ask(lambda ref: msgspec.structs.replace(question, ref=ref))
         if not isinstance(answer, messages.RoomList):

@@ -19,7 +19,8 @@ from psyne_mesh.limits import forget_oldest
 from psyne_mesh.signaling import cluster_messages as c
 from psyne_mesh.signaling import messages as m
 from psyne_mesh.signaling.convert import room_of
-from psyne_mesh.signaling.events import RoomListing, room_key
+from psyne_mesh.signaling.events import RoomListing
+from psyne_mesh.signaling.requests import query_of, request_of
 from psyne_mesh.signaling.switchboard import Delivery, Switchboard
 
 HEARTBEAT_S = 1.0
@@ -109,8 +110,7 @@ class ClusterSwitchboard:
             case m.ListRooms():
                 self._gather(peer, message, now)
             case m.Join():
-                key = room_key(message.room, app_id=message.app_id, region=message.region)
-                self._pass_on(peer, key, message, now, address)
+                self._pass_on(peer, request_of(message).key, message, now, address)
             case m.Leave(room=key) | m.Signal(room=key):
                 if isinstance(message, m.Leave):
                     self._give_up_joins(peer, key)
@@ -329,13 +329,7 @@ class ClusterSwitchboard:
     # ------------------------------------------------------------------------------------------------------- lists
 
     def _list(self, wanted: m.ListRooms) -> RoomListing:
-        return self._switchboard.registry.list_rooms(
-            app_id=wanted.app_id,
-            region=wanted.region,
-            skill_range=wanted.skill_range,
-            only_open=wanted.only_open,
-            limit=wanted.limit,
-        )
+        return self._switchboard.registry.list_rooms(query_of(wanted))
 
     def _gather(self, peer: PeerId, wanted: m.ListRooms, now: float) -> None:
         ours = self._list(wanted)

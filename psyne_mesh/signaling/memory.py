@@ -6,7 +6,7 @@ A test can stand in the middle of it: tamper with envelopes, drop or delay them,
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import attrs
@@ -33,13 +33,12 @@ from psyne_mesh.signaling.events import (
     SignalingEvent,
     SignalReceived,
     SignalRefused,
-    SkillRange,
 )
 from psyne_mesh.signaling.inbox import EventIterator, Inbox
+from psyne_mesh.signaling.joining import JoinRequest, RoomQuery
 from psyne_mesh.signaling.messages import MAX_ENVELOPE_CHARS
-from psyne_mesh.signaling.registry import Arrival, Departure, JoinRequest, RegistryLimits, RoomRegistry
-from psyne_mesh.signaling.requests import check_record, checked_join, checked_list, request_again
-from psyne_mesh.signaling.transport import CreatePolicy
+from psyne_mesh.signaling.registry import Arrival, Departure, RegistryLimits, RoomRegistry
+from psyne_mesh.signaling.requests import check_record, checked_join, checked_list, query_of, request_again
 
 Intercept = Callable[[PeerId, PeerId, str, str], "str | None"]
 MAX_DELAYED = 10_000
@@ -181,22 +180,10 @@ class MemorySignalingClient:
         self._inbox = Inbox(math.inf)  # tests and simulations: what they put in is theirs to drain
         self._rooms: dict[str, JoinRequest] = {}
 
-    async def join(
-        self,
-        name: str,
-        *,
-        app_id: str = "",
-        region: str = "",
-        max_players: int = 16,
-        skill_range: SkillRange | None = None,
-        create: CreatePolicy = "or",
-        record: str = "",
-        goodbye: str = "",
-        metadata: Mapping[str, object] | None = None,
-    ) -> Joined:
+    async def join(self, request: JoinRequest, *, goodbye: str = "") -> Joined:
         await trio.lowlevel.checkpoint()
         self._check_connected()
-        request = checked_join(name, app_id, region, max_players, skill_range, create, record, metadata)
+        request = checked_join(request)
         joined = self._hub._join(self.peer_id, request)
         self._rooms[joined.room] = request_again(joined, request.record)
         return joined
@@ -208,21 +195,10 @@ class MemorySignalingClient:
             departure = self._hub.registry.leave(self.peer_id, room, trio.current_time(), record=record)
             self._hub._tell_departures([departure] if departure else [])
 
-    async def list_rooms(
-        self,
-        *,
-        app_id: str = "",
-        region: str | None = None,
-        skill_range: SkillRange | None = None,
-        only_open: bool = False,
-        limit: int = 100,
-    ) -> RoomListing:
+    async def list_rooms(self, query: RoomQuery | None = None) -> RoomListing:
         await trio.lowlevel.checkpoint()
         self._check_connected()
-        checked_list(app_id, region, skill_range, only_open, limit)
-        return self._hub.registry.list_rooms(
-            app_id=app_id, region=region, skill_range=skill_range, only_open=only_open, limit=limit
-        )
+        return self._hub.registry.list_rooms(query_of(checked_list(query or RoomQuery())))
 
     def send_signal(self, to: PeerId, room: str, envelope: str) -> None:
         self._check_connected()

@@ -103,8 +103,10 @@ class Hello(Message, frozen=True, tag="hello"):
 
 
 class Join(Message, frozen=True, tag="join"):
+    """A `JoinRequest`, by the same names; its `name` travels as "room"."""
+
     ref: Ref
-    room: Name
+    name: Name = msgspec.field(name="room")
     app_id: Part = ""
     region: Part = ""
     max_players: Players = 16
@@ -115,7 +117,7 @@ class Join(Message, frozen=True, tag="join"):
 
     def __post_init__(self) -> None:
         check_properties(self.skill_range, self.metadata)
-        for text, limit in ((self.room, MAX_NAME_CHARS), (self.app_id, MAX_PART_CHARS), (self.region, MAX_PART_CHARS)):
+        for text, limit in ((self.name, MAX_NAME_CHARS), (self.app_id, MAX_PART_CHARS), (self.region, MAX_PART_CHARS)):
             if len(normal(text)) > limit:  # a few letters of no living writing become three
                 raise ValueError(f"a name of {len(normal(text))} characters in its normal form is over {limit}")
 
@@ -129,6 +131,8 @@ class Leave(Message, frozen=True, tag="leave"):
 
 
 class ListRooms(Message, frozen=True, tag="list"):
+    """A `RoomQuery`, by the same names."""
+
     ref: Ref
     app_id: Part = ""
     region: Part | None = None

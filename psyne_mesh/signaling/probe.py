@@ -13,6 +13,7 @@ import trio
 from psyne_mesh.errors import InvalidUri, SignalingError
 from psyne_mesh.identity import Identity
 from psyne_mesh.signaling.client import connect_signaling
+from psyne_mesh.signaling.joining import RoomQuery
 from psyne_mesh.signaling.link import SignalingConfig
 from psyne_mesh.signaling.messages import PROTOCOL_VERSION
 from psyne_mesh.signaling.websocket import WebSocketUrl, dial_tcp
@@ -53,7 +54,7 @@ async def probe_signaling(
         async with connect_signaling(url, Identity.generate(), config=config, ssl_context=ssl_context) as client:
             connected = trio.current_time()
             report = attrs.evolve(report, protocol=PROTOCOL_VERSION, connect_ms=_ms(connected - began))
-            await client.list_rooms(limit=1)
+            await client.list_rooms(RoomQuery(limit=1))
             report = attrs.evolve(report, rtt_ms=_ms(trio.current_time() - connected))
     except (SignalingError, InvalidUri) as error:
         return attrs.evolve(report, problem=str(error))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import islice
 
 import attrs
 
 from psyne_mesh.errors import RoomExists, RoomFull, RoomMismatch, RoomNotFound, SignalingError
 from psyne_mesh.identity import PeerId
-from psyne_mesh.signaling.events import Joined, PeerInfo, RoomInfo, RoomListing, SkillRange, room_key
-from psyne_mesh.signaling.transport import CreatePolicy
+from psyne_mesh.signaling.events import Joined, PeerInfo, RoomInfo, RoomListing, SkillRange
+from psyne_mesh.signaling.joining import JoinRequest, RoomQuery
 
 PAIR_PREFIX = "pair:"  # of the names of rooms for two players who named each other
 
@@ -32,22 +32,6 @@ class RegistryLimits:
     listed_max: int = 100
     empty_ttl_s: float = 60.0  # a room outlives its last player so that a restart finds its settings
     seat_hold_s: float = 10.0  # a guess: several reconnect attempts fit in
-
-
-@attrs.frozen(kw_only=True)
-class JoinRequest:
-    name: str
-    app_id: str = ""
-    region: str = ""
-    max_players: int = 16
-    skill_range: SkillRange | None = None
-    create: CreatePolicy = "or"
-    record: str = ""
-    metadata: Mapping[str, object] = attrs.Factory(dict)
-
-    @property
-    def key(self) -> str:
-        return room_key(self.name, app_id=self.app_id, region=self.region)
 
 
 @attrs.frozen
@@ -185,28 +169,12 @@ class RoomRegistry:
     def rooms_of(self, peer: PeerId) -> tuple[str, ...]:
         return tuple(self._rooms_of.get(peer, ()))
 
-    def list_rooms(
-        self,
-        *,
-        app_id: str | None = None,
-        region: str | None = None,
-        skill_range: SkillRange | None = None,
-        only_open: bool = False,
-        limit: int = 100,
-    ) -> RoomListing:
+    def list_rooms(self, query: RoomQuery | None = None) -> RoomListing:
         """Rooms with somebody in them, oldest first; not those of pairs, where no third finds a place. `app_id=None` means
-        every application (the server's own page)."""
-        limit = min(limit, self._limits.listed_max)
-        matching = (
-            room.info()
-            for room in self._rooms.values()
-            if room.members
-            and not room.name.startswith(PAIR_PREFIX)
-            and (app_id is None or room.app_id == app_id)
-            and (region is None or room.region == region)
-            and _overlap(room.skill_range, skill_range)
-            and not (only_open and room.taken() >= room.max_players)
-        )
+        every application (the server's own page), as does no query."""
+        query = query or RoomQuery(app_id=None)
+        limit = min(query.limit, self._limits.listed_max)
+        matching = (room.info() for room in self._rooms.values() if _matches(room, query))
         found = tuple(islice(matching, limit + 1))
         return RoomListing(found[:limit], truncated=len(found) > limit)
 
@@ -351,6 +319,17 @@ class _Room:
             "active" if players >= 2 else "waiting",
             self.metadata,
         )
+
+
+def _matches(room: _Room, query: RoomQuery) -> bool:
+    return (
+        bool(room.members)
+        and not room.name.startswith(PAIR_PREFIX)
+        and (query.app_id is None or room.app_id == query.app_id)
+        and (query.region is None or room.region == query.region)
+        and _overlap(room.skill_range, query.skill_range)
+        and not (query.only_open and room.taken() >= room.max_players)
+    )
 
 
 def _overlap(one: SkillRange | None, other: SkillRange | None) -> bool:

@@ -2,54 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TypeVar
+
+import attrs
 
 from psyne_mesh.errors import InvalidConfig, ProtocolError
 from psyne_mesh.signaling import messages
-from psyne_mesh.signaling.events import Joined, SkillRange
-from psyne_mesh.signaling.registry import JoinRequest
-from psyne_mesh.signaling.transport import CreatePolicy
+from psyne_mesh.signaling.events import Joined
+from psyne_mesh.signaling.joining import JoinRequest, RoomQuery
 
 _M = TypeVar("_M", bound=messages.Message)
 
 
-def checked_join(
-    name: str,
-    app_id: str,
-    region: str,
-    max_players: int,
-    skill_range: SkillRange | None,
-    create: CreatePolicy,
-    record: str,
-    metadata: Mapping[str, object] | None,
-) -> JoinRequest:
+def checked_join(request: JoinRequest) -> JoinRequest:
     """The request as the server will read it, or `InvalidConfig`."""
-    check_record(record)
-    message = _checked(
-        lambda: messages.Join(
-            ref=0,
-            room=name,
-            app_id=app_id,
-            region=region,
-            max_players=max_players,
-            skill_range=skill_range,
-            create=create,
-            record=record,
-            metadata=dict(metadata or {}),  # type: ignore[arg-type]  # what else is inside is refused on reading back
-        )
-    )
-    return request_of(message)
+    check_record(request.record)
+    return request_of(_checked(lambda: message_of(request, ref=0)))
 
 
-def checked_list(
-    app_id: str, region: str | None, skill_range: SkillRange | None, only_open: bool, limit: int
-) -> messages.ListRooms:
-    return _checked(
-        lambda: messages.ListRooms(
-            ref=0, app_id=app_id, region=region, skill_range=skill_range, only_open=only_open, limit=limit
-        )
-    )
+def checked_list(query: RoomQuery) -> messages.ListRooms:
+    return _checked(lambda: messages.ListRooms(ref=0, **attrs.asdict(query, recurse=False)))
 
 
 def check_record(record: str) -> None:
@@ -61,30 +34,16 @@ def check_record(record: str) -> None:
 
 
 def request_of(message: messages.Join) -> JoinRequest:
-    return JoinRequest(
-        name=message.room,
-        app_id=message.app_id,
-        region=message.region,
-        max_players=message.max_players,
-        skill_range=message.skill_range,
-        create=message.create,
-        record=message.record,
-        metadata=message.metadata,
-    )
+    return JoinRequest(**{name: getattr(message, name) for name in _REQUEST})
 
 
 def message_of(request: JoinRequest, ref: int) -> messages.Join:
-    return messages.Join(
-        ref=ref,
-        room=request.name,
-        app_id=request.app_id,
-        region=request.region,
-        max_players=request.max_players,
-        skill_range=request.skill_range,
-        create=request.create,
-        record=request.record,
-        metadata=dict(request.metadata),  # type: ignore[arg-type]  # checked when it was made
-    )
+    fields = attrs.asdict(request, recurse=False)
+    return messages.Join(ref=ref, **{**fields, "metadata": dict(request.metadata)})
+
+
+def query_of(message: messages.ListRooms) -> RoomQuery:
+    return RoomQuery(**{name: getattr(message, name) for name in _QUERY})
 
 
 def request_again(joined: Joined, record: str) -> JoinRequest:
@@ -92,7 +51,7 @@ def request_again(joined: Joined, record: str) -> JoinRequest:
     so "or", with the room's own properties and not those we had once asked for."""
     info = joined.info
     return JoinRequest(
-        name=info.name,
+        info.name,
         app_id=info.app_id,
         region=info.region,
         max_players=info.max_players,
@@ -112,3 +71,7 @@ def _checked(make: Callable[[], _M]) -> _M:
         raise InvalidConfig(str(error)) from error
     assert isinstance(read, type(message))
     return read
+
+
+_REQUEST = tuple(field.name for field in attrs.fields(JoinRequest))
+_QUERY = tuple(field.name for field in attrs.fields(RoomQuery))

@@ -35,6 +35,7 @@ from psyne_mesh.signaling.convert import room_of
 from psyne_mesh.signaling.doors import Doors, Entry, Standing, address_of
 from psyne_mesh.signaling.front_door import Page, Request, receive_guest
 from psyne_mesh.signaling.guest import Guest, Refused, prove, refusal
+from psyne_mesh.signaling.joining import RoomQuery
 from psyne_mesh.signaling.limits import ServerConfig
 from psyne_mesh.signaling.listening import accept_forever, descriptors, listen
 from psyne_mesh.signaling.metered import Metered
@@ -423,7 +424,9 @@ class SignalingServer:
             asked = {key: values[-1] for key, values in parse_qs(query, keep_blank_values=True).items()}
         except ValueError:
             return Page(400, b"not a query\n", "text/plain")
-        listing = self._switchboard.registry.list_rooms(app_id=asked.get("app_id"), region=asked.get("region"))
+        listing = self._switchboard.registry.list_rooms(
+            RoomQuery(app_id=asked.get("app_id"), region=asked.get("region"))
+        )
         rooms = [room_of(info) for info in listing.rooms]
         return Page(200, msgspec.json.encode({"rooms": rooms, "truncated": listing.truncated}))
 

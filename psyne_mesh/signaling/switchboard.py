@@ -12,7 +12,7 @@ from psyne_mesh.signaling import messages
 from psyne_mesh.signaling.churn import Churn, ChurnLimits, Weight
 from psyne_mesh.signaling.convert import joined_message, list_message, member_of
 from psyne_mesh.signaling.registry import Departure, RegistryLimits, RegistryStats, RoomRegistry
-from psyne_mesh.signaling.requests import request_of
+from psyne_mesh.signaling.requests import query_of, request_of
 
 # What a message costs its sender, in tokens: a list walks over all rooms, a join tells a whole room.
 _COSTS: dict[type[messages.Message], int] = {messages.ListRooms: 20, messages.Join: 5}
@@ -69,14 +69,7 @@ class Switchboard:
                 self._tell(departure, now)
                 self._forget_if_roomless(peer)
             case messages.ListRooms():
-                listing = self._registry.list_rooms(
-                    app_id=message.app_id,
-                    region=message.region,
-                    skill_range=message.skill_range,
-                    only_open=message.only_open,
-                    limit=message.limit,
-                )
-                self._say(list_message(listing, message.ref), peer)
+                self._say(list_message(self._registry.list_rooms(query_of(message)), message.ref), peer)
             case messages.Ping(ref=ref):
                 self._say(messages.Pong(ref=ref), peer)
             case messages.Hello(ref=ref):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from typing import Literal, Protocol
+from collections.abc import AsyncIterator
+from typing import Protocol
 
 from psyne_mesh.identity import PeerId
-from psyne_mesh.signaling.events import Joined, RoomListing, SignalingEvent, SkillRange
-
-CreatePolicy = Literal["or", "only", "never"]
+from psyne_mesh.signaling.events import Joined, RoomListing, SignalingEvent
+from psyne_mesh.signaling.joining import JoinRequest, RoomQuery
 
 
 class SignalingTransport(Protocol):
@@ -33,27 +32,11 @@ class SignalingTransport(Protocol):
         """False between `Lost` and `Restored`, and after closing."""
         ...
 
-    async def join(
-        self,
-        name: str,
-        *,
-        app_id: str = "",
-        region: str = "",
-        max_players: int = 16,
-        skill_range: SkillRange | None = None,
-        create: CreatePolicy = "or",
-        record: str = "",
-        goodbye: str = "",
-        metadata: Mapping[str, object] | None = None,
-    ) -> Joined:
-        """Enter a room. `create`: "or" makes it if needed, "only" refuses one that exists, "never" one that does not.
+    async def join(self, request: JoinRequest, *, goodbye: str = "") -> Joined:
+        """Enter a room. Joining again a room that we are in refreshes our record there.
 
-        `max_players`, `skill_range` and `metadata` are the creator's to set; a later joiner's `skill_range` must only
-        overlap the room's. Joining again a room that we are in refreshes our record there. `record`: up to 2,800
-        characters of base64 or other printable ASCII without quote and backslash; whole numbers in `metadata` lie within
-        2**53 - 1 of zero.
         Raises `RoomFull`, `RoomNotFound`, `RoomExists`, `RoomMismatch`, `SignalingLost`, `SignalingError`
-        (a limit of the server), `InvalidConfig` (an argument out of bounds; nothing was sent).
+        (a limit of the server), `InvalidConfig` (a field out of bounds; nothing was sent).
         Cancelling leaves the room again, as does an answer that never comes; those who have heard of us by then get
         `goodbye`, the record with which to `leave`.
         """
@@ -64,16 +47,8 @@ class SignalingTransport(Protocol):
         link. A room that we are not in is no error."""
         ...
 
-    async def list_rooms(
-        self,
-        *,
-        app_id: str = "",
-        region: str | None = None,
-        skill_range: SkillRange | None = None,
-        only_open: bool = False,
-        limit: int = 100,
-    ) -> RoomListing:
-        """Rooms of `app_id`; `only_open` leaves out full ones. Raises `SignalingLost`, `SignalingError`."""
+    async def list_rooms(self, query: RoomQuery | None = None) -> RoomListing:
+        """Rooms of one application, ours being "". Raises `SignalingLost`, `SignalingError`, `InvalidConfig`."""
         ...
 
     def send_signal(self, to: PeerId, room: str, envelope: str) -> None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import TracebackType
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar, Unpack
 
 import trio
 
-from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import InvalidConfig
-from psyne_mesh.gossip.config import GossipConfig
-from psyne_mesh.identity import Identity, PeerId
+from psyne_mesh.identity import PeerId
 from psyne_mesh.room import mesh as trio_mesh
-from psyne_mesh.room.mesh import DEFAULT_SIGNALING, SkillRange
+from psyne_mesh.room.mesh import DEFAULT_SIGNALING
+from psyne_mesh.room.options import JoinOptions, MeshOptions, RoomOptions
 from psyne_mesh.signaling import server as trio_server
 from psyne_mesh.signaling.limits import ServerConfig
 from psyne_mesh.signaling.server import DEFAULT_PORT, SignalingServer
@@ -93,7 +91,7 @@ class Mesh:
     def me(self) -> PeerId:
         return self._mesh.me
 
-    def join_game_room(self, name: str, *, timeout: float = JOIN_TIMEOUT_S, **options: Any) -> Room:
+    def join_game_room(self, name: str, *, timeout: float = JOIN_TIMEOUT_S, **options: Unpack[RoomOptions]) -> Room:
         """Enter a room; it ends with `room.leave()` or with the mesh. Each room has its own `poll()`. Arguments and
         errors: as under Trio, and `DeadlineExceeded`."""
 
@@ -104,50 +102,32 @@ class Mesh:
 
 
 def join_game_room(
-    name: str,
-    *,
-    max_players: int = 16,
-    region: str | None = None,
-    skill_range: SkillRange | None = None,
-    signaling: str = DEFAULT_SIGNALING,
-    app_id: str = "",
-    create: bool | None = None,
-    identity: Identity | None = None,
-    player_name: str | None = None,
-    metadata: Mapping[str, str] | None = None,
-    room_metadata: Mapping[str, str] | None = None,
-    config: WebRTCConfig | None = None,
-    gossip: GossipConfig | None = None,
-    timeout: float = JOIN_TIMEOUT_S,
-) -> AbstractContextManager[Room]:
+    name: str, *, signaling: str | Sequence[str] = DEFAULT_SIGNALING, timeout: float = JOIN_TIMEOUT_S,
+    **options: Unpack[JoinOptions],
+) -> AbstractContextManager[Room]:  # fmt: skip
     """`with sync.join_game_room("arena", max_players=8) as net:`, for a program with a loop of its own.
 
-    Arguments and errors are those of `psyne_mesh.join_game_room`. Entering waits until signaling has admitted us,
+    Options and errors are those of `psyne_mesh.join_game_room`. Entering waits until signaling has admitted us,
     `timeout` seconds at most (`DeadlineExceeded`). However the block is left (its end, an exception, `sys.exit`,
     Ctrl-C), the others see us leave.
     """
-    options: dict[str, Any] = {
-        "max_players": max_players, "region": region, "skill_range": skill_range, "signaling": signaling,
-        "app_id": app_id, "create": create, "identity": identity, "player_name": player_name, "metadata": metadata,
-        "room_metadata": room_metadata, "config": config, "gossip": gossip,
-    }  # fmt: skip
-    return Block("join_game_room", f"room {name}", lambda: trio_mesh.join_game_room(name, **options), Room, timeout)
+    return Block(
+        "join_game_room", f"room {name}", lambda: trio_mesh.join_game_room(name, signaling=signaling, **options), Room,
+        timeout,
+    )  # fmt: skip
 
 
 def open_mesh(
-    signaling: str = DEFAULT_SIGNALING,
+    signaling: str | Sequence[str] = DEFAULT_SIGNALING,
     *,
-    identity: Identity | None = None,
     player_name: str | None = None,
-    config: WebRTCConfig | None = None,
-    rng: random.Random | None = None,
     timeout: float = JOIN_TIMEOUT_S,
+    **options: Unpack[MeshOptions],
 ) -> AbstractContextManager[Mesh]:
     """`with sync.open_mesh() as mesh:`, for several rooms at once or one after the other, over shared links."""
     return Block(
         "open_mesh", "mesh",
-        lambda: trio_mesh.open_mesh(signaling, identity=identity, player_name=player_name, config=config, rng=rng),
-        Mesh, timeout,
+        lambda: trio_mesh.open_mesh(signaling, player_name=player_name, **options), Mesh, timeout,
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -21,13 +21,13 @@ from psyne_mesh.errors import (
     WouldBlock,
 )
 from psyne_mesh.identity import PeerId
-from psyne_mesh.signaling.events import Joined, Lost, Restored, RoomListing, SignalingEvent, SkillRange, room_key
+from psyne_mesh.signaling.events import Joined, Lost, Restored, RoomListing, SignalingEvent
 from psyne_mesh.signaling.inbox import EventIterator, Inbox
+from psyne_mesh.signaling.joining import JoinRequest, RoomQuery
 from psyne_mesh.signaling.limits import ServerConfig
 from psyne_mesh.signaling.link import SignalingConfig
 from psyne_mesh.signaling.memory import MemorySignaling, MemorySignalingClient
 from psyne_mesh.signaling.messages import MAX_ENVELOPE_CHARS
-from psyne_mesh.signaling.transport import CreatePolicy
 from psyne_mesh.testing.network import VirtualHost
 
 T = TypeVar("T")
@@ -82,29 +82,13 @@ class HostSignaling:
         self._is_closed = False
         self._is_over = False
 
-    async def join(
-        self,
-        name: str,
-        *,
-        app_id: str = "",
-        region: str = "",
-        max_players: int = 16,
-        skill_range: SkillRange | None = None,
-        create: CreatePolicy = "or",
-        record: str = "",
-        goodbye: str = "",
-        metadata: Mapping[str, object] | None = None,
-    ) -> Joined:
+    async def join(self, request: JoinRequest, *, goodbye: str = "") -> Joined:
         """See `SignalingTransport.join`."""
-        key = room_key(name, app_id=app_id, region=region)
-        options: dict[str, Any] = {"app_id": app_id, "region": region, "max_players": max_players,
-                                   "skill_range": skill_range, "create": create, "record": record,
-                                   "metadata": metadata}  # fmt: skip
         try:
-            joined = await self._ask(lambda: self._client.join(name, **options))
+            joined = await self._ask(lambda: self._client.join(request))
         except (trio.Cancelled, SignalingError):  # the hub may have let us in
-            if key not in self._rooms:
-                self._send(partial(self._client.leave, key, record=goodbye))
+            if request.key not in self._rooms:
+                self._send(partial(self._client.leave, request.key, record=goodbye))
             raise
         self._rooms.add(joined.room)
         return joined
@@ -115,21 +99,9 @@ class HostSignaling:
         self._send(partial(self._client.leave, room, record=record))
         await trio.lowlevel.checkpoint()
 
-    async def list_rooms(
-        self,
-        *,
-        app_id: str = "",
-        region: str | None = None,
-        skill_range: SkillRange | None = None,
-        only_open: bool = False,
-        limit: int = 100,
-    ) -> RoomListing:
+    async def list_rooms(self, query: RoomQuery | None = None) -> RoomListing:
         """See `SignalingTransport.list_rooms`."""
-        return await self._ask(
-            lambda: self._client.list_rooms(
-                app_id=app_id, region=region, skill_range=skill_range, only_open=only_open, limit=limit
-            )
-        )
+        return await self._ask(lambda: self._client.list_rooms(query))
 
     def send_signal(self, to: PeerId, room: str, envelope: str) -> None:
         """See `SignalingTransport.send_signal`."""

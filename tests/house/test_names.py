@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from psyne_mesh.errors import InvalidConfig, ProtocolError
 from psyne_mesh.identity import PeerId
 from psyne_mesh.names import PLAIN_PATTERN, is_plain, normal, plain
-from psyne_mesh.room.mesh import _request
+from psyne_mesh.room.options import entry_of
 from psyne_mesh.signaling import messages as m
 from psyne_mesh.signaling.events import room_key
-from psyne_mesh.signaling.registry import JoinRequest, RoomRegistry
+from psyne_mesh.signaling.joining import JoinRequest
+from psyne_mesh.signaling.registry import RoomRegistry
 
 GOOD = {
     "Japanese": "さくらの部屋",
@@ -40,23 +41,26 @@ BAD = {
 
 
 def read_back(name: str) -> m.ClientMessage:
-    return m.decode_client_untrusted(m.encode(m.Join(ref=0, room=name, region=name, app_id=name)))
+    return m.decode_client_untrusted(m.encode(m.Join(ref=0, name=name, region=name, app_id=name)))
 
 
 @pytest.mark.parametrize("name", GOOD.values(), ids=GOOD.keys())
 def test_every_writing_is_a_name(name: str) -> None:
     assert plain(name) == name
-    assert _request(name, 2, name, None, name, None, None).name == name
-    assert read_back(name) == m.Join(ref=0, room=name, region=name, app_id=name)
+    assert entry_of(name, region=name, app_id=name).request.name == name
+    assert read_back(name) == m.Join(ref=0, name=name, region=name, app_id=name)
 
 
 @pytest.mark.parametrize("name", BAD.values(), ids=BAD.keys())
 def test_what_steers_a_terminal_is_none(name: str) -> None:
     assert not is_plain(name)
     assert is_plain(plain(name))
-    for arguments in ((name, 2, None, None, ""), ("r", 2, name, None, ""), ("r", 2, None, None, name)):
-        with pytest.raises(InvalidConfig):
-            _request(*arguments, None, None)  # type: ignore[arg-type]
+    with pytest.raises(InvalidConfig):
+        entry_of(name)
+    with pytest.raises(InvalidConfig):
+        entry_of("r", region=name)
+    with pytest.raises(InvalidConfig):
+        entry_of("r", app_id=name)
     with pytest.raises((ProtocolError, UnicodeEncodeError)):
         read_back(name)
 

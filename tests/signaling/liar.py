@@ -32,6 +32,7 @@ from psyne_mesh.room.mesh import open_mesh
 from psyne_mesh.signaling import messages as m
 from psyne_mesh.signaling.client import SignalingClient, connect_signaling
 from psyne_mesh.signaling.envelope import seal
+from psyne_mesh.signaling.joining import JoinRequest
 from psyne_mesh.testing import open_network
 
 ROOM = "lobby"
@@ -127,7 +128,7 @@ class Liar:
                 return m.Welcome(ref=ref, peer_id=peer, keepalive_s=10, time_ms=EPOCH_MS)
             case m.Join():
                 info = m.Room(
-                    room=f"{question.app_id}/{question.region}/{question.room}", name=question.room, app_id=question.app_id,
+                    room=f"{question.app_id}/{question.region}/{question.name}", name=question.name, app_id=question.app_id,
                     region=question.region, players=1, max_players=question.max_players, skill_range=question.skill_range,
                     state="waiting", metadata=question.metadata,
                 )  # fmt: skip
@@ -304,7 +305,7 @@ async def _ask(client: SignalingClient, rng: random.Random) -> None:
             try:
                 match rng.randrange(5):
                     case 0 | 1:
-                        await client.join(ROOM, record="AAAA", goodbye="BBBB", skill_range=(1, 2))
+                        await client.join(JoinRequest(ROOM, record="AAAA", skill_range=(1, 2)), goodbye="BBBB")
                     case 2:
                         await client.list_rooms()
                     case 3:

@@ -24,7 +24,7 @@ DEAF = object()  # no answer to this, and nothing is read any more, but a word n
 def welcome_in(join: m.Join, **changes: object) -> m.JoinedRoom:
     """What an honest server says to who comes first; `changes` are to the room."""
     info = m.Room(
-        room=f"{join.app_id}/{join.region}/{join.room}", name=join.room, app_id=join.app_id, region=join.region,
+        room=f"{join.app_id}/{join.region}/{join.name}", name=join.name, app_id=join.app_id, region=join.region,
         players=1, max_players=join.max_players, skill_range=join.skill_range, state="waiting", metadata=join.metadata,
     )  # fmt: skip
     return m.JoinedRoom(ref=join.ref, info=replace(info, **changes), peers=[], created=True, index=0)

@@ -23,7 +23,7 @@ def peer(number: int) -> PeerId:
 def crowded(size: int) -> Switchboard:
     board = Switchboard(RegistryLimits())
     for number in range(size):
-        join = m.Join(ref=0, room="r", max_players=10_000, record=RECORD)
+        join = m.Join(ref=0, name="r", max_players=10_000, record=RECORD)
         board.receive(peer(number), join, 0.0, f"{number}")
     board.take_outputs()
     return board
@@ -43,7 +43,7 @@ def test_a_byte_of_churn_makes_the_server_say_at_most_ten(size: int, record: str
     board, heard, said, now, turn = crowded(size), 0, 0, 1_000.0, 0
     while now < 1_020.0:
         who = peer(10_000 + turn % keys)
-        for message in (m.Join(ref=turn, room="r", record=record), m.Leave(ref=turn, room="//r")):
+        for message in (m.Join(ref=turn, name="r", record=record), m.Leave(ref=turn, room="//r")):
             bytes_in = len(m.encode(message))
             heard += bytes_in
             now += bytes_in / (1.15e6 / 8)
@@ -58,7 +58,7 @@ def test_the_restless_are_told_to_a_few_and_then_refused() -> None:
     told: list[int] = []
     refusals: list[str] = []
     for _ in range(200):
-        board.receive(EVIL, m.Join(ref=1, room="r"), 0.0, "evil")
+        board.receive(EVIL, m.Join(ref=1, name="r"), 0.0, "evil")
         for delivery in board.take_outputs():
             if isinstance(delivery.message, m.MemberJoined):
                 told.append(len(delivery.peers))
@@ -69,7 +69,7 @@ def test_the_restless_are_told_to_a_few_and_then_refused() -> None:
     assert (told[0], told[-1]) == (100, 4)
     assert "too often; come back in" in refusals[-1]
     assert 10 < len(told) < 90
-    board.receive(EVIL, m.Join(ref=1, room="r"), 300.0, "evil")
+    board.receive(EVIL, m.Join(ref=1, name="r"), 300.0, "evil")
     assert any(isinstance(d.message, m.MemberJoined) and len(d.peers) == 100 for d in board.take_outputs())
 
 
@@ -81,7 +81,7 @@ def test_players_who_come_and_go_as_players_do_are_told_to_all() -> None:
         now += rng.expovariate(256 / 120)
         who = rng.randrange(256)
         board.depart(peer(who), "lost", now)
-        board.receive(peer(who), m.Join(ref=1, room="r", record=RECORD), now + 0.5, f"{who}")
+        board.receive(peer(who), m.Join(ref=1, name="r", record=RECORD), now + 0.5, f"{who}")
         for delivery in board.take_outputs():
             short += isinstance(delivery.message, m.MemberJoined) and len(delivery.peers) < 255
     assert short <= 2

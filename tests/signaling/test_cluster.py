@@ -86,7 +86,7 @@ class World:
 
 
 def join(room: str = "r", **fields: object) -> m.Join:
-    return m.Join(**{"ref": 1, "room": room, **fields})  # type: ignore[arg-type]
+    return m.Join(**{"ref": 1, "name": room, **fields})  # type: ignore[arg-type]
 
 
 def room_kept_by(world: World, name: str) -> str:

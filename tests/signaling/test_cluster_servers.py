@@ -23,6 +23,7 @@ from psyne_mesh.signaling.client import SignalingClient, connect_signaling
 from psyne_mesh.signaling.cluster import ClusterSwitchboard
 from psyne_mesh.signaling.cluster_member import ClusterMember
 from psyne_mesh.signaling.events import Lost, PeerJoined, PeerLeft, Restored, SignalingEvent, SignalReceived
+from psyne_mesh.signaling.joining import JoinRequest
 from psyne_mesh.signaling.limits import ServerConfig
 from psyne_mesh.signaling.registry import RegistryLimits
 from psyne_mesh.signaling.server import SignalingServer, open_server
@@ -64,15 +65,15 @@ async def play_across(servers: list[SignalingServer]) -> None:
         connect_signaling(urls[1], player(2), config=QUICK) as b,
         connect_signaling(urls[2], player(3), config=QUICK) as outsider,
     ):
-        await a.join("r", max_players=2, metadata={"map": "dust"})
-        joined = await b.join("r")
+        await a.join(JoinRequest("r", max_players=2, metadata={"map": "dust"}))
+        joined = await b.join(JoinRequest("r"))
         assert [peer.peer_id for peer in joined.peers] == [a.peer_id]
         assert joined.info.metadata == {"map": "dust"}
         assert isinstance(await until(a, PeerJoined), PeerJoined)
         b.send_signal(a.peer_id, "//r", "offer")
         assert await until(a, SignalReceived) == SignalReceived(b.peer_id, "//r", "offer")
         with pytest.raises(RoomFull):
-            await outsider.join("r")
+            await outsider.join(JoinRequest("r"))
         assert [info.players for info in (await outsider.list_rooms()).rooms] == [2]
         await b.leave("//r", record="bye")
         assert await until(a, PeerLeft) == PeerLeft("//r", b.peer_id, "left", "bye")
@@ -96,8 +97,8 @@ async def test_a_server_of_the_cluster_stops_and_its_rooms_go_on_elsewhere() -> 
         last = servers[2]._cluster
         assert last is not None
         room = next(name for name in map(str, range(1000)) if cluster_of_first.keeper_of(f"//{name}") == last.me)
-        await a.join(room, max_players=7)
-        await b.join(room)
+        await a.join(JoinRequest(room, max_players=7))
+        await b.join(JoinRequest(room))
         await servers[2].stop()
         for client in (a, b):
             assert isinstance(await until(client, Lost), Lost)
@@ -117,7 +118,7 @@ async def test_an_ordered_stop_is_told_though_a_guest_does_not_answer(autojump_c
     ):
         network.server = two
         async with network.connect_slowly(1, gate) as mute:
-            await mute.join("r")
+            await mute.join(JoinRequest("r"))
             assert one.stats.servers == 2
             gate.shut()
             network.is_up = False
@@ -181,7 +182,7 @@ async def test_an_identity_that_moves_to_another_server_supersedes_itself() -> N
         lost = await until(old, Lost)
         assert isinstance(lost, Lost)
         assert not lost.retrying
-        assert (await new.join("r")).created
+        assert (await new.join(JoinRequest("r"))).created
 
 
 # coredis leaves the channels of a connection that broke to the garbage collector, which complains.
@@ -242,7 +243,7 @@ async def test_servers_joined_by_redis_through_its_restart(tmp_path: Path, swept
                 while any(server.stats.servers > 1 for server in servers):
                     await trio.sleep(0.1)
                 async with connect_signaling(servers[0].url, player(9), config=QUICK) as alone:
-                    assert (await alone.join("alone")).created, "a server without the others still serves"
+                    assert (await alone.join(JoinRequest("alone"))).created, "a server without the others still serves"
                 await redis.start()
                 while any(server.stats.servers < 3 for server in servers):
                     await trio.sleep(0.1)
@@ -294,7 +295,7 @@ async def test_who_is_superseded_is_told_so_while_much_is_sent_to_it() -> None:
 
         async def flood(number: int) -> None:
             async with connect_signaling(server.url, player(number)) as mate:
-                await mate.join("r")
+                await mate.join(JoinRequest("r"))
                 while True:
                     for _ in range(10):
                         mate.send_signal(player(1).peer_id, "//r", "x" * 300)
@@ -304,7 +305,7 @@ async def test_who_is_superseded_is_told_so_while_much_is_sent_to_it() -> None:
             nursery.start_soon(flood, number)
         for _ in range(10):
             async with connect_signaling(server.url, player(1)) as old:
-                await old.join("r")
+                await old.join(JoinRequest("r"))
                 await trio.sleep(0.1)
                 async with connect_signaling(server.url, player(1)):
                     lost = await until(old, Lost)

@@ -14,6 +14,7 @@ from psyne_mesh.signaling.backplane import MemoryBackplane
 from psyne_mesh.signaling.client import connect_signaling
 from psyne_mesh.signaling.doors import DoorLimits
 from psyne_mesh.signaling.events import Lost, PeerJoined, Restored
+from psyne_mesh.signaling.joining import JoinRequest
 from psyne_mesh.signaling.limits import ServerConfig
 from psyne_mesh.signaling.server import open_server
 
@@ -137,9 +138,9 @@ async def test_the_next_of_several_servers_is_tried() -> None:
     async with open_server(port=0, backplane=backplane) as one, open_server(port=0, backplane=backplane) as two:
         async with connect_signaling(["ws://127.0.0.1:9", one.url, two.url], player(1), config=QUICK) as a:
             assert a.url == one.url
-            await a.join("r", max_players=7)
+            await a.join(JoinRequest("r", max_players=7))
             async with connect_signaling(two.url, player(2), config=QUICK) as b:
-                await b.join("r")
+                await b.join(JoinRequest("r"))
                 assert isinstance(await a.next_event(), PeerJoined)
                 one.kill()
                 with trio.fail_after(20):

@@ -8,6 +8,7 @@ from trio.testing import MockClock
 
 from psyne_mesh.errors import RoomFull, SignalingError, SignalingLost
 from psyne_mesh.signaling.events import Lost, PeerJoined, PeerLeft, Restored, SignalReceived
+from psyne_mesh.signaling.joining import JoinRequest
 from psyne_mesh.signaling.memory import open_memory_signaling
 
 from .worlds import player
@@ -17,8 +18,8 @@ A, B, C = (player(number).peer_id for number in (1, 2, 3))
 
 async def test_a_man_in_the_middle_can_change_and_drop() -> None:
     async with open_memory_signaling() as hub, hub.connect(A) as a, hub.connect(B) as b:
-        await a.join("r")
-        await b.join("r")
+        await a.join(JoinRequest("r"))
+        await b.join(JoinRequest("r"))
         assert isinstance(await a.next_event(), PeerJoined)
         seen = []
 
@@ -37,7 +38,7 @@ async def test_a_man_in_the_middle_can_change_and_drop() -> None:
 
 async def test_delay_is_virtual_time(autojump_clock: MockClock) -> None:
     async with open_memory_signaling() as hub, hub.connect(A) as a:
-        await a.join("r")
+        await a.join(JoinRequest("r"))
         hub.delay_s = 2.5
         a.send_signal(A, "//r", "later")
         began = trio.current_time()
@@ -47,8 +48,8 @@ async def test_delay_is_virtual_time(autojump_clock: MockClock) -> None:
 
 async def test_one_client_is_cut_off_and_comes_back() -> None:
     async with open_memory_signaling() as hub, hub.connect(A) as a, hub.connect(B) as b:
-        await a.join("r", record="old")
-        await b.join("r", max_players=2)
+        await a.join(JoinRequest("r", record="old"))
+        await b.join(JoinRequest("r", max_players=2))
         assert isinstance(await a.next_event(), PeerJoined)
         hub.disconnect(A)
         hub.disconnect(A)
@@ -72,8 +73,8 @@ async def test_one_client_is_cut_off_and_comes_back() -> None:
 
 async def test_the_hub_dies_and_comes_back_empty() -> None:
     async with open_memory_signaling() as hub, hub.connect(A) as a, hub.connect(B) as b:
-        await a.join("r", max_players=5, metadata={"map": "dust"})
-        await b.join("r", max_players=2)
+        await a.join(JoinRequest("r", max_players=5, metadata={"map": "dust"}))
+        await b.join(JoinRequest("r", max_players=2))
         hub.kill()
         with pytest.raises(SignalingError):
             async with hub.connect(C):
@@ -89,13 +90,13 @@ async def test_the_hub_dies_and_comes_back_empty() -> None:
 
 async def test_a_room_that_filled_up_meanwhile_refuses_the_return(autojump_clock: MockClock) -> None:
     async with open_memory_signaling() as hub, hub.connect(A) as a, hub.connect(B) as b, hub.connect(C) as c:
-        await b.join("r", max_players=2)
-        await a.join("r")
+        await b.join(JoinRequest("r", max_players=2))
+        await a.join(JoinRequest("r"))
         hub.disconnect(A)
         with pytest.raises(RoomFull):
-            await c.join("r")
+            await c.join(JoinRequest("r"))
         await trio.sleep(11)
-        await c.join("r")
+        await c.join(JoinRequest("r"))
         hub.reconnect(A)
         assert isinstance(await a.next_event(), Lost)
         restored = await a.next_event()

@@ -20,8 +20,8 @@ PEER = "0123456789abcdef" * 2
 
 CLIENT = [
     m.Hello(ref=0, peer_id=PEER, public_key="a", signature="b", audience="host:1"),
-    m.Join(ref=1, room="lobby"),
-    m.Join(ref=1, room="a/b c", app_id="chess", region="eu", max_players=2, skill_range=(1.0, 2.0), create="only",
+    m.Join(ref=1, name="lobby"),
+    m.Join(ref=1, name="a/b c", app_id="chess", region="eu", max_players=2, skill_range=(1.0, 2.0), create="only",
            record="r" * 2800, metadata={"map": "dust", "round": 3, "ranked": True, "note": None, "speed": 1.5}),
     m.Leave(ref=2, room="//lobby"),
     m.ListRooms(ref=3, app_id="x", region="", skill_range=(0.0, 0.0), only_open=True, limit=1),
@@ -246,5 +246,5 @@ def test_base64_refuses_what_is_not() -> None:
 
 def test_messages_hold_only_what_json_has() -> None:
     with pytest.raises(TypeError):
-        m.encode(m.Join(ref=1, room="r", metadata={"x": object()}))  # type: ignore[dict-item]
+        m.encode(m.Join(ref=1, name="r", metadata={"x": object()}))  # type: ignore[dict-item]
     assert msgspec.json.decode(m.encode(m.Ping(ref=1))) == {"type": "ping", "v": 1, "ref": 1}

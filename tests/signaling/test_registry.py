@@ -9,8 +9,8 @@ import pytest
 from psyne_mesh.errors import ProtocolError, RoomExists, RoomFull, RoomMismatch, RoomNotFound, SignalingError
 from psyne_mesh.identity import PeerId
 from psyne_mesh.signaling.events import Joined, SkillRange, room_key, split_room_key_untrusted
-from psyne_mesh.signaling.registry import JoinRequest, RegistryLimits, RoomRegistry
-from psyne_mesh.signaling.transport import CreatePolicy
+from psyne_mesh.signaling.joining import CreatePolicy, JoinRequest, RoomQuery
+from psyne_mesh.signaling.registry import RegistryLimits, RoomRegistry
 
 A, B, C = (PeerId(digit * 32) for digit in "abc")
 P = [PeerId(f"{number:032x}") for number in range(40)]
@@ -219,12 +219,12 @@ def test_lists_are_filtered_and_cut() -> None:
     enter(registry, A, name="chess", app_id="chess")
 
     def found(**wanted: object) -> list[str]:
-        return [info.name for info in registry.list_rooms(**wanted).rooms]  # type: ignore[arg-type]
+        return [info.name for info in registry.list_rooms(RoomQuery(**{"app_id": None, **wanted})).rooms]  # type: ignore[arg-type]
 
     assert found() == ["full", "skilled", "eu"]
     assert registry.list_rooms().truncated
     assert found(app_id="") == ["full", "skilled", "eu"]
-    assert not registry.list_rooms(app_id="").truncated
+    assert not registry.list_rooms(RoomQuery(app_id="")).truncated
     assert found(app_id="", region="") == ["full", "skilled"]
     assert found(app_id="chess") == ["chess"]
     assert found(app_id="", skill_range=(1, 2)) == ["full", "eu"]

@@ -9,6 +9,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from psyne_mesh.errors import RoomFull, SignalingError
 from psyne_mesh.signaling import messages as m
 from psyne_mesh.signaling.events import Lost, PeerJoined, Restored
+from psyne_mesh.signaling.joining import JoinRequest
 
 from .rogue import open_rogue, welcome_in
 from .worlds import player
@@ -33,11 +34,11 @@ def refused(question: m.ClientMessage, code: str) -> m.Error:
 @pytest.mark.parametrize("changes", NONSENSE.values(), ids=NONSENSE.keys())
 async def test_a_room_that_cannot_be_is_not_entered(changes: dict[str, object], autojump_clock: MockClock) -> None:
     async with open_rogue(lambda q: welcome_in(join_of(q))) as rogue, rogue.connect(1) as a:
-        await a.join("stands")
+        await a.join(JoinRequest("stands"))
         rogue.answer = lambda q: welcome_in(q, **changes) if isinstance(q, m.Join) else None  # each is taken back
         began = trio.current_time()
         with pytest.raises(SignalingError, match="nonsense"):
-            await a.join("lobby")
+            await a.join(JoinRequest("lobby"))
         assert trio.current_time() - began < 1, "the question has its answer, such as it is"
         rogue.cut()
         assert isinstance(await a.next_event(), Lost)
@@ -49,10 +50,10 @@ async def test_a_room_that_cannot_be_is_not_entered(changes: dict[str, object], 
 @pytest.mark.parametrize("code", UNFIT)
 async def test_what_is_no_answer_to_the_question_is_a_signaling_error(code: str, autojump_clock: MockClock) -> None:
     async with open_rogue(lambda q: welcome_in(join_of(q))) as rogue, rogue.connect(1) as a:
-        await a.join("stands")
+        await a.join(JoinRequest("stands"))
         rogue.answer = lambda q: refused(q, code)
         with pytest.raises(SignalingError):
-            await a.join("lobby")
+            await a.join(JoinRequest("lobby"))
         rogue.cut()
         assert isinstance(await a.next_event(), Lost)
         restored = await a.next_event()
@@ -65,12 +66,12 @@ async def test_what_is_no_answer_to_the_question_is_a_signaling_error(code: str,
                     await question()  # type: ignore[operator]
         rogue.answer = lambda q: refused(q, "room_full")
         with pytest.raises(RoomFull):
-            await a.join("lobby")
+            await a.join(JoinRequest("lobby"))
         assert a.is_connected
 
 
 async def test_a_list_of_rooms_that_cannot_be_is_a_signaling_error(autojump_clock: MockClock) -> None:
-    bad = welcome_in(m.Join(ref=0, room="r"), skill_range=(5.0, 1.0)).info
+    bad = welcome_in(m.Join(ref=0, name="r"), skill_range=(5.0, 1.0)).info
     async with open_rogue(lambda q: m.RoomList(ref=q.ref, rooms=[bad], truncated=False)) as rogue:  # type: ignore[union-attr]
         async with rogue.connect(1) as a:
             with pytest.raises(SignalingError, match="nonsense"):
@@ -80,9 +81,9 @@ async def test_a_list_of_rooms_that_cannot_be_is_a_signaling_error(autojump_cloc
 @pytest.mark.parametrize("leave_first", [True, False])
 async def test_of_a_leave_and_a_join_the_later_one_holds(leave_first: bool, autojump_clock: MockClock) -> None:
     async with open_rogue(lambda q: welcome_in(join_of(q))) as rogue, rogue.connect(1) as a:
-        await a.join("r")
+        await a.join(JoinRequest("r"))
         rogue.answer = lambda q: None
-        questions = [lambda: a.leave("//r"), lambda: a.join("r")]
+        questions = [lambda: a.leave("//r"), lambda: a.join(JoinRequest("r"))]
         async with trio.open_nursery() as nursery:
             for question in questions if leave_first else reversed(questions):
                 nursery.start_soon(question)

@@ -17,6 +17,7 @@ from psyne_mesh.errors import InvalidUri, SignalingUnreachable, VersionMismatch
 from psyne_mesh.signaling import messages as m
 from psyne_mesh.signaling.client import connect_signaling
 from psyne_mesh.signaling.events import Lost, PeerJoined, PeerLeft, Restored, SignalReceived
+from psyne_mesh.signaling.joining import JoinRequest
 from psyne_mesh.signaling.server import open_server, serve
 from psyne_mesh.signaling.websocket import (
     WebSocketClosed,
@@ -42,7 +43,7 @@ async def test_an_impostor_is_refused() -> None:
         "half a signature": {"signature": m.to_base64(bytes(32))},
     }
     async with calm_server() as server, connect_signaling(server.url, alice) as a:
-        await a.join("r")
+        await a.join(JoinRequest("r"))
         for forgery in forgeries.values():
             async with raw_websocket(server.url) as websocket:
                 challenge = await said(websocket)
@@ -86,7 +87,7 @@ async def test_hello_comes_first_and_once() -> None:
     async with calm_server() as server:
         async with raw_websocket(server.url) as websocket:
             await said(websocket)
-            await websocket.send(m.encode(m.Join(ref=1, room="r")))
+            await websocket.send(m.encode(m.Join(ref=1, name="r")))
             assert (await closed(websocket)).code == m.NOT_PROVED
         async with raw_guest(server.url, 1) as websocket:
             await websocket.send(m.encode(hello(player(2), "", ref=9)))
@@ -207,8 +208,8 @@ async def test_the_server_dies_and_comes_back_on_the_same_port() -> None:
         connect_signaling(first.url, player(1), config=QUICK) as a,
         connect_signaling(first.url, player(2), config=QUICK) as b,
     ):
-        await a.join("r", max_players=7, metadata={"map": "dust"})
-        await b.join("r")
+        await a.join(JoinRequest("r", max_players=7, metadata={"map": "dust"}))
+        await b.join(JoinRequest("r"))
         assert isinstance(await a.next_event(), PeerJoined)
         first.kill()
         with trio.fail_after(10):
@@ -258,7 +259,7 @@ async def test_serve_runs_until_cancelled_and_says_goodbye_then() -> None:
     async with trio.open_nursery() as nursery:
         server = await nursery.start(partial(serve, port=0))
         async with connect_signaling(server.url, player(1)) as a:
-            assert (await a.join("r")).created
+            assert (await a.join(JoinRequest("r"))).created
             nursery.cancel_scope.cancel()
             with trio.CancelScope(shield=True):
                 lost = await a.next_event()
@@ -268,10 +269,10 @@ async def test_serve_runs_until_cancelled_and_says_goodbye_then() -> None:
 
 async def test_a_cancelled_player_says_goodbye_too() -> None:
     async with calm_server() as server, connect_signaling(server.url, player(1)) as a:
-        await a.join("r")
+        await a.join(JoinRequest("r"))
         with trio.CancelScope() as scope:
             async with connect_signaling(server.url, player(2)) as b:
-                await b.join("r")
+                await b.join(JoinRequest("r"))
                 scope.cancel()
                 await trio.sleep_forever()
         assert isinstance(await a.next_event(), PeerJoined)
@@ -294,8 +295,8 @@ async def test_leaving_leaves_no_task_and_no_socket() -> None:
     async def visit() -> None:
         async with open_server(port=0) as server:
             async with connect_signaling(server.url, player(1)) as a, connect_signaling(server.url, player(2)) as b:
-                await a.join("r")
-                await b.join("r")
+                await a.join(JoinRequest("r"))
+                await b.join(JoinRequest("r"))
                 async with raw_guest(server.url, 3):
                     pass
             await http(server, b"GET /stats HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -13,6 +13,7 @@ from psyne_mesh.signaling import messages as m
 from psyne_mesh.signaling.client import connect_signaling
 from psyne_mesh.signaling.doors import DoorLimits
 from psyne_mesh.signaling.events import PeerJoined, PeerLeft, SignalReceived
+from psyne_mesh.signaling.joining import JoinRequest
 from psyne_mesh.signaling.limits import ServerConfig
 from psyne_mesh.signaling.websocket import WebSocketClosed
 
@@ -22,7 +23,7 @@ from .worlds import player
 
 async def test_garbage_is_answered_then_closed_and_others_notice_nothing() -> None:
     async with calm_server(ServerConfig(garbage_max=3)) as server, connect_signaling(server.url, player(1)) as a:
-        await a.join("r")
+        await a.join(JoinRequest("r"))
         async with raw_guest(server.url, 2) as websocket:
             for frame in ("hello", '{"v":1,"type":"join","ref":5,"room":""}', "[" * 60_000):
                 await websocket.send(frame)
@@ -32,7 +33,7 @@ async def test_garbage_is_answered_then_closed_and_others_notice_nothing() -> No
                 ("bad_message", 5),
                 ("bad_message", None),
             ]
-            await websocket.send(m.encode(m.Join(ref=1, room="r")))
+            await websocket.send(m.encode(m.Join(ref=1, name="r")))
             assert isinstance(await said(websocket), m.JoinedRoom)
             await websocket.send("one too many")
             assert (await closed(websocket)).code == m.MISBEHAVED
@@ -112,12 +113,12 @@ async def test_a_slow_reader_is_dropped_and_delays_nobody() -> None:
     """It asks and asks and reads no answer; the others shower the room with signals for it and for each other."""
     config = ServerConfig(outbound_messages_max=50, messages_per_s=1e6)
     async with calm_server(config) as server, connect_signaling(server.url, player(1)) as a:
-        await a.join("r")
+        await a.join(JoinRequest("r"))
         for number in range(15):
-            await a.join(f"large {number}", metadata={"x": "y" * 2_000})
+            await a.join(JoinRequest(f"large {number}", metadata={"x": "y" * 2_000}))
         async with raw_guest(server.url, 2) as websocket, connect_signaling(server.url, player(3)) as c:
-            await websocket.send(m.encode(m.Join(ref=1, room="r")))
-            await c.join("r")
+            await websocket.send(m.encode(m.Join(ref=1, name="r")))
+            await c.join(JoinRequest("r"))
             received = 0
             left = False
             for _ in range(3_000):

@@ -13,6 +13,7 @@ import trustme
 from psyne_mesh.errors import SignalingUnreachable
 from psyne_mesh.signaling.client import connect_signaling
 from psyne_mesh.signaling.events import PeerJoined, PeerLeft
+from psyne_mesh.signaling.joining import JoinRequest
 from psyne_mesh.signaling.limits import ServerConfig
 from psyne_mesh.signaling.server import open_server
 
@@ -24,9 +25,9 @@ from .worlds import player
 
 async def test_pages() -> None:
     async with calm_server(ServerConfig(shows_rooms=True)) as server, connect_signaling(server.url, player(1)) as a:
-        await a.join("one", app_id="chess", region="eu", max_players=2, metadata={"map": "dust"})
-        await a.join("two")
-        await a.join("pair:alice bob")
+        await a.join(JoinRequest("one", app_id="chess", region="eu", max_players=2, metadata={"map": "dust"}))
+        await a.join(JoinRequest("two"))
+        await a.join(JoinRequest("pair:alice bob"))
         head, body = await http(server, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200")
         assert body == b"ok\n"
@@ -65,7 +66,7 @@ async def test_odd_requests_get_an_answer(request_: bytes, status: int, has_body
 
 async def test_who_plays_what_is_not_shown_unless_asked_for() -> None:
     async with calm_server() as server, connect_signaling(server.url, player(1)) as a:
-        await a.join("one")
+        await a.join(JoinRequest("one"))
         head, _ = await http(server, b"GET /rooms HTTP/1.1\r\nHost: x\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 404 ")
 
@@ -131,8 +132,8 @@ async def test_tls() -> None:
         assert server.url.startswith("wss://127.0.0.1:")
         async with connect_signaling(server.url, player(1), ssl_context=client_context) as a:
             async with connect_signaling(server.url, player(2), ssl_context=client_context) as b:
-                await a.join("r")
-                assert [peer.peer_id for peer in (await b.join("r")).peers] == [a.peer_id]
+                await a.join(JoinRequest("r"))
+                assert [peer.peer_id for peer in (await b.join(JoinRequest("r"))).peers] == [a.peer_id]
             assert isinstance(await a.next_event(), PeerJoined)
             assert await a.next_event() == PeerLeft("//r", player(2).peer_id, "left")
         assert server.stats.internal_errors == 0
@@ -148,7 +149,7 @@ async def test_tls_refuses_an_unknown_authority_and_survives_plain_text() -> Non
             async with connect_signaling(server.url.replace("wss", "ws"), player(1)):
                 pass
         async with connect_signaling(server.url, player(1), ssl_context=client_context) as a:
-            assert (await a.join("r")).created
+            assert (await a.join(JoinRequest("r"))).created
         assert server.stats.internal_errors == 0
 
 

@@ -15,6 +15,7 @@ from psyne_mesh.signaling.client import connect_signaling
 from psyne_mesh.signaling.doors import DoorLimits
 from psyne_mesh.signaling.events import Lost, PeerInfo, PeerJoined, PeerLeft, Restored, SignalReceived
 from psyne_mesh.signaling.guest import Guest
+from psyne_mesh.signaling.joining import JoinRequest
 from psyne_mesh.signaling.limits import ServerConfig
 from psyne_mesh.signaling.link import SignalingConfig
 from psyne_mesh.signaling.registry import RegistryLimits
@@ -25,8 +26,8 @@ from .worlds import Gate, open_network, player
 
 async def test_a_broken_connection_comes_back_with_all_rooms(autojump_clock: MockClock) -> None:
     async with open_network() as network, network.connect(1) as a:
-        await a.join("one", app_id="chess", record="old")
-        await a.join("two", create="only")
+        await a.join(JoinRequest("one", app_id="chess", record="old"))
+        await a.join(JoinRequest("two", create="only"))
         a.set_record("chess//one", "new")
         network.cut()
         lost = await a.next_event()
@@ -34,14 +35,14 @@ async def test_a_broken_connection_comes_back_with_all_rooms(autojump_clock: Moc
         assert lost.retrying
         assert not a.is_connected
         with pytest.raises(SignalingLost):
-            await a.join("three")
+            await a.join(JoinRequest("three"))
         restored = await a.next_event()
         assert isinstance(restored, Restored)
         assert [joined.room for joined in restored.rooms] == ["chess//one", "//two"]
         assert a.is_connected
         assert a.reconnects == 1
         async with network.connect(2) as b:
-            assert (await b.join("one", app_id="chess")).peers[0].record == "new"
+            assert (await b.join(JoinRequest("one", app_id="chess"))).peers[0].record == "new"
 
 
 async def test_back_off_doubles_up_to_its_bound_and_is_shaken(autojump_clock: MockClock) -> None:
@@ -88,7 +89,7 @@ async def test_a_doubted_connection_gets_a_second_and_one_of_another_network_non
     forgotten: list[trio.abc.Stream] = []
     monkeypatch.setattr("psyne_mesh.signaling.websocket.forget_unsent", forgotten.append)
     async with open_network() as network, network.connect(1) as a:
-        await a.join("r")
+        await a.join(JoinRequest("r"))
         end = network.client_ends[0]
         silent, _ = memory_stream_pair()
         end.receive_stream = silent.receive_stream
@@ -106,9 +107,9 @@ async def test_a_doubted_connection_gets_a_second_and_one_of_another_network_non
 
 async def test_a_client_that_falls_silent_is_dropped_and_others_are_told(autojump_clock: MockClock) -> None:
     async with open_network(ServerConfig(keepalive_s=10)) as network, network.connect(1) as a:
-        await a.join("r")
+        await a.join(JoinRequest("r"))
         async with network.connect(2) as b:
-            await b.join("r")
+            await b.join(JoinRequest("r"))
             assert isinstance(await a.next_event(), PeerJoined)
             black_hole, _ = memory_stream_pair()
             end = network.client_ends[1]
@@ -216,8 +217,8 @@ async def test_a_websocket_without_hello_is_closed(autojump_clock: MockClock) ->
 async def test_a_fast_client_is_read_slowly_and_loses_nothing(autojump_clock: MockClock) -> None:
     config = ServerConfig(messages_per_s=10, burst=20)
     async with open_network(config) as network, network.connect(1) as a, network.connect(2) as b:
-        await a.join("r")
-        await b.join("r")
+        await a.join(JoinRequest("r"))
+        await b.join(JoinRequest("r"))
         began = trio.current_time()
         for number in range(200):
             a.send_signal(b.peer_id, "//r", str(number))
@@ -237,7 +238,7 @@ async def test_who_floods_a_slow_reader_costs_it_neither_its_place_nor_the_words
         network.connect(3) as friend,
     ):
         for client in (victim, friend, mallory):
-            await client.join("r")
+            await client.join(JoinRequest("r"))
         gate.shut()
         for _ in range(400):
             mallory.send_signal(victim.peer_id, "//r", "x" * m.MAX_ENVELOPE_CHARS)
@@ -266,10 +267,10 @@ async def test_who_does_not_read_the_news_misses_some_and_stays(autojump_clock: 
         network.connect_slowly(1, gate) as slow,
         network.connect(2) as restless,
     ):
-        await slow.join("r")
+        await slow.join(JoinRequest("r"))
         gate.shut()
         for _ in range(60):
-            await restless.join("r")
+            await restless.join(JoinRequest("r"))
             await restless.leave("//r")
         assert network.server.stats.ends == {}
         assert network.server.stats.news_dropped > 50
@@ -281,7 +282,7 @@ async def test_who_does_not_read_the_news_misses_some_and_stays(autojump_clock: 
 async def test_the_queue_to_the_server_is_bounded(autojump_clock: MockClock) -> None:
     config = SignalingConfig(outbound_max=10)
     async with open_network() as network, network.connect(1, config) as a:
-        await a.join("r")
+        await a.join(JoinRequest("r"))
         sent = 0
         try:
             while sent < 100:
@@ -297,7 +298,7 @@ async def test_the_queue_to_the_server_is_bounded(autojump_clock: MockClock) -> 
 async def test_a_mesh_that_does_not_drain_gets_a_fresh_start(autojump_clock: MockClock) -> None:
     config = SignalingConfig(inbox_max=5)
     async with open_network() as network, network.connect(1, config) as a:
-        await a.join("r")
+        await a.join(JoinRequest("r"))
         for _ in range(6):
             a.send_signal(a.peer_id, "//r", "x")
         await trio.sleep(5)
@@ -314,16 +315,16 @@ async def test_a_question_without_an_answer_ends(autojump_clock: MockClock) -> N
     async with open_network() as network, network.connect(1) as a:
         network.server._switchboard._join = lambda *_: None  # type: ignore[method-assign]
         with pytest.raises(SignalingError, match="no answer within"):
-            await a.join("r")
+            await a.join(JoinRequest("r"))
         assert a.is_connected
 
 
 async def test_a_cancelled_join_is_taken_back(autojump_clock: MockClock) -> None:
     async with open_network() as network, network.connect(1) as a, network.connect(2) as b:
-        await b.join("r")
+        await b.join(JoinRequest("r"))
         with trio.CancelScope() as scope:
             scope.cancel()
-            await a.join("r", record="hello", goodbye="farewell")
+            await a.join(JoinRequest("r", record="hello"), goodbye="farewell")
         await trio.sleep(1)
         assert network.server.stats.joins == 2
         assert network.server.stats.members == 1
@@ -338,8 +339,8 @@ async def test_a_cancelled_join_is_taken_back(autojump_clock: MockClock) -> None
 async def test_a_room_whose_answer_comes_too_late_is_left(autojump_clock: MockClock) -> None:
     """Who has told its mesh that the room would not have it back must not stand in the room's list."""
     async with open_network() as network, network.connect(1) as a, network.connect(2) as b:
-        await a.join("r")
-        await b.join("r")
+        await a.join(JoinRequest("r"))
+        await b.join(JoinRequest("r"))
         late: list[tuple[Guest, m.ClientMessage]] = []
         receive = network.server._receive_message
 
@@ -366,7 +367,7 @@ async def test_a_room_whose_answer_comes_too_late_is_left(autojump_clock: MockCl
 
 async def test_a_room_left_during_the_loss_is_not_entered_again(autojump_clock: MockClock) -> None:
     async with open_network() as network, network.connect(1) as a:
-        await a.join("r")
+        await a.join(JoinRequest("r"))
         network.cut()
         assert isinstance(await a.next_event(), Lost)
         await a.leave("//r")
@@ -378,15 +379,15 @@ async def test_the_seat_is_kept_for_who_comes_back(autojump_clock: MockClock) ->
     config = ServerConfig(registry=RegistryLimits(seat_hold_s=10))
     slow = SignalingConfig(backoff_first_s=30, backoff_max_s=30)
     async with open_network(config) as network, network.connect(1) as a, network.connect(2, slow) as b:
-        await a.join("duel", max_players=2)
-        await b.join("duel")
+        await a.join(JoinRequest("duel", max_players=2))
+        await b.join(JoinRequest("duel"))
         network.cut()
         assert isinstance(await a.next_event(), PeerJoined)
         events = [await a.next_event() for _ in range(2)]
         assert [type(event) for event in events] == [Lost, Restored]
         await trio.sleep(11)
         async with network.connect(3) as c:
-            await c.join("duel")
+            await c.join(JoinRequest("duel"))
             assert isinstance(await b.next_event(), Lost)
             restored = await b.next_event()
             assert isinstance(restored, Restored)
@@ -402,7 +403,7 @@ async def test_many_clients_survive_a_flapping_network(autojump_clock: MockClock
 
         async def live(number: int) -> None:
             async with network.connect(number) as client:
-                joined = await client.join("r")
+                joined = await client.join(JoinRequest("r"))
                 view = views[client.peer_id] = {peer.peer_id for peer in joined.peers}
                 async for event in client.events:
                     match event:

@@ -29,6 +29,7 @@ from psyne_mesh.signaling.events import (
     SignalReceived,
     SignalRefused,
 )
+from psyne_mesh.signaling.joining import JoinRequest, RoomQuery
 from psyne_mesh.signaling.memory import open_memory_signaling
 from psyne_mesh.signaling.messages import MAX_ENVELOPE_CHARS
 from psyne_mesh.signaling.server import open_server
@@ -66,9 +67,11 @@ async def event(client: SignalingTransport) -> SignalingEvent:
 
 async def test_meet_in_a_room_signal_and_leave(world: World) -> None:
     async with world() as connect, connect(1) as a, connect(2) as b:
-        first = await a.join("lobby", app_id="chess", region="eu", max_players=4, record="ra", metadata={"map": "dust"})
+        first = await a.join(
+            JoinRequest("lobby", app_id="chess", region="eu", max_players=4, record="ra", metadata={"map": "dust"})
+        )
         assert (first.room, first.created, first.peers, first.index) == ("chess/eu/lobby", True, (), 0)
-        second = await b.join("lobby", app_id="chess", region="eu", record="rb")
+        second = await b.join(JoinRequest("lobby", app_id="chess", region="eu", record="rb"))
         assert (second.room, second.created, second.index) == (first.room, False, 1)
         assert (second.info.max_players, second.info.metadata, second.info.state) == (4, {"map": "dust"}, "active")
         assert [(p.peer_id, p.record) for p in second.peers] == [(a.peer_id, "ra")]
@@ -87,16 +90,16 @@ async def test_meet_in_a_room_signal_and_leave(world: World) -> None:
 
 async def test_refusals_are_typed_and_leave_the_client_in_order(world: World) -> None:
     async with world() as connect, connect(1) as a, connect(2) as b:
-        await a.join("duel", max_players=1, skill_range=(1200, 1400))
+        await a.join(JoinRequest("duel", max_players=1, skill_range=(1200, 1400)))
         with pytest.raises(RoomMismatch):
-            await b.join("duel", skill_range=(1, 2))
+            await b.join(JoinRequest("duel", skill_range=(1, 2)))
         with pytest.raises(RoomFull):
-            await b.join("duel")
+            await b.join(JoinRequest("duel"))
         with pytest.raises(RoomExists):
-            await b.join("duel", create="only")
+            await b.join(JoinRequest("duel", create="only"))
         with pytest.raises(RoomNotFound):
-            await b.join("nowhere", create="never")
-        assert (await b.join("lobby")).created
+            await b.join(JoinRequest("nowhere", create="never"))
+        assert (await b.join(JoinRequest("lobby"))).created
 
 
 async def test_bad_arguments_are_refused_before_anything_is_sent(world: World) -> None:
@@ -117,9 +120,9 @@ async def test_bad_arguments_are_refused_before_anything_is_sent(world: World) -
     async with world() as connect, connect(1) as a:
         for arguments in bad:
             with pytest.raises(InvalidConfig):
-                await a.join(**{"name": "r", **arguments})  # type: ignore[arg-type]
+                await a.join(JoinRequest(**{"name": "r", **arguments}))  # type: ignore[arg-type]
         with pytest.raises(InvalidConfig):
-            await a.list_rooms(limit=0)
+            await a.list_rooms(RoomQuery(limit=0))
         with pytest.raises(InvalidConfig):
             a.set_record("//r", "x" * 3000)
         with pytest.raises(MessageTooLarge):
@@ -129,25 +132,25 @@ async def test_bad_arguments_are_refused_before_anything_is_sent(world: World) -
 
 async def test_rooms_are_listed_by_their_properties(world: World) -> None:
     async with world() as connect, connect(1) as a:
-        await a.join("one", region="eu", max_players=1)
-        await a.join("two", region="us", skill_range=(1, 2), metadata={"mode": "ctf"})
+        await a.join(JoinRequest("one", region="eu", max_players=1))
+        await a.join(JoinRequest("two", region="us", skill_range=(1, 2), metadata={"mode": "ctf"}))
         listing = await a.list_rooms()
         assert [(i.name, i.region, i.players, i.state) for i in listing.rooms] == [
             ("one", "eu", 1, "waiting"),
             ("two", "us", 1, "waiting"),
         ]
         assert listing.rooms[1].metadata == {"mode": "ctf"}
-        assert [i.name for i in (await a.list_rooms(region="us")).rooms] == ["two"]
-        assert [i.name for i in (await a.list_rooms(only_open=True)).rooms] == ["two"]
-        assert [i.name for i in (await a.list_rooms(skill_range=(3, 4))).rooms] == ["one"]
-        cut = await a.list_rooms(limit=1)
+        assert [i.name for i in (await a.list_rooms(RoomQuery(region="us"))).rooms] == ["two"]
+        assert [i.name for i in (await a.list_rooms(RoomQuery(only_open=True))).rooms] == ["two"]
+        assert [i.name for i in (await a.list_rooms(RoomQuery(skill_range=(3, 4)))).rooms] == ["one"]
+        cut = await a.list_rooms(RoomQuery(limit=1))
         assert (len(cut.rooms), cut.truncated) == (1, True)
 
 
 async def test_signals_reach_only_members_of_the_same_room(world: World) -> None:
     async with world() as connect, connect(1) as a, connect(2) as b:
-        joined = await a.join("lobby")
-        await b.join("elsewhere")
+        joined = await a.join(JoinRequest("lobby"))
+        await b.join(JoinRequest("elsewhere"))
         for room, to in ((joined.room, b.peer_id), ("//elsewhere", b.peer_id), ("//nowhere", a.peer_id)):
             a.send_signal(to, room, "psst")
             refusal = await event(a)
@@ -157,34 +160,34 @@ async def test_signals_reach_only_members_of_the_same_room(world: World) -> None
 
 async def test_leaving_the_block_is_a_goodbye_and_the_end_of_events(world: World) -> None:
     async with world() as connect, connect(1) as a:
-        await a.join("lobby")
+        await a.join(JoinRequest("lobby"))
         async with connect(2) as b:
-            await b.join("lobby")
+            await b.join(JoinRequest("lobby"))
             assert isinstance(await event(a), PeerJoined)
         assert isinstance(await event(a), PeerLeft)
         with pytest.raises(ClosedError):
             await b.next_event()
         with pytest.raises(ClosedError):
-            await b.join("lobby")
+            await b.join(JoinRequest("lobby"))
         assert [e async for e in b.events] == []
         assert not b.is_connected
 
 
 async def test_the_newest_connection_of_an_identity_wins(world: World) -> None:
     async with world() as connect, connect(1) as watcher, connect(2) as old:
-        await watcher.join("lobby", max_players=2)
-        await old.join("lobby")
+        await watcher.join(JoinRequest("lobby", max_players=2))
+        await old.join(JoinRequest("lobby"))
         assert isinstance(await event(watcher), PeerJoined)
         async with connect(2) as new:
             lost = await event(old)
             assert isinstance(lost, Lost)
             assert not lost.retrying
             with pytest.raises(SignalingLost):
-                await old.join("lobby")
+                await old.join(JoinRequest("lobby"))
             with pytest.raises(ClosedError):
                 await event(old)
             assert await event(watcher) == PeerLeft("//lobby", old.peer_id, "superseded")
-            await new.join("lobby", record="after the crash")
+            await new.join(JoinRequest("lobby", record="after the crash"))
             back = await event(watcher)
             assert isinstance(back, PeerJoined)
             assert (back.peer.peer_id, back.peer.record, back.rejoined) == (new.peer_id, "after the crash", True)
@@ -193,8 +196,8 @@ async def test_the_newest_connection_of_an_identity_wins(world: World) -> None:
 
 async def test_events_are_an_iterator_too(world: World) -> None:
     async with world() as connect, connect(1) as a, connect(2) as b:
-        await a.join("lobby")
-        await b.join("lobby")
+        await a.join(JoinRequest("lobby"))
+        await b.join(JoinRequest("lobby"))
         await b.leave("//lobby")
         seen = []
         with trio.fail_after(5):
