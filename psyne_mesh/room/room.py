@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from random import Random
-from time import perf_counter
 from types import MappingProxyType
 from typing import Any, TypeVar, cast, overload
 
 import trio
 
 from psyne_mesh.errors import ClosedError, InvalidConfig, ProtocolError, RemoteError
-from psyne_mesh.game.schema import Shared
 from psyne_mesh.gossip import events as gossip_events
 from psyne_mesh.gossip.records import Record
 from psyne_mesh.identity import PeerId
 from psyne_mesh.mesh.core import MeshCore
 from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX, Membership, Reading
-from psyne_mesh.mesh.pause import check_reason
 from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.mesh.request import RoomEntry
 from psyne_mesh.names import plain
@@ -30,13 +27,10 @@ from psyne_mesh.room.carried import carried_untrusted
 from psyne_mesh.room.channel import INBOX_MAX, Channel, is_channel_name
 from psyne_mesh.room.codec import Payload, codec_for
 from psyne_mesh.room.delivery import RELIABLE_ORDERED, DeliveryMode
-from psyne_mesh.room.hosting import Hosting
+from psyne_mesh.room.gaming import GameRoom
 from psyne_mesh.room.hub import Callback, EventHub, EventIterator
 from psyne_mesh.room.messages import Message
-from psyne_mesh.room.peer import OURSELVES, Peer, Player
-from psyne_mesh.room.playing import G, I, Play
-from psyne_mesh.room.sharing import SharedTraffic, Sharing
-from psyne_mesh.room.timekeeper import Timekeeper
+from psyne_mesh.room.peer import Peer, Player
 from psyne_mesh.room.topology import MeshMode, RoomTopology, TopologyLink
 from psyne_mesh.room.undeclared import UNKNOWN_LIFE_S, Undeclared
 from psyne_mesh.room.waiting import Waiting
@@ -44,7 +38,6 @@ from psyne_mesh.signaling.events import RoomInfo
 
 M = TypeVar("M", bound=Message)
 C = TypeVar("C", bound=Callable[..., Any])
-S = TypeVar("S", bound=Shared)
 
 CHANNELS_MAX = 256
 # An unreliable message that was under way through others for longer is worth nothing any more.
@@ -57,7 +50,7 @@ NORMAL_PRIORITY = 256  # RFC 8831 section 6.4
 _EVICTIONS = {"superseded": "the same identity entered it elsewhere", "kicked": "its members expelled us"}
 
 
-class Room:
+class Room(GameRoom):
     """Made by `join_game_room`. Everything about other players arrives as events; messages arrive in channels.
 
     Events reach any number of subscribers, in order, each fact once. A subscriber that comes late is first told of the
@@ -86,11 +79,7 @@ class Room:
         self._away = Away()
         self._refused: dict[str, str] = {}  # what the TURN servers of the configuration, few as they are, said last
         self._hub = EventHub(self._present)
-        self._core, self._rng = core, rng
-        self._timekeeper = Timekeeper(self, core.wall_ms)
-        self._hosting = Hosting(self, self._host_changed)
-        self.traffic = SharedTraffic(self, self._hosting, rng)
-        self._sharing = Sharing(self, self.traffic, self._hub.publish)
+        super().__init__(core, self._hub.publish, rng)
         self._changed = trio.lowlevel.ParkingLot()
         self._end = "was left"
         self._ended = False
@@ -276,103 +265,10 @@ class Room:
         self._count_early_losses(channel)
         return channel
 
-    # --------------------------------------------------------------------------------------------------- shared objects
-
-    def share(self, shared: S, *, owner: Peer | Player | None = OURSELVES) -> S:
-        """Show an object of ours to everybody, those who come later included, until `unshare` or we leave. What is written into
-        its fields goes out 30 times a second, the newest value of each; nobody else can write it. `owner=room.host`, which only
-        the host can say: the next host owns it after us (`is_mine`) and goes on with it, and older terms are refused.
-
-        Raises `InvalidConfig` for what is no object of a subclass of `Shared`, or has a field that cannot travel. A value that
-        cannot ends the room's block with `UnserialisableMessage`.
-        """
-        self._joined()
-        return self._sharing.share(shared, owner)
-
-    def unshare(self, shared: Shared) -> None:
-        """Take an object of ours back; the others see `SharedGone`."""
-        self._joined()
-        self._sharing.unshare(shared)
-
-    def all(self, kind: type[S]) -> Iterable[S]:
-        """All objects of that class that are shared in the room, ours first; their smooth fields as they are to be seen now."""
-        self._joined()
-        return self._sharing.all(kind)
-
-    @contextmanager
-    def pause(self, reason: str = "paused") -> Iterator[None]:
-        """`with room.pause("loading a level"):` the others see `PeerAway` with that reason, and `PeerBack` at the end of the
-        block. We stay in the room meanwhile, though our loop stands still for minutes. Pauses do not nest.
-
-        Raises `InvalidConfig` for a reason that is no short text, and for a second pause.
-        """
-        with self._joined().pausing(check_reason(reason), self._core.heartbeat):
-            yield
-
-    # ----------------------------------------------------------------------------------------------- clock, seats, host
-
-    def time(self) -> float:
-        """Seconds of the room's clock, the same for all to within `time_error()`: it never goes back, and runs at most 5 %
-        fast or slow while it is corrected. It is right half a second after the first link; until then it is our own."""
-        self._joined()
-        return self._timekeeper.time()
-
-    def time_error(self) -> float:
-        """How far `time()` may be from the median of all clocks, in seconds; infinite before it is set."""
-        self._joined()
-        return self._timekeeper.error()
-
-    @property
-    def seats(self) -> tuple[PeerId | None, ...]:
-        """Who has which of the `max_players` seats; the index is the number of the seat."""
-        return self._joined().node.seats
-
-    @property
-    def host(self) -> Peer | Player | None:
-        """The player whose decisions count, `room.player` if it is us; None on the side of a cut that has no majority, and in a
-        room's first two seconds. It costs nothing until somebody in the room asks."""
-        self._joined()
-        return self._player(self._hosting.host())
-
-    @property
-    def is_host(self) -> bool:
-        """Whether our decisions count right now. Ask before each: a lease also runs out while we stand still."""
-        return bool(self._joined()) and self._hosting.is_host()
-
-    @property
-    def voters(self) -> frozenset[PeerId]:
-        """The players whose votes make the host."""
-        return self._hosting.voters()
-
-    @property
-    def term(self) -> int:
-        """Which host this is, counted; it never falls. What carries an older one is refused."""
-        return self._hosting.term
-
-    def play(
-        self, kind: type[G], *, inputs: type[I], players: int = 2, hz: float = 60.0, delay: int | None = None
-    ) -> Play[G, I]:
-        """One simulation for all who call this, by rollback: call `advance(my_input)` of what it returns each frame.
-
-        kind: a `rollback.Game`, whose fields are the whole state; inputs: a `rollback.Input`. `InvalidConfig` names what
-        cannot be. players: the host starts once so many want to play; who comes later joins while it runs.
-        delay: ticks that our inputs wait so that others need not guess them; None finds it (up to 3, then it is guessed).
-        """
-        self._joined()
-        return Play(self, kind, inputs, players, hz, delay, lambda: self._rng.getrandbits(61), perf_counter)
-
-    def _host_changed(self, term: int, host: PeerId | None) -> None:
-        self._hub.publish(room_events.HostChanged(term, self._player(host)))
-
-    def _player(self, peer_id: PeerId | None) -> Peer | Player | None:
-        return self.player if peer_id == self.me else self._peers.get(peer_id) if peer_id is not None else None
-
     async def run(self) -> None:
         """The room's one task: calls the callbacks. Owned by the mesh that the room was joined on."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._sharing.run)
-            nursery.start_soon(self._timekeeper.run)
-            nursery.start_soon(self._hosting.run)
+            self._start_parts(nursery)
             await self._hub.run()
             nursery.cancel_scope.cancel()
 
