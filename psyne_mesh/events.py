@@ -1,9 +1,12 @@
 """What rooms tell: `from psyne_mesh.events import PeerLeft`. The classes and their docs are in `psyne_mesh.room.events`."""
 
+from psyne_mesh.game.commitments import MovesRevealed, Rolled, RoundFailed
 from psyne_mesh.room.events import (
+    Equivocated,
     Evicted,
     HostChanged,
     MessageRefused,
+    NotSigned,
     PartitionHealed,
     PartitionSuspected,
     PeerAway,
@@ -15,6 +18,7 @@ from psyne_mesh.room.events import (
     PeerSuspected,
     PeerUnreachable,
     RoomEvent,
+    RuleBroken,
     ServerRefused,
     SharedAppeared,
     SharedGone,
@@ -25,8 +29,8 @@ from psyne_mesh.room.events import (
 )
 
 __all__ = [
-    "Evicted", "HostChanged", "MessageRefused", "PartitionHealed", "PartitionSuspected", "PeerAway", "PeerBack",
-    "PeerConnected", "PeerDiscovered", "PeerLeft",
-    "PeerResumed", "PeerSuspected", "PeerUnreachable", "RoomEvent", "ServerRefused", "SharedAppeared", "SharedGone",
-    "SharedRefused", "SignalingDown", "SignalingUp", "TamperingDetected",
+    "Equivocated", "Evicted", "HostChanged", "MessageRefused", "MovesRevealed", "NotSigned", "PartitionHealed",
+    "PartitionSuspected", "PeerAway", "PeerBack", "PeerConnected", "PeerDiscovered", "PeerLeft", "PeerResumed",
+    "PeerSuspected", "PeerUnreachable", "Rolled", "RoomEvent", "RoundFailed", "RuleBroken", "ServerRefused",
+    "SharedAppeared", "SharedGone", "SharedRefused", "SignalingDown", "SignalingUp", "TamperingDetected",
 ]  # fmt: skip

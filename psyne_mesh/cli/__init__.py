@@ -1,4 +1,4 @@
-"""The command line: `psyne-mesh demo | serve | join | sim | doctor`."""
+"""The command line: `psyne-mesh demo | serve | join | sim | doctor | verify`."""
 
 from __future__ import annotations
 

@@ -129,6 +129,16 @@ def doctor(
     sys.exit(trio.run(run_doctor, stun or [], turn or [], turn_user, turn_credential, signaling, json))
 
 
+@app.command()
+def verify(
+    files: Annotated[list[Path], typer.Argument(help="What `room.evidence(path)` wrote; several of one room.")],
+) -> None:
+    """Say what files of evidence prove, by whom against whom, and what not. Exit status 1 if something is proved."""
+    from psyne_mesh.cli.verify import run_verify
+
+    sys.exit(run_verify(files))
+
+
 if find_spec("simulations") is not None and find_spec("simulations.cli") is not None:
     from simulations.cli import app as sim
 

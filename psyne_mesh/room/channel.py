@@ -25,6 +25,7 @@ from psyne_mesh.room.carried import carried
 from psyne_mesh.room.codec import MessageCodec, Payload, RawCodec
 from psyne_mesh.room.delivery import DeliveryMode
 from psyne_mesh.room.events import MessageRefused
+from psyne_mesh.room.fairness import Referee
 from psyne_mesh.room.peer import Peer
 from psyne_mesh.room.waiting import Waiting
 from psyne_mesh.webrtc.data_channel import UNREAD_OVERHEAD_BYTES
@@ -69,8 +70,8 @@ class SendReport:
 @attrs.define
 class ChannelStats:
     """Counts since the channel was made, in messages; `dropped` went for want of room in the inbox, or, of a reliable
-    channel, while it was not declared here yet; `refused` were not messages of this channel, `skipped` were not handed to a
-    peer that was too slow or not connected."""
+    channel, while it was not declared here yet; `refused` were not messages of this channel, or broke a rule of their type;
+    `skipped` were not handed to a peer that was too slow or not connected."""
 
     sent: int = 0
     skipped: int = 0
@@ -101,6 +102,7 @@ class Channel(Generic[M]):
         fault: Callable[[Exception], None],
         on_refused: Callable[[MessageRefused], None] = lambda refused: None,
         waiting: Waiting | None = None,
+        referee: Referee | None = None,
     ) -> None:
         self.name = name
         self.mode = mode
@@ -120,6 +122,7 @@ class Channel(Generic[M]):
         self._refused: set[PeerId] = set()
         self._thread = get_ident()
         self._waiting = Waiting() if waiting is None else waiting
+        self._referee = referee
         self._end = "the room was left"
         # Of peers without a link: when others carry the next unreliable message to them.
         self._carried_next: dict[PeerId, float] = {}
@@ -257,7 +260,9 @@ class Channel(Generic[M]):
 
     def deliver(self, peer: Peer, payload: Payload, *, carried: bool = False) -> None:
         """A message came, `carried` through others or over a link; called inside the packet handler, so it only queues, or
-        calls who asked for that."""
+        calls who asked for that. What breaks a rule of its type goes no further."""
+        if self._referee is not None and not self._passes(self._referee, peer, payload):
+            return
         if self._callback is not None:
             try:
                 message = self.decode_untrusted(peer, payload)
@@ -275,6 +280,15 @@ class Channel(Generic[M]):
             self._inbox.get_nowait()
             self.stats.dropped += 1
         self._inbox.put((peer, payload))
+
+    def _passes(self, referee: Referee, peer: Peer, payload: Payload) -> bool:
+        try:
+            passes = referee.passes(peer, payload)
+        except Exception as error:  # noqa: BLE001 - a rule of the game's own; the room raises it in its block
+            self._fault(error)
+            return False
+        self.stats.refused += not passes
+        return passes
 
     def keep(self, peer_id: PeerId, payload: Payload, *, carried: bool) -> None:
         """A message of a player who was taken for gone: it is given when the player is discovered again. It counts as unread,
@@ -394,6 +408,8 @@ class Channel(Generic[M]):
         return SendOutcome.SENT
 
     def _hand_over(self, payload: Payload, targets: list[PeerId], to: To) -> SendReport:
+        if self._referee is not None:
+            self._referee.said(payload)
         alone, everybody = isinstance(to, Peer | PeerId), to is None
         skipped: dict[PeerId, SendOutcome] = {}
         waiting: list[PeerId] = []

@@ -5,11 +5,12 @@ Discovered, connected and left are three facts: gossip has heard of the player; 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from psyne_mesh.errors import ConnectFailed, RemoteError
+from psyne_mesh.game.commitments import MovesRevealed, Rolled, RoundFailed
 from psyne_mesh.game.schema import Shared
 from psyne_mesh.identity import PeerId
 
@@ -188,9 +189,45 @@ class MessageRefused:
     reason: str
 
 
+@attrs.frozen
+class RuleBroken:
+    """The player sent a message that `rule` of its type forbids, as `reason` says; it was not delivered. `before` is its last
+    message of that type that was. Of each player, channel and rule the first comes at once, then one a second at most, and
+    `count` has how many there were since the one before. `room.evidence(path)` writes what proves it."""
+
+    peer: Peer
+    channel: str
+    rule: str
+    reason: str
+    message: Any
+    before: Any
+    count: int = 1
+
+
+@attrs.frozen
+class Equivocated:
+    """The player told two stories: it signed two different records of one span of `stream` (a channel or a simulation), as
+    anybody can check (`room.evidence(path)`, `psyne-mesh verify`). Once for each player."""
+
+    player: PeerId
+    stream: str
+    span: int
+
+
+@attrs.frozen
+class NotSigned:
+    """The player does not sign what it says in `stream`, or signs something else: it may tell others another story. It proves
+    nothing to others. Once for each player and stream."""
+
+    peer: Peer
+    stream: str
+    reason: str
+
+
 RoomEvent = (
     PeerDiscovered | PeerConnected | PeerUnreachable | PeerSuspected | PeerResumed | PeerAway | PeerBack | PeerLeft
     | Evicted
     | PartitionSuspected | PartitionHealed | SignalingDown | SignalingUp | ServerRefused | TamperingDetected
     | SharedAppeared | SharedGone | SharedRefused | MessageRefused | HostChanged
+    | RuleBroken | Equivocated | NotSigned | Rolled | MovesRevealed | RoundFailed
 )  # fmt: skip

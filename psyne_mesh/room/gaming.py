@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from random import Random
 from time import perf_counter
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import trio
 
+from psyne_mesh.game.commitments import MOVE_S, Round
 from psyne_mesh.game.schema import Shared
 from psyne_mesh.identity import PeerId
 from psyne_mesh.mesh.core import MeshCore
 from psyne_mesh.mesh.membership import Membership
 from psyne_mesh.mesh.pause import check_reason
 from psyne_mesh.room import events as room_events
+from psyne_mesh.room.fairness import Fairness, write_evidence
 from psyne_mesh.room.hosting import Hosting
 from psyne_mesh.room.peer import OURSELVES, Peer, Player
 from psyne_mesh.room.playing import G, I, Play
@@ -43,12 +46,14 @@ class GameRoom:
         self._hosting = Hosting(room, self._host_changed)
         self.traffic = SharedTraffic(room, self._hosting, rng)
         self._sharing = Sharing(room, self.traffic, publish)
+        self.fairness = Fairness(room, core.identity, publish, self._joined, self._timekeeper)
 
     def _start_parts(self, nursery: trio.Nursery) -> None:
         """Their tasks, which end with the room's."""
         nursery.start_soon(self._sharing.run)
         nursery.start_soon(self._timekeeper.run)
         nursery.start_soon(self._hosting.run)
+        nursery.start_soon(self.fairness.run)
 
     def _joined(self) -> Membership:
         """`ClosedError` once the room has ended."""
@@ -143,8 +148,50 @@ class GameRoom:
         """
         self._joined()
         return Play(
-            cast("Room", self), kind, inputs, players, hz, delay, lambda: self._rng.getrandbits(61), perf_counter
+            cast("Room", self),
+            kind,
+            inputs,
+            players,
+            hz,
+            delay,
+            lambda: self._rng.getrandbits(61),
+            perf_counter,
+            self.fairness,
         )
+
+    # ---------------------------------------------------------------------------------------------------------- fair play
+
+    def evidence(self, path: str | Path) -> None:
+        """Write what the others have signed in the last half minute, what they said, and who broke which rules, to a file that
+        `psyne-mesh verify` reads; up to 2 MiB and a bit. `InvalidConfig` if it cannot be written."""
+        self._joined()
+        write_evidence(path, self.fairness.encoded_evidence())
+
+    def roll(self, sides: int = 6, *, players: Iterable[Peer | PeerId] | None = None) -> Round:
+        """A die that nobody can load: all `players` (everybody to whom we are connected, if left out) commit to a secret and
+        then reveal it; their libraries do so by themselves. `is_done` and `value` of what it returns have the outcome, 1 to
+        `sides`, and every player hears `Rolled`; `RoundFailed` names who does not reveal.
+
+        `InvalidConfig` for sides that no die has, and for players who are not here."""
+        self._joined()
+        return self.fairness.roll(sides, players)
+
+    def secret_move(
+        self, round: str, move: Any, *, players: Iterable[Peer | PeerId] | None = None, timeout: float = MOVE_S
+    ) -> Round:
+        """Our move in a round in which all move at once: what it is stays hidden until every player of the round has made one,
+        under the same label and with the same players; then all are revealed (`moves`, `MovesRevealed`). After `timeout`
+        seconds without a move, or five without its reveal, `RoundFailed` names who is to blame.
+
+        move: numbers, text, bytes, lists and dicts, up to 1 KiB. `InvalidConfig`, `UnserialisableMessage`."""
+        self._joined()
+        return self.fairness.secret_move(round, move, players, timeout)
+
+    def witness(self, tick: int, *, besides: Iterable[Peer | PeerId] = (), seed: int = 0) -> PeerId | None:
+        """The member who is to check what is claimed at `tick`, by lot, and none of those concerned (`besides`): the same on
+        all machines that see the same members. seed: of the game, such as a roll, so that nobody knows it beforehand."""
+        members = [self.me, *self.peers]
+        return self.fairness.witness(tick, members, besides, seed)
 
     def _host_changed(self, term: int, host: PeerId | None) -> None:
         self._publish(room_events.HostChanged(term, self._player(host)))

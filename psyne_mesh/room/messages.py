@@ -7,17 +7,46 @@ says otherwise (`class Shot(Message, tag="s")`), so adding a field with a defaul
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import Annotated
+from operator import attrgetter
+from typing import TYPE_CHECKING, Annotated, Any, dataclass_transform
 
 import msgspec
+
+from psyne_mesh.errors import InvalidConfig
+from psyne_mesh.game.rules import Rule, RuleBook, stamped
 
 _LARGEST = sys.float_info.max
 Finite = Annotated[float, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
 """A float that is neither NaN nor infinite: one NaN position spreads through a whole simulation."""
 
 
-class Message(msgspec.Struct, array_like=True, tag=True):
+Stamp = str | Callable[[Any], float | None]
+
+
+class _MessageMeta(msgspec.StructMeta):
+    """Takes `rules` and `stamp` out of the class statement, and checks them there."""
+
+    __rules__: tuple[Rule, ...]
+    __stamp__: Callable[[Any], float | None] | None
+
+    def __new__(
+        mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], *, rules: Sequence[Rule] | None = None,
+        stamp: Stamp | None = None, **options: Any,
+    ) -> Any:  # fmt: skip
+        made = super().__new__(mcs, name, bases, namespace, **options)
+        if rules is not None:
+            made.__rules__ = _checked_rules(name, rules)
+        if stamp is not None:
+            made.__stamp__ = _stamp_reader(made, stamp)
+        if made.__dict__.get("__rules__") or made.__dict__.get("__stamp__"):
+            rule_book(made)
+        return made
+
+
+@dataclass_transform()
+class Message(msgspec.Struct, metaclass=_MessageMeta, array_like=True, tag=True):
     """Subclass this for a game's own messages; fields are declared as in a dataclass.
 
         class Shot(Message):
@@ -26,7 +55,49 @@ class Message(msgspec.Struct, array_like=True, tag=True):
             y: float
 
     NaN and infinite floats are refused on both sides.
+
+    rules: what receivers hold each message against (`psyne_mesh.game.rules`); one that breaks a rule is not delivered, and
+    `RuleBroken` tells of it. stamp: the field (or a function of the message) with `room.time()` when it was sent; a stamp
+    that the room's clock cannot explain breaks a rule, too. Both are inherited. `InvalidConfig` for what is no rule, or
+    speaks of a field that is not there.
     """
+
+    if TYPE_CHECKING:
+
+        def __init_subclass__(
+            cls, *, rules: Sequence[Rule] = ..., stamp: Stamp | None = ..., tag: Any = ..., **options: Any
+        ) -> None: ...
+
+
+def _checked_rules(name: str, rules: Sequence[Rule]) -> tuple[Rule, ...]:
+    if isinstance(rules, str) or not isinstance(rules, Sequence) or not all(map(callable, rules)):
+        raise InvalidConfig(
+            f"class {name}(Message, rules={rules!r}): a list of rules, such as [rate(per_s=60)], or of functions "
+            "of (message, seen) that return why it breaks the rule, or None"
+        )
+    return tuple(rules)
+
+
+def _stamp_reader(kind: type[Any], stamp: Stamp) -> Callable[[Any], float | None]:
+    if isinstance(stamp, str) and hasattr(kind, stamp):
+        return attrgetter(stamp)
+    if not isinstance(stamp, str) and callable(stamp):
+        return stamp
+    raise InvalidConfig(
+        f"class {kind.__name__}(Message, stamp={stamp!r}): the name of a field that holds room.time(), or a function"
+    )
+
+
+def rule_book(kind: type[Any], *, is_ordered: bool = True) -> RuleBook | None:
+    """A new one for messages of that type; None if it has no rules. is_ordered: they do not overtake each other."""
+    rules, stamp = kind.__rules__, kind.__stamp__
+    if not rules and stamp is None:
+        return None
+    return RuleBook([*rules, stamped()] if stamp is not None else rules, stamp, kind, is_ordered=is_ordered)
+
+
+Message.__rules__ = ()
+Message.__stamp__ = None
 
 
 class PlayerPosition(Message):

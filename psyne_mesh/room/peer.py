@@ -44,6 +44,11 @@ class Peer:
             return False
         return self._membership.is_partial or (self.dial_failed and self._membership.has_links)
 
+    @property
+    def stay(self) -> int:
+        """Since when it is in the room, in milliseconds, as it says itself; another one is another stay."""
+        return self._joined_at
+
     def has_stayed(self, earlier: Peer | None) -> bool:
         """It is the same stay in the room, though it was taken for gone in between."""
         return earlier is not None and earlier._joined_at == self._joined_at

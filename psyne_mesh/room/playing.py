@@ -13,6 +13,7 @@ from typing import Annotated, Any, Generic, Protocol, TypeVar
 import msgspec
 
 from psyne_mesh.errors import InvalidConfig, PeerGone, ProtocolError, WouldBlock
+from psyne_mesh.game.evidence import VOTE_STREAM, vote
 from psyne_mesh.game.rollback import (
     Budget,
     Effect,
@@ -30,8 +31,11 @@ from psyne_mesh.game.rollback import (
     difference_of,
 )
 from psyne_mesh.game.rollback.session import SEATS_MAX, WARM_UP_TICKS
+from psyne_mesh.game.transcript import digest_of
 from psyne_mesh.identity import PeerId
 
+SPAN_TICKS = 30
+"""Half a second at 60 Hz, as for messages (`game/transcript.py`)."""
 START_IN_S = 0.5
 """From the host's word to the first tick: enough for the word to be everywhere."""
 READY_EVERY_S = 0.25
@@ -110,6 +114,14 @@ class Door(Protocol):
     def channel(self, name: str, /, *, mode: str) -> Any: ...
 
 
+class Testimony(Protocol):
+    """Where what was said in each span of SPAN_TICKS is signed, or held against what its sender signs."""
+
+    def said_span(self, stream: str, span: int, entries: list[bytes], /) -> None: ...
+
+    def heard_span(self, peer: PeerId, stream: str, span: int, digest: bytes, /) -> None: ...
+
+
 G = TypeVar("G", bound=Game)
 I = TypeVar("I", bound=Input)  # noqa: E741
 
@@ -124,13 +136,15 @@ class Play(Generic[G, I]):
 
     def __init__(
         self, room: Door, kind: type[G], inputs: type[I], players: int, hz: float, delay: int | None, seed: Callable[[], int],
-        timer: Callable[[], float],
+        timer: Callable[[], float], testimony: Testimony,
     ) -> None:  # fmt: skip
         if not (isinstance(kind, type) and issubclass(kind, Game)):
             raise InvalidConfig(f"play({kind!r}): a game is a subclass of rollback.Game")
         if not isinstance(players, int) or not 1 <= players <= SEATS_MAX:
             raise InvalidConfig(f"players = {players!r}: must be 1 to {SEATS_MAX}")
         self._room, self._kind, self._seed, self._timer = room, kind, seed, timer
+        self._testimony = testimony
+        self._next_spans: dict[PeerId, int] = {}
         self._layout = InputLayout(inputs)
         self._players_wanted, self._hz, self._delay = players, hz, delay
         kind()  # every field has a default: said here, and not in the middle of a game
@@ -204,6 +218,7 @@ class Play(Generic[G, I]):
         ticks = self._simulation.advance(local, now) if self._simulation is not None else 0
         self._take_seat()
         self._say(now)
+        self._testify()
         return ticks
 
     # --------------------------------------------------------------------------------------------------- before it begins
@@ -395,6 +410,26 @@ class Play(Generic[G, I]):
             if isinstance(event, SeatJoined) and holder is not None:
                 self._give_seat(event.seat, holder)
                 self._joins_at[holder] = event.frame
+                self._next_spans[holder] = -(-event.frame // SPAN_TICKS)
+
+    def _testify(self) -> None:
+        """Every SPAN_TICKS our inputs are signed, with the hash of the newest state that is confirmed; what came of the others
+        is held against what they sign."""
+        session = self._session
+        if session is None:
+            return
+        stream = f"{VOTE_STREAM}{self._kind.__name__}@{self._at:.3f}"
+        for peer, seat in self._seat_of.items():
+            span = self._next_spans.setdefault(peer, -(-session.first_frame // SPAN_TICKS))
+            said = session.spoken(seat, span * SPAN_TICKS, SPAN_TICKS)
+            if said is None:
+                continue
+            self._next_spans[peer] = span + 1
+            if peer == self._room.me:
+                votes = [vote(*checked) for checked in session.checked_states()[-1:]]
+                self._testimony.said_span(stream, span, [digest_of(said), *votes])
+            else:
+                self._testimony.heard_span(peer, stream, span, digest_of(said))
 
     def _tell(self, word: Ready | Start | Running, to: PeerId | None) -> None:
         self._send(self._words, _CONTROL + msgspec.msgpack.encode(word), to)

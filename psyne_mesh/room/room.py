@@ -255,9 +255,10 @@ class Room(GameRoom):
         if not isinstance(inbox_max, int) or inbox_max < 1:
             raise InvalidConfig(f"inbox_max = {inbox_max!r}: must be a number of messages, at least 1")
         mode, priority = wanted or RELIABLE_ORDERED, NORMAL_PRIORITY if priority is None else priority
+        codec = codec_for(kinds)
         channel = Channel(
-            membership, self._peers, self._hoped_for, name, codec_for(kinds), mode, priority, inbox_max, self._hub.fail,
-            self._hub.publish, self._waiting,
+            membership, self._peers, self._hoped_for, name, codec, mode, priority, inbox_max, self._hub.fail,
+            self._hub.publish, self._waiting, self.fairness.referee(name, codec, mode),
         )  # fmt: skip
         self._channels[name] = channel
         for peer_id, payload in self._undeclared.take(name, channel.mode, trio.current_time(), self._peers):

@@ -11,10 +11,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, overload
 
 from psyne_mesh.errors import ClosedError, EventBacklog, InvalidConfig
+from psyne_mesh.game.commitments import MOVE_S, Round
 from psyne_mesh.game.replicas import Replicas
 from psyne_mesh.game.schema import Shared
 from psyne_mesh.identity import PeerId
@@ -23,6 +25,7 @@ from psyne_mesh.room import room as trio_room
 from psyne_mesh.room.callbacks import NO_CALLBACK, checked_callback
 from psyne_mesh.room.delivery import DeliveryMode
 from psyne_mesh.room.events import RoomEvent
+from psyne_mesh.room.fairness import write_evidence
 from psyne_mesh.room.hub import BACKLOG_MAX
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.peer import OURSELVES, Peer, Player
@@ -32,6 +35,7 @@ from psyne_mesh.room.topology import RoomTopology
 from psyne_mesh.signaling.events import RoomInfo
 from psyne_mesh.sync.channel import Channel
 from psyne_mesh.sync.facts import Facts
+from psyne_mesh.sync.fairness import RemoteFairness
 from psyne_mesh.sync.handover import Backlog, Outbox
 from psyne_mesh.sync.thread import NetworkThread
 
@@ -141,7 +145,31 @@ class Room:
         returns each frame, after `poll()`. The same as `Room.play` under Trio.
         """
         seed = random.SystemRandom()
-        return Play(self, kind, inputs, players, hz, delay, lambda: seed.getrandbits(61), time.perf_counter)
+        return Play(self, kind, inputs, players, hz, delay, lambda: seed.getrandbits(61), time.perf_counter,
+            RemoteFairness(self._room.fairness, self._outbox),
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------------------------------------------ fair play
+
+    def evidence(self, path: str | Path) -> None:
+        """Write what the others have signed in the last half minute, what they said, and who broke which rules, to a file that
+        `psyne-mesh verify` reads. As under Trio."""
+        write_evidence(path, self._thread.call(self._room.fairness.encoded_evidence))
+
+    def roll(self, sides: int = 6, *, players: Iterable[Peer | PeerId] | None = None) -> Round:
+        """A die that nobody can load; look at `is_done` and `value` of what it returns in later frames, or take `Rolled` from
+        `poll()`. As under Trio."""
+        return self._thread.call(partial(self._room.roll, sides, players=players))
+
+    def secret_move(
+        self, round: str, move: Any, *, players: Iterable[Peer | PeerId] | None = None, timeout: float = MOVE_S
+    ) -> Round:
+        """Our move in a round in which all move at once, hidden until every player of it has made one. As under Trio."""
+        return self._thread.call(partial(self._room.secret_move, round, move, players=players, timeout=timeout))
+
+    def witness(self, tick: int, *, besides: Iterable[Peer | PeerId] = (), seed: int = 0) -> PeerId | None:
+        """The member who is to check what is claimed at `tick`, by lot. As under Trio."""
+        return self._thread.call(partial(self._room.witness, tick, besides=besides, seed=seed))
 
     @property
     def seats(self) -> tuple[PeerId | None, ...]:

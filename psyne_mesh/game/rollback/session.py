@@ -121,6 +121,7 @@ class RollbackSession:
             raise InvalidConfig(f"window {window} (1 to 60 ticks), hz {hz} (1 to 240), delay {delay} (0 to 60 ticks)")
         self.me, self.seats, self.window, self.hz = me, seats, window, hz
         self.frame = 0  # the next to be simulated
+        self.first_frame = 0  # the first of ours: later if we joined
         self.stats = SessionStats()
         self._blank, self._size = blank, len(blank)
         self._tracks = [InputTrack(blank) for _ in range(seats)]
@@ -284,6 +285,15 @@ class RollbackSession:
         """(bits of the seats with a player, all inputs one after the other) of a confirmed frame, for spectators."""
         present = sum(1 << seat for seat, track in enumerate(self._tracks) if track.has_player(frame))
         return present, b"".join([track.at(frame) for track in self._tracks])
+
+    def spoken(self, seat: int, first: int, count: int) -> bytes | None:
+        """The inputs of a seat's player for `count` frames from `first` on, one after the other; None while they are not
+        all known, or not any more.
+        """
+        if self._tracks[seat].last < first + count - 1:
+            return None
+        inputs = [self._tracks[seat].kept(frame) for frame in range(first, first + count)]
+        return None if None in inputs else b"".join([data for data in inputs if data is not None])
 
     def _confirm_states(self, now: float) -> None:
         """States whose past is known for good. One that is about to be replayed is not among them."""
@@ -503,7 +513,7 @@ class RollbackSession:
         """
         entry = seated.entry
         session = cls(me=entry.seat, players={*seated.players, entry.seat}, start=start, **options)
-        session.frame = session._confirmed_state = entry.frame
+        session.frame = session.first_frame = session._confirmed_state = entry.frame
         session._acked = dict.fromkeys(seated.players, entry.frame + WARM_UP_TICKS - 1)
         for seat in seated.players:
             session._tracks[seat].begin_known(entry.frame)
