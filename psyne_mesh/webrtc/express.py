@@ -103,7 +103,7 @@ class Express:
     __slots__ = (
         "_base", "_base_at", "_best", "_clock_heard", "_count", "_delay", "_epoch_lost", "_epoch_sent", "_frame_at",
         "_heard_at", "_held", "_highest", "_interval", "_left_at", "_limited", "_missing", "_number", "_paced_at",
-        "_pending", "_received", "_report_at", "_reported", "_reported_at", "_reported_count", "_safe_until",
+        "_pending", "_pending_bytes", "_received", "_report_at", "_reported", "_reported_at", "_reported_count", "_safe_until",
         "_settled", "_silence_s", "_slow_start", "_thinned", "_told_at", "_unreported", "_window", "excess_s", "number_heard",
         "peer_delay_s", "srtt_s",
     )  # fmt: skip
@@ -111,6 +111,7 @@ class Express:
     def __init__(self) -> None:
         # What we send
         self._pending: list[tuple[int, int, bytes]] = []
+        self._pending_bytes = 0
         self._held: list[tuple[int, int, bytes]] = []
         self._frame_at = -1.0  # when the messages were sent that are held
         self._number = 0
@@ -169,7 +170,8 @@ class Express:
     def send(self, stream: int, data: bytes, text: bool, now: float, *, thin: bool, phase: int = 0) -> bool:
         """Take a message for the next record. False: it is too large, or the path has as much as it bears.
 
-        thin: then it waits instead, and is dropped for those of a later frame of the game.
+        thin: then it waits instead, and is dropped for those of a later frame of the game. Otherwise it is told at
+        `WINDOW_FIRST` already: what comes faster is a flood, and wants the back-pressure that SCTP has.
         """
         size = len(data)
         if size > RECORD_SAFE - 16 and (now < self._safe_until or size > RECORD_MAX - 16):
@@ -178,7 +180,9 @@ class Express:
         if thin and self._interval and FRAME_S < now - self._left_at < self._interval:
             self._hold(entry, now)
             return True
-        if self._number - self._settled >= self._window and not self._gives_up(now):
+        window = self._window if thin else min(self._window, WINDOW_FIRST)
+        under_way = self._number - self._settled
+        if under_way + self._pending_bytes // RECORD_MAX >= window and not (under_way and self._gives_up(now)):
             self._limited = True
             if thin:
                 self._hold(entry, now)
@@ -189,6 +193,7 @@ class Express:
             else:
                 self._release()
         self._pending.append(entry)
+        self._pending_bytes += size + _MESSAGE_BYTES
         return True
 
     def records_to_send(self, now: float) -> list[bytes]:
@@ -201,6 +206,7 @@ class Express:
                 due = self._report_at >= 0.0 and (now >= self._report_at or self._unreported >= REPORT_RECORDS)
                 return [_HEADER.pack(*self._header(now, self._number))] if due else []
         self._left_at = now
+        self._pending_bytes = 0
         if self._settled == self._number:
             self._reported_at = now
         if len(pending) == 1:

@@ -288,7 +288,8 @@ class Stack:
         if channel.max_retransmits == 0 and self._express is not None:
             if self._send_express(self._express, channel, data, now):
                 return True
-            channel.express = channel.express and channel.unordered  # the two ways know no order among each other
+            # The two ways know no order among each other; and what was too much for the lane stays where there is back-pressure
+            channel.express = channel.express and channel.unordered and channel.thins
         self._channels.send(channel, data, now)
         return False
 
@@ -438,14 +439,14 @@ class Stack:
         return True
 
     def _enters_express(self, channel: Channel) -> bool:
-        """Once the peer is known to have the channel, and, of an ordered one, all that went before."""
+        """Once the peer is known to have the channel, and all that went before, where order or back-pressure ask for it."""
         if not channel.confirmed or self.phase != "connected":
             return False
         if channel.config.negotiated and not channel.messages_received:
             return False
+        if not (channel.unordered and channel.thins) and not self._association.is_all_acknowledged:
+            return False
         if not channel.unordered:
-            if not self._association.is_all_acknowledged:
-                return False
             channel.express_phase = (channel.express_phase + 1) % PHASES
         channel.express = True
         return True
