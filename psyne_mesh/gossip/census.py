@@ -383,7 +383,8 @@ class Census:
         stay only, and as often as a member can be lost and found."""
         peer = accuser.record.peer
         due = accuser.status is Status.ALIVE and now - self._let_go_at.get(peer, -math.inf) >= _LET_GO_GAP_S
-        never_lost = now - accuser.since >= _SAME_BREAK_S  # else we had lost each other, and know
+        # Else we had lost each other, and know
+        never_lost = not accuser.revived or now - accuser.since >= _SAME_BREAK_S
         if due and never_lost and self.own.joined_at <= accusation.epoch <= self.own.epoch:
             verify_accusation_untrusted(accusation, self._room, accuser.record.public_key, self._verify)
             self._let_go_at[peer] = now

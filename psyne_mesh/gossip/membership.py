@@ -61,7 +61,7 @@ class Member:
     """`via` is the link that brought the newest record: a first step towards the member. `closed`: it is down because
     it was expelled, or nobody ever met it, so there is no use in waiting for it. `place` is its index among the living, or
     -1. `lives_until`: when the lives that it began will all count no more. `hint`: only a server told us of it, or a ticket:
-    somebody to dial, of whom nothing is passed on. `met`: we had a link with it once. `vouched_at`: when a link of ours, or
+    somebody to dial, of whom nothing is passed on. `revived`: it was down, and is back. `met`: we had a link with it once. `vouched_at`: when a link of ours, or
     a neighbour, last stood for it."""
 
     __slots__ = (
@@ -71,6 +71,7 @@ class Member:
         "met",
         "place",
         "record",
+        "revived",
         "seen_at",
         "since",
         "status",
@@ -89,6 +90,7 @@ class Member:
         self.lives_until = -math.inf
         self.hint = via is None
         self.met = False
+        self.revived = False
         self.vouched_at = now
 
 
@@ -367,6 +369,7 @@ class Membership:
 
     def _enter(self, member: Member, now: float) -> None:
         peer = member.record.peer
+        member.revived = member.status is not Status.ALIVE
         member.status, member.since, member.closed = Status.ALIVE, now, False
         member.vouched_at = now
         _count_life(member, now)

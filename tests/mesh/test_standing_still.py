@@ -35,7 +35,7 @@ class Notes(Watcher):
             self.told.append((self.world.now, host.index, kind.__name__, event.peer))
 
 
-def played(players: int, still_s: float) -> tuple[World, list[tuple[float, int, str, Any]]]:
+def played(players: int, still_s: float, after_s: float = 15.0) -> tuple[World, list[tuple[float, int, str, Any]]]:
     """What everybody is told from the moment on in which the first player stands still."""
     notes = Notes()
     factory = NodeFactory("node", 1, {"max_players": max(8, players)})
@@ -43,10 +43,10 @@ def played(players: int, still_s: float) -> tuple[World, list[tuple[float, int, 
     hosts = [world.add_host(factory.new_peer()) for _ in range(players)]
     for number, host in enumerate(hosts):
         world.at(0.3 * number, world.start, host)
-    world.run(15.0)
+    world.run(after_s)
     notes.told.clear()
     world.pause(hosts[0], still_s)
-    world.run(15.0 + still_s + 5)
+    world.run(after_s + still_s + 5)
     return world, notes.told
 
 
@@ -64,6 +64,16 @@ def test_who_was_let_go_is_told_once_of_each_member_and_is_back_within_a_second(
     assert sorted(peer for _, peer in let_go) == sorted(host.peer for host in others)
     assert max(when for when, _ in let_go) - goes_on <= 1.0
     assert all(kind == "LetGo" for _, index, kind, _ in told if index == still.index)
+
+
+@pytest.mark.parametrize("after_s", [1.0, 2.0, 3.0])
+@pytest.mark.parametrize("still_s", [2.0, 2.2, 3.0, 5.0])
+def test_nor_does_it_matter_how_long_ago_they_met(after_s: float, still_s: float) -> None:
+    world, told = played(2, still_s, after_s)
+    still, friend = (host.index for host in world.hosts)
+    lost = [kind for _, index, kind, _ in told if index == friend]
+    assert lost in ([], ["PeerLeft", "PeerDiscovered"])
+    assert [kind for _, index, kind, _ in told if index == still] == ["LetGo"] * bool(lost)
 
 
 def test_nobody_is_told_that_it_was_let_go_who_was_not() -> None:
