@@ -61,8 +61,8 @@ class Member:
     """`via` is the link that brought the newest record: a first step towards the member. `closed`: it is down because
     it was expelled, or nobody ever met it, so there is no use in waiting for it. `place` is its index among the living, or
     -1. `lives_until`: when the lives that it began will all count no more. `hint`: only a server told us of it, or a ticket:
-    somebody to dial, of whom nothing is passed on. `revived`: it was down, and is back. `met`: we had a link with it once. `vouched_at`: when a link of ours, or
-    a neighbour, last stood for it."""
+    somebody to dial, of whom nothing is passed on. `revived`: it was down, and is back. `met`: we had a link with it once.
+    `vouched_at`: when a link of ours, or a neighbour, last stood for it."""
 
     __slots__ = (
         "closed",
