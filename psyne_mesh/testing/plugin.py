@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
+from psyne_mesh.game.rollback import Game, Input
+from psyne_mesh.testing.determinism import SyncReport, sync_test
 from psyne_mesh.testing.network import Quality
 from psyne_mesh.testing.randomness import seeded_randomness
 from psyne_mesh.testing.scheduling import seeded_scheduling
@@ -21,6 +23,12 @@ class OpenWorld(Protocol):
     """`open_world` with the seed of the test."""
 
     def __call__(self, *, quality: Quality | None = None) -> AbstractAsyncContextManager[World]: ...
+
+
+class SyncTest(Protocol):
+    """`sync_test` with the seed of the test."""
+
+    def __call__(self, game: type[Game], inputs: type[Input], **options: Any) -> SyncReport: ...
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -52,3 +60,14 @@ def psyne_world(psyne_seed: int) -> Iterator[OpenWorld]:
 
     with seeded_scheduling(psyne_seed), seeded_randomness(psyne_seed):
         yield opened
+
+
+@pytest.fixture
+def psyne_sync_test(psyne_seed: int) -> SyncTest:
+    """`psyne_sync_test(Pong, Keys)`: a rollback game comes out the same however it is replayed, and in a process with another
+    PYTHONHASHSEED; see `psyne_mesh.testing.determinism`."""
+
+    def run(game: type[Game], inputs: type[Input], **options: Any) -> SyncReport:
+        return sync_test(game, inputs, **{"seed": psyne_seed, **options})
+
+    return run

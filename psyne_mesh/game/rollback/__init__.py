@@ -23,12 +23,13 @@ from psyne_mesh.game.rollback.events import (
 )
 from psyne_mesh.game.rollback.game import Budget, Game, GameFailed, Random, Simulation, difference_of
 from psyne_mesh.game.rollback.inputs import Axis, Input, InputLayout
+from psyne_mesh.game.rollback.lint import Finding, lint
 from psyne_mesh.game.rollback.session import RollbackSession, SessionStats
 from psyne_mesh.game.rollback.spectator import Feed, Spectator
 
 __all__ = [
-    "CHECK_EVERY_TICKS", "Advance", "Axis", "Budget", "Contradiction", "DelayChanged", "Desync", "Effect", "Feed",
+    "CHECK_EVERY_TICKS", "Advance", "Axis", "Budget", "Contradiction", "DelayChanged", "Desync", "Effect", "Feed", "Finding",
     "Game", "GameFailed", "Input", "InputLayout", "JoinRefused", "Load", "PlayerInput", "Random", "Request", "Resumed",
     "RollbackSession", "Save", "SeatJoined", "SeatLeft", "SessionEvent", "SessionStats", "Simulation",
-    "SnapshotDisputed", "Spectator", "Stalled", "difference_of",
+    "SnapshotDisputed", "Spectator", "Stalled", "difference_of", "lint",
 ]  # fmt: skip
