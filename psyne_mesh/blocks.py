@@ -9,11 +9,13 @@ from types import TracebackType
 from typing import NoReturn, ParamSpec, TypeVar
 
 from psyne_mesh.errors import InvalidConfig
+from psyne_mesh.interrupts import uninterrupted
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
 
+@uninterrupted
 class AsyncBlock(AbstractAsyncContextManager[T]):
     """Made by a function that `async_block` decorates: nothing has happened until `async with` enters it."""
 
@@ -51,7 +53,7 @@ def async_block(
     """`asynccontextmanager`, for functions that users enter. without_trio: what does the same in a program without Trio."""
 
     def decorated(function: Callable[P, AsyncIterator[T]]) -> Callable[P, AbstractAsyncContextManager[T]]:
-        manager = asynccontextmanager(function)
+        manager = asynccontextmanager(uninterrupted(function))
 
         @functools.wraps(function)
         def block(*arguments: P.args, **options: P.kwargs) -> AbstractAsyncContextManager[T]:

@@ -8,10 +8,13 @@ from typing import TypeVar
 
 import trio
 
+from psyne_mesh.interrupts import uninterrupted
+
 T = TypeVar("T")
 
 
 @asynccontextmanager
+@uninterrupted
 async def open_background_nursery() -> AsyncIterator[trio.Nursery]:
     """A nursery that ends with its block: the tasks in it are cancelled, and the block's own exception leaves as itself
     and not inside a group. Two exceptions at once still make a group."""
@@ -24,6 +27,7 @@ async def open_background_nursery() -> AsyncIterator[trio.Nursery]:
 
 
 @asynccontextmanager
+@uninterrupted
 async def outliving_cancellation(block: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
     """`block`, whose tasks a cancellation from outside does not reach once it has been entered: it ends when it is left. For
     what has to say goodbye when its user is cancelled. Leaving `block` must come to an end by itself."""
@@ -68,6 +72,8 @@ def _sole_exception(group: BaseExceptionGroup[BaseException]) -> BaseException |
     count: its scope delivers it again at the next checkpoint."""
     leaves = _leaves(group)
     real = [error for error in leaves if not isinstance(error, trio.Cancelled)] or leaves[:1]
+    if all(isinstance(error, KeyboardInterrupt) for error in real):
+        del real[1:]  # who presses Ctrl-C twice means it once
     return real[0] if len(real) == 1 else None
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import trio
 
+from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.nurseries import unwrapped
 
 # struct linger: on, for 0 seconds. Windows has two 16-bit fields where the others have two ints.
@@ -22,6 +23,7 @@ _SEGMENT_BYTES: Final = {socket.AF_INET: 536, socket.AF_INET6: 1220}
 _NEXT_ADDRESS_S: Final = 0.25  # before the next address of a name is tried beside the last (RFC 8305 section 5)
 
 
+@uninterrupted
 async def open_tcp(host: str, port: int) -> trio.SocketStream:
     """`trio.open_tcp_stream`, with segments both ways that pass wherever IP does. Raises `OSError`, and `UnicodeError` for what
     is no host name."""

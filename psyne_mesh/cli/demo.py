@@ -110,7 +110,7 @@ async def _play(seats: list[Seat], seconds: float, outcome: Outcome, console: Co
     async with open_server("127.0.0.1", 0) as server, trio.open_nursery() as nursery:
         console.print(f"signaling on {server.url}; starting {len(seats)} players")
         for number, seat in enumerate(seats):
-            await nursery.start(_run_player, seat, number, len(seats), server.url)
+            await nursery.start(run_player, seat, number, len(seats), server.url)
         stages = nursery.start_soon if not json else None
         if stages is not None:
             stages(_show, seats, console)
@@ -127,11 +127,11 @@ async def _play(seats: list[Seat], seconds: float, outcome: Outcome, console: Co
 
 
 async def _stages(seats: list[Seat], seconds: float, outcome: Outcome) -> None:
-    await _all(seats, "ready", START_TIMEOUT_S, "the players did not start")
+    await until_all(seats, "ready", START_TIMEOUT_S, "the players did not start")
     for seat in seats:
         await seat.tell("join")
     try:
-        await _all(seats, "mesh", MESH_TIMEOUT_S, "the mesh is not complete")
+        await until_all(seats, "mesh", MESH_TIMEOUT_S, "the mesh is not complete")
     finally:
         outcome.links_open = sum(seat.reached.get("status", {}).get("links", 0) for seat in seats) // 2
     outcome.note_mesh(seats)
@@ -140,11 +140,11 @@ async def _stages(seats: list[Seat], seconds: float, outcome: Outcome) -> None:
     await trio.sleep(seconds)
     for seat in seats:
         await seat.tell("stop")
-    await _all(seats, "final", 10 + DRAIN_S, "the players did not report")
+    await until_all(seats, "final", 10 + DRAIN_S, "the players did not report")
     outcome.note_final(seats)
 
 
-async def _all(seats: list[Seat], kind: str, patience_s: float, otherwise: str) -> None:
+async def until_all(seats: list[Seat], kind: str, patience_s: float, otherwise: str) -> None:
     with trio.move_on_after(patience_s) as scope:
         for seat in seats:
             await seat.until(kind)
@@ -153,11 +153,13 @@ async def _all(seats: list[Seat], kind: str, patience_s: float, otherwise: str) 
         raise DemoFailed(f"{otherwise} within {patience_s:g} s: still missing {missing}")
 
 
-async def _run_player(
-    seat: Seat, number: int, players: int, signaling: str, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
+async def run_player(
+    seat: Seat, number: int, players: int, signaling: str, drain_s: float = DRAIN_S,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:  # fmt: skip
+    """The process of one player, whose lines go to `seat`, until it ends."""
     settings = {"name": seat.name, "room": "fps-lobby", "players": players, "signaling": signaling, "seed": number,
-                "drain_s": DRAIN_S}  # fmt: skip
+                "drain_s": drain_s}  # fmt: skip
     command = [sys.executable, "-m", "psyne_mesh.cli.player", json_module.dumps(settings)]
     process = await trio.lowlevel.open_process(command, stdin=-1, stdout=-1)
     seat.process = process

@@ -14,6 +14,7 @@ from psyne_mesh.errors import InvalidConfig, LocalError, RemoteError, RoomMismat
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.node import Node
 from psyne_mesh.identity import Identity, PeerId, verify_untrusted
+from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.mesh.link_driver import LinkDriver
 from psyne_mesh.mesh.membership import Membership
 from psyne_mesh.mesh.records import goodbye_of, record_of
@@ -40,6 +41,7 @@ class Admitted:
     records: list[str]
 
 
+@uninterrupted
 class Admission:
     """1. `join(...)` makes the node of a room and enters it; 2. `run(...)` hears what signaling says, and `run_beacon()`
     enters again now and then; 3. `leave(...)`. `rooms` hear of what changes between, the driver of signals.

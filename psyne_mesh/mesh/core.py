@@ -20,13 +20,13 @@ from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import InvalidConfig, RoomExists
 from psyne_mesh.gossip import events as gossip_events
 from psyne_mesh.identity import Identity, PeerId
+from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.mesh.admission import Admission
 from psyne_mesh.mesh.envelopes import Envelopes
 from psyne_mesh.mesh.heartbeat import Heartbeat, beating
 from psyne_mesh.mesh.link import MESSAGE_MIN_BYTES, Link
 from psyne_mesh.mesh.link_driver import LinkDriver
 from psyne_mesh.mesh.link_table import LinkTable
-from psyne_mesh.mesh.loop_lag import LAGGING_S, LoopLag
 from psyne_mesh.mesh.membership import TAG_BYTES, Membership, RoomSink
 from psyne_mesh.mesh.request import RoomEntry
 from psyne_mesh.mesh.sealed import Seals
@@ -36,6 +36,7 @@ from psyne_mesh.signaling.joining import RoomQuery
 from psyne_mesh.signaling.transport import SignalingTransport
 from psyne_mesh.webrtc.endpoint import Endpoint, open_endpoint
 from psyne_mesh.webrtc.ice import SocketFactory
+from psyne_mesh.webrtc.loop_lag import LAGGING_S
 
 # So long may what was sent reliably take to be acknowledged before we say goodbye: time for two losses in a row.
 _LAST_WORDS_S = 1.0
@@ -45,6 +46,7 @@ LOOK_S = 1.0
 
 
 @asynccontextmanager
+@uninterrupted
 async def open_core(
     identity: Identity, signaling: SignalingTransport, config: WebRTCConfig, *, server: str, rng: random.Random,
     sockets: SocketFactory | None = None, wall_ms: Callable[[], int] | None = None,
@@ -68,6 +70,7 @@ async def open_core(
                 nursery.cancel_scope.cancel()
 
 
+@uninterrupted
 class MeshCore:
     """Made by `open_core`. Rooms enter with `join`; everything else happens by itself."""
 
@@ -80,7 +83,7 @@ class MeshCore:
         self.server = server
         self.endpoint = endpoint
         self.config = config
-        self.table = LinkTable(self.me, lambda: secrets.token_hex(8))
+        self.table = LinkTable(self.me, lambda: secrets.token_hex(8), endpoint.lag_s)
         self._signaling = signaling
         self._nursery = nursery
         self._rooms: dict[str, Membership] = {}
@@ -95,7 +98,6 @@ class MeshCore:
         self._clock = trio.lowlevel.current_clock()
         self.heartbeat: Heartbeat | None = None
         self._timer = trio.CancelScope()
-        self._lag = LoopLag()
         self._look_at = -math.inf
         endpoint.gateway.on_network_change.append(self._network_changed)
         endpoint.gateway.on_refused.append(self._server_refused)
@@ -203,7 +205,7 @@ class MeshCore:
 
     def _is_behind(self, link: Link) -> bool:
         now = self.now()
-        return max(self._lag.seconds(now), link.told_delay_s(now)) > LAGGING_S
+        return max(self.endpoint.loop_lag.seconds(now), link.told_delay_s(now)) > LAGGING_S
 
     def on_mesh_envelope(self, room: str, origin: PeerId, envelope: str, carrier: PeerId) -> None:
         if (membership := self._rooms.get(room)) is not None:
@@ -253,13 +255,15 @@ class MeshCore:
                     for peer in membership.impaired():  # others may reach it, so that nobody calls it silent
                         if (link := self.link(peer)) is not None and not self._is_behind(link):
                             link.suspect()
-            if self.table.next_timeout() <= now:
+            if (table_due := self.table.next_timeout()) <= now:
+                if table_due > -math.inf:
+                    self.endpoint.note_lag(now - table_due, now)
                 self.table.handle_timeout(now)
                 self.driver.turn()
             for membership in list(self._rooms.values()):
                 due = membership.node.next_timeout()
                 if due is not None and due <= now:
-                    self._lag.note(now - due, now)
+                    self.endpoint.note_lag(now - due, now)
                     membership.node.note_loop_lag(now - due, now)
                     membership.tell(lambda node, now: node.handle_timeout(now))
 

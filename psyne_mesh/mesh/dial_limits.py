@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from psyne_mesh.identity import PeerId
 from psyne_mesh.limits import TokenBucket
 
@@ -16,6 +18,18 @@ STRANGERS_MAX = 16
 DIALS_IN_A_ROW = 6.0
 DIAL_EVERY_S = 2.0
 DIALLERS_MAX = 1024  # peers whose dials are counted; beyond that the table starts afresh
+
+
+# A handshake takes some ten turns of the loops of both sides, and as each of them makes the turns longer, more at once would
+# not be done sooner, but all of them too late. Below the first no limit is felt (a room's own is 16 at once); above it so
+# many are under way that they add about the second, a guess that leaves half of a dial's 14 s. One is always allowed.
+LAG_NONE_S = 0.05
+LAG_WANTED_S = 0.8
+
+
+def handshakes_max(lag_s: float) -> float:
+    """Handshakes that may be under way at once before we begin another, where the loop is late by so much."""
+    return math.inf if lag_s <= LAG_NONE_S else max(1, LAG_WANTED_S // lag_s)
 
 
 class DialLimits:

@@ -16,6 +16,7 @@ import trio
 from psyne_mesh.config import DataChannelConfig
 from psyne_mesh.errors import ClosedError, ConnectFailed, LocalError, PeerGone, PsyneMeshError, RemoteError, WouldBlock
 from psyne_mesh.gossip.codec import FRAME_MAX
+from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.limits import TokenBucket
 from psyne_mesh.mesh.link_table import Asleep, TableLink
 from psyne_mesh.signaling.envelope import Envelope, Kind, Untimely
@@ -91,6 +92,7 @@ class LinkOwner(Protocol):
     def on_link_gone(self, link: Link, reason: str, error: RemoteError | None) -> None: ...
 
 
+@uninterrupted
 class Link:
     """1. Construct for a link of the table; 2. give `run()` to a nursery; 3. `hear(envelope)` for what comes of its session;
     4. send once `state` is OPEN; 5. `close(reason)`, or the peer or the network does it: `on_link_gone` comes exactly once.

@@ -10,6 +10,7 @@ import trio
 
 from psyne_mesh.errors import ProtocolError, RemoteError
 from psyne_mesh.identity import PeerId
+from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.mesh.alarms import Carrier
 from psyne_mesh.mesh.envelopes import Envelopes, Tampering
 from psyne_mesh.mesh.link import ChannelRoute, Link, LinkState
@@ -25,6 +26,7 @@ LABEL_CHARS_MAX = 2 * TAG_BYTES + 1 + CHANNEL_NAME_BYTES_MAX  # of a room's chan
 _CLOSE_S = 2.0  # so long may all links together take to say goodbye; more than `link.FLUSH_S`, which each takes
 
 
+@uninterrupted
 class LinkDriver:
     """The owner of all links. 1. `turn()` after every word to `table`; 2. `deliver(...)` for what signaling or members bring;
     3. `links` are the links that there are; `close()` ends them. Its tasks, one a link, are `nursery`'s;

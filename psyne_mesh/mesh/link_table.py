@@ -15,7 +15,7 @@ from typing import Protocol, TypeAlias
 import attrs
 
 from psyne_mesh.identity import PeerId
-from psyne_mesh.mesh.dial_limits import DialLimits
+from psyne_mesh.mesh.dial_limits import DialLimits, handshakes_max
 from psyne_mesh.mesh.restarts import Restarts
 
 # Links to peers that fell silent are kept so long, and so many: a partition may last for a while.
@@ -23,6 +23,11 @@ ASLEEP_S = 1800.0
 ASLEEP_MAX = 64
 # A link outlives the last room of its two players for so long: a guess, some round trips of signaling and of joining.
 LINGER_S = 2.0
+# So often those who wait to be dialled are looked at, while nothing else happens: half as long as the lag is remembered.
+LOOK_AGAIN_S = 0.25
+# One is begun after the other, so much later: by then it shows how late the last has made the loop. A room of 16 is dialled in
+# 150 ms.
+STARTS_APART_S = 0.01
 # The one reason of a `LinkDown`. Whyever a link was closed, by whichever side: that says nothing of a room, as several share
 # it. Who leaves a room says so in its record.
 CLOSED = "closed"
@@ -185,11 +190,18 @@ class LinkTable:
        or the peer, hangs up by itself.
     5. After each: obey `take_outputs()`, hand `take_events()` to the rooms; `handle_timeout(now)` at `next_timeout()`.
 
-    `new_session` names attempts: unique among those of this player, and short.
+    `new_session` names attempts: unique among those of this player, and short. `lag_s` tells how late our loop is, in a
+    program that has one. The later it is, the fewer handshakes are begun; the others wait for those that are under way.
     """
 
-    def __init__(self, me: PeerId, new_session: Callable[[], str]) -> None:
+    def __init__(
+        self, me: PeerId, new_session: Callable[[], str], lag_s: Callable[[float], float] | None = None
+    ) -> None:
         self._me = me
+        self._has_loop = lag_s is not None
+        self._lag_s = lag_s or (lambda now: 0.0)
+        self._begin_at = -math.inf  # when the next may be begun
+        self._waiting: dict[PeerId, set[str]] = {}  # whom to dial when others stand, and the rooms that want it
         self._new_session = new_session
         self._links: dict[PeerId, TableLink] = {}
         self._rooms: dict[str, RoomView] = {}
@@ -218,12 +230,15 @@ class LinkTable:
     def depart(self, room: str, now: float) -> None:
         """The room has ended: its links linger for the next one."""
         self._rooms.pop(room, None)
+        for peer in list(self._waiting):
+            self._wait_no_more(room, peer)
         for peer in list(self._links):
             self._give_up(room, peer, "left", now, large=False)
 
     def close(self) -> None:
         """Nothing is dialled or answered any more, and what its last room gives up is hung up at once."""
         self._closed = True
+        self._waiting.clear()
 
     def hang_up_all(self) -> None:
         for link in self._links.values():
@@ -234,7 +249,8 @@ class LinkTable:
         link = self._links.get(peer)
         if link is None:
             if not self._closed:
-                self._start(peer, self._new_session(), now, offerer=True)
+                self._waiting.setdefault(peer, set()).add(room)
+                self._start_waiting(now)
         elif link.is_asleep:
             self._events.append(DialFailed(room, peer, ASLEEP))
         elif link.was_open:
@@ -246,6 +262,7 @@ class LinkTable:
         self._give_up(room, peer, reason, now, large=view is None or view.is_large)
 
     def _give_up(self, room: str, peer: PeerId, reason: str, now: float, *, large: bool) -> None:
+        self._wait_no_more(room, peer)
         link = self._links.get(peer)
         others = any(name != room and view.knows(peer) for name, view in self._rooms.items())
         restarted = reason == "superseded" and self._restarts.ends_link(peer, room, now)
@@ -321,6 +338,7 @@ class LinkTable:
         if self._links.get(link.peer) is link and isinstance(link.phase, Dialing):
             link.phase, link.was_open = Open(), True
             self._tell_up(link.peer)
+            self._hurry()
 
     def revived(self, link: TableLink) -> None:
         """A sleeping link carries again."""
@@ -338,11 +356,17 @@ class LinkTable:
         if self._links.get(link.peer) is not link:
             return  # superseded: its successor speaks for the peer
         del self._links[link.peer]
+        self._hurry()
         for room in self.rooms_of(link.peer):
             if link.was_open or link.replaces_open:
                 self._events.append(LinkDown(room, link.peer, CLOSED))
             else:
                 self._events.append(DialFailed(room, link.peer, cause, error))
+
+    def _hurry(self) -> None:
+        """A handshake is over: the next may begin."""
+        if self._waiting:
+            self._deadline = -math.inf
 
     def rooms_of(self, peer: PeerId) -> list[str]:
         """Rooms that a link of the peer concerns. One that a peer opened may come before its record: with a single room there
@@ -359,6 +383,7 @@ class LinkTable:
 
     def handle_timeout(self, now: float) -> None:
         self._deadline = math.inf
+        self._start_waiting(now)
         for link in list(self._links.values()):
             match link.phase:
                 case Lingering(until=until) if until <= now:
@@ -385,9 +410,27 @@ class LinkTable:
     # -------------------------------------------------------------------------------------------------------- helpers
 
     def _start(self, peer: PeerId, session: str, now: float, *, offerer: bool) -> TableLink:
+        self._waiting.pop(peer, None)
         link = self._links[peer] = TableLink(peer, session, offerer, now)
         self._outputs.append(StartLink(link))
         return link
+
+    def _start_waiting(self, now: float) -> None:
+        """Dial those that wait, the first first, as far as the loop bears it."""
+        under_way = sum(isinstance(link.phase, Dialing) for link in self._links.values())
+        free = handshakes_max(self._lag_s(now)) - under_way
+        apart_s = STARTS_APART_S if self._has_loop else 0.0
+        while self._waiting and free >= 1 and now >= self._begin_at:
+            self._start(next(iter(self._waiting)), self._new_session(), now, offerer=True)
+            free, self._begin_at = free - 1, now + apart_s
+        if self._waiting:
+            self._deadline = min(self._deadline, now + LOOK_AGAIN_S if free < 1 else self._begin_at)
+
+    def _wait_no_more(self, room: str, peer: PeerId) -> None:
+        rooms = self._waiting.get(peer, set())
+        rooms.discard(room)
+        if not rooms:
+            self._waiting.pop(peer, None)
 
     def _hang_up(self, link: TableLink, reason: str) -> None:
         self.closing(link, reason)

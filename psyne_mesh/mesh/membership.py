@@ -27,6 +27,7 @@ from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.node import Node
 from psyne_mesh.gossip.views import Topology
 from psyne_mesh.identity import PeerId
+from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.mesh.heartbeat import Heartbeat
 from psyne_mesh.mesh.link import HARD_BUDGET_BYTES, Link, LinkState
 from psyne_mesh.mesh.pause import pause_frame
@@ -97,6 +98,7 @@ class MembershipOwner(Protocol):
     def on_mesh_envelope(self, room: str, origin: PeerId, envelope: str, carrier: PeerId) -> None: ...
 
 
+@uninterrupted
 class Membership:
     """Drives one `Node`: every call into it is followed by `pump()`, which carries its orders out and its news up."""
 

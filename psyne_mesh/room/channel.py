@@ -19,6 +19,7 @@ from psyne_mesh.errors import (
     WouldBlock,
 )
 from psyne_mesh.identity import PeerId
+from psyne_mesh.interrupts import interruptible, uninterrupted
 from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX, Membership, SendOutcome
 from psyne_mesh.room.callbacks import NO_CALLBACK, checked_callback
 from psyne_mesh.room.carried import carried
@@ -80,6 +81,7 @@ class ChannelStats:
     refused: int = 0
 
 
+@uninterrupted
 class Channel(Generic[M]):
     """Made by `room.channel(name, *types, mode=...)`. Sending and receiving may go on in any number of tasks.
 
@@ -99,7 +101,7 @@ class Channel(Generic[M]):
         mode: DeliveryMode,
         priority: int,
         inbox_max: int,
-        fault: Callable[[Exception], None],
+        fault: Callable[[BaseException], None],
         on_refused: Callable[[MessageRefused], None] = lambda refused: None,
         waiting: Waiting | None = None,
         referee: Referee | None = None,
@@ -236,8 +238,8 @@ class Channel(Generic[M]):
 
     def _call(self, callback: Callable[[Peer, Any], object], peer: Peer, message: Any) -> None:
         try:
-            callback(peer, message)
-        except Exception as error:  # noqa: BLE001 - we are inside a packet handler: the room raises it in its block
+            interruptible(callback, peer, message)
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - we are inside a packet handler: the room raises it in its block
             self._fault(error)
 
     async def wait(self) -> None:

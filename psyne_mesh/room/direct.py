@@ -16,6 +16,7 @@ from psyne_mesh.errors import ClosedError, InvalidConfig, InvalidUri, PeerGone, 
 from psyne_mesh.gossip.records import NAME_MAX_BYTES
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.in_trio import check_in_trio
+from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.names import is_plain, normal
 from psyne_mesh.room.channel import Channel, SendReport
 from psyne_mesh.room.codec import codec_for
@@ -36,6 +37,7 @@ _GAME_ROOM_PLAYERS = 16  # as `join_game_room` has it; the creator's number hold
 _PAIR_PLAYERS = 8  # seats of a room for two: who guesses its name must not keep the right one out
 
 
+@uninterrupted
 class PeerChannel:
     """Typed messages to and from one player. `send(message)`, `receive(Type)`; made by `create_channel`.
 
@@ -163,6 +165,7 @@ def create_gaming_channel(
 
 
 @asynccontextmanager
+@uninterrupted
 async def _open(
     target: PeerUri | RoomUri | GameUri,
     types: tuple[type[Message], ...],

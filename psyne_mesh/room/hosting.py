@@ -13,6 +13,7 @@ from psyne_mesh.errors import ClosedError, MessageTooLarge, PeerGone, ProtocolEr
 from psyne_mesh.game import host
 from psyne_mesh.game.host import Answer, Ask, Beat, Grant, HostLease, HostWord, Place, Resign
 from psyne_mesh.identity import PeerId
+from psyne_mesh.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     from psyne_mesh.room.room import Room
@@ -109,6 +110,7 @@ def decode_untrusted(data: bytes | str) -> HostWord | None:
             return None
 
 
+@uninterrupted
 class Hosting:
     """1. The room's task is in `run()`; it is idle until `start()`, or until another player looks for a host. 2.
     `host()`, `term`, `is_host()`. 3. `resign()` before leaving. What was given as `changed` is called for each change.

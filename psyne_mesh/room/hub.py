@@ -12,6 +12,7 @@ import attrs
 import trio
 
 from psyne_mesh.errors import EventBacklog
+from psyne_mesh.interrupts import interruptible, uninterrupted
 from psyne_mesh.room.events import RoomEvent
 
 # A subscriber that lags so far is stuck: a room of 16 makes a handful of events a minute.
@@ -27,6 +28,7 @@ class _Subscription:
     behind: int = 0  # events due; each subscriber has a backlog of its own, however many others there are
 
 
+@uninterrupted
 class EventHub:
     """How to use: 1. `publish(event)` from anywhere in the room; 2. one task runs `run()`, which calls the callbacks;
     3. `subscribe` and `events` may come at any time: they begin with `replay()`, the events that restate the present.
@@ -42,7 +44,7 @@ class EventHub:
         self._something = trio.lowlevel.ParkingLot()
         self._overrun = False
         self._closed = False
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
 
     def publish(self, event: RoomEvent) -> None:
         if self._closed:
@@ -80,11 +82,11 @@ class EventHub:
                     continue
                 subscription, event = self._due.popleft()
                 subscription.behind -= 1
-                result = subscription.callback(event)
+                result = interruptible(subscription.callback, event)
                 if inspect.isawaitable(result):
                     nursery.start_soon(_finish, result)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """A callback of the user raised where it could not be let out: `run()` raises it. The first one counts."""
         self._error = self._error or error
         self._something.unpark_all()
@@ -109,6 +111,7 @@ class EventHub:
         self._something.unpark()
 
 
+@uninterrupted
 class EventIterator:
     """`async for event in room.events()`. Ends when the room is left; cancelling a wait loses nothing.
 

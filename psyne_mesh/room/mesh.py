@@ -14,6 +14,7 @@ from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.in_trio import check_in_trio
+from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.mesh.core import MeshCore, open_core
 from psyne_mesh.mesh.request import RoomEntry
 from psyne_mesh.nurseries import outliving_cancellation, unwrapped
@@ -26,6 +27,7 @@ from psyne_mesh.webrtc.ice import SocketFactory
 DEFAULT_SIGNALING = "ws://127.0.0.1:8080"  # where `psyne-mesh serve` listens; psyne's demos used the same port
 
 
+@uninterrupted
 class Mesh:
     """Made by `open_mesh`: one identity, one UDP port, one signaling connection, any number of rooms."""
 

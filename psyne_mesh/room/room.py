@@ -15,6 +15,7 @@ from psyne_mesh.errors import ClosedError, InvalidConfig, ProtocolError, RemoteE
 from psyne_mesh.gossip import events as gossip_events
 from psyne_mesh.gossip.records import Record
 from psyne_mesh.identity import PeerId
+from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.mesh.core import MeshCore
 from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX, Membership, Reading
 from psyne_mesh.mesh.profile import Profile
@@ -50,6 +51,7 @@ NORMAL_PRIORITY = 256  # RFC 8831 section 6.4
 _EVICTIONS = {"superseded": "the same identity entered it elsewhere", "kicked": "its members expelled us"}
 
 
+@uninterrupted
 class Room(GameRoom):
     """Made by `join_game_room`. Everything about other players arrives as events; messages arrive in channels.
 

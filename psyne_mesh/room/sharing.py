@@ -14,6 +14,7 @@ from psyne_mesh.game.replicas import Appeared, ReplicaEvent, Replicas, Vanished
 from psyne_mesh.game.schema import Schema, Shared, Wire
 from psyne_mesh.game.shared import SharedEvent, SharedObjects
 from psyne_mesh.identity import PeerId
+from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.room.events import (
     HostChanged,
     PeerDiscovered,
@@ -39,6 +40,7 @@ Changes = Iterable[tuple[int, list[tuple[int, Wire]]]]
 Deliver = Callable[[SharedEvent, Peer], None]
 
 
+@uninterrupted
 class SharedTraffic:
     """The core of one room and its channel. Made when the room is, and idle until `start`.
 
@@ -171,6 +173,7 @@ class SharedTraffic:
                 self._channel.send_nowait(data, to=peer_id)
 
 
+@uninterrupted
 class Sharing:
     """What `room.share` and `room.all` do: the objects live on Trio's thread, and are read for changes at each send."""
 

@@ -13,6 +13,7 @@ import trio
 from psyne_mesh.errors import ClosedError, PeerGone, ProtocolError
 from psyne_mesh.game.room_clock import Reading, RoomClock
 from psyne_mesh.identity import PeerId
+from psyne_mesh.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     from psyne_mesh.room.room import Room
@@ -50,6 +51,7 @@ def word_untrusted(data: bytes | str) -> tuple[float, Reading | None]:
     raise ProtocolError("not a word about the clock")
 
 
+@uninterrupted
 class Timekeeper:
     """1. The room's task is in `run()`. 2. It is idle until `start()`, or until another player asks. 3. `time()` and
     `error()`.

@@ -29,6 +29,7 @@ from psyne_mesh.errors import (
 )
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.in_trio import check_in_trio
+from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.nurseries import open_background_nursery
 from psyne_mesh.signaling import messages
 from psyne_mesh.signaling.convert import joined_untrusted, listing_untrusted, peer_info
@@ -54,6 +55,7 @@ _GOODBYE_S = 1.0  # how long leaving the block may take to flush the queue and t
 
 
 @asynccontextmanager
+@uninterrupted
 async def connect_signaling(
     url: str | Sequence[str],
     identity: Identity,
@@ -83,6 +85,7 @@ async def connect_signaling(
             await client._say_goodbye()  # when the block is cancelled, too: so the connection outlives it by a second
 
 
+@uninterrupted
 class SignalingClient:
     """A `SignalingTransport` over a WebSocket. Made by `connect_signaling`."""
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import trio
 
+from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.signaling.backplane import BackplaneDown, BackplaneLink
 from psyne_mesh.signaling.cluster import HEARTBEAT_S, ClusterSwitchboard
 from psyne_mesh.signaling.cluster_messages import BUNDLE_BYTES_MAX, bundle
@@ -19,6 +20,7 @@ _SETTLE_S = 0.3  # for the answers of the other servers, before the first client
 _LEAVE_S = 1.0  # for what is queued and the goodbye; a backplane that is slower than that has lost us anyhow
 
 
+@uninterrupted
 class ClusterMember:
     """1. `await nursery.start(member.run)`: returns when the other servers had time to answer.
     2. `flush()` whenever the switchboard was called. 3. `await leave()` before the end."""

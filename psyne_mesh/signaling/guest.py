@@ -11,6 +11,7 @@ import trio
 
 from psyne_mesh.errors import ProtocolError, VersionMismatch
 from psyne_mesh.identity import PeerId, verify_untrusted
+from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.limits import TokenBucket
 from psyne_mesh.names import plain
 from psyne_mesh.signaling import messages
@@ -97,6 +98,7 @@ class _Waiting:
     is_share: bool = False
 
 
+@uninterrupted
 class Guest:
     """1. `await run(receive, counts)` in one task: until the connection ends or `dismiss`. 2. `push` and
     `push_of_others` at any time. 3. `end` says afterwards why it went."""

@@ -19,6 +19,7 @@ from psyne_mesh.errors import (
     WouldBlock,
 )
 from psyne_mesh.identity import Identity
+from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.nurseries import unwrapped
 from psyne_mesh.signaling import messages
 from psyne_mesh.signaling.websocket import (
@@ -56,6 +57,7 @@ class Superseded(SignalingLost):
 
 
 @asynccontextmanager
+@uninterrupted
 async def open_link(
     address: WebSocketUrl, dial: Dial, identity: Identity, config: SignalingConfig
 ) -> AsyncIterator[Link]:
@@ -79,6 +81,7 @@ async def open_link(
         raise _unreachable(address, error) from error
 
 
+@uninterrupted
 class Link:
     """1. `push(text)` at any time. 2. `await converse(deliver)` in one task, until it raises `SignalingLost`.
     3. `finish()` instead: sends what was pushed, closes, and `converse` returns."""

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from psyne_mesh.errors import InvalidConfig
+from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.signaling.sparse_log import SparseLog
 
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
@@ -29,6 +30,7 @@ async def listen(host: str, port: int) -> list[trio.SocketListener]:
     return listeners
 
 
+@uninterrupted
 async def accept_forever(
     listener: trio.SocketListener,
     handle: Callable[[trio.SocketStream], Awaitable[None]],

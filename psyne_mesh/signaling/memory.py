@@ -22,6 +22,7 @@ from psyne_mesh.errors import (
     SignalingUnreachable,
 )
 from psyne_mesh.identity import PeerId
+from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.nurseries import open_background_nursery
 from psyne_mesh.signaling.events import (
     Joined,
@@ -44,6 +45,7 @@ Intercept = Callable[[PeerId, PeerId, str, str], "str | None"]
 MAX_DELAYED = 10_000
 
 
+@uninterrupted
 class MemorySignaling:
     """A signaling hub in memory.
 
@@ -164,12 +166,14 @@ class MemorySignaling:
 
 
 @asynccontextmanager
+@uninterrupted
 async def open_memory_signaling(limits: RegistryLimits | None = None) -> AsyncIterator[MemorySignaling]:
     """A hub for as long as the block. Envelopes still under way at the end are dropped."""
     async with open_background_nursery() as nursery:
         yield MemorySignaling(nursery, limits)
 
 
+@uninterrupted
 class MemorySignalingClient:
     """A `SignalingTransport` on a `MemorySignaling` hub."""
 

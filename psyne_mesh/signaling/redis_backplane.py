@@ -12,6 +12,7 @@ import coredis.exceptions
 import trio
 
 from psyne_mesh.errors import InvalidConfig
+from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.nurseries import open_background_nursery, unwrapped
 from psyne_mesh.signaling.backplane import BackplaneDown, BackplaneLink
 from psyne_mesh.signaling.sparse_log import SparseLog
@@ -51,6 +52,7 @@ class RedisBackplane:
                 await link.leave()
 
 
+@uninterrupted
 class _RedisLink:
     def __init__(self, url: str, prefix: str, me: str) -> None:
         self._url = url

@@ -24,6 +24,7 @@ from psyne_mesh.blocks import async_block
 from psyne_mesh.errors import CannotListen
 from psyne_mesh.identity import PeerId
 from psyne_mesh.in_trio import check_in_trio
+from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.limits import TokenBucket
 from psyne_mesh.nurseries import open_background_nursery
 from psyne_mesh.signaling import messages
@@ -117,6 +118,7 @@ async def open_server(
             await server.stop()
 
 
+@uninterrupted
 async def serve(
     host: str = "127.0.0.1",
     port: int = DEFAULT_PORT,
@@ -132,6 +134,7 @@ async def serve(
         await trio.sleep_forever()
 
 
+@uninterrupted
 class SignalingServer:
     """Made by `open_server`: `url`, `host`, `port` and `stats` to look at, `kill` to see what happens without it."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import attrs
@@ -18,6 +19,7 @@ import trio_websocket
 import wsproto.utilities
 
 from psyne_mesh.errors import InvalidUri
+from psyne_mesh.interrupts import TheirNursery, uninterrupted
 from psyne_mesh.nurseries import open_background_nursery
 from psyne_mesh.streams import forget_unsent, has_lost_its_address, open_tcp
 
@@ -73,6 +75,7 @@ class WebSocketUrl:
         return f"{host}:{self.port}"
 
 
+@uninterrupted
 class WebSocket:
     """An open connection. One task receives, one task sends."""
 
@@ -119,13 +122,14 @@ class WebSocket:
 
 
 @asynccontextmanager
+@uninterrupted
 async def accept_websocket(
     stream: trio.abc.Stream, *, max_message_bytes: int, timeout_s: float
 ) -> AsyncIterator[WebSocket]:
     """The server's side of an upgrade request that waits in `stream`. Raises `WebSocketClosed` if it is no good one,
     `trio.TooSlowError` if it is never whole."""
 
-    async def handshake(nursery: trio.Nursery, watched: trio.abc.Stream) -> trio_websocket.WebSocketConnection:
+    async def handshake(nursery: Any, watched: trio.abc.Stream) -> trio_websocket.WebSocketConnection:
         request = await trio_websocket.wrap_server_stream(nursery, watched, max_message_size=max_message_bytes)
         return await request.accept()
 
@@ -134,6 +138,7 @@ async def accept_websocket(
 
 
 @asynccontextmanager
+@uninterrupted
 async def open_websocket(
     url: WebSocketUrl,
     dial: Callable[[], Awaitable[trio.abc.Stream]],
@@ -147,7 +152,7 @@ async def open_websocket(
     with trio.fail_at(deadline):
         stream = await dial()
 
-    async def handshake(nursery: trio.Nursery, watched: trio.abc.Stream) -> trio_websocket.WebSocketConnection:
+    async def handshake(nursery: Any, watched: trio.abc.Stream) -> trio_websocket.WebSocketConnection:
         return await trio_websocket.wrap_client_stream(
             nursery,
             watched,  # type: ignore[arg-type]  # declared for sockets, uses nothing but trio.abc.Stream
@@ -160,6 +165,7 @@ async def open_websocket(
         yield websocket
 
 
+@uninterrupted
 async def dial_tcp(url: WebSocketUrl, ssl_context: ssl.SSLContext | None) -> trio.abc.Stream:
     """TCP, and TLS for `wss`. `ssl_context=None`: the system's certificate authorities. Raises `InvalidUri` for a host that
     no name service can be asked for."""
@@ -182,10 +188,11 @@ async def dial_tcp(url: WebSocketUrl, ssl_context: ssl.SSLContext | None) -> tri
 
 # ------------------------------------------------------------------------------------------------------------- helpers
 
-_Handshake = Callable[[trio.Nursery, trio.abc.Stream], Awaitable[trio_websocket.WebSocketConnection]]
+_Handshake = Callable[[Any, trio.abc.Stream], Awaitable[trio_websocket.WebSocketConnection]]
 
 
 @asynccontextmanager
+@uninterrupted
 async def _run(stream: trio.abc.Stream, handshake: _Handshake, deadline: float) -> AsyncIterator[WebSocket]:
     """The stream is closed at the end in every case."""
     pump = _Pump(stream, handshake)
@@ -198,6 +205,7 @@ async def _run(stream: trio.abc.Stream, handshake: _Handshake, deadline: float) 
         await trio.aclose_forcefully(stream)
 
 
+@uninterrupted
 class _Pump:
     """The task that owns the library's reader, so that nothing the library raises reaches anybody else."""
 
@@ -217,7 +225,7 @@ class _Pump:
             async with trio.open_nursery() as nursery:
                 with trio.CancelScope() as opening:
                     self._stream.on_end = opening.cancel
-                    connection = await self._handshake(nursery, self._stream)
+                    connection = await self._handshake(TheirNursery(nursery), self._stream)
                 self._stream.on_end = None
                 if opening.cancelled_caught:
                     raise trio.BrokenResourceError("closed during the opening handshake")

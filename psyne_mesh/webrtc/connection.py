@@ -10,11 +10,14 @@ import attrs
 import trio
 
 from psyne_mesh.errors import ClosedError, ConnectFailed, PeerGone, ProtocolError, PsyneMeshError, RemoteError
+from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.webrtc import dtls, ice
 from psyne_mesh.webrtc.channel import ChannelOpened
 from psyne_mesh.webrtc.ladder import Ladder, Tunnel
 from psyne_mesh.webrtc.link import Link, Scheduler
+from psyne_mesh.webrtc.loop_lag import LAGGING_S
 from psyne_mesh.webrtc.negotiation import Negotiated
+from psyne_mesh.webrtc.patience import Patience
 from psyne_mesh.webrtc.sdp import Description
 from psyne_mesh.webrtc.stack import (
     DtlsConnected,
@@ -31,6 +34,8 @@ from psyne_mesh.webrtc.stats import ConnectPhase, PhaseClock
 _SILENT_S = 0.5  # a path that takes over after such a silence replaces a dead one, whether or not that was noticed
 # A tunnel has no checks of ICE that find out when it carries again: one lost packet is repeated so often while it is silent.
 _PROBE_S = 1.0
+# A machine that is behind gives ICE so long once more before the tunnel is tried, which is work for two others.
+LATE_TUNNEL_S = 2.0
 _ALIVE_NEWS_S = 1.0  # how often ICE hears that authentic data came; consent counts in tens of seconds
 _ADVICE: dict[ConnectPhase, str] = {
     "ice-gathering": "Do the STUN and TURN servers answer?",
@@ -41,6 +46,7 @@ _ADVICE: dict[ConnectPhase, str] = {
 }
 
 
+@uninterrupted
 class Connection:
     """One `Stack` on one `IceTransport`, from the first candidate to the last datagram.
 
@@ -83,7 +89,7 @@ class Connection:
         self.link = Link(self.stack, self.ladder, scheduler, on_events=self._handle_events, fault=self.fault)
         self._gateway = gateway
         self._name = name
-        self._timeout_s = config.connection_timeout_s
+        self._patience = Patience(config.connection_timeout_s)
         self._scheduler = scheduler
         self._on_events = on_events
         self._on_candidate = on_candidate
@@ -93,9 +99,9 @@ class Connection:
         self._draining = False  # somebody has ever waited there
         self._phase = self.stack.phase
         self._has_channel = False
-        self._deadline: float | None = None
         self._probe_at = math.inf  # while a tunnel carries
         self._alive_told = 0.0
+        self._waited_for_loop = False
         self.bug: Exception | None = None
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -135,17 +141,18 @@ class Connection:
 
     def begin(self) -> None:
         """The offer or answer is being made: from here on the phases count."""
-        if self._deadline is None and not self.connected.is_set():
+        if self._patience.deadline == math.inf and not self.connected.is_set():
             now = trio.current_time()
             self.clock.begin("signaling", now)
-            self._deadline = now + self._timeout_s
-            self._scheduler.wake_at(self._deadline)
+            self._patience.begin(now)
+            self._scheduler.wake_at(self._patience.deadline)
 
     def set_remote(self, remote: Description, negotiated: Negotiated) -> None:
         """The peer's description: ICE gets its share now, DTLS when there is a path."""
         now = trio.current_time()
         self.clock.end("signaling", now)
         self.clock.begin("ice", now)
+        self._patience.progress("signaling", now, self._scheduler.lag_s(now))
         self._remote = remote, negotiated
         self.ice.set_remote(ice.IceParameters(remote.ice_ufrag, remote.ice_pwd, remote.ice_lite))
         for candidate in remote.candidates:
@@ -173,15 +180,15 @@ class Connection:
 
     def next_timeout(self) -> float:
         """Infinity when there is nothing to wait for. Cheap: the endpoint asks every peer whenever its timer fires."""
-        first = min(self.link.deadline, self.ladder.deadline, self._probe_at)
-        return first if self._deadline is None or first < self._deadline else self._deadline
+        return min(self.link.deadline, self.ladder.deadline, self._probe_at, self._patience.deadline)
 
     def handle_timeout(self, now: float) -> None:
-        if self._deadline is not None and now >= self._deadline:
-            self._deadline = None
-            self.close(self._connect_failed(f"not done within {self._timeout_s:g} s"))
+        if now >= self._patience.deadline and self._patience.has_run_out(now, self._scheduler.lag_s(now)):
+            took_s = self._gateway.config.connection_timeout_s + self._patience.stretched_s
+            self._patience.end()
+            self.close(self._connect_failed(f"not done within {took_s:g} s"))
             return
-        if now >= self.ladder.deadline:
+        if now >= self.ladder.deadline and not self._is_late(now):
             self._take_tunnel()
         if now >= self._probe_at:
             self._probe_at = now + _PROBE_S
@@ -239,6 +246,14 @@ class Connection:
         heard = self.stack.last_received_at
         return heard is not None and trio.current_time() - heard > _SILENT_S
 
+    def _is_late(self, now: float) -> bool:
+        """Our own loop is behind, so checks of ICE may be answered already: another way is tried when they have been read."""
+        if self._scheduler.lag_s(now) <= LAGGING_S or self._waited_for_loop:
+            return False
+        self._waited_for_loop = True
+        self.ladder.deadline = now + LATE_TUNNEL_S
+        return True
+
     def _leave_path(self) -> None:
         """The path of ICE is silent or gone: the tunnel carries until there is another."""
         if self.ladder.has_tunnel:
@@ -259,6 +274,7 @@ class Connection:
         if self.stack.phase != "new" or self._remote is None:
             return
         now = trio.current_time()
+        self._patience.progress("ice", now, self._scheduler.lag_s(now))
         self.clock.end("ice", now)
         self.clock.begin("dtls", now)
         remote, negotiated = self._remote
@@ -290,12 +306,13 @@ class Connection:
         now = trio.current_time()
         for event in events:
             if type(event) is DtlsConnected:
+                self._patience.progress("dtls", now, self._scheduler.lag_s(now))
                 self.clock.end("dtls", now)
                 self.clock.begin("sctp", now)
             elif type(event) is SctpConnected:
                 self.clock.end("sctp", now)
                 self.clock.begin("channel", now)
-                self._deadline = None
+                self._patience.end()
                 self.connected.set()
             elif type(event) is ChannelOpened:
                 self.clock.end("channel", now)
@@ -312,7 +329,7 @@ class Connection:
         elif self.connected.is_set() and isinstance(error, ConnectFailed):
             error = PeerGone(error.reason)  # ICE speaks of the path; what was connected is gone
         self.error = error
-        self._deadline = None
+        self._patience.end()
         self.connected.set()
         self.closed.set()
         self._drained.unpark_all()

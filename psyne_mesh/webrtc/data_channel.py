@@ -9,6 +9,7 @@ import trio
 
 from psyne_mesh.config import DataChannelConfig
 from psyne_mesh.errors import ClosedError, PeerGone, PsyneMeshError, WouldBlock
+from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.webrtc.channel import Channel, ChannelState
 from psyne_mesh.webrtc.inbox import Inbox
 from psyne_mesh.webrtc.sctp import CREDIT_MESSAGE_BYTES
@@ -32,6 +33,7 @@ class ChannelOwner(Protocol):
     def note_unread(self, n_bytes: int) -> None: ...
 
 
+@uninterrupted
 class DataChannel:
     """One channel of a `PeerConnection`, made by `create_channel` or taken from `incoming_channels`.
 

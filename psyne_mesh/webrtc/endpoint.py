@@ -13,16 +13,19 @@ from psyne_mesh.blocks import async_block
 from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import ClosedError, PsyneMeshError
 from psyne_mesh.in_trio import check_in_trio
+from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.nurseries import unwrapped
 from psyne_mesh.webrtc import dtls, ice
 from psyne_mesh.webrtc.ladder import Tunnel
 from psyne_mesh.webrtc.link import Link
+from psyne_mesh.webrtc.loop_lag import LoopLag
 from psyne_mesh.webrtc.peer import PeerConnection
 from psyne_mesh.webrtc.stack import StackEvent
 
 _LEAVE_S = 3.0  # the longest that the end of an endpoint waits for its peers to let go of it
 
 
+@uninterrupted
 class Endpoint:
     """Made by `open_endpoint`. Every peer of it uses the same ports, the same certificate, one timer and one flusher.
 
@@ -37,6 +40,9 @@ class Endpoint:
         self._peers: dict[PeerConnection, None] = {}  # in the order of their opening
         self._no_peers = trio.Event()
         self._closed = False
+        self.loop_lag = LoopLag()
+        self.slowness = LoopLag(lasting=True)
+        self._due = math.inf
         self._timer = trio.CancelScope()
         self._to_flush: list[Link] = []
         self._flusher: trio.lowlevel.Task | None = None  # while it has nothing to do
@@ -100,9 +106,18 @@ class Endpoint:
             trio.lowlevel.reschedule(self._flusher)
             self._flusher = None
 
+    def lag_s(self, now: float) -> float:
+        return self.slowness.seconds(now)
+
+    def note_lag(self, late_s: float, now: float) -> None:
+        """A timer of our loop fired so late."""
+        self.loop_lag.note(late_s, now)
+        self.slowness.note(late_s, now)
+
     def wake_at(self, deadline: float) -> None:
         if deadline < self._timer.deadline:
             self._timer.deadline = deadline
+            self._due = max(deadline, trio.current_time())
 
     async def _run_flusher(self) -> None:
         """Sends what several tasks of one scheduler tick left behind after the first."""
@@ -129,9 +144,11 @@ class Endpoint:
         while True:
             soonest = min((peer.connection.next_timeout() for peer in self._peers), default=math.inf)
             self._timer = trio.CancelScope(deadline=soonest)
+            self._due = max(soonest, trio.current_time())
             with self._timer:
                 await trio.sleep_forever()
             now = trio.current_time()
+            self.note_lag(now - self._due, now)
             for peer in list(self._peers):
                 if peer.connection.next_timeout() <= now:
                     try:

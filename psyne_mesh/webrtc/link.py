@@ -25,6 +25,10 @@ class Scheduler(Protocol):
         """Call `link.flush_queued()` after the tasks that are runnable now have had their turn."""
         ...
 
+    def lag_s(self, now: float) -> float:
+        """How late the loop is, as far as it is known."""
+        ...
+
     def wake_at(self, deadline: float) -> None:
         """Call `link.handle_timeout(now)` at `deadline` (of `trio.current_time`) or earlier."""
         ...

@@ -9,6 +9,7 @@ import trio
 
 from psyne_mesh.config import DataChannelConfig
 from psyne_mesh.errors import ClosedError, InvalidConfig, LocalError, PeerGone, PsyneMeshError
+from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.webrtc import dtls, ice
 from psyne_mesh.webrtc.channel import BufferedAmountLow, Channel, ChannelClosed, ChannelOpened, MessageReceived
 from psyne_mesh.webrtc.connection import Connection
@@ -24,6 +25,7 @@ from psyne_mesh.webrtc.stats import PeerState, PeerStats
 _UNCLAIMED_MAX = 1024  # channels of the peer that nobody has taken from `incoming_channels`; later ones are closed
 
 
+@uninterrupted
 class PeerConnection:
     """A connection to one peer, made by `Endpoint.open_peer`: one side with `offerer=True`, the other with False.
 

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from psyne_mesh.cli import demo
-from psyne_mesh.cli.demo import Seat, _run_player, run_demo
+from psyne_mesh.cli.demo import Seat, run_demo, run_player
 from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.signaling.server import open_server
 
@@ -86,7 +86,7 @@ async def playing(names: list[str]) -> AsyncIterator[list[Seat]]:
     async with open_server("127.0.0.1", 0) as server, trio.open_nursery() as nursery:
         seats = [Seat(name) for name in names]
         for number, seat in enumerate(seats):
-            await nursery.start(_run_player, seat, number, len(seats), server.url)
+            await nursery.start(run_player, seat, number, len(seats), server.url)
         for word, reached in (("join", "ready"), ("play", "mesh")):
             for seat in seats:
                 await seat.until(reached)

@@ -30,6 +30,7 @@ FLOORS = {
     "blocks": 7,
     "key_file": 7,
     "nurseries": 8,
+    "interrupts": 9,
     "streams": 7,
     "config": 7,
     "uri": 7,

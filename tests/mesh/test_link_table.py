@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 
 import pytest
 
 from psyne_mesh.identity import Identity, PeerId
-from psyne_mesh.mesh.dial_limits import DIALS_IN_A_ROW, LINKS_MAX, STRANGERS_MAX
+from psyne_mesh.mesh.dial_limits import DIALS_IN_A_ROW, LINKS_MAX, STRANGERS_MAX, handshakes_max
 from psyne_mesh.mesh.link_table import (
     ASLEEP,
     ASLEEP_MAX,
     ASLEEP_S,
     CLOSED,
     LINGER_S,
+    LOOK_AGAIN_S,
+    STARTS_APART_S,
     Closing,
     DialFailed,
     HangUp,
@@ -250,3 +253,85 @@ def test_whatever_happens_each_link_starts_once_and_nothing_is_told_of_rooms_tha
         assert len(links.links) <= 4
         for link in links.links.values():
             assert link in running
+
+
+# ------------------------------------------------------------------------------------------------- a loop that is behind
+
+
+class Slow:
+    """A table whose loop is late by `lag_s`."""
+
+    def __init__(self, lag_s: float, **rooms: View) -> None:
+        self.lag_s = lag_s
+        sessions = itertools.count()
+        self.links = LinkTable(ME, lambda: f"mine-{next(sessions)}", lambda now: self.lag_s)
+        for name, view in rooms.items():
+            self.links.enter(name, view)
+
+    def started(self) -> list[PeerId]:
+        return [output.link.peer for output in self.links.take_outputs() if isinstance(output, StartLink)]
+
+
+def test_the_later_the_loop_the_fewer_handshakes_are_begun_and_the_next_follows_at_once() -> None:
+    peers = PEERS[2:12]
+    slow = Slow(0.4, game=View(*peers))
+    for peer in peers:
+        slow.links.dial("game", peer, 1.0)
+    slow.links.handle_timeout(1.1)
+    slow.links.handle_timeout(1.2)
+    first = slow.started()
+    assert first == peers[: int(handshakes_max(0.4))]
+    assert slow.links.next_timeout() == 1.2 + LOOK_AGAIN_S
+    slow.links.opened(slow.links.links[first[0]])
+    assert slow.links.next_timeout() < 1.3
+    slow.links.handle_timeout(1.3)
+    assert slow.started() == peers[len(first) : len(first) + 1]
+
+
+def test_dials_are_begun_one_by_one_so_that_it_shows_what_they_cost() -> None:
+    peers = PEERS[2:12]
+    slow = Slow(0.0, game=View(*peers))
+    for peer in peers:
+        slow.links.dial("game", peer, 1.0)
+    assert slow.started() == peers[:1]
+    for number in range(1, 4):
+        due = slow.links.next_timeout()
+        assert due == pytest.approx(1.0 + number * STARTS_APART_S)
+        slow.links.handle_timeout(due)
+        assert slow.started() == peers[number : number + 1]
+    slow.lag_s = 0.3  # the first ones have made the loop late
+    slow.links.handle_timeout(1.3)
+    assert slow.started() == []
+
+
+@pytest.mark.parametrize(("lag_s", "most"), [(0.0, math.inf), (0.05, math.inf), (0.1, 8), (0.5, 1), (60.0, 1)])
+def test_one_handshake_is_always_allowed(lag_s: float, most: float) -> None:
+    assert handshakes_max(lag_s) == most
+
+
+def test_who_waits_is_answered_when_it_dials_us_and_forgotten_when_nobody_wants_it() -> None:
+    a, b, c, d = PEERS[2:6]
+    slow = Slow(1.0, game=View(a, b, c, d), lobby=View(d))
+    for peer in (a, b, c, d):
+        slow.links.dial("game", peer, 0.0)
+    slow.links.dial("lobby", d, 0.0)
+    assert slow.started() == [a]
+    assert slow.links.offer_received(b, "theirs", 1, 0.0)
+    assert slow.started() == [b]
+    slow.links.unwant("game", c, "left", 0.0)
+    slow.links.depart("game", 0.0)
+    slow.lag_s = 0.0
+    slow.links.handle_timeout(1.0)
+    assert slow.started() == [d]  # the other room wants it still
+
+
+def test_a_table_that_is_closed_dials_nobody_who_waits() -> None:
+    a, b = PEERS[2:4]
+    slow = Slow(1.0, game=View(a, b))
+    slow.links.dial("game", a, 0.0)
+    slow.links.dial("game", b, 0.0)
+    assert slow.started() == [a]
+    slow.links.close()
+    slow.lag_s = 0.0
+    slow.links.handle_timeout(1.0)
+    assert slow.started() == []

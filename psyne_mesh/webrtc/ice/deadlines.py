@@ -7,6 +7,8 @@ from typing import Protocol
 
 import trio
 
+from psyne_mesh.interrupts import uninterrupted
+
 
 class Sleeper(Protocol):
     """Somebody with a deadline."""
@@ -16,6 +18,7 @@ class Sleeper(Protocol):
         ...
 
 
+@uninterrupted
 class Deadlines:
     """1. `run()` in a nursery, until cancelled.
     2. `set(who, deadline)` (of `trio.current_time`) as often as it changes; `drop(who)` at the end.

@@ -13,6 +13,7 @@ import trio
 
 from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import InvalidConfig
+from psyne_mesh.interrupts import protected, uninterrupted
 from psyne_mesh.nurseries import unwrapped
 from psyne_mesh.webrtc.ice.candidates import Found
 from psyne_mesh.webrtc.ice.events import Address, CandidateKind, Path
@@ -47,6 +48,7 @@ class Subscriber(Protocol):
     def base_lost(self, base: Base) -> None: ...
 
 
+@uninterrupted
 class IceGateway:
     """Shared by all peers of an endpoint; made by `open_gateway`.
 
@@ -255,6 +257,7 @@ class IceGateway:
 
 
 @asynccontextmanager
+@uninterrupted
 async def open_gateway(
     config: WebRTCConfig,
     *,
@@ -275,7 +278,7 @@ async def open_gateway(
                 gateway = IceGateway(config, opened, loop, interfaces)
                 loop.set_exception_handler(gateway.loop_fault)
                 async with trio.open_nursery() as draining:
-                    draining.start_soon(gateway.port.run)
+                    draining.start_soon(protected, gateway.port.run)
                     # Inside the other, so that the answers to the last requests of this one still come in.
                     async with trio.open_nursery() as gathering:
                         gathering.start_soon(gateway.gather, tls)

@@ -12,6 +12,7 @@ from aioice import stun
 
 from psyne_mesh.config import StunServer, TurnServer
 from psyne_mesh.errors import ProtocolError
+from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.nurseries import open_background_nursery
 from psyne_mesh.streams import forget_unsent, open_tcp
 from psyne_mesh.webrtc.ice.candidates import Found
@@ -44,6 +45,7 @@ PREFERENCE_STEP: Final = {"udp": 65_535, "tcp": 40_000, "tls": 20_000}  # among 
 ServerErrors = (OSError, ConnectionError, ProtocolError, stun.TransactionError, trio.BrokenResourceError)
 
 
+@uninterrupted
 class Source:
     """What one server gives.
 
@@ -71,6 +73,7 @@ class Source:
         raise NotImplementedError
 
 
+@uninterrupted
 class ReflexiveSource(Source):
     """Our address as one STUN server sees it, kept fresh: a later peer gets it without asking."""
 
@@ -112,6 +115,7 @@ class ReflexiveSource(Source):
         return mapped
 
 
+@uninterrupted
 class RelaySource(Source):
     """An allocation on one TURN server, made anew when it is lost."""
 

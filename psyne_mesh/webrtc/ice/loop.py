@@ -19,12 +19,15 @@ from typing import Any
 
 import trio
 
+from psyne_mesh.interrupts import TheirNursery, uninterrupted
+
 # The stock one: what trio-asyncio puts in its place does not tell which loop this thread runs.
 _running_loop = getattr(asyncio.events, "_c__get_running_loop", asyncio._get_running_loop)
 _loading = threading.Lock()
 
 
 @asynccontextmanager
+@uninterrupted
 async def open_loop() -> AsyncIterator[Any]:
     """A loop for as long as the block; its tasks are cancelled at the end, and heard out. Needs a Trio task."""
     with _loading:
@@ -33,8 +36,9 @@ async def open_loop() -> AsyncIterator[Any]:
         # Shielded: Trio does not let `start` end while a cancellation is pending, and the main loop waits for nothing that
         # one ends.
         with trio.CancelScope(shield=True):
-            await loop._main_loop_init(nursery)
-            await nursery.start(loop._main_loop)
+            theirs = TheirNursery(nursery)
+            await loop._main_loop_init(theirs)
+            await theirs.start(loop._main_loop)
         try:
             yield loop
         finally:

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, Protocol
 import trio
 
 from psyne_mesh.errors import ProtocolError
+from psyne_mesh.interrupts import protected
 from psyne_mesh.limits import TokenBucket
 from psyne_mesh.webrtc.ice.collecting import Collecting
 from psyne_mesh.webrtc.ice.deadlines import Deadlines
@@ -171,7 +172,7 @@ class UdpPort:
             timing.start_soon(self.deadlines.run)
             async with trio.open_nursery() as draining:
                 for base in self.bases:
-                    draining.start_soon(self._drain, base)
+                    draining.start_soon(protected, self._drain, base)
             timing.cancel_scope.cancel()
 
     async def _drain(self, base: SocketBase) -> None:

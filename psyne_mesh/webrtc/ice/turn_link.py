@@ -10,6 +10,7 @@ from typing import Final, Protocol
 import trio
 
 from psyne_mesh.errors import ProtocolError
+from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.nurseries import open_background_nursery
 from psyne_mesh.webrtc.ice.events import Address
 from psyne_mesh.webrtc.ice.port import Base
@@ -39,6 +40,7 @@ class UdpLink:
         return self._base.send_batch(datagrams, self._server)
 
 
+@uninterrupted
 class StreamLink:
     """A stream to a TURN server (RFC 8656 section 3.1, RFC 4571 is not used here).
 

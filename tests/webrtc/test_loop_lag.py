@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from psyne_mesh.mesh.loop_lag import HALF_LIFE_S, LoopLag
+from psyne_mesh.webrtc.loop_lag import HALF_LIFE_S, LoopLag
 
 
 def test_the_worst_of_the_last_moments_counts_and_is_forgotten() -> None:
