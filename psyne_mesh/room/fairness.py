@@ -24,6 +24,7 @@ from psyne_mesh.game.evidence import BREACHES_MAX, TEXT_MAX, Accusation, Evidenc
 from psyne_mesh.game.rules import Breach, RuleBook
 from psyne_mesh.game.transcript import Archive, Echo, Proof, Say, Scribe, Show
 from psyne_mesh.identity import Identity, PeerId
+from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.limits import TokenBucket
 from psyne_mesh.room import events
 from psyne_mesh.room.codec import MessageCodec, Payload, RawCodec
@@ -111,6 +112,7 @@ class Referee:
             book.restart()
 
 
+@uninterrupted
 class Fairness:
     """1. The room's task is in `run()`; it is idle until `start()`. 2. `referee(name, codec, mode)` for each new channel. 3.
     `said` and `heard`, or for a stream that counts its own spans `said_span` and `heard_span`. 4. `roll`, `secret_move`,

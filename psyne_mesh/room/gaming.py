@@ -14,6 +14,7 @@ import trio
 from psyne_mesh.game.commitments import MOVE_S, Round
 from psyne_mesh.game.schema import Shared
 from psyne_mesh.identity import PeerId
+from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.mesh.core import MeshCore
 from psyne_mesh.mesh.membership import Membership
 from psyne_mesh.mesh.pause import check_reason
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=Shared)
 
 
+@uninterrupted
 class GameRoom:
     """The part of a `Room` that speaks through channels of its own. Each part is idle until somebody asks for it."""
 
