@@ -6,6 +6,8 @@ from psyne_mesh.room.events import (
     Evicted,
     HostChanged,
     MessageRefused,
+    MessagesLost,
+    MessagesUndelivered,
     NotSigned,
     PartitionHealed,
     PartitionSuspected,
@@ -29,8 +31,8 @@ from psyne_mesh.room.events import (
 )
 
 __all__ = [
-    "Equivocated", "Evicted", "HostChanged", "MessageRefused", "MovesRevealed", "NotSigned", "PartitionHealed",
-    "PartitionSuspected", "PeerAway", "PeerBack", "PeerConnected", "PeerDiscovered", "PeerLeft", "PeerResumed",
-    "PeerSuspected", "PeerUnreachable", "Rolled", "RoomEvent", "RoundFailed", "RuleBroken", "ServerRefused",
-    "SharedAppeared", "SharedGone", "SharedRefused", "SignalingDown", "SignalingUp", "TamperingDetected",
+    "Equivocated", "Evicted", "HostChanged", "MessageRefused", "MessagesLost", "MessagesUndelivered", "MovesRevealed",
+    "NotSigned", "PartitionHealed", "PartitionSuspected", "PeerAway", "PeerBack", "PeerConnected", "PeerDiscovered",
+    "PeerLeft", "PeerResumed", "PeerSuspected", "PeerUnreachable", "Rolled", "RoomEvent", "RoundFailed", "RuleBroken",
+    "ServerRefused", "SharedAppeared", "SharedGone", "SharedRefused", "SignalingDown", "SignalingUp", "TamperingDetected",
 ]  # fmt: skip

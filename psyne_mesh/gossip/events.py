@@ -100,6 +100,15 @@ class BroadcastReceived:
 
 
 @attrs.frozen
+class BroadcastsSkipped:
+    """So many broadcasts of `origin`, before the next one that comes, are gone from every neighbour's cache, or nobody gave
+    them in time. Only of an origin of whom something had come before."""
+
+    origin: PeerId
+    count: int
+
+
+@attrs.frozen
 class SignalReceived:
     """An opaque blob that `origin` sent with `send_signal`. The origin is not proved: the blob must be signed. `carrier`
     is the neighbour that handed it over."""
@@ -152,6 +161,7 @@ Event: TypeAlias = (
     | PeerLeft
     | LetGo
     | BroadcastReceived
+    | BroadcastsSkipped
     | SignalReceived
     | PartitionSuspected
     | PartitionHealed

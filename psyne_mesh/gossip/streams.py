@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.effects import Effects
-from psyne_mesh.gossip.events import BroadcastReceived
+from psyne_mesh.gossip.events import BroadcastReceived, BroadcastsSkipped
 from psyne_mesh.identity import PeerId
 
 if TYPE_CHECKING:
@@ -160,6 +160,9 @@ class Streams:
 
     def _skip(self, origin: PeerId, stream: Stream, to: int, now: float) -> None:
         """Nobody can give what lies before `to`."""
+        lost = to - stream.expected - sum(sequence < to for sequence in stream.pending)
+        if lost and stream.begun:  # else it is history
+            self.effects.events.append(BroadcastsSkipped(origin, lost))
         for sequence in sorted(stream.pending):
             if sequence >= to:
                 break

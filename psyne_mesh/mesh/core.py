@@ -122,6 +122,7 @@ class MeshCore:
         seals = Seals(self.identity, tag, node.own_record.joined_at)
         membership = Membership(room, tag, node, admitted.gossip, self, sink, self.config.max_message_size, seals)
         self._rooms[room] = self._by_tag[membership.tag] = membership
+        membership.note_running(self.driver.running)
         self.table.enter(room, membership)
         sink.on_admitted(membership)
         for server, reason in self.endpoint.gateway.refused.items():
@@ -186,6 +187,9 @@ class MeshCore:
 
     def link(self, peer: PeerId) -> Link | None:
         return self.driver.links.get(peer)
+
+    def ending(self, peer: PeerId) -> list[Link]:
+        return self.driver.ending(peer)
 
     def dial(self, room: str, peer: PeerId) -> None:
         if not self._is_stranded:
@@ -252,6 +256,7 @@ class MeshCore:
             if now >= self._look_at:
                 self._look_at = now + LOOK_S
                 for membership in self._rooms.values():
+                    membership.tell_overdue()
                     for peer in membership.impaired():  # others may reach it, so that nobody calls it silent
                         if (link := self.link(peer)) is not None and not self._is_behind(link):
                             link.suspect()

@@ -19,6 +19,7 @@ from psyne_mesh.gossip.codec import FRAME_MAX
 from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.limits import TokenBucket
 from psyne_mesh.mesh.link_table import Asleep, TableLink
+from psyne_mesh.mesh.owed import Carried
 from psyne_mesh.signaling.envelope import Envelope, Kind, Untimely
 from psyne_mesh.webrtc.channel import BufferedAmountLow, Channel, ChannelClosed, ChannelOpened, MessageReceived
 from psyne_mesh.webrtc.endpoint import Endpoint
@@ -41,6 +42,13 @@ FLUSH_S = 0.5
 HARD_BUDGET_BYTES = 12 * 2**20
 # A frame of no room: whoever hears it over a sleeping link knows that the link carries again, direct or by tunnel.
 KNOCK = b"\xff" * 8
+# "I have no use for this link, and close it once what was sent over it has come: send no more", and the answer: "all came".
+PARTING, PARTED = b"\xff" * 7 + b"\x03", b"\xff" * 7 + b"\x04"
+# Why a link is closed like that: its peer lives, and stays in the room.
+_IN_GOOD_ORDER = ("surplus", "full")
+# So long may nothing more come or be acknowledged meanwhile, and so long may it take: 12 MiB at 3 Mbit/s.
+PARTING_QUIET_S, PARTING_MAX_S = 2.0, 30.0
+_PARTING_LOOK_S = 0.05
 # What every member must take, by its max-message-size: the largest frame of gossip, behind the tag of its room.
 MESSAGE_MIN_BYTES = FRAME_MAX + len(KNOCK)
 
@@ -89,6 +97,7 @@ class LinkOwner(Protocol):
     def on_still(self, link: Link, for_s: float) -> None: ...
     def on_turns_again(self, link: Link) -> None: ...
     def on_link_closing(self, link: Link, reason: str) -> None: ...
+    def on_link_parting(self, link: Link) -> None: ...
     def on_link_gone(self, link: Link, reason: str, error: RemoteError | None) -> None: ...
 
 
@@ -115,6 +124,8 @@ class Link:
         self._owner = owner
         self._heard_send, self._heard = trio.open_memory_channel[Envelope](INBOX_MAX)
         self._close_reason: str | None = None
+        self._left = trio.Event()  # the peer closes it
+        self._is_parted = False  # and has sent all that it had to send on it
         self._closing = trio.Event()
         self._suspected = trio.Event()
         self._search_anew = trio.Event()
@@ -130,6 +141,7 @@ class Link:
         self._routes: dict[Channel, ChannelRoute | None] = {}  # of all that are open; None: not a channel of a room
         self._incoming: dict[str, Channel] = {}
         self._held: dict[str, int] = {}  # unread bytes of the application, by channel; as many as it has channels
+        self._ended: dict[str, Carried] = {}  # by label: what went over channels that have closed
 
     # ------------------------------------------------------------------------------------------------------- lifetime
 
@@ -159,6 +171,7 @@ class Link:
             nursery.start_soon(self._negotiate, connection)
             nursery.start_soon(self._close_when_asked, connection)
             nursery.start_soon(self._find_new_paths, connection)
+            nursery.start_soon(self._answer_parting, connection)
             await connection.wait_connected()
             await connection.wait_closed()
             nursery.cancel_scope.cancel()
@@ -167,9 +180,37 @@ class Link:
         await self._closing.wait()
         if self._untimely is not None:
             raise self._untimely
+        if self._close_reason in _IN_GOOD_ORDER and self.state is LinkState.OPEN:
+            await self._part(connection)
         with trio.move_on_after(FLUSH_S):
             await self.drain()
         connection.close()
+
+    async def _part(self, connection: PeerConnection) -> None:
+        """Until nothing is on its way any more, in either direction, as far as can be seen."""
+        self.send_frame(PARTING, reliable=True)
+        now = trio.current_time()
+        until, quiet_until, before = now + PARTING_MAX_S, now + PARTING_QUIET_S, None
+        while (now := trio.current_time()) < min(until, quiet_until) and connection.error is None:
+            if self._is_parted and connection.is_drained:
+                return
+            now_under_way = connection.buffered_amount, sum(one.came for one in self.carried().values())
+            if now_under_way != before:
+                before, quiet_until = now_under_way, now + PARTING_QUIET_S
+            await trio.sleep(_PARTING_LOOK_S)
+
+    async def _answer_parting(self, connection: PeerConnection) -> None:
+        await self._left.wait()
+        await connection.drain()
+        self.send_frame(PARTED, reliable=True)
+
+    def hear_parting(self, frame: bytes) -> None:
+        """`PARTING` or `PARTED`."""
+        if frame == PARTED:
+            self._is_parted = True
+        elif not self._left.is_set():
+            self._left.set()
+            self._owner.on_link_parting(self)
 
     async def _negotiate(self, connection: PeerConnection) -> None:
         """Offer or answer, and pass candidates both ways. A later offer of this session is an ICE restart."""
@@ -342,12 +383,23 @@ class Link:
         if self._close_reason is None:
             self._close_reason = reason
             self._owner.on_link_closing(self, reason)
+            if self.is_parting:
+                self._owner.on_link_parting(self)
         self._closing.set()
 
     @property
     def is_superseded(self) -> bool:
         """Open still, for last words, but the peer has begun a new life: nothing that is sent here reaches that."""
         return self._close_reason == "superseded"
+
+    @property
+    def is_parting(self) -> bool:
+        """Open until all has come that was sent over it; nothing more is sent."""
+        return self._left.is_set() or self._close_reason in _IN_GOOD_ORDER
+
+    @property
+    def is_closing(self) -> bool:
+        return self._close_reason is not None
 
     def send_frame(self, frame: bytes, *, reliable: bool) -> None:
         channel = self._control if reliable else self._gossip
@@ -416,6 +468,24 @@ class Link:
     def told_delay_s(self, now: float) -> float:
         """Seconds that what we send has waited before the peer read it, as far as it told a moment ago; else 0."""
         return 0.0 if self._connection is None else self._connection.told_delay_s(now)
+
+    def carried(self) -> dict[str, Carried]:
+        """By label: what went over it on reliable channels so far."""
+        carried = dict(self._ended)
+        for channels in (self._outgoing, self._incoming):
+            for channel in channels.values():
+                self._note_carried(carried, channel)
+        return carried
+
+    def _note_carried(self, carried: dict[str, Carried], channel: Channel) -> None:
+        label, config = channel.config.label, channel.config
+        if config.negotiated or config.max_retransmits is not None or config.max_packet_life_time_ms is not None:
+            return
+        sent, came, unacknowledged = carried.get(label, Carried(0, 0, 0))
+        if self._outgoing.get(label) is channel:
+            carried[label] = Carried(sent + channel.messages_sent, came, unacknowledged + channel.undelivered)
+        elif self._incoming.get(label) is channel:
+            carried[label] = Carried(sent, came + channel.messages_received, unacknowledged)
 
     @property
     def last_heard(self) -> float | None:
@@ -486,6 +556,7 @@ class Link:
                 self._owner.on_drained(self)
             elif type(event) is ChannelClosed:
                 self._routes.pop(event.channel, None)
+                self._note_carried(self._ended, event.channel)
                 for channels in (self._outgoing, self._incoming):
                     if channels.get(event.channel.label) is event.channel:
                         del channels[event.channel.label]  # the next message opens a new one

@@ -13,9 +13,10 @@ from psyne_mesh.identity import PeerId
 from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.mesh.alarms import Carrier
 from psyne_mesh.mesh.envelopes import Envelopes, Tampering
-from psyne_mesh.mesh.link import ChannelRoute, Link, LinkState
+from psyne_mesh.mesh.link import PARTED, PARTING, ChannelRoute, Link, LinkState
 from psyne_mesh.mesh.link_table import DialFailed, HangUp, LinkDown, LinkTable, LinkUp, SleepLink, StartLink, TableLink
 from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX, TAG_BYTES, Membership
+from psyne_mesh.mesh.owed import OWED_TAG, room_untrusted
 from psyne_mesh.mesh.pause import PAUSE_TAG, pause_untrusted
 from psyne_mesh.mesh.signaling_rung import SignalingRung
 from psyne_mesh.mesh.tunnels import SIGNAL_PREFIX, TUNNEL_TAG, PeerTunnel, Tunnels, signal_of, signal_untrusted
@@ -108,6 +109,14 @@ class LinkDriver:
         )  # fmt: skip
         self.links[peer] = self._running[entry] = link
         self._nursery.start_soon(link.run, name=f"link to {peer.short}")
+
+    @property
+    def running(self) -> Collection[Link]:
+        return self._running.values()
+
+    def ending(self, peer: PeerId) -> list[Link]:
+        """Links of the peer that were superseded and still flush."""
+        return [link for link in self._running.values() if link.peer_id == peer and self.links.get(peer) is not link]
 
     async def drain(self, peers: Collection[PeerId]) -> None:
         """Until these have acknowledged what was sent reliably so far."""
@@ -233,11 +242,17 @@ class LinkDriver:
     def on_link_closing(self, link: Link, reason: str) -> None:
         self._table.closing(link.entry, reason)
 
+    def on_link_parting(self, link: Link) -> None:
+        for room in self._table.rooms_of(link.peer_id):
+            self._rooms[room].link_parting(link.peer_id)
+
     def on_link_gone(self, link: Link, reason: str, error: RemoteError | None) -> None:
         del self._running[link.entry]
         if self.links.get(link.peer_id) is link:
             del self.links[link.peer_id]
             self._ended.unpark_all()
+        for membership in self._rooms.values():
+            membership.link_ended(link)
         self._table.gone(link.entry, reason, error)
         self.turn()
 
@@ -257,6 +272,12 @@ class LinkDriver:
                 tag, reason = pause_untrusted(data)
                 if (paused := self._by_tag.get(tag)) is not None:
                     paused.sink.on_pause(link.peer_id, reason)
+        elif data in (PARTING, PARTED):
+            link.hear_parting(data)
+        elif data.startswith(OWED_TAG):
+            with suppress(ProtocolError):
+                if (concerned := self._by_tag.get(room_untrusted(data))) is not None:
+                    concerned.owed_received(link.peer_id, data)
 
     def route_of(self, label: str) -> ChannelRoute | None:
         """None: not a channel of a room, so nobody here reads it."""

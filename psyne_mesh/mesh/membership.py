@@ -30,6 +30,7 @@ from psyne_mesh.identity import PeerId
 from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.mesh.heartbeat import Heartbeat
 from psyne_mesh.mesh.link import HARD_BUDGET_BYTES, Link, LinkState
+from psyne_mesh.mesh.owed import Carried, Losses, Owed
 from psyne_mesh.mesh.pause import pause_frame
 from psyne_mesh.mesh.records import records_untrusted
 from psyne_mesh.mesh.sealed import CHANNEL_MESSAGE, ENVELOPE, SEAL_BYTES, Seals
@@ -45,6 +46,10 @@ CARRIED_BUDGET_BYTES = 2**18
 # What others carry is everywhere after nine hops at most, in a room of 1,000; so much for 50 ms each.
 CARRIED_S = 0.5
 _LOOK_AGAIN_S = 0.1
+# Broadcasts of one player that wait until what it sent over a link that it gives up has come. A guess; more come at once.
+HELD_BACK_MAX = 4096
+# Why a player has left whose stay is over; after the others it may be discovered again, and is owed what it was.
+_FOR_GOOD = ("left", "superseded", "kicked")
 CHANNEL_NAME_BYTES_MAX = 128
 # A pause may last so long without a sign of the loop: a coffee, not a night.
 PAUSE_MAX_S = 900.0
@@ -77,6 +82,7 @@ class RoomSink(Protocol):
     def on_peer_still(self, peer: PeerId, still: bool) -> None: ...
     def on_pause(self, peer: PeerId, reason: str | None) -> None: ...
     def on_message(self, peer: PeerId, channel: str, data: bytes | str) -> None: ...
+    def on_lost(self, peer: PeerId, losses: Losses, *, ours: bool) -> None: ...
     def on_tampering(self, carrier: str, peer: PeerId, reason: str) -> None: ...
     def on_signaling(self, down: str | None) -> None: ...
     def on_server_refused(self, server: str, reason: str) -> None: ...
@@ -91,6 +97,7 @@ class MembershipOwner(Protocol):
 
     def now(self) -> float: ...
     def link(self, peer: PeerId) -> Link | None: ...
+    def ending(self, peer: PeerId) -> list[Link]: ...
     def dial(self, room: str, peer: PeerId) -> None: ...
     def unwant(self, room: str, peer: PeerId, reason: str) -> None: ...
     def suspect(self, peer: PeerId) -> None: ...
@@ -124,6 +131,8 @@ class Membership:
         self._pumping = False
         # Bytes that the room holds of each author, by label of the channel, whichever link they came by
         self._unread: dict[PeerId, dict[str, int]] = {}
+        self._held_back: dict[PeerId, list[gossip_events.Event]] = {}
+        self._owed = Owed(tag, node.own_record.joined_at)
         self.closed = False
         # How what takes more than a look is read: by a call, or by a door on another thread over there.
         self.reading: Reading = lambda look: look()
@@ -167,11 +176,21 @@ class Membership:
                 self._owner.suspect(peer)
             case gossip_events.PeerDiscovered(record=record):
                 self._take_up_link(record.peer)
+                self._meet(record.peer, record.joined_at)
+            case gossip_events.PeerLeft(peer=peer, reason=reason) if reason in _FOR_GOOD:
+                self._part(peer, superseded=reason == "superseded")
             case gossip_events.SignalReceived(origin=origin, blob=blob, carrier=carrier) if blob[:1] == ENVELOPE:
                 self._owner.on_mesh_envelope(self.room, origin, blob[1:].decode("utf-8", "replace"), carrier)
                 return
+            case gossip_events.BroadcastReceived(origin=origin) if self._is_parting(origin):
+                held = self._held_back.setdefault(origin, [])
+                if len(held) < HELD_BACK_MAX:
+                    held.append(event)
+                    return
         if not self.closed:  # an eviction may have ended the room
             self.sink.on_gossip(event)
+        if isinstance(event, gossip_events.PeerDiscovered):
+            self._settle(event.record.peer)
 
     def _take_up_link(self, peer: PeerId) -> None:
         """Another room has a link to who was discovered: in a small room it is this one's, too, at once, whoever is to dial.
@@ -201,6 +220,7 @@ class Membership:
         self.tell(lambda node, now: node.link_up(peer, now, None if link is None else link.rtt))
         if self.paused is not None:
             self._tell_pause(peer)
+        self.state_owed(peer)
         self.sink.on_link_open(peer)
 
     def pause(self, reason: str | None) -> None:
@@ -226,6 +246,11 @@ class Membership:
         if (link := self._owner.link(peer)) is not None:
             link.send_frame(pause_frame(self.tag, self.paused), reliable=True)
 
+    def link_parting(self, peer: PeerId) -> None:
+        """What was sent over it still comes, nothing more is sent: others carry that."""
+        self.sink.on_link_gone(peer)
+        self._drained.unpark_all()
+
     def link_down(self, peer: PeerId, reason: str) -> None:
         self.sink.on_link_gone(peer)
         self._drained.unpark_all()
@@ -243,6 +268,92 @@ class Membership:
             self.sink.on_link_failed(peer, error)
         phase = error.phase if isinstance(error, ConnectFailed) else cause
         self.tell(lambda node, now: node.dial_failed(peer, phase, now))
+
+    # What was sent, and did not come.
+
+    def note_running(self, links: Iterable[Link]) -> None:
+        """We enter the room while other rooms, or an earlier stay of ours, have these links: what they carried is not of it."""
+        now = self._owner.now()
+        for peer in {link.peer_id for link in links}:
+            self._owed.part(peer, self._carried_by([link for link in links if link.peer_id == peer]), now)
+
+    def _meet(self, peer: PeerId, stay: int) -> None:
+        live = self._carried_by(self._links_of(peer, earlier=True))
+        self._tell_lost(peer, self._owed.meet(peer, stay, live, self._owner.now()), ours=True)
+
+    def _part(self, peer: PeerId, *, superseded: bool) -> None:
+        live = self._carried_by(self._links_of(peer, earlier=superseded))
+        self._tell_lost(peer, self._owed.part(peer, live, self._owner.now()), ours=True)
+
+    def _links_of(self, peer: PeerId, *, earlier: bool) -> list[Link]:
+        """earlier: only those that are not of a new stay."""
+        newest = self._owner.link(peer)
+        links = self._owner.ending(peer)
+        return links if newest is None or (earlier and not newest.is_closing) else [newest, *links]
+
+    def _is_parting(self, peer: PeerId) -> bool:
+        """What it sent before over that link comes first."""
+        link = self._owner.link(peer)
+        return link is not None and link.is_parting
+
+    def link_ended(self, link: Link) -> None:
+        if not self.closed:
+            for event in self._held_back.pop(link.peer_id, ()):
+                self.sink.on_gossip(event)
+            self._owed.link_ended(link.peer_id, self._carried_by([link]), self._owner.now())
+            self._settle(link.peer_id)
+
+    def missed(self, peer: PeerId, channel: str, *, told: bool) -> None:
+        """A reliable message for a player of the room that goes by no link; `told`: our application knows."""
+        self._owed.missed(peer, channel, self._owner.now(), told=told)
+        if self.is_linked(peer):
+            self.state_owed(peer)
+
+    def state_owed(self, peer: PeerId) -> None:
+        """What the player should have had by now from earlier links, so that it knows what it lacks."""
+        ending = [self._carried_by([link]) for link in self._owner.ending(peer)]
+        self._send_frames(peer, self._owed.statement(peer, ending))
+
+    def owed_received(self, peer: PeerId, frame: bytes) -> None:
+        """`ProtocolError` for what is not understood."""
+        self._tell_lost(peer, self._owed.receive_untrusted(peer, frame, self._owner.now()), ours=True)
+        self._settle(peer)
+
+    def tell_dropped(self, peer: PeerId, losses: Losses) -> None:
+        """Messages of the player came and found no room here: its side counts them, too."""
+        self._send_frames(peer, self._owed.dropped(peer, losses))
+
+    def tell_overdue(self) -> None:
+        now = self._owner.now()
+        if now >= self._owed.unsure_until:
+            for peer, losses in self._owed.overdue(now):
+                self._tell_lost(peer, losses, ours=True)
+
+    def _settle(self, peer: PeerId) -> None:
+        if self.knows(peer) and not self._owner.ending(peer):  # else the player, or last words, may still come
+            losses, answer = self._owed.settle(peer)
+            self._tell_lost(peer, losses, ours=False)
+            self._send_frames(peer, answer)
+
+    def _tell_lost(self, peer: PeerId, losses: Losses, *, ours: bool) -> None:
+        if losses:
+            self.sink.on_lost(peer, losses, ours=ours)
+
+    def _send_frames(self, peer: PeerId, frames: Iterable[bytes]) -> None:
+        if (link := self._owner.link(peer)) is not None:
+            for frame in frames:
+                link.send_frame(frame, reliable=True)
+
+    def _carried_by(self, links: Iterable[Link]) -> dict[str, Carried]:
+        """What they carried of this room, by channel."""
+        prefix, carried = self.label(""), dict[str, Carried]()
+        for link in links:
+            for label, one in link.carried().items():
+                if label.startswith(prefix):
+                    name = label.removeprefix(prefix)
+                    sent, came, unacknowledged = carried.get(name, Carried(0, 0, 0))
+                    carried[name] = Carried(sent + one.sent, came + one.came, unacknowledged + one.unacknowledged)
+        return carried
 
     # What the table of links asks.
 
@@ -270,10 +381,13 @@ class Membership:
     def label(self, channel: str) -> str:
         return f"{self.tag.hex()}/{channel}"
 
-    def send(self, peer: PeerId, config: DataChannelConfig, payload: bytes | str, *, reliable: bool) -> SendOutcome:
-        """Hand one message to the link of `peer`, at once. `config.label` is the full label of the channel."""
+    def send(
+        self, peer: PeerId, config: DataChannelConfig, payload: bytes | str, *, reliable: bool, parts: bool = True
+    ) -> SendOutcome:
+        """Hand one message to the link of `peer`, at once. `config.label` is the full label of the channel. `parts`: who is
+        too far behind loses its link, else only the message."""
         link = self._owner.link(peer)
-        if link is None or link.state is not LinkState.OPEN or link.is_superseded:
+        if link is None or link.state is not LinkState.OPEN or link.is_superseded or link.is_parting:
             return SendOutcome.NOT_CONNECTED
         if not reliable and link.buffered(config.label) > UNRELIABLE_BUDGET_BYTES:
             return SendOutcome.CONGESTED  # a late position is worth nothing, so it is not queued behind others
@@ -282,7 +396,8 @@ class Membership:
         except WouldBlock:
             if not reliable:
                 return SendOutcome.CONGESTED
-            link.close("overflow")
+            if parts:
+                link.close("overflow")
             return SendOutcome.OVERFLOW
         except MessageTooLarge:
             return SendOutcome.TOO_LARGE
@@ -339,19 +454,22 @@ class Membership:
     def topology(self) -> Topology:
         return self.node.topology(self._owner.now())
 
-    async def wait_for_budget(self, peers: Iterable[PeerId], label: str, budget: int, *, carried: bool) -> None:
-        """Until at least one of the peers that are linked has no more than `budget` bytes waiting on that channel, and no
-        more than the link's share on all of them. If others carry it on (`carried`) the share is smaller, and half of our
-        branches of the tree must be ready: the rest of the room hangs on them."""
-        peers = list(peers)
+    def has_room(
+        self, peers: Iterable[PeerId], silent: Iterable[PeerId], label: str, budget: int, *, carried: bool
+    ) -> bool | None:
+        """Whether at least one of the peers that are linked has no more than `budget` bytes waiting on that channel, and no
+        more than the link's share on all of them; None: nobody is linked. While all are silent it is they who count: what is
+        sent waits in their links. If others carry it on (`carried`) the share is smaller, and half of our branches of the
+        tree must be ready: the rest of the room hangs on them."""
         most = CARRIED_BUDGET_BYTES if carried else LINK_BUDGET_BYTES
-        while not self.closed:
-            links = self._branches() if carried else self._open_links(peers)
-            ready = sum(link.buffered(label) <= budget and link.waiting <= most for link in links)
-            if not links or ready >= (len(links) / 2 if carried else 1):
-                return
-            with trio.move_on_after(_LOOK_AGAIN_S):  # a channel tells when it has drained; all together do not
-                await self._drained.park()
+        links = self._branches() if carried else self._open_links(peers) or self._open_links(silent)
+        ready = sum(link.buffered(label) <= budget and link.waiting <= most for link in links)
+        return ready >= (len(links) / 2 if carried else 1) if links else None
+
+    async def wait_drained(self) -> None:
+        """Until there may be room. A channel tells when it has drained; all together do not."""
+        with trio.move_on_after(_LOOK_AGAIN_S):
+            await self._drained.park()
 
     def is_congested(self, *, reliable: bool) -> bool:
         """So much waits on every branch of ours that what others carry would come far too late."""
@@ -397,7 +515,7 @@ class Membership:
         link = self._owner.link(peer)
         if link is None or link.state is not LinkState.OPEN:
             return False
-        return not link.entry.is_asleep and not link.is_superseded
+        return not (link.entry.is_asleep or link.is_superseded or link.is_parting)
 
     def hold(self, peer: PeerId, label: str, size: int) -> None:
         """The room holds `size` bytes more (or fewer) of this peer on the channel of that label that nobody has read."""

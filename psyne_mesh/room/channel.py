@@ -27,7 +27,9 @@ from psyne_mesh.room.codec import MessageCodec, Payload, RawCodec
 from psyne_mesh.room.delivery import DeliveryMode
 from psyne_mesh.room.events import MessageRefused
 from psyne_mesh.room.fairness import Referee
+from psyne_mesh.room.losses import Losses
 from psyne_mesh.room.peer import Peer
+from psyne_mesh.room.silent import Silent
 from psyne_mesh.room.waiting import Waiting
 from psyne_mesh.webrtc.data_channel import UNREAD_OVERHEAD_BYTES
 from psyne_mesh.webrtc.inbox import Inbox
@@ -50,6 +52,7 @@ _OTHER_THREAD = (
     "a channel of a Trio room was used on another thread.\n"
     "Write trio.from_thread.run_sync(channel.send_nowait, message, trio_token=token); psyne_mesh.sync is made for threads."
 )
+_NOT_SENT = (SendOutcome.NOT_CONNECTED, SendOutcome.TOO_LARGE)  # of one alone: raised, and nothing was sent
 _TO = "must be a Peer, a PeerId or several of these; room.peers has those who are here"
 
 
@@ -95,7 +98,8 @@ class Channel(Generic[M]):
         self,
         membership: Membership,
         peers: Mapping[PeerId, Peer],
-        hoped_for: Callable[[], list[PeerId]],
+        silent: Silent,
+        losses: Losses,
         name: str,
         codec: RawCodec | MessageCodec,
         mode: DeliveryMode,
@@ -112,7 +116,8 @@ class Channel(Generic[M]):
         self.stats = ChannelStats()
         self._membership = membership
         self._peers = peers
-        self._hoped_for = hoped_for
+        self._silent = silent
+        self._losses = losses
         self._codec = codec
         self._config = mode.data_channel(membership.label(name), priority)
         self._inbox: Inbox[tuple[Peer, Payload]] = Inbox()
@@ -162,12 +167,29 @@ class Channel(Generic[M]):
         """What `encode` gave: `send` behind it, for a door that encodes on another thread."""
         targets = self._targets(to)
         if self.mode.reliable:
-            carried = to is None and self._blob_for_all(payload) is not None
-            await self._membership.wait_for_budget(targets, self._config.label, SOFT_BUDGET_BYTES, carried=carried)
+            await self._wait_for_room(payload, to)
             self._check_open()
             if to is None:
                 targets = self._targets(to)  # who came or went meanwhile: each of them gets it once
         return self._hand_over(payload, targets, to)
+
+    async def _wait_for_room(self, payload: Payload, to: To) -> None:
+        membership, size = self._membership, _size(payload)
+        while not membership.closed:
+            carried = to is None and self._blob_for_all(payload) is not None
+            targets = self._targets(to)
+            silent = self._silent.hoped_for(trio.current_time()) if to is None else []
+            has_room = membership.has_room(targets, silent, self._config.label, SOFT_BUDGET_BYTES, carried=carried)
+            if has_room or (has_room is None and not self._is_dialing_full(targets, size)):
+                return
+            await membership.wait_drained()
+
+    def _is_dialing_full(self, targets: list[PeerId], size: int) -> bool:
+        """Nobody is linked, links are being made, and as much waits for each of them as may."""
+        here = [peer for peer in map(self._peers.get, targets) if peer is not None]
+        if not here or any(peer.relayed or peer.dial_failed for peer in here):
+            return False
+        return not any(self._waiting.has_room(peer.id, size) for peer in here)
 
     def send_nowait(self, message: M, to: To = None) -> SendReport:
         """Like `send`, but never waits. Those who are too far behind are named in the report: on an unreliable channel they are
@@ -275,7 +297,7 @@ class Channel(Generic[M]):
         if self._reliable:
             size = held_size(payload)
             if carried and self._membership.unread(peer.id) + size > CARRIED_UNREAD_BYTES_MAX:
-                self.stats.dropped += 1
+                self.dropped(peer, 1)
                 return
             self._membership.hold(peer.id, self._config.label, size)
         elif len(self._inbox) >= self._inbox_max:
@@ -298,10 +320,16 @@ class Channel(Generic[M]):
         if self._reliable:
             size = held_size(payload)
             if carried and self._membership.unread(peer_id) + size > CARRIED_UNREAD_BYTES_MAX:
-                self.stats.dropped += 1
+                self.dropped(self._silent.get(peer_id), 1)
                 return
             self._membership.hold(peer_id, self._config.label, size)
             self._kept.setdefault(peer_id, []).append(payload)
+
+    def dropped(self, peer: Peer | None, count: int) -> None:
+        """So many reliable messages of the player came, and found no room; None: of whom nobody will ask any more."""
+        self.stats.dropped += count
+        if peer is not None:
+            self._losses.lost(peer, self.name, count, here=True)
 
     def give_kept(self, peer_id: PeerId, peer: Peer | None) -> None:
         """The player is back; None: it is another stay, or we have waited for too long."""
@@ -319,14 +347,22 @@ class Channel(Generic[M]):
             outcome = self._through_others(peer_id, payload, thinned=False)
         if outcome is SendOutcome.NOT_CONNECTED:
             return False
-        if outcome is not SendOutcome.SENT:
-            self.waited_in_vain()
+        if outcome is not SendOutcome.SENT and (peer := self._peers.get(peer_id)) is not None:
+            self.waited_in_vain(peer)
         return True
 
-    def waited_in_vain(self) -> None:
+    def waited_in_vain(self, peer: Peer) -> None:
         """What had waited was of no use: the player has gone, or takes no message of that size."""
         self.stats.sent -= 1
         self.stats.skipped += 1
+        self._membership.missed(peer.id, self.name, told=True)
+        self._losses.undelivered(peer, self.name, 1)
+
+    def tell_skipped(self, skipped: Iterable[PeerId]) -> None:
+        """For a door that gives no reports: who did not get a reliable message is told as an event."""
+        for peer in map(self._peers.get, skipped):
+            if peer is not None and self._reliable:
+                self._losses.undelivered(peer, self.name, 1)
 
     def close(self, why: str) -> None:
         self._end = why
@@ -422,9 +458,8 @@ class Channel(Generic[M]):
             else:
                 self._membership.broadcast(blob)
             return self._reported(targets, skipped)
-        if everybody and self.mode.reliable:
-            for peer_id in self._hoped_for():  # silent, perhaps only for seconds: it waits in their link
-                self._membership.send(peer_id, self._config, payload, reliable=True)
+        if everybody and self._reliable and self._silent:
+            self._hand_to_silent(payload)
         # Who is not here: a link that another room shares would take it
         here = targets if everybody else [peer_id for peer_id in targets if self._is_here(peer_id)]
         if self._reliable and self._waiting:
@@ -439,6 +474,10 @@ class Channel(Generic[M]):
                 waiting.append(peer_id)
             elif outcome is not SendOutcome.SENT:
                 skipped[peer_id] = outcome
+        if self._reliable and not (alone and skipped.get(targets[0]) in _NOT_SENT):
+            for peer_id in skipped:  # it will see a gap, and be told so with the next link
+                if peer_id in self._peers:
+                    self._membership.missed(peer_id, self.name, told=True)
         if alone and skipped:
             if skipped[targets[0]] is SendOutcome.NOT_CONNECTED:
                 raise PeerGone(f"{targets[0].short} is not connected")
@@ -450,6 +489,16 @@ class Channel(Generic[M]):
                     else MessageTooLarge(_size(payload), limit)
                 )
         return self._reported(targets, skipped, waiting)
+
+    def _hand_to_silent(self, payload: Payload) -> None:
+        """Silent, perhaps only for seconds: it waits in their links. Who comes back later is told how much it missed."""
+        now = trio.current_time()
+        for peer_id in self._silent.hoped_for(now):
+            outcome = self._membership.send(peer_id, self._config, payload, reliable=True, parts=False)
+            if outcome is not SendOutcome.SENT:
+                self._membership.missed(peer_id, self.name, told=False)
+        for peer_id in self._silent.given_up(now):
+            self._membership.missed(peer_id, self.name, told=False)
 
     def _may_wait(self, peer_id: PeerId, payload: Payload) -> bool:
         """To a player of this room, whose link is being made."""
@@ -467,7 +516,7 @@ class Channel(Generic[M]):
         return SendReport(len(targets) - len(skipped), skipped, tuple(waiting), behind)
 
     def _is_here(self, peer_id: PeerId) -> bool:
-        return peer_id in self._peers or peer_id in self._hoped_for()
+        return peer_id in self._peers or peer_id in self._silent.hoped_for(trio.current_time())
 
     def _blob_for_all(self, payload: Payload) -> bytes | None:
         """What goes to everybody through others, in a room so large that some depend on them: those without a link, and those
@@ -476,7 +525,7 @@ class Channel(Generic[M]):
         everybody's messages."""
         if not self._membership.is_partial:
             return None
-        if not any(peer.relayed for peer in self._peers.values()) and not self._hoped_for():
+        if not any(peer.relayed for peer in self._peers.values()) and not self._silent.hoped_for(trio.current_time()):
             return None
         blob = self._carried(payload)
         if len(blob) <= self._membership.broadcast_max:

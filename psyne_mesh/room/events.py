@@ -224,10 +224,35 @@ class NotSigned:
     reason: str
 
 
+@attrs.frozen
+class MessagesLost:
+    """So many reliable messages of the player never came, or found no room here (`channel.stats.dropped`): what comes next on
+    that channel follows a gap. channel: its name; None: of what others carried, on whichever channel.
+
+    It comes after a link has ended with messages under way, after a silence that was longer than the room waits for, and
+    when nobody here reads. Within one link nothing reliable is ever lost. The player's own side sees `MessagesUndelivered`.
+    """
+
+    peer: Peer
+    channel: str | None
+    count: int
+
+
+@attrs.frozen
+class MessagesUndelivered:
+    """So many of our reliable messages do not reach the player, beyond those that a `SendReport` has named. It is the number
+    that the player's side found; or, ten seconds after a link has ended and when the player has left, how many had not been
+    acknowledged: then some of them may have come."""
+
+    peer: Peer
+    channel: str | None
+    count: int
+
+
 RoomEvent = (
     PeerDiscovered | PeerConnected | PeerUnreachable | PeerSuspected | PeerResumed | PeerAway | PeerBack | PeerLeft
     | Evicted
     | PartitionSuspected | PartitionHealed | SignalingDown | SignalingUp | ServerRefused | TamperingDetected
-    | SharedAppeared | SharedGone | SharedRefused | MessageRefused | HostChanged
+    | SharedAppeared | SharedGone | SharedRefused | MessageRefused | MessagesLost | MessagesUndelivered | HostChanged
     | RuleBroken | Equivocated | NotSigned | Rolled | MovesRevealed | RoundFailed
 )  # fmt: skip

@@ -30,8 +30,10 @@ from psyne_mesh.room.codec import Payload, codec_for
 from psyne_mesh.room.delivery import RELIABLE_ORDERED, DeliveryMode
 from psyne_mesh.room.gaming import GameRoom
 from psyne_mesh.room.hub import Callback, EventHub, EventIterator
+from psyne_mesh.room.losses import Losses
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.peer import Peer, Player
+from psyne_mesh.room.silent import Silent
 from psyne_mesh.room.topology import MeshMode, RoomTopology, TopologyLink
 from psyne_mesh.room.undeclared import UNKNOWN_LIFE_S, Undeclared
 from psyne_mesh.room.waiting import Waiting
@@ -43,10 +45,6 @@ C = TypeVar("C", bound=Callable[..., Any])
 CHANNELS_MAX = 256
 # An unreliable message that was under way through others for longer is worth nothing any more.
 CARRIED_LIFE_S = 1.0
-# A silence that ends just in time: so long until the way carries again, and gossip knows it.
-_RETURN_S = 5.0
-# Silent players remembered; the one remembered longest goes first.
-SILENT_MAX = 64
 NORMAL_PRIORITY = 256  # RFC 8831 section 6.4
 _EVICTIONS = {"superseded": "the same identity entered it elsewhere", "kicked": "its members expelled us"}
 
@@ -71,16 +69,14 @@ class Room(GameRoom):
         self.player = Player(core.me, plain(entry.player_name) or core.me.short)
         self._membership: Membership | None = None
         self._peers: dict[PeerId, Peer] = {}
-        # Players who fell silent, and until when reliable messages still go their way: if they come back over the link
-        # that was kept, nothing reliable is lost.
-        self._silent: dict[PeerId, tuple[Peer, float]] = {}
-        self._silence_s = entry.gossip.seat_hold_s
+        self._silent = Silent(entry.gossip.seat_hold_s, self._forget_silent)
         self._channels: dict[str, Channel[Any]] = {}
         self._undeclared = Undeclared()
         self._waiting = Waiting()
         self._away = Away()
         self._refused: dict[str, str] = {}  # what the TURN servers of the configuration, few as they are, said last
         self._hub = EventHub(self._present)
+        self._losses = Losses(self._hub.publish, self._tell_dropped)
         super().__init__(core, self._hub.publish, rng)
         self._changed = trio.lowlevel.ParkingLot()
         self._end = "was left"
@@ -259,8 +255,8 @@ class Room(GameRoom):
         mode, priority = wanted or RELIABLE_ORDERED, NORMAL_PRIORITY if priority is None else priority
         codec = codec_for(kinds)
         channel = Channel(
-            membership, self._peers, self._hoped_for, name, codec, mode, priority, inbox_max, self._hub.fail,
-            self._hub.publish, self._waiting, self.fairness.referee(name, codec, mode),
+            membership, self._peers, self._silent, self._losses, name, codec, mode, priority, inbox_max,
+            self._hub.fail, self._hub.publish, self._waiting, self.fairness.referee(name, codec, mode),
         )  # fmt: skip
         self._channels[name] = channel
         for peer_id, payload in self._undeclared.take(name, channel.mode, trio.current_time(), self._peers):
@@ -272,6 +268,7 @@ class Room(GameRoom):
         """The room's one task: calls the callbacks. Owned by the mesh that the room was joined on."""
         async with trio.open_nursery() as nursery:
             self._start_parts(nursery)
+            nursery.start_soon(self._losses.run)
             await self._hub.run()
             nursery.cancel_scope.cancel()
 
@@ -322,6 +319,9 @@ class Room(GameRoom):
                 self._evicted(reason)
             case gossip_events.BroadcastReceived(origin=origin, payload=payload, age_s=age_s):
                 self._on_carried(origin, payload, age_s)
+            case gossip_events.BroadcastsSkipped(origin=origin, count=count):
+                if peer := self._player_of(origin):
+                    self._losses.lost(peer, None, count)
             case gossip_events.SignalReceived(origin=origin, blob=blob):
                 with suppress(ProtocolError):
                     self._on_carried(origin, self._joined().open_carried_untrusted(origin, blob))
@@ -369,9 +369,9 @@ class Room(GameRoom):
         peer, channel = self._peers.get(peer_id), self._channels.get(name)
         if peer is not None and channel is not None:
             channel.deliver(peer, data, carried=carried)
-        elif channel is not None and self._is_silent(peer_id):
+        elif channel is not None and peer_id in self._silent:
             channel.keep(peer_id, data, carried=carried)  # what it sends comes before gossip has it back
-        elif peer is not None or self._is_silent(peer_id) or self._joined().is_linked(peer_id):
+        elif peer is not None or peer_id in self._silent or self._joined().is_linked(peer_id):
             # A channel may not be declared yet, and a link of another room may be quicker than a record.
             self._undeclared.put(peer_id, name, data, trio.current_time())
 
@@ -382,6 +382,12 @@ class Room(GameRoom):
             name, data, reliable = carried_untrusted(blob)
             if reliable or age_s <= CARRIED_LIFE_S:
                 self._deliver(origin, name, data, carried=True)
+
+    def on_lost(self, peer_id: PeerId, losses: Mapping[str, int], *, ours: bool) -> None:
+        if peer := self._player_of(peer_id):
+            note = self._losses.undelivered if ours else self._losses.lost
+            for name in losses.keys() & self._channels.keys():  # of others nobody here knows, whatever the player says
+                note(peer, name, losses[name])
 
     def on_tampering(self, carrier: str, peer_id: PeerId, reason: str) -> None:
         self._hub.publish(room_events.TamperingDetected(carrier, peer_id, reason))
@@ -402,7 +408,7 @@ class Room(GameRoom):
         except ProtocolError:
             profile = Profile()  # a profile we cannot read is no reason to shut a player out
         assert self._membership is not None
-        earlier, _ = self._silent.pop(peer_id, (None, 0.0))
+        earlier = self._silent.take(peer_id)
         peer = self._peers[peer_id] = Peer(self._membership, peer_id, record.name, profile, record.joined_at)
         self._hub.publish(room_events.PeerDiscovered(peer))
         if self._membership.is_linked(peer_id):
@@ -425,9 +431,9 @@ class Room(GameRoom):
             self._count_early_losses(channel)
 
     def _count_early_losses(self, channel: Channel[Any]) -> None:
-        lost = self._undeclared.take_dropped(channel.name)
-        if channel.mode.reliable:  # of another it was too old by now in any case
-            channel.stats.dropped += lost
+        for peer_id, lost in self._undeclared.take_dropped(channel.name).items():
+            if channel.mode.reliable:  # of another it was too old by now in any case
+                channel.dropped(self._player_of(peer_id), lost)
 
     def _connected(self, peer: Peer) -> None:
         peer.connected, peer.dial_failed = True, False
@@ -441,42 +447,35 @@ class Room(GameRoom):
             peer.suspected = suspected
             self._hub.publish(room_events.PeerSuspected(peer) if suspected else room_events.PeerResumed(peer))
 
-    def _hoped_for(self) -> list[PeerId]:
-        """Silent players whose link is kept."""
-        now = trio.current_time()
-        return [peer_id for peer_id, (_, until) in self._silent.items() if now < until]
-
     def _forget_silent(self, peer_id: PeerId) -> None:
-        del self._silent[peer_id]
         for channel in self._channels.values():
             channel.give_kept(peer_id, None)
 
-    def _is_silent(self, peer_id: PeerId) -> bool:
-        """It was taken for gone not long ago."""
-        silent = self._silent.get(peer_id)
-        return silent is not None and trio.current_time() < silent[1]
+    def _player_of(self, peer_id: PeerId) -> Peer | None:
+        """A player who is here, or was not long ago."""
+        return self._peers.get(peer_id) or self._silent.get(peer_id)
+
+    def _tell_dropped(self, peer: Peer, channel: str, count: int) -> None:
+        if self._membership is not None and not self._membership.closed:
+            self._membership.tell_dropped(peer.id, {channel: count})
 
     def _left(self, peer_id: PeerId, reason: str) -> None:
         if peer := self._peers.pop(peer_id, None):
             peer.connected = False
             self._away.forget(peer_id)
             for name, _ in self._waiting.take(peer_id):
-                self._channels[name].waited_in_vain()
+                self._channels[name].waited_in_vain(peer)
             if reason == "timeout":
-                self._silent[peer_id] = peer, trio.current_time() + self._silence_s + _RETURN_S
-                while len(self._silent) > SILENT_MAX:
-                    self._forget_silent(next(iter(self._silent)))
+                self._silent.add(peer, trio.current_time())
             self._hub.publish(room_events.PeerLeft(peer, reason))
             self._changed.unpark_all()
 
     def _evicted(self, reason: gossip_events.EvictionReason) -> None:
         membership = self._joined()
-        if reason == "capacity":
-            self._hub.publish(room_events.Evicted(reason))
-            return
-        self._end = f"has ended for us: {_EVICTIONS[reason]}"
         self._hub.publish(room_events.Evicted(reason))
-        self._core.evicted(membership)
+        if reason != "capacity":
+            self._end = f"has ended for us: {_EVICTIONS[reason]}"
+            self._core.evicted(membership)
 
     def _present(self) -> list[room_events.RoomEvent]:
         if self._ended:

@@ -8,6 +8,7 @@ from collections.abc import Container
 from typing import TypeAlias
 
 from psyne_mesh.identity import PeerId
+from psyne_mesh.limits import forget_oldest
 from psyne_mesh.room.codec import Payload
 from psyne_mesh.room.delivery import DeliveryMode
 from psyne_mesh.room.heaviest import Heaviest
@@ -20,7 +21,7 @@ BYTES_MAX = 4 * 2**20
 LIFE_S = 0.5
 # Of a player who was unknown. A record takes no longer than its message by more than that; later it speaks of another stay.
 UNKNOWN_LIFE_S = 5.0
-# Channels whose losses are counted, as many as a room has; then the one counted longest is forgotten.
+# Channels whose losses are counted, as many as a room has, and players of each; then the one counted longest is forgotten.
 COUNTED_MAX = 256
 
 _Early: TypeAlias = tuple[int, Payload, float]
@@ -37,7 +38,7 @@ class Undeclared:
         self._sizes: Heaviest[PeerId] = Heaviest()
         self._lengths: dict[PeerId, Heaviest[str]] = {}  # of the queues of each author
         self._count = self._bytes = self._number = 0
-        self._dropped: dict[str, int] = {}
+        self._dropped: dict[str, dict[PeerId, int]] = {}
 
     def put(self, peer: PeerId, name: str, payload: Payload, now: float) -> None:
         """Work: what is put and dropped, and the logarithm of how many authors and channels there are."""
@@ -65,9 +66,9 @@ class Undeclared:
         taken.sort()
         return [(name, payload, came) for _, name, payload, came in taken if now - came <= life_s]
 
-    def take_dropped(self, name: str) -> int:
-        """How many for channel `name` went for want of room since this was asked last."""
-        return self._dropped.pop(name, 0)
+    def take_dropped(self, name: str) -> dict[PeerId, int]:
+        """How many for channel `name` of which players went for want of room since this was asked last."""
+        return self._dropped.pop(name, {})
 
     def _remove(self, author: PeerId, name: str) -> deque[_Early]:
         taken = self._queues[author].pop(name, deque())
@@ -83,7 +84,9 @@ class Undeclared:
         busiest = self._lengths[author].heaviest()
         _, payload, _ = queues[busiest].popleft()
         self._book(author, busiest, -1, -_size(payload))
-        self._dropped[busiest] = self._dropped.get(busiest, 0) + 1
+        dropped = self._dropped.setdefault(busiest, {})
+        dropped[author] = dropped.pop(author, 0) + 1
+        forget_oldest(dropped, COUNTED_MAX)
         if len(self._dropped) > COUNTED_MAX:
             del self._dropped[next(iter(self._dropped))]
         if not queues[busiest]:

@@ -37,13 +37,17 @@ class Waiting:
     def put(self, peer: PeerId, channel: str, payload: Payload) -> bool:
         """False when there is no room for it."""
         size = len(payload if isinstance(payload, bytes) else payload.encode())
-        held = self._sizes.get(peer, 0)
-        is_full = len(self._queues.get(peer, ())) >= MESSAGES_MAX or held + size > BYTES_MAX
-        if is_full or sum(self._sizes.values()) + size > BYTES_OF_ALL_MAX:
+        if not self.has_room(peer, size):
             return False
+        held = self._sizes.get(peer, 0)
         self._queues.setdefault(peer, []).append((channel, payload))
         self._sizes[peer] = held + size
         return True
+
+    def has_room(self, peer: PeerId, size: int) -> bool:
+        """For a message of so many bytes."""
+        is_full = len(self._queues.get(peer, ())) >= MESSAGES_MAX or self._sizes.get(peer, 0) + size > BYTES_MAX
+        return not is_full and sum(self._sizes.values()) + size <= BYTES_OF_ALL_MAX
 
     def __bool__(self) -> bool:
         return bool(self._queues)

@@ -172,7 +172,7 @@ class Channel(Generic[M]):
         while True:
             while (waiting := self._take_waiting()) is not None:
                 try:
-                    await self._channel.send_payload(*waiting)
+                    self._channel.tell_skipped((await self._channel.send_payload(*waiting)).skipped)
                 except PeerGone:
                     self._channel.stats.skipped += 1
                 except ClosedError:

@@ -29,6 +29,7 @@ NatKind = Literal["none", "full-cone", "address", "port", "symmetric"]
 BATCH_MAX = 64  # as the real sockets hand over
 HOSTS_MAX = 250  # one public address each, of a /24
 INBOX_MAX = 4096  # datagrams a host's socket holds, about what 4 MiB of kernel buffer do; then new ones are lost
+DATAGRAM_BYTES_MIN = 548  # UDP payload of the smallest packet that every IPv4 host takes (RFC 791 section 3.1)
 STUN_ADDRESS: Address = ("203.0.113.1", 3478)  # TEST-NET-3 of RFC 5737
 STUN_OTHER_ADDRESS: Address = ("203.0.113.2", 3479)  # the server's second address and port (RFC 5780 section 6)
 _STUN_OTHER_HOST = {STUN_ADDRESS[0]: STUN_OTHER_ADDRESS[0], STUN_OTHER_ADDRESS[0]: STUN_ADDRESS[0]}
@@ -56,12 +57,20 @@ def _bytes_per_s(quality: Any, attribute: attrs.Attribute[Any], value: Any) -> N
         )
 
 
+def _bytes_max(quality: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < DATAGRAM_BYTES_MIN):
+        raise InvalidConfig(
+            f"Quality.{attribute.name} = {value!r}: must be {DATAGRAM_BYTES_MIN} at least, in bytes of UDP payload, or None"
+        )
+
+
 @attrs.frozen(kw_only=True)
 class Quality:
     """One direction of a path. Times in seconds, probabilities from 0 to 1; the defaults are a home network.
 
     jitter_s: each datagram takes up to so much longer. reorder: so many are overtaken by those behind them.
     bytes_per_s: None is without limit; a slower path queues for `queue_s` and then loses.
+    datagram_bytes_max: larger ones are lost without a word, as on a path with a small MTU behind a firewall without ICMP.
     """
 
     latency_s: float = attrs.field(default=0.01, validator=_SECONDS)
@@ -71,6 +80,7 @@ class Quality:
     reorder: float = attrs.field(default=0.0, validator=_SHARE)
     bytes_per_s: float | None = attrs.field(default=None, validator=_bytes_per_s)
     queue_s: float = attrs.field(default=0.5, validator=_SECONDS)
+    datagram_bytes_max: int | None = attrs.field(default=None, validator=_bytes_max)
 
 
 def check_nat(nat: object) -> None:
@@ -217,7 +227,8 @@ class VirtualNetwork:
             return
         quality = self._pairs.get((sender.name, receiver.name), self._quality)
         rng = self._rng
-        if rng.random() < quality.loss:
+        too_large = quality.datagram_bytes_max is not None and len(data) > quality.datagram_bytes_max
+        if rng.random() < quality.loss or too_large:
             self.lost += 1
             return
         delay = self._queueing(sender, receiver, quality, len(data))

@@ -43,9 +43,10 @@ class Wire(Protocol):
 class Quota(Protocol):
     """What a relay on the path allows, often to several links together."""
 
-    def left(self, now: float) -> float: ...
+    def allowance(self, user: object, now: float, *, waits: bool) -> float: ...
     def spend(self, datagrams: Sequence[bytes], now: float) -> None: ...
-    def ready_at(self) -> float: ...
+    def due(self, user: object, now: float) -> float | None: ...
+    def forget(self, user: object) -> None: ...
 
 
 class Link:
@@ -207,9 +208,8 @@ class Link:
         if self.turned:
             self.turned.unpark_all()
         deadline = stack.next_timeout()
-        if self._quota is not None and stack.buffered_amount and self._quota.left(now) <= 0:
-            ready_at = self._quota.ready_at()
-            deadline = ready_at if deadline is None else min(deadline, ready_at)
+        if self._quota is not None and stack.buffered_amount and (due := self._quota.due(self, now)) is not None:
+            deadline = due if deadline is None else min(deadline, due)
         if deadline is None:
             self.deadline = math.inf
         else:
@@ -245,6 +245,8 @@ class Link:
 
     def set_quota(self, quota: Quota | None) -> None:
         """The path has changed: to one over a relay with a quota, or to one without."""
+        if self._quota is not None:
+            self._quota.forget(self)
         self._quota = quota
         if quota is None:
             self.stack.set_bulk_allowance(None)
@@ -252,7 +254,8 @@ class Link:
     def _flush(self, now: float) -> None:
         self._dirty = self._express_dirty = False
         if self._quota is not None:
-            self.stack.set_bulk_allowance(self._quota.left(now))
+            waits = self.stack.buffered_amount > 0
+            self.stack.set_bulk_allowance(self._quota.allowance(self, now, waits=waits))
         datagrams = self.stack.datagrams_to_send(now)
         if datagrams:
             if self._quota is not None:

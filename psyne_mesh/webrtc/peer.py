@@ -239,6 +239,11 @@ class PeerConnection:
         """Bytes over all channels accepted and not yet on the network."""
         return self._stack.buffered_amount
 
+    @property
+    def is_drained(self) -> bool:
+        """The peer has acknowledged all that was sent, or it was given up."""
+        return self._stack.is_drained
+
     def stats(self) -> PeerStats:
         now = trio.current_time()
         heard, stack = self._stack.last_received_at, self._stack.stats()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal, get_args
@@ -10,15 +11,28 @@ from typing import Literal, get_args
 import attrs
 import trio
 
+from psyne_mesh.events import MessagesLost, MessagesUndelivered
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.room import Room
 from psyne_mesh.testing import Quality, World, open_world
 from psyne_mesh.testing.network import NatKind
 
 Rung = Literal["direct", "peer", "signaling"]
-Break = Literal["silence", "silence, server dead", "one way", "rebinding", "move", "carrier lost"]
+Break = Literal[
+    "silence",
+    "silence, server dead",
+    "all silent",
+    "one way",
+    "rebinding",
+    "move",
+    "carrier lost",
+    "small MTU",
+    "server dead",
+]
 NATS: tuple[NatKind, ...] = get_args(NatKind)
 INTERVAL_S = 0.2
+BULK_INTERVAL_S = 0.05
+SMALL_MTU = 1100
 AFTERWARDS_S = 8.0  # of play, after the way is back
 PATIENCE_S = 30.0
 
@@ -34,12 +48,23 @@ class Position(Message):
 
 @attrs.define
 class Heard:
-    """One direction. sent: reliable messages so far. numbers: those that came; at: when. oldest_s: of positions that came."""
+    """One direction. sent: reliable messages so far; refused: of whom a report said that they do not go. numbers: those that
+    came; at: when. oldest_s: of positions that came. lost, undelivered: what the receiver and the sender were told."""
 
     sent: int = 0
+    refused: int = 0
+    lost: int = 0
+    undelivered: int = 0
+    bulk_sent: int = 0
+    bulk: list[int] = attrs.Factory(list)
     numbers: list[int] = attrs.Factory(list)
     at: list[float] = attrs.Factory(list)
     oldest_s: float = 0.0
+
+    @property
+    def untold(self) -> int:
+        """Messages that neither came nor were told; less than none: some were told and came."""
+        return self.sent - len(self.numbers) - self.lost + self.bulk_sent - len(self.bulk)
 
     def healed_s(self, back_at: float) -> float:
         """Until the first reliable message after the way was back."""
@@ -58,10 +83,16 @@ class Story:
     def healed_s(self) -> float:
         return max(one.healed_s(self.back_at) for one in self.heard)
 
-    def check(self, *, healed_within_s: float = 3.0, oldest_s: float = 1.0) -> None:
-        """oldest_s: of a position that may still come."""
+    def check(self, *, healed_within_s: float = 3.0, oldest_s: float = 1.0, complete: bool = True) -> None:
+        """oldest_s: of a position that may still come. complete: nothing may be lost at all, told or not."""
         for one in self.heard:
-            assert one.numbers == list(range(one.sent)), f"of {one.sent}: {_gaps(one.numbers)} and order"
+            for numbers in (one.numbers, one.bulk):
+                assert numbers == sorted(set(numbers)), f"order: {_gaps(numbers)}"
+            if complete:
+                assert one.numbers == list(range(one.sent)), f"of {one.sent}: {_gaps(one.numbers)}"
+                assert one.bulk == list(range(one.bulk_sent)), f"of {one.bulk_sent} of bulk: {_gaps(one.bulk)}"
+            assert one.untold == 0, f"{one.untold} untold, {one.lost} lost, {one.undelivered} undelivered"
+            assert one.undelivered + one.refused >= one.lost, f"{one.lost} lost, {one.undelivered} undelivered"
             assert one.oldest_s <= oldest_s
         assert self.healed_s <= healed_within_s, [round(one.healed_s(self.back_at), 2) for one in self.heard]
 
@@ -84,7 +115,8 @@ async def play(
     seed: int, acts: Sequence[Act], nats: tuple[NatKind, NatKind], *, carrier: bool, quality: Quality | None = None,
     bulk_bytes: int = 0,
 ) -> Story:  # fmt: skip
-    """carrier: a third player whom both reach directly. bulk_bytes: reliable ones in each interval, each way, beside."""
+    """carrier: a third player whom both reach directly. bulk_bytes: of a message that is sent beside, each way, 20 times a
+    second as far as `send` lets it."""
     story = Story()
     async with open_world(seed=seed, quality=quality) as world, trio.open_nursery() as nursery:
         ada, bob = [await world.join("lobby", name, nat=nat) for name, nat in zip(("ada", "bob"), nats)]
@@ -94,9 +126,13 @@ async def play(
             await room.wait_connected(1 + carrier)
         over = trio.Event()
         for one, other, heard in ((ada, bob, story.heard[0]), (bob, ada, story.heard[1])):
-            nursery.start_soon(_speak, one, heard, over, bulk_bytes)
+            _listen(one, other, heard)
+            nursery.start_soon(_speak, one, other, heard, over)
             nursery.start_soon(_read, other, one, heard)
             nursery.start_soon(_read_positions, other, one, heard)
+            if bulk_bytes:
+                nursery.start_soon(_send_bulk, one, other, heard, over, bulk_bytes)
+                nursery.start_soon(_read_bulk, other, one, heard)
         for number, act in enumerate(acts):
             await trio.sleep(act.after_s)
             if number == 0:
@@ -107,7 +143,7 @@ async def play(
         await trio.sleep(AFTERWARDS_S)
         over.set()
         with trio.move_on_after(PATIENCE_S):
-            while any(len(heard.numbers) < heard.sent for heard in story.heard):
+            while any(heard.untold > 0 for heard in story.heard):
                 await trio.sleep(0.1)
         nursery.cancel_scope.cancel()
     return story
@@ -118,17 +154,37 @@ def _rung(room: Room, other: Room) -> str:
     return "none" if path is None else "direct" if path.kind not in ("peer", "signaling") else path.kind
 
 
-async def _speak(room: Room, heard: Heard, over: trio.Event, bulk_bytes: int) -> None:
-    notes, bulk = room.channel("notes", Note), room.channel("bulk")
-    positions = room.channel("positions", Position, mode="unreliable")
+def _listen(one: Room, other: Room, heard: Heard) -> None:
+    def on_lost(event: MessagesLost) -> None:
+        if event.peer.id == one.me:
+            heard.lost += event.count
+
+    def on_undelivered(event: MessagesUndelivered) -> None:
+        if event.peer.id == other.me:
+            heard.undelivered += event.count
+
+    other.on(MessagesLost, on_lost)
+    one.on(MessagesUndelivered, on_undelivered)
+
+
+async def _speak(room: Room, other: Room, heard: Heard, over: trio.Event) -> None:
+    notes, positions = room.channel("notes", Note), room.channel("positions", Position, mode="unreliable")
     while not over.is_set():
         now = trio.current_time()
-        notes.send_nowait(Note(heard.sent, now))
+        heard.refused += other.me in notes.send_nowait(Note(heard.sent, now)).skipped
         heard.sent += 1
         positions.send_nowait(Position(now))
-        if bulk_bytes:
-            bulk.send_nowait(bytes(bulk_bytes))
         await trio.sleep(INTERVAL_S)
+
+
+async def _send_bulk(room: Room, other: Room, heard: Heard, over: trio.Event, size: int) -> None:
+    bulk = room.channel("bulk")
+    while not over.is_set():
+        with trio.move_on_after(1.0):  # not at the end of the play
+            report = await bulk.send(heard.bulk_sent.to_bytes(4, "big") + bytes(size))
+            heard.refused += other.me in report.skipped
+            heard.bulk_sent += 1
+        await trio.sleep(BULK_INTERVAL_S)
 
 
 async def _read(room: Room, author: Room, heard: Heard) -> None:
@@ -136,6 +192,12 @@ async def _read(room: Room, author: Room, heard: Heard) -> None:
         if sender.id == author.me:
             heard.numbers.append(note.number)
             heard.at.append(trio.current_time())
+
+
+async def _read_bulk(room: Room, author: Room, heard: Heard) -> None:
+    async for sender, message in room.channel("bulk"):
+        if sender.id == author.me:
+            heard.bulk.append(int.from_bytes(message[:4], "big"))
 
 
 async def _read_positions(room: Room, author: Room, heard: Heard) -> None:
@@ -148,18 +210,82 @@ async def _read_positions(room: Room, author: Room, heard: Heard) -> None:
 def _broken(world: World, ada: Room, kind: Break, *, carrier: bool) -> Iterator[None]:
     block: AbstractContextManager[None] = nullcontext()
     third = [["carol"]] if carrier else []
-    if kind == "silence":
+    if kind in ("silence", "silence, server dead"):
         block = world.net.partition(["ada"], ["bob"], *third, signaling=False)
-    elif kind == "silence, server dead":
-        block = world.net.partition(["ada"], ["bob"], *third, signaling=False)
-        world.hub.kill()
+    elif kind == "all silent":
+        block = world.net.partition(["ada"], ["bob"], *third)
     elif kind == "one way":
         block = world.net.cut(("ada", "bob"))
     elif kind == "carrier lost" and carrier:
         block = world.net.partition(["carol"], ["ada"])
+    elif kind == "small MTU":
+        block = _small_mtu(world)
     elif kind in ("rebinding", "move"):
         world.hosts["ada"].rebind()
         if kind == "move":
             ada._core.endpoint.gateway._network_changed(True)
+    if "server dead" in kind:
+        world.hub.kill()
     with block:
         yield
+    if kind == "server dead":
+        world.hub.revive()
+
+
+@contextmanager
+def _small_mtu(world: World) -> Iterator[None]:
+    """The path of the two comes to carry packets of 1100 bytes, and no ICMP."""
+    before = world.net.quality
+    world.net.set_quality("ada", "bob", attrs.evolve(before, datagram_bytes_max=SMALL_MTU - 28))
+    try:
+        yield
+    finally:
+        world.net.set_quality("ada", "bob", before)
+
+
+# ------------------------------------------------------------------------------------------------------- random plots
+
+
+@attrs.frozen
+class Plot:
+    """What a seed plays."""
+
+    seed: int
+    nats: tuple[NatKind, NatKind]
+    carrier: bool
+    acts: tuple[Act, ...]
+    bulk_bytes: int
+    quality: Quality
+
+    @classmethod
+    def of(cls, seed: int) -> Plot:
+        rng = random.Random(f"plot {seed}")
+        nats = rng.choice(NATS), rng.choice(NATS)
+        carrier = rng.random() < 0.4
+        acts = [_act(rng) for _ in range(rng.choice((1, 1, 2, 3)))]
+        if carrier or "symmetric" not in nats:  # else there is no way without the server, which does not come back
+            acts += [_act(rng, "silence, server dead")] if rng.random() < 0.2 else []
+        quality = Quality(latency_s=rng.choice((0.005, 0.03, 0.1)), loss=rng.choice((0.0, 0.0, 0.01)))
+        return cls(seed, nats, carrier, tuple(acts), rng.choice((0, 0, 1_000, 8_000)), quality)
+
+    async def play(self) -> Story:
+        return await play(
+            self.seed, self.acts, self.nats, carrier=self.carrier, quality=self.quality, bulk_bytes=self.bulk_bytes
+        )
+
+    @property
+    def is_short(self) -> bool:
+        """No silence of it is longer than the room waits: nothing may be lost."""
+        return all(act.lasts_s <= 45.0 for act in self.acts)
+
+    def check(self, story: Story) -> None:
+        # Where signaling is the only way, or was dead with all others, its client has to come back first.
+        waits_for_server = "signaling" in story.rungs or any("server dead" in act.kind for act in self.acts)
+        story.check(healed_within_s=4.0 if waits_for_server else 3.0, complete=self.is_short)
+
+
+def _act(rng: random.Random, kind: Break | None = None) -> Act:
+    kind = kind or rng.choice([kind for kind in get_args(Break) if kind != "silence, server dead"])
+    after_s = rng.choice((rng.uniform(0.5, 5.0), rng.uniform(20.0, 40.0)))
+    lasts_s = 0.0 if kind in ("rebinding", "move") else rng.choice((rng.uniform(0.3, 12.0), rng.uniform(12.0, 90.0)))
+    return Act(after_s, kind, lasts_s)

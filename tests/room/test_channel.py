@@ -13,7 +13,9 @@ from psyne_mesh.errors import ClosedError, InvalidConfig, WouldBlock
 from psyne_mesh.room.channel import Channel
 from psyne_mesh.room.codec import MessageCodec
 from psyne_mesh.room.delivery import UNRELIABLE_UNORDERED
+from psyne_mesh.room.losses import Losses
 from psyne_mesh.room.messages import Message
+from psyne_mesh.room.silent import Silent
 
 
 class Note(Message):
@@ -27,7 +29,10 @@ SENDER: Any = SimpleNamespace(id="sender")
 def make(inbox_max: int = 1024, faults: list[Exception] | None = None) -> Channel[Note]:
     membership: Any = SimpleNamespace(label=lambda name: name, max_message_size=1000)
     fault = [].append if faults is None else faults.append
-    return Channel(membership, {}, list, "notes", CODEC, UNRELIABLE_UNORDERED, 256, inbox_max, fault)
+    return Channel(
+        membership, {}, Silent(0), Losses([].append, lambda *_: None), "notes", CODEC, UNRELIABLE_UNORDERED, 256,
+        inbox_max, fault,
+    )  # fmt: skip
 
 
 async def test_a_receive_loop_lets_other_tasks_have_their_turn() -> None:
@@ -142,8 +147,9 @@ async def test_what_newer_messages_replace_is_never_decoded() -> None:
 
     membership: Any = SimpleNamespace(label=lambda name: name, max_message_size=1000)
     channel: Channel[Note] = Channel(
-        membership, {}, list, "notes", Counting([Note]), UNRELIABLE_UNORDERED, 256, 2, [].append
-    )
+        membership, {}, Silent(0), Losses([].append, lambda *_: None), "notes", Counting([Note]), UNRELIABLE_UNORDERED,
+        256, 2, [].append,
+    )  # fmt: skip
     for number in range(10):
         channel.deliver(SENDER, CODEC.encode(Note(number)))
     assert [(await channel.receive())[1].number for _ in range(2)] == [8, 9]

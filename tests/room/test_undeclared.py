@@ -48,13 +48,13 @@ def test_what_had_to_go_is_counted_once_for_each_channel_and_within_bounds() -> 
     kept = Undeclared()
     for _ in range(MESSAGES_MAX + 3):
         kept.put(peer, "log", b"", 0.0)
-    assert [kept.take_dropped(name) for name in ("log", "log", "other")] == [3, 0, 0]
+    assert [kept.take_dropped(name) for name in ("log", "log", "other")] == [{peer: 3}, {}, {}]
     for number in range(2 * COUNTED_MAX):
         for _ in range(2):
             kept.put(peer, str(number), bytes(BYTES_MAX), 0.0)
     assert len(kept._dropped) == COUNTED_MAX
-    assert kept.take_dropped("0") == 0
-    assert kept.take_dropped(str(2 * COUNTED_MAX - 1)) == 1
+    assert kept.take_dropped("0") == {}
+    assert kept.take_dropped(str(2 * COUNTED_MAX - 1)) == {peer: 1}
 
 
 async def test_a_channel_declared_late_tells_what_it_missed(autojump_clock: MockClock) -> None:
