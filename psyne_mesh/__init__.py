@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         InvalidUri,
         LocalError,
         MessageTooLarge,
+        NotHost,
         OutsideTrio,
         PeerGone,
         ProtocolError,
@@ -62,13 +63,13 @@ __version__ = "0.1.0"
 __all__ = [
     "Action", "Channel", "ChannelStats", "ClosedError", "CombatAction", "ConnectFailed", "DataChannelConfig",
     "DeliveryMode", "EventBacklog", "FingerprintMismatch", "Finite", "FloatVector", "GameUri", "GossipConfig", "Identity",
-    "InvalidConfig", "InvalidUri", "LocalError", "MemorySignaling", "Mesh", "Message", "MessageTooLarge", "OutsideTrio", "Peer",
-    "PeerChannel", "PeerGone", "PeerId", "PeerUri", "PlayerPosition", "ProtocolError", "PsyneMeshError", "RemoteError",
-    "Room", "RoomError", "RoomExists", "RoomFull", "RoomMismatch", "RoomNotFound", "RoomTopology", "RoomUri", "SendOutcome",
-    "SendReport", "Shared", "SignalingError", "SignalingLost", "SignalingServer", "SignalingTransport", "SignalingUnreachable",
-    "StunServer", "TamperedSignaling", "TopologyLink", "TurnServer", "UnserialisableMessage", "VersionMismatch",
-    "WebRTCConfig", "WouldBlock", "create_channel", "create_gaming_channel", "events", "join_game_room", "open_mesh",
-    "open_server", "parse_uri", "quantised", "smooth", "sync",
+    "InvalidConfig", "InvalidUri", "LocalError", "MemorySignaling", "Mesh", "Message", "MessageTooLarge", "NotHost",
+    "OutsideTrio", "Peer", "PeerChannel", "PeerGone", "PeerId", "PeerUri", "PlayerPosition", "ProtocolError",
+    "PsyneMeshError", "RemoteError", "Room", "RoomError", "RoomExists", "RoomFull", "RoomMismatch", "RoomNotFound",
+    "RoomTopology", "RoomUri", "SendOutcome", "SendReport", "Shared", "SignalingError", "SignalingLost", "SignalingServer",
+    "SignalingTransport", "SignalingUnreachable", "StunServer", "TamperedSignaling", "TopologyLink", "TurnServer",
+    "UnserialisableMessage", "VersionMismatch", "WebRTCConfig", "WouldBlock", "create_channel", "create_gaming_channel",
+    "events", "join_game_room", "open_mesh", "open_server", "parse_uri", "quantised", "smooth", "sync",
 ]  # fmt: skip
 
 # Where each name lives. A module is imported with the first name of it that is used (PEP 562): who plays never loads the
@@ -77,7 +78,7 @@ _HOMES = {
     "config": "DataChannelConfig StunServer TurnServer WebRTCConfig",
     "errors": (
         "ClosedError ConnectFailed EventBacklog FingerprintMismatch InvalidConfig InvalidUri LocalError "
-        "MessageTooLarge OutsideTrio PeerGone ProtocolError PsyneMeshError RemoteError RoomError RoomExists "
+        "MessageTooLarge NotHost OutsideTrio PeerGone ProtocolError PsyneMeshError RemoteError RoomError RoomExists "
         "RoomFull RoomMismatch RoomNotFound SignalingError SignalingLost SignalingUnreachable "
         "TamperedSignaling UnserialisableMessage VersionMismatch WouldBlock"
     ),

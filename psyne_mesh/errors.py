@@ -58,6 +58,10 @@ class ClosedError(LocalError):
     """The room, channel or connection was closed on this side before the call. Nothing was sent."""
 
 
+class NotHost(LocalError):
+    """Only the host of a room may do this, and we are not the host now. The message says who is; `room.request` asks it."""
+
+
 class CannotListen(LocalError, OSError):
     """Another program has the port, or the address is not this machine's. Nothing was opened."""
 

@@ -13,6 +13,7 @@ from psyne_mesh.room.events import (
     PartitionSuspected,
     PeerAway,
     PeerBack,
+    PeerChanged,
     PeerConnected,
     PeerDiscovered,
     PeerLeft,
@@ -27,12 +28,15 @@ from psyne_mesh.room.events import (
     SharedRefused,
     SignalingDown,
     SignalingUp,
+    StateChanged,
     TamperingDetected,
+    TimerFired,
 )
 
 __all__ = [
     "Equivocated", "Evicted", "HostChanged", "MessageRefused", "MessagesLost", "MessagesUndelivered", "MovesRevealed",
-    "NotSigned", "PartitionHealed", "PartitionSuspected", "PeerAway", "PeerBack", "PeerConnected", "PeerDiscovered",
-    "PeerLeft", "PeerResumed", "PeerSuspected", "PeerUnreachable", "Rolled", "RoomEvent", "RoundFailed", "RuleBroken",
-    "ServerRefused", "SharedAppeared", "SharedGone", "SharedRefused", "SignalingDown", "SignalingUp", "TamperingDetected",
+    "NotSigned", "PartitionHealed", "PartitionSuspected", "PeerAway", "PeerBack", "PeerChanged", "PeerConnected",
+    "PeerDiscovered", "PeerLeft", "PeerResumed", "PeerSuspected", "PeerUnreachable", "Rolled", "RoomEvent",
+    "RoundFailed", "RuleBroken", "ServerRefused", "SharedAppeared", "SharedGone", "SharedRefused", "SignalingDown",
+    "SignalingUp", "StateChanged", "TamperingDetected", "TimerFired",
 ]  # fmt: skip

@@ -112,7 +112,8 @@ class HostLease:
     """1. `start(now)` by who founds the room; everybody else hears of it. 2. `receive(member, word, now)` for what
     linked members say.
     3. `set_members(places, now)` whenever the seated members that we are linked with change. 4.
-    `handle_timeout(now)` at `next_timeout()`. 5. `resign(now)` before leaving. 6. After each: send `take_outputs()`,
+    `handle_timeout(now)` at `next_timeout()`. 5. `resign(now)` before leaving, and `left(member, now)` for who said
+    goodbye. 6. After each: send `take_outputs()`,
     unreliable; `take_events()`.
 
     `host(now)` is the one whose writes count; `is_host(now)` asks for ourselves, and is what every write of a host
@@ -130,6 +131,8 @@ class HostLease:
         self._heard_at = now
         self._lost: Member | None = None  # the host before
         self._voted: tuple[int, Member] | None = None
+        self._followed: tuple[int, Member] | None = None  # the one host of that term, for us
+        self._rival_at: float | None = None  # since when we know of another host of our term
         self._places: dict[Member, int] = {}
         self._state: Literal["member", "candidate", "host"] = "member"
         self._grants: set[Member] = set()
@@ -196,9 +199,7 @@ class HostLease:
         elif isinstance(word, Grant):
             self._on_grant(member, word, now)
         elif word.term == self.term and member == self._host and self._state == "member":
-            self._follow(None, now)
-            self._promised_until = now
-            self._is_handed_over = True
+            self._give_up(now)
         self._tell(now)
 
     def next_timeout(self) -> float:
@@ -231,6 +232,12 @@ class HostLease:
             self._promised_until = now + LEASE_S
         self._tell(now)
 
+    def left(self, member: Member, now: float) -> None:
+        """It said goodbye to all, and decides nothing any more: as good as its resignation."""
+        if member == self._host and self._state == "member":
+            self._give_up(now)
+        self._tell(now)
+
     def take_outputs(self) -> list[tuple[Member, HostWord]]:
         outputs, self._outputs = self._outputs, []
         return outputs
@@ -249,7 +256,8 @@ class HostLease:
 
     def _win(self, term: int, now: float) -> None:
         self.term, self._state, self._host = term, "host", self.me
-        self._voted = (term, self.me)
+        self._voted = self._followed = (term, self.me)
+        self._rival_at = None
         self._version = (term, 0)
         self._first_beats = FIRST_BEATS
         self._pending = None
@@ -262,6 +270,9 @@ class HostLease:
         self._tell(now)
 
     def _beat(self, now: float) -> None:
+        if self._rival_at is not None and now - self._rival_at >= BEAT_S:
+            self._win(self.term + 1, now)  # nobody has yielded whom we hear
+            return
         self._beat_at = now + (BEAT_S if not self._first_beats else RESEND_S)
         self._first_beats = max(0, self._first_beats - 1)
         self._sequence += 1
@@ -284,8 +295,11 @@ class HostLease:
     def _on_answer(self, member: Member, answer: Answer, now: float) -> None:
         if answer.term > self.term:
             self._adopt(answer.term, now)
-        if self._state != "host" or answer.term != self.term or answer.version < 0:
-            return  # below 0: it follows another host of this term, see `_outranks`
+        if self._state != "host" or answer.term != self.term:
+            return
+        if answer.version < 0:  # it follows another host of this term, whom we may not hear ourselves
+            self._rival_at = now if self._rival_at is None else self._rival_at
+            return
         self._answers[member] = max(self._answers.get(member, (0, 0)), (answer.sequence, answer.version))
         held = [self._answers[place.member][0] for place in self._others() if place.member in self._answers]
         needed = self._majority() - 1
@@ -347,6 +361,12 @@ class HostLease:
         self.term = term
         self._follow(None, now)
 
+    def _give_up(self, now: float) -> None:
+        """Its host has handed over: nobody waits for its lease to end."""
+        self._follow(None, now)
+        self._promised_until = now
+        self._is_handed_over = True
+
     def _follow(self, host: Member | None, now: float) -> None:
         if self._state == "host":
             self._lease_until = now
@@ -358,11 +378,19 @@ class HostLease:
     def _on_beat(self, member: Member, beat: Beat, now: float) -> None:
         if len(beat.roster) > MEMBERS_MAX:
             return
-        wins = beat.term > self.term or (beat.term == self.term and self._outranks(member, beat))
-        if not wins:
+        is_rival = (
+            beat.term == self.term
+            and self._followed is not None
+            and self._followed[0] == beat.term
+            and self._followed[1] != member
+        )
+        if is_rival and self._state == "host":
+            self._meet(member, beat, now)
+        if is_rival or beat.term < self.term:
             self._outputs.append((member, Answer(self.term, beat.sequence, -1)))
             return
         self.term = beat.term
+        self._voted = self._followed = (beat.term, member)
         if self._host != member or self._state != "member":
             self._follow(member, now)
         if (beat.term, beat.version) >= self._version:
@@ -373,12 +401,16 @@ class HostLease:
         self._is_handed_over = False
         self._outputs.append((member, Answer(beat.term, beat.sequence, self._version[1])))
 
-    def _outranks(self, member: Member, beat: Beat) -> bool:
-        """Two hosts of one term are possible after a long cut of two players only: the lower seat counts then."""
-        if self._host is None or self._host == member:
-            return True
-        seats = {place.member: place.seat for place in (*self._roster, *beat.roster)} | self._places
-        return seats.get(member, MEMBERS_MAX) < seats.get(self._host, MEMBERS_MAX)
+    def _meet(self, member: Member, beat: Beat, now: float) -> None:
+        """Two hosts of one term: both founded the room before they saw each other, or went on alone in a long cut of two.
+        Nobody follows both: the lower seat begins a new term, and acts once a majority of its own roster holds it.
+        """
+        seats = {place.member: place.seat for place in (*beat.roster, *self._roster)} | self._places
+        if seats.get(self.me, MEMBERS_MAX) < seats.get(member, MEMBERS_MAX):
+            self._win(self.term + 1, now)
+        else:
+            self._follow(None, now)
+            self._promised_until = now + LEASE_S
 
     def _on_ask(self, member: Member, ask: Ask, now: float) -> None:
         is_free = now >= self._promised_until and not (self._state == "host" and now < self._lease_until)

@@ -22,6 +22,7 @@ from psyne_mesh.gossip.effects import (
     Joined,
     LetGo,
     OwnSeatKnown,
+    Renamed,
     Restarted,
     Spread,
     Superseded,
@@ -242,6 +243,8 @@ class Census:
             self.effects.facts.append(Restarted(record, via, previous))
         elif change is Change.LEFT:
             self.effects.facts.append(Gone(peer, record.leave_reason))
+        elif previous is not None and not was_hint and _says(previous) != _says(record):
+            self.effects.facts.append(Renamed(record))
         if (
             previous is not None
             and previous.seat is not None
@@ -453,3 +456,8 @@ def _members_max(config: GossipConfig) -> int:
     if not config.max_players:
         return config.full_knowledge_max
     return min(config.full_knowledge_max, config.max_players + _SPECTATORS - 1)
+
+
+def _says(record: Record) -> tuple[str, bytes]:
+    """What a member says about itself to people."""
+    return record.name, record.metadata

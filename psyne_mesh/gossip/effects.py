@@ -181,6 +181,13 @@ class Joined:
 
 
 @attrs.frozen
+class Renamed:
+    """A member that we show has another name or other metadata."""
+
+    record: Record
+
+
+@attrs.frozen
 class Restarted:
     """A member's new life, while its old one still counted as alive."""
 
@@ -351,6 +358,7 @@ Fact: TypeAlias = (
     | TellAll
     | Spread
     | Joined
+    | Renamed
     | Restarted
     | Confirmed
     | Unvouched

@@ -53,6 +53,13 @@ class PeerDiscovered:
 
 
 @attrs.frozen
+class PeerRenamed:
+    """A discovered member's record has another name or other metadata."""
+
+    record: Record
+
+
+@attrs.frozen
 class PeerSuspected:
     """A discovered member fell silent. `PeerResumed` or `PeerLeft` follows."""
 
@@ -156,6 +163,7 @@ class Evicted:
 
 Event: TypeAlias = (
     PeerDiscovered
+    | PeerRenamed
     | PeerSuspected
     | PeerResumed
     | PeerLeft

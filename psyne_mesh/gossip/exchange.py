@@ -188,12 +188,12 @@ class Exchange:
             lines = [(m.record.peer, *_version(m)) for m in self._membership.entries(mask)]
             self._answer(peer, [sync.digest(mask, lines)], len(lines), cost, now)
 
-    def digest_received(self, peer: PeerId, frame: bytes, cost: Cost, now: float) -> list[Member]:
+    def digest_received(self, peer: PeerId, frame: bytes, cost: Cost, now: float) -> tuple[list[Member], bool]:
         """Answer with what the neighbour lacks and ask for what we lack. Returns members that are alive for the
-        neighbour and down for us: it should hear our accusation."""
+        neighbour and down for us: it should hear our accusation; and whether we lacked nothing, so that no delta comes."""
         mask, entries = sync.digest_untrusted(frame)
         if not self.policy.knows_all:
-            return []
+            return [], False
         self.sync.differed()
         found = sync.compare(entries, self)
         listed = {entry.peer for entry in entries}
@@ -203,9 +203,10 @@ class Exchange:
         newer = [self._record(p) for p in found.ours_newer]
         gone = [m for m in unlisted if m.status is Status.DOWN]
         items = [encoded(record) for record in lacking + newer] + _gone_items(gone, now)
-        replies = sync.delta(found.theirs_newer + found.they_call_down, items, FRAME_BYTES)
+        wanted = found.theirs_newer + found.they_call_down
+        replies = sync.delta(wanted, items, FRAME_BYTES) or [sync.nothing()]  # who has just come waits for our view
         self._answer(peer, replies, len(items) + len(entries), cost, now)
-        return [member for p in found.we_call_down if (member := view.get(p)) is not None]
+        return [member for p in found.we_call_down if (member := view.get(p)) is not None], not wanted
 
     def delta_received(
         self, peer: PeerId, frame: bytes, cost: Cost, now: float

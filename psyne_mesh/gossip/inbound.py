@@ -165,8 +165,11 @@ class Inbound:
 
     def _on_digest(self, link: Link, frame: bytes, now: float) -> None:
         core = self._core
-        for member in core.exchange.digest_received(link.peer, frame, link.cost, now):
+        down, is_whole = core.exchange.digest_received(link.peer, frame, link.cost, now)
+        for member in down:
             core.census.tell_down(link.peer, member)
+        if is_whole:  # what the neighbour knows we know: there is nothing that it could still tell
+            core.seats.synced(now)
 
     def _on_delta(self, link: Link, frame: bytes, now: float) -> None:
         core = self._core

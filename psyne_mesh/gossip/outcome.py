@@ -139,6 +139,8 @@ class Outcome:
                     core.census.revive(epoch, now)
             case effects.LetGo(record):
                 self._let_go(record, now)
+            case effects.Renamed(record):
+                self._effects.events.append(events.PeerRenamed(record))
             case effects.Superseded():
                 self._stop("superseded")
             case _:

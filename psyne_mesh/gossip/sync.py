@@ -210,6 +210,11 @@ def compare(entries: list[Entry], ours: Versioned) -> Comparison:
     return result
 
 
+def nothing() -> bytes:
+    """The delta that says: we know no more than you, and lack nothing."""
+    return codec.head(codec.DELTA) + varint(0)
+
+
 def delta(wants: list[PeerId], items: Iterable[bytes], limit: int) -> list[bytes]:
     wants = wants[:_WANTS_MAX]
     first = codec.head(codec.DELTA) + varint(len(wants)) + b"".join(map(raw_of, wants))

@@ -137,6 +137,7 @@ class MeshCore:
         has ended."""
         if membership.closed:
             return
+        membership.sink.on_leaving()
         await self._flush([membership])
         if not membership.closed:
             self._say_goodbye(membership)
@@ -152,6 +153,7 @@ class MeshCore:
         self._nursery.start_soon(self.admission.leave, membership)
 
     def _say_goodbye(self, membership: Membership) -> None:
+        membership.sink.on_goodbye()
         membership.tell(lambda node, now: node.leave(now))
         membership.end()
         del self._rooms[membership.room], self._by_tag[membership.tag]
@@ -168,6 +170,8 @@ class MeshCore:
     async def close(self) -> None:
         leaving = list(self._rooms.values())
         self.table.close()
+        for membership in leaving:
+            membership.sink.on_leaving()
         await self._flush(leaving)
         leaving = [membership for membership in leaving if not membership.closed]
         for membership in leaving:

@@ -13,6 +13,7 @@ from psyne_mesh.errors import ConnectFailed, RemoteError
 from psyne_mesh.game.commitments import MovesRevealed, Rolled, RoundFailed
 from psyne_mesh.game.schema import Shared
 from psyne_mesh.identity import PeerId
+from psyne_mesh.room.messages import Message
 
 if TYPE_CHECKING:
     from psyne_mesh.room.peer import Peer, Player
@@ -249,10 +250,35 @@ class MessagesUndelivered:
     count: int
 
 
+@attrs.frozen
+class StateChanged:
+    """A key of a player's state (`owner`, `room.player` for our own) or of the room's (None) holds another value; None: it was
+    taken away. Who begins to listen is told of what each holds."""
+
+    owner: Peer | Player | None
+    key: str
+    value: Any
+
+
+@attrs.frozen
+class TimerFired:
+    """A timer of the room (`room.after`) was due. Everybody who is here is told once, whoever was host meanwhile."""
+
+    message: Message
+
+
+@attrs.frozen
+class PeerChanged:
+    """The player has another name or other metadata (`room.update_player`): `peer` shows them."""
+
+    peer: Peer
+
+
 RoomEvent = (
     PeerDiscovered | PeerConnected | PeerUnreachable | PeerSuspected | PeerResumed | PeerAway | PeerBack | PeerLeft
     | Evicted
     | PartitionSuspected | PartitionHealed | SignalingDown | SignalingUp | ServerRefused | TamperingDetected
     | SharedAppeared | SharedGone | SharedRefused | MessageRefused | MessagesLost | MessagesUndelivered | HostChanged
     | RuleBroken | Equivocated | NotSigned | Rolled | MovesRevealed | RoundFailed
+    | StateChanged | TimerFired | PeerChanged
 )  # fmt: skip

@@ -9,8 +9,10 @@ from random import Random
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import attrs
 import trio
 
+from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.game.commitments import MOVE_S, Round
 from psyne_mesh.game.schema import Shared
 from psyne_mesh.identity import PeerId
@@ -18,12 +20,17 @@ from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.mesh.core import MeshCore
 from psyne_mesh.mesh.membership import Membership
 from psyne_mesh.mesh.pause import check_reason
+from psyne_mesh.mesh.profile import Profile
+from psyne_mesh.names import is_plain, plain
 from psyne_mesh.room import events as room_events
 from psyne_mesh.room.fairness import Fairness, write_evidence
+from psyne_mesh.room.governing import Governing
 from psyne_mesh.room.hosting import Hosting
-from psyne_mesh.room.peer import OURSELVES, Peer, Player
+from psyne_mesh.room.peer import OURSELVES, Me, Peer, Player
 from psyne_mesh.room.playing import G, I, Play
 from psyne_mesh.room.sharing import SharedTraffic, Sharing
+from psyne_mesh.room.state_views import WrittenState
+from psyne_mesh.room.states import StateTraffic
 from psyne_mesh.room.timekeeper import Timekeeper
 
 if TYPE_CHECKING:
@@ -33,11 +40,10 @@ S = TypeVar("S", bound=Shared)
 
 
 @uninterrupted
-class GameRoom:
+class GameRoom(Governing):
     """The part of a `Room` that speaks through channels of its own. Each part is idle until somebody asks for it."""
 
-    me: PeerId
-    player: Player
+    me: Me
 
     def __init__(self, core: MeshCore, publish: Callable[[room_events.RoomEvent], None], rng: Random) -> None:
         room = cast("Room", self)
@@ -46,6 +52,9 @@ class GameRoom:
         self._rng = rng
         self._timekeeper = Timekeeper(room, core.wall_ms)
         self._hosting = Hosting(room, self._host_changed)
+        self.states = StateTraffic(room, self._hosting, self._timekeeper, publish, self._joined, rng)
+        self.me.state = WrittenState(self.states.own, self.states.write)
+        self._room_state = WrittenState(self.states.hosted, self.states.write_state)
         self.traffic = SharedTraffic(room, self._hosting, rng)
         self._sharing = Sharing(room, self.traffic, publish)
         self.fairness = Fairness(room, core.identity, publish, self._joined, self._timekeeper)
@@ -55,6 +64,7 @@ class GameRoom:
         nursery.start_soon(self._sharing.run)
         nursery.start_soon(self._timekeeper.run)
         nursery.start_soon(self._hosting.run)
+        nursery.start_soon(self.states.run)
         nursery.start_soon(self.fairness.run)
 
     def _joined(self) -> Membership:
@@ -89,6 +99,20 @@ class GameRoom:
         self._joined()
         return self._sharing.all(kind)
 
+    def update_player(self, *, name: str | None = None, metadata: Mapping[str, str] | None = None) -> None:
+        """Change our name or our metadata; what is left out stays. The others get `PeerChanged`.
+
+        Raises `InvalidConfig` for what `join_game_room` would refuse.
+        """
+        membership = self._joined()
+        if name is not None and (not isinstance(name, str) or not is_plain(name) or not name):
+            raise InvalidConfig(f"name = {name!r}: must be text without controls and marks that turn it round")
+        own = Profile.parse_untrusted(membership.node.own_record.metadata)
+        profile = own if metadata is None else Profile.make(own.region, own.skill, metadata)
+        membership.tell(lambda node, now: node.update(now, name=name, metadata=profile.encode()))
+        if name is not None:
+            self.player = attrs.evolve(self.player, name=plain(name))
+
     @contextmanager
     def pause(self, reason: str = "paused") -> Iterator[None]:
         """`with room.pause("loading a level"):` the others see `PeerAway` with that reason, and `PeerBack` at the end of the
@@ -98,46 +122,6 @@ class GameRoom:
         """
         with self._joined().pausing(check_reason(reason), self._core.heartbeat):
             yield
-
-    # ----------------------------------------------------------------------------------------------- clock, seats, host
-
-    def time(self) -> float:
-        """Seconds of the room's clock, the same for all to within `time_error()`: it never goes back, and runs at most 5 %
-        fast or slow while it is corrected. It is right half a second after the first link; until then it is our own."""
-        self._joined()
-        return self._timekeeper.time()
-
-    def time_error(self) -> float:
-        """How far `time()` may be from the median of all clocks, in seconds; infinite before it is set."""
-        self._joined()
-        return self._timekeeper.error()
-
-    @property
-    def seats(self) -> tuple[PeerId | None, ...]:
-        """Who has which of the `max_players` seats; the index is the number of the seat."""
-        return self._joined().node.seats
-
-    @property
-    def host(self) -> Peer | Player | None:
-        """The player whose decisions count, `room.player` if it is us; None on the side of a cut that has no majority, and in a
-        room's first two seconds. It costs nothing until somebody in the room asks."""
-        self._joined()
-        return self._player(self._hosting.host())
-
-    @property
-    def is_host(self) -> bool:
-        """Whether our decisions count right now. Ask before each: a lease also runs out while we stand still."""
-        return bool(self._joined()) and self._hosting.is_host()
-
-    @property
-    def voters(self) -> frozenset[PeerId]:
-        """The players whose votes make the host."""
-        return self._hosting.voters()
-
-    @property
-    def term(self) -> int:
-        """Which host this is, counted; it never falls. What carries an older one is refused."""
-        return self._hosting.term
 
     def play(
         self, kind: type[G], *, inputs: type[I], players: int = 2, hz: float = 60.0, delay: int | None = None
@@ -196,6 +180,7 @@ class GameRoom:
         return self.fairness.witness(tick, members, besides, seed)
 
     def _host_changed(self, term: int, host: PeerId | None) -> None:
+        self.states.host_changed(term, host)
         self._publish(room_events.HostChanged(term, self._player(host)))
 
     def _player(self, peer_id: PeerId | None) -> Peer | Player | None:

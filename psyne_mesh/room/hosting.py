@@ -155,6 +155,12 @@ class Hosting:
         places = self._lease.roster if self._lease is not None else ()
         return frozenset([place.member for place in places if isinstance(place.member, PeerId)])
 
+    def peer_left(self, peer: PeerId) -> None:
+        """It said goodbye: if it was the host, its last word may be lost."""
+        if self._lease is not None:
+            self._lease.left(peer, trio.current_time())
+            self._flush()
+
     def resign(self) -> None:
         if self._lease is not None:
             self._lease.resign(trio.current_time())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -12,24 +13,38 @@ from psyne_mesh.names import plain
 if TYPE_CHECKING:
     from psyne_mesh.mesh.membership import Membership
     from psyne_mesh.mesh.profile import Profile
+    from psyne_mesh.room.state_views import WrittenState
     from psyne_mesh.webrtc.ice import Path
     from psyne_mesh.webrtc.stats import PeerStats
+
+
+_NOTHING: Mapping[str, Any] = {}
+
+
+class Me(PeerId):
+    """Our own id, and the door to our state: `room.me.state["ready"] = True`; the others read it in `peer.state`."""
+
+    state: WrittenState
 
 
 class Peer:
     """Another player. Two `Peer` objects are equal when they are the same player."""
 
-    __slots__ = ("_joined_at", "_membership", "away", "connected", "dial_failed", "id", "name", "profile", "suspected")
+    __slots__ = ("_joined_at", "_membership", "away", "connected", "dial_failed", "id", "name", "profile", "state",
+                 "suspected")  # fmt: skip
 
     def __init__(
-        self, membership: Membership, peer_id: PeerId, name: str, profile: Profile, joined_at: int = 0
-    ) -> None:
+        self, membership: Membership, peer_id: PeerId, name: str, profile: Profile, joined_at: int = 0,
+        state: Mapping[str, Any] = _NOTHING,
+    ) -> None:  # fmt: skip
         self._membership = membership
         self._joined_at = joined_at
         self.id = peer_id
         # The display name that the player chose: only a name, never a proof. `id` is the proof.
         self.name = plain(name) or peer_id.short
         self.profile = profile
+        # What the player tells of itself (`room.me.state` there), always up to date.
+        self.state = state
         self.connected = False
         self.dial_failed = False
         self.suspected = False

@@ -23,16 +23,16 @@ from psyne_mesh.mesh.request import RoomEntry
 from psyne_mesh.names import plain
 from psyne_mesh.room import events as room_events
 from psyne_mesh.room.away import Away
-from psyne_mesh.room.callbacks import NO_CALLBACK, checked_callback
 from psyne_mesh.room.carried import carried_untrusted
 from psyne_mesh.room.channel import INBOX_MAX, Channel, is_channel_name
 from psyne_mesh.room.codec import Payload, codec_for
 from psyne_mesh.room.delivery import RELIABLE_ORDERED, DeliveryMode
 from psyne_mesh.room.gaming import GameRoom
-from psyne_mesh.room.hub import Callback, EventHub, EventIterator
+from psyne_mesh.room.hub import EventHub
+from psyne_mesh.room.listening import Listening
 from psyne_mesh.room.losses import Losses
 from psyne_mesh.room.messages import Message
-from psyne_mesh.room.peer import Peer, Player
+from psyne_mesh.room.peer import Me, Peer, Player
 from psyne_mesh.room.silent import Silent
 from psyne_mesh.room.topology import MeshMode, RoomTopology, TopologyLink
 from psyne_mesh.room.undeclared import UNKNOWN_LIFE_S, Undeclared
@@ -50,7 +50,7 @@ _EVICTIONS = {"superseded": "the same identity entered it elsewhere", "kicked": 
 
 
 @uninterrupted
-class Room(GameRoom):
+class Room(Listening, GameRoom):
     """Made by `join_game_room`. Everything about other players arrives as events; messages arrive in channels.
 
     Events reach any number of subscribers, in order, each fact once. A subscriber that comes late is first told of the
@@ -64,7 +64,7 @@ class Room(GameRoom):
         self.region = request.region
         self.max_players = request.max_players
         self.skill_range = request.skill_range
-        self.me = core.me
+        self.me = Me(core.me)
         # Ourselves, as the owner of what we share.
         self.player = Player(core.me, plain(entry.player_name) or core.me.short)
         self._membership: Membership | None = None
@@ -148,75 +148,6 @@ class Room(GameRoom):
         self._joined()
         return (await self._core.list_rooms(self._app_id)).rooms
 
-    # --------------------------------------------------------------------------------------------------------- events
-
-    def events(self) -> EventIterator:
-        """All events from now on, after those that restate the present; ends when the room is left."""
-        return self._hub.events()
-
-    def on(self, kind: type[Any], callback: Callback) -> None:
-        """Call `callback(event)` for every event of that type. Plain and async functions both work.
-
-        An error in a callback ends the room's block with that error, as in any Trio nursery. `ClosedError` once the room was
-        left: the callback would never be called.
-        """
-        if not isinstance(kind, type):
-            raise InvalidConfig(f"on({kind!r}, ...): must be an event class, such as PeerLeft")
-        self._subscribe(kind, checked_callback("room.on", callback, "event"))
-
-    def on_peer_discovered(self, callback: C = NO_CALLBACK) -> C:
-        """`@room.on_peer_discovered`: `callback(peer)` for every player, those already there included."""
-        return self._on_peer("on_peer_discovered", room_events.PeerDiscovered, callback)
-
-    def on_peer_connected(self, callback: C = NO_CALLBACK) -> C:
-        """`callback(peer)` once channels to the player are open."""
-        return self._on_peer("on_peer_connected", room_events.PeerConnected, callback)
-
-    def on_peer_suspected(self, callback: C = NO_CALLBACK) -> C:
-        """`callback(peer)` when a player has fallen silent."""
-        return self._on_peer("on_peer_suspected", room_events.PeerSuspected, callback)
-
-    def on_peer_resumed(self, callback: C = NO_CALLBACK) -> C:
-        """`callback(peer)` when a silent player is heard again."""
-        return self._on_peer("on_peer_resumed", room_events.PeerResumed, callback)
-
-    def on_peer_away(self, callback: C = NO_CALLBACK) -> C:
-        """`callback(peer, reason)` when a player is here and not at play; see `PeerAway`."""
-        checked_callback("room.on_peer_away", callback, "peer", "reason")
-        self._subscribe(room_events.PeerAway, lambda event: callback(event.peer, event.reason))
-        return callback
-
-    def on_peer_back(self, callback: C = NO_CALLBACK) -> C:
-        """`callback(peer)` when a player that was away is at play again."""
-        return self._on_peer("on_peer_back", room_events.PeerBack, callback)
-
-    def on_peer_left(self, callback: C = NO_CALLBACK) -> C:
-        """`callback(peer, reason)`, exactly once for each stay; see `PeerLeft` for the reasons."""
-        checked_callback("room.on_peer_left", callback, "peer", "reason")
-        self._subscribe(room_events.PeerLeft, lambda event: callback(event.peer, event.reason))
-        return callback
-
-    def on_partition(self, callback: C = NO_CALLBACK) -> C:
-        """`callback(event)` with a `PartitionSuspected` when several players fell silent together: three or more, or as
-        many as `GossipConfig.partition_min_lost` says, and two at least. Fewer are only `PeerSuspected`, then `PeerLeft`."""
-        self._subscribe(room_events.PartitionSuspected, checked_callback("room.on_partition", callback, "event"))
-        return callback
-
-    def on_heal(self, callback: C = NO_CALLBACK) -> C:
-        """`callback(event)` with a `PartitionHealed` when players that a partition had taken are back. Nothing heals that
-        was too small for `on_partition`."""
-        self._subscribe(room_events.PartitionHealed, checked_callback("room.on_heal", callback, "event"))
-        return callback
-
-    def _on_peer(self, name: str, kind: type[Any], callback: C) -> C:
-        checked_callback(f"room.{name}", callback, "peer")
-        self._subscribe(kind, lambda event: callback(event.peer))
-        return callback
-
-    def _subscribe(self, kind: type[Any], callback: Callback) -> None:
-        self._joined()
-        self._hub.subscribe(kind, callback)
-
     # ------------------------------------------------------------------------------------------------------- channels
 
     @overload
@@ -276,7 +207,6 @@ class Room(GameRoom):
         """Say goodbye, behind what was sent reliably so far; the others see it at once. Then channels and iterators end, and
         calls raise `ClosedError`. Leaving the block does the same. Cancelled before the goodbye, the room goes on."""
         self._joined()
-        self._hosting.resign()
         await self._core.leave(self._joined())
 
     def __repr__(self) -> str:
@@ -287,6 +217,15 @@ class Room(GameRoom):
     def on_admitted(self, membership: Membership) -> None:
         self._membership = membership
         self.max_players = membership.max_players  # as its creator said
+        self.states.admitted(membership.node.own_record.joined_at)
+
+    def on_leaving(self) -> None:
+        """What was said last is waited for, as far as it is on its way by now."""
+        self.states.tell_now()
+
+    def on_goodbye(self) -> None:
+        self.states.tell_now()
+        self._hosting.resign()
 
     def on_ended(self) -> None:
         """However it ended: by `leave`, with the mesh, or because we lost our place."""
@@ -302,6 +241,8 @@ class Room(GameRoom):
         match event:
             case gossip_events.PeerDiscovered(record=record):
                 self._discovered(record)
+            case gossip_events.PeerRenamed(record=record):
+                self._renamed(record)
             case gossip_events.PeerLeft(peer=peer_id, reason=reason):
                 self._left(peer_id, reason)
             case gossip_events.LetGo(record=record):  # both sides are told the same story
@@ -402,15 +343,13 @@ class Room(GameRoom):
     # -------------------------------------------------------------------------------------------------------- helpers
 
     def _discovered(self, record: Record) -> None:
-        peer_id = record.peer
-        try:
-            profile = Profile.parse_untrusted(record.metadata)
-        except ProtocolError:
-            profile = Profile()  # a profile we cannot read is no reason to shut a player out
+        peer_id, profile = record.peer, _profile(record)
         assert self._membership is not None
         earlier = self._silent.take(peer_id)
-        peer = self._peers[peer_id] = Peer(self._membership, peer_id, record.name, profile, record.joined_at)
+        state = self.states.state_of(peer_id)
+        peer = self._peers[peer_id] = Peer(self._membership, peer_id, record.name, profile, record.joined_at, state)
         self._hub.publish(room_events.PeerDiscovered(peer))
+        self.states.peer_joined(peer_id)
         if self._membership.is_linked(peer_id):
             self._connected(peer)
         has_stayed = peer.has_stayed(earlier)
@@ -418,6 +357,11 @@ class Room(GameRoom):
             channel.give_kept(peer_id, peer if has_stayed else None)
         self._deliver_early(peer, math.inf if has_stayed else UNKNOWN_LIFE_S)
         self._changed.unpark_all()  # in a partial mesh others reach it already
+
+    def _renamed(self, record: Record) -> None:
+        if peer := self._peers.get(record.peer):
+            peer.name, peer.profile = plain(record.name) or record.peer.short, _profile(record)
+            self._hub.publish(room_events.PeerChanged(peer))
 
     def _deliver_early(self, peer: Peer, life_s: float) -> None:
         now = trio.current_time()
@@ -467,6 +411,9 @@ class Room(GameRoom):
                 self._channels[name].waited_in_vain(peer)
             if reason == "timeout":
                 self._silent.add(peer, trio.current_time())
+            self.states.peer_left(peer_id)
+            if reason == "left":
+                self._hosting.peer_left(peer_id)
             self._hub.publish(room_events.PeerLeft(peer, reason))
             self._changed.unpark_all()
 
@@ -490,9 +437,17 @@ class Room(GameRoom):
             if peer.away is not None:
                 facts.append(room_events.PeerAway(peer, peer.away))
         facts += self._sharing.present()
+        facts += self.states.present()
         return facts + [room_events.ServerRefused(server, reason) for server, reason in self._refused.items()]
 
     def _joined(self) -> Membership:
         if self._membership is None or self._membership.closed:
             raise ClosedError(f"room {self.name!r} {self._end}")
         return self._membership
+
+
+def _profile(record: Record) -> Profile:
+    try:
+        return Profile.parse_untrusted(record.metadata)
+    except ProtocolError:
+        return Profile()  # a profile we cannot read is no reason to shut a player out

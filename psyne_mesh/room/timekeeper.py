@@ -73,6 +73,10 @@ class Timekeeper:
         if self._clock is None:
             self._clock = RoomClock(trio.current_time())
 
+    @property
+    def is_set(self) -> bool:
+        return self._clock is not None and self._clock.is_set
+
     def time(self) -> float:
         self.start()
         assert self._clock is not None

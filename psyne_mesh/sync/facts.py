@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from psyne_mesh.room import events
 from psyne_mesh.room.events import RoomEvent
 
@@ -14,7 +12,7 @@ class Facts:
     """1. `note(event)` for each event in order. 2. `present()`: the events that restate what holds."""
 
     def __init__(self) -> None:
-        self._facts: dict[tuple[type[Any], object], RoomEvent] = {}
+        self._facts: dict[tuple[object, ...], RoomEvent] = {}
 
     def note(self, event: RoomEvent) -> None:
         match event:
@@ -27,6 +25,14 @@ class Facts:
             case events.PeerLeft(peer=peer):
                 for kind in _OF_A_PEER:
                     self._facts.pop((kind, peer.id), None)
+                self._facts = {
+                    name: fact for name, fact in self._facts.items() if name[:2] != (events.StateChanged, peer.id)
+                }
+            case events.StateChanged(owner=owner, key=key):
+                name = events.StateChanged, None if owner is None else owner.id, key
+                self._facts.pop(name, None)
+                if event.value is not None:
+                    self._facts[name] = event
             case events.ServerRefused(server=server):
                 self._facts[events.ServerRefused, server] = event
             case events.SharedAppeared(shared=shared):

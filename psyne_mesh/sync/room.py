@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import random
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,40 +20,36 @@ from psyne_mesh.game.schema import Shared
 from psyne_mesh.identity import PeerId
 from psyne_mesh.room import events as room_events
 from psyne_mesh.room import room as trio_room
-from psyne_mesh.room.callbacks import NO_CALLBACK, checked_callback
 from psyne_mesh.room.delivery import DeliveryMode
 from psyne_mesh.room.events import RoomEvent
 from psyne_mesh.room.fairness import write_evidence
 from psyne_mesh.room.hub import BACKLOG_MAX
 from psyne_mesh.room.messages import Message
-from psyne_mesh.room.peer import OURSELVES, Peer, Player
+from psyne_mesh.room.peer import OURSELVES, Me, Peer, Player
 from psyne_mesh.room.playing import G, I, Play
 from psyne_mesh.room.sharing import room_event
 from psyne_mesh.room.topology import RoomTopology
 from psyne_mesh.signaling.events import RoomInfo
 from psyne_mesh.sync.channel import Channel
-from psyne_mesh.sync.facts import Facts
 from psyne_mesh.sync.fairness import RemoteFairness
+from psyne_mesh.sync.governing import Governing
 from psyne_mesh.sync.handover import Backlog, Outbox
+from psyne_mesh.sync.listening import Listening
 from psyne_mesh.sync.thread import NetworkThread
 
 M = TypeVar("M", bound=Message)
 S = TypeVar("S", bound=Shared)
 C = TypeVar("C", bound=Callable[..., Any])
 
-Handler = Callable[[Any], object]
-
 # How long players are waited for unless the call says otherwise: a link over a slow relay takes some seconds.
 WAIT_TIMEOUT_S = 30.0
-# Between two looks at the room's clock, which our own continues: it may be corrected by 5 ms in that time.
-TELL_TIME_S = 0.1
 # Of a server that has to be asked.
 ASK_TIMEOUT_S = 10.0
 # A frame that is early by this share of an interval counts for the send that is due (as in `game/shared.py`).
 _EARLY = 0.25
 
 
-class Room:
+class Room(Listening, Governing):
     """Made by `sync.join_game_room`. Call `poll()` once a frame: it returns what has happened, and calls the handlers.
 
     All calls belong to the thread that polls. None waits but those that say so by a `timeout`, and these raise
@@ -63,17 +57,12 @@ class Room:
     """
 
     def __init__(self, thread: NetworkThread[Any], room: trio_room.Room) -> None:
-        self._thread = thread
-        self._room = room
+        Listening.__init__(self)
+        Governing.__init__(self, thread, room)
         self._outbox = Outbox(thread)
         self._events: deque[RoomEvent] = deque()
         self._ended = False
         self._failed: Exception | None = None
-        self._facts = Facts()
-        self._handlers: list[tuple[type[Any], Handler]] = []
-        self._replays: deque[tuple[Handler, RoomEvent]] = deque()
-        self._undone: deque[tuple[Handler, RoomEvent]] = deque()
-        self._feeds: list[weakref.ref[EventFeed]] = []
         self._channels: dict[str, Channel[Any]] = {}
         self._called: list[Channel[Any]] = []
         self._replicas = Replicas(room.traffic.accepts)
@@ -81,7 +70,6 @@ class Room:
         self._is_sharing = False
         self._share_due = 0.0
         self._poller: int | None = None
-        self._told, self._told_at, self._shown = 0.0, -math.inf, -math.inf
         thread.call(self._attach)
 
     # ----------------------------------------------------------------------------------------------------------- facts
@@ -103,8 +91,9 @@ class Room:
         return self._room.skill_range
 
     @property
-    def me(self) -> PeerId:
-        return self._room.me
+    def me(self) -> Me:
+        """Our own id; `net.me.state["ready"] = True` is seen by everybody in `peer.state`."""
+        return self._me
 
     @property
     def player(self) -> Any:
@@ -120,23 +109,6 @@ class Room:
     def connected(self) -> list[Peer]:
         """The players to whom channels are open; nobody once the room has ended."""
         return [peer for peer in self.peers.values() if peer.connected]
-
-    # ------------------------------------------------------------------------------------------------ clock, seats, host
-
-    def time(self) -> float:
-        """Seconds of the room's clock, the same for all players to within `time_error()`: it never goes back. Asked of the
-        network's thread ten times a second at most, and counted on in between.
-        """
-        now = time.perf_counter()
-        if now - self._told_at >= TELL_TIME_S:
-            self._told, self._told_at = self._thread.call(self._room.time), time.perf_counter()
-            now = self._told_at
-        self._shown = max(self._shown, self._told + now - self._told_at)
-        return self._shown
-
-    def time_error(self) -> float:
-        """How far `time()` may be from the median of all players' clocks, in seconds; infinite before it is set."""
-        return self._thread.call(self._room.time_error)
 
     def play(
         self, kind: type[G], *, inputs: type[I], players: int = 2, hz: float = 60.0, delay: int | None = None
@@ -170,33 +142,6 @@ class Room:
     def witness(self, tick: int, *, besides: Iterable[Peer | PeerId] = (), seed: int = 0) -> PeerId | None:
         """The member who is to check what is claimed at `tick`, by lot. As under Trio."""
         return self._thread.call(partial(self._room.witness, tick, besides=besides, seed=seed))
-
-    @property
-    def seats(self) -> tuple[PeerId | None, ...]:
-        """Who has which of the `max_players` seats; the index is the number of the seat."""
-        return self._thread.call(lambda: self._room.seats)
-
-    @property
-    def host(self) -> Peer | Player | None:
-        """The player whose decisions count, `net.player` if it is us; None while there is none. `HostChanged` tells of each
-        change.
-        """
-        return self._thread.call(lambda: self._room.host)
-
-    @property
-    def is_host(self) -> bool:
-        """Whether our decisions count right now."""
-        return self._thread.call(lambda: self._room.is_host)
-
-    @property
-    def voters(self) -> frozenset[PeerId]:
-        """The players whose votes make the host."""
-        return self._room.voters
-
-    @property
-    def term(self) -> int:
-        """Which host this is, counted; it never falls."""
-        return self._room.term
 
     # ------------------------------------------------------------------------------------------------------- each frame
 
@@ -267,75 +212,6 @@ class Room:
         """Say goodbye, behind what was sent reliably so far; the others see it at once. Leaving the block does the same."""
         self._thread.call_async(self._room.leave, timeout=timeout)
 
-    # --------------------------------------------------------------------------------------------------------- events
-
-    def events(self) -> EventFeed:
-        """All events that `poll()` takes in from now on, after those that restate the present: `for event in feed` gives
-        what has come, and does not wait. For parts of a program that do not see what `poll()` returns."""
-        feed = EventFeed(self._facts.present())
-        self._feeds.append(weakref.ref(feed))
-        return feed
-
-    def on(self, kind: type[Any], callback: Handler) -> None:
-        """Call `callback(event)` for every event of that type, inside `poll()`; first for those that restate the present."""
-        if not isinstance(kind, type):
-            raise InvalidConfig(f"on({kind!r}, ...): must be an event class, such as PeerLeft")
-        self._subscribe(kind, checked_callback("net.on", callback, "event", is_async=False))
-
-    def on_peer_discovered(self, callback: C = NO_CALLBACK) -> C:
-        """`@net.on_peer_discovered`: `callback(peer)` for every player, those already there included."""
-        return self._on_peer("on_peer_discovered", room_events.PeerDiscovered, callback)
-
-    def on_peer_connected(self, callback: C = NO_CALLBACK) -> C:
-        """`callback(peer)` once channels to the player are open."""
-        return self._on_peer("on_peer_connected", room_events.PeerConnected, callback)
-
-    def on_peer_suspected(self, callback: C = NO_CALLBACK) -> C:
-        """`callback(peer)` when a player has fallen silent."""
-        return self._on_peer("on_peer_suspected", room_events.PeerSuspected, callback)
-
-    def on_peer_resumed(self, callback: C = NO_CALLBACK) -> C:
-        """`callback(peer)` when a silent player is heard again."""
-        return self._on_peer("on_peer_resumed", room_events.PeerResumed, callback)
-
-    def on_peer_away(self, callback: C = NO_CALLBACK) -> C:
-        """`callback(peer, reason)` when a player is here and not at play; see `PeerAway`."""
-        checked_callback("net.on_peer_away", callback, "peer", "reason", is_async=False)
-        self._subscribe(room_events.PeerAway, lambda event: callback(event.peer, event.reason))
-        return callback
-
-    def on_peer_back(self, callback: C = NO_CALLBACK) -> C:
-        """`callback(peer)` when a player that was away is at play again."""
-        return self._on_peer("on_peer_back", room_events.PeerBack, callback)
-
-    def on_peer_left(self, callback: C = NO_CALLBACK) -> C:
-        """`callback(peer, reason)`, exactly once for each stay; see `PeerLeft` for the reasons."""
-        checked_callback("net.on_peer_left", callback, "peer", "reason", is_async=False)
-        self._subscribe(room_events.PeerLeft, lambda event: callback(event.peer, event.reason))
-        return callback
-
-    def on_partition(self, callback: C = NO_CALLBACK) -> C:
-        """`callback(event)` with a `PartitionSuspected` when several players fell silent together."""
-        self._subscribe(
-            room_events.PartitionSuspected, checked_callback("net.on_partition", callback, "event", is_async=False)
-        )
-        return callback
-
-    def on_heal(self, callback: C = NO_CALLBACK) -> C:
-        """`callback(event)` with a `PartitionHealed` when players that a partition had taken are back."""
-        self._subscribe(room_events.PartitionHealed, checked_callback("net.on_heal", callback, "event", is_async=False))
-        return callback
-
-    def _on_peer(self, name: str, kind: type[Any], callback: C) -> C:
-        checked_callback(f"net.{name}", callback, "peer", is_async=False)
-        self._subscribe(kind, lambda event: callback(event.peer))
-        return callback
-
-    def _subscribe(self, kind: type[Any], handler: Handler) -> None:
-        self._raise_if_ended()
-        self._handlers.append((kind, handler))
-        self._replays.extend([(handler, event) for event in self._facts.present() if isinstance(event, kind)])
-
     # ------------------------------------------------------------------------------------------------------- channels
 
     @overload
@@ -382,6 +258,10 @@ class Room:
         self._begin_sharing()
         self._outbox.run(lambda: self._room.traffic.add(*new))
         return shared
+
+    def update_player(self, *, name: str | None = None, metadata: Mapping[str, str] | None = None) -> None:
+        """Change our name or our metadata; what is left out stays. The others get `PeerChanged`."""
+        self._thread.call(partial(self._room.update_player, name=name, metadata=metadata))
 
     @contextmanager
     def pause(self, reason: str = "paused") -> Iterator[None]:
@@ -483,22 +363,3 @@ class Room:
 
     def __repr__(self) -> str:
         return f"<Room {self.name!r} {len(self.connected)} of {len(self.peers)} others connected>"
-
-
-class EventFeed:
-    """`for event in feed`: what has come since the last time; ends when there is no more, and does not wait. A feed that
-    is not read keeps the newest 10,000."""
-
-    def __init__(self, events: list[RoomEvent]) -> None:
-        self._events = deque(events, maxlen=BACKLOG_MAX)
-
-    def put(self, event: RoomEvent) -> None:
-        self._events.append(event)
-
-    def __iter__(self) -> Iterator[RoomEvent]:
-        return self
-
-    def __next__(self) -> RoomEvent:
-        if not self._events:
-            raise StopIteration
-        return self._events.popleft()

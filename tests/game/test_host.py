@@ -309,6 +309,45 @@ def test_a_host_that_flaps_costs_terms_and_no_order() -> None:
     assert room.hosts_at_once == 1
 
 
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("loss", [0.0, 0.2])
+def test_two_who_founded_the_room_apart_are_no_two_hosts_of_one_term(seed: int, loss: float) -> None:
+    """The higher seat came first; the lower one founds the same term before they see each other."""
+    room = Room(0, seed, loss=loss)
+    for number, side in ((5, 0), (6, 0), (2, 1), (3, 1)):
+        room.join(number)
+        room.parts[number] = side
+    for number in (2, 5):
+        player = room.players[number]
+        player.places = {number: number}
+        player.lease.set_members(player.places, room.clock(player))
+        if not player.lease.roster:
+            player.lease.start(room.clock(player))
+        room._flush(number)
+    room._see()
+    room.play(4 if loss == 0 else 8)
+    if not loss:
+        assert room.hosts() == {2: 2, 3: 2, 5: 5, 6: 5}
+        assert {room.players[number].lease.term for number in (2, 5)} == {1}
+    room.cut({2, 3, 5, 6})
+    room.play(8 if loss == 0 else 15)
+    assert room.host() in room.players
+    if not loss:
+        assert room.host() == 2
+    for player in room.players.values():
+        hosts: dict[int, set[object]] = {}
+        for _, event in player.events:
+            if event.host is not None:
+                hosts.setdefault(event.term, set()).add(event.host)
+        assert all(len(each) == 1 for each in hosts.values()), player.events
+        terms = [event.term for _, event in player.events]
+        assert terms == sorted(terms)
+        accepted: dict[int, set[int]] = {}
+        for term, host in player.accepted:
+            accepted.setdefault(term, set()).add(host)
+        assert all(len(each) == 1 for each in accepted.values())
+
+
 @pytest.mark.parametrize(
     "seeds", [range(40), pytest.param(range(1000), marks=pytest.mark.slow)], ids=["few", "thousand"]
 )

@@ -202,6 +202,19 @@ def test_ten_players_race_for_eight_seats(seed: int) -> None:
     assert after[3] in losers  # who waited moves up
 
 
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_who_comes_together_is_seated_soon_whoever_has_the_lower_id(seed: int, size: int) -> None:
+    cluster = Cluster(seed, GossipConfig(max_players=8), dial_time=(0.1, 0.2))
+    for index in range(size):
+        cluster.add(10 * seed + index, knows=cluster.ids())
+    cluster.run(10.0, until=lambda: len(cluster.links) == size * (size - 1) // 2)
+    took = cluster.run(
+        10.0, until=lambda: all(set(node.seats) >= set(cluster.nodes) for node in cluster.nodes.values())
+    )
+    assert took <= 1.2 + 0.6  # who is alone claims after a second; then a lost claim costs one more
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_five_joiners_on_two_sides_of_a_cut_race_for_the_eighth_seat(seed: int) -> None:
     cluster = room(seed, 7, 8)

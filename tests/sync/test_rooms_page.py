@@ -1,0 +1,65 @@
+"""Every snippet of docs/rooms.md does what the page says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from psyne_mesh import sync
+from tests.sync.conftest import Join
+from tests.sync.frames import meet, until
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "rooms.md").read_text(encoding="utf-8")
+SNIPPETS = {
+    code.split("\n", 1)[0].removeprefix("# "): code for code in re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
+}
+
+
+def run(name: str) -> dict[str, Any]:
+    names: dict[str, Any] = {"__name__": f"pasted_{name}"}
+    exec(SNIPPETS[name], names)  # noqa: S102 - our own page
+    return names
+
+
+def agree(*nets: sync.Room) -> sync.Room:
+    """The host."""
+    until(lambda: {net.host and net.host.id for net in nets} in [{net.me} for net in nets if net.is_host], *nets)
+    return next(net for net in nets if net.is_host)
+
+
+def test_every_snippet_has_a_test() -> None:
+    assert set(SNIPPETS) == {"ready.py", "rounds.py"}
+
+
+def test_state(join: Join, capsys: pytest.CaptureFixture[str]) -> None:
+    ready = run("ready.py")
+    with join("ada") as ada, join("bob") as bob:
+        meet(ada, bob)
+        ready["tell"](bob)
+        ready["set_ready"](ada)
+        until(lambda: ready["who_is_ready"](bob), ada, bob)
+        until(lambda: "ada car" in capsys.readouterr().out, ada, bob)
+        assert ready["who_is_ready"](bob) == ["ada"]
+        assert ready["who_is_ready"](ada) == []
+
+
+def test_rounds(join: Join, capsys: pytest.CaptureFixture[str]) -> None:
+    rounds = run("rounds.py")
+    with join("ada") as ada, join("bob") as bob:
+        meet(ada, bob)
+        host = agree(ada, bob)
+        other = bob if host is ada else ada
+        rounds["start_round"](other)
+        rounds["start_round"](host)
+        said = ""
+
+        def frame() -> None:
+            nonlocal said
+            rounds["frame"](other)
+            said += capsys.readouterr().out
+
+        until(lambda: "round 1 is over" in said, host, each_frame=frame)
+        assert other.state["round"] == 1
