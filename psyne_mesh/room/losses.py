@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import trio
 
+from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.room.events import MessagesLost, MessagesUndelivered
 from psyne_mesh.room.peer import Peer
 
@@ -26,6 +27,7 @@ class _Key(NamedTuple):
     here: bool
 
 
+@uninterrupted
 class Losses:
     """1. `lost` and `undelivered` as they are found out, from anywhere in the room. 2. One task is in `run()`.
 
