@@ -13,6 +13,7 @@ from psyne_mesh.errors import ClosedError, ConnectFailed, PeerGone, ProtocolErro
 from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.webrtc import dtls, ice
 from psyne_mesh.webrtc.channel import ChannelOpened
+from psyne_mesh.webrtc.early_handshake import EarlyHandshake
 from psyne_mesh.webrtc.ladder import Ladder, Tunnel
 from psyne_mesh.webrtc.link import Link, Scheduler
 from psyne_mesh.webrtc.loop_lag import LAGGING_S
@@ -87,6 +88,8 @@ class Connection:
         self.stack = Stack(stack_config, certificate, rng=rng)
         self.ladder = Ladder(self.ice, tunnel)
         self.link = Link(self.stack, self.ladder, scheduler, on_events=self._handle_events, fault=self.fault)
+        self._early = EarlyHandshake(self.stack, self.link) if config.dtls_in_stun else None
+        self.ice.embedder = self._early
         self._gateway = gateway
         self._name = name
         self._patience = Patience(config.connection_timeout_s)
@@ -154,6 +157,7 @@ class Connection:
         self.clock.begin("ice", now)
         self._patience.progress("signaling", now, self._scheduler.lag_s(now))
         self._remote = remote, negotiated
+        self._start_early(remote, now)
         self.ice.set_remote(ice.IceParameters(remote.ice_ufrag, remote.ice_pwd, remote.ice_lite))
         for candidate in remote.candidates:
             self.ice.add_remote_candidate(candidate)
@@ -270,12 +274,32 @@ class Connection:
             self.stack.path_changed(now)
             self.link.turn(now)
 
+    def _start_early(self, remote: Description, now: float) -> None:
+        """Before there is a path, inside the checks, if the peer knows how."""
+        if self._early is None or self._early.is_over or self.stack.phase != "new":
+            return
+        if dtls.EMBEDDING_OPTION in remote.ice_options:
+            self._start_stack(now, is_embedded=True)
+            self._early.begin(now)
+        else:
+            self.ice.embedder = None
+            self._early.abandon(now)
+
     def _start_dtls(self) -> None:
-        if self.stack.phase != "new" or self._remote is None:
+        """There is a way for datagrams."""
+        if self._remote is None:
             return
         now = trio.current_time()
         self._patience.progress("ice", now, self._scheduler.lag_s(now))
         self.clock.end("ice", now)
+        if self.stack.phase == "new":
+            self._start_stack(now, is_embedded=False)
+            self.link.turn(now)
+        if self._early is not None:
+            self._early.path_found(now)
+
+    def _start_stack(self, now: float, *, is_embedded: bool) -> None:
+        assert self._remote is not None
         self.clock.begin("dtls", now)
         remote, negotiated = self._remote
         path = self.ladder.path
@@ -289,10 +313,10 @@ class Connection:
             dtls_versions=negotiated.dtls_versions,
             leaves_low_ids=negotiated.is_reversed,
             rtt_s=None if path is None else path.rtt_s,
+            is_embedded=is_embedded,
             now=now,
         )
         self._phase = self.stack.phase
-        self.link.turn(now)
 
     # ------------------------------------------------------------------------------------------------------ from above
 

@@ -76,6 +76,7 @@ class Link:
         "_wire",
         "deadline",
         "fault",
+        "is_held",
         "stack",
         "turned",
     )
@@ -92,6 +93,7 @@ class Link:
         self.stack = stack
         self.fault = fault
         self.turned = trio.lowlevel.ParkingLot()
+        self.is_held = False
         self.deadline = math.inf
         self._wire = wire
         self._scheduler = scheduler
@@ -101,6 +103,17 @@ class Link:
         self._sent_at = -1.0
         self._unread = self._unread_told = 0
         self._unread_news = stack.config.receive_window_bytes // _WINDOW_NEWS
+
+    def hold(self) -> None:
+        """Nothing leaves and no event goes up until `release`: there is no path, and DTLS goes another way meanwhile."""
+        self.is_held = True
+
+    def release(self, datagrams: list[bytes], now: float) -> None:
+        """There is a path: these first, then what has come together."""
+        self.is_held = False
+        if datagrams:
+            self._wire.send(datagrams)
+        self.turn(now)
 
     # ---------------------------------------------------------------------------------------------------------- inputs
 
@@ -168,6 +181,7 @@ class Link:
 
     def close(self, error: PsyneMeshError | None = None) -> None:
         now = trio.current_time()
+        self.is_held = False
         self.stack.close(now, error)
         self.turn(now)
 
@@ -187,7 +201,7 @@ class Link:
 
     def turn(self, now: float) -> None:
         """Events up, one batch out, the timer armed. Inside a callback it only notes that there is something to do."""
-        if self._bundling:
+        if self._bundling or self.is_held:
             self._dirty = True
             return
         stack = self.stack
@@ -232,6 +246,8 @@ class Link:
             self._flush_express(now)
 
     def _flush_express(self, now: float) -> None:
+        if self.is_held:
+            return
         self._express_dirty = False
         datagrams = self.stack.express_to_send(now)
         if datagrams:

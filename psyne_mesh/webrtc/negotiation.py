@@ -57,6 +57,7 @@ class Negotiation:
         express: int = 0,
         sctp_init: bytes,
         dtls_versions: tuple[DtlsVersion, ...],
+        ice_options: tuple[str, ...] = (),
         session_id: int,
     ) -> None:
         self.turn: Turn = "nothing"
@@ -68,6 +69,7 @@ class Negotiation:
         self._express = express
         self._sctp_init = sctp_init
         self._dtls_versions = dtls_versions
+        self._ice_options = ice_options  # beside "trickle"; an answer has those that the offer had
         self._session_id = session_id
         self._version = 0
         self._setup: Setup = "actpass"
@@ -129,6 +131,7 @@ class Negotiation:
 
     def _local(self, ufrag: str, password: str, candidates: Sequence[str], complete: bool, setup: Setup) -> Description:
         snap = self._offerer or (self.remote is not None and bool(self.remote.sctp_init))
+        offered = self._ice_options if self._offerer or self.remote is None else self.remote.ice_options
         return Description(
             ice_ufrag=ufrag,
             ice_pwd=password,
@@ -141,6 +144,7 @@ class Negotiation:
             dtls_versions=self._dtls_versions,
             candidates=tuple(candidates),
             end_of_candidates=complete,
+            ice_options=("trickle", *(option for option in self._ice_options if option in offered)),
         )
 
     def _parse_untrusted(self, text: str) -> Description:

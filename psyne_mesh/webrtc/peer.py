@@ -74,6 +74,7 @@ class PeerConnection:
             express=VERSION if gateway.config.express_lane else 0,
             sctp_init=self._stack.sctp_init,
             dtls_versions=gateway.config.dtls_versions,
+            ice_options=(dtls.EMBEDDING_OPTION,) if gateway.config.dtls_in_stun else (),
             session_id=rng.getrandbits(62),
         )
         self._channels: dict[Channel, DataChannel] = {}

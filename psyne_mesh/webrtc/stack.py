@@ -43,6 +43,7 @@ _ACK_DELAY_S = 0.02
 _RTO_MAX_S = 3.0  # Pion's RTO cap for WebRTC
 # Of UDP payload: what every path carries (RFC 791: 576 bytes, less 28 of headers and 8 of a relay)
 _HANDSHAKE_BYTES_MAX = 540
+_PATH_BYTES = 1200  # of UDP payload: what nearly every path carries (RFC 8831 section 5)
 _RECORD_OVERHEAD = 37  # bytes: record header 13, explicit nonce 8, tag 16 (RFC 6347 section 4.1, RFC 5288)
 _RECORD_MAX = 16_384  # bytes of plaintext in one record (RFC 6347 section 4.1.1), whatever the path carries
 _LIMITS = ChannelLimits()
@@ -171,6 +172,7 @@ class Stack:
         dtls_versions: Sequence[dtls.Version] = (),
         rtt_s: float | None = None,
         leaves_low_ids: bool = False,
+        is_embedded: bool = False,
         now: float,
     ) -> None:
         """Begins DTLS; the client's ClientHello is ready to send.
@@ -181,7 +183,8 @@ class Stack:
         remote_sctp_init: the INIT chunk of the peer's description, if ours went with our own: then the association stands
             as soon as DTLS does. It has passed `read_init_untrusted`.
         dtls_versions: those that the descriptions leave; none: those of the configuration. A client speaks the highest only.
-        rtt_s: of the path, as far as ICE knows it. leaves_low_ids: see `ChannelTable.start`.
+        rtt_s: of the path, as far as ICE knows it. leaves_low_ids: see `ChannelTable.start`. is_embedded: the handshake travels
+            inside checks of ICE, which are small.
         """
         if self.phase != "new":
             raise ClosedError("a stack is started once, before it is closed")
@@ -210,6 +213,7 @@ class Stack:
             versions=dtls_versions or self.config.dtls_versions,
             fast_records=self.config.dtls_fast_records,
             mtu=_HANDSHAKE_BYTES_MAX,
+            mtu_13=dtls.EMBEDDED_MTU if is_embedded else _PATH_BYTES,
             rtt_s=rtt_s,
         )
         self._dtls.start(now)
@@ -328,6 +332,10 @@ class Stack:
             self._collect(now)  # handing data to the network can bring a buffer to its low-water mark
             return session.joined(datagrams, sealed) if datagrams else sealed
         return datagrams
+
+    def handshake_to_send(self, now: float) -> list[bytes]:
+        """What DTLS alone has to say, of `datagrams_to_send`: before there is a path that could carry more."""
+        return [] if self._dtls is None else self._dtls.datagrams_to_send(now)
 
     def express_to_send(self, now: float) -> list[bytes]:
         """The datagrams of the express lane alone; `datagrams_to_send` has them, too."""

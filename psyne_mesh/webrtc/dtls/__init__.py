@@ -2,16 +2,22 @@
 
 from psyne_mesh.webrtc.dtls.abilities import DtlsAbilities, dtls_abilities
 from psyne_mesh.webrtc.dtls.certificate import Certificate, Fingerprint
+from psyne_mesh.webrtc.dtls.embedding import MTU as EMBEDDED_MTU
+from psyne_mesh.webrtc.dtls.embedding import OPTION as EMBEDDING_OPTION
+from psyne_mesh.webrtc.dtls.embedding import Embedding
 from psyne_mesh.webrtc.dtls.events import Closed, DtlsEvent, DtlsStats, Failed, HandshakeCompleted
 from psyne_mesh.webrtc.dtls.session import DtlsSession, Session, Version
 
 __all__ = [
+    "EMBEDDED_MTU",
+    "EMBEDDING_OPTION",
     "Certificate",
     "Closed",
     "DtlsAbilities",
     "DtlsEvent",
     "DtlsSession",
     "DtlsStats",
+    "Embedding",
     "Failed",
     "Fingerprint",
     "HandshakeCompleted",

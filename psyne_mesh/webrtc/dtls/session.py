@@ -31,7 +31,8 @@ class DtlsSession:
     versions: those that may be spoken. A server lets the peer's hello decide. A client speaks the highest of them and no
         other: a hello that offered both could be answered in 1.2, and OpenSSL takes over no hello that it did not write. So
         whoever is client knows beforehand what the peer takes.
-    mtu: bounds the datagrams of the handshake; a packet may have up to 2^14 bytes.
+    mtu: bounds the datagrams of the handshake; a packet may have up to 2^14 bytes. mtu_13: of 1.3, which finds out by itself
+        when the path carries less.
     fast_records: of 1.2, see `Session12`. rtt_s: of the path, for the timers of 1.3; None where it is not known.
     """
 
@@ -45,6 +46,7 @@ class DtlsSession:
         remote_fingerprints: Sequence[Fingerprint],
         versions: Sequence[Version] = ("1.3", "1.2"),
         mtu: int = 1200,
+        mtu_13: int = 1200,
         fast_records: bool = True,
         rtt_s: float | None = None,
     ) -> None:
@@ -69,8 +71,8 @@ class DtlsSession:
         if "1.3" not in versions:
             self._session = make_older()
             return
-        self._session = Session13(  # it finds out by itself what the path carries
-            certificate, is_client=is_client, remote_fingerprints=remote_fingerprints, mtu=max(mtu, 1200), rtt_s=rtt_s
+        self._session = Session13(
+            certificate, is_client=is_client, remote_fingerprints=remote_fingerprints, mtu=max(mtu, mtu_13), rtt_s=rtt_s
         )
         if "1.2" in versions and not is_client:
             self._make_older = make_older

@@ -18,10 +18,13 @@ from psyne_mesh.limits import TokenBucket
 from psyne_mesh.webrtc.ice.binding import binding_answer
 from psyne_mesh.webrtc.ice.candidates import COMPONENT, may_check
 from psyne_mesh.webrtc.ice.checks import CheckProtocol
-from psyne_mesh.webrtc.ice.events import Address, IceParameters
+from psyne_mesh.webrtc.ice.embedded import put, taken
+from psyne_mesh.webrtc.ice.events import Address, Embedder, IceParameters
 from psyne_mesh.webrtc.ice.names import NameResolver
 from psyne_mesh.webrtc.ice.port import PEER_BURST, PEER_PER_SECOND, Base, StunReceiver, UdpPort
 from psyne_mesh.webrtc.ice.stun_guard import (
+    DTLS_ACK,
+    DTLS_DATA,
     HEADER_BYTES,
     HEARTBEAT,
     HEARTBEAT_BYTES,
@@ -33,6 +36,7 @@ from psyne_mesh.webrtc.ice.stun_guard import (
 PACE_S: Final = 0.01  # Ta between first sends of checks; RFC 8445 section 14.2 wants 50 ms, and at least 5
 REMOTE_CANDIDATES_MAX: Final = 64  # signalled and peer-reflexive together; the newest is refused
 PAIRS_MAX: Final = 100  # RFC 8445 section 6.1.2.5; a new pair beyond that is not formed
+COPIES_MAX: Final = 3  # of a check that carries DTLS: the datagrams of a server's flight with ML-KEM
 MDNS_MAX: Final = 8  # .local names of one peer being resolved; the newest is refused
 
 State = ice.CandidatePair.State
@@ -40,6 +44,8 @@ State = ice.CandidatePair.State
 
 class AgentOwner(Protocol):
     """Who is told what the checks found."""
+
+    embedder: Embedder | None
 
     def address_seen(self, base: Base, address: Address) -> None:
         """A check of the peer came from there; it carried our password."""
@@ -187,6 +193,8 @@ class Agent(ice.Connection):
             self._owner.heartbeat_received(int.from_bytes(number, "big"))
             return True  # its loop stands still, so an answer would wait in front of it
         self._owner.address_seen(base, address)
+        if self._owner.embedder is not None and (DTLS_DATA in attributes or DTLS_ACK in attributes):
+            self._owner.embedder.embedded(attributes.get(DTLS_ACK), attributes.get(DTLS_DATA, b""))
         base.send_batch((binding_answer(header.transaction_id, address, self.integrity_key),), address)
         return True
 
@@ -257,6 +265,7 @@ class Agent(ice.Connection):
         assert isinstance(protocol, CheckProtocol)
         if not self._closing and self._valid_username(message.attributes["USERNAME"]):
             self._owner.address_seen(protocol.base, addr)
+            self.unpack(message)  # so that the answer can carry what DTLS says to it
         super().request_received(message, addr, protocol)
 
     def check_incoming(self, message: stun.Message, addr: Address, protocol: ice.StunProtocol) -> None:
@@ -282,6 +291,27 @@ class Agent(ice.Connection):
         better = self.selected is None or self.priority(pair) > self.priority(self.selected)
         if better and (pair.nominated or self.ice_controlling):
             self._select(pair)
+
+    def pack(self, message: stun.Message) -> None:
+        """Put what DTLS has to say into a check, or into the answer to one, that is about to leave."""
+        embedder, remote_password = self._owner.embedder, self.remote_password
+        if embedder is None or message.message_class not in (stun.Class.REQUEST, stun.Class.RESPONSE):
+            return
+        key = self.local_password if message.message_class == stun.Class.RESPONSE else remote_password
+        if key is not None and (values := embedder.attributes()) is not None:
+            put(message, *values)
+            message.add_message_integrity(key.encode())
+
+    def copies(self) -> int:
+        """How often a check leaves at once: it carries one datagram of a flight at a time, and a round trip later is late."""
+        embedder = self._owner.embedder
+        return 1 if embedder is None else max(1, min(embedder.waiting(), COPIES_MAX))
+
+    def unpack(self, message: stun.Message) -> None:
+        """Give DTLS what an authentic check or answer holds for it."""
+        embedder = self._owner.embedder
+        if embedder is not None and (values := taken(message)) is not None:
+            embedder.embedded(*values)
 
     def data_received(self, data: bytes, component: int) -> None:
         """aioice could not parse it as STUN after all. Data never comes this way."""

@@ -118,6 +118,7 @@ class Check:
             return
         self.stop()
         if message.message_class == stun.Class.RESPONSE:
+            self._protocol.agent.unpack(message)
             # Karn: the answer to a repeated request may belong to any of its sends.
             rtt_s = self._protocol.loop.time() - self._sent_at if self._sends == 1 else None
             self._protocol.remember(address, Answer(message.attributes.get("XOR-MAPPED-ADDRESS"), rtt_s))
@@ -128,7 +129,8 @@ class Check:
     def _send(self) -> None:
         self._sends += 1
         self._sent_at = self._protocol.loop.time()
-        self._protocol.send_stun(self._request, self._address)
+        for _ in range(self._protocol.agent.copies()):
+            self._protocol.send_stun(self._request, self._address)
 
     def _repeat(self) -> None:
         loop = self._protocol.loop
@@ -145,13 +147,22 @@ class Check:
         self._done(stun.TransactionTimeout(), self._address)
 
 
+class Packer(Protocol):
+    """What a check needs of its agent, to carry DTLS."""
+
+    def pack(self, message: stun.Message) -> None: ...
+    def unpack(self, message: stun.Message) -> None: ...
+    def copies(self) -> int: ...
+
+
 class CheckProtocol(ice.StunProtocol):
     """aioice's protocol on one base of the shared port."""
 
     def __init__(
-        self, receiver: ice.Connection, base: Base, port: UdpPort, loop: asyncio.AbstractEventLoop, check_life_s: float
+        self, agent: Packer, base: Base, port: UdpPort, loop: asyncio.AbstractEventLoop, check_life_s: float
     ) -> None:
-        super().__init__(receiver)
+        super().__init__(agent)  # type: ignore[arg-type]  # an `ice.Connection`, and more
+        self.agent = agent
         self.base = base
         self.port = port
         self.loop = loop
@@ -160,6 +171,10 @@ class CheckProtocol(ice.StunProtocol):
         self.by_address: dict[Address, Check] = {}  # the newest check under way to that address
         self.answers: dict[Address, Answer] = {}
         self.connection_made(BaseTransport(self))  # type: ignore[arg-type]
+
+    def send_stun(self, message: stun.Message, addr: Address) -> None:
+        self.agent.pack(message)
+        super().send_stun(message, addr)
 
     async def request(
         self,

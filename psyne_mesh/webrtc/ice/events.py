@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import attrs
 
@@ -134,3 +134,16 @@ class IceStats:
     consent_checks_answered: int
     remote_candidates_refused: int
     early_dropped: int
+
+
+class Embedder(Protocol):
+    """Who speaks DTLS, where its handshake travels inside checks (draft-hancke-webrtc-sped-00)."""
+
+    def attributes(self) -> tuple[bytes, bytes] | None:
+        """The values of ACK and DATA for the next message, DATA empty where there is none; None: neither."""
+
+    def embedded(self, ack: bytes | None, data: bytes) -> None:
+        """The values that an authentic message held; ack is None, data empty where there was none."""
+
+    def waiting(self) -> int:
+        """How many datagrams are to be carried."""

@@ -37,6 +37,10 @@ ICE_CONTROLLING: Final = 0x802A
 # not know it answers the request as any other. 8 bytes: a number that grows.
 HEARTBEAT: Final = 0xC0B5
 HEARTBEAT_BYTES: Final = 8
+# A datagram of DTLS, and which have come (draft-hancke-webrtc-sped-00). The draft calls the numbers provisional: these are
+# Chromium's.
+DTLS_DATA: Final = 0xC070
+DTLS_ACK: Final = 0xC071
 FINGERPRINT_XOR: Final = 0x5354554E
 MAPPED_ADDRESS: Final = 0x0001
 _USERNAME_BYTES_MAX: Final = 513  # RFC 8489 section 14.3: fewer than 509; two ICE ufrags of 256 and a colon

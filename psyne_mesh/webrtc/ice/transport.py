@@ -20,6 +20,7 @@ from psyne_mesh.webrtc.ice.candidates import Found, parse_candidate_untrusted
 from psyne_mesh.webrtc.ice.checks import Pings
 from psyne_mesh.webrtc.ice.consent import INTERVAL_MIN_S, Consent
 from psyne_mesh.webrtc.ice.events import (
+    Embedder,
     Address,
     Disconnected,
     Failed,
@@ -73,6 +74,7 @@ class IceTransport:
         rng: random.Random | None = None,
         gives_up: bool = True,
     ) -> None:
+        self.embedder: Embedder | None = None  # what checks carry besides
         self._path: Path | None = None
         self._rtt_s: float | None = None  # newer than the path's, if any
         self._gateway = gateway
