@@ -36,6 +36,7 @@ def handshake(kind: int, body: bytes, sequence: int) -> bytes:
 
 KINDS: dict[str, Callable[[int], bytes]] = {
     "change_cipher_spec": lambda n: plaintext_record(20, 2**40, b"\1"),
+    "change_cipher_spec of no known kind": lambda n: plaintext_record(20, 2**40, b"\2"),
     "fatal alert": lambda n: plaintext_record(21, 2**40, b"\2\x28"),
     "close_notify": lambda n: plaintext_record(21, 2**40, b"\1\0"),
     "application data": lambda n: plaintext_record(23, 2**40, b"data"),

@@ -141,7 +141,9 @@ async def took(
             offer = await offerer.create_offer()
             assert (EMBEDDING_OPTION in parse_sdp_untrusted(offer).ice_options) == one.dtls_in_stun
             answer = await answerer.create_answer(offer)
-            assert (EMBEDDING_OPTION in parse_sdp_untrusted(answer).ice_options) == (one.dtls_in_stun and two.dtls_in_stun)
+            assert (EMBEDDING_OPTION in parse_sdp_untrusted(answer).ice_options) == (
+                one.dtls_in_stun and two.dtls_in_stun
+            )
             began = trio.current_time()
             await trio.sleep(signaling_s)
             await offerer.set_answer(answer)

@@ -17,7 +17,9 @@ ACKS_MAX = 4  # in one message, as the draft has it
 # Of one flight: a hello with ML-KEM has 2 datagrams, a server's flight 3, and 2 more when certificates are large. What comes
 # beyond goes directly once there is a path, as without all this.
 HELD_MAX = 8
-_FLIGHT_BYTES_MIN = 128  # what is smaller is no flight of a handshake with two certificates: an ACK, or the wish for another hello
+_FLIGHT_BYTES_MIN = (
+    128  # what is smaller is no flight of a handshake with two certificates: an ACK, or the wish for another hello
+)
 _CRC = struct.Struct("!I")
 
 
@@ -96,6 +98,6 @@ class Embedding:
 
 
 def is_handshake(datagram: bytes) -> bool:
-    """Whether it begins with a record of a handshake: in plaintext, or of 1.3 under its keys (epoch 2, RFC 9147 section 6.1)."""
+    """Whether it begins with a record of a handshake: in plaintext, or under keys of 1.3 (epoch 2, RFC 9147 section 6.1)."""
     first = datagram[0] if datagram else 0
     return first in (HANDSHAKE, CHANGE_CIPHER_SPEC) or (first & 0xE0 == 0x20 and first & 0x03 == 2)

@@ -29,6 +29,7 @@ from psyne_mesh.webrtc.dtls.records import (
 
 _ATTEMPTS_MAX = 4  # handshakes with hellos that nothing has proved yet; the oldest gives way
 MIN_MTU = 256  # below it OpenSSL will not shake hands
+_CHANGE = b"\1"  # RFC 5246 section 7.1: OpenSSL ends a handshake over any other value, which anybody can write
 _MAX_EARLY_RECORDS = 16  # kept while our own handshake lags behind the peer's; later ones are dropped: SCTP repeats
 
 
@@ -299,7 +300,7 @@ class Session12:
         elif epoch == 0 and kind == HANDSHAKE:
             self._receive_message(record, packets, now)
         elif (epoch == 1 and kind == HANDSHAKE) or (
-            epoch == 0 and kind == CHANGE_CIPHER_SPEC and len(record.data) == HEADER_SIZE + 1
+            epoch == 0 and kind == CHANGE_CIPHER_SPEC and record.data[HEADER_SIZE:] == _CHANGE
         ):  # OpenSSL keeps up to 100 of epoch 1 until the ChangeCipherSpec is there
             if gate.is_fed:
                 self._feed([record.data], packets, now)

@@ -37,6 +37,9 @@ PACE_S: Final = 0.01  # Ta between first sends of checks; RFC 8445 section 14.2 
 REMOTE_CANDIDATES_MAX: Final = 64  # signalled and peer-reflexive together; the newest is refused
 PAIRS_MAX: Final = 100  # RFC 8445 section 6.1.2.5; a new pair beyond that is not formed
 COPIES_MAX: Final = 3  # of a check that carries DTLS: the datagrams of a server's flight with ML-KEM
+CARRYING_MAX: Final = (
+    4  # addresses of the peer that checks with DTLS go to; others get plain ones, and answers carry anyway
+)
 MDNS_MAX: Final = 8  # .local names of one peer being resolved; the newest is refused
 
 State = ice.CandidatePair.State
@@ -101,6 +104,7 @@ class Agent(ice.Connection):
         self._loopback = loopback
         self._receivers: dict[Base, CheckProtocol] = {}
         self._nominations: dict[ice.CandidatePair, bytes] = {}  # the peer's last USE-CANDIDATE, by transaction id
+        self._carrying: set[Address] = set()
         self._reopened = False
         self._pacer: asyncio.TimerHandle | None = None
         self._resolving: set[asyncio.Task[None]] = set()
@@ -185,6 +189,9 @@ class Agent(ice.Connection):
             return False
         if not self._valid_username(header.username.decode()):
             return False
+        embedder = self._owner.embedder
+        if embedder is not None and embedder.waiting():
+            return False  # DTLS has something to say with the answer
         if USE_CANDIDATE in attributes and not self.ice_controlling:
             if not pair.nominated:
                 return False
@@ -193,8 +200,8 @@ class Agent(ice.Connection):
             self._owner.heartbeat_received(int.from_bytes(number, "big"))
             return True  # its loop stands still, so an answer would wait in front of it
         self._owner.address_seen(base, address)
-        if self._owner.embedder is not None and (DTLS_DATA in attributes or DTLS_ACK in attributes):
-            self._owner.embedder.embedded(attributes.get(DTLS_ACK), attributes.get(DTLS_DATA, b""))
+        if embedder is not None and (DTLS_DATA in attributes or DTLS_ACK in attributes):
+            embedder.embedded(attributes.get(DTLS_ACK), attributes.get(DTLS_DATA, b""))
         base.send_batch((binding_answer(header.transaction_id, address, self.integrity_key),), address)
         return True
 
@@ -292,20 +299,30 @@ class Agent(ice.Connection):
         if better and (pair.nominated or self.ice_controlling):
             self._select(pair)
 
-    def pack(self, message: stun.Message) -> None:
+    def pack(self, message: stun.Message, address: Address) -> None:
         """Put what DTLS has to say into a check, or into the answer to one, that is about to leave."""
         embedder, remote_password = self._owner.embedder, self.remote_password
         if embedder is None or message.message_class not in (stun.Class.REQUEST, stun.Class.RESPONSE):
+            return
+        if message.message_class == stun.Class.REQUEST and not self._may_carry(address):
             return
         key = self.local_password if message.message_class == stun.Class.RESPONSE else remote_password
         if key is not None and (values := embedder.attributes()) is not None:
             put(message, *values)
             message.add_message_integrity(key.encode())
 
-    def copies(self) -> int:
+    def copies(self, address: Address) -> int:
         """How often a check leaves at once: it carries one datagram of a flight at a time, and a round trip later is late."""
         embedder = self._owner.embedder
-        return 1 if embedder is None else max(1, min(embedder.waiting(), COPIES_MAX))
+        if embedder is None or not self._may_carry(address):
+            return 1
+        return max(1, min(embedder.waiting(), COPIES_MAX))
+
+    def _may_carry(self, address: Address) -> bool:
+        """Nobody has said yet that it wants what goes to a candidate of the peer: a kilobyte goes to few of them."""
+        if address not in self._carrying and len(self._carrying) < CARRYING_MAX:
+            self._carrying.add(address)
+        return address in self._carrying
 
     def unpack(self, message: stun.Message) -> None:
         """Give DTLS what an authentic check or answer holds for it."""

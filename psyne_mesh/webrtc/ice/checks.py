@@ -129,7 +129,7 @@ class Check:
     def _send(self) -> None:
         self._sends += 1
         self._sent_at = self._protocol.loop.time()
-        for _ in range(self._protocol.agent.copies()):
+        for _ in range(self._protocol.agent.copies(self._address)):
             self._protocol.send_stun(self._request, self._address)
 
     def _repeat(self) -> None:
@@ -150,9 +150,9 @@ class Check:
 class Packer(Protocol):
     """What a check needs of its agent, to carry DTLS."""
 
-    def pack(self, message: stun.Message) -> None: ...
+    def pack(self, message: stun.Message, address: Address) -> None: ...
     def unpack(self, message: stun.Message) -> None: ...
-    def copies(self) -> int: ...
+    def copies(self, address: Address) -> int: ...
 
 
 class CheckProtocol(ice.StunProtocol):
@@ -173,7 +173,7 @@ class CheckProtocol(ice.StunProtocol):
         self.connection_made(BaseTransport(self))  # type: ignore[arg-type]
 
     def send_stun(self, message: stun.Message, addr: Address) -> None:
-        self.agent.pack(message)
+        self.agent.pack(message, addr)
         super().send_stun(message, addr)
 
     async def request(

@@ -20,9 +20,9 @@ from psyne_mesh.webrtc.ice.candidates import Found, parse_candidate_untrusted
 from psyne_mesh.webrtc.ice.checks import Pings
 from psyne_mesh.webrtc.ice.consent import INTERVAL_MIN_S, Consent
 from psyne_mesh.webrtc.ice.events import (
-    Embedder,
     Address,
     Disconnected,
+    Embedder,
     Failed,
     GatheringComplete,
     IceEvent,
