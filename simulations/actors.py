@@ -10,6 +10,7 @@ import attrs
 
 from psyne_mesh.gossip.codec import peer_of_key
 from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.freshness import Calendar
 from psyne_mesh.gossip.node import Node
 from psyne_mesh.identity import Identity, PeerId, verify_untrusted
 from simulations.baselines.flooding import FloodNode
@@ -94,13 +95,16 @@ class NodeFactory:
 
     def make_node(self, world: World, host: Host, **options: Any) -> Node:
         assert host.rng is not None
+        wall_ms, now = _EPOCH_0_MS + int((world.now + host.wall_offset) * 1000), host.local(world.now)
         return Node(
             self.config,
             self.signer(host.index),
             ROOM,
             rng=host.rng,
             verify=verify_untrusted if self._real_signatures else stub_verify,
-            epoch=_EPOCH_0_MS + int((world.now + host.wall_offset) * 1000),
+            epoch=wall_ms,
+            calendar=Calendar(wall_ms / 1000 - now),
+            now=now,
             **options,
         )
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.events import SendFrame
-from psyne_mesh.gossip.records import ACCUSATION_DOMAIN, DOWN, SUSPECT, OwnState, RoomKey
+from psyne_mesh.gossip.records import ACCUSATION_DOMAIN, DOWN, SUSPECT, OwnState, RoomKey, instance_bytes
 from psyne_mesh.identity import PeerId
 from simulations.actors import ROOM
 
@@ -101,6 +101,7 @@ class Forger(Shell):
             epoch, incarnation = self._rng.choice([(epoch, h) for h in _HUGE] + [(h, 0) for h in _HUGE])
         verdict = self._rng.choice((SUSPECT, DOWN))
         body = b"".join((
+            instance_bytes(record.instance),
             codec.raw_of(record.peer), codec.varint(epoch), codec.varint(incarnation), bytes((verdict,)),
             codec.raw_of(self._signer.peer_id),
         ))  # fmt: skip
@@ -115,7 +116,7 @@ class Forger(Shell):
         class Thief:
             peer_id, public_key, sign = record.peer, record.public_key, self._signer.sign
 
-        return codec.ITEM_RECORD, forged.sign(RoomKey.of(ROOM), Thief).encoded
+        return codec.ITEM_RECORD, forged.sign(RoomKey.of(ROOM), Thief, record.instance, record.at).encoded
 
     def _replays(self) -> list[tuple[int, bytes]]:
         old = list(self._hoard.items())

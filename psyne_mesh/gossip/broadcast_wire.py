@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from hashlib import blake2b
 from typing import TypeAlias
 
 import attrs
@@ -11,7 +12,7 @@ import attrs
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.codec import Reader, raw_of, sized, varint
-from psyne_mesh.gossip.records import RoomKey, Signer, Verify
+from psyne_mesh.gossip.records import RoomKey, Signer, Verify, at_untrusted, instance_bytes, instance_untrusted
 from psyne_mesh.identity import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, PeerId
 
 Id: TypeAlias = tuple[PeerId, int, int]
@@ -33,10 +34,13 @@ _AGE_UNITS = 100  # to the second
 @attrs.frozen
 class Message:
     """One broadcast. `body` is everything behind the hop count, as it travels; `floor` is the oldest sequence of the
-    origin that could still be repaired when it was sent."""
+    origin that could still be repaired when it was sent. `instance` of the room, and `at`, in Unix seconds, are of its
+    signing. The signature is over a hash of the payload: two heads prove that two payloads had one name."""
 
     origin: PeerId
     public_key: bytes = attrs.field(repr=False)
+    instance: int
+    at: int
     epoch: int
     sequence: int
     floor: int
@@ -59,6 +63,8 @@ class Keep:
 
     origin: PeerId
     public_key: bytes = attrs.field(repr=False)
+    instance: int
+    at: int
     number: int
     body: bytes = attrs.field(repr=False)
 
@@ -75,16 +81,29 @@ class Have:
     age_s: float
 
 
-def sign_message(room: RoomKey, signer: Signer, epoch: int, sequence: int, floor: int, payload: bytes) -> Message:
-    signed = b"".join((signer.public_key, varint(epoch), varint(sequence), varint(sequence - floor), sized(payload)))
-    body = signed + signer.sign(BROADCAST_DOMAIN, room.raw + signed)
-    return Message(signer.peer_id, signer.public_key, epoch, sequence, floor, payload, body)
+def sign_message(
+    room: RoomKey, signer: Signer, epoch: int, sequence: int, floor: int, payload: bytes, instance: int = 0, at: int = 0
+) -> Message:
+    head = _message_head(signer.public_key, instance, at, epoch, sequence, floor)
+    body = head + sized(payload) + signer.sign(BROADCAST_DOMAIN, room.raw + head + _digest(payload))
+    return Message(signer.peer_id, signer.public_key, instance, at, epoch, sequence, floor, payload, body)
 
 
 def verify_message_untrusted(message: Message, room: RoomKey, verify: Verify) -> None:
-    signed, signature = message.body[:-SIGNATURE_BYTES], message.body[-SIGNATURE_BYTES:]
-    if verify(message.public_key, BROADCAST_DOMAIN, room.raw + signed, signature) != message.origin:
+    m = message
+    head = _message_head(m.public_key, m.instance, m.at, m.epoch, m.sequence, m.floor)
+    signed = room.raw + head + _digest(m.payload)
+    if verify(m.public_key, BROADCAST_DOMAIN, signed, m.body[-SIGNATURE_BYTES:]) != m.origin:
         raise ProtocolError("broadcast signed by another key")
+
+
+def _message_head(public_key: bytes, instance: int, at: int, epoch: int, sequence: int, floor: int) -> bytes:
+    numbers = varint(at) + varint(epoch) + varint(sequence) + varint(sequence - floor)
+    return public_key + instance_bytes(instance) + numbers
+
+
+def _digest(payload: bytes) -> bytes:
+    return blake2b(payload, digest_size=32).digest()
 
 
 def encode_gossip(head: Head, body: bytes) -> bytes:
@@ -99,15 +118,15 @@ def gossip_untrusted(frame: bytes, payload_max: int) -> tuple[Head, Message]:
     _, _, hops, flags, age = _HEAD.unpack_from(frame)
     reader = Reader(frame, _HEAD.size)
     public_key = reader.take_untrusted(PUBLIC_KEY_BYTES)
+    instance, at = instance_untrusted(reader), at_untrusted(reader)
     epoch, sequence, back = reader.varint_untrusted(), reader.varint_untrusted(), reader.varint_untrusted()
     payload = reader.sized_untrusted(payload_max)
     reader.take_untrusted(SIGNATURE_BYTES)
     reader.done_untrusted()
     if sequence == 0 or back >= sequence:
         raise ProtocolError("broadcast sequences count from 1")
-    message = Message(
-        codec.peer_of_key(public_key), public_key, epoch, sequence, sequence - back, payload, frame[_HEAD.size :]
-    )
+    origin, floor, body = codec.peer_of_key(public_key), sequence - back, frame[_HEAD.size :]
+    message = Message(origin, public_key, instance, at, epoch, sequence, floor, payload, body)
     return Head(hops, flags, age / _AGE_UNITS), message
 
 
@@ -146,10 +165,10 @@ def graft_untrusted(frame: bytes) -> tuple[int, list[Id]]:
     return flags, ids
 
 
-def sign_keep(room: RoomKey, signer: Signer, number: int) -> Keep:
-    signed = signer.public_key + varint(number)
+def sign_keep(room: RoomKey, signer: Signer, number: int, instance: int = 0, at: int = 0) -> Keep:
+    signed = signer.public_key + instance_bytes(instance) + varint(at) + varint(number)
     body = signed + signer.sign(KEEP_DOMAIN, room.raw + signed)
-    return Keep(signer.peer_id, signer.public_key, number, body)
+    return Keep(signer.peer_id, signer.public_key, instance, at, number, body)
 
 
 def verify_keep_untrusted(keep: Keep, room: RoomKey, verify: Verify) -> None:
@@ -165,10 +184,11 @@ def encode_keep(hops: int, body: bytes) -> bytes:
 def keep_untrusted(frame: bytes) -> tuple[int, Keep]:
     """(hops, sign). The signature is NOT yet checked."""
     reader = Reader(frame)
-    hops, public_key, number = reader.u8_untrusted(), reader.take_untrusted(PUBLIC_KEY_BYTES), reader.varint_untrusted()
+    hops, public_key = reader.u8_untrusted(), reader.take_untrusted(PUBLIC_KEY_BYTES)
+    instance, at, number = instance_untrusted(reader), at_untrusted(reader), reader.varint_untrusted()
     reader.take_untrusted(SIGNATURE_BYTES)
     reader.done_untrusted()
-    return hops, Keep(codec.peer_of_key(public_key), public_key, number, frame[3:])
+    return hops, Keep(codec.peer_of_key(public_key), public_key, instance, at, number, frame[3:])
 
 
 def encode_haves(entries: Iterable[Have], flags: int) -> bytes:

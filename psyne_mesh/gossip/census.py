@@ -1,4 +1,4 @@
-"""Who belongs to the room: takes records and accusations from anywhere, weighs them, and says what changed.
+"""Who belongs to the room: takes records, accusations and proofs from anywhere, weighs them, and says what changed.
 
 Parent of `Membership` (the newest record of everybody) and `Suspicions` (open cases). Owns our own record, because only
 the subject may raise its numbers: incarnation against a suspicion, epoch against a verdict.
@@ -23,6 +23,7 @@ from psyne_mesh.gossip.effects import (
     LetGo,
     OwnSeatKnown,
     Renamed,
+    Proved,
     Restarted,
     Spread,
     Superseded,
@@ -31,8 +32,10 @@ from psyne_mesh.gossip.effects import (
     VerdictReached,
 )
 from psyne_mesh.gossip.events import LeaveReason
+from psyne_mesh.gossip.freshness import FRESH_S, RENEW_WITHIN_S, Freshness, founded_by
 from psyne_mesh.gossip.membership import Change, Member, Membership, Status
 from psyne_mesh.gossip.policy import FULL, Policy
+from psyne_mesh.gossip.proofs import Proof, contradict, prove, verify_proof_untrusted
 from psyne_mesh.gossip.records import (
     ALIVE,
     DOWN,
@@ -50,7 +53,7 @@ from psyne_mesh.gossip.records import (
 )
 from psyne_mesh.gossip.suspicion import Suspicions
 from psyne_mesh.identity import PeerId
-from psyne_mesh.limits import forget_oldest
+from psyne_mesh.limits import TokenBucket, forget_oldest
 
 if TYPE_CHECKING:
     import random
@@ -68,6 +71,10 @@ _LIFETIMES = 2
 _SAME_BREAK_S = 5.0
 _LET_GO_GAP_S, _LET_GO_MAX = 2.0, 1024
 _SPECTATORS = 4  # members over `max_players` that are shown, ourselves counted
+_APART_BITS = 10  # a life that follows one of our key that we only heard of: two of us must not take the same number
+_BARRED_MAX = 256  # keys with two faces; the oldest is forgotten
+_STRANGERS, _STRANGERS_PER_S = 16.0, 1.0  # proofs about nobody here that are passed on: keys cost nothing
+_PROOFS_TOLD = 4  # to each new neighbour, the newest: the others reached everybody as they were found
 _REFUTE_GAP_S = 0.2  # an accuser can make us sign and spread at most so often
 
 
@@ -76,6 +83,7 @@ class Census:
 
     1. `start(now)`; then `learn(record, now, via)` and `hear(accusation, now, via, ...)`, which raise `ProtocolError`
        for what is badly signed.
+       `convict(proof, now)` likewise.
     2. `link_silent`, `link_heard` tell what our own links saw.
     3. `reissue(now, state, urgent=...)` at `renew_at`. `suspicions` has a timer of its own: `verdict(case, now)` for each of
        its verdicts.
@@ -89,7 +97,9 @@ class Census:
         rng: random.Random,
         verify: Verify,
         state: OwnState,
+        fresh: Freshness,
         out: Effects,
+        now: float,
     ) -> None:
         self._config = config
         self._identity = identity
@@ -100,7 +110,8 @@ class Census:
         self.membership = Membership(_members_max(config), _LIFETIMES * config.record_lifetime_s)
         self.suspicions = Suspicions(config, out)
         self.effects = out
-        self.own = state.sign(room, identity)
+        self.fresh = fresh
+        self.own = state.sign(room, identity, 0, fresh.seconds(now))
         self.membership.set_own(self.own, -math.inf)
         self._policy = FULL
         self.accusations_refused = 0
@@ -117,6 +128,8 @@ class Census:
         }  # a verdict is not kept waiting by the suspicion before it
         self._let_go_at: dict[PeerId, float] = {}  # when who told us last that it had held us for gone
         self._expelled: dict[PeerId, None] = {}
+        self._barred: dict[PeerId, tuple[Proof, float]] = {}  # and until when
+        self._convictions = TokenBucket(burst=_STRANGERS, per_second=_STRANGERS_PER_S, now=now)
 
     @property
     def renew_at(self) -> float:
@@ -129,14 +142,15 @@ class Census:
     def follow(self, policy: Policy, now: float) -> None:
         """In a lobby nobody compares views, so a renewal that is lost must be followed by another one in time."""
         if self._policy.knows_all and not policy.knows_all:
-            self.renew_at = min(self.renew_at, now + self._config.record_lifetime_s * 0.5 * self._rng.random())
+            self.renew_at = min(self.renew_at, now + self._renewal_s * 0.5 * self._rng.random())
         self._policy = self.suspicions.policy = policy
 
     # ------------------------------------------------------------------------------------------------- own record
 
     def start(self, now: float) -> None:
+        """Nothing is signed anew: signaling shows the first record, and nobody signs two of one version."""
         self._started_at = now
-        self._sign(now)
+        self._renew_later(now)
 
     def reissue(self, now: float, state: OwnState | None = None, *, urgent: bool = False) -> None:
         """Sign a newer record, with the next incarnation of `state` or of what it said before, and tell everybody."""
@@ -157,10 +171,17 @@ class Census:
         self._sign(now)
 
     def _sign(self, now: float) -> None:
-        self.own = self.state.sign(self._room, self._identity)
+        self.own = self.state.sign(self._room, self._identity, self.fresh.instance, self.fresh.seconds(now))
+        self._renew_later(now)
+
+    @property
+    def _renewal_s(self) -> float:
+        return min(self._config.record_lifetime_s, RENEW_WITHIN_S)
+
+    def _renew_later(self, now: float) -> None:
         self.membership.set_own(self.own, now)
         part = 0.6 + 0.2 * self._rng.random() if self._policy.knows_all else 0.35 + 0.15 * self._rng.random()
-        self.renew_at = now + self._config.record_lifetime_s * part
+        self.renew_at = now + self._renewal_s * part
 
     def _own_record_seen(self, record: Record, now: float) -> None:
         """Our own key: an older life of ours, a copy of our newest record, or a second process that uses our key."""
@@ -182,7 +203,7 @@ class Census:
         self._renewals += 1
         epoch, incarnation = record.epoch, record.incarnation
         if record.state != ALIVE or record.epoch > own.epoch:
-            epoch, incarnation = record.epoch + 1, -1
+            epoch, incarnation = record.epoch + 1 + self._rng.getrandbits(_APART_BITS), -1
         self.reissue(now, attrs.evolve(self.state, epoch=epoch, incarnation=incarnation))
 
     # ----------------------------------------------------------------------------------------------------- records
@@ -191,8 +212,31 @@ class Census:
         self._expelled[peer] = None
         self._lose(peer, "kicked", now, closed=True)
 
-    def is_expelled(self, peer: PeerId) -> bool:
-        return peer in self._expelled
+    def is_shut_out(self, peer: PeerId, now: float) -> bool:
+        """Expelled, or barred for its two faces."""
+        barred = self._barred.get(peer) if self._barred else None
+        return peer in self._expelled or (barred is not None and now < barred[1])
+
+    def is_believable(self, record: Record, now: float, via: PeerId) -> bool:
+        """Whether it is of today and of our room, as far as we know. Its own author need not show that: it is there."""
+        if via == record.peer:
+            return True
+        known = (self.membership.record(record.peer), self.membership.record(via))
+        instances = [r.instance for r in known if r is not None]
+        return self.fresh.is_timely(record.at, now) and self.fresh.honours(record.instance, now, *instances)
+
+    def honours(self, instance: int, signer: PeerId, now: float) -> bool:
+        """Whether a word of `signer` that names this instance of the room counts."""
+        record = self.membership.record(signer)
+        return self.fresh.honours(instance, now, *(() if record is None else (record.instance,)))
+
+    def _agree(self, record: Record, now: float, via: PeerId | None) -> None:
+        """On the room's number. Who has met nobody yet goes by anybody's, even by a record that a server shows."""
+        fresh, theirs = self.fresh, record.instance
+        if not theirs and not fresh.instance and via == record.peer:
+            theirs = founded_by(self.own, record)
+        if theirs and self.state.state == ALIVE and fresh.adopt(theirs, now):
+            self.reissue(now)
 
     def learn(self, record: Record, now: float, via: PeerId | None, age: float = 0.0) -> None:
         """`age`: so many seconds ago its subject was last known to live."""
@@ -206,18 +250,24 @@ class Census:
                 self.membership.confirm(peer, now)
                 self.effects.facts += (Confirmed(record, via), Spread(record, via))
             return  # by far the most records are heard again and again
-        if peer in self._expelled:
+        if self.is_shut_out(peer, now):
             return
         if via == peer:
             self.membership.clock_went_back(record)
         if self.membership.compare(record) is not Change.NOTED:
-            self._answer_old_record(record, via)
+            if known is not None and contradict(known.record, record):
+                self.verified += 1
+                verify_record_untrusted(record, self._room, self._verify)
+                self.convict(prove(known.record, record), now)
+            else:
+                self._answer_old_record(record, via)
             return
-        if self.membership.is_hasty(record, now):
+        if self.membership.is_hasty(record, now) or not (via is None or self.is_believable(record, now, via)):
             self.records_refused += 1
             return
         self.verified += 1
         verify_record_untrusted(record, self._room, self._verify)
+        self._agree(record, now, via)
         previous = self.membership.record(peer)
         was_hint = known is not None and known.hint
         change = self.membership.apply(record, now, via, age)
@@ -257,18 +307,21 @@ class Census:
                 self.effects.facts.append(Confirmed(record, via))
             self.effects.facts.append(Spread(record, via, refutes))
 
-    def learn_gone(self, record: Record, since: float) -> None:
+    def learn_gone(self, record: Record, seconds: float, now: float, via: PeerId) -> None:
         """A neighbour lost this member before our time. No event: for us it never was here; unless a server showed it to us."""
         known = self.membership.get(record.peer)
         if record.peer == self.own.peer or record.state != ALIVE or (known is not None and not known.hint):
             return
+        if not self.is_believable(record, now, via):
+            self.records_refused += 1
+            return
         self.verified += 1
         verify_record_untrusted(record, self._room, self._verify)
         if known is not None:
-            self.membership.forget(record.peer, since)
+            self.membership.forget(record.peer, now - seconds)
             self.suspicions.drop(record.peer)
             self.effects.facts.append(Gone(record.peer, "timeout", missed=False))
-        self.membership.remember_down(record, since)
+        self.membership.remember_down(record, now - seconds)
 
     def _answer_old_record(self, record: Record, via: PeerId | None) -> None:
         """Somebody believes a member alive that we know better: tell it at once (memberlist#345)."""
@@ -316,11 +369,34 @@ class Census:
             self.suspicions.drop(peer)
             self.effects.facts.append(Gone(peer, reason))
 
+    # ------------------------------------------------------------------------------------------------------ proofs
+
+    def convict(self, proof: Proof, now: float) -> None:
+        """Both signatures are good, or `ProtocolError`. The key is barred until its younger record is as old as no word may be;
+        by then nobody believes either, and everybody lets it in again at the same time."""
+        peer, (one, other) = proof.peer, (proof.one, proof.other)
+        timely = [record.at for record in (one, other) if self.fresh.is_timely(record.at, now)]
+        if peer == self.own.peer or self.is_shut_out(peer, now) or not timely:
+            return
+        self.verified += 2
+        verify_proof_untrusted(proof, self._room, self._verify)
+        self._barred.pop(peer, None)
+        self._barred[peer] = proof, now + max(timely) - self.fresh.seconds(now) + FRESH_S
+        forget_oldest(self._barred, _BARRED_MAX)
+        known = self._lose(peer, "equivocated", now, closed=True)
+        if self._convictions.allow(now) or known:
+            self.effects.facts.append(Proved(proof))
+
+    def proofs(self, now: float) -> list[Proof]:
+        """What a new neighbour should know of those who are barred."""
+        return [proof for proof, until in list(self._barred.values())[-_PROOFS_TOLD:] if now < until]
+
     # ------------------------------------------------------------------------------------------------- accusations
 
     def accusation(self, member: Member, verdict: int) -> Accusation:
         record = member.record
-        return accuse(self._room, self._identity, record.peer, record.epoch, record.incarnation, verdict)
+        instance = self.fresh.instance
+        return accuse(self._room, self._identity, record.peer, record.epoch, record.incarnation, verdict, instance)
 
     def hear(self, accusation: Accusation, now: float, via: PeerId | None, *, contested: bool, linked: bool) -> None:
         """`contested`: our own link hears the subject right now; `linked`: there is one."""
@@ -339,7 +415,7 @@ class Census:
                 self.effects.facts.append(Tell(via, member.record))
             return
         accuser = self.membership.get(accusation.accuser)
-        if version > ours or accuser is None or accuser.status is not Status.ALIVE:
+        if version > ours or accuser is None or accuser.status is not Status.ALIVE or not self._counts(accusation, now):
             self.accusations_refused += 1  # memberlist#358: nobody but the subject raises an incarnation
             return
         if self.suspicions.knows(subject, version, accusation.accuser, accusation.verdict):
@@ -372,6 +448,9 @@ class Census:
         verdict = DOWN if accusation.verdict == DOWN else SUSPECT
         if version != ours or accuser is None or now - self._refuted_at[verdict] < _REFUTE_GAP_S:
             return
+        if not self._counts(accusation, now):
+            self.accusations_refused += 1
+            return
         self.verified += 1
         verify_accusation_untrusted(accusation, self._room, accuser.record.public_key, self._verify)
         self._refuted_at[verdict] = now
@@ -381,6 +460,9 @@ class Census:
         self.refutations += 1
         self.reissue(now, urgent=True)
 
+    def _counts(self, accusation: Accusation, now: float) -> bool:
+        return self.honours(accusation.instance, accusation.accuser, now)
+
     def _note_let_go(self, accusation: Accusation, accuser: Member, now: float) -> None:
         """A neighbour that we never lost says itself that it had: we were silent, and it hears us again. It may say so of this
         stay only, and as often as a member can be lost and found."""
@@ -388,7 +470,8 @@ class Census:
         due = accuser.status is Status.ALIVE and now - self._let_go_at.get(peer, -math.inf) >= _LET_GO_GAP_S
         # Else we had lost each other, and know
         never_lost = not accuser.revived or now - accuser.since >= _SAME_BREAK_S
-        if due and never_lost and self.own.joined_at <= accusation.epoch <= self.own.epoch:
+        due = due and never_lost and self._counts(accusation, now)
+        if due and self.own.joined_at <= accusation.epoch <= self.own.epoch:
             verify_accusation_untrusted(accusation, self._room, accuser.record.public_key, self._verify)
             self._let_go_at[peer] = now
             forget_oldest(self._let_go_at, _LET_GO_MAX)

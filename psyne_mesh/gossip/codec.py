@@ -9,11 +9,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Any
 
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.identity import PeerId
 
-VERSION = 1
+VERSION = 2
 ID_BYTES = 16
 UNRELIABLE_FRAME_MAX = 1100  # one SCTP chunk in one 1191-byte packet: nothing is fragmented on the unreliable channel
 FRAME_MAX = 131_072  # the largest frame we read at all; larger ones are dropped whole
@@ -28,15 +29,17 @@ FORWARD_JOIN, SHUFFLE, SHUFFLE_REPLY, DISCONNECT = 17, 18, 19, 20
 TOLD, KEEP = 21, 22
 
 # Item types inside HELLO, RUMOURS, DELTA and behind probes.
-ITEM_RECORD, ITEM_ACCUSATION, ITEM_GONE = 1, 2, 3
+ITEM_RECORD, ITEM_ACCUSATION, ITEM_GONE, ITEM_PROOF = 1, 2, 3, 4
 
-# version, type, sequence, view hash (0: no claim), srtt (0.1 ms, 0: unknown), number of links and LARGE_ROOM,
+# version, type, sequence, view hash (zeros: no claim), srtt (0.1 ms, 0: unknown), number of links and LARGE_ROOM,
 # coordinate x y z height (0.1 ms) and error (0.001), probes sent and got on this link so far (modulo 65536)
 LINKS_MASK, LARGE_ROOM = (
     0x7F,
     0x80,
 )  # of the number of links in a probe: the number, and whether the room is a large one
-PROBE = struct.Struct(">BBIQHBhhhHHHH")
+HASH_BYTES = 16  # of a record, or of a view: no two can be found that have the same
+NO_HASH = bytes(HASH_BYTES)
+PROBE = struct.Struct(f">BBI{HASH_BYTES}sHBhhhHHHH")
 _INDIRECT = struct.Struct(">BBI16sB")
 
 
@@ -199,7 +202,7 @@ def pack_items(prefix: bytes, items: Iterable[bytes], limit: int) -> list[bytes]
 # ----------------------------------------------------------------------------------------------------------- probes
 
 
-def probe_untrusted(frame: bytes) -> tuple[int, ...]:
+def probe_untrusted(frame: bytes) -> tuple[Any, ...]:
     """(version, type, sequence, view hash, srtt, links, x, y, z, height, error, sent, got); items follow at `PROBE.size`."""
     if len(frame) < PROBE.size:
         raise ProtocolError("probe too short")

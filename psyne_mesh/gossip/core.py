@@ -21,10 +21,12 @@ from psyne_mesh.gossip.doubt import Doubt
 from psyne_mesh.gossip.effects import Effects
 from psyne_mesh.gossip.events import CloseLink, Output, SendFrame
 from psyne_mesh.gossip.exchange import ISOLATED, LARGE, NEWCOMER, OUTBOUND, Exchange, News, encoded, told
+from psyne_mesh.gossip.freshness import Calendar, Freshness
 from psyne_mesh.gossip.healing import Cuts, Knocker
 from psyne_mesh.gossip.membership import Membership
 from psyne_mesh.gossip.overlay import Overlay
 from psyne_mesh.gossip.policy import FULL, POLICIES
+from psyne_mesh.gossip.proofs import Proof
 from psyne_mesh.gossip.records import Accusation, OwnState, Record, RoomKey, Signer, Verify
 from psyne_mesh.gossip.routing import Router, encode_relay
 from psyne_mesh.gossip.seats import Claim, Seats
@@ -59,6 +61,8 @@ class Core:
         state: OwnState,
         *,
         wants_seat: bool,
+        calendar: Calendar,
+        now: float,
     ) -> None:
         own = identity.peer_id
         self.config = config
@@ -74,7 +78,8 @@ class Core:
         self.outputs: list[Output] = []
         out = self.effects = Effects()
         self.links: dict[PeerId, Link] = {}
-        self.census = Census(config, identity, room, rng, verify, state, out)
+        self.fresh = Freshness(calendar, now)
+        self.census = Census(config, identity, room, rng, verify, state, self.fresh, out, now)
         self.detector = Detector(config, rng, out)
         self.exchange = Exchange(config, rng, self.census.membership, out)
         self.exchange.hears = lambda peer: not self.detector.is_impaired(peer)
@@ -91,7 +96,7 @@ class Core:
         self.coordinate = Coordinate(rng)
         self.seats = Seats(config, room.raw, own, rng, out, wanted=wants_seat)
         self.kept_seats: dict[PeerId, tuple[int, float]] = {}  # of members that restarted: (seat, until)
-        self.seated_view = 0
+        self.seated_view = codec.NO_HASH
         self.rest_s = config.deaf_rest_s
         self.doubt = Doubt(out)
         self.shunned: dict[PeerId, float] = {}  # flooders, and until when
@@ -159,9 +164,10 @@ class Core:
             self.send(peer, told(news))
 
     def tell_all(self, news: News, now: float, *, urgent: bool = False) -> None:
-        """News of our own: directly to everybody in a small room, down the tree in a larger one."""
+        """News of our own: directly to everybody in a small room, down the tree in a larger one. A proof takes all links, as
+        nobody compares those later."""
         goodbye = isinstance(news, Record) and news.state != 0
-        if self.policy.by_tree and self.policy.knows_all and not goodbye:
+        if self.policy.by_tree and self.policy.knows_all and not (goodbye or isinstance(news, Proof)):
             self.exchange.spread(news, None, now, self.broadcast.eager, urgent=urgent)
             if isinstance(news, Accusation):
                 self.tell(news.subject, news)  # it may want to refute
@@ -232,7 +238,9 @@ class Core:
         link.lonely = bool(flags & ISOLATED)
         self.overlay.link_up(peer, now, outbound=outbound)
         haves = self.broadcast.haves(now)
-        self.exchange.link_up(peer, self.census.own, now, flags)
+        self.exchange.link_up(peer, self.census.own, now, flags, self.fresh.seconds(now))
+        for proof in self.census.proofs(now):
+            self.send(peer, told(proof))
         if haves:
             self.effects.frames.append(SendFrame(peer, encode_haves(haves, 0), True))
         self.broadcast.link_up(peer, now)

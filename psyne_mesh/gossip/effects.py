@@ -18,6 +18,7 @@ from typing import Final, TypeAlias
 import attrs
 
 from psyne_mesh.gossip.events import Event, LeaveReason, SendFrame
+from psyne_mesh.gossip.proofs import Proof
 from psyne_mesh.gossip.records import Accusation, Record
 from psyne_mesh.identity import PeerId
 
@@ -221,6 +222,13 @@ class Gone:
 
 
 @attrs.frozen
+class Proved:
+    """This key signed two records of one version, and is barred. News to us, so maybe to others."""
+
+    proof: Proof
+
+
+@attrs.frozen
 class Forgotten:
     """Gone for so long that nothing of it can still be under way."""
 
@@ -363,6 +371,7 @@ Fact: TypeAlias = (
     | Confirmed
     | Unvouched
     | Gone
+    | Proved
     | Forgotten
     | OwnSeatKnown
     | CalledGone

@@ -6,10 +6,11 @@ from typing import Literal, TypeAlias
 
 import attrs
 
+from psyne_mesh.gossip.proofs import Proof
 from psyne_mesh.gossip.records import Record
 from psyne_mesh.identity import PeerId
 
-LeaveReason: TypeAlias = Literal["left", "timeout", "kicked", "capacity", "superseded"]
+LeaveReason: TypeAlias = Literal["left", "timeout", "kicked", "capacity", "superseded", "equivocated"]
 EvictionReason: TypeAlias = Literal["capacity", "superseded", "kicked"]
 
 # ---------------------------------------------------------------------------------------------------------- outputs
@@ -80,11 +81,20 @@ class PeerLeft:
     reason: "left" (it said so), "timeout" (silence), "kicked" (`expel`), "capacity" (it gave up its
     place because the room was full; or a lobby, whose members follow a few only, has no place for it, no way to it or no
     news of it, and may discover it again),
-    "superseded" (it restarted; the `PeerDiscovered` of its new life follows at once).
+    "superseded" (it restarted; the `PeerDiscovered` of its new life follows at once), "equivocated" (see `Equivocated`).
     """
 
     peer: PeerId
     reason: LeaveReason
+
+
+@attrs.frozen
+class Equivocated:
+    """`peer` told members different things of itself under one version, and signed both: `proof`. It is barred for ten minutes
+    after the younger of the two; its `PeerLeft` comes before, if it was a member here."""
+
+    peer: PeerId
+    proof: Proof = attrs.field(repr=False)
 
 
 @attrs.frozen
@@ -167,6 +177,7 @@ Event: TypeAlias = (
     | PeerSuspected
     | PeerResumed
     | PeerLeft
+    | Equivocated
     | LetGo
     | BroadcastReceived
     | BroadcastsSkipped

@@ -12,27 +12,30 @@ import attrs
 
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.gossip import codec, effects, sync
-from psyne_mesh.gossip.codec import Reader, item, varint
+from psyne_mesh.gossip.codec import NO_HASH, Reader, item, varint
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.costs import LINE, Cost
 from psyne_mesh.gossip.effects import Effects
 from psyne_mesh.gossip.events import SendFrame
 from psyne_mesh.gossip.membership import Member, Membership, Status
 from psyne_mesh.gossip.policy import FULL
+from psyne_mesh.gossip.proofs import Proof
 from psyne_mesh.gossip.records import Accusation, Record
 from psyne_mesh.gossip.rumours import Rumours
 from psyne_mesh.gossip.sync import Sync
+from psyne_mesh.gossip.view_hash import BUCKETS
 from psyne_mesh.identity import PeerId
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterable
 
-News: TypeAlias = Record | Accusation
+News: TypeAlias = Record | Accusation | Proof
 
+WALL_BYTES = 5  # the time of day in a HELLO, Unix seconds
 FRAME_BYTES = 16_384  # what one of our frames holds at most, if its items can be spread over several
-_SUMMARY_BYTES = 8 * sync.BUCKETS
-ALL_BUCKETS = (1 << sync.BUCKETS) - 1
+_HELLO_BYTES = 3 + WALL_BYTES + sync.SUMMARY_BYTES
+ALL_BUCKETS = (1 << BUCKETS) - 1
 _GONE_MAX = 64  # members lost to silence that a newcomer hears of: it may knock, and their seats wait for them
 _GONE_S = 600.0  # no longer ago than that
 _ALARM_SPARES = 2  # lazy links that an accusation takes beside the tree: a random graph of two draws each is one piece
@@ -47,9 +50,13 @@ NEWCOMER = 8  # the sender has met nobody yet: it wants to hear of those who are
 LARGE = 16  # the sender takes the room for one in which nobody is linked to all
 
 
+_ITEMS = {Record: codec.ITEM_RECORD, Accusation: codec.ITEM_ACCUSATION, Proof: codec.ITEM_PROOF}
+
+
 @attrs.frozen
 class Hello:
     flags: int
+    wall_s: int  # the sender's time of day, Unix seconds
     mask: int  # buckets in which the sender's view differs from ours
     items: list[tuple[int, bytes]]
 
@@ -86,18 +93,19 @@ class Exchange:
         self.effects.timers[effects.FLUSH] = flush_at
 
     @property
-    def view_hash(self) -> int:
-        """What probes say of our view; 0 for no claim."""
-        return self._membership.view_hash if self.policy.knows_all else 0
+    def view_hash(self) -> bytes:
+        """What probes say of our view; zeros for no claim."""
+        return self._membership.view_hash if self.policy.knows_all else NO_HASH
 
     # ------------------------------------------------------------------------------------------------------ links
 
-    def link_up(self, peer: PeerId, own: Record, now: float, flags: int) -> None:
+    def link_up(self, peer: PeerId, own: Record, now: float, flags: int, wall_s: int) -> None:
         self.sync.link_up(peer, now)
         if not self.policy.knows_all:
             flags |= UNSUMMARISED
         hashes = sync.summary(self._membership.buckets)[2:]
-        self._send(peer, codec.head(codec.HELLO) + bytes((flags,)) + hashes + encoded(own))
+        head = codec.head(codec.HELLO) + bytes((flags,)) + wall_s.to_bytes(WALL_BYTES, "big")
+        self._send(peer, head + hashes + encoded(own))
 
     def link_down(self, peer: PeerId) -> None:
         self.sync.link_down(peer)
@@ -158,17 +166,17 @@ class Exchange:
 
     def hello_received(self, frame: bytes, *, newcomer: bool) -> Hello:
         """`newcomer`: we have met nobody before."""
-        if len(frame) < 3 + _SUMMARY_BYTES:
+        if len(frame) < _HELLO_BYTES:
             raise ProtocolError("hello too short")
-        flags = frame[2]
+        flags, wall_s = frame[2], int.from_bytes(frame[3 : 3 + WALL_BYTES], "big")
         mask = 0
         if self.policy.knows_all and not flags & UNSUMMARISED:
             mask = (
                 ALL_BUCKETS
                 if newcomer or flags & NEWCOMER
-                else sync.differing_untrusted(frame, 3, self._membership.buckets)
+                else sync.differing_untrusted(frame, 3 + WALL_BYTES, self._membership.buckets)
             )
-        return Hello(flags, mask, codec.items_untrusted(frame, 3 + _SUMMARY_BYTES))
+        return Hello(flags, wall_s, mask, codec.items_untrusted(frame, _HELLO_BYTES))
 
     def send_summary(self, peer: PeerId) -> None:
         """A neighbour to compare views with now."""
@@ -200,7 +208,7 @@ class Exchange:
         view = self._membership
         unlisted = [m for m in view.entries(mask) if m.record.peer not in listed]
         lacking = [m.record for m in unlisted if m.status is Status.ALIVE and m.record.peer != peer]
-        newer = [self._record(p) for p in found.ours_newer]
+        newer = [self._record(p) for p in found.ours_newer + found.two_faced]
         gone = [m for m in unlisted if m.status is Status.DOWN]
         items = [encoded(record) for record in lacking + newer] + _gone_items(gone, now)
         wanted = found.theirs_newer + found.they_call_down
@@ -223,11 +231,11 @@ class Exchange:
         self._answer(peer, replies, len(wants), cost, now)
         return codec.items_untrusted(frame, offset), down
 
-    def version(self, peer: PeerId) -> tuple[int, int, int] | None:
-        """(epoch, incarnation, digest status) of what we know of `peer`."""
+    def version(self, peer: PeerId) -> tuple[int, int, int, bytes] | None:
+        """(epoch, incarnation, digest status, hash) of what we know of `peer`."""
         own = self._membership.own
         if own is not None and peer == own.peer:
-            return own.epoch, own.incarnation, sync.ENTRY_ALIVE
+            return own.epoch, own.incarnation, sync.ENTRY_ALIVE, own.version_hash
         member = self._membership.get(peer)
         return _version(member) if member is not None else None
 
@@ -256,8 +264,8 @@ def told(news: News) -> bytes:
 
 
 def encoded(news: News) -> bytes:
-    """The item that carries a record or an accusation."""
-    return item(codec.ITEM_RECORD if isinstance(news, Record) else codec.ITEM_ACCUSATION, news.encoded)
+    """The item that carries a record, an accusation or a proof."""
+    return item(_ITEMS[type(news)], news.encoded)
 
 
 def _gone_items(members: Iterable[Member], now: float) -> list[bytes]:
@@ -273,14 +281,17 @@ def gone_untrusted(data: bytes) -> tuple[int, bytes]:
 
 
 def _key(news: News) -> tuple[int, str, str]:
+    if isinstance(news, Accusation):
+        return codec.ITEM_ACCUSATION, news.subject, news.accuser
+    return _ITEMS[type(news)], news.peer, ""
+
+
+def _author(news: News) -> PeerId | None:
     if isinstance(news, Record):
-        return codec.ITEM_RECORD, news.peer, ""
-    return codec.ITEM_ACCUSATION, news.subject, news.accuser
+        return news.peer
+    return news.accuser if isinstance(news, Accusation) else None
 
 
-def _author(news: News) -> PeerId:
-    return news.peer if isinstance(news, Record) else news.accuser
-
-
-def _version(member: Member) -> tuple[int, int, int]:
-    return member.record.epoch, member.record.incarnation, int(member.status)
+def _version(member: Member) -> tuple[int, int, int, bytes]:
+    record = member.record
+    return record.epoch, record.incarnation, int(member.status), record.version_hash

@@ -13,7 +13,7 @@ import attrs
 
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.gossip import effects
-from psyne_mesh.gossip.codec import VERSION, Reader, sized
+from psyne_mesh.gossip.codec import HASH_BYTES, VERSION, Reader, sized
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.effects import CutMended, CutSeen, Effects, Knock
 from psyne_mesh.gossip.records import RECORD_MAX_BYTES, rank
@@ -158,7 +158,7 @@ class Knocker:
 class Beacon:
     """What one component of a room posts to signaling: a hash of its view, its size, and records of members."""
 
-    view_hash: int
+    view_hash: bytes
     size: int
     records: tuple[bytes, ...]
 
@@ -175,7 +175,7 @@ def is_poster(room: bytes, own: PeerId, alive: list[PeerId], posters: int = POST
 
 
 def encode_beacon(beacon: Beacon) -> bytes:
-    head = bytes((VERSION,)) + beacon.view_hash.to_bytes(8, "big") + beacon.size.to_bytes(4, "big")
+    head = bytes((VERSION,)) + beacon.view_hash + beacon.size.to_bytes(4, "big")
     return head + b"".join(sized(record) for record in beacon.records[:_BEACON_RECORDS])
 
 
@@ -183,7 +183,7 @@ def beacon_untrusted(data: bytes) -> Beacon:
     reader = Reader(data, 0)
     if reader.u8_untrusted() != VERSION:
         raise ProtocolError("unknown beacon version")
-    view_hash = int.from_bytes(reader.take_untrusted(8), "big")
+    view_hash = reader.take_untrusted(HASH_BYTES)
     size = int.from_bytes(reader.take_untrusted(4), "big")
     records: list[bytes] = []
     while reader.more:

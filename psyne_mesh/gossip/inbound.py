@@ -8,12 +8,13 @@ from typing import TypeAlias
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.gossip import broadcast_wire as wire
 from psyne_mesh.gossip import codec
-from psyne_mesh.gossip.codec import PROBE
+from psyne_mesh.gossip.codec import NO_HASH, PROBE
 from psyne_mesh.gossip.core import Core
 from psyne_mesh.gossip.costs import LINE, SIZES, VERIFY
 from psyne_mesh.gossip.detector import Link
-from psyne_mesh.gossip.exchange import ISOLATED, LARGE, UNSUMMARISED, gone_untrusted
-from psyne_mesh.gossip.records import Record, accusation_untrusted, record_untrusted
+from psyne_mesh.gossip.exchange import ISOLATED, LARGE, NEWCOMER, UNSUMMARISED, gone_untrusted
+from psyne_mesh.gossip.proofs import proof_untrusted
+from psyne_mesh.gossip.records import Record, accusation_untrusted, record_untrusted, verify_record_untrusted
 from psyne_mesh.gossip.routing import encode_relay, relay_untrusted, signal_untrusted
 from psyne_mesh.gossip.walks import Line, join_untrusted, shuffle_untrusted
 from psyne_mesh.identity import PeerId
@@ -113,10 +114,10 @@ class Inbound:
             link.large = large
             self._core.resize(now)
 
-    def _probe_seen(self, link: Link, frame: bytes, view_hash: int, now: float) -> None:
+    def _probe_seen(self, link: Link, frame: bytes, view_hash: bytes, now: float) -> None:
         core = self._core
         ours = core.exchange.view_hash
-        if view_hash and ours:
+        if view_hash != NO_HASH and ours is not NO_HASH:
             core.exchange.sync.hash_seen(link.peer, view_hash, ours, core.membership.changed_at, now)
         if len(frame) > PROBE.size:
             self._take(codec.items_untrusted(frame, PROBE.size), link, now)
@@ -138,6 +139,9 @@ class Inbound:
         newcomer = not core.introduced
         hello = core.exchange.hello_received(frame, newcomer=newcomer)
         link.large = bool(hello.flags & LARGE)
+        introduced = newcomer and (not hello.flags & NEWCOMER or peer < core.own)
+        if introduced and core.fresh.meet(hello.wall_s, now):  # what day it is, if nobody else told us
+            core.census.reissue(now)
         self._take(hello.items, link, now, welcome=True)
         core.membership.met(peer, now)
         core.introduced = True
@@ -197,7 +201,9 @@ class Inbound:
                     core.census.hear(accusation, now, via, contested=contested, linked=linked)
                 elif kind == codec.ITEM_GONE and core.policy.knows_all:
                     seconds, encoded = gone_untrusted(data)
-                    core.census.learn_gone(record_untrusted(encoded), now - seconds)
+                    core.census.learn_gone(record_untrusted(encoded), seconds, now, via)
+                elif kind == codec.ITEM_PROOF:
+                    core.census.convict(proof_untrusted(data), now)
             except ProtocolError:
                 core.stats.items_refused += 1
                 self.fault(link, now)
@@ -206,6 +212,9 @@ class Inbound:
     def learn(self, record: Record, now: float, via: PeerId | None, *, welcome: bool, age: float = 0.0) -> None:
         core = self._core
         if via is None and not core.shows_hint(record.peer, now):
+            return
+        if via is None and not core.fresh.is_timely(record.at, now):
+            self.knock(record, now)  # a server's list may be old, and its members still be there
             return
         if not core.policy.knows_all and core.membership.get(record.peer) is None:
             if not (welcome or record.peer in core.links):
@@ -219,6 +228,19 @@ class Inbound:
         if via is None and record.peer not in core.links and record.peer != core.own:
             core.hint(record, now)
 
+    def knock(self, record: Record, now: float) -> None:
+        """Dial it before it is believed. It shows nobody here until it answers."""
+        core = self._core
+        if record.peer == core.own or record.peer in core.links:
+            return
+        try:
+            verify_record_untrusted(record, core.room, core.verify)
+        except ProtocolError:
+            core.stats.items_refused += 1
+            return
+        core.hint(record, now)
+        core.dialer.want(record.peer, now)
+
     # -------------------------------------------------------------------------------------------------- broadcasts
 
     def _on_gossip(self, link: Link, frame: bytes, now: float) -> None:
@@ -227,7 +249,10 @@ class Inbound:
         if message.origin == core.own or not core.broadcast.wants(message):
             core.broadcast.duplicate_received(link.peer, message, head.flags, now)
             return
-        if core.census.is_expelled(message.origin) or core.membership.is_past(message.origin, message.epoch):
+        if core.census.is_shut_out(message.origin, now) or core.membership.is_past(message.origin, message.epoch):
+            return
+        timely = link.peer == message.origin or core.fresh.is_timely(message.at, now)
+        if not (timely and core.census.honours(message.instance, message.origin, now)):
             return
         if link.peer != message.origin:  # over its own link it is proved already
             link.cost.add(VERIFY)
@@ -249,6 +274,8 @@ class Inbound:
         core = self._core
         if not core.broadcast.signs.wants(sign, now):
             core.broadcast.keep_repeated(link.peer, sign, now)
+            return
+        if not (core.fresh.is_timely(sign.at, now) and core.census.honours(sign.instance, sign.origin, now)):
             return
         link.cost.add(VERIFY)
         wire.verify_keep_untrusted(sign, core.room, core.verify)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from psyne_mesh.gossip.codec import raw_of
 from psyne_mesh.gossip.records import ALIVE, Record
+from psyne_mesh.gossip.view_hash import ViewHash, bucket_of
 from psyne_mesh.identity import PeerId
 
 if TYPE_CHECKING:
     import random
 
-BUCKETS = 16
 _EARLY_S = 0.001
 _GONE_MAX = 4096  # records of members that are gone; of the longest gone only the version stays
 _WHOLE_S = 60.0  # so long whole: twice as long as messages are kept for repair, many rounds of comparing views
@@ -112,8 +112,7 @@ class Membership:
         self._tidy_at = -math.inf
         self._expiry_at = math.inf  # no living member's record expires before that
         self.alive: list[PeerId] = []
-        self.buckets = [0] * BUCKETS
-        self.view_hash = 0
+        self._hash = ViewHash()
         self.changed_at = 0.0
         self.own: Record | None = None
 
@@ -137,11 +136,17 @@ class Membership:
         member = self._table.get(peer)
         return member.record if member is not None else None
 
+    @property
+    def buckets(self) -> list[bytes]:
+        return self._hash.buckets
+
+    @property
+    def view_hash(self) -> bytes:
+        return self._hash.whole
+
     def set_own(self, record: Record, now: float) -> None:
-        if self.own is not None:
-            self._mix(self.own)
         self.own = record
-        self._mix(record)
+        self._hash.put(record.peer, record.version_hash)
         self.changed_at = now
 
     def compare(self, record: Record) -> Change:
@@ -199,8 +204,7 @@ class Membership:
         if member is not None and member.hint:
             member.hint, member.vouched_at = False, now
             if member.place >= 0:
-                self._mix(member.record)
-                self.changed_at = now
+                self._show(member, now)
 
     def met(self, peer: PeerId, now: float) -> None:
         """We have, or had until now, a link with this member."""
@@ -306,13 +310,10 @@ class Membership:
     def _renew(self, member: Member, record: Record, now: float, via: PeerId | None) -> Change:
         old, peer = member.record, record.peer
         if member.status is Status.ALIVE:
-            if not member.hint:
-                self._mix(old)
-                self._mix(record)
-                self.changed_at = now
             if record.epoch > old.epoch:
                 member.since = now
             member.record, member.seen_at, member.via = record, now, via
+            self._show(member, now)
             if record.state != ALIVE:
                 self._exit(member, Status.LEFT, now)
                 return Change.LEFT
@@ -375,9 +376,7 @@ class Membership:
         _count_life(member, now)
         member.place = len(self.alive)
         self.alive.append(peer)
-        if not member.hint:
-            self._mix(member.record)
-            self.changed_at = now
+        self._show(member, now)
 
     def _exit(self, member: Member, status: Status, now: float) -> None:
         peer = member.record.peer
@@ -388,15 +387,16 @@ class Membership:
             self.alive[place] = last
             self._table[last].place = place
         if not member.hint:
-            self._mix(member.record)
+            self._hash.drop(peer)
             self.changed_at = now
         self._gone[peer] = None
         self._trim_gone()
 
-    def _mix(self, record: Record) -> None:
-        """Put a record into the hashes, or take it out: XOR does both."""
-        self.view_hash ^= record.version_hash
-        self.buckets[bucket_of(record.peer)] ^= record.version_hash
+    def _show(self, member: Member, now: float) -> None:
+        """Its newest record counts in the hashes; of a hint none does."""
+        if not member.hint:
+            self._hash.put(member.record.peer, member.record.version_hash)
+            self.changed_at = now
 
 
 def _standing(member: Member) -> tuple[bool, float]:
@@ -405,7 +405,3 @@ def _standing(member: Member) -> tuple[bool, float]:
 
 def _count_life(member: Member, now: float) -> None:
     member.lives_until = max(member.lives_until, now) + _LIFE_EVERY_S
-
-
-def bucket_of(peer: str) -> int:
-    return int(peer[0], 16)

@@ -15,6 +15,7 @@ from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.core import Core
 from psyne_mesh.gossip.detector import Link
 from psyne_mesh.gossip.events import CloseLink, Event, LeaveReason, Output
+from psyne_mesh.gossip.freshness import UNTOLD, Calendar
 from psyne_mesh.gossip.healing import Beacon, beacon_untrusted, encode_beacon, is_poster
 from psyne_mesh.gossip.inbound import Inbound
 from psyne_mesh.gossip.outcome import Outcome
@@ -27,7 +28,6 @@ from psyne_mesh.gossip.records import (
     Signer,
     Verify,
     record_untrusted,
-    verify_record_untrusted,
 )
 from psyne_mesh.gossip.tree_keeper import Duty
 from psyne_mesh.gossip.views import LinkView, Stats, Topology
@@ -61,7 +61,8 @@ class Node:
     `now` is seconds on any steady clock. No input method raises for what came from outside: bad frames are dropped and
     counted in `stats`. All randomness comes from `rng`: the same inputs give the same outputs.
 
-    `epoch` must grow with every process start of the same key (unix milliseconds, or the stored one plus 1).
+    `epoch` must grow with every process start of the same key (unix milliseconds, or the stored one plus 1). `calendar` says
+    what day it is at `now`, when the node is made: what others signed counts for ten minutes.
     """
 
     def __init__(
@@ -76,9 +77,13 @@ class Node:
         name: str = "",
         metadata: bytes = b"",
         wants_seat: bool = True,
+        calendar: Calendar = UNTOLD,
+        now: float = 0.0,
     ) -> None:
         state = OwnState(epoch=epoch, joined_at=epoch, lifetime=config.record_lifetime_s, name=name, metadata=metadata)
-        self._core = Core(config, identity, RoomKey.of(room), rng, verify, state, wants_seat=wants_seat)
+        self._core = Core(
+            config, identity, RoomKey.of(room), rng, verify, state, wants_seat=wants_seat, calendar=calendar, now=now
+        )
         self._inbound = Inbound(self._core)
         self._outcome = Outcome(self._core)
         self._timers = self._timer_table()
@@ -119,7 +124,7 @@ class Node:
             return
         shunned = core.shunned.get(peer, -math.inf) > now
         if (
-            core.census.is_expelled(peer)
+            core.census.is_shut_out(peer, now)
             or shunned
             or (len(core.links) >= 2 * core.config.links_max and peer not in core.links)
         ):
@@ -189,7 +194,10 @@ class Node:
             raise MessageTooLarge(len(payload), core.config.broadcast_max_bytes)
         sequence, floor = core.broadcast.next_sequence(now)
         if core.running:
-            message = sign_message(core.room, core.identity, core.census.own.joined_at, sequence, floor, payload)
+            epoch, fresh = core.census.own.joined_at, core.fresh
+            message = sign_message(
+                core.room, core.identity, epoch, sequence, floor, payload, fresh.instance, fresh.seconds(now)
+            )
             core.stats.broadcasts_sent += 1
             core.broadcast.publish(message, now, flat=core.policy.links_all)
             if core.policy.links_all:
@@ -285,18 +293,8 @@ class Node:
         lost = [record for record in records if core.membership.was_lost(record.peer)]
         self.learn([record for record in records if record not in lost], now)
         if lost and not core.aside:
-            self._knock(lost[0], now)
+            self._inbound.knock(lost[0], now)
         self._outcome.settle(now)
-
-    def _knock(self, record: Record, now: float) -> None:
-        core = self._core
-        try:
-            verify_record_untrusted(record, core.room, core.verify)
-        except ProtocolError:
-            core.stats.items_refused += 1
-            return
-        core.hint(record, now)
-        core.dialer.want(record.peer, now)
 
     # -------------------------------------------------------------------------------------------- time and outputs
 
@@ -398,7 +396,10 @@ class Node:
         for duty in core.tree_keeper.beat(now, alive, linked=bool(core.links)):
             if duty is Duty.SIGN:
                 number = core.broadcast.signs.next_number(self.peer_id, core.census.own.joined_at)
-                core.broadcast.keep(sign_keep(core.room, core.identity, number), now)
+                fresh = core.fresh
+                core.broadcast.keep(
+                    sign_keep(core.room, core.identity, number, fresh.instance, fresh.seconds(now)), now
+                )
             elif duty is Duty.IN_TOUCH:
                 core.overlay.in_touch()
             else:

@@ -132,6 +132,10 @@ class Outcome:
                 core.want_member(record, now)
             case effects.Gone(peer, reason, missed):
                 self._gone(peer, reason, now, missed=missed)
+            case effects.Proved(proof):
+                core.hang_up(proof.peer, "equivocated", now)
+                self._effects.events.append(events.Equivocated(proof.peer, proof))
+                core.tell_all(proof, now)
             case effects.Forgotten(peer):
                 core.broadcast.streams.forget(peer)
             case effects.CalledGone(epoch):

@@ -2,6 +2,8 @@
 
 Order of records of one key: (epoch, incarnation, state rank). Only the subject can raise either number, because only it
 can sign. An accusation names the (epoch, incarnation) it speaks of, so a newer record refutes it by being newer.
+
+Each names the room, and the instance of it that its signer was in (see `freshness`); a record says when it was signed, too.
 """
 
 from __future__ import annotations
@@ -15,14 +17,14 @@ from typing import Literal, Protocol, TypeAlias
 import attrs
 
 from psyne_mesh.errors import InvalidConfig, ProtocolError
-from psyne_mesh.gossip.codec import ID_BYTES, Reader, peer_of, peer_of_key, raw_of, sized, varint
+from psyne_mesh.gossip.codec import HASH_BYTES, ID_BYTES, Reader, peer_of, peer_of_key, raw_of, sized, varint
 from psyne_mesh.identity import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, PeerId, verify_untrusted
 
 RECORD_DOMAIN = b"psyne-record"
 ACCUSATION_DOMAIN = b"psyne-accusation"
 NAME_MAX_BYTES = 64
 METADATA_MAX_BYTES = 512
-RECORD_MAX_BYTES = 1040  # 1016 is the largest that our own limits can make; fits behind a probe in 1100 bytes
+RECORD_MAX_BYTES = 1040  # 1030 is the largest that our own limits can make; fits behind a probe in 1100 bytes
 ACCUSATION_MAX_BYTES = 160
 SEATS_MAX = 1024
 BALLOT_MAX = 32  # seats that one ballot names; larger rooms go without ballots
@@ -32,7 +34,9 @@ ALIVE, LEAVING = 0, 1
 LEAVE_REASONS: tuple[LeavingReason, ...] = ("left", "capacity", "kicked")  # what a leaving record says, by number
 SUSPECT, DOWN = 0, 1  # what an accusation says
 
-_RECORD_VERSION = 1
+_RECORD_VERSION = 2
+_INSTANCE = struct.Struct(">Q")
+AT_MAX = 1 << 40  # seconds since 1970, for 34,000 years
 _COORDINATES = struct.Struct(">hhhHH")
 
 LeavingReason: TypeAlias = Literal["left", "capacity", "kicked"]
@@ -76,6 +80,7 @@ class RoomKey:
 class Record:
     """One signed statement of a member about itself; `encoded` is what travels.
 
+    `instance`: of the room, 0 before its signer knew it; `at`: Unix seconds, when it was signed.
     `seat` is the claimed seat number or None; `ballot` says whom it sees in which seat; `coordinates` are Vivaldi's
     (x, y, z, height, error) in wire units, or None; `lifetime` is in seconds, from the moment the receiver first saw the
     record; `version_hash` names the bytes.
@@ -83,6 +88,8 @@ class Record:
 
     peer: PeerId
     room: bytes
+    instance: int
+    at: int
     public_key: bytes = attrs.field(repr=False)
     epoch: int
     incarnation: int
@@ -99,7 +106,7 @@ class Record:
     signature: bytes = attrs.field(repr=False)
     encoded: bytes = attrs.field(repr=False)
     order: tuple[int, int, int] = attrs.field(repr=False)
-    version_hash: int = attrs.field(repr=False)
+    version_hash: bytes = attrs.field(repr=False)
 
     def encode(self) -> bytes:
         """The bytes that travel, and that `Node.learn` takes."""
@@ -113,7 +120,7 @@ class Record:
         return isinstance(other, Record) and self.encoded == other.encoded
 
     def __hash__(self) -> int:
-        return self.version_hash
+        return hash(self.version_hash)
 
 
 @attrs.frozen(kw_only=True)
@@ -140,10 +147,12 @@ class OwnState:
         if name_bytes > NAME_MAX_BYTES or len(self.metadata) > METADATA_MAX_BYTES:
             raise InvalidConfig(f"a name is at most {NAME_MAX_BYTES} bytes of UTF-8, metadata {METADATA_MAX_BYTES}")
 
-    def sign(self, room: RoomKey, signer: Signer) -> Record:
+    def sign(self, room: RoomKey, signer: Signer, instance: int = 0, at: int = 0) -> Record:
         parts = [
             bytes((_RECORD_VERSION,)),
             room.raw,
+            _INSTANCE.pack(instance),
+            varint(at),
             signer.public_key,
             varint(self.epoch),
             varint(self.incarnation),
@@ -171,6 +180,7 @@ def record_untrusted(encoded: bytes) -> Record:
     if reader.u8_untrusted() != _RECORD_VERSION:
         raise ProtocolError("unknown record version")
     room = reader.take_untrusted(ID_BYTES)
+    instance, at = instance_untrusted(reader), at_untrusted(reader)
     public_key = reader.take_untrusted(PUBLIC_KEY_BYTES)
     epoch, incarnation = reader.varint_untrusted(), reader.varint_untrusted()
     state, reason = reader.u8_untrusted(), reader.u8_untrusted()
@@ -196,6 +206,8 @@ def record_untrusted(encoded: bytes) -> Record:
     return Record(
         peer=peer_of_key(public_key),
         room=room,
+        instance=instance,
+        at=at,
         public_key=public_key,
         epoch=epoch,
         incarnation=incarnation,
@@ -212,7 +224,7 @@ def record_untrusted(encoded: bytes) -> Record:
         signature=signature,
         encoded=encoded,
         order=(epoch, incarnation, state),
-        version_hash=int.from_bytes(blake2b(encoded, digest_size=8).digest(), "big"),
+        version_hash=blake2b(encoded, digest_size=HASH_BYTES).digest(),
     )
 
 
@@ -222,6 +234,22 @@ def verify_record_untrusted(record: Record, room: RoomKey, verify: Verify) -> No
         raise ProtocolError("record of another room")
     if verify(record.public_key, RECORD_DOMAIN, record.body, record.signature) != record.peer:
         raise ProtocolError("record signed by another key")
+
+
+def instance_bytes(instance: int) -> bytes:
+    return _INSTANCE.pack(instance)
+
+
+def instance_untrusted(reader: Reader) -> int:
+    """Of the room, as every signed statement names it."""
+    return int.from_bytes(reader.take_untrusted(_INSTANCE.size), "big")
+
+
+def at_untrusted(reader: Reader) -> int:
+    at = reader.varint_untrusted()
+    if at >= AT_MAX:
+        raise ProtocolError("signed at no time that there will ever be")
+    return at
 
 
 @lru_cache(maxsize=32_768)
@@ -235,8 +263,10 @@ def rank(room: bytes, peer: PeerId) -> bytes:
 
 @attrs.frozen
 class Accusation:
-    """`accuser` says: `subject`, last known at (epoch, incarnation), is silent (SUSPECT) or gone (DOWN)."""
+    """`accuser` says: `subject`, last known at (epoch, incarnation), is silent (SUSPECT) or gone (DOWN). It has no date: it
+    counts for that version only, and that is a record's, which has one."""
 
+    instance: int
     subject: PeerId
     epoch: int
     incarnation: int
@@ -246,10 +276,13 @@ class Accusation:
     encoded: bytes = attrs.field(repr=False)
 
 
-def accuse(room: RoomKey, signer: Signer, subject: PeerId, epoch: int, incarnation: int, verdict: int) -> Accusation:
-    head = b"".join((raw_of(subject), varint(epoch), varint(incarnation), bytes((verdict,)), raw_of(signer.peer_id)))
+def accuse(
+    room: RoomKey, signer: Signer, subject: PeerId, epoch: int, incarnation: int, verdict: int, instance: int = 0
+) -> Accusation:
+    version = varint(epoch) + varint(incarnation)
+    head = b"".join((_INSTANCE.pack(instance), raw_of(subject), version, bytes((verdict,)), raw_of(signer.peer_id)))
     signature = signer.sign(ACCUSATION_DOMAIN, room.raw + head)
-    return Accusation(subject, epoch, incarnation, verdict, signer.peer_id, signature, head + signature)
+    return Accusation(instance, subject, epoch, incarnation, verdict, signer.peer_id, signature, head + signature)
 
 
 @lru_cache(maxsize=8192)
@@ -258,6 +291,7 @@ def accusation_untrusted(encoded: bytes) -> Accusation:
     if not SIGNATURE_BYTES < len(encoded) <= ACCUSATION_MAX_BYTES:
         raise ProtocolError("accusation length out of bounds")
     reader = Reader(encoded, 0)
+    instance = instance_untrusted(reader)
     subject = reader.peer_untrusted()
     epoch, incarnation, verdict = reader.varint_untrusted(), reader.varint_untrusted(), reader.u8_untrusted()
     accuser = peer_of(reader.take_untrusted(ID_BYTES))
@@ -265,7 +299,7 @@ def accusation_untrusted(encoded: bytes) -> Accusation:
     reader.done_untrusted()
     if verdict > DOWN or accuser == subject:
         raise ProtocolError("senseless accusation")
-    return Accusation(subject, epoch, incarnation, verdict, accuser, signature, encoded)
+    return Accusation(instance, subject, epoch, incarnation, verdict, accuser, signature, encoded)
 
 
 def verify_accusation_untrusted(accusation: Accusation, room: RoomKey, public_key: bytes, verify: Verify) -> None:

@@ -17,17 +17,18 @@ import attrs
 
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.gossip import codec, effects
-from psyne_mesh.gossip.codec import Reader, raw_of, varint
+from psyne_mesh.gossip.codec import HASH_BYTES, NO_HASH, Reader, raw_of, varint
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.effects import Effects, ViewsDiffer
+from psyne_mesh.gossip.view_hash import BUCKETS
 from psyne_mesh.identity import PeerId
 
 if TYPE_CHECKING:
     import random
 
-BUCKETS = 16
-_HASHES = struct.Struct(f">{BUCKETS}Q")
-_ENTRIES_MAX = 1024  # of one digest; the rest waits for the next round
+_HASHES = struct.Struct(f"{HASH_BYTES}s" * BUCKETS)
+SUMMARY_BYTES = _HASHES.size
+_ENTRIES_MAX = 960  # of one digest, of 41 bytes each; the rest waits for the next round
 _WANTS_MAX = 1024  # ids asked for in one DELTA
 _MISMATCH_S = 1.0  # two views that stand still for so long and differ start a sync
 _DIGEST_GAP_S = 0.5  # a neighbour gets at most one digest in this time: it is our costliest answer
@@ -39,19 +40,20 @@ ENTRY_ALIVE, ENTRY_DOWN, ENTRY_LEFT = 0, 1, 2
 
 @attrs.frozen
 class Entry:
-    """One line of a digest: which version of `peer` the sender has, and what it holds of it."""
+    """One line of a digest: which version of `peer` the sender has, what it holds of it, and the hash of the record."""
 
     peer: PeerId
     epoch: int
     incarnation: int
     status: int
+    version_hash: bytes
 
 
 class Versioned(Protocol):
     """What `compare` needs to know of our own view."""
 
-    def version(self, peer: PeerId) -> tuple[int, int, int] | None:
-        """(epoch, incarnation, entry status), or None for somebody unknown."""
+    def version(self, peer: PeerId) -> tuple[int, int, int, bytes] | None:
+        """(epoch, incarnation, entry status, hash of the record), or None for somebody unknown."""
 
 
 @attrs.frozen
@@ -62,6 +64,7 @@ class Comparison:
     ours_newer: list[PeerId]  # send these
     they_call_down: list[PeerId]  # same version, alive for us: pass the accusation on
     we_call_down: list[PeerId]  # same version or older, down for us: send them our accusation
+    two_faced: list[PeerId]  # same version, alive for both, and other words: send ours, which proves it
 
 
 class Neighbour:
@@ -70,7 +73,7 @@ class Neighbour:
     __slots__ = ("digest_at", "next_at", "since", "view_hash")
 
     def __init__(self) -> None:
-        self.view_hash = 0
+        self.view_hash = NO_HASH
         self.since = math.inf
         self.next_at = self.digest_at = -math.inf
 
@@ -110,7 +113,7 @@ class Sync:
         if not self.neighbours:
             self.deadline = math.inf
 
-    def hash_seen(self, peer: PeerId, theirs: int, ours: int, ours_since: float, now: float) -> None:
+    def hash_seen(self, peer: PeerId, theirs: bytes, ours: bytes, ours_since: float, now: float) -> None:
         """The view hash of a probe. It says something only if neither view moves: news are always on their way."""
         neighbour = self.neighbours.get(peer)
         if neighbour is None:
@@ -148,11 +151,11 @@ class Sync:
 # ------------------------------------------------------------------------------------------------------- the frames
 
 
-def summary(buckets: list[int]) -> bytes:
+def summary(buckets: list[bytes]) -> bytes:
     return codec.head(codec.SUMMARY) + _HASHES.pack(*buckets)
 
 
-def differing_untrusted(data: bytes, offset: int, buckets: list[int]) -> int:
+def differing_untrusted(data: bytes, offset: int, buckets: list[bytes]) -> int:
     """The mask of buckets in which the summary at `offset` differs from ours."""
     if len(data) < offset + _HASHES.size:
         raise ProtocolError("summary too short")
@@ -160,17 +163,17 @@ def differing_untrusted(data: bytes, offset: int, buckets: list[int]) -> int:
     return sum(1 << i for i in range(BUCKETS) if theirs[i] != buckets[i])
 
 
-def digest(mask: int, entries: Iterable[tuple[PeerId, int, int, int]]) -> bytes:
+def digest(mask: int, entries: Iterable[tuple[PeerId, int, int, int, bytes]]) -> bytes:
     parts = [codec.head(codec.DIGEST), mask.to_bytes(2, "big")]
     parts += map(_line, islice(entries, _ENTRIES_MAX))
     return b"".join(parts)
 
 
 @lru_cache(maxsize=8192)
-def _line(entry: tuple[PeerId, int, int, int]) -> bytes:
+def _line(entry: tuple[PeerId, int, int, int, bytes]) -> bytes:
     """Remembered: a view changes less often than it is compared."""
-    peer, epoch, incarnation, status = entry
-    return b"".join((raw_of(peer), varint(epoch), varint(incarnation), bytes((status,))))
+    peer, epoch, incarnation, status, version_hash = entry
+    return b"".join((raw_of(peer), varint(epoch), varint(incarnation), bytes((status,)), version_hash))
 
 
 def digest_untrusted(frame: bytes) -> tuple[int, list[Entry]]:
@@ -181,7 +184,8 @@ def digest_untrusted(frame: bytes) -> tuple[int, list[Entry]]:
         if len(entries) == _ENTRIES_MAX:
             raise ProtocolError("digest too long")
         peer = reader.peer_untrusted()
-        entry = Entry(peer, reader.varint_untrusted(), reader.varint_untrusted(), reader.u8_untrusted())
+        epoch, incarnation, status = reader.varint_untrusted(), reader.varint_untrusted(), reader.u8_untrusted()
+        entry = Entry(peer, epoch, incarnation, status, reader.take_untrusted(HASH_BYTES))
         if entry.status > ENTRY_LEFT:
             raise ProtocolError("unknown status in a digest")
         entries.append(entry)
@@ -189,7 +193,7 @@ def digest_untrusted(frame: bytes) -> tuple[int, list[Entry]]:
 
 
 def compare(entries: list[Entry], ours: Versioned) -> Comparison:
-    result = Comparison([], [], [], [])
+    result = Comparison([], [], [], [], [])
     for entry in entries:
         mine = ours.version(entry.peer)
         theirs = (entry.epoch, entry.incarnation)
@@ -197,7 +201,7 @@ def compare(entries: list[Entry], ours: Versioned) -> Comparison:
             if entry.status != ENTRY_LEFT:
                 result.theirs_newer.append(entry.peer)
             continue
-        epoch, incarnation, status = mine
+        epoch, incarnation, status, version_hash = mine
         if theirs > (epoch, incarnation) or (theirs == (epoch, incarnation) and entry.status == ENTRY_LEFT > status):
             if entry.status != ENTRY_DOWN or status == ENTRY_ALIVE:
                 result.theirs_newer.append(entry.peer)
@@ -207,6 +211,8 @@ def compare(entries: list[Entry], ours: Versioned) -> Comparison:
             result.they_call_down.append(entry.peer)
         elif entry.status == ENTRY_ALIVE and status == ENTRY_DOWN:
             result.we_call_down.append(entry.peer)
+        elif entry.status == status == ENTRY_ALIVE and entry.version_hash != version_hash:
+            result.two_faced.append(entry.peer)
     return result
 
 

@@ -12,6 +12,7 @@ import trio
 
 from psyne_mesh.errors import InvalidConfig, LocalError, RemoteError, RoomMismatch, SignalingLost
 from psyne_mesh.gossip.config import GossipConfig
+from psyne_mesh.gossip.freshness import Calendar
 from psyne_mesh.gossip.node import Node
 from psyne_mesh.identity import Identity, PeerId, verify_untrusted
 from psyne_mesh.interrupts import uninterrupted
@@ -65,11 +66,12 @@ class Admission:
         """Typed errors as the transport's, and `RoomMismatch`."""
         room, gossip = entry.request.key, entry.gossip
         digest = hashlib.sha256(b"psyne-room" + room.encode()).digest()
-        epoch = self._wall_ms()
+        epoch, now = self._wall_ms(), trio.current_time()
+        calendar = Calendar(epoch / 1000 - now, told=self._signaling.time_ms() is not None)
 
         def node_with(gossip: GossipConfig) -> Node:
             return Node(gossip, self._identity, digest[:16], rng=random.Random(self._rng.random()), verify=verify_untrusted,
-                        epoch=epoch, name=entry.player_name, metadata=entry.profile.encode())  # fmt: skip
+                        epoch=epoch, name=entry.player_name, metadata=entry.profile.encode(), calendar=calendar, now=now)  # fmt: skip
 
         node, goodbye = node_with(gossip), goodbye_of(node_with(gossip), trio.current_time())
         request = attrs.evolve(entry.request, record=record_of(node))

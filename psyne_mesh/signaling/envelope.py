@@ -25,10 +25,11 @@ MAX_BODY_CHARS = 32_768  # an offer of one data section with 60 candidates is 8 
 MAX_TEXT_CHARS = 49_152  # sealed: a third more, and 150 characters
 
 # Peers' clocks are wrong by minutes now and then, and an envelope refused for that is a player who cannot join. So the
-# lifetime only bounds how long a `ReplayGuard` has to remember; it is the guard that refuses repeats.
+# lifetime only bounds how long a `ReplayGuard` has to remember; it is the guard that refuses repeats. Both together are ten
+# minutes: no older word is believed anywhere.
 LIFETIME_MS = 30_000
-LIFETIME_MAX_MS = 300_000
-CLOCK_SKEW_MS = 600_000
+LIFETIME_MAX_MS = 30_000
+CLOCK_SKEW_MS = 600_000 - LIFETIME_MAX_MS
 
 Kind = Literal["offer", "answer", "candidate", "restart", "bye"]
 

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from psyne_mesh.errors import ProtocolError, VersionMismatch
-from psyne_mesh.gossip import broadcast_wire, codec, healing, records, routing, sync, walks
+from psyne_mesh.gossip import broadcast_wire, codec, healing, proofs, records, routing, sync, walks
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.node import Node
 from psyne_mesh.identity import Identity, PeerId
@@ -171,7 +171,7 @@ def run_gossip_parsers(data: bytes) -> None:
         broadcast_wire.ihave_untrusted, broadcast_wire.graft_untrusted, broadcast_wire.keep_untrusted,
         broadcast_wire.haves_untrusted, healing.beacon_untrusted, records.record_untrusted, records.accusation_untrusted,
         lambda frame: codec.items_untrusted(frame, 2), lambda frame: broadcast_wire.gossip_untrusted(frame, 4096),
-        lambda frame: routing.signal_untrusted(frame, 4096, 8),
+        lambda frame: routing.signal_untrusted(frame, 4096, 8), proofs.proof_untrusted,
     )  # fmt: skip
     for parse in parsers:
         refused(partial(parse, data))

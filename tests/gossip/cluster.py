@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.events import CloseLink, Dial, Event, PeerDiscovered, PeerLeft, SendFrame
+from psyne_mesh.gossip.freshness import UNTOLD, Calendar
 from psyne_mesh.gossip.node import Node
 from psyne_mesh.identity import PeerId
 
@@ -49,11 +50,13 @@ class Cluster:
         latency: tuple[float, float] = (0.02, 0.03),
         loss: float = 0.0,
         dial_time: tuple[float, float] = (0.3, 1.5),
+        calendar: Calendar = UNTOLD,
     ) -> None:
         self.rng = random.Random(seed)
         self.config = config or GossipConfig()
         self.latency, self.loss, self.dial_time = latency, loss, dial_time
         self.now = 0.0
+        self.calendar = calendar  # of who comes next
         self.nodes: dict[PeerId, Node] = {}
         self.identities: dict[PeerId, CheapIdentity] = {}
         self.links: set[tuple[PeerId, PeerId]] = set()
@@ -81,6 +84,8 @@ class Cluster:
             verify=cheap_verify,
             epoch=epoch,
             name=f"player {index}",
+            calendar=self.calendar,
+            now=self.now,
         )
         known = [self.nodes[peer].own_record for peer in knows]
         self.nodes[identity.peer_id] = node

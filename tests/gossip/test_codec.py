@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.gossip import broadcast_wire as wire
-from psyne_mesh.gossip import codec, exchange, healing, records, routing, sync, walks
+from psyne_mesh.gossip import codec, exchange, healing, proofs, records, routing, sync, walks
+from psyne_mesh.gossip.view_hash import BUCKETS
 from psyne_mesh.identity import PeerId
 
 PEER = PeerId("00112233445566778899aabbccddeeff")
@@ -42,29 +43,37 @@ def test_varint_refuses_what_is_cut_short_or_too_large(bad: str) -> None:
         codec.Reader(bytes.fromhex(bad), 0).varint_untrusted()
 
 
-KEPT = wire.Keep(codec.peer_of_key(b"\xaa" * 32), b"\xaa" * 32, 300, b"\xaa" * 32 + b"\xac\x02" + b"\xbb" * 64)
+HASH = bytes(range(16))
+KEPT = wire.Keep(
+    codec.peer_of_key(b"\xaa" * 32),
+    b"\xaa" * 32,
+    5,
+    7,
+    300,
+    b"\xaa" * 32 + bytes(7) + b"\x05\x07\xac\x02" + b"\xbb" * 64,
+)
 
 GOLDEN = {
-    "ping_req": (codec.ping_req(7, PEER), "010300000007" + PEER + "00"),
-    "indirect ack": (codec.indirect(7, PEER, alive=True), "010400000007" + PEER + "01"),
+    "ping_req": (codec.ping_req(7, PEER), "020300000007" + PEER + "00"),
+    "indirect ack": (codec.indirect(7, PEER, alive=True), "020400000007" + PEER + "01"),
     "probe": (
-        codec.PROBE.pack(1, codec.PING, 9, 0xABCDEF, 251, 8, -1, 2, 3, 4, 5, 6, 7),
-        "0101000000090000000000abcdef00fb08ffff000200030004000500060007",
+        codec.PROBE.pack(2, codec.PING, 9, b"16 bytes of hash", 251, 8, -1, 2, 3, 4, 5, 6, 7),
+        "020100000009" + b"16 bytes of hash".hex() + "00fb08ffff000200030004000500060007",
     ),
-    "summary": (sync.summary([0] * 15 + [1]), "0107" + "00" * 127 + "01"),
-    "digest": (sync.digest(0x8001, [(PEER, 300, 2, 1)]), "01088001" + PEER + "ac020201"),
-    "delta": (sync.delta([PEER], [], 100)[0], "010901" + PEER),
-    "ihave": (wire.encode_ihave([wire.message_line((PEER, 1, 300), 3)]), "010b" + PEER + "01ac0203"),
-    "graft": (wire.encode_graft([(PEER, 1, 2)], 0), "010c00" + PEER + "0102"),
-    "haves": (wire.encode_haves([wire.Have(PEER, 1, 9, 8, 2.0)], 1), "010e01" + PEER + "010902c801"),
-    "keep": (wire.encode_keep(2, KEPT.body), "011602" + "aa" * 32 + "ac02" + "bb" * 64),
+    "summary": (sync.summary([bytes(16)] * 15 + [HASH]), "0207" + "00" * 240 + HASH.hex()),
+    "digest": (sync.digest(0x8001, [(PEER, 300, 2, 1, HASH)]), "02088001" + PEER + "ac020201" + HASH.hex()),
+    "delta": (sync.delta([PEER], [], 100)[0], "020901" + PEER),
+    "ihave": (wire.encode_ihave([wire.message_line((PEER, 1, 300), 3)]), "020b" + PEER + "01ac0203"),
+    "graft": (wire.encode_graft([(PEER, 1, 2)], 0), "020c00" + PEER + "0102"),
+    "haves": (wire.encode_haves([wire.Have(PEER, 1, 9, 8, 2.0)], 1), "020e01" + PEER + "010902c801"),
+    "keep": (wire.encode_keep(2, KEPT.body), "021602" + "aa" * 32 + "00" * 7 + "0507" + "ac02" + "bb" * 64),
     "signal": (
         routing.encode_signal(routing.Signal(5, PEER, OTHER, 6, b"hi")),
-        "010f0000000000000005" + PEER + OTHER + "066869",
+        "020f0000000000000005" + PEER + OTHER + "066869",
     ),
-    "relay": (routing.encode_relay(PEER, b"\x01\x0a"), "0110" + PEER + "010a"),
-    "shuffle": (walks.encode_shuffle(codec.SHUFFLE, bytes(8), 3, [walks.Line(b"r", 300)]), "0112" + "00" * 8 + "03ac020172"),
-    "beacon": (healing.encode_beacon(healing.Beacon(1, 2, (b"r",))), "01000000000000000100000002" + "0172"),
+    "relay": (routing.encode_relay(PEER, b"\x01\x0a"), "0210" + PEER + "010a"),
+    "shuffle": (walks.encode_shuffle(codec.SHUFFLE, bytes(8), 3, [walks.Line(b"r", 300)]), "0212" + "00" * 8 + "03ac020172"),
+    "beacon": (healing.encode_beacon(healing.Beacon(HASH, 2, (b"r",))), "02" + HASH.hex() + "00000002" + "0172"),
 }  # fmt: skip
 
 
@@ -77,7 +86,8 @@ def test_golden_frames(name: str) -> None:
 def test_frames_read_back() -> None:
     assert codec.indirect_untrusted(codec.ping_req(7, PEER)) == (7, PEER, False)
     assert codec.indirect_untrusted(codec.indirect(7, PEER, alive=True)) == (7, PEER, True)
-    assert sync.digest_untrusted(sync.digest(3, [(PEER, 300, 2, 1)])) == (3, [sync.Entry(PEER, 300, 2, 1)])
+    line = (PEER, 300, 2, 1, HASH)
+    assert sync.digest_untrusted(sync.digest(3, [line])) == (3, [sync.Entry(*line)])
     assert sync.delta_untrusted(sync.delta([PEER, OTHER], [], 100)[0]) == ([PEER, OTHER], 35)
     assert wire.ihave_untrusted(wire.encode_ihave([wire.message_line((PEER, 1, 2), 300)])) == [((PEER, 1, 2), 255)]
     assert wire.graft_untrusted(wire.encode_graft([(PEER, 1, 2)], wire.REPAIR)) == (wire.REPAIR, [(PEER, 1, 2)])
@@ -91,7 +101,7 @@ def test_frames_read_back() -> None:
     assert routing.relay_untrusted(routing.encode_relay(PEER, b"\x01\x0a")) == (PEER, b"\x01\x0a")
     lines = [walks.Line(b"r", 300)]
     assert walks.shuffle_untrusted(walks.encode_shuffle(codec.SHUFFLE, bytes(8), 3, lines)) == (bytes(8), 3, lines)
-    beacon = healing.Beacon(1, 2, (b"r",))
+    beacon = healing.Beacon(HASH, 2, (b"r",))
     assert healing.beacon_untrusted(healing.encode_beacon(beacon)) == beacon
 
 
@@ -112,9 +122,9 @@ def test_lists_have_limits() -> None:
     with pytest.raises(ProtocolError):
         routing.signal_untrusted(routing.encode_signal(routing.Signal(5, PEER, OTHER, 6, bytes(11))), 10, 16)
     with pytest.raises(ProtocolError):
-        codec.frame_type_untrusted(b"\x01\x05" + bytes(codec.FRAME_MAX))
+        codec.frame_type_untrusted(b"\x02\x05" + bytes(codec.FRAME_MAX))
     with pytest.raises(ProtocolError):
-        codec.frame_type_untrusted(b"\x02\x05")
+        codec.frame_type_untrusted(b"\x01\x05")
 
 
 DECODERS: list[Callable[[bytes], object]] = [
@@ -126,8 +136,9 @@ DECODERS: list[Callable[[bytes], object]] = [
     records.accusation_untrusted,
     sync.digest_untrusted,
     sync.delta_untrusted,
-    lambda data: sync.differing_untrusted(data, 2, [0] * sync.BUCKETS),
+    lambda data: sync.differing_untrusted(data, 2, [HASH] * BUCKETS),
     exchange.gone_untrusted,
+    proofs.proof_untrusted,
     lambda data: wire.gossip_untrusted(data, 1000),
     wire.ihave_untrusted,
     wire.graft_untrusted,

@@ -43,7 +43,7 @@ def accusations(count: int) -> bytes:
 def worst(kind: int) -> list[bytes]:
     """Frames of this kind that were made to cost as much as possible, small and large."""
     head, probe = codec.head(kind), bytes(codec.PROBE.size - 2)
-    summary = RNG.randbytes(8 * sync.BUCKETS)
+    summary, wall = RNG.randbytes(sync.SUMMARY_BYTES), bytes(exchange.WALL_BYTES)
     lines = [walks.Line(r.encoded, 1) for r in signed(16)]
     haves = [wire.Have(peer, 1, 5000, 4000, 0.0) for peer in ids(1000)]
     made: dict[int, Callable[[], list[bytes]]] = {
@@ -51,11 +51,11 @@ def worst(kind: int) -> list[bytes]:
         codec.ACK: lambda: [head + probe, head + probe + accusations(6)],
         codec.PING_REQ: lambda: [codec.ping_req(1, peer) for peer in ids(1)],
         codec.INDIRECT: lambda: [codec.indirect(1, peer, alive=True) for peer in ids(1)],
-        codec.HELLO: lambda: [head + b"\x08" + summary, head + b"\x08" + summary + accusations(190)],
+        codec.HELLO: lambda: [head + b"\x08" + wall + summary, head + b"\x08" + wall + summary + accusations(160)],
         codec.RUMOURS: lambda: [head + accusations(190), head + spoilt(15), head + b"\x09\x00" * 1024],
         codec.TOLD: lambda: [head + accusations(190), head + spoilt(15), head + b"\x09\x00" * 1024],
         codec.SUMMARY: lambda: [head + summary],
-        codec.DIGEST: lambda: [sync.digest(0xFFFF, []), sync.digest(0xFFFF, [(p, 1, 0, 0) for p in ids(1024)])],
+        codec.DIGEST: lambda: [sync.digest(0xFFFF, []), sync.digest(0xFFFF, [(p, 1, 0, 0, p.raw) for p in ids(1024)])],
         codec.DELTA: lambda: [*sync.delta(ids(1024), [], 16_384), *sync.delta([], [accusations(190)], 1 << 20)],
         codec.GOSSIP: lambda: [
             wire.encode_gossip(wire.Head(0, 0), wire.sign_message(KEY, CheapIdentity(9999), 1, 900 + n, 1, b"").body)

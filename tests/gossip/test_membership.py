@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from psyne_mesh.gossip.codec import NO_HASH
 from psyne_mesh.gossip.membership import Change, Membership, Status
 from psyne_mesh.gossip.records import ALIVE, LEAVING, OwnState, Record, RoomKey
 from psyne_mesh.identity import PeerId
@@ -70,7 +71,7 @@ def test_hashes_name_the_living_whatever_the_way_there() -> None:
     assert one.view_hash != two.view_hash
     one.forget(peer(1), 0.0)
     one.forget(peer(2), 0.0)
-    assert (one.view_hash, one.buckets) == (0, [0] * 16)
+    assert (one.view_hash, one.buckets) == (NO_HASH, [NO_HASH] * 16)
 
 
 def test_own_and_others_records_make_the_same_hash() -> None:

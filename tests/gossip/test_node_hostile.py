@@ -23,12 +23,15 @@ from psyne_mesh.gossip.events import (
     SendFrame,
     SignalReceived,
 )
+from psyne_mesh.gossip.freshness import UNTOLD, Calendar
 from psyne_mesh.gossip.node import Node
+from psyne_mesh.gossip.view_hash import BUCKETS
 from psyne_mesh.identity import Identity, PeerId
 from tests.gossip.cluster import ROOM, CheapIdentity, Cluster, cheap_verify, room_of
 
 KEY = r.RoomKey.of(ROOM)
 EVIL, MALLORY = CheapIdentity(666), CheapIdentity(667)
+HELLO_REST = exchange.WALL_BYTES + sync.SUMMARY_BYTES
 
 
 def record(
@@ -46,9 +49,11 @@ def accusation(room: Cluster, victim: PeerId, accuser: CheapIdentity, verdict: i
     return r.accuse(KEY, accuser, victim, own.epoch, own.incarnation + ahead, verdict)
 
 
-def infiltrated(size: int = 6, seed: int = 1, config: GossipConfig | None = None) -> Cluster:
+def infiltrated(
+    size: int = 6, seed: int = 1, config: GossipConfig | None = None, calendar: Calendar = UNTOLD
+) -> Cluster:
     """A room in which EVIL is a member with links to all, driven by hand: it answers pings and says what it likes."""
-    room = room_of(size, seed, config)
+    room = room_of(size, seed, config, calendar=calendar)
     for peer in room.ids():
         room.links.add((min(peer, EVIL.peer_id), max(peer, EVIL.peer_id)))
         room.tell(peer, lambda node: node.link_up(EVIL.peer_id, room.now, 0.05))
@@ -64,7 +69,7 @@ def say(room: Cluster, frame: bytes) -> None:
 
 def keep_talking(room: Cluster, seconds: float) -> None:
     for _ in range(int(seconds / 0.4)):
-        say(room, codec.PROBE.pack(1, codec.PING, 1, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0))
+        say(room, codec.PROBE.pack(codec.VERSION, codec.PING, 1, codec.NO_HASH, 0, 6, 0, 0, 0, 0, 0, 0, 0))
         room.run(0.4)
 
 
@@ -236,7 +241,7 @@ def test_a_liar_cannot_silence_somebody_by_using_up_its_numbers() -> None:
 def test_relays_carry_signed_things_only() -> None:
     room = infiltrated()
     a, b = room.ids()[:2]
-    ping = codec.PROBE.pack(1, codec.PING, 1, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0)
+    ping = codec.PROBE.pack(codec.VERSION, codec.PING, 1, codec.NO_HASH, 0, 6, 0, 0, 0, 0, 0, 0, 0)
     before = room.nodes[a].stats.relayed
     room.tell(a, lambda node: node.receive(EVIL.peer_id, routing.encode_relay(b, ping), room.now))
     nested = routing.encode_relay(b, routing.encode_relay(b, told(record(MALLORY))))
@@ -250,7 +255,7 @@ def test_a_link_that_speaks_nonsense_is_closed() -> None:
     room = infiltrated()
     node = room.nodes[room.ids()[0]]
     for _ in range(25):
-        node.receive(EVIL.peer_id, b"\x01\x01nonsense", room.now)
+        node.receive(EVIL.peer_id, bytes((codec.VERSION, codec.PING)) + b"nonsense", room.now)
     outputs = node.take_outputs()
     assert CloseLink(EVIL.peer_id, "misbehaving") in outputs
     assert node.stats.frames_dropped >= 20
@@ -319,7 +324,7 @@ def test_a_newcomer_cannot_evict_the_anchors() -> None:
     for n in range(60):
         sybil = CheapIdentity(5000 + n)
         target.link_up(sybil.peer_id, room.now)
-        hello = codec.head(codec.HELLO) + bytes((exchange.OUTBOUND | exchange.ISOLATED,)) + bytes(8 * sync.BUCKETS)
+        hello = codec.head(codec.HELLO) + bytes((exchange.OUTBOUND | exchange.ISOLATED,)) + bytes(HELLO_REST)
         target.receive(sybil.peer_id, hello + exchange.encoded(record(sybil)), room.now)
     links = [link.peer for link in target.topology(room.now).links]
     assert set(anchors) <= set(links)
@@ -347,7 +352,7 @@ def some_frame(rng: random.Random) -> bytes:
     ids = [(rng.choice(PEERS), rng.randint(0, 2), rng.randint(1, 40)) for _ in range(rng.randint(0, 5))]
     lines = [walks.Line(item.encoded, rng.randint(0, 400)) for item in news if isinstance(item, r.Record)]
     probe = codec.PROBE.pack(
-        1, rng.choice([1, 2]), rng.randint(0, 40), rng.getrandbits(64), 300, 9, 1, 2, 3, 4, 500, 7, 8
+        codec.VERSION, rng.choice([1, 2]), rng.randint(0, 40), rng.randbytes(16), 300, 9, 1, 2, 3, 4, 500, 7, 8
     )
     frame = rng.choice(
         [
@@ -355,11 +360,13 @@ def some_frame(rng: random.Random) -> bytes:
             probe + items,
             codec.ping_req(rng.randint(0, 9), peer),
             codec.indirect(rng.randint(0, 9), peer, alive=rng.random() < 0.5),
-            codec.head(codec.HELLO) + bytes((rng.getrandbits(5),)) + rng.randbytes(8 * sync.BUCKETS) + items,
+            codec.head(codec.HELLO) + bytes((rng.getrandbits(5),)) + rng.randbytes(HELLO_REST) + items,
             codec.head(codec.RUMOURS) + items,
             codec.head(codec.TOLD) + items,
-            sync.summary([rng.getrandbits(64) for _ in range(sync.BUCKETS)]),
-            sync.digest(rng.getrandbits(16), [(rng.choice(PEERS), *version, rng.randint(0, 2)) for _ in range(4)]),
+            sync.summary([rng.randbytes(16) for _ in range(BUCKETS)]),
+            sync.digest(
+                rng.getrandbits(16), [(rng.choice(PEERS), *version, rng.randint(0, 2), bytes(16)) for _ in range(4)]
+            ),
             *sync.delta([peer], [items] if items else [], 2000),
             wire.encode_gossip(wire.Head(rng.randint(0, 9), rng.randint(0, 3), rng.random() * 60), message.body),
             wire.encode_ihave([wire.message_line(identity, rng.randint(0, 9)) for identity in ids]),

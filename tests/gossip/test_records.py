@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from psyne_mesh.errors import InvalidConfig, ProtocolError
 from psyne_mesh.gossip import records as r
+from psyne_mesh.gossip.codec import PROBE
 from psyne_mesh.identity import Identity
 from tests.gossip.cluster import CheapIdentity
 
@@ -31,9 +32,9 @@ def test_a_record_says_what_was_put_in() -> None:
 
 
 def test_golden_record() -> None:
-    record = r.OwnState(epoch=300, name="a").sign(ROOM, CheapIdentity(1))
+    record = r.OwnState(epoch=300, name="a").sign(ROOM, CheapIdentity(1), 5, 300)
     body = record.encode()[:-64].hex()
-    head = "01" + ROOM.raw.hex() + CheapIdentity(1).public_key.hex()
+    head = "02" + ROOM.raw.hex() + "0000000000000005" + "ac02" + CheapIdentity(1).public_key.hex()
     # epoch, incarnation, state and reason, joined_at, seat, ballot, lifetime, coordinates, name, metadata
     assert body == head + "ac02000000000000ac0200016100"
 
@@ -43,7 +44,8 @@ def test_the_largest_record_fits_into_one_unreliable_frame_behind_a_probe() -> N
         FULL, epoch=2**63, incarnation=2**31, joined_at=2**63, seat=1023, lifetime=86_400, name="x" * 64,
         metadata=bytes(512), ballot=tuple((1000 + seat, bytes(6)) for seat in range(r.BALLOT_MAX)),
     )  # fmt: skip
-    assert len(state.sign(ROOM, ME).encode()) <= r.RECORD_MAX_BYTES <= 1100 - 40
+    record = state.sign(ROOM, ME, 2**64 - 1, r.AT_MAX - 1)
+    assert len(record.encode()) <= r.RECORD_MAX_BYTES <= 1100 - PROBE.size - 3
 
 
 def test_another_room_another_key_and_bent_bytes_are_refused() -> None:

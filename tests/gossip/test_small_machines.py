@@ -252,7 +252,7 @@ def test_nonsense_moves_nobody_far() -> None:
     for _ in range(200):
         node.update((32_767, -32_768, 32_767, 65_535, 0), 9.9)
     assert all(-32_768 <= value <= 65_535 for value in node.wire)
-    codec.PROBE.pack(1, 1, 0, 0, 0, 0, *node.wire, 0, 0)
+    codec.PROBE.pack(codec.VERSION, 1, 0, codec.NO_HASH, 0, 0, *node.wire, 0, 0)
 
 
 # ------------------------------------------------------------------------------------------------------------- cuts
