@@ -38,6 +38,7 @@ _ALONE_S = 1.0  # nobody known after that: we are the first
 _UNSYNCED_S = 5.0  # members are known but none could be reached: claim all the same
 _SYNCED_S = (0.1, 0.3)  # from the first words of a neighbour to our claim: the rest of its view is still coming
 _YIELD_S = (0.4, 0.6)  # a lost claim is given up after that: views may still be converging
+_DENIED_S = 20.0  # a seat that others kept for its holder: half of `seat_hold_s`, which is for crashes
 _VOTE_S = (0.8, 1.2)  # so long a seating stands before we vote for it
 _WAIT_S = (0.3, 1.5)  # who waits for a seat does not jump at it: others wait, too
 _TENURE_S = (
@@ -89,6 +90,7 @@ class Seats:
         self._judged: dict[int, PeerId] = {}
         self._seated_at: dict[int, float] = {}  # seat -> when its present holder got it
         self._met_at = math.inf  # when we first had a link
+        self._denied_until: dict[int, float] = {}  # seats that went to others when we claimed them
         self._before: int | None = None
         self._ballot: Ballot = ()
         self._knows_others = False
@@ -135,7 +137,8 @@ class Seats:
         self._judged.clear()
         seats = self._assign(claims, now)
         judged = self._judged.values()  # it was not new claims that gave them their seats
-        self._free = _free(self._count, claims)
+        denied = [seat for seat, until in self._denied_until.items() if now < until]
+        self._free = _free(self._count, claims, denied)
         self.contested = len({claim.seat for claim in claims}) < len(claims)
         for seat, peer in enumerate(seats):
             if peer != self.seats[seat]:
@@ -235,6 +238,9 @@ class Seats:
             self._lose()
 
     def _give_up(self, now: float) -> None:
+        assert self.claimed is not None  # the caller looked
+        self._denied_until[self.claimed] = now + _DENIED_S
+        self._free = [seat for seat in self._free if seat != self.claimed]
         if self._free:
             self._claim(self._rng.choice(self._free))
             return
@@ -276,12 +282,13 @@ def assign(
     return tuple(held.get(seat, best[seat][2] if seat in best else None) for seat in range(count))
 
 
-def _free(count: int, claims: list[Claim]) -> list[int]:
-    """Seats that nobody claims; if there are none, those that nobody claims of whom we know that it is there."""
+def _free(count: int, claims: list[Claim], denied: list[int]) -> list[int]:
+    """Seats that nobody claims; if there are none, those that nobody claims of whom we know that it is there. Of these a
+    `denied` one is not tried again at once: others know its holder."""
     taken = {claim.seat for claim in claims}
     sure = {claim.seat for claim in claims if claim.proven}
     free = [seat for seat in range(count) if seat not in taken]
-    return free or [seat for seat in range(count) if seat not in sure]
+    return free or [seat for seat in range(count) if seat not in sure and seat not in denied]
 
 
 def vote_of(peer: PeerId) -> bytes:

@@ -345,4 +345,7 @@ def test_a_forged_message_is_refused() -> None:
 
 def test_golden_gossip() -> None:
     frame = wire.encode_gossip(Head(2, FLAT, 2.56), message(300, payload=b"hi").body)
-    assert frame[:-64].hex() == "010a02010100" + ORIGIN.public_key.hex() + "01" + "ac02" + "14" + "02" + b"hi".hex()
+    assert (
+        frame[:-64].hex()
+        == "010a02010100" + ORIGIN.public_key.hex() + "00" * 9 + "01" + "ac02" + "14" + "02" + b"hi".hex()
+    )

@@ -261,7 +261,7 @@ def test_a_sign_is_wanted_when_it_is_new_and_no_flood() -> None:
 
 def test_a_forged_sign_of_the_keeper_is_refused() -> None:
     good = sign(1 << 40)
-    for body in (good.body[:-1] + b"\0", good.body[:32] + codec.varint(7) + good.body[-64:]):
+    for body in (good.body[:-1] + b"\0", good.body[:41] + codec.varint(7) + good.body[-64:]):
         _, bent = wire.keep_untrusted(wire.encode_keep(0, body))
         with pytest.raises(ProtocolError):
             wire.verify_keep_untrusted(bent, ROOM, cheap_verify)

@@ -52,11 +52,11 @@ def worst(kind: int) -> list[bytes]:
         codec.PING_REQ: lambda: [codec.ping_req(1, peer) for peer in ids(1)],
         codec.INDIRECT: lambda: [codec.indirect(1, peer, alive=True) for peer in ids(1)],
         codec.HELLO: lambda: [head + b"\x08" + wall + summary, head + b"\x08" + wall + summary + accusations(160)],
-        codec.RUMOURS: lambda: [head + accusations(190), head + spoilt(15), head + b"\x09\x00" * 1024],
-        codec.TOLD: lambda: [head + accusations(190), head + spoilt(15), head + b"\x09\x00" * 1024],
+        codec.RUMOURS: lambda: [head + accusations(160), head + spoilt(15), head + b"\x09\x00" * 1024],
+        codec.TOLD: lambda: [head + accusations(160), head + spoilt(15), head + b"\x09\x00" * 1024],
         codec.SUMMARY: lambda: [head + summary],
         codec.DIGEST: lambda: [sync.digest(0xFFFF, []), sync.digest(0xFFFF, [(p, 1, 0, 0, p.raw) for p in ids(1024)])],
-        codec.DELTA: lambda: [*sync.delta(ids(1024), [], 16_384), *sync.delta([], [accusations(190)], 1 << 20)],
+        codec.DELTA: lambda: [*sync.delta(ids(1024), [], 16_384), *sync.delta([], [accusations(160)], 1 << 20)],
         codec.GOSSIP: lambda: [
             wire.encode_gossip(wire.Head(0, 0), wire.sign_message(KEY, CheapIdentity(9999), 1, 900 + n, 1, b"").body)
             for n in range(2)
@@ -72,7 +72,7 @@ def worst(kind: int) -> list[bytes]:
         codec.FORWARD_JOIN: lambda: [head + b"\x06" + r.encoded for r in signed(1)],
         codec.SHUFFLE: lambda: [walks.encode_shuffle(kind, RNG.randbytes(8), 3, lines)],
         codec.SHUFFLE_REPLY: lambda: [walks.encode_shuffle(kind, RNG.randbytes(8), 3, lines)],
-        codec.DISCONNECT: lambda: [head + accusations(190)],
+        codec.DISCONNECT: lambda: [head + accusations(160)],
         codec.KEEP: lambda: [wire.encode_keep(0, wire.sign_keep(KEY, CheapIdentity(9998), 7).body)],
     }
     return made[kind]()

@@ -95,12 +95,12 @@ def test_a_dial_that_is_never_answered_counts_as_failed() -> None:
 
 
 class View:
-    """What we know: {peer: (epoch, incarnation, status)}."""
+    """What we know: {peer: (epoch, incarnation, status, hash)}."""
 
-    def __init__(self, known: dict[PeerId, tuple[int, int, int]]) -> None:
+    def __init__(self, known: dict[PeerId, tuple[int, int, int, bytes]]) -> None:
         self.known = known
 
-    def version(self, peer: PeerId) -> tuple[int, int, int] | None:
+    def version(self, peer: PeerId) -> tuple[int, int, int, bytes] | None:
         return self.known.get(peer)
 
 
@@ -120,9 +120,13 @@ WANT, SEND, THEY_SAY_DOWN, WE_SAY_DOWN, NOTHING = "theirs_newer", "ours_newer", 
     ],
 )  # fmt: skip
 def test_comparing_views(ours: tuple[int, int, int] | None, theirs: tuple[int, int, int], outcome: str) -> None:
-    found = sync.compare([Entry(A, *theirs)], View({} if ours is None else {A: ours}))
-    for kind in (WANT, SEND, THEY_SAY_DOWN, WE_SAY_DOWN):
-        assert getattr(found, kind) == ([A] if kind == outcome else [])
+    for theirs_hash in (b"one", b"other"):
+        entry = Entry(A, *theirs, theirs_hash)
+        found = sync.compare([entry], View({} if ours is None else {A: (*ours, b"one")}))
+        for kind in (WANT, SEND, THEY_SAY_DOWN, WE_SAY_DOWN):
+            assert getattr(found, kind) == ([A] if kind == outcome else [])
+        both_alive = ours == theirs == (1, 0, ALIVE)
+        assert found.two_faced == ([A] if both_alive and theirs_hash == b"other" else [])
 
 
 def partners(machine: Sync) -> list[PeerId]:

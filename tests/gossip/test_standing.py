@@ -63,8 +63,8 @@ def test_a_full_table_has_a_place_for_who_is_linked_to_us() -> None:
     room = room_of(3, config=GossipConfig(max_players=4))
     tell(room, "server", [made_up(number, 0) for number in range(30)])
     assert all(len(node.members) == 8 for node in room.nodes.values())
-    newcomer = room.add(9, knows=room.ids()[:1]).peer_id
-    room.run(10.0)  # a record without a link goes within ten seconds, and makes place
+    newcomer = room.add(9, epoch=9, knows=room.ids()[:1]).peer_id
+    room.run(8.0)
     assert all(newcomer in node.members for node in room.nodes.values())
 
 
