@@ -227,7 +227,7 @@ def drain(node: Node) -> None:
     for output in outputs:
         frame = getattr(output, "frame", b"")
         assert len(frame) <= codec.FRAME_MAX
-        codec.frame_type_untrusted(frame or b"\1\1")
+        codec.frame_type_untrusted(frame or codec.head(codec.PING))
     node.take_events()
 
 
