@@ -31,6 +31,7 @@ from psyne_mesh.room.events import (
     StateChanged,
     TamperingDetected,
     TimerFired,
+    TwoFaced,
 )
 
 __all__ = [
@@ -38,5 +39,5 @@ __all__ = [
     "NotSigned", "PartitionHealed", "PartitionSuspected", "PeerAway", "PeerBack", "PeerChanged", "PeerConnected",
     "PeerDiscovered", "PeerLeft", "PeerResumed", "PeerSuspected", "PeerUnreachable", "Rolled", "RoomEvent",
     "RoundFailed", "RuleBroken", "ServerRefused", "SharedAppeared", "SharedGone", "SharedRefused", "SignalingDown",
-    "SignalingUp", "StateChanged", "TamperingDetected", "TimerFired",
+    "SignalingUp", "StateChanged", "TamperingDetected", "TimerFired", "TwoFaced",
 ]  # fmt: skip

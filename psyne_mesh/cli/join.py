@@ -74,5 +74,7 @@ async def _show_events(room: Room, console: Console) -> None:
                 console.print("[green]signaling is back[/green]")
             case events.ServerRefused(server=server, reason=reason):
                 console.print(f"[yellow]{plain(server)}: {plain(reason)}[/yellow]")
+            case events.TwoFaced(player=player):
+                console.print(f"[red]{player.short} told players different things of itself, and is barred[/red]")
             case events.TamperingDetected(server=server, reason=reason):
                 console.print(f"[red]{plain(server)}: {plain(reason)}[/red]")

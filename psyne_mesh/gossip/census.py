@@ -383,7 +383,7 @@ class Census:
         self._barred.pop(peer, None)
         self._barred[peer] = proof, now + max(timely) - self.fresh.seconds(now) + FRESH_S
         forget_oldest(self._barred, _BARRED_MAX)
-        known = self._lose(peer, "equivocated", now, closed=True)
+        known = self._lose(peer, "two-faced", now, closed=True)
         if self._convictions.allow(now) or known:
             self.effects.facts.append(Proved(proof))
 

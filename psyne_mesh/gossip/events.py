@@ -10,7 +10,7 @@ from psyne_mesh.gossip.proofs import Proof
 from psyne_mesh.gossip.records import Record
 from psyne_mesh.identity import PeerId
 
-LeaveReason: TypeAlias = Literal["left", "timeout", "kicked", "capacity", "superseded", "equivocated"]
+LeaveReason: TypeAlias = Literal["left", "timeout", "kicked", "capacity", "superseded", "two-faced"]
 EvictionReason: TypeAlias = Literal["capacity", "superseded", "kicked"]
 
 # ---------------------------------------------------------------------------------------------------------- outputs
@@ -81,7 +81,7 @@ class PeerLeft:
     reason: "left" (it said so), "timeout" (silence), "kicked" (`expel`), "capacity" (it gave up its
     place because the room was full; or a lobby, whose members follow a few only, has no place for it, no way to it or no
     news of it, and may discover it again),
-    "superseded" (it restarted; the `PeerDiscovered` of its new life follows at once), "equivocated" (see `Equivocated`).
+    "superseded" (it restarted; the `PeerDiscovered` of its new life follows at once), "two-faced" (see `TwoFaced`).
     """
 
     peer: PeerId
@@ -89,7 +89,7 @@ class PeerLeft:
 
 
 @attrs.frozen
-class Equivocated:
+class TwoFaced:
     """`peer` told members different things of itself under one version, and signed both: `proof`. It is barred for ten minutes
     after the younger of the two; its `PeerLeft` comes before, if it was a member here."""
 
@@ -177,7 +177,7 @@ Event: TypeAlias = (
     | PeerSuspected
     | PeerResumed
     | PeerLeft
-    | Equivocated
+    | TwoFaced
     | LetGo
     | BroadcastReceived
     | BroadcastsSkipped

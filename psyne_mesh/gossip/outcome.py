@@ -133,8 +133,8 @@ class Outcome:
             case effects.Gone(peer, reason, missed):
                 self._gone(peer, reason, now, missed=missed)
             case effects.Proved(proof):
-                core.hang_up(proof.peer, "equivocated", now)
-                self._effects.events.append(events.Equivocated(proof.peer, proof))
+                core.hang_up(proof.peer, "two-faced", now)
+                self._effects.events.append(events.TwoFaced(proof.peer, proof))
                 core.tell_all(proof, now)
             case effects.Forgotten(peer):
                 core.broadcast.streams.forget(peer)

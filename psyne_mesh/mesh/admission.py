@@ -71,7 +71,8 @@ class Admission:
 
         def node_with(gossip: GossipConfig) -> Node:
             return Node(gossip, self._identity, digest[:16], rng=random.Random(self._rng.random()), verify=verify_untrusted,
-                        epoch=epoch, name=entry.player_name, metadata=entry.profile.encode(), calendar=calendar, now=now)  # fmt: skip
+                        epoch=epoch, name=entry.player_name, metadata=entry.profile.encode(), calendar=calendar,
+                        now=now)  # fmt: skip
 
         node, goodbye = node_with(gossip), goodbye_of(node_with(gossip), trio.current_time())
         request = attrs.evolve(entry.request, record=record_of(node))

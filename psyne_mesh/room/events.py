@@ -86,7 +86,8 @@ class PeerLeft:
     """The player is gone. Comes exactly once for each stay.
 
     reason: "left" (said goodbye), "timeout" (silent too long), "capacity" (lost its seat; or, in a room above
-    256 players, lost from sight: it may be discovered again), "superseded" (the same key joined anew) or "kicked".
+    256 players, lost from sight: it may be discovered again), "superseded" (the same key joined anew), "kicked" or
+    "two-faced" (see `TwoFaced`).
     """
 
     peer: Peer
@@ -216,6 +217,14 @@ class Equivocated:
 
 
 @attrs.frozen
+class TwoFaced:
+    """The player told members different things of itself (its name, its seat, whom it sees where) under one version,
+    and signed both, as anybody can check. Everybody bars its key, for ten minutes; its `PeerLeft` comes first."""
+
+    player: PeerId
+
+
+@attrs.frozen
 class NotSigned:
     """The player does not sign what it says in `stream`, or signs something else: it may tell others another story. It proves
     nothing to others. Once for each player and stream."""
@@ -279,6 +288,6 @@ RoomEvent = (
     | Evicted
     | PartitionSuspected | PartitionHealed | SignalingDown | SignalingUp | ServerRefused | TamperingDetected
     | SharedAppeared | SharedGone | SharedRefused | MessageRefused | MessagesLost | MessagesUndelivered | HostChanged
-    | RuleBroken | Equivocated | NotSigned | Rolled | MovesRevealed | RoundFailed
+    | RuleBroken | Equivocated | TwoFaced | NotSigned | Rolled | MovesRevealed | RoundFailed
     | StateChanged | TimerFired | PeerChanged
 )  # fmt: skip

@@ -245,6 +245,8 @@ class Room(Listening, GameRoom):
                 self._renamed(record)
             case gossip_events.PeerLeft(peer=peer_id, reason=reason):
                 self._left(peer_id, reason)
+            case gossip_events.TwoFaced(peer=peer_id):
+                self._hub.publish(room_events.TwoFaced(peer_id))
             case gossip_events.LetGo(record=record):  # both sides are told the same story
                 self._left(record.peer, "timeout")
                 self._discovered(record)

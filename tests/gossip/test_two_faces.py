@@ -10,7 +10,7 @@ from psyne_mesh.errors import ProtocolError
 from psyne_mesh.gossip import codec
 from psyne_mesh.gossip import records as r
 from psyne_mesh.gossip.config import GossipConfig
-from psyne_mesh.gossip.events import Equivocated, PeerLeft
+from psyne_mesh.gossip.events import PeerLeft, TwoFaced
 from psyne_mesh.gossip.freshness import FRESH_S
 from psyne_mesh.gossip.proofs import PROOF_MAX_BYTES, contradict, proof_untrusted, prove, verify_proof_untrusted
 from psyne_mesh.gossip.view_hash import BUCKETS, ViewHash, bucket_of
@@ -48,7 +48,7 @@ def pinging(room: Cluster, seconds: float) -> None:
 
 
 def named_by(room: Cluster) -> dict[PeerId, float]:
-    return {who: at for at, who, event in room.log if isinstance(event, Equivocated) and event.peer == EVIL.peer_id}
+    return {who: at for at, who, event in room.log if isinstance(event, TwoFaced) and event.peer == EVIL.peer_id}
 
 
 @pytest.mark.parametrize(("size", "config"), [(3, None), (6, None), (15, None), (30, SMALL)])
@@ -66,7 +66,7 @@ def test_two_faces_are_found_out_and_named_within_five_seconds(size: int, config
     assert all(EVIL.peer_id not in node.members for node in room.nodes.values())
     assert not any(room.linked(peer, EVIL.peer_id) for peer in room.ids())
     assert {event.reason for _, _, event in room.log if isinstance(event, PeerLeft) and event.peer == EVIL.peer_id} == {
-        "equivocated"
+        "two-faced"
     }
 
 
@@ -180,7 +180,7 @@ def test_nobody_honest_is_ever_named(seed: int) -> None:
         else:
             room.tell(peer, lambda node: node.update(room.now, name=f"{rng.random()}"))
         room.run(rng.uniform(0.0, 8.0))
-    assert not room.events(Equivocated)
+    assert not room.events(TwoFaced)
 
 
 # --------------------------------------------------------------------------------------------------------- view hashes
