@@ -49,6 +49,11 @@ class Playback:
         self.interval_s = interval_s
 
     @property
+    def shown(self) -> float:
+        """The stamp whose state was shown last; minus infinity before there was one."""
+        return self._position if self._shown_at > -math.inf else -math.inf
+
+    @property
     def delay_s(self) -> float:
         return min(INTERVALS_MAX * self.interval_s, self.interval_s + self.clock.lateness_s)
 
@@ -111,6 +116,15 @@ class Track:
                 values = tuple([value + left * off for value, off in zip(values, self._off)])
         self._shown, self._shown_at = values, position
         return values
+
+    @property
+    def newest(self) -> float:
+        """The stamp of the newest sample; minus infinity before there was one."""
+        return self._stamps[-1] if self._stamps else -math.inf
+
+    def look_back(self, position: float) -> Values:
+        """The values that belong to that place, as far as is known by now; what is shown stays as it is."""
+        return self._on_path(position)[0]
 
     def is_at_rest(self, position: float) -> bool:
         """Nothing will change until the next `add`."""

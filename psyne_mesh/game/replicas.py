@@ -55,6 +55,7 @@ class _Mine:
         self.shared = shared
         self.schema = schema
         self.last = last
+        self.past = _track(schema)
 
 
 class _Hosted:
@@ -201,6 +202,25 @@ class Replicas:
         for mine, values in taken:
             mine.last = values
         return changed
+
+    def record(self, now: float) -> None:
+        """After `changes`: where our own objects are now, for `Rewind`."""
+        for mine in self._mine.values():
+            if mine.past is not None:
+                mine.past.add(now, tuple([getattr(mine.shared, name) for name in mine.schema.smooth_names]), 0.0)
+
+    def pasts(self, kind: type[S]) -> Iterator[tuple[PeerId | None, S, Track | None, tuple[str, ...]]]:
+        """All objects of that class, ours first: (owner, None for ours; the object; its past by its owner's clock; the fields
+        that the past has)."""
+        for mine in self._mine.values():
+            if isinstance(mine.shared, kind):
+                yield None, mine.shared, mine.past, mine.schema.smooth_names
+        for replica in self._theirs.values():
+            if isinstance(replica.shared, kind):
+                yield replica.owner, replica.shared, replica.track, replica.names
+
+    def playback(self, owner: PeerId) -> Playback | None:
+        return self._playbacks.get(owner)
 
     # ------------------------------------------------------------------------------------------------------ the others'
 
@@ -379,9 +399,7 @@ class Replicas:
             return
         shared.__dict__.update(_owner=replica.player, _mine=False)
         if ours.smooth:
-            specs = [ours.fields[number].spec for number in ours.smooth]
-            replica.track = Track([spec.snap for spec in specs], [spec.wrap for spec in specs])
-            replica.names = tuple(ours.fields[number].name for number in ours.smooth)
+            replica.track, replica.names = _track(ours), ours.smooth_names
             replica.smooth = tuple(float(getattr(shared, name)) for name in replica.names)
         replica.shared = shared
         self._write(replica, ours, replica.wire, True)
@@ -421,3 +439,9 @@ class Replicas:
 
 def _is_hosted(number: int, term: int) -> bool:
     return bool(number & 1 and term)
+
+
+def _track(schema: Schema) -> Track | None:
+    """For the smooth fields of an object; None if it has none."""
+    specs = [schema.fields[number].spec for number in schema.smooth]
+    return Track([spec.snap for spec in specs], [spec.wrap for spec in specs]) if specs else None

@@ -68,6 +68,9 @@ class _Other:
         self._intervals = [*kept[-(SAMPLES_MAX - 1) :], (received, low, high)]
         self._correction, self._slew, self._told_at = theirs.correction, theirs.slew, received
 
+    def correction(self, now: float) -> float:
+        return self._correction + self._slew * min(now - self._told_at, SLEW_S)
+
     def interval(self, now: float) -> tuple[float, float]:
         """For (its room clock - our monotonic clock): what all intervals allow, or the tightest where they
         contradict each other (its machine slept). A correction that was changing may have gone on to change, or not.
@@ -182,6 +185,11 @@ class RoomClock:
             lows.append(ours)
             highs.append(ours)
         return median(lows), median(highs)
+
+    def correction(self, member: object, now: float) -> float | None:
+        """What the member adds to its monotonic clock for the room's time, as it told last; None if it never did."""
+        other = self._others.get(member)
+        return None if other is None else other.correction(now)
 
     def offset(self, member: object, now: float) -> tuple[float, float] | None:
         """(how far the member's clock is ahead of ours, half the width of what is known of it); None without an

@@ -142,7 +142,9 @@ class RuleBook:
         """`stamp` gives the room time in seconds at which a message says it was sent. `kind`: the type, if all
         messages are of one. `is_ordered`: they do not overtake each other. Raises InvalidConfig for a rule about a field
         that it has not."""
-        self._rules = [(name_of(rule), rule if kind is None else bound(rule, kind)) for rule in rules]
+        # What newer ones have overtaken is left out before its place or time says anything.
+        in_order = sorted(rules, key=lambda rule: not name_of(rule).startswith("sequence("))
+        self._rules = [(name_of(rule), rule if kind is None else bound(rule, kind)) for rule in in_order]
         self._stamp, self._is_ordered = stamp, is_ordered
         self._senders: dict[object, _Known] = {}
 
@@ -286,7 +288,7 @@ def speed(*, max: float, fields: Sequence[str] = ("x", "y", "z"), over_s: float 
                 memory["stamped"] = stamp is not None
             else:
                 then, came, origin = track[0]
-                spent = now - came + HELD_BACK_S
+                spent = now - came + (HELD_BACK_S if seen.is_ordered else OLDEST_S)
                 if stamp is not None:
                     # What came quickly counts from when it was sent; what claims more time than has gone by here does
                     # not get it, unless there was a silence.

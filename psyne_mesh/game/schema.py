@@ -141,6 +141,7 @@ class Schema:
         self.fields = _fields_of(kind)
         self.codes = [(field.name, field.code) for field in self.fields]
         self.smooth = tuple(number for number, field in enumerate(self.fields) if field.spec.smooth)
+        self.smooth_names = tuple(self.fields[number].name for number in self.smooth)
         names = [field.name for field in self.fields]
         getter = attrgetter(*names)
         self.values_of: Callable[[Any], tuple[Any, ...]] = (

@@ -14,6 +14,7 @@ import trio
 
 from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.game.commitments import MOVE_S, Round
+from psyne_mesh.game.rewind import rewound
 from psyne_mesh.game.schema import Shared
 from psyne_mesh.identity import PeerId
 from psyne_mesh.interrupts import uninterrupted
@@ -26,6 +27,7 @@ from psyne_mesh.room import events as room_events
 from psyne_mesh.room.fairness import Fairness, write_evidence
 from psyne_mesh.room.governing import Governing
 from psyne_mesh.room.hosting import Hosting
+from psyne_mesh.room.latency import LatencyReport, latency_report, owner_of, shown_time
 from psyne_mesh.room.peer import OURSELVES, Me, Peer, Player
 from psyne_mesh.room.playing import G, I, Play
 from psyne_mesh.room.sharing import SharedTraffic, Sharing
@@ -112,6 +114,37 @@ class GameRoom(Governing):
         membership.tell(lambda node, now: node.update(now, name=name, metadata=profile.encode()))
         if name is not None:
             self.player = attrs.evolve(self.player, name=plain(name))
+
+    def shown_time(self, shared: Shared) -> float:
+        """When what we see of this object now was so at its owner, by the room's clock: the moment that a shot at it is to
+        say. Of our own object, and before the owner's clock is known, it is now."""
+        self._joined()
+        now, owner = self.time(), owner_of(shared)
+        playback = None if owner is None or owner == self.me else self._sharing.playback(owner)
+        return shown_time(playback, None if owner is None else self._timekeeper.correction(owner), now)
+
+    def rewind(self, at: float, kind: type[S] = Shared) -> list[S]:  # type: ignore[assignment]
+        """Copies of the shared objects of that class as they were at `at` of the room's time, 250 ms back at most: with
+        `at=shot.time`, taken from `shown_time(target)`, as the shooter saw them. Smooth fields have a past, the others are as
+        they are now. `InvalidConfig` for what is no moment."""
+        self._joined()
+        correction = self._timekeeper.correction
+        return rewound(
+            self._sharing.pasts(kind), at, self.time(), lambda owner: correction(self.me if owner is None else owner)
+        )
+
+    def corrections(self) -> dict[PeerId, float | None]:
+        """For a door on another thread: what each player, and we, add to their clocks for the room's time."""
+        return {player: self._timekeeper.correction(player) for player in (self.me, *self.peers)}
+
+    def latency(self, peer: Peer) -> LatencyReport:
+        """How late everything is between us and that player."""
+        self._joined()
+        if not isinstance(peer, Peer):
+            raise InvalidConfig(f"latency({peer!r}): must be a Peer; room.peers has those who are here")
+        keeper = self._timekeeper
+        playback, correction = self._sharing.playback(peer.id), keeper.correction(peer.id)
+        return latency_report(peer.rtt_ms, keeper.ahead(peer.id), playback, correction, self.time())
 
     @contextmanager
     def pause(self, reason: str = "paused") -> Iterator[None]:

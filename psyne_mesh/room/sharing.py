@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from psyne_mesh.errors import ClosedError, InvalidConfig, MessageTooLarge, PeerGone, ProtocolError
+from psyne_mesh.game.interpolation import Playback
 from psyne_mesh.game.replicas import Appeared, ReplicaEvent, Replicas, Vanished
+from psyne_mesh.game.rewind import Past
 from psyne_mesh.game.schema import Schema, Shared, Wire
 from psyne_mesh.game.shared import SharedEvent, SharedObjects
 from psyne_mesh.identity import PeerId
@@ -201,6 +203,12 @@ class Sharing:
         self._tell()
         return self._replicas.all(kind)
 
+    def pasts(self, kind: type[S]) -> Iterator[Past[S]]:
+        return self._replicas.pasts(kind)
+
+    def playback(self, owner: PeerId) -> Playback | None:
+        return self._replicas.playback(owner)
+
     def present(self) -> list[RoomEvent]:
         return [SharedAppeared(shared) for shared in self._replicas.all(Shared) if not shared.is_mine]
 
@@ -211,6 +219,7 @@ class Sharing:
             while True:
                 now = trio.current_time()
                 self._traffic.update(self._replicas.changes(), now)
+                self._replicas.record(now)
                 await trio.sleep_until(now + self._traffic.interval_s)
 
     def _take_over(self, term: int) -> None:

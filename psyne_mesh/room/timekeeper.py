@@ -93,6 +93,15 @@ class Timekeeper:
         assert self._clock is not None
         return self._clock.offset(peer, trio.current_time())
 
+    def correction(self, peer: PeerId) -> float | None:
+        """What a player (or we) adds to its monotonic clock, Trio's, for the room's time; None before it is known."""
+        self.start()
+        assert self._clock is not None
+        now = trio.current_time()
+        if peer == self._room.me:
+            return self._clock.time(now) - now
+        return self._clock.correction(peer, now)
+
     async def run(self) -> None:
         try:
             channel = self._room.channel(CHANNEL, mode="unreliable")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -13,9 +14,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, overload
 
+import attrs
+
 from psyne_mesh.errors import ClosedError, EventBacklog, InvalidConfig
 from psyne_mesh.game.commitments import MOVE_S, Round
 from psyne_mesh.game.replicas import Replicas
+from psyne_mesh.game.rewind import rewound
 from psyne_mesh.game.schema import Shared
 from psyne_mesh.identity import PeerId
 from psyne_mesh.room import events as room_events
@@ -24,6 +28,7 @@ from psyne_mesh.room.delivery import DeliveryMode
 from psyne_mesh.room.events import RoomEvent
 from psyne_mesh.room.fairness import write_evidence
 from psyne_mesh.room.hub import BACKLOG_MAX
+from psyne_mesh.room.latency import LatencyReport, latency_report, owner_of, shown_time
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.peer import OURSELVES, Me, Peer, Player
 from psyne_mesh.room.playing import G, I, Play
@@ -32,7 +37,7 @@ from psyne_mesh.room.topology import RoomTopology
 from psyne_mesh.signaling.events import RoomInfo
 from psyne_mesh.sync.channel import Channel
 from psyne_mesh.sync.fairness import RemoteFairness
-from psyne_mesh.sync.governing import Governing
+from psyne_mesh.sync.governing import TELL_TIME_S, Governing
 from psyne_mesh.sync.handover import Backlog, Outbox
 from psyne_mesh.sync.listening import Listening
 from psyne_mesh.sync.thread import NetworkThread
@@ -70,6 +75,8 @@ class Room(Listening, Governing):
         self._is_sharing = False
         self._share_due = 0.0
         self._poller: int | None = None
+        self._corrections: dict[PeerId, float | None] = {}
+        self._corrected_at = -math.inf
         thread.call(self._attach)
 
     # ----------------------------------------------------------------------------------------------------------- facts
@@ -263,6 +270,39 @@ class Room(Listening, Governing):
         """Change our name or our metadata; what is left out stays. The others get `PeerChanged`."""
         self._thread.call(partial(self._room.update_player, name=name, metadata=metadata))
 
+    def shown_time(self, shared: Shared) -> float:
+        """When what we see of this object in this frame was so at its owner, by the room's clock: the moment that a shot at it
+        is to say. As under Trio."""
+        now, owner = self.time(), owner_of(shared)
+        playback = None if owner is None or owner == self.me else self._replicas.playback(owner)
+        return shown_time(playback, None if owner is None else self._correction(owner), now)
+
+    def rewind(self, at: float, kind: type[S] = Shared) -> list[S]:  # type: ignore[assignment]
+        """Copies of the shared objects of that class as they were at `at` of the room's time, 250 ms back at most: with
+        `at=shot.time`, taken from `shown_time(target)`, as the shooter saw them. As under Trio."""
+        now = self.time()
+        return rewound(
+            self._replicas.pasts(kind), at, now, lambda owner: self._correction(self.me if owner is None else owner)
+        )
+
+    def latency(self, peer: Peer) -> LatencyReport:
+        """How late everything is between us and that player. As under Trio."""
+        self._raise_if_ended()
+        report = self._thread.call(partial(self._room.latency, peer))
+        playback, correction = self._replicas.playback(peer.id), self._correction(peer.id)
+        ours = latency_report(None, None, playback, correction, self.time())
+        return attrs.evolve(
+            report, lateness_ms=ours.lateness_ms, smoothing_ms=ours.smoothing_ms, seen_ago_ms=ours.seen_ago_ms
+        )
+
+    def _correction(self, player: PeerId) -> float | None:
+        """Asked of the network's thread for all players together, as often as the time."""
+        now = time.perf_counter()
+        if now - self._corrected_at >= TELL_TIME_S:
+            self._corrected_at = now
+            self._corrections = self._thread.call(self._room.corrections)
+        return self._corrections.get(player)
+
     @contextmanager
     def pause(self, reason: str = "paused") -> Iterator[None]:
         """`with net.pause("loading a level"):` the others see `PeerAway` with that reason, and `PeerBack` at the end of the
@@ -302,6 +342,7 @@ class Room(Listening, Governing):
         if now < self._share_due - _EARLY * interval:
             return
         changes = self._replicas.changes()
+        self._replicas.record(now)
         self._share_due = max(self._share_due + interval, now + (1 - _EARLY) * interval)
         if changes:
             self._outbox.run(lambda: self._room.traffic.update(changes, now))

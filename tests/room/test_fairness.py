@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from examples.netcode.path import taken
 from psyne_mesh.errors import InvalidConfig, ProtocolError
 from psyne_mesh.game.evidence import evidence_untrusted, judge
 from psyne_mesh.game.rules import Seen, rate, sequence, speed, within
@@ -57,7 +58,7 @@ async def entered(world: World, *names: str, kind: type[Any] = Move) -> list[Roo
     for room in rooms:
         await room.wait_connected(len(rooms) - 1)
         room.channel("moves", kind if room is rooms[0] else Move, mode="unreliable")
-    await trio.sleep(3)  # the clock is set
+    await trio.sleep(8)  # the clock is set
     return rooms
 
 
@@ -70,7 +71,7 @@ async def run_about(room: Room, kind: type[Any], seconds: float, pace: float = 1
 
 
 async def test_who_plays_by_the_rules_is_heard_and_nobody_accuses_him(autojump_clock: MockClock) -> None:
-    quality = Quality(latency_s=0.05, jitter_s=0.025, loss=0.05)
+    quality = Quality(latency_s=0.05, jitter_s=0.1, loss=0.05)  # 100 +- 50 ms each way
     async with open_world(seed=3, quality=quality) as world, trio.open_nursery() as nursery:
         rooms = await entered(world, "ada", "bob", "cid")
         heard = [told(room) for room in rooms]
@@ -101,8 +102,8 @@ async def test_what_breaks_a_rule_is_an_event_and_is_not_delivered(autojump_cloc
         assert seen[0] - began <= 1.0
         assert len(heard) <= 6  # of some fifty: the rest is counted
         assert sum(event.count for event in heard) > 15
-        inbox = bob.channel("moves")
-        places = [message.x for _, message in [inbox.receive_nowait() for _ in range(inbox.stats.received or 40)]]
+        places = [message.x for message in taken(bob.channel("moves"))]
+        assert len(places) > 20
         assert heard[0].message.x not in places
         assert cid.channel("moves").stats.refused > 10
         heard.clear()
