@@ -30,6 +30,15 @@ def test_every_decision_is_listed_in_the_architecture() -> None:
     assert listed == [page.name for page in DECISIONS]
 
 
+def test_the_walks_lead_somewhere() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    walks = text[text.index("### Four walks") : text.index("## Decisions")]
+    steps = re.findall(r"`([a-z_/]+\.py)`[^|`]*: `([a-z_]+)`", walks)
+    assert len(steps) == 8
+    for place, name in steps:
+        assert f"def {name}(" in (ROOT / "psyne_mesh" / place).read_text(encoding="utf-8"), f"{place} has no {name}"
+
+
 def driving_steps(tree: ast.Module) -> list[tuple[ast.ClassDef, str, list[str]]]:
     """The backticked calls in docstrings of classes that number their steps: (class, method, arguments)."""
     return [
