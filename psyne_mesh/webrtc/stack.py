@@ -232,22 +232,19 @@ class Stack:
             return False
         if self.phase == "closed":
             return False
-        decrypt, deliver, express = session.receive, self._association.receive, self._express
+        deliver, express = self._association.receive, self._express
+        packets = session.receive(datagrams[0], now) if len(datagrams) == 1 else session.receive_many(datagrams, now)
         newest = n_express = 0
-        express_only = True
-        for datagram in datagrams:
-            packets = decrypt(datagram, now)
-            if len(packets) != 1:
+        express_only = len(packets) == len(datagrams)
+        for packet in packets:
+            self.last_received_at = now
+            if express is not None and packet and packet[0] == EXPRESS:
+                newest = len(self._events)
+                self._receive_express(express, packet, now)
+                n_express += 1
+            else:
                 express_only = False
-            for packet in packets:
-                self.last_received_at = now
-                if express is not None and packet and packet[0] == EXPRESS:
-                    newest = len(self._events)
-                    self._receive_express(express, packet, now)
-                    n_express += 1
-                else:
-                    express_only = False
-                    deliver(packet, now)
+                deliver(packet, now)
         if n_express > 1 and express is not None and express.excess_s > LATE_S:
             self._drop_late(newest)
         if express_only:

@@ -27,6 +27,7 @@ from psyne_mesh.webrtc.dtls.record13 import (
     ACK,
     FORGERIES_MAX,
     HEADER_BYTES,
+    MANY,
     OVERHEAD,
     UPDATE_AFTER_RECORDS,
     CutRecord,
@@ -213,6 +214,26 @@ class Session13:
             self._receive_opened(read, opened, packets, now)
             return packets
         return self._receive_other(datagram, now)
+
+    def receive_many(self, datagrams: Sequence[bytes | memoryview], now: float) -> list[bytes]:
+        """`receive` for each in turn; less work for those of a running session that come in order."""
+        read, packets = self._read, []
+        done = 0
+        if (
+            read is not None
+            and len(datagrams) >= MANY
+            and all(_is_usual(datagram, read.first) for datagram in datagrams)
+        ):
+            for opened in read.open_many(datagrams):  # type: ignore[arg-type]  # bytes, as `_is_usual` has found
+                done += 1
+                if opened[-1] == APPLICATION_DATA:
+                    self._n_received += 1
+                    packets.append(opened[:-1])
+                elif self.state == "established":
+                    self._receive_opened(read, opened, packets, now)
+        for datagram in datagrams[done:]:
+            packets += self.receive(datagram, now)
+        return packets
 
     def send(self, packets: Sequence[bytes]) -> list[bytes]:
         """One protected datagram for each packet of 1 to 2^14 bytes. After the end of the session there is nobody to
@@ -596,3 +617,14 @@ def _typed(opened: bytes) -> tuple[int, bytes]:
     if opened[-1] == 0:
         opened = opened.rstrip(b"\0")
     return (opened[-1], opened[:-1]) if opened else (0, b"")
+
+
+def _is_usual(datagram: bytes | memoryview, first: int) -> bool:
+    """One record of the present epoch, as long as it says."""
+    size = len(datagram)
+    return (
+        type(datagram) is bytes
+        and size > OVERHEAD
+        and datagram[0] == first
+        and size - HEADER_BYTES == datagram[3] << 8 | datagram[4]
+    )
