@@ -160,8 +160,11 @@ class OpeningKeys:
         self._highest = self.number = number
         return opened
 
-    def open_many(self, records: Sequence[bytes]) -> list[bytes]:
-        """`open_usual` with one call for all masks, up to the first record that is not the next one, or is forged."""
+    def open_many(self, records: Sequence[bytes | memoryview]) -> list[bytes]:
+        """`open_usual` with one call for all masks, up to the first record that is not the next one, or is forged. None of them
+        if any is not one whole record of this epoch."""
+        if not all(self._is_usual(record) for record in records):
+            return []
         decrypt, high, low = self._decrypt, self._iv_high, self._iv_low
         number = self._highest
         contents = []
@@ -180,6 +183,12 @@ class OpeningKeys:
         self._highest += len(contents)
         self.number = self._highest
         return contents
+
+    def _is_usual(self, record: bytes | memoryview) -> bool:
+        size = len(record)
+        if size <= OVERHEAD or type(record) is not bytes or record[0] != self.first:
+            return False
+        return size - HEADER_BYTES == record[3] << 8 | record[4]
 
     def open(self, record: bytes, body_at: int = HEADER_BYTES) -> bytes | None:
         """The content, then its type, then perhaps zeros (RFC 8446 section 5.2); None for what is forged or replayed. The

@@ -63,34 +63,11 @@ class Session13:
     """
 
     __slots__ = (
-        "_after",
-        "_candidates",
-        "_complaint",
-        "_complaint_at",
-        "_early",
-        "_events",
-        "_handshake_s",
-        "_hellos",
-        "_is_client",
-        "_last_flight",
-        "_ledger",
-        "_n_dropped",
-        "_n_received",
-        "_n_sent",
-        "_nudge_at",
-        "_outbox",
-        "_peer_alert",
-        "_read",
-        "_read_before",
-        "_sequences",
-        "_settings",
-        "_started_at",
-        "_straggler",
-        "_suite",
-        "_write",
-        "group",
-        "state",
-    )
+        "_after", "_candidates", "_complaint", "_complaint_at", "_early", "_events", "_handshake_s", "_hellos",
+        "_is_client", "_last_flight", "_ledger", "_n_dropped", "_n_received", "_n_sent", "_nudge_at", "_outbox",
+        "_peer_alert", "_read", "_read_before", "_sequences", "_settings", "_started_at", "_straggler", "_suite",
+        "_write", "group", "state",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -218,20 +195,14 @@ class Session13:
     def receive_many(self, datagrams: Sequence[bytes | memoryview], now: float) -> list[bytes]:
         """`receive` for each in turn; less work for those of a running session that come in order."""
         read, packets = self._read, []
-        done = 0
-        if (
-            read is not None
-            and len(datagrams) >= MANY
-            and all(_is_usual(datagram, read.first) for datagram in datagrams)
-        ):
-            for opened in read.open_many(datagrams):  # type: ignore[arg-type]  # bytes, as `_is_usual` has found
-                done += 1
-                if opened[-1] == APPLICATION_DATA:
-                    self._n_received += 1
-                    packets.append(opened[:-1])
-                elif self.state == "established":
-                    self._receive_opened(read, opened, packets, now)
-        for datagram in datagrams[done:]:
+        opened = read.open_many(datagrams) if read is not None and len(datagrams) >= MANY else []
+        for content in opened:
+            if content[-1] == APPLICATION_DATA:
+                self._n_received += 1
+                packets.append(content[:-1])
+            elif self.state == "established":
+                self._receive_opened(read, content, packets, now)  # type: ignore[arg-type]  # there are keys
+        for datagram in datagrams[len(opened) :]:
             packets += self.receive(datagram, now)
         return packets
 
@@ -617,14 +588,3 @@ def _typed(opened: bytes) -> tuple[int, bytes]:
     if opened[-1] == 0:
         opened = opened.rstrip(b"\0")
     return (opened[-1], opened[:-1]) if opened else (0, b"")
-
-
-def _is_usual(datagram: bytes | memoryview, first: int) -> bool:
-    """One record of the present epoch, as long as it says."""
-    size = len(datagram)
-    return (
-        type(datagram) is bytes
-        and size > OVERHEAD
-        and datagram[0] == first
-        and size - HEADER_BYTES == datagram[3] << 8 | datagram[4]
-    )
