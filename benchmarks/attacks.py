@@ -11,13 +11,15 @@ from collections.abc import Callable
 from itertools import count, cycle
 from typing import TypeAlias
 
-from benchmarks.hostile import INITIAL_TSN, WHOLE, WORD, Chunks, Victim
+from benchmarks.hostile import INITIAL_TSN, Victim
 from psyne_mesh.config import DataChannelConfig
+from psyne_mesh.testing.hostile import chunks as lies
+from psyne_mesh.testing.hostile.chunks import WHOLE, WORD, Chunks, reset_request
 from psyne_mesh.webrtc.credit import CREDIT_STREAM
 from psyne_mesh.webrtc.dcep import ACK, encode_credit, encode_open
 from psyne_mesh.webrtc.sctp import wire
 
-HELD = 16_000  # chunks that the victim is made to hold, or has outstanding, where an attack wants that
+HELD = 8_000  # chunks that the victim is made to hold, or has outstanding, where an attack wants that
 
 # ------------------------------------------------------------------------------------------------------------------ data
 
@@ -47,24 +49,23 @@ def holes_filled(interleaving: bool = False, held: int = HELD) -> tuple[Victim, 
     return victim, (victim.data(flags=flags, tsn=INITIAL_TSN + 2 * i) for i in range(2 * held))
 
 
+def known(victim: Victim, base: int = 0, outstanding: int = 0) -> lies.Peer:
+    return lies.Peer(victim, INITIAL_TSN, base, outstanding)
+
+
 def behind_many_holes(interleaving: bool = False, held: int = HELD) -> tuple[Victim, Chunks]:
-    """Many ranges, and duplicates: each makes us tell all of them again."""
     victim = Victim(interleaving=interleaving)
     victim.open_channels(1, negotiated=True, id=1)
-    flags = WHOLE | wire.FLAG_UNORDERED
-    victim.give(*(victim.data(flags=flags, tsn=INITIAL_TSN + 2 * i + 1) for i in range(2 * held)))
-    return victim, cycle([victim.data(flags=flags, tsn=INITIAL_TSN + 1)])
+    return staged(victim, lies.duplicates_behind_holes(known(victim), held))
+
+
+def staged(victim: Victim, storm: lies.Storm) -> tuple[Victim, Chunks]:
+    victim.give(*storm.stage)
+    return victim, storm.chunks
 
 
 def hold_fragments(victim: Victim, n: int) -> None:
-    """Fragments that never become messages. DATA: each a run of its own. I-DATA: each a message of its own."""
-    for stream in range(0, n, 1000):
-        victim.give(
-            *(
-                victim.data(stream=stream // 1000, number=i, flags=0, ppid=1, tsn=victim.tsn + 2 * (stream + i) + 1)
-                for i in range(min(1000, n - stream))
-            )
-        )
+    victim.give(*lies.held_fragments(victim, n))
 
 
 def hold_ordered(victim: Victim, n: int, *, stream: int = 1) -> None:
@@ -116,10 +117,8 @@ def replay_deferred(interleaving: bool = False, held: int = HELD) -> tuple[Victi
 
 
 def forward_over_fragments(interleaving: bool = False, held: int = HELD) -> tuple[Victim, Chunks]:
-    """Row 4 of the hostile peer: one TSN further each time, over all that is held."""
     victim = Victim(interleaving=interleaving)
-    hold_fragments(victim, held)
-    return victim, (victim.forward(victim.tsn + i, []) for i in count())
+    return staged(victim, lies.forwards_over_fragments(known(victim), held))
 
 
 def forward_over_streams(interleaving: bool = False, held: int = HELD) -> tuple[Victim, Chunks]:
@@ -148,18 +147,10 @@ def forward_with_lists(interleaving: bool = False, held: int = HELD) -> tuple[Vi
     return victim, (victim.forward(victim.tsn + i, skipped[i % len(skipped)]) for i in count())
 
 
-def reset_request(number: int, streams: list[int], last_tsn: int) -> bytes:
-    body = wire.U32.pack(number & WORD) + bytes(4) + wire.U32.pack(last_tsn & WORD)
-    body += b"".join(map(wire.U16.pack, streams))
-    return wire.chunk(wire.RE_CONFIG, 0, wire.parameter(wire.PARAM_OUTGOING_RESET, body))
-
-
 def resets_over_fragments(interleaving: bool = False, held: int = HELD) -> tuple[Victim, Chunks]:
-    """Resets of streams on which nothing was ever sent, over all that is held."""
     victim = Victim(interleaving=interleaving)
     victim.open_channels(1, negotiated=True, id=1)
-    hold_fragments(victim, held)
-    return victim, (reset_request(i, [60_000], INITIAL_TSN - 1) for i in count(INITIAL_TSN))
+    return staged(victim, lies.resets_over_fragments(known(victim), held))
 
 
 def resets_in_lists(interleaving: bool = False, held: int = HELD) -> tuple[Victim, Chunks]:
@@ -215,12 +206,8 @@ def many_parameters(interleaving: bool = False, held: int = HELD) -> tuple[Victi
 
 
 def sacks_with_gaps(interleaving: bool = False, held: int = HELD) -> tuple[Victim, Chunks]:
-    """Much is outstanding; gap blocks from above, each a range of its own."""
     victim = Victim(interleaving=interleaving)
-    base = victim.outstanding(held)
-    blocks = list(range(held - 2, 2, -2))
-    gaps = (sorted((i, i) for i in blocks[at : at + 250]) for at in range(0, len(blocks), 250))
-    return victim, (wire.sack_chunk(base, 1 << 24, gap) for gap in gaps)
+    return staged(victim, lies.gap_acks(known(victim, victim.outstanding(held), held), held))
 
 
 def sacks_repeated(interleaving: bool = False, held: int = HELD) -> tuple[Victim, Chunks]:
@@ -282,7 +269,7 @@ def window_flaps(interleaving: bool = False, held: int = HELD) -> tuple[Victim, 
     base = outbound.outstanding.cumulative_tsn
     victim.association.packets_to_send(victim.now)
 
-    return victim, cycle([wire.sack_chunk(base, 0, []), wire.sack_chunk(base, 1 << 24, [])])
+    return staged(victim, lies.window_flaps(known(victim, base), held))
 
 
 def acks_from_behind(interleaving: bool = False, held: int = HELD) -> tuple[Victim, Chunks]:

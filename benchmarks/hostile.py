@@ -12,36 +12,33 @@ import gc
 import json
 import random
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import product
 
 import attrs
 
 from psyne_mesh.config import DataChannelConfig
+from psyne_mesh.testing.hostile.chunks import ChunkMaker, Chunks
 from psyne_mesh.webrtc.channel_table import ChannelLimits, ChannelTable
 from psyne_mesh.webrtc.credit import Credits
 from psyne_mesh.webrtc.sctp import Association, SctpConfig, wire
 
 WIRE_OVERHEAD_BYTES = 65  # of a packet: IPv4 20, UDP 8, DTLS 37
 PACKINGS = {"alone": 0, "bundled": 1191, "large": 16_384}  # one chunk a packet, or as many as fit so many bytes
+TURNS, HONEST_BYTES = 20, 20_000  # of a comparison
 TAG, INITIAL_TSN = 0x1234, 1000
-WORD = 0xFFFFFFFF
-WHOLE = wire.FLAG_BEGIN | wire.FLAG_END
-
-Chunks = Iterator[bytes]
 
 
-class Victim:
+class Victim(ChunkMaker):
     """An established association with its channels, and what its peer needs to know to lie to it.
 
     interleaving: I-DATA was agreed on. streams: how many either side may use.
     """
 
     def __init__(self, *, interleaving: bool = False, streams: int = 65_535) -> None:
-        self.interleaving = interleaving
+        super().__init__(interleaving=interleaving, tsn=INITIAL_TSN)
         self.now = 10.0
-        self.tsn = INITIAL_TSN
         self.association = Association(SctpConfig(path_mtu_discovery=False), rng=random.Random(1))
         self.table = ChannelTable(ChannelLimits())
         self.table.start(
@@ -79,27 +76,6 @@ class Victim:
         for packed in packed_up(iter(chunks), 16_384):
             self.take(self.sealed(self.tag, *packed))
 
-    def data(
-        self,
-        payload: bytes = b"x",
-        *,
-        stream: int = 1,
-        number: int = 0,
-        flags: int = WHOLE,
-        ppid: int = 53,
-        tsn: int = -1,
-    ) -> bytes:
-        """A DATA chunk, or I-DATA where that was agreed on. `ppid` is the FSN where `flags` do not begin a message."""
-        if tsn < 0:
-            tsn, self.tsn = self.tsn, self.tsn + 1
-        if self.interleaving:
-            fields = wire.I_DATA_FIELDS.pack(tsn & WORD, stream, 0, number & WORD, ppid)
-            return wire.chunk(wire.I_DATA, flags, fields + payload)
-        return wire.chunk(wire.DATA, flags, wire.DATA_FIELDS.pack(tsn & WORD, stream, number & 0xFFFF, ppid) + payload)
-
-    def forward(self, tsn: int, skipped: list[tuple[int, bool, int]]) -> bytes:
-        return wire.forward_tsn_chunk(tsn, skipped, interleaving=self.interleaving)
-
     def open_channels(self, n: int, **options: object) -> None:
         """Channels of ours, and a peer that has acknowledged all that went out so far."""
         for i in range(n):
@@ -125,13 +101,27 @@ class Victim:
 
 @attrs.frozen
 class Cost:
-    """ns_per_byte: CPU; 10 ns a byte are 1.25 % of a core at 1 Mbit/s. out_per_byte: bytes that go out for one that comes in.
-    longest_ms: CPU of the dearest single packet. ended: the victim ended the association, which is one way out."""
+    """ns_per_byte: CPU; 10 ns a byte are 1.25 % of a core at 1 Mbit/s. longest_ns: CPU of the dearest single packet. ended: the
+    victim ended the association, which is one way out.
+
+    came, went: bytes in and out, with all headers. acked: bytes of the victim's messages that were acknowledged meanwhile.
+    """
 
     ns_per_byte: float
-    out_per_byte: float
-    longest_ms: float
+    longest_ns: int
     ended: bool
+    came: int
+    went: int
+    acked: int
+
+    @property
+    def out_per_byte(self) -> float:
+        """Bytes that go out for one that comes in."""
+        return self.went / self.came
+
+    @property
+    def longest_ms(self) -> float:
+        return self.longest_ns / 1e6
 
     @property
     def percent_per_mbit(self) -> float:
@@ -152,33 +142,87 @@ def packed_up(chunks: Chunks, packet_bytes: int) -> Iterator[list[bytes]]:
         yield packed
 
 
-def cost(attack: Callable[[], tuple[Victim, Chunks]], packet_bytes: int, n_bytes: int, step_s: float = 1e-3) -> Cost:
-    """Give about `n_bytes` of what the attack says. The clock of the victim goes on by `step_s` a packet."""
-    victim, chunks = attack()
-    clock = time.process_time
-    spent = longest = 0.0
-    came = went = 0
-    gc.collect()
-    gc.disable()  # a collection of the whole heap is not the packet's fault
-    for packed in packed_up(chunks, packet_bytes):
-        alone = packed[0][0] in (wire.INIT,)
-        packet = victim.sealed(0 if alone else victim.tag, *packed)
-        victim.now += step_s
-        start = clock()
+class Meter:
+    """1. `turn(n_bytes)` gives so many bytes more of what the attack says; False: that was all. 2. `cost` has the sums.
+
+    CPU is that of this thread. The clock of the victim goes on by `step_s` a packet.
+    """
+
+    def __init__(self, attack: tuple[Victim, Chunks], packet_bytes: int, step_s: float = 1e-3) -> None:
+        self.victim, chunks = attack
+        self._packets = packed_up(chunks, packet_bytes)
+        self._step_s = step_s
+        self._spent = self._longest = self._came = self._went = 0
+        self._acked_before = acknowledged(self.victim)
+
+    def turn(self, n_bytes: int) -> bool:
+        end = self._came + n_bytes
+        while self._came < end:
+            packed = next(self._packets, None)
+            if packed is None or not self.victim.association.state.is_up:
+                return False
+            self._give(packed)
+        return True
+
+    def _give(self, packed: list[bytes]) -> None:
+        victim = self.victim
+        packet = victim.sealed(0 if packed[0][0] == wire.INIT else victim.tag, *packed)
+        victim.now += self._step_s
+        start = time.thread_time_ns()
         deadline = victim.association.next_timeout()
         if deadline is not None and deadline <= victim.now:
             victim.association.handle_timeout(victim.now)
         packets = victim.take(packet)
-        took = clock() - start
-        spent += took
-        longest = max(longest, took)
-        came += len(packet) + WIRE_OVERHEAD_BYTES
-        went += sum(map(len, packets)) + WIRE_OVERHEAD_BYTES * len(packets)
-        ended = not victim.association.state.is_up
-        if came >= n_bytes or ended:
-            break
-    gc.enable()
-    return Cost(spent * 1e9 / came, went / came, longest * 1e3, ended)
+        took = time.thread_time_ns() - start
+        self._spent += took
+        self._longest = max(self._longest, took)
+        self._came += len(packet) + WIRE_OVERHEAD_BYTES
+        self._went += sum(map(len, packets)) + WIRE_OVERHEAD_BYTES * len(packets)
+
+    @property
+    def cost(self) -> Cost:
+        acked = acknowledged(self.victim) - self._acked_before
+        ended = not self.victim.association.state.is_up
+        return Cost(self._spent / self._came, self._longest, ended, self._came, self._went, acked)
+
+
+def acknowledged(victim: Victim) -> int:
+    """User bytes that the peer has acknowledged so far."""
+    table = victim.association._outbound.outstanding
+    return victim.association.stats.user_bytes_sent - table.flight_bytes - table.lost_bytes
+
+
+@contextmanager
+def without_collections() -> Iterator[None]:
+    """A collection of the whole heap is not the packet's fault."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def cost(attack: tuple[Victim, Chunks], packet_bytes: int, n_bytes: int) -> Cost:
+    """Give about `n_bytes` of what the attack says."""
+    meter = Meter(attack, packet_bytes)
+    with without_collections():
+        meter.turn(n_bytes)
+    return meter.cost
+
+
+def cost_beside(
+    attack: tuple[Victim, Chunks], packet_bytes: int, n_bytes: int, honest: tuple[Victim, Chunks]
+) -> tuple[Cost, Cost]:
+    """The same, and what honest chunks cost, bundled, by turns in the same moments: a machine that is busy is so for both."""
+    meter, beside = Meter(attack, packet_bytes), Meter(honest, PACKINGS["bundled"])
+    share = max(1, n_bytes // TURNS)
+    with without_collections():
+        for _ in range(TURNS):
+            beside.turn(HONEST_BYTES // TURNS)
+            if not meter.turn(share):
+                break
+    return meter.cost, beside.cost
 
 
 def main() -> None:
@@ -196,7 +240,7 @@ def main() -> None:
         if chosen.attack and attack.__name__ not in chosen.attack:
             continue
         for interleaving, (packing, packet_bytes) in product((False, True), PACKINGS.items()):
-            found = cost(partial(attack, interleaving, HELD), packet_bytes, 20_000 if chosen.quick else 200_000)
+            found = cost(attack(interleaving, HELD), packet_bytes, 20_000 if chosen.quick else 200_000)
             if not found.ended:
                 worst["percent_per_mbit"] = max(worst["percent_per_mbit"], found.percent_per_mbit)
             worst["longest_ms"] = max(worst["longest_ms"], found.longest_ms)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections import OrderedDict
 from typing import TypeVar
 
 K = TypeVar("K")
@@ -117,7 +118,11 @@ class Account:
         )
 
 
-def forget_oldest(table: dict[K, V], limit: int) -> None:
-    """Keep the `limit` entries that were put in last. Who counts use as well takes an entry out and puts it in again."""
+def forget_oldest(table: OrderedDict[K, V], limit: int) -> None:
+    """Keep the `limit` entries that were put in last. Who counts use as well takes an entry out and puts it in again.
+
+    An OrderedDict: the first entry of a plain dict is looked for behind all that were deleted, 10,000 and more in a table of
+    10,000 that is kept full.
+    """
     while len(table) > limit:
-        del table[next(iter(table))]
+        table.popitem(last=False)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.events import SendFrame
-from psyne_mesh.gossip.records import ACCUSATION_DOMAIN, DOWN, SUSPECT, OwnState, RoomKey, instance_bytes
+from psyne_mesh.gossip.records import DOWN, SUSPECT, RoomKey, accuse
 from psyne_mesh.identity import PeerId
+from psyne_mesh.testing.hostile.frames import HUGE, forged_record, withholds
 from simulations.actors import ROOM
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 _ATTACK_EVERY_S = 1.0
 _HOARD_MAX = 5000  # captured items, the oldest is given up
-_HUGE = (2**32 - 1, 2**32, 2**63, 2**64 - 1)
+_KEY = RoomKey.of(ROOM)
 
 
 class Shell:
@@ -98,25 +99,16 @@ class Forger(Shell):
         record = self._victim()
         epoch, incarnation = record.epoch, record.incarnation
         if self._rng.random() < 0.5:
-            epoch, incarnation = self._rng.choice([(epoch, h) for h in _HUGE] + [(h, 0) for h in _HUGE])
+            epoch, incarnation = self._rng.choice([(epoch, h) for h in HUGE] + [(h, 0) for h in HUGE])
         verdict = self._rng.choice((SUSPECT, DOWN))
-        body = b"".join((
-            instance_bytes(record.instance),
-            codec.raw_of(record.peer), codec.varint(epoch), codec.varint(incarnation), bytes((verdict,)),
-            codec.raw_of(self._signer.peer_id),
-        ))  # fmt: skip
-        signature = self._signer.sign(ACCUSATION_DOMAIN, RoomKey.of(ROOM).raw + body)
-        return codec.ITEM_ACCUSATION, body + signature
+        return codec.ITEM_ACCUSATION, accuse(
+            _KEY, self._signer, record.peer, epoch, incarnation, verdict, record.instance
+        ).encoded
 
     def _forged_record(self) -> tuple[int, bytes]:
         """The victim's record with the highest numbers, under a signature that is not the victim's."""
         record = self._victim()
-        forged = OwnState(epoch=2**64 - 1, incarnation=2**64 - 1, state=self._rng.choice((0, 1)))
-
-        class Thief:
-            peer_id, public_key, sign = record.peer, record.public_key, self._signer.sign
-
-        return codec.ITEM_RECORD, forged.sign(RoomKey.of(ROOM), Thief, record.instance, record.at).encoded
+        return codec.ITEM_RECORD, forged_record(_KEY, self._signer, record, self._rng.choice((0, 1))).encoded
 
     def _replays(self) -> list[tuple[int, bytes]]:
         old = list(self._hoard.items())
@@ -133,7 +125,7 @@ class Sybil(Shell):
     def take_outputs(self) -> list[Any]:
         kept = []
         for output in self.node.take_outputs():
-            if output.__class__ is SendFrame and output.frame[1] in (codec.GOSSIP, codec.IHAVE):
+            if withholds(output):
                 self.withheld += 1
             else:
                 kept.append(output)

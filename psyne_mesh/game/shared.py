@@ -502,12 +502,17 @@ class _Records:
 
     def read_untrusted(self, data: bytes) -> None:
         at = HEAD.size
+        named: set[int] = set()
         while at < len(data) and not self.unknown:
             tag, at = varint_untrusted(data, at)
             number, kind, at_rest = tag >> 3, tag & 3, bool(tag & AT_REST)
             if kind == CLASS:
                 at = self._read_class_untrusted(number, data, at)
-            elif kind == FULL:
+                continue
+            if number in named:  # two bytes that change nothing, thousands of times, would be dear
+                raise ProtocolError("a shared object twice in one message")
+            named.add(number)
+            if kind == FULL:
                 at = self._read_full_untrusted(number, at_rest, data, at)
             elif kind == DELTA:
                 at = self._read_delta_untrusted(number, at_rest, data, at)

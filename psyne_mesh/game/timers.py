@@ -7,6 +7,7 @@ fired; everybody learns it from that, once, whichever hosts have come and gone. 
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from typing import Annotated
 
 import msgspec
@@ -73,7 +74,7 @@ class Timers:
     def __init__(self) -> None:
         self._waiting: dict[str, _Waiting] = {}
         self._fired: dict[str, float] = {}  # since when we know
-        self._seen: dict[str, None] = {}
+        self._seen: OrderedDict[str, None] = OrderedDict()
         self.refused = 0
 
     def changed(self, key: str, value: bytes | None, now: float, *, is_first: bool = False) -> bytes | None:

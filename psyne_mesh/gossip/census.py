@@ -7,6 +7,7 @@ the subject may raise its numbers: incarnation against a suspicion, epoch agains
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import attrs
@@ -126,9 +127,11 @@ class Census:
             SUSPECT: -math.inf,
             DOWN: -math.inf,
         }  # a verdict is not kept waiting by the suspicion before it
-        self._let_go_at: dict[PeerId, float] = {}  # when who told us last that it had held us for gone
+        self._let_go_at: OrderedDict[PeerId, float] = (
+            OrderedDict()
+        )  # when who told us last that it had held us for gone
         self._expelled: dict[PeerId, None] = {}
-        self._barred: dict[PeerId, tuple[Proof, float]] = {}  # and until when
+        self._barred: OrderedDict[PeerId, tuple[Proof, float]] = OrderedDict()  # and until when
         self._convictions = TokenBucket(burst=_STRANGERS, per_second=_STRANGERS_PER_S, now=now)
 
     @property

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from psyne_mesh.gossip import codec, effects
@@ -99,7 +100,7 @@ class Core:
         self.seated_view = codec.NO_HASH
         self.rest_s = config.deaf_rest_s
         self.doubt = Doubt(out)
-        self.shunned: dict[PeerId, float] = {}  # flooders, and until when
+        self.shunned: OrderedDict[PeerId, float] = OrderedDict()  # flooders, and until when
         self.contacts: list[Record] = []  # whom to dial then
         self.hints: dict[PeerId, tuple[Record, float]] = {}  # whom to dial, and until when we hear of it only once
 

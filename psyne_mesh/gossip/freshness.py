@@ -8,6 +8,7 @@ Two instances that meet become the lower one, and what was signed under the othe
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,7 @@ class Freshness:
     def __init__(self, calendar: Calendar, now: float) -> None:
         self.instance = 0  # 0: nobody has told us yet
         self._calendar = calendar
-        self._before: dict[int, float] = {}  # and until when they count
+        self._before: OrderedDict[int, float] = OrderedDict()  # and until when they count
         self._adoptions = TokenBucket(burst=_ADOPTIONS, per_second=_ADOPTIONS_PER_S, now=now)
 
     def seconds(self, now: float) -> int:

@@ -10,6 +10,7 @@ places that kept near links only would fall in two.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from itertools import islice
@@ -20,6 +21,7 @@ from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.effects import DialWanted, Effects, Part
 from psyne_mesh.gossip.policy import Mode
 from psyne_mesh.identity import PeerId
+from psyne_mesh.limits import forget_oldest
 
 if TYPE_CHECKING:
     import random
@@ -81,12 +83,12 @@ class Overlay:
         self.neighbours: dict[PeerId, Neighbour] = {}
         self.effects = out
         self.deadline = math.inf
-        self._backoff: dict[PeerId, float] = {}
-        self._unreachable: dict[PeerId, tuple[int, float]] = {}  # (its epoch, until when)
-        self._drawn: dict[PeerId, float] = {}  # dialled by lot, and when
+        self._backoff: OrderedDict[PeerId, float] = OrderedDict()
+        self._unreachable: OrderedDict[PeerId, tuple[int, float]] = OrderedDict()  # (its epoch, until when)
+        self._drawn: OrderedDict[PeerId, float] = OrderedDict()  # dialled by lot, and when
         self._stray_at = -math.inf
         self._stray_every_s = _STRAY_S
-        self._honoured: dict[PeerId, float] = {}
+        self._honoured: OrderedDict[PeerId, float] = OrderedDict()
         self._improve_at = 0.0
         self._improve_every_s = config.shuffle_interval_s
         self._promise: tuple[PeerId, Neighbour] | None = None  # a near link that we dialled, and which one it must beat
@@ -381,11 +383,10 @@ class Overlay:
         return blake2b(peer.encode(), key=self._own.encode(), digest_size=8).digest()
 
     @staticmethod
-    def _remember(table: dict[PeerId, _Value], peer: PeerId, value: _Value) -> None:
+    def _remember(table: OrderedDict[PeerId, _Value], peer: PeerId, value: _Value) -> None:
         table.pop(peer, None)
-        if len(table) >= _BACKOFFS_MAX:
-            del table[next(iter(table))]
         table[peer] = value
+        forget_oldest(table, _BACKOFFS_MAX)
 
 
 def _farthest(neighbours: Iterable[Neighbour]) -> PeerId | None:

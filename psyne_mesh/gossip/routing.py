@@ -6,6 +6,7 @@ signal), else by a few random walks. A signal that comes to a node again went as
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import attrs
@@ -17,6 +18,7 @@ from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.effects import Effects
 from psyne_mesh.gossip.events import SendFrame, SignalReceived
 from psyne_mesh.identity import PeerId
+from psyne_mesh.limits import forget_oldest
 
 if TYPE_CHECKING:
     import random
@@ -46,8 +48,8 @@ class Router:
         self._config = config
         self._own = own
         self._rng = rng
-        self._routes: dict[PeerId, PeerId] = {}
-        self._seen: dict[tuple[PeerId, int], list[PeerId]] = {}  # and whom it was passed on to
+        self._routes: OrderedDict[PeerId, PeerId] = OrderedDict()
+        self._seen: OrderedDict[tuple[PeerId, int], list[PeerId]] = OrderedDict()  # and whom it was passed on to
         self._credit: dict[PeerId, tuple[float, float]] = {}
         self.effects = out
         self.passed_on = 0
@@ -98,16 +100,14 @@ class Router:
         """Whom we passed this signal on to so far."""
         ways = self._seen.get((signal.origin, signal.number))
         if ways is None:
-            if len(self._seen) >= _SEEN_MAX:
-                del self._seen[next(iter(self._seen))]
             ways = self._seen[signal.origin, signal.number] = []
+            forget_oldest(self._seen, _SEEN_MAX)
         return ways
 
     def _learn_route(self, origin: PeerId, link: PeerId) -> None:
         self._routes.pop(origin, None)
-        if len(self._routes) >= _ROUTES_MAX:
-            del self._routes[next(iter(self._routes))]
         self._routes[origin] = link
+        forget_oldest(self._routes, _ROUTES_MAX)
 
     def _may_pass(self, peer: PeerId, now: float) -> bool:
         credit, since = self._credit.get(peer, (float(_BURST), now))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from psyne_mesh.identity import PeerId
+from psyne_mesh.limits import forget_oldest
 
 # Long enough for people to read them, short enough to see that it goes on.
 ALARM_EVERY_S = 10.0
@@ -17,7 +20,8 @@ class Alarms:
     """1. `sound(room, carrier, now)` for each tampering; report it unless None comes back, and say how many were left out."""
 
     def __init__(self) -> None:
-        self._last: dict[tuple[str, Carrier], tuple[float, int]] = {}  # when, and how many were left out since
+        # When, and how many were left out since
+        self._last: OrderedDict[tuple[str, Carrier], tuple[float, int]] = OrderedDict()
 
     def sound(self, room: str, carrier: Carrier, now: float) -> int | None:
         """How many of this carrier were left out since the last report, or None: this one is, too."""
@@ -26,6 +30,5 @@ class Alarms:
             self._last[room, carrier] = at, left_out + 1
             return None
         self._last[room, carrier] = now, 0
-        if len(self._last) > CARRIERS_MAX:
-            del self._last[next(iter(self._last))]
+        forget_oldest(self._last, CARRIERS_MAX)
         return left_out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
@@ -56,10 +56,9 @@ class Envelopes:
         self._rooms_of = rooms_of
         self._wall_ms = wall_ms
         self._replays = ReplayGuard()
-        self._posted: dict[
-            tuple[str, PeerId], deque[tuple[float, str]]
-        ] = {}  # through signaling, and when; heard last is last
-        self._refused_at: dict[tuple[str, PeerId], float] = {}
+        # Through signaling, and when; heard last is last
+        self._posted: OrderedDict[tuple[str, PeerId], deque[tuple[float, str]]] = OrderedDict()
+        self._refused_at: OrderedDict[tuple[str, PeerId], float] = OrderedDict()
         # For the mesh, while we have no link in the room: a newcomer hears of the refusal first. The oldest gives way.
         self._stranded: deque[tuple[float, str, PeerId, str]] = deque(maxlen=POSTED_MAX * REMEMBERED_MAX)
         self._alarms = Alarms()

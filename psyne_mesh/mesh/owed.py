@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import NamedTuple
@@ -86,7 +87,7 @@ class Owed:
     def __init__(self, tag: bytes, stay: int) -> None:
         self._tag = tag
         self._stay = stay
-        self._accounts: dict[PeerId, _Account] = {}
+        self._accounts: OrderedDict[PeerId, _Account] = OrderedDict()
         self._unsure_until = math.inf
 
     def meet(self, peer: PeerId, stay: int, live: Mapping[str, Carried], now: float) -> Losses:

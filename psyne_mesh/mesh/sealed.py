@@ -10,10 +10,12 @@ epoch it does not change when a member that was called gone comes back.
 from __future__ import annotations
 
 import struct
+from collections import OrderedDict
 
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.gossip.records import Record
 from psyne_mesh.identity import SIGNATURE_BYTES, Identity, PeerId, verify_untrusted
+from psyne_mesh.limits import forget_oldest
 
 ENVELOPE, CHANNEL_MESSAGE = b"\x00", b"\x01"
 
@@ -36,9 +38,10 @@ class Seals:
         self._tag = tag
         self._to_us = identity.peer_id.raw + _STAY.pack(joined_at)
         # What comes next to each: were one count for all, a message that overtakes would do so by as many as there are others.
-        self._numbers: dict[PeerId, int] = {}
+        self._numbers: OrderedDict[PeerId, int] = OrderedDict()
         self._number_min = 0  # for who is not among them, perhaps any more
-        self._seen: dict[PeerId, tuple[int, int, int]] = {}  # epoch, highest number, bit i: `highest - i` was seen
+        # Epoch, highest number, bit i: `highest - i` was seen
+        self._seen: OrderedDict[PeerId, tuple[int, int, int]] = OrderedDict()
 
     def seal(self, to: Record, epoch: int, message: bytes) -> bytes:
         """`message` for the member of that record; `epoch` is of our own."""
@@ -46,7 +49,7 @@ class Seals:
         number = self._numbers.pop(to.peer, self._number_min)
         self._numbers[to.peer] = number + 1
         if len(self._numbers) > RECIPIENTS_MAX:
-            self._number_min = max(self._number_min, self._numbers.pop(next(iter(self._numbers))))
+            self._number_min = max(self._number_min, self._numbers.popitem(last=False)[1])
         head = _HEAD.pack(epoch, number)
         return CHANNEL_MESSAGE + head + self._identity.sign(_DOMAIN, addressee + self._tag + head + message) + message
 
@@ -63,8 +66,7 @@ class Seals:
         verify_untrusted(record.public_key, _DOMAIN, self._to_us + self._tag + head + message, signature)
         self._seen.pop(record.peer, None)
         self._seen[record.peer] = seen
-        if len(self._seen) > SENDERS_MAX:
-            del self._seen[next(iter(self._seen))]
+        forget_oldest(self._seen, SENDERS_MAX)
         return message
 
     def _fresh(self, sender: PeerId, epoch: int, number: int) -> tuple[int, int, int]:

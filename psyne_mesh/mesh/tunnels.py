@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from psyne_mesh.errors import ProtocolError
@@ -149,7 +150,7 @@ class CarrierBudget:
     def __init__(self, now: float, bytes_per_s: float = CARRIED_BYTES_PER_S) -> None:
         self._share = bytes_per_s * CARRIED_SHARE
         self._all = TokenBucket(burst=bytes_per_s, per_second=bytes_per_s, now=now)
-        self._of: dict[PeerId, TokenBucket] = {}
+        self._of: OrderedDict[PeerId, TokenBucket] = OrderedDict()
         self.carried = 0
         self.dropped = 0
 

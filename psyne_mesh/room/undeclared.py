@@ -3,7 +3,7 @@ a player whose record is still on its way."""
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Container
 from typing import TypeAlias
 
@@ -38,7 +38,7 @@ class Undeclared:
         self._sizes: Heaviest[PeerId] = Heaviest()
         self._lengths: dict[PeerId, Heaviest[str]] = {}  # of the queues of each author
         self._count = self._bytes = self._number = 0
-        self._dropped: dict[str, dict[PeerId, int]] = {}
+        self._dropped: OrderedDict[str, OrderedDict[PeerId, int]] = OrderedDict()
 
     def put(self, peer: PeerId, name: str, payload: Payload, now: float) -> None:
         """Work: what is put and dropped, and the logarithm of how many authors and channels there are."""
@@ -84,11 +84,10 @@ class Undeclared:
         busiest = self._lengths[author].heaviest()
         _, payload, _ = queues[busiest].popleft()
         self._book(author, busiest, -1, -_size(payload))
-        dropped = self._dropped.setdefault(busiest, {})
+        dropped = self._dropped.setdefault(busiest, OrderedDict())
         dropped[author] = dropped.pop(author, 0) + 1
         forget_oldest(dropped, COUNTED_MAX)
-        if len(self._dropped) > COUNTED_MAX:
-            del self._dropped[next(iter(self._dropped))]
+        forget_oldest(self._dropped, COUNTED_MAX)
         if not queues[busiest]:
             self._remove(author, busiest)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from enum import Enum
 
 import attrs
@@ -46,8 +47,8 @@ class Churn:
 
     def __init__(self, limits: ChurnLimits) -> None:
         self._limits = limits
-        self._peers: dict[PeerId, TokenBucket] = {}
-        self._addresses: dict[str, TokenBucket] = {}
+        self._peers: OrderedDict[PeerId, TokenBucket] = OrderedDict()
+        self._addresses: OrderedDict[str, TokenBucket] = OrderedDict()
 
     def weigh(self, peer: PeerId, address: str, now: float) -> Weight:
         own = self._of_peer(peer, now).left(now)

@@ -8,7 +8,7 @@ Their links to each other do not notice.
 from __future__ import annotations
 
 import hashlib
-from collections import deque
+from collections import OrderedDict, deque
 
 import attrs
 import msgspec
@@ -58,21 +58,27 @@ class ClusterSwitchboard:
         self.me = me
         self._switchboard = switchboard
         self._heard: dict[str, float] = {}  # the other servers and when we last heard of them
-        self._stopped: dict[str, None] = {}  # who said goodbye, oldest first
+        self._stopped: OrderedDict[str, None] = OrderedDict()  # who said goodbye, oldest first
         self._clocks = _Clocks()
         self._seated: dict[PeerId, float] = {}  # our clients, and since when
         self._homes: dict[PeerId, _Home] = {}  # of the members of rooms that we keep
         self._kept_by: dict[PeerId, dict[str, str]] = {}  # our clients: the rooms they are in, and who keeps each
-        self._joining: dict[PeerId, dict[int, tuple[str, str]]] = {}  # their joins under way, by ref: room and keeper
+        self._joining: dict[
+            PeerId, OrderedDict[int, tuple[str, str]]
+        ] = {}  # their joins under way, by ref: room and keeper
         self._gathers: dict[int, _Gather] = {}
         self._next_question = 0
         self._outputs: list[Delivery] = []
         self._wire: list[tuple[str | None, bytes]] = []
         self._dismissals: list[Dismissal] = []
-        self._numbers: dict[str | None, int] = {}  # of the last message to each server, and to all (None)
-        self._heard_numbers: dict[tuple[str, bool], int] = {}  # of each server: to us (False) and to all (True)
-        self._known_since: dict[str, float] = {}
-        self._deaf: dict[str, None] = {}  # servers that we hear and that do not hear us; who was found so last is last
+        self._numbers: OrderedDict[str | None, int] = (
+            OrderedDict()
+        )  # of the last message to each server, and to all (None)
+        # Of each server: to us (False) and to all (True)
+        self._heard_numbers: OrderedDict[tuple[str, bool], int] = OrderedDict()
+        self._known_since: OrderedDict[str, float] = OrderedDict()
+        # Servers that we hear and that do not hear us; who was found so last is last
+        self._deaf: OrderedDict[str, None] = OrderedDict()
         self.garbage = 0
         self.lost = 0  # messages of other servers that did not arrive here
 
@@ -265,12 +271,12 @@ class ClusterSwitchboard:
             )
 
     def _watch_join(self, peer: PeerId, ref: int, room: str, keeper: str) -> None:
-        joining = self._joining.setdefault(peer, {})
+        joining = self._joining.setdefault(peer, OrderedDict())
         joining[ref] = (room, keeper)
         forget_oldest(joining, _JOINS_MAX)
 
     def _give_up_joins(self, peer: PeerId, room: str) -> None:
-        joining = self._joining.get(peer, {})
+        joining = self._joining.get(peer, OrderedDict())
         for ref in [ref for ref, (joined, _) in joining.items() if joined == room]:
             del joining[ref]
 
@@ -317,11 +323,11 @@ class ClusterSwitchboard:
         match delivery.message:
             case m.JoinedRoom(ref=ref, info=info):
                 rooms[info.room] = keeper
-                self._joining.get(peer, {}).pop(ref, None)
+                self._joining.get(peer, OrderedDict()).pop(ref, None)
                 if keeper != self.keeper_of(info.room):
                     self._dismissals.append(Dismissal(peer, superseded=False))
             case m.Error(ref=int() as ref):
-                self._joining.get(peer, {}).pop(ref, None)
+                self._joining.get(peer, OrderedDict()).pop(ref, None)
             case m.LeftRoom(room=room):
                 rooms.pop(room, None)
         self._outputs.append(delivery)
@@ -386,7 +392,8 @@ class _Clocks:
     """
 
     def __init__(self) -> None:
-        self._behind: dict[str, deque[float]] = {}  # our clock minus theirs and the way here; who spoke last is last
+        # Our clock minus theirs and the way here; who spoke last is last
+        self._behind: OrderedDict[str, deque[float]] = OrderedDict()
 
     def hear(self, server: str, theirs_s: float, now: float) -> None:
         behind = self._behind.pop(server, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, OrderedDict
 from enum import Enum
 from ipaddress import IPv6Address, ip_address
 
@@ -73,8 +73,8 @@ class Doors:
         self._waiting: dict[Entry, None] = {}  # the oldest first
         self._count: dict[Standing, Counter[str]] = {standing: Counter() for standing in Standing}
         self._hellos = TokenBucket(burst=limits.waiting_max, per_second=limits.hellos_per_s, now=now)
-        self._hellos_of: dict[str, TokenBucket] = {}
-        self._reading_of: dict[str, TokenBucket] = {}
+        self._hellos_of: OrderedDict[str, TokenBucket] = OrderedDict()
+        self._reading_of: OrderedDict[str, TokenBucket] = OrderedDict()
         self._crowd = 0.0  # told to come back, and not back yet
         self._crowd_at = now
         self._evicted: list[Entry] = []

@@ -2,6 +2,7 @@
 
     python -m tests.fuzz association --seconds 60
     python -m tests.fuzz association --input FILE      run one input, to look at a finding
+    python -m tests.fuzz --mutated 10000000 --jobs 2   so many mutated inputs over all targets, without atheris (`mass.py`)
     python -m tests.fuzz --write-seeds                 write the seeds of `seeds.py` into the corpus
 
 It begins with the committed corpus. What it finds worth keeping goes to --keep, as does the input of a finding; a finding
@@ -29,6 +30,9 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="a directory; without it a new temporary one")
     parser.add_argument("--input", type=Path)
     parser.add_argument("--write-seeds", action="store_true")
+    parser.add_argument("--mutated", type=int, help="how many inputs, over all targets")
+    parser.add_argument("--seed", type=int, default=1, help="of the mutations")
+    parser.add_argument("--jobs", type=int, default=1)
     chosen = parser.parse_args()
     if chosen.write_seeds:
         from tests.fuzz.seeds import write_seeds
@@ -40,7 +44,13 @@ def main() -> None:
 
         TARGETS[chosen.target](chosen.input.read_bytes())
         return
-    fuzz(chosen.target, chosen.seconds, chosen.keep or Path(tempfile.mkdtemp(prefix="fuzz-")))
+    keep = chosen.keep or Path(tempfile.mkdtemp(prefix="fuzz-"))
+    if chosen.mutated is not None:
+        from tests.fuzz.mass import run_all
+
+        keep.mkdir(parents=True, exist_ok=True)
+        sys.exit(run_all(chosen.mutated, chosen.seed, chosen.jobs, keep) > 0)
+    fuzz(chosen.target, chosen.seconds, keep)
 
 
 def fuzz(target: str, seconds: int, keep: Path) -> None:

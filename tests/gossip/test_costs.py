@@ -5,92 +5,57 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable
+from itertools import count
 from types import FrameType
 from typing import Any
 
 import pytest
 
 from psyne_mesh.gossip import broadcast_wire as wire
-from psyne_mesh.gossip import codec, costs, exchange, records, routing, sync, walks
+from psyne_mesh.gossip import codec, costs, records, sync
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.events import BroadcastReceived, CloseLink, SendFrame
-from psyne_mesh.identity import PeerId
+from psyne_mesh.testing.hostile import WORST, Frames
 from tests.gossip.cluster import CheapIdentity, Cluster
 from tests.gossip.test_node_hostile import EVIL, KEY, infiltrated, record, say, told
 
-RNG = random.Random(1)
 KINDS = sorted(costs.COSTS)
 CALLS_PER_UNIT = 25  # a unit is a microsecond, and a call in Python takes some 50 ns
 
 
-def ids(count: int) -> list[PeerId]:
-    return [PeerId(RNG.randbytes(16).hex()) for _ in range(count)]
+NUMBERS = count(9000)
+FRAMES = Frames(KEY, EVIL, random.Random(1), lambda: CheapIdentity(next(NUMBERS)))
+worst, spoilt = FRAMES.worst, FRAMES.spoilt
 
 
-def signed(count: int) -> list[records.Record]:
-    return [record(CheapIdentity(9000 + number)) for number in range(count)]
-
-
-def spoilt(count: int) -> bytes:
-    """Records whose signatures are wrong."""
-    return b"".join(codec.item(codec.ITEM_RECORD, r.encoded[:-1] + bytes((r.encoded[-1] ^ 1,))) for r in signed(count))
-
-
-def accusations(count: int) -> bytes:
-    return b"".join(exchange.encoded(records.accuse(KEY, EVIL, peer, 1, 0, records.DOWN)) for peer in ids(count))
-
-
-def worst(kind: int) -> list[bytes]:
-    """Frames of this kind that were made to cost as much as possible, small and large."""
-    head, probe = codec.head(kind), bytes(codec.PROBE.size - 2)
-    summary, wall = RNG.randbytes(sync.SUMMARY_BYTES), bytes(exchange.WALL_BYTES)
-    lines = [walks.Line(r.encoded, 1) for r in signed(16)]
-    haves = [wire.Have(peer, 1, 5000, 4000, 0.0) for peer in ids(1000)]
-    made: dict[int, Callable[[], list[bytes]]] = {
-        codec.PING: lambda: [head + probe, head + probe + accusations(6)],
-        codec.ACK: lambda: [head + probe, head + probe + accusations(6)],
-        codec.PING_REQ: lambda: [codec.ping_req(1, peer) for peer in ids(1)],
-        codec.INDIRECT: lambda: [codec.indirect(1, peer, alive=True) for peer in ids(1)],
-        codec.HELLO: lambda: [head + b"\x08" + wall + summary, head + b"\x08" + wall + summary + accusations(160)],
-        codec.RUMOURS: lambda: [head + accusations(160), head + spoilt(15), head + b"\x09\x00" * 1024],
-        codec.TOLD: lambda: [head + accusations(160), head + spoilt(15), head + b"\x09\x00" * 1024],
-        codec.SUMMARY: lambda: [head + summary],
-        codec.DIGEST: lambda: [sync.digest(0xFFFF, []), sync.digest(0xFFFF, [(p, 1, 0, 0, p.raw) for p in ids(1024)])],
-        codec.DELTA: lambda: [*sync.delta(ids(1024), [], 16_384), *sync.delta([], [accusations(160)], 1 << 20)],
-        codec.GOSSIP: lambda: [
-            wire.encode_gossip(wire.Head(0, 0), wire.sign_message(KEY, CheapIdentity(9999), 1, 900 + n, 1, b"").body)
-            for n in range(2)
-        ],
-        codec.IHAVE: lambda: [wire.encode_ihave([wire.message_line((p, 1, 1), 0) for p in ids(1024)])],
-        codec.GRAFT: lambda: [wire.encode_graft([(p, 1, 1) for p in ids(1024)], 0)],
-        codec.PRUNE: lambda: [head],
-        codec.HAVES: lambda: [wire.encode_haves(haves, wire.ASK), wire.encode_haves([], wire.ASK)],
-        codec.SIGNAL: lambda: [
-            routing.encode_signal(routing.Signal(RNG.getrandbits(60), p, q, 9, bytes(1000))) for p, q in [ids(2)]
-        ],
-        codec.RELAY: lambda: [routing.encode_relay(p, codec.head(codec.TOLD) + accusations(100)) for p in ids(1)],
-        codec.FORWARD_JOIN: lambda: [head + b"\x06" + r.encoded for r in signed(1)],
-        codec.SHUFFLE: lambda: [walks.encode_shuffle(kind, RNG.randbytes(8), 3, lines)],
-        codec.SHUFFLE_REPLY: lambda: [walks.encode_shuffle(kind, RNG.randbytes(8), 3, lines)],
-        codec.DISCONNECT: lambda: [head + accusations(160)],
-        codec.KEEP: lambda: [wire.encode_keep(0, wire.sign_keep(KEY, CheapIdentity(9998), 7).body)],
-    }
-    return made[kind]()
+def signed(n: int) -> list[records.Record]:
+    return [record(CheapIdentity(9000 + number)) for number in range(n)]
 
 
 def calls_of(act: Callable[[], object]) -> int:
-    count = 0
+    calls = 0
 
     def called(frame: FrameType, event: str, argument: Any) -> None:
-        nonlocal count
-        count += event in ("call", "c_call")
+        nonlocal calls
+        calls += event in ("call", "c_call")
 
     sys.setprofile(called)
     try:
         act()
     finally:
         sys.setprofile(None)
-    return count
+    return calls
+
+
+def test_every_kind_of_frame_states_its_cost_and_is_tried() -> None:
+    others = ("VERSION", "LINKS_MASK", "LARGE_ROOM")
+    numbers = {name: value for name, value in vars(codec).items() if name.isupper() and isinstance(value, int)}
+    kinds = {
+        value
+        for name, value in numbers.items()
+        if name not in others and not name.startswith(("_", "ITEM_")) and not name.endswith(("_MAX", "_BYTES"))
+    }
+    assert kinds == costs.COSTS.keys() == costs.SIZES.keys() == WORST.keys()
 
 
 @pytest.mark.parametrize("kind", KINDS)

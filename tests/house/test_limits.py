@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import OrderedDict
 
 import pytest
 
@@ -77,7 +78,7 @@ def test_who_stopped_in_time_begins_anew() -> None:
 
 
 def test_the_oldest_entry_gives_way() -> None:
-    table: dict[int, str] = {}
+    table: OrderedDict[int, str] = OrderedDict()
     for number in range(10):
         table[number] = "x"
         forget_oldest(table, 3)

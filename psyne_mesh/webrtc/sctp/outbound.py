@@ -17,9 +17,9 @@ from psyne_mesh.webrtc.sctp.stats import Counters
 if TYPE_CHECKING:
     from psyne_mesh.webrtc.sctp.scheduler import Entry
 
-# Gap blocks have 16-bit offsets; a quarter of that fills 4 MiB with chunks of 256 bytes, and what one SACK may acknowledge or
-# call lost is bounded by it
-TSNS_OUTSTANDING_MAX = 0x3FFF
+# Gap blocks have 16-bit offsets; an eighth of that fills 4 MiB with chunks of 512 bytes. What one SACK may acknowledge, take
+# back or call lost is bounded by it: some 3 ms of a desktop's core
+TSNS_OUTSTANDING_MAX = 0x1FFF
 GAP_BLOCKS_COMPLETE = 16  # a SACK with fewer gap blocks than this was surely not cut: see `inbound`
 AMBIGUOUS_MAX = 64  # acknowledged repetitions that are remembered; older ones are forgotten
 FRAGMENT_BYTES_MIN = 128  # a fragment fills up a packet only when at least this much fits

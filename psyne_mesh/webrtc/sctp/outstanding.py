@@ -159,9 +159,13 @@ class Outstanding:
             for chunk in self.chunks.values()
             if chunk.state == IN_FLIGHT and (chunk.sent_at <= sent_before or chunk.tsn == first)
         ]
+        size = 0
         for chunk in found:
-            self.mark_lost(chunk)
-        self.lost = deque(chunk for chunk in self.chunks.values() if chunk.state == LOST)
+            chunk.state = LOST
+            size += chunk.size
+        self.flight_bytes -= size
+        self.lost_bytes += size
+        self.lost = deque([chunk for chunk in self.chunks.values() if chunk.state == LOST])
         return found
 
     def renege(self) -> list[Chunk]:
