@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         ProtocolError,
         PsyneMeshError,
         RemoteError,
+        RequestRefused,
         RoomError,
         RoomExists,
         RoomFull,
@@ -65,11 +66,12 @@ __all__ = [
     "DeliveryMode", "EventBacklog", "FingerprintMismatch", "Finite", "FloatVector", "GameUri", "GossipConfig", "Identity",
     "InvalidConfig", "InvalidUri", "LocalError", "MemorySignaling", "Mesh", "Message", "MessageTooLarge", "NotHost",
     "OutsideTrio", "Peer", "PeerChannel", "PeerGone", "PeerId", "PeerUri", "PlayerPosition", "ProtocolError",
-    "PsyneMeshError", "RemoteError", "Room", "RoomError", "RoomExists", "RoomFull", "RoomMismatch", "RoomNotFound",
-    "RoomTopology", "RoomUri", "SendOutcome", "SendReport", "Shared", "SignalingError", "SignalingLost", "SignalingServer",
-    "SignalingTransport", "SignalingUnreachable", "StunServer", "TamperedSignaling", "TopologyLink", "TurnServer",
-    "UnserialisableMessage", "VersionMismatch", "WebRTCConfig", "WouldBlock", "create_channel", "create_gaming_channel",
-    "events", "join_game_room", "open_mesh", "open_server", "parse_uri", "quantised", "smooth", "sync",
+    "PsyneMeshError", "RemoteError", "RequestRefused", "Room", "RoomError", "RoomExists", "RoomFull", "RoomMismatch",
+    "RoomNotFound", "RoomTopology", "RoomUri", "SendOutcome", "SendReport", "Shared", "SignalingError", "SignalingLost",
+    "SignalingServer", "SignalingTransport", "SignalingUnreachable", "StunServer", "TamperedSignaling", "TopologyLink",
+    "TurnServer", "UnserialisableMessage", "VersionMismatch", "WebRTCConfig", "WouldBlock", "create_channel",
+    "create_gaming_channel", "events", "join_game_room", "open_mesh", "open_server", "parse_uri", "quantised", "smooth",
+    "sync",
 ]  # fmt: skip
 
 # Where each name lives. A module is imported with the first name of it that is used (PEP 562): who plays never loads the
@@ -78,8 +80,8 @@ _HOMES = {
     "config": "DataChannelConfig StunServer TurnServer WebRTCConfig",
     "errors": (
         "ClosedError ConnectFailed EventBacklog FingerprintMismatch InvalidConfig InvalidUri LocalError "
-        "MessageTooLarge NotHost OutsideTrio PeerGone ProtocolError PsyneMeshError RemoteError RoomError RoomExists "
-        "RoomFull RoomMismatch RoomNotFound SignalingError SignalingLost SignalingUnreachable "
+        "MessageTooLarge NotHost OutsideTrio PeerGone ProtocolError PsyneMeshError RemoteError RequestRefused RoomError "
+        "RoomExists RoomFull RoomMismatch RoomNotFound SignalingError SignalingLost SignalingUnreachable "
         "TamperedSignaling UnserialisableMessage VersionMismatch WouldBlock"
     ),
     "game.schema": "Shared quantised smooth",

@@ -133,6 +133,11 @@ class RoomMismatch(RoomError):
     """The room's properties (such as its skill range) do not admit this player."""
 
 
+class RequestRefused(RemoteError):
+    """The player answered that it does not do what was asked; the message says why. A function that answers (`room.respond`)
+    raises it to refuse."""
+
+
 class PeerGone(RemoteError):
     """The peer left, or its connection ended, before the call was through. Other peers are untouched."""
 

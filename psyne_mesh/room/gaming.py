@@ -24,6 +24,8 @@ from psyne_mesh.mesh.pause import check_reason
 from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.names import is_plain, plain
 from psyne_mesh.room import events as room_events
+from psyne_mesh.room.asking import Asking
+from psyne_mesh.room.exchanging import Exchanging
 from psyne_mesh.room.fairness import Fairness, write_evidence
 from psyne_mesh.room.governing import Governing
 from psyne_mesh.room.hosting import Hosting
@@ -42,7 +44,7 @@ S = TypeVar("S", bound=Shared)
 
 
 @uninterrupted
-class GameRoom(Governing):
+class GameRoom(Governing, Exchanging):
     """The part of a `Room` that speaks through channels of its own. Each part is idle until somebody asks for it."""
 
     me: Me
@@ -57,6 +59,7 @@ class GameRoom(Governing):
         self.states = StateTraffic(room, self._hosting, self._timekeeper, publish, self._joined, rng)
         self.me.state = WrittenState(self.states.own, self.states.write)
         self._room_state = WrittenState(self.states.hosted, self.states.write_state)
+        self.asking = Asking(room, self._joined)
         self.traffic = SharedTraffic(room, self._hosting, rng)
         self._sharing = Sharing(room, self.traffic, publish)
         self.fairness = Fairness(room, core.identity, publish, self._joined, self._timekeeper)
@@ -67,6 +70,7 @@ class GameRoom(Governing):
         nursery.start_soon(self._timekeeper.run)
         nursery.start_soon(self._hosting.run)
         nursery.start_soon(self.states.run)
+        nursery.start_soon(self.asking.run)
         nursery.start_soon(self.fairness.run)
 
     def _joined(self) -> Membership:

@@ -234,6 +234,7 @@ class Room(Listening, GameRoom):
             channel.close(f"the room {self._end}")
         for peer in self._peers.values():
             peer.connected = False
+        self.asking.end()
         self._hub.close()
         self._changed.unpark_all()
 
@@ -414,6 +415,7 @@ class Room(Listening, GameRoom):
             if reason == "timeout":
                 self._silent.add(peer, trio.current_time())
             self.states.peer_left(peer_id)
+            self.asking.peer_left(peer_id)
             if reason == "left":
                 self._hosting.peer_left(peer_id)
             self._hub.publish(room_events.PeerLeft(peer, reason))

@@ -36,6 +36,7 @@ from psyne_mesh.room.sharing import room_event
 from psyne_mesh.room.topology import RoomTopology
 from psyne_mesh.signaling.events import RoomInfo
 from psyne_mesh.sync.channel import Channel
+from psyne_mesh.sync.exchanging import Exchanging
 from psyne_mesh.sync.fairness import RemoteFairness
 from psyne_mesh.sync.governing import TELL_TIME_S, Governing
 from psyne_mesh.sync.handover import Backlog, Outbox
@@ -54,7 +55,7 @@ ASK_TIMEOUT_S = 10.0
 _EARLY = 0.25
 
 
-class Room(Listening, Governing):
+class Room(Listening, Governing, Exchanging):
     """Made by `sync.join_game_room`. Call `poll()` once a frame: it returns what has happened, and calls the handlers.
 
     All calls belong to the thread that polls. None waits but those that say so by a `timeout`, and these raise
@@ -64,6 +65,7 @@ class Room(Listening, Governing):
     def __init__(self, thread: NetworkThread[Any], room: trio_room.Room) -> None:
         Listening.__init__(self)
         Governing.__init__(self, thread, room)
+        Exchanging.__init__(self)
         self._outbox = Outbox(thread)
         self._events: deque[RoomEvent] = deque()
         self._ended = False
@@ -190,6 +192,7 @@ class Room(Listening, Governing):
                 handler(event)
         for channel in self._called:
             channel.call()
+        self._answer_questions()
 
     # --------------------------------------------------------------------------------------------------------- players
 
@@ -365,6 +368,7 @@ class Room(Listening, Governing):
     def _attach(self) -> None:
         self._thread.spawn(self._follow)
         self._room.read_through(self._thread.read)
+        self._room.asking.on_asked = self._asked
 
     async def _follow(self) -> None:
         """Every event of the room, until it ends."""

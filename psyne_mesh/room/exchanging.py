@@ -1,0 +1,63 @@
+"""What players of a room ask of each other, one to one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from psyne_mesh.identity import PeerId
+from psyne_mesh.interrupts import uninterrupted
+from psyne_mesh.room.asking import TIMEOUT_S, Asking, Outcome, Someone
+from psyne_mesh.room.callbacks import checked_callback
+from psyne_mesh.room.messages import Message
+from psyne_mesh.room.peer import Peer
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+@uninterrupted
+class Exchanging:
+    """A part of `Room`."""
+
+    asking: Asking
+
+    def _joined(self) -> Any:
+        raise NotImplementedError
+
+    @property
+    def peers(self) -> Mapping[PeerId, Peer]:
+        """The other players."""
+        raise NotImplementedError
+
+    async def request(self, to: Someone, message: Message, *, timeout: float = TIMEOUT_S) -> Message:
+        """`taken = await room.request(room.host, TakeItem(3), timeout=2.0)`: what the function answers that `to` has given to
+        `respond`. Cancelled, it is given up.
+
+        Raises `DeadlineExceeded`, `PeerGone`, `RequestRefused` (also when nobody there answers such messages), `WouldBlock`
+        when 1,024 wait, `UnserialisableMessage`, `MessageTooLarge` above 14 kB, `InvalidConfig` for a `to` that is no player.
+        """
+        self._joined()
+        return await self.asking.request(to, message, timeout)
+
+    async def request_each(
+        self, message: Message, to: Iterable[Someone] | None = None, *, timeout: float = TIMEOUT_S
+    ) -> dict[PeerId, Outcome]:
+        """The same of several players at once, of all others if `to` is left out: what each answered, or the error that
+        `request` would have raised. It takes no longer than `timeout`."""
+        self._joined()
+        return await self.asking.request_each(list(self.peers) if to is None else to, message, timeout)
+
+    def respond(self, kind: type[Message]) -> Callable[[C], C]:
+        """`@room.respond(TakeItem)` above `def take(peer, message): return Taken(...)`, plain or async: it answers what others
+        `request`. It raises `RequestRefused(why)` to refuse; any other error ends the room's block.
+
+        `InvalidConfig` for a class that is no `Message`, and for a second function of one class.
+        """
+        self._joined()
+
+        def registered(handler: C) -> C:
+            checked_callback(f"room.respond({getattr(kind, '__name__', kind)})", handler, "peer", "message")
+            self.asking.respond(kind, handler)
+            return handler
+
+        return registered

@@ -1,0 +1,133 @@
+"""What players ask of each other, for a game's loop: asking never waits, and answering happens inside `poll()`."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, TypeVar
+
+from psyne_mesh.errors import InvalidConfig, PeerGone, PsyneMeshError, RequestRefused, WouldBlock
+from psyne_mesh.identity import PeerId
+from psyne_mesh.room import room as trio_room
+from psyne_mesh.room.asking import TIMEOUT_S, Outcome, Reply, Someone, no_handler
+from psyne_mesh.room.callbacks import checked_callback
+from psyne_mesh.room.messages import Message
+from psyne_mesh.room.peer import Peer, Player
+from psyne_mesh.room.tagged import encode_tagged
+from psyne_mesh.sync.handover import Outbox
+from psyne_mesh.sync.thread import NetworkThread
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+# Questions that wait for the next `poll()`; more are refused, as the game does not come to answer them.
+WAITING_MAX = 1024
+
+
+class Request:
+    """A question under way: `is_done`, then `result()`."""
+
+    def __init__(self) -> None:
+        self._outcome: Outcome | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self._outcome is not None
+
+    def result(self) -> Message:
+        """What was answered. Raises `DeadlineExceeded`, `PeerGone`, `RequestRefused`; and `WouldBlock` before it is done."""
+        if self._outcome is None:
+            raise WouldBlock("no answer has come yet: ask is_done in a later frame")
+        if isinstance(self._outcome, PsyneMeshError):
+            raise self._outcome
+        return self._outcome
+
+    def note(self, outcome: Outcome) -> None:
+        """Called on the network's thread."""
+        self._outcome = outcome
+
+
+class Requests:
+    """A question to several players under way: `is_done`, and `results` so far: what each answered, or its error."""
+
+    def __init__(self, players: Iterable[PeerId]) -> None:
+        self.results: dict[PeerId, Outcome] = {}
+        self._players = tuple(players)
+
+    @property
+    def is_done(self) -> bool:
+        return len(self.results) == len(self._players)
+
+    def note(self, player: PeerId, outcome: Outcome) -> None:
+        """Called on the network's thread; `results` is replaced, so that who reads it is not disturbed."""
+        self.results = self.results | {player: outcome}
+
+
+class Exchanging:
+    """A part of `Room`."""
+
+    _thread: NetworkThread[Any]
+    _room: trio_room.Room
+    _outbox: Outbox
+
+    def __init__(self) -> None:
+        self._questions: deque[tuple[Peer | Player, Message, Reply]] = deque()
+        self._answering: dict[type[Message], Callable[[Any, Any], Any]] = {}
+
+    def request(self, to: Someone, message: Message, *, timeout: float = TIMEOUT_S) -> Request:
+        """`asked = net.request(net.host, TakeItem(3), timeout=2.0)`; in a later frame `asked.is_done` and `asked.result()`.
+        What is wrong with the call is raised here, what became of it by `result()`, as under Trio."""
+        request = Request()
+        self._thread.call(self._room.asking.begin, to, message, timeout, request.note)
+        return request
+
+    def request_each(
+        self, message: Message, to: Iterable[Someone] | None = None, *, timeout: float = TIMEOUT_S
+    ) -> Requests:
+        """The same of several players at once, of all others if `to` is left out: what it returns has `is_done` and
+        `results`."""
+        whom = list(self._room.peers) if to is None else list(to)
+        requests = Requests(each if isinstance(each, PeerId) else each.id for each in whom)
+        for player in requests._players:
+            try:
+                self._thread.call(self._room.asking.begin, player, message, timeout, partial(requests.note, player))
+            except PeerGone as gone:
+                requests.note(player, gone)
+        return requests
+
+    def respond(self, kind: type[Message]) -> Callable[[C], C]:
+        """`@net.respond(TakeItem)` above `def take(peer, message): return Taken(...)`: called inside `poll()`. It raises
+        `RequestRefused(why)` to refuse; any other error leaves `poll()`."""
+        if not (isinstance(kind, type) and issubclass(kind, Message)):
+            raise InvalidConfig(f"respond({kind!r}): must be a class of yours that subclasses Message")
+
+        def registered(handler: C) -> C:
+            checked_callback(f"net.respond({kind.__name__})", handler, "peer", "message", is_async=False)
+            if kind in self._answering:
+                raise InvalidConfig(f"{kind.__name__} is answered by another function already")
+            self._answering[kind] = handler
+            return handler
+
+        return registered
+
+    def _answer_questions(self) -> None:
+        while self._questions:
+            peer, message, reply = self._questions.popleft()
+            handler = self._answering.get(type(message))
+            try:
+                if handler is None:
+                    raise RequestRefused(no_handler(message))
+                answer = handler(peer, message)
+                encode_tagged(answer)
+            except RequestRefused as refusal:
+                self._outbox.run(partial(reply.refuse, str(refusal)))
+            else:
+                self._outbox.run(partial(reply.answer, answer))
+
+    # --------------------------------------------------------------------------------------------- on the network's thread
+
+    def _asked(self, peer: Peer | Player, message: Message, reply: Reply) -> None:
+        if len(self._questions) >= WAITING_MAX:
+            reply.refuse("busy: its game does not come to answer")
+        else:
+            self._questions.append((peer, message, reply))
