@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
+from psyne_mesh.game.transfer_wire import FILE_BYTES_MAX
 from psyne_mesh.identity import PeerId
 from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.room.asking import TIMEOUT_S, Asking, Outcome, Someone
 from psyne_mesh.room.callbacks import checked_callback
+from psyne_mesh.room.files import Files, FileTraffic, OnProgress, Results
+from psyne_mesh.room.files import To as Receivers
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.peer import Peer
 
@@ -20,6 +24,7 @@ class Exchanging:
     """A part of `Room`."""
 
     asking: Asking
+    file_traffic: FileTraffic
 
     def _joined(self) -> Any:
         raise NotImplementedError
@@ -61,3 +66,26 @@ class Exchanging:
             return handler
 
         return registered
+
+    async def send_file(
+        self, to: Receivers, data: bytes | str | Path, *, name: str | None = None, progress: OnProgress | None = None
+    ) -> Results:
+        """`await room.send_file(None, "level.json")`: the bytes, or the file at that path, up to 64 MiB, to a player, to
+        several, or (None) to everybody; returns once all have it, with None or an error for each. To one player that error
+        is raised.
+
+        It travels beside play, as fast as that bears, and goes on after a break of up to a minute. Its hash is checked there.
+        progress: called with (player, bytes there, all bytes). Cancelled, it stops. There is no timeout argument: put it into
+        `trio.fail_after`.
+
+        Raises `InvalidConfig` for what cannot be read or sent, `MessageTooLarge`; and for one player `RequestRefused` (its game
+        expects no files, or has no room) and `PeerGone`.
+        """
+        self._joined()
+        return await self.file_traffic.send(to, data, name, progress)
+
+    def files(self, bytes_max: int = FILE_BYTES_MAX) -> Files:
+        """`async for file in room.files():` `file.peer`, `file.name`, `file.data`. Until this is called the files of others are
+        refused; `bytes_max` is the largest that is taken. The same object when asked again."""
+        self._joined()
+        return self.file_traffic.expect(bytes_max)

@@ -27,6 +27,7 @@ from psyne_mesh.room import events as room_events
 from psyne_mesh.room.asking import Asking
 from psyne_mesh.room.exchanging import Exchanging
 from psyne_mesh.room.fairness import Fairness, write_evidence
+from psyne_mesh.room.files import FileTraffic
 from psyne_mesh.room.governing import Governing
 from psyne_mesh.room.hosting import Hosting
 from psyne_mesh.room.latency import LatencyReport, latency_report, owner_of, shown_time
@@ -60,6 +61,7 @@ class GameRoom(Governing, Exchanging):
         self.me.state = WrittenState(self.states.own, self.states.write)
         self._room_state = WrittenState(self.states.hosted, self.states.write_state)
         self.asking = Asking(room, self._joined)
+        self.file_traffic = FileTraffic(room, self._joined)
         self.traffic = SharedTraffic(room, self._hosting, rng)
         self._sharing = Sharing(room, self.traffic, publish)
         self.fairness = Fairness(room, core.identity, publish, self._joined, self._timekeeper)
@@ -71,6 +73,7 @@ class GameRoom(Governing, Exchanging):
         nursery.start_soon(self._hosting.run)
         nursery.start_soon(self.states.run)
         nursery.start_soon(self.asking.run)
+        nursery.start_soon(self.file_traffic.run)
         nursery.start_soon(self.fairness.run)
 
     def _joined(self) -> Membership:

@@ -235,6 +235,7 @@ class Room(Listening, GameRoom):
         for peer in self._peers.values():
             peer.connected = False
         self.asking.end()
+        self.file_traffic.end()
         self._hub.close()
         self._changed.unpark_all()
 
@@ -387,6 +388,7 @@ class Room(Listening, GameRoom):
         for peer_id in self._waiting.peers():  # to this one, and through it to others
             self._waiting.send(peer_id, self._channels)
         self._hub.publish(room_events.PeerConnected(peer))
+        self.file_traffic.peer_joined(peer.id)
         self._changed.unpark_all()
 
     def _suspected(self, peer_id: PeerId, suspected: bool) -> None:
@@ -416,6 +418,7 @@ class Room(Listening, GameRoom):
                 self._silent.add(peer, trio.current_time())
             self.states.peer_left(peer_id)
             self.asking.peer_left(peer_id)
+            self.file_traffic.peer_left(peer_id, is_for_good=reason != "timeout")
             if reason == "left":
                 self._hosting.peer_left(peer_id)
             self._hub.publish(room_events.PeerLeft(peer, reason))

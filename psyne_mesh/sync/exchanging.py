@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from psyne_mesh.errors import InvalidConfig, PeerGone, PsyneMeshError, RequestRefused, WouldBlock
+from psyne_mesh.game.transfer_wire import FILE_BYTES_MAX
 from psyne_mesh.identity import PeerId
+from psyne_mesh.room import files as room_files
 from psyne_mesh.room import room as trio_room
 from psyne_mesh.room.asking import TIMEOUT_S, Outcome, Reply, Someone, no_handler
 from psyne_mesh.room.callbacks import checked_callback
+from psyne_mesh.room.files import ArrivingFile, FileTraffic, OnProgress, ReceivedFile, Results
+from psyne_mesh.room.files import To as Receivers
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.peer import Peer, Player
 from psyne_mesh.room.tagged import encode_tagged
@@ -63,6 +68,68 @@ class Requests:
         self.results = self.results | {player: outcome}
 
 
+class FileSending:
+    """A file under way: `is_done`, then `result()`. `progress` has, of each player, the bytes that are there and all bytes."""
+
+    def __init__(self, told: Callable[[PeerId, int, int], object] | None) -> None:
+        self.progress: dict[PeerId, tuple[int, int]] = {}
+        self._told = told
+        self._shown: dict[PeerId, tuple[int, int]] = {}
+        self._results: Results | None = None
+        self._error: Exception | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self._results is not None or self._error is not None
+
+    def result(self) -> Results:
+        """Of each player None, or why it has no file; `WouldBlock` before it is done. Raises what `room.send_file` does."""
+        if self._error is not None:
+            raise self._error
+        if self._results is None:
+            raise WouldBlock("the file is still under way: ask is_done in a later frame")
+        return self._results
+
+    def tell(self) -> None:
+        """Inside `poll()`."""
+        progress = self.progress
+        if self._told is not None:
+            for peer in [peer for peer, shown in progress.items() if self._shown.get(peer) != shown]:
+                self._told(peer, *progress[peer])
+        self._shown = progress
+
+    def note(self, peer: PeerId, done: int, size: int) -> None:
+        """Called on the network's thread; `progress` is replaced, so that who reads it is not disturbed."""
+        self.progress = self.progress | {peer: (done, size)}
+
+    async def run(self, traffic: FileTraffic, to: Receivers, data: bytes | str | Path, name: str | None) -> None:
+        try:
+            self._results = await traffic.send(to, data, name, self.note)
+        except PsyneMeshError as error:
+            self._error = error
+
+
+class Files:
+    """`for file in net.files():` files as they have come, whole; ends when there is no more, and does not wait."""
+
+    def __init__(self, thread: NetworkThread[Any], files: room_files.Files) -> None:
+        self._thread = thread
+        self._files = files
+
+    @property
+    def arriving(self) -> list[ArrivingFile]:
+        """What is on its way."""
+        return self._thread.call(lambda: self._files.arriving)
+
+    def receive_nowait(self) -> ReceivedFile:
+        """The next file, or `WouldBlock`; `ClosedError` once the room was left."""
+        return self._thread.call(self._files.receive_nowait)
+
+    def __iter__(self) -> Iterator[ReceivedFile]:
+        while len(self._files.inbox):
+            yield self.receive_nowait()
+
+
 class Exchanging:
     """A part of `Room`."""
 
@@ -71,6 +138,8 @@ class Exchanging:
     _outbox: Outbox
 
     def __init__(self) -> None:
+        self._sendings: list[FileSending] = []
+        self._files: Files | None = None
         self._questions: deque[tuple[Peer | Player, Message, Reply]] = deque()
         self._answering: dict[type[Message], Callable[[Any, Any], Any]] = {}
 
@@ -109,6 +178,33 @@ class Exchanging:
             return handler
 
         return registered
+
+    def send_file(
+        self, to: Receivers, data: bytes | str | Path, *, name: str | None = None, progress: OnProgress | None = None
+    ) -> FileSending:
+        """`sending = net.send_file(None, "level.json")`: the bytes, or the file at that path, up to 64 MiB, to a player, to
+        several, or (None) to everybody. It never waits: `is_done`, then `result()`. progress: called inside `poll()` with
+        (player, bytes there, all bytes)."""
+        self._thread.call(self._room.file_traffic.targets, to)  # a wrong call is told here
+        sending = FileSending(progress)
+        self._sendings.append(sending)
+        self._thread.call(self._thread.spawn, partial(sending.run, self._room.file_traffic, to, data, name))
+        return sending
+
+    def files(self, bytes_max: int = FILE_BYTES_MAX) -> Files:
+        """`for file in net.files():` `file.peer`, `file.name`, `file.data`. Until this is called the files of others are
+        refused; `bytes_max` is the largest that is taken."""
+        files = self._thread.call(self._room.files, bytes_max)
+        if self._files is None:
+            self._files = Files(self._thread, files)
+        return self._files
+
+    def _tell_progress(self) -> None:
+        for sending in list(self._sendings):
+            is_done = sending.is_done
+            sending.tell()
+            if is_done:
+                self._sendings.remove(sending)
 
     def _answer_questions(self) -> None:
         while self._questions:

@@ -193,6 +193,7 @@ class Room(Listening, Governing, Exchanging):
         for channel in self._called:
             channel.call()
         self._answer_questions()
+        self._tell_progress()
 
     # --------------------------------------------------------------------------------------------------------- players
 

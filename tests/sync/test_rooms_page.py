@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from psyne_mesh import sync
+from psyne_mesh import RequestRefused, sync
 from tests.sync.conftest import Join
 from tests.sync.frames import meet, until
 
@@ -31,7 +31,7 @@ def agree(*nets: sync.Room) -> sync.Room:
 
 
 def test_every_snippet_has_a_test() -> None:
-    assert set(SNIPPETS) == {"ready.py", "rounds.py"}
+    assert set(SNIPPETS) == {"ready.py", "rounds.py", "asking.py", "level.py"}
 
 
 def test_state(join: Join, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,3 +63,35 @@ def test_rounds(join: Join, capsys: pytest.CaptureFixture[str]) -> None:
 
         until(lambda: "round 1 is over" in said, host, each_frame=frame)
         assert other.state["round"] == 1
+
+
+def test_asking(join: Join) -> None:
+    asking = run("asking.py")
+    with join("ada") as ada, join("bob") as bob:
+        meet(ada, bob)
+        host = agree(ada, bob)
+        other = bob if host is ada else ada
+        asking["serve"](host, ["key"])
+        first, second = asking["ask_the_host"](other, "key"), asking["ask_the_host"](other, "key")
+        until(lambda: first.is_done and second.is_done, ada, bob)
+        assert first.result().item == "key"
+        with pytest.raises(RequestRefused, match="no key here"):
+            second.result()
+
+
+def test_files(join: Join, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    level = run("level.py")
+    path = tmp_path / "castle.json"
+    path.write_bytes(b"x" * 50_000)
+    with join("ada") as ada, join("bob") as bob:
+        meet(ada, bob)
+        level["take_levels"](bob)
+        level["send_level"](ada, path)
+        said = ""
+
+        def frame() -> None:
+            nonlocal said
+            level["take_levels"](bob)
+            said += capsys.readouterr().out
+
+        until(lambda: "ada sends castle.json 50000 bytes" in said and "%" in said, ada, bob, each_frame=frame)
