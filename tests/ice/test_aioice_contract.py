@@ -7,9 +7,11 @@ import asyncio
 import importlib.metadata
 import inspect
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
 from aioice import Candidate, ice, stun, turn
 
 import psyne_mesh.webrtc.ice as ours
@@ -42,7 +44,9 @@ CONNECTION_METHODS = {
     "sort_check_list": ["self"],
     "switch_role": ["self", "ice_controlling"],
 }
-LOOP_METHODS = ["_main_loop", "_main_loop_exit", "_main_loop_init", "_queue_handle"]
+LOOP_METHODS = ["_main_loop", "_main_loop_exit", "_main_loop_init", "_main_loop_one", "_queue_handle"]
+LOOP_ATTRIBUTES = ["_nursery", "_q_recv", "_timers"]
+HANDLE_ATTRIBUTES = ["_callback", "_cancelled", "_context", "_started"]  # the last of theirs that run Trio's tasks
 
 
 def test_the_version_is_the_one_that_was_read() -> None:
@@ -159,9 +163,57 @@ def test_the_loop_of_trio_asyncio_has_what_ours_builds_on() -> None:
         assert callable(getattr(theirs, name))
     assert "asyncio.Handle(callback, args, self" in inspect.getsource(theirs.call_soon)
     assert "asyncio.TimerHandle(" in inspect.getsource(theirs.call_at)
-    assert "obj._run()" in inspect.getsource(theirs._main_loop_one)
+    one = inspect.getsource(theirs._main_loop_one)
+    for line in (
+        "obj = await self._q_recv.receive()",
+        "heapq.heappush(self._timers, obj)",
+        "if isinstance(obj, AsyncHandle):",
+        "obj._context.run(self._nursery.start_soon, obj._run, name=obj._callback)",
+        "await obj._started.wait()",
+        "elif not obj._cancelled:",
+        'prev_library, sniffio_library.name = sniffio_library.name, "asyncio"',
+        "obj._run()",
+    ):
+        assert line in one
     assert callable(asyncio._set_running_loop)
     assert asyncio.Handle._run
+
+
+async def test_what_waits_has_its_turn_in_its_order() -> None:
+    """However many callbacks wait, and whatever they set off; timers come in between."""
+    async with open_loop() as loop:
+        done: list[int] = []
+        over = trio.Event()
+
+        def step(number: int) -> None:
+            done.append(number)
+            if number < 500:
+                loop.call_soon(step, number + 1)
+
+        def ended() -> None:
+            late.cancel()
+            over.set()
+
+        late = loop.call_later(30, done.append, -1)
+        cancelled = loop.call_soon(done.append, -2)
+        cancelled.cancel()
+        loop.call_soon(step, 0)
+        loop.call_later(0.01, ended)
+        with trio.fail_after(5):
+            await over.wait()
+            while len(done) < 501:
+                await trio.sleep(0.001)
+        assert done == list(range(501))
+        assert await loop.run_aio_coroutine(_asks_trio(loop)) == "of Trio"
+
+
+async def _asks_trio(loop: Any) -> str:
+    async def answer() -> str:
+        await trio.lowlevel.checkpoint()
+        return "of Trio"
+
+    said: str = await loop.trio_as_future(answer)
+    return said
 
 
 async def test_the_loop_can_be_driven_from_trio() -> None:
@@ -202,7 +254,14 @@ async def test_the_loop_comes_out_of_a_cancellation_at_any_moment() -> None:
 
 def test_no_other_private_name_of_aioice_is_used() -> None:
     """Private attributes of foreign objects in our source are the ones above, and nothing else."""
-    known = {*CONNECTION_ATTRIBUTES, *CONNECTION_METHODS, *LOOP_METHODS, "_network_host"}
+    known = {
+        *CONNECTION_ATTRIBUTES,
+        *CONNECTION_METHODS,
+        *LOOP_METHODS,
+        *LOOP_ATTRIBUTES,
+        *HANDLE_ATTRIBUTES,
+        "_network_host",
+    }
     known |= {"_run", "_loop", "_set_running_loop", "_get_running_loop"}  # of asyncio, for loops that others write
     for path in sorted(Path(ours.__file__).parent.glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))

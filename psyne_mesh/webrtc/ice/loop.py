@@ -9,6 +9,7 @@ trio-asyncio itself, is its own affair and stays as it was.
 from __future__ import annotations
 
 import asyncio
+import heapq
 import importlib.util
 import sys
 import threading
@@ -18,12 +19,14 @@ from functools import cache
 from typing import Any
 
 import trio
+from sniffio import thread_local as sniffio_library
 
 from psyne_mesh.interrupts import TheirNursery, uninterrupted
 
 # The stock one: what trio-asyncio puts in its place does not tell which loop this thread runs.
 _running_loop = getattr(asyncio.events, "_c__get_running_loop", asyncio._get_running_loop)
 _loading = threading.Lock()
+BURST_MAX = 64  # callbacks in one pass of Trio's scheduler: setting up one connection takes some seventy
 
 
 @asynccontextmanager
@@ -90,6 +93,29 @@ def _loop_class() -> Any:
 
         def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
             return self._queue_handle(Timer(when, callback, args, self, context))  # type: ignore[no-any-return]
+
+        async def _main_loop_one(self, no_wait: bool = False) -> None:
+            """As theirs, which waits for one callback and takes a pass of Trio's scheduler for each: those that wait already
+            follow in the same pass, at most so many that the timers and the rest of the program have their turn."""
+            await super()._main_loop_one(no_wait)
+            for _ in range(BURST_MAX):
+                try:
+                    handle = self._q_recv.receive_nowait()
+                except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
+                    return
+                if isinstance(handle, asyncio.TimerHandle):
+                    heapq.heappush(self._timers, handle)
+                elif not hasattr(handle, "_started"):
+                    if not handle._cancelled:
+                        around, sniffio_library.name = sniffio_library.name, "asyncio"
+                        try:
+                            handle._run()
+                        finally:
+                            sniffio_library.name = around
+                else:  # a task of Trio's that asyncio code wants
+                    handle._context.run(self._nursery.start_soon, handle._run, name=handle._callback)
+                    await handle._started.wait()
+                    return
 
         def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
             return self.call_at(self.time() + delay, callback, *args, context=context)
