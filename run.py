@@ -30,7 +30,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 ENVIRONMENT = ROOT / ".venv"
 COMPILED = ROOT / ".venv-compiled"
-WHEEL_PARTS = ("psyne_mesh", "simulations", "pyproject.toml", "README.md", "LICENSE")
+WHEEL_PARTS = ("psyne_mesh", "pyproject.toml", "README.md", "LICENSE")
 EXTRAS = {"test": {"dev"}, "check": {"dev"}, "lab": {"dev"}, "bench": {"bench"}, "sim": {"sim"}, "play": {"play"}}
 IMPLIED = {"dev": ("cli", "sim", "test"), "sim": ("cli",), "bench": ("cli",)}  # as pyproject.toml has them
 OLDEST = (3, 11)
@@ -127,7 +127,7 @@ def compiled_environment(extras: set[str]) -> str:
 
 def hash_of_sources() -> str:
     project = hashlib.sha256((ROOT / "pyproject.toml").read_bytes())
-    for path in sorted([*ROOT.glob("psyne_mesh/**/*.py"), *ROOT.glob("simulations/**/*.py")]):
+    for path in sorted(ROOT.glob("psyne_mesh/**/*.py")):
         project.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     return project.hexdigest()
 

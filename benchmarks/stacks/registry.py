@@ -72,7 +72,7 @@ STACKS = {
         Stack("werift", _node("werift"), "werift"),
         Stack("udp", _python("udp")),
         Stack("core", _python("core")),
-        Stack("simulator", _python("simulator"), "simulations.run"),
+        Stack("simulator", _python("simulator"), "psyne_mesh.simulations.run"),
         Stack("simulator-compiled", _compiled("simulator")),
     )
 }

@@ -12,8 +12,8 @@ from typing import Any
 import trio
 
 from benchmarks.stacks.trio_peer import Connecting, TrioPeer
-from simulations.run import run_once
-from simulations.scenario import load
+from psyne_mesh.simulations.run import run_once
+from psyne_mesh.simulations.scenario import load
 
 
 class Simulator(TrioPeer):

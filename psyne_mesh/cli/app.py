@@ -12,6 +12,7 @@ import typer
 
 import psyne_mesh
 from psyne_mesh.room.mesh import DEFAULT_SIGNALING
+from psyne_mesh.simulations.cli import app as simulations
 
 app = typer.Typer(
     name="psyne-mesh",
@@ -139,7 +140,4 @@ def verify(
     sys.exit(run_verify(files))
 
 
-if find_spec("simulations") is not None and find_spec("simulations.cli") is not None:
-    from simulations.cli import app as sim
-
-    app.add_typer(sim, name="sim", help="Run the mesh simulations: scenarios, seeds, figures.")
+app.add_typer(simulations, name="sim", help="Run the mesh simulations: scenarios, seeds, figures.")

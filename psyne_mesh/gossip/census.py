@@ -321,9 +321,10 @@ class Census:
         self.verified += 1
         verify_record_untrusted(record, self._room, self._verify)
         if known is not None:
+            if known.status is Status.ALIVE:  # else it was told gone already
+                self.effects.facts.append(Gone(record.peer, "timeout", missed=False))
             self.membership.forget(record.peer, now - seconds)
             self.suspicions.drop(record.peer)
-            self.effects.facts.append(Gone(record.peer, "timeout", missed=False))
         self.membership.remember_down(record, now - seconds)
 
     def _answer_old_record(self, record: Record, via: PeerId | None) -> None:

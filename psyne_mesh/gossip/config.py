@@ -90,7 +90,6 @@ class GossipConfig:
     knock_factor: float = _field(2.0, 0.0, 100.0)  # expected knocks of a component per interval, whatever its size
     partition_hold_s: float = _field(1.0, 0.0, 60.0)
     partition_min_lost: int = _field(3, 2, 64)
-    beacon_interval_s: float = _field(20.0, 1.0, 600.0)  # jittered to 15-30 s
 
     def __attrs_post_init__(self) -> None:
         if self.suspicion_max_s < self.suspicion_min_s:

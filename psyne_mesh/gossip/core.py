@@ -25,6 +25,7 @@ from psyne_mesh.gossip.exchange import ISOLATED, LARGE, NEWCOMER, OUTBOUND, Exch
 from psyne_mesh.gossip.freshness import Calendar, Freshness
 from psyne_mesh.gossip.healing import Cuts, Knocker
 from psyne_mesh.gossip.membership import Membership
+from psyne_mesh.gossip.orphans import Orphans
 from psyne_mesh.gossip.overlay import Overlay
 from psyne_mesh.gossip.policy import FULL, POLICIES
 from psyne_mesh.gossip.proofs import Proof
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     import random
 
 _SHUN_S, _SHUNNED_MAX = 60.0, 256  # so long, and so many: the oldest is forgotten
+_OPINIONS = 2  # neighbours asked before a verdict on the word of others
+# A large room looks at all claims at most once in so long for each member: 0.25 s with 256. Each look costs that many claims.
+_SEATING_S = 0.001
 _CONTEST_S = 0.5  # a seat that several claim is looked at again after that
 _CARRIED_MAX = 16  # members of a full mesh without a link that neighbours are asked to carry one frame to
 _ALTERNATIVES = 8  # records that a refused newcomer gets along
@@ -91,13 +95,15 @@ class Core:
         self.broadcast.streams.standing = self._standing
         self.tree_keeper = TreeKeeper(room.raw, own, rng, self.broadcast.signs, out)
         self.vouching = Vouching(rng, out)
+        self.orphans = Orphans(room.raw, own, out)
         self.router = Router(config, own, rng, out)
         self.cuts = Cuts(config, out)
         self.knocker = Knocker(config, rng, out)
         self.coordinate = Coordinate(rng)
         self.seats = Seats(config, room.raw, own, rng, out, wanted=wants_seat)
         self.kept_seats: dict[PeerId, tuple[int, float]] = {}  # of members that restarted: (seat, until)
-        self.seated_view = codec.NO_HASH
+        self._seat_changes = -1  # that the seating has seen
+        self._seated_at = -math.inf
         self.rest_s = config.deaf_rest_s
         self.doubt = Doubt(out)
         self.shunned: OrderedDict[PeerId, float] = OrderedDict()  # flooders, and until when
@@ -238,6 +244,8 @@ class Core:
         link = self.links[peer] = self.detector.links[peer]
         link.lonely = bool(flags & ISOLATED)
         self.overlay.link_up(peer, now, outbound=outbound)
+        self.orphans.linked(peer)
+        self.census.link_heard(peer)  # its handshake is a sign of life: whatever case was open is closed
         haves = self.broadcast.haves(now)
         self.exchange.link_up(peer, self.census.own, now, flags, self.fresh.seconds(now))
         for proof in self.census.proofs(now):
@@ -387,10 +395,16 @@ class Core:
         suspected = set(self.census.suspicions.suspected) if self.overlay.hollow else set()
         return [peer for peer in alive if peer not in suspected] if suspected else alive
 
+    def second_opinion(self, subject: PeerId) -> None:
+        """Ask two neighbours what they know of a member whom others call silent: a refutation may have missed us."""
+        good = [peer for peer in self.links if peer != subject and not self.detector.is_impaired(peer)]
+        for peer in self.rng.sample(good, min(_OPINIONS, len(good))):
+            self.exchange.ask(peer, subject)
+
     def line_of(self, peer: PeerId, now: float) -> Line | None:
-        """A member for a shuffle; those we are linked to are fresh."""
+        """A member for a shuffle; those we are linked to are fresh. Whom only a server told of is not passed on."""
         member = self.membership.get(peer)
-        if member is None:
+        if member is None or member.hint:
             return None
         return Line(member.record.encoded, 0 if peer in self.links else max(0, int(now - member.seen_at)))
 
@@ -399,9 +413,13 @@ class Core:
     def seat_everybody(self, now: float) -> None:
         """Compute the seating again if the view changed, or a held seat's time is over."""
         view, timers = self.membership, self.effects.timers
-        if not self.seats.enabled or (view.view_hash == self.seated_view and now < timers[effects.SEATING]):
+        if not self.seats.enabled or (view.seat_changes == self._seat_changes and now < timers[effects.SEATING]):
             return
-        self.seated_view, timers[effects.SEATING] = view.view_hash, math.inf
+        due = self._seated_at + len(view) * _SEATING_S if self.policy.by_tree else now
+        if now < due:
+            timers[effects.SEATING] = due if timers[effects.SEATING] <= now else min(timers[effects.SEATING], due)
+            return
+        self._seat_changes, self._seated_at, timers[effects.SEATING] = view.seat_changes, now, math.inf
         own = self.census.own
         claims = [] if own.seat is None else [Claim(own.peer, own.seat, ballot=own.ballot)]
         for peer in view.alive:

@@ -41,7 +41,8 @@ SEATS: Final = 14
 DIALS: Final = 15
 COMEBACK: Final = 16  # while we stand aside, the only one that counts
 VOUCHES: Final = 17  # members without a link are looked for
-_TIMERS: Final = 18
+ORPHANS: Final = 18  # whom nobody may be left to miss
+_TIMERS: Final = 19
 
 
 class Effects:
@@ -135,6 +136,13 @@ class CaseClosed:
 
 
 @attrs.frozen
+class SecondOpinionDue:
+    """Others' word alone will be believed in a moment: a neighbour may know better."""
+
+    subject: PeerId
+
+
+@attrs.frozen
 class VerdictReached:
     """The subject is down. `own`: our own link was among the evidence."""
 
@@ -208,6 +216,13 @@ class Confirmed:
 @attrs.frozen
 class Unvouched:
     """Nobody whom we are linked to reaches this member."""
+
+    peer: PeerId
+
+
+@attrs.frozen
+class OrphanSilent:
+    """We looked after this member, for its neighbours may all be dead, and did not reach it."""
 
     peer: PeerId
 
@@ -361,6 +376,7 @@ Probing: TypeAlias = ProbeDue | FrameDue | LinkImpaired | LinkSilent | LinkHeard
 Fact: TypeAlias = (
     CaseOpened
     | CaseClosed
+    | SecondOpinionDue
     | VerdictReached
     | Tell
     | TellAll
@@ -370,6 +386,7 @@ Fact: TypeAlias = (
     | Restarted
     | Confirmed
     | Unvouched
+    | OrphanSilent
     | Gone
     | Proved
     | Forgotten

@@ -183,6 +183,11 @@ class Exchange:
         if self.policy.knows_all:
             self._send(peer, sync.summary(self._membership.buckets))
 
+    def ask(self, peer: PeerId, subject: PeerId) -> None:
+        """What that neighbour knows of one member: a DELTA answers."""
+        for frame in sync.delta([subject], [], FRAME_BYTES):
+            self._send(peer, frame)
+
     def summary_received(self, peer: PeerId, frame: bytes, cost: Cost, now: float) -> None:
         if self.policy.knows_all:
             mask = sync.differing_untrusted(frame, 2, self._membership.buckets)

@@ -1,4 +1,4 @@
-"""What a cut needs: one event for all that it takes away, knocking on the doors of the lost, and beacons.
+"""What a cut needs: one event for all that it takes away, knocking on the doors of the lost, and a look at signaling.
 
 The field's open wound: memberlist forgets a dead member after 30 s and never finds it again. Here the lost are
 remembered for as long as the room lives, and somebody knocks at a constant rate, whatever the room's size.
@@ -9,22 +9,17 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import attrs
-
-from psyne_mesh.errors import ProtocolError
 from psyne_mesh.gossip import effects
-from psyne_mesh.gossip.codec import HASH_BYTES, VERSION, Reader, sized
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.effects import CutMended, CutSeen, Effects, Knock
-from psyne_mesh.gossip.records import RECORD_MAX_BYTES, rank
+from psyne_mesh.gossip.records import rank
 from psyne_mesh.identity import PeerId
 
 if TYPE_CHECKING:
     import random
 
 _CUT_MAX = 1024  # members of cuts remembered; more are simply lost one by one
-_BEACON_RECORDS = 4  # in one beacon: the author, and others to dial should the author be gone by then
-POSTERS = 2  # the members with the lowest hashes post: one may be about to leave
+LOOKOUTS = 2  # the members with the lowest hashes: one may be about to leave
 
 
 class Cuts:
@@ -151,43 +146,12 @@ class Knocker:
         return []
 
 
-# ---------------------------------------------------------------------------------------------------------- beacons
-
-
-@attrs.frozen
-class Beacon:
-    """What one component of a room posts to signaling: a hash of its view, its size, and records of members."""
-
-    view_hash: bytes
-    size: int
-    records: tuple[bytes, ...]
-
-
-def is_poster(room: bytes, own: PeerId, alive: list[PeerId], posters: int = POSTERS) -> bool:
-    """Whether we are one of the members whose task it is: those with the lowest H(room, peer)."""
+def is_lookout(room: bytes, own: PeerId, alive: list[PeerId], lookouts: int = LOOKOUTS) -> bool:
+    """Whether we are one of those with the lowest H(room, peer) among the living, who look out for the lost at signaling."""
     mine = rank(room, own)
     lower = 0
     for peer in alive:
         lower += rank(room, peer) < mine
-        if lower == posters:
+        if lower == lookouts:
             return False
     return True
-
-
-def encode_beacon(beacon: Beacon) -> bytes:
-    head = bytes((VERSION,)) + beacon.view_hash + beacon.size.to_bytes(4, "big")
-    return head + b"".join(sized(record) for record in beacon.records[:_BEACON_RECORDS])
-
-
-def beacon_untrusted(data: bytes) -> Beacon:
-    reader = Reader(data, 0)
-    if reader.u8_untrusted() != VERSION:
-        raise ProtocolError("unknown beacon version")
-    view_hash = reader.take_untrusted(HASH_BYTES)
-    size = int.from_bytes(reader.take_untrusted(4), "big")
-    records: list[bytes] = []
-    while reader.more:
-        if len(records) == _BEACON_RECORDS:
-            raise ProtocolError("too many records in a beacon")
-        records.append(reader.sized_untrusted(RECORD_MAX_BYTES))
-    return Beacon(view_hash, size, tuple(records))

@@ -114,6 +114,7 @@ class Membership:
         self.alive: list[PeerId] = []
         self._hash = ViewHash()
         self.changed_at = 0.0
+        self.seat_changes = 0  # grows with whatever may change who holds which seat
         self.own: Record | None = None
 
     def __len__(self) -> int:
@@ -124,10 +125,13 @@ class Membership:
         member = self._table.get(peer)
         return member is not None and member.place >= 0
 
-    def was_lost(self, peer: PeerId) -> bool:
-        """It was a member once, and is none now."""
-        member = self._table.get(peer)
-        return raw_of(peer) in self._past if member is None else member.place < 0
+    def was_lost(self, record: Record) -> bool:
+        """Its subject was a member in this stay of it (between a join and a departure), and is none now."""
+        member = self._table.get(record.peer)
+        if member is not None:
+            return member.place < 0 and record.joined_at <= member.record.epoch
+        past = self._past.get(raw_of(record.peer)) if self._past else None
+        return past is not None and record.joined_at <= _PAST.unpack(past)[0]
 
     def get(self, peer: PeerId) -> Member | None:
         return self._table.get(peer)
@@ -148,6 +152,7 @@ class Membership:
         self.own = record
         self._hash.put(record.peer, record.version_hash)
         self.changed_at = now
+        self.seat_changes += 1
 
     def compare(self, record: Record) -> Change:
         """STALE or SAME for a record that teaches nothing; NOTED for one worth verifying."""
@@ -203,6 +208,7 @@ class Membership:
         member = self._table.get(peer)
         if member is not None and member.hint:
             member.hint, member.vouched_at = False, now
+            self.seat_changes += 1
             if member.place >= 0:
                 self._show(member, now)
 
@@ -210,6 +216,7 @@ class Membership:
         """We have, or had until now, a link with this member."""
         member = self._table.get(peer)
         if member is not None:
+            self.seat_changes += not member.met
             member.met, member.vouched_at = True, now
 
     def vouched(self, peer: PeerId, now: float) -> None:
@@ -312,6 +319,7 @@ class Membership:
         if member.status is Status.ALIVE:
             if record.epoch > old.epoch:
                 member.since = now
+            self.seat_changes += _seating(record) != _seating(old)
             member.record, member.seen_at, member.via = record, now, via
             self._show(member, now)
             if record.state != ALIVE:
@@ -372,6 +380,7 @@ class Membership:
         peer = member.record.peer
         member.revived = member.status is not Status.ALIVE
         member.status, member.since, member.closed = Status.ALIVE, now, False
+        self.seat_changes += 1
         member.vouched_at = now
         _count_life(member, now)
         member.place = len(self.alive)
@@ -381,6 +390,7 @@ class Membership:
     def _exit(self, member: Member, status: Status, now: float) -> None:
         peer = member.record.peer
         member.status, member.since = status, now
+        self.seat_changes += 1
         place, last = member.place, self.alive.pop()
         member.place = -1
         if last != peer:
@@ -397,6 +407,11 @@ class Membership:
         if not member.hint:
             self._hash.put(member.record.peer, member.record.version_hash)
             self.changed_at = now
+
+
+def _seating(record: Record) -> tuple[object, ...]:
+    """What counts of a record when seats are given."""
+    return record.seat, record.ballot, record.joined_at
 
 
 def _standing(member: Member) -> tuple[bool, float]:

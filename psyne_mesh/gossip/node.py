@@ -16,10 +16,11 @@ from psyne_mesh.gossip.core import Core
 from psyne_mesh.gossip.detector import Link
 from psyne_mesh.gossip.events import CloseLink, Event, LeaveReason, Output
 from psyne_mesh.gossip.freshness import UNTOLD, Calendar
-from psyne_mesh.gossip.healing import Beacon, beacon_untrusted, encode_beacon, is_poster
+from psyne_mesh.gossip.healing import is_lookout
 from psyne_mesh.gossip.inbound import Inbound
 from psyne_mesh.gossip.outcome import Outcome
 from psyne_mesh.gossip.records import (
+    ALIVE,
     LEAVE_REASONS,
     LEAVING,
     OwnState,
@@ -44,6 +45,9 @@ _MOVED_S = 0.03
 _STALL_S = 1.0  # standing still for less loses nothing: a socket's buffer holds what comes, and nobody misses us yet
 _DIAL_MAX_S = 20.0  # a dial takes no longer: who has come or come back since it began is not judged by it
 _PLACE_GAP_S = 30.0  # and at most so often
+_KNOCKS_MAX = (
+    4  # of the lost whom one answer of signaling names, so many are dialled: one link finds all that are beyond a cut
+)
 
 
 class Node:
@@ -103,15 +107,24 @@ class Node:
         self._outcome.settle(now)
 
     def learn(self, records: Iterable[bytes | Record], now: float) -> None:
-        """Records of members, from wherever: they are verified, and those that are new are dialled."""
-        if not self._core.running or self._core.aside:
+        """Records of members, as signaling or a ticket has them: they are verified, and those that are new are dialled. A
+        member that we lost in this stay of it is dialled as well, and not believed: a server names those beyond a cut while
+        the cut lasts."""
+        core = self._core
+        if not core.running or core.aside:
             return
+        lost: list[Record] = []
         for given in records:
             try:
                 record = given if isinstance(given, Record) else record_untrusted(given)
-                self._inbound.learn(record, now, None, welcome=True)
+                if record.state == ALIVE and core.membership.was_lost(record):
+                    lost.append(record)
+                else:
+                    self._inbound.learn(record, now, None, welcome=True)
             except ProtocolError:
-                self._core.stats.items_refused += 1
+                core.stats.items_refused += 1
+        for record in core.rng.sample(lost, min(_KNOCKS_MAX, len(lost))):
+            self._inbound.knock(record, now)
         self._outcome.settle(now)
 
     def link_up(self, peer: PeerId, now: float, rtt: float | None = None) -> None:
@@ -259,42 +272,11 @@ class Node:
         """A round trip in seconds that the shell measured, for instance by SCTP."""
         self._core.detector.note_rtt(peer, rtt)
 
-    def beacon(self, now: float) -> bytes | None:
-        """What to post to signaling now, or None if that is not our task. Ask every `beacon_interval_s`."""
+    def is_lookout(self) -> bool:
+        """Whether it is our task to register with signaling again now and then, and to `learn` whom it lists: so a
+        component that a cut took away is found."""
         core = self._core
-        alive = core.membership.alive
-        if not core.running or not is_poster(core.room.raw, self.peer_id, alive):
-            return None
-        others = [core.membership.record(peer) for peer in core.membership.random_alive(core.rng, 3)]
-        records = [core.census.own, *(record for record in others if record is not None)]
-        return encode_beacon(
-            Beacon(core.membership.view_hash, len(alive) + 1, tuple(record.encoded for record in records))
-        )
-
-    def on_beacon(self, beacon: bytes, now: float) -> None:
-        """A beacon that signaling holds for this room, by anybody. A component that we are cut off from is dialled."""
-        core = self._core
-        if not core.running:
-            return
-        try:
-            posted = beacon_untrusted(beacon)
-        except ProtocolError:
-            core.stats.items_refused += 1
-            return
-        if posted.view_hash == core.membership.view_hash:
-            return
-        records: list[Record] = []
-        for data in posted.records:
-            try:
-                records.append(record_untrusted(data))
-            except ProtocolError:
-                core.stats.items_refused += 1
-        # Whom we lost is dialled before it is believed: a beacon comes from beyond a cut while the cut lasts.
-        lost = [record for record in records if core.membership.was_lost(record.peer)]
-        self.learn([record for record in records if record not in lost], now)
-        if lost and not core.aside:
-            self._inbound.knock(lost[0], now)
-        self._outcome.settle(now)
+        return core.running and is_lookout(core.room.raw, self.peer_id, core.membership.alive)
 
     # -------------------------------------------------------------------------------------------- time and outputs
 
@@ -339,6 +321,7 @@ class Node:
             (effects.RETURNING, self._gather_cuts),
             (effects.KNOCKS, self._knock_on_doors),
             (effects.VOUCHES, self._vouch),
+            (effects.ORPHANS, self._look_after),
             (effects.SEATING, core.seat_everybody),
             (effects.SEATS, core.seats.handle_timeout),
         )
@@ -365,6 +348,10 @@ class Node:
                 apart.append((member.vouched_at, peer))
         core.vouching.beat(now, apart, helpers)
         core.want_missing(now)
+
+    def _look_after(self, now: float) -> None:
+        core = self._core
+        core.orphans.handle_timeout(now, core.membership.alive, core.links)
 
     def _gather_cuts(self, now: float) -> None:
         core = self._core

@@ -107,6 +107,11 @@ class Outcome:
                 if core.membership.is_alive(peer):
                     self._effects.events.append(events.PeerResumed(peer))
                     core.cuts.back(peer, now)
+            case effects.SecondOpinionDue(subject):
+                core.second_opinion(subject)
+            case effects.OrphanSilent(peer):
+                if peer not in core.links:
+                    core.census.link_silent(peer, now)
             case effects.VerdictReached():
                 core.census.verdict(fact, now)
             case effects.Joined(record, via, previous):
@@ -207,6 +212,8 @@ class Outcome:
         if reason == "timeout" and missed:
             core.cuts.lost(peer, now)
             core.knocker.arm(now)
+            if core.policy.knows_all and not core.policy.links_all:
+                core.orphans.lost(now)
         else:
             core.cuts.forget(peer)
         core.resize(now)

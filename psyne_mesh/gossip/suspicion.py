@@ -9,7 +9,7 @@ import math
 
 from psyne_mesh.gossip import effects
 from psyne_mesh.gossip.config import GossipConfig
-from psyne_mesh.gossip.effects import CaseClosed, CaseOpened, Effects, VerdictReached
+from psyne_mesh.gossip.effects import CaseClosed, CaseOpened, Effects, SecondOpinionDue, VerdictReached
 from psyne_mesh.gossip.policy import FULL
 from psyne_mesh.gossip.records import DOWN
 from psyne_mesh.identity import PeerId
@@ -21,11 +21,25 @@ _OWN_PART = 0.5  # of the shortest timeout may have passed before our own link c
 # (Rapid's cut detection), and a cut is one event.
 _TOGETHER_S = 2.0
 _MANY, _MANY_TOGETHER_S = 3, 2.5  # so many at once are no chance: more will be found dead, and are waited for
+# So long before a verdict that rests on others' word alone, a neighbour is asked: a refutation goes along one tree, and may
+# have been lost where a branch of it was deaf. A round trip and a few more.
+_OPINION_S = 0.5
 _CONTESTED_S = 10.0  # a case against somebody whom we hear ourselves is kept so long, should our link go silent too
 
 
 class Case:
-    __slots__ = ("accusers", "deadline", "epoch", "incarnation", "news_at", "own", "running", "since", "subject")
+    __slots__ = (
+        "accusers",
+        "answers_by",
+        "deadline",
+        "epoch",
+        "incarnation",
+        "news_at",
+        "own",
+        "running",
+        "since",
+        "subject",
+    )
 
     def __init__(self, subject: PeerId, epoch: int, incarnation: int, now: float) -> None:
         self.subject = subject
@@ -34,6 +48,7 @@ class Case:
         self.accusers: dict[PeerId, int] = {}
         self.own = False
         self.running = False
+        self.answers_by = -math.inf  # when neighbours that were asked for a second opinion have answered
         self.since = self.news_at = now
         self.deadline = now + _CONTESTED_S
 
@@ -44,7 +59,7 @@ class Suspicions:
     1. `accuse(...)` for every good accusation, our own included (`own=True`).
     2. `clear(subject)` when the subject is heard, `clear_older` when a newer record of it came.
     3. `handle_timeout(now)` at `deadline`.
-    4. It says: `CaseOpened`, `CaseClosed`, `VerdictReached`.
+    4. It says: `CaseOpened`, `CaseClosed`, `SecondOpinionDue`, `VerdictReached`.
     """
 
     def __init__(self, config: GossipConfig, out: Effects) -> None:
@@ -124,7 +139,7 @@ class Suspicions:
             self.effects.facts.append(CaseOpened(subject))
         if case.running:
             self._weigh(case, witnesses, now)
-        self.deadline = min(self.deadline, case.deadline)
+        self.deadline = min(self.deadline, self._due(case))
         return news
 
     def uncontested(self, subject: PeerId, witnesses: int, now: float) -> None:
@@ -134,7 +149,7 @@ class Suspicions:
             case.running, case.since = True, now
             self.effects.facts.append(CaseOpened(subject))
             self._weigh(case, witnesses, now)
-            self.deadline = min(self.deadline, case.deadline)
+            self.deadline = min(self.deadline, self._due(case))
 
     def clear(self, subject: PeerId) -> None:
         case = self._cases.pop(subject, None)
@@ -167,12 +182,17 @@ class Suspicions:
 
     def handle_timeout(self, now: float) -> None:
         deadline = math.inf
+        for case in self._cases.values():
+            if self._wants_opinion(case) and case.deadline - _OPINION_S <= now:
+                case.answers_by = now + _OPINION_S
+                case.deadline = max(case.deadline, case.answers_by)
+                self.effects.facts.append(SecondOpinionDue(case.subject))
         until = self._held_until(now)
         for case in list(self._cases.values()):
             if now < until and case.subject in self._held:
-                case.deadline = until
+                case.deadline = max(case.deadline, until)
             if case.deadline > now:
-                deadline = min(deadline, case.deadline)
+                deadline = min(deadline, self._due(case))
                 continue
             del self._cases[case.subject]
             if case.running and (case.own or len(case.accusers) > 1 or DOWN in case.accusers.values()):
@@ -182,6 +202,13 @@ class Suspicions:
                     CaseClosed(case.subject)
                 )  # nobody but one stranger ever said so, and it says no more
         self.deadline = deadline
+
+    def _due(self, case: Case) -> float:
+        """When the case is looked at again."""
+        return case.deadline - _OPINION_S if self._wants_opinion(case) else case.deadline
+
+    def _wants_opinion(self, case: Case) -> bool:
+        return self.policy.together and case.running and not case.own and case.answers_by == -math.inf
 
     def _held_until(self, now: float) -> float:
         """Until when the verdicts that are due wait for the other cases; `now`: not at all."""
@@ -228,3 +255,5 @@ class Suspicions:
             # A stranger's verdict that comes late, when our own time is over, is not believed on arrival: the subject has
             # heard of it no sooner than we, and its answer is on the way.
             case.deadline = max(case.deadline, case.news_at + low)
+        if not case.own:
+            case.deadline = max(case.deadline, case.answers_by)

@@ -27,8 +27,7 @@ from psyne_mesh.signaling.transport import SignalingTransport
 _GOODBYE_S = 1.0  # so long may the server take to hear that we leave; it notices by itself
 # What a player said last travels over the mesh, perhaps by many hops; its goodbye through signaling would overtake that.
 _GOODBYE_LATE_S = 2.0
-# Rejoining signaling as a beacon: 15 to 30 s after jitter, as the gossip layer's beacon_interval_s says.
-BEACON_S = 20.0
+LOOK_OUT_S = 15.0, 30.0  # between two looks at who is listed: a guess; two members of a room do so
 
 
 @attrs.frozen
@@ -44,7 +43,7 @@ class Admitted:
 
 @uninterrupted
 class Admission:
-    """1. `join(...)` makes the node of a room and enters it; 2. `run(...)` hears what signaling says, and `run_beacon()`
+    """1. `join(...)` makes the node of a room and enters it; 2. `run(...)` hears what signaling says, and `look_out()`
     enters again now and then; 3. `leave(...)`. `rooms` hear of what changes between, the driver of signals.
     """
 
@@ -132,15 +131,15 @@ class Admission:
         self._goodbyes.discard((membership.room, peer))
         membership.learn([record])
 
-    async def run_beacon(self) -> None:
+    async def look_out(self) -> None:
         """The two members that gossip chose enter the room at signaling again now and then: their records there stay
         fresh for newcomers, and the lists that they get lead a component that a partition cut off back to the others.
         Whom the server did not let in again tries, too."""
         while True:
-            await trio.sleep(BEACON_S * self._rng.uniform(0.75, 1.5))
+            await trio.sleep(self._rng.uniform(*LOOK_OUT_S))
             for membership in list(self._rooms.values()):
-                beacon = membership.node.beacon(trio.current_time())
-                if (membership.room in self._shut_out or beacon is not None) and self._signaling.is_connected:
+                due = membership.room in self._shut_out or membership.node.is_lookout()
+                if due and self._signaling.is_connected:
                     await self._enter_again(membership)
 
     async def _enter_again(self, membership: Membership) -> None:
@@ -149,7 +148,7 @@ class Admission:
             joined = await self._signaling.join(request)
         except SignalingLost:
             return  # a `Lost` tells it to every room
-        except (RemoteError, LocalError) as error:  # the links stand; the next beacon tries again
+        except (RemoteError, LocalError) as error:  # the links stand; the next look tries again
             if not membership.closed and membership.room not in self._shut_out:
                 self._refused(membership, error)
             return

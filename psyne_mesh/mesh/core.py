@@ -58,7 +58,7 @@ async def open_core(
         async with open_endpoint(config, sockets=sockets) as endpoint, trio.open_nursery() as nursery:
             clock = _shared_clock(signaling, wall_ms or _wall_ms)
             core = MeshCore(identity, signaling, endpoint, config, nursery, server=server, rng=rng, wall_ms=clock)
-            for task in (core.run_timer, core.admission.run_beacon, partial(core.admission.run, core.driver, nursery)):
+            for task in (core.run_timer, core.admission.look_out, partial(core.admission.run, core.driver, nursery)):
                 nursery.start_soon(task)
             try:
                 # A virtual network belongs to the loop's own thread.

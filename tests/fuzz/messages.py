@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from psyne_mesh.errors import ProtocolError, VersionMismatch
-from psyne_mesh.gossip import broadcast_wire, codec, healing, proofs, records, routing, sync, walks
+from psyne_mesh.gossip import broadcast_wire, codec, proofs, records, routing, sync, walks
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.node import Node
 from psyne_mesh.identity import Identity, PeerId
@@ -169,7 +169,7 @@ def run_gossip_parsers(data: bytes) -> None:
         codec.frame_type_untrusted, codec.probe_untrusted, codec.indirect_untrusted, sync.digest_untrusted,
         sync.delta_untrusted, routing.relay_untrusted, walks.join_untrusted, walks.shuffle_untrusted,
         broadcast_wire.ihave_untrusted, broadcast_wire.graft_untrusted, broadcast_wire.keep_untrusted,
-        broadcast_wire.haves_untrusted, healing.beacon_untrusted, records.record_untrusted, records.accusation_untrusted,
+        broadcast_wire.haves_untrusted, records.record_untrusted, records.accusation_untrusted,
         lambda frame: codec.items_untrusted(frame, 2), lambda frame: broadcast_wire.gossip_untrusted(frame, 4096),
         lambda frame: routing.signal_untrusted(frame, 4096, 8), proofs.proof_untrusted,
     )  # fmt: skip
@@ -184,7 +184,7 @@ def believe(public_key: bytes, domain: bytes, payload: bytes, signature: bytes) 
 
 def run_gossip(data: bytes) -> None:
     """A node with two links. Flags of a piece: 1 it comes from the second peer; 2 wait for a timer first; 4 the link
-    ends afterwards; 8 the node broadcasts first; 16 it is a record or beacon from signaling."""
+    ends afterwards; 8 the node broadcasts first; 16 it is a record from signaling."""
     cursor = Cursor(data)
     now = 100.0
     node = Node(
@@ -203,7 +203,6 @@ def run_gossip(data: bytes) -> None:
             node.broadcast(b"hello", now)
         if flags & 16:
             node.learn([piece], now)
-            node.on_beacon(piece, now)
         else:
             node.receive(peers[flags & 1], piece, now)
         if flags & 4:

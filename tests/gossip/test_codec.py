@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.gossip import broadcast_wire as wire
-from psyne_mesh.gossip import codec, exchange, healing, proofs, records, routing, sync, walks
+from psyne_mesh.gossip import codec, exchange, proofs, records, routing, sync, walks
 from psyne_mesh.gossip.view_hash import BUCKETS
 from psyne_mesh.identity import PeerId
 
@@ -73,7 +73,6 @@ GOLDEN = {
     ),
     "relay": (routing.encode_relay(PEER, b"\x01\x0a"), "0210" + PEER + "010a"),
     "shuffle": (walks.encode_shuffle(codec.SHUFFLE, bytes(8), 3, [walks.Line(b"r", 300)]), "0212" + "00" * 8 + "03ac020172"),
-    "beacon": (healing.encode_beacon(healing.Beacon(HASH, 2, (b"r",))), "02" + HASH.hex() + "00000002" + "0172"),
 }  # fmt: skip
 
 
@@ -101,8 +100,6 @@ def test_frames_read_back() -> None:
     assert routing.relay_untrusted(routing.encode_relay(PEER, b"\x01\x0a")) == (PEER, b"\x01\x0a")
     lines = [walks.Line(b"r", 300)]
     assert walks.shuffle_untrusted(walks.encode_shuffle(codec.SHUFFLE, bytes(8), 3, lines)) == (bytes(8), 3, lines)
-    beacon = healing.Beacon(HASH, 2, (b"r",))
-    assert healing.beacon_untrusted(healing.encode_beacon(beacon)) == beacon
 
 
 def test_packing_keeps_frames_under_the_limit() -> None:
@@ -148,7 +145,6 @@ DECODERS: list[Callable[[bytes], object]] = [
     routing.relay_untrusted,
     walks.join_untrusted,
     walks.shuffle_untrusted,
-    healing.beacon_untrusted,
 ]
 
 

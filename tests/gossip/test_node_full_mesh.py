@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 
+import attrs
 import pytest
 
 from psyne_mesh.gossip.events import (
@@ -340,15 +341,16 @@ def test_a_room_cut_in_halves_knows_it_and_heals(seed: int) -> None:
     assert len(room.events(PartitionHealed)) >= 8
 
 
-def post(room: Cluster, beacons: list[bytes]) -> None:
+def look_out(room: Cluster) -> None:
+    """The lookouts learn what a server lists that everybody reaches: the newest record of each."""
     for peer, node in room.nodes.items():
-        for beacon in beacons:
-            node.on_beacon(beacon, room.now)
-        room.drain(peer)
+        if node.is_lookout():
+            node.learn([other.own_record for name, other in room.nodes.items() if name != peer], room.now)
+            room.drain(peer)
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_a_beacon_from_beyond_a_cut_revives_nobody(whole: bool) -> None:
+def test_what_a_server_lists_from_beyond_a_cut_revives_nobody(whole: bool) -> None:
     """Members over there may begin another life while the cut lasts, as when somebody calls one gone by mistake."""
     room = room_of(6, seed=3)
     side = set(room.ids()[:3])
@@ -363,19 +365,17 @@ def test_a_beacon_from_beyond_a_cut_revives_nobody(whole: bool) -> None:
             room.tell(peer, lambda node: node._core.census.revive(node.own_record.epoch, room.now))
     room.run(5.0)
     room.log.clear()
-    beacons = [beacon for peer, node in room.nodes.items() if peer not in side and (beacon := node.beacon(room.now))]
-    assert beacons
     dials = room.dials
-    post(room, beacons)
+    look_out(room)
     room.run(10.0)
     assert room.dials > dials
     assert room.events(PeerDiscovered) == []
     room.mend()
-    post(room, beacons)
+    look_out(room)
     assert room.run(20.0, until=room.views_equal) <= 10.0
 
 
-def test_beacons_heal_without_knocking() -> None:
+def test_who_looks_at_the_server_heals_a_cut_without_knocking() -> None:
     room = room_of(8, 3)
     left = set(room.ids()[:4])
     room.cut(left)
@@ -383,14 +383,27 @@ def test_beacons_heal_without_knocking() -> None:
     for node in room.nodes.values():
         node._core.knocker.deadline = float("inf")
     room.mend()
-    beacons = [beacon for node in room.nodes.values() if (beacon := node.beacon(room.now)) is not None]
-    assert len(beacons) == 4  # two of each side
-    post(room, beacons)
+    assert sum(node.is_lookout() for node in room.nodes.values()) == 4  # two of each side
+    look_out(room)
     assert room.run(30.0, until=room.views_equal) <= 5.0
     dials = room.dials
-    post(room, beacons)
+    look_out(room)
     room.run(2.0)
-    assert room.dials == dials  # old beacons of a healed room are nothing to us
+    assert room.dials == dials  # of a room that has healed it is no news
+
+
+def test_who_starts_again_is_believed_though_its_life_before_was_lost() -> None:
+    """A server shows a new stay of a lost member to be believed at once, as any newcomer's."""
+    room = room_of(4, 5)
+    peer, other = room.ids()[0], room.ids()[1]
+    room.crash(peer)
+    room.run(20.0)
+    core = room.nodes[other]._core
+    lost = core.membership.record(peer)
+    assert lost is not None
+    assert not core.membership.is_alive(peer)
+    assert core.membership.was_lost(lost)
+    assert not core.membership.was_lost(attrs.evolve(lost, epoch=lost.epoch + 5, joined_at=lost.epoch + 5))
 
 
 def test_repeated_cuts_do_not_wear_the_room_out() -> None:

@@ -380,7 +380,7 @@ def test_in_a_lobby_a_strangers_word_and_a_record_that_ran_out_are_no_deaths() -
     room.run(8.0)
     seen = {event.peer: event.reason for _, at, event in room.events(PeerLeft, core.own) if isinstance(event, PeerLeft)}
     assert {seen[accused], seen[unheard]} == {"capacity"}
-    assert not core.membership.was_lost(accused)
+    assert core.membership.get(accused) is None  # no verdict: it may come back at once
 
 
 def keepers_signs(room: Cluster, seconds: float, *, lost: bool = False) -> dict[PeerId, int]:
@@ -471,3 +471,47 @@ def test_a_newcomer_that_reaches_one_member_only_is_kept_until_it_has_others(see
     assert room.views_equal()
     assert min(degrees(room).values()) >= 4
     assert max(degrees(room).values()) <= 16
+
+
+def test_a_refutation_that_missed_one_member_is_fetched_from_its_neighbours() -> None:
+    """Others call somebody silent, it answers, and the answer is lost on the way to one of them."""
+    room = crowd(24, seed=6)
+    subject = room.ids()[3]
+    missed = next(peer for peer in room.nodes if peer != subject and not room.linked(peer, subject))
+    core = room.nodes[missed]._core
+    version = room.nodes[subject].own_record.order[:2]
+    room.tell(subject, lambda node: node.update(room.now, name="refuted"))  # a newer record, which all hear of ...
+    room.run(2.0)
+    newer, old = core.membership.get(subject), core.membership
+    assert newer is not None
+    assert newer.record.order[:2] > version
+    renewed = newer.record
+    room.tell(subject, lambda node: node.update(room.now, name="refuted again"))
+    room.run(2.0)
+    member = old.get(subject)
+    assert member is not None
+    member.record = renewed  # ... and one of which this one did not
+    accusers = [peer for peer in room.nodes if peer not in (subject, missed)][:3]
+    for accuser in accusers:
+        core.census.suspicions.accuse(
+            subject, renewed.order[:2], accuser, SUSPECT, room.now, own=False, contested=False, witnesses=20
+        )
+    room.log.clear()
+    room.run(4.0)
+    assert [event for _, observer, event in room.events(PeerLeft) if observer == missed] == []
+    assert not core.census.suspicions.is_suspected(subject)
+
+
+def test_a_link_that_comes_up_closes_the_case_against_its_peer() -> None:
+    room = crowd(24, seed=6)
+    subject = room.ids()[3]
+    observer = next(peer for peer in room.nodes if peer != subject and not room.linked(peer, subject))
+    core = room.nodes[observer]._core
+    record = room.nodes[subject].own_record
+    core.census.suspicions.accuse(
+        subject, record.order[:2], room.ids()[0], SUSPECT, room.now, own=False, contested=False, witnesses=20
+    )
+    assert core.census.suspicions.is_suspected(subject)
+    core.dialer.want(subject, room.now)
+    room.run(3.0, until=lambda: room.linked(observer, subject))
+    assert not core.census.suspicions.is_suspected(subject)

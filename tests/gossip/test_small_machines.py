@@ -355,11 +355,11 @@ def test_a_few_links_cross_a_healed_cut() -> None:
     assert 20 <= crossing <= 70
 
 
-def test_exactly_two_members_post_beacons() -> None:
+def test_exactly_two_members_look_out() -> None:
     room = RoomKey.of(b"room").raw
-    posters = [peer for peer in PEERS if healing.is_poster(room, peer, [p for p in PEERS if p != peer])]
-    assert len(posters) == 2
-    assert healing.is_poster(room, A, [])
+    lookouts = [peer for peer in PEERS if healing.is_lookout(room, peer, [p for p in PEERS if p != peer])]
+    assert len(lookouts) == 2
+    assert healing.is_lookout(room, A, [])
 
 
 # ------------------------------------------------------------------------------------------------------------ walks

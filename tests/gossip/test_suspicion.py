@@ -7,7 +7,7 @@ import math
 import pytest
 
 from psyne_mesh.gossip.config import GossipConfig
-from psyne_mesh.gossip.effects import CaseClosed, CaseOpened, Effects, VerdictReached
+from psyne_mesh.gossip.effects import CaseClosed, CaseOpened, Effects, SecondOpinionDue, VerdictReached
 from psyne_mesh.gossip.policy import PARTIAL
 from psyne_mesh.gossip.records import DOWN, SUSPECT
 from psyne_mesh.gossip.suspicion import Suspicions
@@ -239,3 +239,38 @@ def test_a_wait_that_nobody_needed_any_more_does_not_shorten_the_next() -> None:
     cases.handle_timeout(cases.deadline)
     assert cases.deadline == math.inf
     assert len(verdicts(cases)) == 3
+
+
+def test_in_a_large_room_neighbours_are_asked_before_a_verdict_on_the_word_of_others() -> None:
+    cases = Suspicions(CONFIG, Effects())
+    cases.policy = PARTIAL
+    for accuser in (A, B, C):
+        accuse(cases, accuser, 0.0)
+    cases.handle_timeout(cases.deadline)
+    assert cases.effects.facts[-1] == SecondOpinionDue(X)
+    assert verdicts(cases) == []
+    accuse(cases, A, cases.deadline - 0.1, verdict=DOWN)  # it does not hurry the answers
+    cases.handle_timeout(cases.deadline - 0.05)
+    assert verdicts(cases) == []
+    cases.handle_timeout(cases.deadline)
+    assert verdicts(cases) == [VerdictReached(X, 1, 0, own=False)]
+    assert sum(isinstance(fact, SecondOpinionDue) for fact in cases.effects.facts) == 1
+
+
+def test_a_refutation_that_a_neighbour_brings_then_ends_the_case() -> None:
+    cases = Suspicions(CONFIG, Effects())
+    cases.policy = PARTIAL
+    for accuser in (A, B, C):
+        accuse(cases, accuser, 0.0)
+    cases.handle_timeout(cases.deadline)
+    assert cases.clear_older(X, (1, 1))
+    cases.handle_timeout(10.0)
+    assert verdicts(cases) == []
+
+
+def test_what_our_own_link_saw_needs_no_second_opinion() -> None:
+    cases = Suspicions(CONFIG, Effects())
+    cases.policy = PARTIAL
+    accuse(cases, ME, 0.0)
+    cases.handle_timeout(cases.deadline)
+    assert not any(isinstance(fact, SecondOpinionDue) for fact in cases.effects.facts)

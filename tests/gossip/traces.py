@@ -17,8 +17,8 @@ from typing import Any
 
 import attrs
 
-from simulations.run import run_once
-from simulations.scenario import load
+from psyne_mesh.simulations.run import run_once
+from psyne_mesh.simulations.scenario import load
 
 _SHRUNK = {"full_mesh_max": 8, "full_mesh_hysteresis": 2, "full_knowledge_max": 24, "shuffle_interval_s": 3.0}
 # name of the run -> (scenario, nodes, scale, what differs)

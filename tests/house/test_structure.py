@@ -14,11 +14,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Lower numbers may import higher ones only. The order is the way of a message: application down to the socket.
 FLOORS = {
     "__init__": 0,
-    "__main__": -1,
-    "cli": 0,
+    "__main__": -2,
+    "cli": -1,
     "events": 1,
     "sync": 1,
     "testing": 1,
+    "simulations": 0,
     "room": 2,
     "mesh": 3,
     "signaling": 4,

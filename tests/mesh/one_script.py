@@ -11,13 +11,13 @@ import trio
 from psyne_mesh.gossip import events as gossip_events
 from psyne_mesh.room import events as room_events
 from psyne_mesh.room.room import Room
+from psyne_mesh.simulations.actors import NodeFactory
+from psyne_mesh.simulations.cuts import Cut, split
+from psyne_mesh.simulations.latency import Constant
+from psyne_mesh.simulations.net import Host, NetModel
+from psyne_mesh.simulations.watcher import Watcher
+from psyne_mesh.simulations.world import World as SimulatedWorld
 from psyne_mesh.testing import Quality, open_world
-from simulations.actors import NodeFactory
-from simulations.cuts import Cut, split
-from simulations.latency import Constant
-from simulations.net import Host, NetModel
-from simulations.watcher import Watcher
-from simulations.world import World as SimulatedWorld
 
 LATENCY_S = 0.01
 # What offer, answer, ICE, DTLS and SCTP take on the kit's network: measured there, without loss.

@@ -15,11 +15,11 @@ from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.gossip import events as gossip_events
 from psyne_mesh.room.mesh import join_game_room
 from psyne_mesh.signaling.server import open_server
-from simulations.actors import NodeFactory
-from simulations.latency import Constant
-from simulations.net import Host, NetModel
-from simulations.watcher import Watcher
-from simulations.world import World
+from psyne_mesh.simulations.actors import NodeFactory
+from psyne_mesh.simulations.latency import Constant
+from psyne_mesh.simulations.net import Host, NetModel
+from psyne_mesh.simulations.watcher import Watcher
+from psyne_mesh.simulations.world import World
 
 
 class Notes(Watcher):

@@ -19,7 +19,7 @@ from psyne_mesh.testing import open_network, open_world
 from tests.room.players import LOOPBACK, PATIENCE_S, connected, first
 from tests.signaling.rogue import DEAF, Rogue, open_rogue, welcome_in
 
-ROUNDS_S = 100.0  # several beacons
+ROUNDS_S = 100.0  # several looks at who is listed
 
 
 async def test_the_server_dies_play_goes_on_and_a_newcomer_joins_when_it_is_back() -> None:
@@ -72,7 +72,7 @@ async def at_a_rogue() -> AsyncIterator[tuple[Rogue, SignalingClient, Mesh]]:
             yield rogue, client, mesh
 
 
-async def test_a_server_that_refuses_a_beacon_ends_no_room(autojump_clock: MockClock) -> None:
+async def test_a_server_that_refuses_a_second_look_ends_no_room(autojump_clock: MockClock) -> None:
     """Told once for all its refusals, and once when it lets us in again."""
     async with at_a_rogue() as (rogue, _, mesh):
         room = await mesh.join_game_room("lobby")

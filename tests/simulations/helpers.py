@@ -6,12 +6,12 @@ from typing import Any
 
 from psyne_mesh.gossip.events import SendFrame
 from psyne_mesh.identity import PeerId
-from simulations.accounting import Accounting
-from simulations.actors import StubSigner, seed_of
-from simulations.baselines.base import Baseline
-from simulations.latency import Constant, Latency
-from simulations.net import Host, NetModel
-from simulations.world import World
+from psyne_mesh.simulations.accounting import Accounting
+from psyne_mesh.simulations.actors import StubSigner, seed_of
+from psyne_mesh.simulations.baselines.base import Baseline
+from psyne_mesh.simulations.latency import Constant, Latency
+from psyne_mesh.simulations.net import Host, NetModel
+from psyne_mesh.simulations.world import World
 
 GRAIN = 3e-6  # the world rounds times up to its grains
 
@@ -61,9 +61,8 @@ class Probe(Baseline):
 def probes(number: int, *, seed: int = 1, latency: Latency | None = None, **net: Any) -> tuple[World, list[Host]]:
     """A world with so many probes, all switched on."""
     accounting = Accounting()
-    world = World(
-        seed, NetModel(**net), latency or Constant(0.05), lambda _, host: Probe(host.peer, host.rng), accounting
-    )
+    model = NetModel(**{"bridged": False, **net})  # a probe's connection has one path
+    world = World(seed, model, latency or Constant(0.05), lambda _, host: Probe(host.peer, host.rng), accounting)
     accounting.world = world
     hosts = [world.add_host(StubSigner.of(seed_of(seed, index)).peer_id) for index in range(number)]
     for host in hosts:

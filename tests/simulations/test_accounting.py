@@ -14,10 +14,10 @@ from psyne_mesh.gossip.events import (
     PeerSuspected,
     SeatsChanged,
 )
-from simulations.accounting import Accounting, numbers_in, payload_of
-from simulations.actor import BareRecord
-from simulations.cuts import split
-from simulations.series import JOINING_S, components_of, percentile, sample
+from psyne_mesh.simulations.accounting import Accounting, numbers_in, payload_of
+from psyne_mesh.simulations.actor import BareRecord
+from psyne_mesh.simulations.cuts import split
+from psyne_mesh.simulations.series import JOINING_S, components_of, percentile, sample
 from tests.simulations.helpers import GRAIN, pair, probes, send
 
 

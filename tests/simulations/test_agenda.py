@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from simulations.agenda import Agenda, grained
+from psyne_mesh.simulations.agenda import Agenda, grained
 
 
 def test_entries_come_by_time_and_then_in_the_order_of_their_pushing():

@@ -14,13 +14,13 @@ import attrs
 import pytest
 from typer.testing import CliRunner
 
-from simulations import kept, runner, table
-from simulations.cli import Scale, app
-from simulations.findings import Findings
-from simulations.own import InvalidScenario
-from simulations.run import Result
-from simulations.scenario import SCALES, load
-from simulations.world import World
+from psyne_mesh.simulations import kept, runner, table
+from psyne_mesh.simulations.cli import Scale, app
+from psyne_mesh.simulations.findings import Findings
+from psyne_mesh.simulations.own import InvalidScenario
+from psyne_mesh.simulations.run import Result
+from psyne_mesh.simulations.scenario import SCALES, load
+from psyne_mesh.simulations.world import World
 
 RESULT_KEYS = ["scenario", "nodes", "seed", "trace_hash", "pass", "figures", "targets"]
 
@@ -180,7 +180,7 @@ def test_a_wrong_option_is_told_before_anything_runs(tmp_path, monkeypatch, word
     ],
 )
 def test_a_place_that_cannot_be_written_to_is_told_before_anything_runs(tmp_path, monkeypatch, words):
-    drawing = pytest.importorskip("simulations.report") if words[0] != "all" else None
+    drawing = pytest.importorskip("psyne_mesh.simulations.report") if words[0] != "all" else None
     for module, name in ((runner, "work"), (drawing, "run_with_pictures"), (drawing, "write_report")):
         if module is not None:
             monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("ran"))

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from simulations.run import Run, run_once
-from simulations.scenario import load
-from simulations.trace import Trace
+from psyne_mesh.simulations.run import Run, run_once
+from psyne_mesh.simulations.scenario import load
+from psyne_mesh.simulations.trace import Trace
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
-from simulations.run import run_once
-from simulations.scenario import load
+from psyne_mesh.simulations.run import run_once
+from psyne_mesh.simulations.scenario import load
 for name, nodes in (("crash-16", 6), ("restart-storm", 18), ("duplicates", 8)):
     result = run_once(load()[name].scaled("tiny"), nodes, 5)
     print(name, result.events, result.trace_hash, sorted(result.findings.figures.items()))

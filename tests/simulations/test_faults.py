@@ -5,17 +5,19 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from simulations import faults
-from simulations.run import Run
-from simulations.scenario import Scenario, load
+from psyne_mesh.simulations import faults
+from psyne_mesh.simulations.run import Run
+from psyne_mesh.simulations.scenario import Scenario, load
 from tests.simulations.helpers import GRAIN
 
 CALM = Scenario(name="calm", number="0", title="", nodes=8, params={"duration_s": 10.0, "wait_s": 2.0})
 
 
-def played(*timeline, nodes: int = 8, duration_s: float = 10.0, seed: int = 1, **fields) -> Run:
+def played(
+    *timeline, nodes: int = 8, duration_s: float = 10.0, seed: int = 1, actor: str = "flooding", **fields
+) -> Run:
     scenario = attrs.evolve(CALM, timeline=timeline, params={**CALM.params, "duration_s": duration_s}, **fields)
-    run = Run(scenario, nodes, seed, {"name": "", "actor": "flooding"})
+    run = Run(scenario, nodes, seed, {"name": "", "actor": actor})
     run.play()
     return run
 
@@ -47,6 +49,19 @@ def test_leave_join_and_churn():
     run = played({"at": 0, "do": "churn", "per_s": 0.1, "for_s": 10}, duration_s=12)
     assert 3 <= len(run.world.hosts) - 8 <= 16  # about 8 newcomers
     assert len(run.up()) == pytest.approx(8, abs=1)
+
+
+def test_who_dies_with_its_neighbours_leaves_none_of_them():
+    run = played({"at": 1, "do": "crash_around", "who": [3], "as": "hermit"}, nodes=24, duration_s=1.5)
+    assert not run.world.hosts[3].up
+    assert 4 <= sum(not host.up for host in run.world.hosts) < 24
+    assert all(lane.void for host in run.world.hosts for lane in host.lanes.values() if not lane.dst.up)
+
+
+def test_a_newcomer_can_die_at_once():
+    run = played({"at": 1, "do": "join", "count": 2, "dies_after_s": 0.25})
+    assert [host.up for host in run.world.hosts[8:]] == [False, False]
+    assert all(life.linked_at == float("inf") for host in (8, 9) for life in run.accounting.lives[host])
 
 
 def test_a_newcomer_by_hand_needs_no_signaling():
@@ -90,6 +105,26 @@ def test_splits_cut_the_given_shares_and_mend_heals_them():
     run = played({"at": 1, "do": "split", "parts": [0.5, 0.5]}, {"at": 2, "do": "mend"})
     assert run.world.links.cuts == []
     assert run.mended_at == pytest.approx(run.t0 + 2, abs=GRAIN)
+
+
+def test_a_cut_is_bridged_over_the_server_while_both_sides_reach_it():
+    cut = {"at": 1, "do": "split", "parts": [0.5, 0.5]}
+    for step, gone in (({}, 0), ({"signaling": "none"}, 32), ({"signaling": 0}, 32)):
+        run = played({**cut, **step}, duration_s=15, actor="node")
+        assert sum(fact.kind == "left" for fact in run.accounting.facts) == gone
+    run = played(cut, {"at": 4, "do": "signaling", "up": False}, duration_s=15, actor="node")
+    assert sum(fact.kind == "left" for fact in run.accounting.facts) == 32
+    run = played(cut, duration_s=15, actor="node", net={"bridged": False})
+    assert sum(fact.kind == "left" for fact in run.accounting.facts) == 32
+
+
+def test_what_is_bridged_is_no_cut_to_the_judges():
+    run = played({"at": 1, "do": "split", "parts": [0.5, 0.5]}, duration_s=5, actor="node")
+    left, right = run.labels["split.0"][0].index, run.labels["split.1"][0].index
+    assert run.accounting.connected(left, right, run.t0 + 2, run.t0 + 4)
+    run = played({"at": 1, "do": "split", "parts": [0.5, 0.5], "signaling": 1}, duration_s=5, actor="node")
+    left, right = run.labels["split.0"][0].index, run.labels["split.1"][0].index
+    assert not run.accounting.connected(left, right, run.t0 + 2, run.t0 + 4)
 
 
 def test_overlapping_splits_are_mended_by_name():

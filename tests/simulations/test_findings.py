@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from simulations.findings import Findings, evaluate, pool, rounded, verdict
-from simulations.scenario import Target
+from psyne_mesh.simulations.findings import Findings, evaluate, pool, rounded, verdict
+from psyne_mesh.simulations.scenario import Target
 
 
 def findings(detection: list[float], downs: float) -> Findings:
@@ -65,11 +65,15 @@ def test_ratios_are_taken_over_sums():
     assert runs[0].figures["fp_percent"] == 0
     figures = pool(runs, {})
     assert figures["fp_percent"] == pytest.approx(1.0)
+    assert figures["fp_percent_least"] == 0
+    assert figures["fp_percent_most"] == pytest.approx(100 / 90)
     assert figures["latency"] == pytest.approx(0.25)
 
 
-def test_nothing_over_nothing_is_nothing():
-    assert evaluate("false_downs / false_downs", findings([], 0)) == 0
+def test_nothing_over_nothing_was_not_measured_and_meets_no_target():
+    nothing = evaluate("false_downs / false_downs", findings([], 0))
+    assert math.isnan(nothing)
+    assert not Target.parse("<= 1.5").met(nothing)
     run = findings([], 2)
     run.add_arm("swim", findings([], 0))
     assert evaluate("false_downs / swim.false_downs", run) == math.inf

@@ -7,8 +7,8 @@ import statistics
 
 import pytest
 
-from simulations.latency import Exponential, Geographic, Uniform, great_circle_km, make_latency
-from simulations.net import LANE_QUEUE_BYTES_MAX, RTO_MIN_S, NetModel, arrival_times
+from psyne_mesh.simulations.latency import Exponential, Geographic, Uniform, great_circle_km, make_latency
+from psyne_mesh.simulations.net import LANE_QUEUE_BYTES_MAX, RTO_MIN_S, NetModel, arrival_times
 from tests.simulations.helpers import GRAIN, pair, send
 
 N = 4000

@@ -8,12 +8,12 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-import simulations
-from simulations import pictures, report
-from simulations.cli import app
-from simulations.report import Sizes, run_with_pictures, write_report
-from simulations.run import Run, run_once
-from simulations.scenario import load
+from psyne_mesh import simulations
+from psyne_mesh.simulations import pictures, report
+from psyne_mesh.simulations.cli import app
+from psyne_mesh.simulations.report import Sizes, run_with_pictures, write_report
+from psyne_mesh.simulations.run import Run, run_once
+from psyne_mesh.simulations.scenario import load
 
 
 def test_the_same_data_give_the_same_picture(tmp_path):
@@ -43,7 +43,7 @@ def test_a_drawn_run_is_judged_with_all_its_arms(tmp_path):
 def test_without_the_extra_it_says_what_to_install(monkeypatch, tmp_path, words):
     monkeypatch.chdir(tmp_path)
     for name in ("report", "pictures"):
-        monkeypatch.delitem(sys.modules, f"simulations.{name}", raising=False)
+        monkeypatch.delitem(sys.modules, f"psyne_mesh.simulations.{name}", raising=False)
         monkeypatch.delattr(simulations, name, raising=False)
     monkeypatch.setitem(sys.modules, "networkx", None)  # as if it were not there
     done = CliRunner().invoke(app, list(words))

@@ -8,8 +8,8 @@ import pytest
 
 from psyne_mesh.gossip.events import CloseLink, Dial
 from psyne_mesh.mesh.link_table import CLOSED
-from simulations.actor import BareRecord
-from simulations.cuts import SIGNALING, Cut, place, regions, split
+from psyne_mesh.simulations.actor import BareRecord
+from psyne_mesh.simulations.cuts import SIGNALING, Cut, place, regions, split
 from tests.simulations.helpers import GRAIN, pair, probes, send
 
 
