@@ -111,7 +111,7 @@ def test_all_writes_lines_table_and_summary(tmp_path):
 
 
 def test_all_as_json_ends_in_one_object(tmp_path):
-    words = ("all", "--ci", "--only", "join-storm", "--only", "crash-16", "--seeds", "1", "--jobs", "1", "--json")
+    words = ("all", "--ci", "--only", "join-storm", "--only", "crash-16", "--seeds", "2", "--jobs", "1", "--json")
     done = invoke(*words, "--output", str(tmp_path))
     (line,) = done.stdout.splitlines()
     told = json.loads(line)
