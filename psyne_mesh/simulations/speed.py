@@ -14,7 +14,7 @@ from psyne_mesh.simulations.scenario import load
 # The world alone is measured with flooding, whose nodes do next to nothing; then with the real node inside.
 _CASES = (("flooding", 1000), ("node", 16), ("node", 256))
 _MEMORY_NODES = 10_000
-_MEMORY_PROGRAM = "from simulations.speed import crowd; crowd({nodes})"
+_MEMORY_PROGRAM = "from psyne_mesh.simulations.speed import crowd; crowd({nodes})"
 
 
 def events_per_second(actor: str, nodes: int, seed: int = 0) -> dict[str, Any]:

@@ -434,7 +434,7 @@ def test_whatever_happens_it_never_raises_and_keeps_its_promises(seed: int) -> N
             case 6:
                 node.send_signal(peer, b"x", now)
             case 7:
-                node.on_beacon(rng.randbytes(40) if rng.random() < 0.5 else node.beacon(now) or b"", now)
+                node.learn([node.own_record] if node.is_lookout() else [rng.randbytes(40)], now)
             case 8 if rng.random() < 0.05:
                 rng.choice([lambda: node.leave(now), lambda: node.expel(peer, now)])()  # noqa: B023
             case _:
