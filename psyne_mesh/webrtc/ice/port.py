@@ -26,7 +26,7 @@ from psyne_mesh.webrtc.ice.stun_guard import (
     check_stun_untrusted,
     is_authentic,
 )
-from psyne_mesh.webrtc.ice.udp import DatagramSocket
+from psyne_mesh.webrtc.ice.udp import BATCH_MAX, DatagramSocket
 
 BINDING_REQUEST: Final = b"\x00\x01"  # RFC 8489 section 5: class request, method Binding
 EARLY_PER_ADDRESS_MAX: Final = 16  # datagrams that overtook the STUN check of their sender; the newest is dropped
@@ -177,19 +177,38 @@ class UdpPort:
 
     async def _drain(self, base: SocketBase) -> None:
         socket, collecting = base.socket, Collecting()
+        has_waited = False
         while True:
+            # Who has waited for several looks before it sleeps again: that saves a pass of the scheduler
+            batch = self._read(socket, whole=True) if has_waited else []
+            if not batch:
+                try:
+                    await socket.wait_readable()
+                except trio.ClosedResourceError:
+                    return
+                batch = self._read(socket, whole=False)
             try:
-                await socket.wait_readable()
-            except trio.ClosedResourceError:
-                return
-            try:
-                batch = socket.receive_batch()
                 self.dispatch(base, batch)
             except Exception as error:  # noqa: BLE001 - a datagram must never end the port of all the other peers
                 self._fault(error)
+                has_waited = False
                 continue
-            if wait_s := collecting.note(batch, self._clock()):
+            wait_s = collecting.note(batch, self._clock())
+            has_waited = wait_s > 0.0
+            if has_waited:
                 await trio.sleep(wait_s)
+
+    def _read(self, socket: DatagramSocket, *, whole: bool) -> list[tuple[bytes, Address]]:
+        """What has come. whole: all of it, though one look at a socket may leave some."""
+        batch: list[tuple[bytes, Address]] = []
+        try:
+            batch = more = socket.receive_batch()
+            while whole and more and len(batch) < BATCH_MAX:
+                more = socket.receive_batch()
+                batch += more
+        except Exception as error:  # noqa: BLE001 - as above
+            self._fault(error)
+        return batch
 
     # ------------------------------------------------------------------------------------------------------- incoming
 
