@@ -134,6 +134,7 @@ class Membership:
         # Bytes that the room holds of each author, by label of the channel, whichever link they came by
         self._unread: dict[PeerId, dict[str, int]] = {}
         self._held_back: dict[PeerId, list[gossip_events.Event]] = {}
+        self._to_state: dict[PeerId, None] = {}  # players of the room for whom there was no link, and who do not know it
         self._owed = Owed(tag, node.own_record.joined_at)
         self.closed = False
         # How what takes more than a look is read: by a call, or by a door on another thread over there.
@@ -284,6 +285,7 @@ class Membership:
         self._tell_lost(peer, self._owed.meet(peer, stay, live, self._owner.now()), ours=True)
 
     def _part(self, peer: PeerId, *, superseded: bool) -> None:
+        self._to_state.pop(peer, None)
         live = self._carried_by(self._links_of(peer, earlier=superseded))
         self._tell_lost(peer, self._owed.part(peer, live, self._owner.now()), ours=True)
 
@@ -308,11 +310,11 @@ class Membership:
     def missed(self, peer: PeerId, channel: str, *, told: bool) -> None:
         """A reliable message for a player of the room that goes by no link; `told`: our application knows."""
         self._owed.missed(peer, channel, self._owner.now(), told=told)
-        if self.is_linked(peer):
-            self.state_owed(peer)
+        self._to_state[peer] = None
 
     def state_owed(self, peer: PeerId) -> None:
         """What the player should have had by now from earlier links, so that it knows what it lacks."""
+        self._to_state.pop(peer, None)
         ending = [self._carried_by([link]) for link in self._owner.ending(peer)]
         self._send_frames(peer, self._owed.statement(peer, ending))
 
@@ -326,6 +328,9 @@ class Membership:
         self._send_frames(peer, self._owed.dropped(peer, losses))
 
     def tell_overdue(self) -> None:
+        """Once a second: what is lost for good by now, and of what no link took, those who lack it."""
+        for peer in [peer for peer in self._to_state if self.is_linked(peer)]:
+            self.state_owed(peer)
         now = self._owner.now()
         if now >= self._owed.unsure_until:
             for peer, losses in self._owed.overdue(now):

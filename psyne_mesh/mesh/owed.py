@@ -31,8 +31,8 @@ ACCOUNTS_MAX = 1024  # players, as many as a room has
 # What a link had not delivered when it ended is told as lost after so long, unless the next link says what became of it: a
 # handshake takes a second or two, and three tries fit.
 UNSURE_S = 10.0
-# Frames of one player that are read in a row, and each second: one for each link, and one for each loss that is told.
-_FRAMES, _FRAMES_PER_S = 16.0, 2.0
+# Frames of one player that are read in a row, and each second: four for each link, one for each loss that is told.
+_FRAMES, _FRAMES_PER_S = 64.0, 8.0
 
 
 class Kind(IntEnum):

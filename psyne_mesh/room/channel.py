@@ -492,13 +492,15 @@ class Channel(Generic[M]):
 
     def _hand_to_silent(self, payload: Payload) -> None:
         """Silent, perhaps only for seconds: it waits in their links. Who comes back later is told how much it missed."""
-        now = trio.current_time()
-        for peer_id in self._silent.hoped_for(now):
-            outcome = self._membership.send(peer_id, self._config, payload, reliable=True, parts=False)
+        now, membership = trio.current_time(), self._membership
+        back = [peer_id for peer_id in self._silent.given_up(now) if membership.is_linked(peer_id)]  # the room hears it soon
+        for peer_id in self._silent.hoped_for(now) + back:
+            outcome = membership.send(peer_id, self._config, payload, reliable=True, parts=False)
             if outcome is not SendOutcome.SENT:
-                self._membership.missed(peer_id, self.name, told=False)
+                membership.missed(peer_id, self.name, told=False)
         for peer_id in self._silent.given_up(now):
-            self._membership.missed(peer_id, self.name, told=False)
+            if peer_id not in back:
+                membership.missed(peer_id, self.name, told=False)
 
     def _may_wait(self, peer_id: PeerId, payload: Payload) -> bool:
         """To a player of this room, whose link is being made."""

@@ -141,7 +141,7 @@ def test_words_of_one_player_are_bounded() -> None:
     with pytest.raises(ProtocolError, match="more channels"):
         ada.receive_untrusted(BOB, last, 0.0)
     with pytest.raises(ProtocolError, match="too many words"):
-        for _ in range(20):
+        for _ in range(70):
             ada.receive_untrusted(BOB, first[0], 0.0)
     for number in range(ACCOUNTS_MAX + 10):
         ada.missed(Identity.from_seed(number.to_bytes(32, "big")).peer_id, "chat", 0.0, told=True)

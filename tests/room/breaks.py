@@ -143,7 +143,7 @@ async def play(
         await trio.sleep(AFTERWARDS_S)
         over.set()
         with trio.move_on_after(PATIENCE_S):
-            while any(heard.untold > 0 for heard in story.heard):
+            while any(heard.untold > 0 or heard.undelivered + heard.refused < heard.lost for heard in story.heard):
                 await trio.sleep(0.1)
         nursery.cancel_scope.cancel()
     return story
