@@ -134,7 +134,9 @@ class Membership:
         # Bytes that the room holds of each author, by label of the channel, whichever link they came by
         self._unread: dict[PeerId, dict[str, int]] = {}
         self._held_back: dict[PeerId, list[gossip_events.Event]] = {}
-        self._to_state: dict[PeerId, None] = {}  # players of the room for whom there was no link, and who do not know it
+        self._to_state: dict[
+            PeerId, None
+        ] = {}  # players of the room for whom there was no link, and who do not know it
         self._owed = Owed(tag, node.own_record.joined_at)
         self.closed = False
         # How what takes more than a look is read: by a call, or by a door on another thread over there.

@@ -493,7 +493,9 @@ class Channel(Generic[M]):
     def _hand_to_silent(self, payload: Payload) -> None:
         """Silent, perhaps only for seconds: it waits in their links. Who comes back later is told how much it missed."""
         now, membership = trio.current_time(), self._membership
-        back = [peer_id for peer_id in self._silent.given_up(now) if membership.is_linked(peer_id)]  # the room hears it soon
+        back = [
+            peer_id for peer_id in self._silent.given_up(now) if membership.is_linked(peer_id)
+        ]  # the room hears it soon
         for peer_id in self._silent.hoped_for(now) + back:
             outcome = membership.send(peer_id, self._config, payload, reliable=True, parts=False)
             if outcome is not SendOutcome.SENT:

@@ -197,7 +197,7 @@ class Connection:
         if now >= self._probe_at:
             self._probe_at = now + _PROBE_S
             if self._is_silent:
-                self._hurry()
+                self._hurry(carries=False)
         self.link.handle_timeout(now)
         self._wake_drained()
 
@@ -267,11 +267,11 @@ class Connection:
             self._take_tunnel()
             self._hurry()
 
-    def _hurry(self) -> None:
+    def _hurry(self, *, carries: bool = True) -> None:
         """Datagrams go another way now, or arrive again: what was lost must not wait for a timeout that doubled meanwhile."""
         if self.error is None:
             now = trio.current_time()
-            self.stack.path_changed(now)
+            self.stack.path_changed(now, carries=carries)
             self.link.turn(now)
 
     def _start_early(self, remote: Description, now: float) -> None:

@@ -269,10 +269,11 @@ class Stack:
         self._path_is_fixed = fixed
         self._association.set_path_fixed(fixed)
 
-    def path_changed(self, now: float) -> None:
-        """Datagrams go another way from now on, or arrive again: what was lost is repeated at once."""
+    def path_changed(self, now: float, *, carries: bool = True) -> None:
+        """Datagrams go another way from now on, or arrive again: what was lost is repeated at once. `carries`: else it is only
+        asked whether they do."""
         if self._dtls is not None and self.phase == "connected":
-            self._association.path_changed(now)
+            self._association.path_changed(now, carries=carries)
             if self._express is not None:
                 self._express.path_changed(now)
             self.handle_timeout(now)

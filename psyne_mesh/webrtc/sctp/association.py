@@ -138,10 +138,11 @@ class Association(AssociationCore):
             if self._t2.expiries > SHUTDOWN_REPEATS_MAX:
                 self._give_up("the peer does not answer the shutdown")
 
-    def path_changed(self, now: float) -> None:
-        """The layer below has another path, or its own again: repeat at once what was lost, at the next `handle_timeout`."""
+    def path_changed(self, now: float, *, carries: bool = True) -> None:
+        """The layer below has another path, or its own again: repeat at once what was lost, at the next `handle_timeout`. Of
+        one that may not carry yet only the first packet of it."""
         if self._state.is_up and self._inbound is not None:
-            self._outbound.path_changed(now)
+            self._outbound.path_changed(now, carries=carries)
 
     def set_path_fixed(self, fixed: bool) -> None:
         """Whether the path can only end, but never shrink, as between two sockets of one machine: then chunks fill packets

@@ -107,6 +107,15 @@ class CongestionWindow:
         self.cwnd = self.mtu
         self.recovery_exit = None
 
+    def path_changed(self) -> None:
+        """Another path, or one that carries again: begin as with the first packet (RFC 9260 section 6.4.2, RFC 9000 section
+        9.4). What a silence has left of the window, and of the threshold, speaks of the silence."""
+        self.mtu = self._config.packet_bytes_base
+        self.cwnd = max(self.cwnd, self._config.initial_window_packets * self.mtu)
+        self.ssthresh = 1 << 40
+        self._hystart, self._backlog = HyStart(), Backlog()
+        self._w_max, self._epoch, self.recovery_exit = 0.0, None, None
+
     def idled(self, periods: int) -> None:
         """Nothing was sent for `periods` RTOs (section 7.2.1): an old window says little about the path of now."""
         self.ssthresh = max(self.ssthresh, self.cwnd * 3 // 4)

@@ -11,7 +11,7 @@ from psyne_mesh.webrtc.sctp.outstanding import ACKED, IN_FLIGHT, LOST, Chunk, Ou
 from psyne_mesh.webrtc.sctp.packets import PacketBuilder
 from psyne_mesh.webrtc.sctp.rack import Rack
 from psyne_mesh.webrtc.sctp.rto import RtoEstimator
-from psyne_mesh.webrtc.sctp.send_queue import PRIORITY_NORMAL, Message, SendQueue, SendStream
+from psyne_mesh.webrtc.sctp.send_queue import SendQueue, SendStream
 from psyne_mesh.webrtc.sctp.stats import Counters
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class Outbound:
         "_forward_sent_at",
         "_heard",
         "_last_sent_at",
+        "_path_began_at",
+        "_path_is_new",
         "_peer_ack_delay",
         "_peer_credit",
         "_probe_sent_at",
@@ -114,6 +116,8 @@ class Outbound:
         self._forward_due = False
         self._forward_sent_at = -1.0
         self._last_sent_at: float | None = None
+        self._path_is_new = False  # and T3-rtx is to repeat what the one before has swallowed
+        self._path_began_at = float("-inf")
 
     def start(self, a_rwnd: int, streams: int, interleaving: bool, forward_tsn: bool) -> None:
         """The handshake told us the peer's window and abilities."""
@@ -214,7 +218,7 @@ class Outbound:
             if message.expires_at is not None and now > message.expires_at:
                 self._expire(stream, now)
                 continue
-            if bulk_end is not None and table.flight_bytes >= bulk_end and _is_bulk(stream, message):
+            if bulk_end is not None and table.flight_bytes >= bulk_end and stream.is_bulk:
                 if scheduler.locked is not None:
                     break  # nothing may come between its fragments
                 aside.append(scheduler.set_aside())
@@ -419,13 +423,13 @@ class Outbound:
             self._mark_overdue_lost(now)
             self._force_one = self._repeats_left > 0
 
-    def _mark_overdue_lost(self, now: float) -> list[Chunk]:
+    def _mark_overdue_lost(self, now: float, *, patient: bool = True) -> list[Chunk]:
         """Take for lost what is in flight for longer than a round trip, and ask for a quick answer to the first of it."""
         estimator = self.rto
-        patience = self.rack.patience(estimator.min_rtt or 0.0, estimator.srtt or 0.0)
+        patience = self.rack.patience(estimator.min_rtt or 0.0, estimator.srtt or 0.0) if patient else 0.0
         found = self.outstanding.mark_lost_since(now - patience)
         for chunk in found[:ASKING_CHUNKS_MAX]:
-            chunk.header = _with_immediate_bit(chunk.header)
+            chunk.ask_at_once()
         return found
 
     def _detect_losses(self, now: float) -> None:
@@ -511,11 +515,21 @@ class Outbound:
             self._probe_tail(now)
         return False
 
-    def path_changed(self, now: float) -> None:
-        """What is outstanding went into the old path: T3-rtx expires now, without what it had backed off to."""
+    def path_changed(self, now: float, *, carries: bool) -> None:
+        """What is outstanding went into the old path: T3-rtx expires now, without what it had backed off to. `carries`: as far
+        as is known; else one packet is enough to ask."""
         self.rto.path_changed()
+        self._path_is_new = carries
         if self.outstanding.chunks:
             self.t3 = now
+        elif carries:
+            self._begin_path(now)
+
+    def _begin_path(self, now: float) -> None:
+        self._path_is_new = False
+        self.congestion.path_changed()
+        self._repeats_left = max(self._repeats_left, self.congestion.cwnd)
+        self._path_began_at = now
 
     def _t3_expired(self, now: float) -> bool:
         """RFC 9260 section 6.3.3."""
@@ -529,11 +543,16 @@ class Outbound:
             self.reneged += 1
         self._probe_tsn = -1
         self._probes_unanswered = 0
-        self._give_up_or_keep(self._mark_overdue_lost(now), now)
+        # Of what went into the path before nothing is expected, unless it was this one a moment ago
+        is_first = self._path_is_new and now - self._path_began_at > self.rto.rto
+        self._give_up_or_keep(self._mark_overdue_lost(now, patient=not is_first), now)
         self._forward_due = table.advanced_tsn > table.cumulative_tsn
         self._force_one = bool(table.lost)
         self.t3 = now + self.rto.rto
         heard, self._heard = self._heard, False
+        if self._path_is_new:
+            self._begin_path(now)
+            return True
         if heard and self._window_is_closed:
             self.t3 = now + min(self.rto.rto, WINDOW_PROBE_INTERVAL_MAX_S)
             return False  # RFC 9260 section 6.1 rule A: a closed window is neither congestion nor a dead peer
@@ -575,16 +594,6 @@ class Outbound:
             self._probe_sent_at = now
         self._probes_unanswered += 1
         self._probe_tsn = chunk.tsn
-        chunk.header = _with_immediate_bit(chunk.header)
+        chunk.ask_at_once()
         self.outstanding.mark_lost(chunk)
         self._force_one = True
-
-
-def _is_bulk(stream: SendStream, message: Message) -> bool:
-    """What may wait: reliable messages of normal priority. A position is worth nothing later."""
-    return message.max_retransmits is None and message.expires_at is None and stream.weight <= PRIORITY_NORMAL
-
-
-def _with_immediate_bit(header: bytes) -> bytes:
-    """RFC 7053: ask for an acknowledgement without delay."""
-    return bytes((header[0], header[1] | wire.FLAG_IMMEDIATE)) + header[2:]

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from psyne_mesh.webrtc.sctp.intervals import Intervals
+from psyne_mesh.webrtc.sctp.wire import FLAG_IMMEDIATE
 
 if TYPE_CHECKING:
     from psyne_mesh.webrtc.sctp.send_queue import Message
@@ -49,6 +50,11 @@ class Chunk:
         self.transmissions = 1
         self.state = IN_FLIGHT
         self.serial = 0  # of its last transmission, among all
+
+    def ask_at_once(self) -> None:
+        """RFC 7053: ask for an acknowledgement without delay."""
+        header = self.header
+        self.header = bytes((header[0], header[1] | FLAG_IMMEDIATE)) + header[2:]
 
 
 class AckResult:

@@ -86,6 +86,12 @@ class SendStream:
         self.abandoned_unsent = 0  # RFC 7496: messages given up before their first fragment left
         self.abandoned_sent = 0  # and after
 
+    @property
+    def is_bulk(self) -> bool:
+        """Its first message may wait: it is reliable and of normal priority. A position is worth nothing later."""
+        message = self.messages[0]
+        return message.max_retransmits is None and message.expires_at is None and self.weight <= PRIORITY_NORMAL
+
     def number(self, message: Message, interleaving: bool) -> None:
         """Give a message whose first fragment leaves its MID, or its SSN when it is ordered."""
         if message.unordered:
