@@ -487,7 +487,7 @@ class Census:
             self.refutations += 1
             self.reissue(now, attrs.evolve(self.state, epoch=epoch + 1, incarnation=-1), urgent=True)
 
-    def link_silent(self, peer: PeerId, now: float) -> None:
+    def link_silent(self, peer: PeerId, now: float, rtt_s: float = 0.0) -> None:
         member = self.membership.get(peer)
         if member is None or member.status is not Status.ALIVE:
             return
@@ -504,6 +504,7 @@ class Census:
             own=True,
             contested=False,
             witnesses=self._witnesses(),
+            rtt_s=rtt_s,
         )
 
     def link_closed(self, peer: PeerId, now: float) -> None:

@@ -81,7 +81,7 @@ class Outcome:
                 if not core.policy.links_all:
                     core.broadcast.branch_impaired(peer, core.detector.is_impaired)
             case effects.LinkSilent(peer):
-                core.census.link_silent(peer, now)
+                core.census.link_silent(peer, now, core.links[peer].srtt if peer in core.links else 0.0)
             case effects.LinkHeard(peer):
                 core.census.link_heard(peer)
             case effects.LinkBroken(peer):

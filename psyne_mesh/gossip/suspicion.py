@@ -20,6 +20,10 @@ _OWN_PART = 0.5  # of the shortest timeout may have passed before our own link c
 # In a large room a verdict waits so long for other open cases: who dies together goes together, in one change of the view
 # (Rapid's cut detection), and a cut is one event.
 _TOGETHER_S = 2.0
+# Above such a round trip, about once around half the earth, another way than the silent one takes longer than the shortest
+# timeout: to find it is to ask and to be answered, twice. At 0.8 s a rebound NAT cost 6 to 8 s, as the peer was given up just
+# before it was heard again; with this 3.
+_FAR_S, _FAR_ROUNDS = 0.25, 2.0
 _MANY, _MANY_TOGETHER_S = 3, 2.5  # so many at once are no chance: more will be found dead, and are waited for
 # So long before a verdict that rests on others' word alone, a neighbour is asked: a refutation goes along one tree, and may
 # have been lost where a branch of it was deaf. A round trip and a few more.
@@ -36,6 +40,7 @@ class Case:
         "incarnation",
         "news_at",
         "own",
+        "rtt_s",
         "running",
         "since",
         "subject",
@@ -47,6 +52,7 @@ class Case:
         self.incarnation = incarnation
         self.accusers: dict[PeerId, int] = {}
         self.own = False
+        self.rtt_s = 0.0  # of our own link
         self.running = False
         self.answers_by = -math.inf  # when neighbours that were asked for a second opinion have answered
         self.since = self.news_at = now
@@ -110,9 +116,11 @@ class Suspicions:
         own: bool,
         contested: bool,
         witnesses: int,
+        rtt_s: float = 0.0,
     ) -> bool:
         """Add an accusation. `contested`: we hear the subject ourselves, so the case rests. `witnesses`: how many
-        members besides us and the subject could confirm. True if it told us something new."""
+        members besides us and the subject could confirm. `rtt_s`: of our own link, if we have one. True if it told us
+        something new."""
         epoch, incarnation = version
         case = self._cases.get(subject)
         if case is not None and (case.epoch, case.incarnation) != version:
@@ -130,6 +138,7 @@ class Suspicions:
             case.accusers[accuser] = verdict
             case.news_at = now
         case.own |= own
+        case.rtt_s = max(case.rtt_s, rtt_s)
         if not contested and not case.running:
             # What our own link confirms counts from the first accusation: the subject has heard of it, too.
             case.running, case.since = (
@@ -236,7 +245,8 @@ class Suspicions:
 
     def _weigh(self, case: Case, witnesses: int, now: float) -> None:
         """Lifeguard section IV-B: max(Min, Max - (Max - Min) * log(C + 1) / log(K + 1))."""
-        low, high = self._config.suspicion_min_s, self._config.suspicion_max_s
+        low = self._config.suspicion_min_s + _FAR_ROUNDS * max(0.0, case.rtt_s - _FAR_S)
+        high = max(low, self._config.suspicion_max_s)
         accusers = len(case.accusers)
         downs = sum(verdict == DOWN for verdict in case.accusers.values())
         if case.own and downs > 0:

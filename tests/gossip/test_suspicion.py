@@ -274,3 +274,10 @@ def test_what_our_own_link_saw_needs_no_second_opinion() -> None:
     accuse(cases, ME, 0.0)
     cases.handle_timeout(cases.deadline)
     assert not any(isinstance(fact, SecondOpinionDue) for fact in cases.effects.facts)
+
+
+@pytest.mark.parametrize(("rtt_s", "verdict_s"), [(0.05, 1.0), (0.25, 1.0), (0.8, 2.1)])
+def test_who_is_far_away_gets_the_time_of_another_way_round(rtt_s: float, verdict_s: float) -> None:
+    cases = Suspicions(GossipConfig(), Effects())
+    cases.accuse(X, (1, 0), ME, SUSPECT, 0.0, own=True, contested=False, witnesses=0, rtt_s=rtt_s)
+    assert cases.deadline == pytest.approx(verdict_s)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal, get_args
@@ -241,51 +240,3 @@ def _small_mtu(world: World) -> Iterator[None]:
         yield
     finally:
         world.net.set_quality("ada", "bob", before)
-
-
-# ------------------------------------------------------------------------------------------------------- random plots
-
-
-@attrs.frozen
-class Plot:
-    """What a seed plays."""
-
-    seed: int
-    nats: tuple[NatKind, NatKind]
-    carrier: bool
-    acts: tuple[Act, ...]
-    bulk_bytes: int
-    quality: Quality
-
-    @classmethod
-    def of(cls, seed: int) -> Plot:
-        rng = random.Random(f"plot {seed}")
-        nats = rng.choice(NATS), rng.choice(NATS)
-        carrier = rng.random() < 0.4
-        acts = [_act(rng) for _ in range(rng.choice((1, 1, 2, 3)))]
-        if carrier or "symmetric" not in nats:  # else there is no way without the server, which does not come back
-            acts += [_act(rng, "silence, server dead")] if rng.random() < 0.2 else []
-        quality = Quality(latency_s=rng.choice((0.005, 0.03, 0.1)), loss=rng.choice((0.0, 0.0, 0.01)))
-        return cls(seed, nats, carrier, tuple(acts), rng.choice((0, 0, 1_000, 8_000)), quality)
-
-    async def play(self) -> Story:
-        return await play(
-            self.seed, self.acts, self.nats, carrier=self.carrier, quality=self.quality, bulk_bytes=self.bulk_bytes
-        )
-
-    @property
-    def is_short(self) -> bool:
-        """No silence of it is longer than the room waits: nothing may be lost."""
-        return all(act.lasts_s <= 45.0 for act in self.acts)
-
-    def check(self, story: Story) -> None:
-        # Where signaling is the only way, or was dead with all others, its client has to come back first.
-        waits_for_server = "signaling" in story.rungs or any("server dead" in act.kind for act in self.acts)
-        story.check(healed_within_s=4.0 if waits_for_server else 3.0, complete=self.is_short)
-
-
-def _act(rng: random.Random, kind: Break | None = None) -> Act:
-    kind = kind or rng.choice([kind for kind in get_args(Break) if kind != "silence, server dead"])
-    after_s = rng.choice((rng.uniform(0.5, 5.0), rng.uniform(20.0, 40.0)))
-    lasts_s = 0.0 if kind in ("rebinding", "move") else rng.choice((rng.uniform(0.3, 12.0), rng.uniform(12.0, 90.0)))
-    return Act(after_s, kind, lasts_s)

@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from psyne_mesh.testing.network import NatKind
 from tests.room.breaks import NATS, Act, Break, Rung, play
+from tests.room.plots import Plot
 
 LATE_S = 28.0
 SERVER_S = 4.0  # for the way over signaling, which has to come back first
@@ -58,3 +59,11 @@ async def test_a_stale_answer_does_not_end_a_link(autojump_clock: MockClock, see
     """Answers to the restarts of 17 s of silence come in at its end, over the carrier, and none may be taken for another's."""
     story = await play(seed, [Act(LATE_S, "silence, server dead", 17.0)], ("symmetric", "symmetric"), carrier=True)
     story.check()
+
+
+# A silence over the direct path, over a peer and over the server; loss, bulk, a move.
+@pytest.mark.parametrize("seed", [0, 11, 19, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(100, 140))])
+async def test_random_breaks(autojump_clock: MockClock, seed: int) -> None:
+    """More of them by `python -m tests.room.plots FIRST LAST`."""
+    plot = Plot.of(seed)
+    plot.check(await plot.play())
