@@ -49,7 +49,7 @@ _LOOK_AGAIN_S = 0.1
 # Broadcasts of one player that wait until what it sent over a link that it gives up has come. A guess; more come at once.
 HELD_BACK_MAX = 4096
 # Why a player has left whose stay is over; after the others it may be discovered again, and is owed what it was.
-_FOR_GOOD = ("left", "superseded", "kicked")
+_FOR_GOOD = ("left", "superseded", "kicked", "two-faced")
 CHANNEL_NAME_BYTES_MAX = 128
 # A pause may last so long without a sign of the loop: a coffee, not a night.
 PAUSE_MAX_S = 900.0
