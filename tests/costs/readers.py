@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, get_args
 import attrs
 import msgspec
 
-from psyne_mesh.game import schema, shared_wire, state_wire, timers
+from psyne_mesh.game import requests, schema, shared_wire, state_wire, timers, transfer_wire
 from psyne_mesh.game.rollback import wire as rollback
 from psyne_mesh.game.schema import Shared, announcement, schema_of
 from psyne_mesh.game.shared_wire import CLASS, DELTA, FULL, REMOVED, Head, varint
@@ -367,6 +367,19 @@ READERS: dict[str, Reader] = {
         [
             *packs(["set", b"", 1]),
             *(packed([kind, b"", 1, 1, 1, [[b"", b""]] * 1000]) for kind in tags(state_wire._decoder.type)),
+        ],
+    ),
+    "game/requests.decode_untrusted": plain(
+        requests.decode_untrusted,
+        [*packs(["ask", 1]), *(packed([kind, 1, b"x" * 14_000]) for kind in tags(requests._decoder.type))],
+    ),
+    "game/transfer_wire.decode_untrusted": plain(
+        transfer_wire.decode_untrusted,
+        [
+            *packs(["offer", 1]),
+            *packs(["chunk", 1, 1]),
+            *(packed([kind, 1, 1, 1.0, b"x" * 4096]) for kind in tags(transfer_wire._decoder.type)),
+            *(packed([kind, 1, "x" * 200]) for kind in tags(transfer_wire._decoder.type)),
         ],
     ),
     "game/timers.timer_untrusted": plain(timers.timer_untrusted, [timers.timer_value(1.0, b"x"), *packs([1.0])]),
