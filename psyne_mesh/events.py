@@ -32,6 +32,7 @@ from psyne_mesh.room.events import (
     TamperingDetected,
     TimerFired,
     TwoFaced,
+    VoteCast,
 )
 
 __all__ = [
@@ -39,5 +40,5 @@ __all__ = [
     "NotSigned", "PartitionHealed", "PartitionSuspected", "PeerAway", "PeerBack", "PeerChanged", "PeerConnected",
     "PeerDiscovered", "PeerLeft", "PeerResumed", "PeerSuspected", "PeerUnreachable", "Rolled", "RoomEvent",
     "RoundFailed", "RuleBroken", "ServerRefused", "SharedAppeared", "SharedGone", "SharedRefused", "SignalingDown",
-    "SignalingUp", "StateChanged", "TamperingDetected", "TimerFired", "TwoFaced",
+    "SignalingUp", "StateChanged", "TamperingDetected", "TimerFired", "TwoFaced", "VoteCast",
 ]  # fmt: skip

@@ -270,6 +270,18 @@ class StateChanged:
 
 
 @attrs.frozen
+class VoteCast:
+    """A player votes to bar another one (`room.vote_kick`); `votes` of `needed` are there now. Once they are, the other is
+    gone (`PeerLeft` with "kicked") and stays barred."""
+
+    subject: PeerId
+    voter: PeerId
+    votes: int
+    needed: int
+    reason: str
+
+
+@attrs.frozen
 class TimerFired:
     """A timer of the room (`room.after`) was due. Everybody who is here is told once, whoever was host meanwhile."""
 
@@ -289,5 +301,5 @@ RoomEvent = (
     | PartitionSuspected | PartitionHealed | SignalingDown | SignalingUp | ServerRefused | TamperingDetected
     | SharedAppeared | SharedGone | SharedRefused | MessageRefused | MessagesLost | MessagesUndelivered | HostChanged
     | RuleBroken | Equivocated | TwoFaced | NotSigned | Rolled | MovesRevealed | RoundFailed
-    | StateChanged | TimerFired | PeerChanged
+    | StateChanged | TimerFired | PeerChanged | VoteCast
 )  # fmt: skip

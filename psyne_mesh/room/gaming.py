@@ -25,6 +25,7 @@ from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.names import is_plain, plain
 from psyne_mesh.room import events as room_events
 from psyne_mesh.room.asking import Asking
+from psyne_mesh.room.barring import Barring
 from psyne_mesh.room.exchanging import Exchanging
 from psyne_mesh.room.fairness import Fairness, write_evidence
 from psyne_mesh.room.files import FileTraffic
@@ -62,6 +63,10 @@ class GameRoom(Governing, Exchanging):
         self._room_state = WrittenState(self.states.hosted, self.states.write_state)
         self.asking = Asking(room, self._joined)
         self.file_traffic = FileTraffic(room, self._joined)
+        self.barring = Barring(
+            room, core.identity, self.states, self._hosting, publish, self._joined, self._barred, core.wall_ms
+        )
+        self.states.on_barred = self.barring.changed
         self.traffic = SharedTraffic(room, self._hosting, rng)
         self._sharing = Sharing(room, self.traffic, publish)
         self.fairness = Fairness(room, core.identity, publish, self._joined, self._timekeeper)
@@ -73,11 +78,16 @@ class GameRoom(Governing, Exchanging):
         nursery.start_soon(self._hosting.run)
         nursery.start_soon(self.states.run)
         nursery.start_soon(self.asking.run)
+        nursery.start_soon(self.barring.run)
         nursery.start_soon(self.file_traffic.run)
         nursery.start_soon(self.fairness.run)
 
     def _joined(self) -> Membership:
         """`ClosedError` once the room has ended."""
+        raise NotImplementedError
+
+    def _barred(self) -> None:
+        """Members have barred us."""
         raise NotImplementedError
 
     @property
@@ -221,6 +231,8 @@ class GameRoom(Governing, Exchanging):
 
     def _host_changed(self, term: int, host: PeerId | None) -> None:
         self.states.host_changed(term, host)
+        if host == self.me:
+            self.barring.host_changed()
         self._publish(room_events.HostChanged(term, self._player(host)))
 
     def _player(self, peer_id: PeerId | None) -> Peer | Player | None:

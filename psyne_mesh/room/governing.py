@@ -7,6 +7,7 @@ from typing import Any
 from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.identity import PeerId
 from psyne_mesh.interrupts import uninterrupted
+from psyne_mesh.room.barring import Barring
 from psyne_mesh.room.hosting import Hosting
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.peer import Peer, Player
@@ -27,6 +28,7 @@ class Governing:
     _timekeeper: Timekeeper
     _hosting: Hosting
     states: StateTraffic
+    barring: Barring
     _room_state: WrittenState
 
     def _joined(self) -> Any:
@@ -99,3 +101,23 @@ class Governing:
         """Take back what `after` set, on any host. One that has fired, or was never set, is no error."""
         self._joined()
         self.states.cancel_timer(name)
+
+    # --------------------------------------------------------------------------------------------------------- kick and ban
+
+    def kick(self, peer: Peer | PeerId, reason: str = "") -> None:
+        """Bar a player for the life of the room, which its host may (`NotHost` for the others). The others get `PeerLeft` with
+        "kicked", the player `Evicted`; its key finds nobody here any more, and newcomers do not let it in either."""
+        self._joined()
+        self._hosting.start()
+        self.barring.kick(peer, reason)
+
+    def vote_kick(self, peer: Peer | PeerId, reason: str = "") -> None:
+        """Our vote to bar a player, good for half a minute. With the votes of more than half of the seats that are held it is
+        done, against the host, too; of two players neither can. Everybody sees `VoteCast`."""
+        self._joined()
+        self.barring.vote(peer, reason)
+
+    @property
+    def barred(self) -> frozenset[PeerId]:
+        """Who is barred from the room, as far as we know."""
+        return frozenset(self.barring.barred)

@@ -132,6 +132,11 @@ class Hosting:
             self._started.set()
 
     @property
+    def is_on(self) -> bool:
+        """Somebody in the room has asked for the host."""
+        return self._lease is not None
+
+    @property
     def term(self) -> int:
         return self._lease.term if self._lease is not None else 0
 

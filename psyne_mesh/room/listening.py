@@ -73,6 +73,11 @@ class Listening:
         self._subscribe(room_events.StateChanged, lambda event: callback(event.owner, event.key, event.value))
         return callback
 
+    def on_vote(self, callback: C = NO_CALLBACK) -> C:
+        """`callback(event)` with a `VoteCast` for each vote to bar a player."""
+        self._subscribe(room_events.VoteCast, checked_callback("room.on_vote", callback, "event"))
+        return callback
+
     def on_timer(self, callback: C = NO_CALLBACK) -> C:
         """`callback(message)` when a timer of the room was due (`room.after`)."""
         checked_callback("room.on_timer", callback, "message")

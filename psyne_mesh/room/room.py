@@ -424,6 +424,9 @@ class Room(Listening, GameRoom):
             self._hub.publish(room_events.PeerLeft(peer, reason))
             self._changed.unpark_all()
 
+    def _barred(self) -> None:
+        self._evicted("kicked")
+
     def _evicted(self, reason: gossip_events.EvictionReason) -> None:
         membership = self._joined()
         self._hub.publish(room_events.Evicted(reason))

@@ -12,6 +12,7 @@ import trio
 
 from psyne_mesh.errors import ClosedError, MessageTooLarge, NotHost, PeerGone, ProtocolError
 from psyne_mesh.game import state_wire
+from psyne_mesh.game.bans import BARRED
 from psyne_mesh.game.state import Changed, States
 from psyne_mesh.game.state_wire import Part, StateWord
 from psyne_mesh.game.timers import PAYLOAD_BYTES_MAX, TIMER, Timers, timer_value
@@ -56,6 +57,7 @@ class StateTraffic:
         self._wake = trio.Event()
         self._channel: Any = None
         self.refused = 0
+        self.on_barred: Callable[[Changed], None] = lambda event: None  # set by the room
         self.hosted = OneKind(STATE, lambda: {} if self._core is None else self._core.hosted)
 
     def admitted(self, stay: int) -> None:
@@ -111,6 +113,10 @@ class StateTraffic:
         core.write_room(key, raw, self._hosting.term, trio.current_time())
         self._flush()
         self._wake.set()
+
+    def holds(self, key: str) -> bool:
+        """Whether the room's map has it."""
+        return key in self._open().hosted
 
     def after(self, delay_s: float, payload: bytes) -> str:
         """The name of the timer. `NotHost` unless we are the host."""
@@ -195,6 +201,8 @@ class StateTraffic:
                 self._publish(StateChanged(owner, event.key, None if value is None else decode_plain_untrusted(value)))
         elif event.key[0] == STATE:
             self._publish(StateChanged(None, event.key[1:], None if value is None else decode_plain_untrusted(value)))
+        elif event.key[0] == BARRED:
+            self.on_barred(event)
         elif event.key[0] == TIMER:
             self._tell_timer(self._timers.changed(event.key, value, trio.current_time(), is_first=event.is_first))
 
@@ -228,5 +236,5 @@ class StateTraffic:
 def _check_values_untrusted(word: StateWord) -> None:
     if isinstance(word, Part):
         for key, value in word.entries:
-            if value is not None and not (word.owner == b"" and key[0] == TIMER):
+            if value is not None and not (word.owner == b"" and key[0] in (TIMER, BARRED)):
                 decode_plain_untrusted(value)

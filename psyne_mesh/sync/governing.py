@@ -90,3 +90,17 @@ class Governing:
     def cancel_timer(self, name: str) -> None:
         """Take back what `after` set, on any host. One that has fired, or was never set, is no error."""
         self._thread.call(self._room.cancel_timer, name)
+
+    def kick(self, peer: Peer | PeerId, reason: str = "") -> None:
+        """Bar a player for the life of the room, which its host may (`NotHost` for the others)."""
+        self._thread.call(self._room.kick, peer, reason)
+
+    def vote_kick(self, peer: Peer | PeerId, reason: str = "") -> None:
+        """Our vote to bar a player, good for half a minute. With the votes of more than half of the seats that are held it is
+        done. Everybody sees `VoteCast`."""
+        self._thread.call(self._room.vote_kick, peer, reason)
+
+    @property
+    def barred(self) -> frozenset[PeerId]:
+        """Who is barred from the room, as far as we know."""
+        return self._thread.call(lambda: self._room.barred)

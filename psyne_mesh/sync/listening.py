@@ -81,6 +81,11 @@ class Listening:
         self._subscribe(room_events.StateChanged, lambda event: callback(event.owner, event.key, event.value))
         return callback
 
+    def on_vote(self, callback: C = NO_CALLBACK) -> C:
+        """`callback(event)` with a `VoteCast` for each vote to bar a player."""
+        self._subscribe(room_events.VoteCast, checked_callback("net.on_vote", callback, "event", is_async=False))
+        return callback
+
     def on_timer(self, callback: C = NO_CALLBACK) -> C:
         """`callback(message)` when a timer of the room was due (`net.after`)."""
         checked_callback("net.on_timer", callback, "message", is_async=False)

@@ -31,7 +31,7 @@ def agree(*nets: sync.Room) -> sync.Room:
 
 
 def test_every_snippet_has_a_test() -> None:
-    assert set(SNIPPETS) == {"ready.py", "rounds.py", "asking.py", "level.py"}
+    assert set(SNIPPETS) == {"ready.py", "rounds.py", "asking.py", "level.py", "kick.py"}
 
 
 def test_state(join: Join, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,3 +95,19 @@ def test_files(join: Join, capsys: pytest.CaptureFixture[str], tmp_path: Path) -
             said += capsys.readouterr().out
 
         until(lambda: "ada sends castle.json 50000 bytes" in said and "%" in said, ada, bob, each_frame=frame)
+
+
+def test_kick(join: Join) -> None:
+    kick = run("kick.py")
+    with join("ada") as ada, join("bob") as bob:
+        meet(ada, bob)
+        host = agree(ada, bob)
+        other = bob if host is ada else ada
+        votes: list[Any] = []
+        host.on_vote(votes.append)
+        until(lambda: {ada.me, bob.me} <= set(host.seats) and {ada.me, bob.me} <= set(other.seats), ada, bob)
+        kick["kick"](other, other.peers[host.me])
+        until(lambda: votes, ada, bob)
+        kick["kick"](host, host.peers[other.me])
+        until(lambda: not host.peers, host)
+        assert host.barred == {other.me}
