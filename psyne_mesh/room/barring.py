@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from psyne_mesh.game.bans import BARRED, REASON_MAX, VOTE_S, Order, Vote, Votes,
 from psyne_mesh.game.state import Changed
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.interrupts import uninterrupted
+from psyne_mesh.limits import TokenBucket, forget_oldest
 from psyne_mesh.mesh.membership import Membership
 from psyne_mesh.names import is_plain
 from psyne_mesh.room.events import RoomEvent, VoteCast
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 CHANNEL = "psyne.kick"
 CLOCKS_S = 30.0
 """The wall clocks of two machines may differ by so much, where no server tells the time."""
+VOTES_BURST, VOTES_PER_S = 32, 2
+"""Votes of one player that are looked at: each costs a signature, as much as a hundred positions. A person needs fewer."""
+SENDERS_MAX = 1024
 
 
 @uninterrupted
@@ -48,6 +53,7 @@ class Barring:
         self._wall_ms = wall_ms
         self._votes = Votes()
         self._channel: Any = None
+        self._allowances: OrderedDict[PeerId, TokenBucket] = OrderedDict()
         self.barred: dict[PeerId, str] = {}
         self.refused = 0
 
@@ -96,6 +102,9 @@ class Barring:
         except ClosedError:
             return  # the room ended before its task began
         async for sender, data in self._channel:
+            if not self._affords(sender.id):
+                self.refused += 1
+                continue
             try:
                 signer, vote = read_untrusted(data, self._joined().tag)
                 age_s = (self._wall_ms() - vote.at_ms) / 1000 if isinstance(vote, Vote) else VOTE_S + CLOCKS_S
@@ -109,6 +118,13 @@ class Barring:
             self._count(signer, PeerId.from_raw_untrusted(vote.subject), vote.reason)
 
     # --------------------------------------------------------------------------------------------------------- helpers
+
+    def _affords(self, sender: PeerId) -> bool:
+        now = trio.current_time()
+        if sender not in self._allowances:
+            self._allowances[sender] = TokenBucket(burst=VOTES_BURST, per_second=VOTES_PER_S, now=now)
+            forget_oldest(self._allowances, SENDERS_MAX)
+        return self._allowances[sender].allow(now)
 
     def _order(self, subject: PeerId, reason: str) -> None:
         order = Order(self._joined().tag, subject.raw, self._hosting.term, reason)

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, get_args
 import attrs
 import msgspec
 
-from psyne_mesh.game import requests, schema, shared_wire, state_wire, timers, transfer_wire
+from psyne_mesh.game import bans, requests, schema, shared_wire, state_wire, timers, transfer_wire
 from psyne_mesh.game.rollback import wire as rollback
 from psyne_mesh.game.schema import Shared, announcement, schema_of
 from psyne_mesh.game.shared_wire import CLASS, DELTA, FULL, REMOVED, Head, varint
@@ -383,6 +383,16 @@ READERS: dict[str, Reader] = {
         ],
     ),
     "game/timers.timer_untrusted": plain(timers.timer_untrusted, [timers.timer_value(1.0, b"x"), *packs([1.0])]),
+    "game/bans.read_untrusted": plain(
+        lambda data: bans.read_untrusted(data, b"room"),
+        [
+            bans.signed(Identity.from_seed(bytes(32)), bans.Vote(b"room", bytes(16), 1, "")),
+            packed([b"", bytes(32), bytes(64)]),
+            *packs([b""]),
+        ],
+        9.0,
+        "one signature, at a rate of its own: `VOTES_PER_S`",
+    ),
     "mesh/owed.statement_untrusted": plain(owed.statement_untrusted, statements()),
     "room/timekeeper.word_untrusted": plain(timekeeper.word_untrusted, [timekeeper.ask(1.0), bytes(40), b""]),
     "room/hosting.decode_untrusted": plain(
