@@ -204,13 +204,13 @@ def test_a_window_that_opens_and_closes_all_the_time_costs_little() -> None:
     peer = RawPeer(a_rwnd=1 << 30)
     association, first = peer.association, peer.their_tsn
     table = association._outbound.outstanding
-    for _ in range(9000):
+    for _ in range(8000):
         association.send(1, 51, b"x" * 40, peer.now)
     for _ in range(100):
         peer.now += 0.01
         peer.read()
         peer.send(peer.sack(first - 1, (2, table.next_tsn - first), a_rwnd=1 << 30))
-    assert len(table.chunks) == 9000
+    assert len(table.chunks) == 8000
 
     def fill(opened: int) -> int:
         for i in range(opened * 2):
