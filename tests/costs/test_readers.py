@@ -12,6 +12,7 @@ import pytest
 from benchmarks.attacks import tiny_messages
 from benchmarks.hostile import PACKINGS, Meter, without_collections
 from psyne_mesh.errors import ProtocolError, VersionMismatch
+from psyne_mesh.game import requests, state_wire, transfer_wire
 from psyne_mesh.game.rollback import wire as rollback
 from psyne_mesh.room import fairness, hosting, playing
 from psyne_mesh.signaling import cluster_messages, messages
@@ -27,6 +28,9 @@ KINDS = {
     "signaling/messages.decode_client_untrusted": messages.ClientMessage,
     "signaling/messages.decode_server_untrusted": messages.ServerMessage,
     "signaling/cluster_messages.decode_untrusted": cluster_messages.AnyClusterMessage,
+    "game/requests.decode_untrusted": requests._decoder.type,
+    "game/state_wire.decode_untrusted": state_wire._decoder.type,
+    "game/transfer_wire.decode_untrusted": transfer_wire._decoder.type,
     "room/fairness.word_untrusted": fairness._decoder.type,
     "room/hosting.decode_untrusted": hosting._decoder.type,
     "room/playing.control_untrusted": playing._control.type,
