@@ -46,6 +46,8 @@ def open_quota() -> Iterator[Quota | None]:
                 continue
         except OSError:
             continue
+        # A group competes with each single process beside it: it must not lose against them what the quota leaves it.
+        (place / ("cpu.shares" if first else "cpu.weight")).write_text("16384" if first else "1600")
         try:
             yield Quota(place, first=first)
         finally:
