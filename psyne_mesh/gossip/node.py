@@ -419,6 +419,12 @@ class Node:
         return tuple(sorted([*self._core.membership.alive, self.peer_id])) if self._core.running else ()
 
     @property
+    def links_all(self) -> bool:
+        """Everybody wants a link to everybody: we do, and no neighbour has said that it takes the room for a large one."""
+        core = self._core
+        return core.policy.links_all and not any(link.large for link in core.links.values())
+
+    @property
     def n_members(self) -> int:
         """How many these are, for who asks at every message."""
         return len(self._core.membership.alive) + 1 if self._core.running else 0

@@ -8,6 +8,7 @@ stops the thread, too, and so does SIGSTOP: those players are gone until they co
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,9 @@ import trio
 LOOK_S = 0.15
 # A loop that stands still for longer hangs: a player that will not come back holds a seat, and nobody knows it.
 STILL_MAX_S = 90.0
+# Each is a request to every peer, which a loop that is merely slow must not pay for again and again; a peer that has heard one
+# is patient for longer than that.
+BEAT_EVERY_S = 0.45
 
 
 class Heartbeat:
@@ -35,6 +39,7 @@ class Heartbeat:
         self._ask = ask
         self._has_turned = True
         self._asked_at: float | None = None
+        self._beat_at = -math.inf
 
     @contextmanager
     def patient(self, seconds: float) -> Iterator[None]:
@@ -54,8 +59,9 @@ class Heartbeat:
         elif self._asked_at is None:
             self._asked_at = now
             self._ask()
-        else:
-            return now - self._asked_at <= self.still_max_s
+        elif now >= self._beat_at and now - self._asked_at <= self.still_max_s:
+            self._beat_at = now + BEAT_EVERY_S - LOOK_S / 2  # looks are not punctual
+            return True
         return False
 
 

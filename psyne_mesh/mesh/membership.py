@@ -117,6 +117,7 @@ class Membership:
     ) -> None:  # fmt: skip
         self.room = room
         # From so many members on, the overlay may be partial: having no link to somebody is then no fault.
+        self._full_mesh_max = gossip.full_mesh_max
         self.partial_from = gossip.full_mesh_max - gossip.full_mesh_hysteresis + 1
         self._silence_s = gossip.seat_hold_s
         self._partial_until = self._broadcast_at = -math.inf
@@ -509,7 +510,8 @@ class Membership:
     @property
     def is_large(self) -> bool:
         """There may be members at this moment whom we are not meant to have a link to."""
-        return self.node.n_members >= self.partial_from
+        n_members = self.node.n_members
+        return n_members >= self.partial_from and (n_members > self._full_mesh_max or not self.node.links_all)
 
     def impaired(self) -> list[PeerId]:
         """Whose links do not carry now, perhaps one way only, whoever else may reach them."""

@@ -18,7 +18,7 @@ from psyne_mesh.nurseries import unwrapped
 from psyne_mesh.webrtc import dtls, ice
 from psyne_mesh.webrtc.ladder import Tunnel
 from psyne_mesh.webrtc.link import Link
-from psyne_mesh.webrtc.loop_lag import LoopLag
+from psyne_mesh.webrtc.loop_lag import LoopLag, frame_interval_s
 from psyne_mesh.webrtc.peer import PeerConnection
 from psyne_mesh.webrtc.stack import StackEvent
 
@@ -40,6 +40,7 @@ class Endpoint:
         self._peers: dict[PeerConnection, None] = {}  # in the order of their opening
         self._no_peers = trio.Event()
         self._closed = False
+        self.interval_s = 0.0  # between the frames of a game that may leave
         self.loop_lag = LoopLag()
         self.slowness = LoopLag(lasting=True)
         self._due = math.inf
@@ -113,6 +114,11 @@ class Endpoint:
         """A timer of our loop fired so late."""
         self.loop_lag.note(late_s, now)
         self.slowness.note(late_s, now)
+        interval_s = frame_interval_s(self.loop_lag.seconds(now))
+        if interval_s != self.interval_s:
+            self.interval_s = interval_s
+            for peer in self._peers:
+                peer.connection.stack.set_express_interval(interval_s)
 
     def wake_at(self, deadline: float) -> None:
         if deadline < self._timer.deadline:

@@ -101,11 +101,46 @@ class Express:
     """
 
     __slots__ = (
-        "_base", "_base_at", "_best", "_clock_heard", "_count", "_delay", "_epoch_lost", "_epoch_sent", "_frame_at",
-        "_heard_at", "_held", "_highest", "_interval", "_left_at", "_limited", "_missing", "_number", "_paced_at",
-        "_pending", "_pending_bytes", "_received", "_report_at", "_reported", "_reported_at", "_reported_count", "_safe_until",
-        "_settled", "_silence_s", "_slow_start", "_thinned", "_told_at", "_unreported", "_window", "excess_s", "number_heard",
-        "peer_delay_s", "srtt_s",
+        "_base",
+        "_base_at",
+        "_best",
+        "_clock_heard",
+        "_count",
+        "_delay",
+        "_epoch_lost",
+        "_epoch_sent",
+        "_frame_at",
+        "_heard_at",
+        "_held",
+        "_highest",
+        "_interval",
+        "_keeps",
+        "_left_at",
+        "_limited",
+        "_missing",
+        "_number",
+        "_paced_at",
+        "_pending",
+        "_pending_bytes",
+        "_received",
+        "_report_at",
+        "_reported",
+        "_reported_at",
+        "_reported_count",
+        "_safe_until",
+        "_settled",
+        "_silence_s",
+        "_slow_start",
+        "_thinned",
+        "_told_at",
+        "_unreported",
+        "_window",
+        "excess_s",
+        "is_spare",
+        "number_heard",
+        "own_interval_s",
+        "peer_delay_s",
+        "srtt_s",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -113,6 +148,9 @@ class Express:
         self._pending: list[tuple[int, int, bytes]] = []
         self._pending_bytes = 0
         self._held: list[tuple[int, int, bytes]] = []
+        self._keeps = False  # something waits that no newer one replaces
+        self.is_spare = False
+        self.own_interval_s = 0.0  # the same as `_interval`, for the sake of our own loop
         self._frame_at = -1.0  # when the messages were sent that are held
         self._number = 0
         self._left_at = -1.0
@@ -177,7 +215,8 @@ class Express:
         if size > RECORD_SAFE - 16 and (now < self._safe_until or size > RECORD_MAX - 16):
             return False
         entry = (stream, size | phase * PHASE_UNIT | (TEXT if text else 0), data)
-        if thin and self._interval and FRAME_S < now - self._left_at < self._interval:
+        interval = max(self._interval, self.own_interval_s)
+        if thin and interval and FRAME_S < now - self._left_at < interval:
             self._hold(entry, now)
             return True
         window = self._window if thin else min(self._window, WINDOW_FIRST)
@@ -194,19 +233,24 @@ class Express:
                 self._release()
         self._pending.append(entry)
         self._pending_bytes += size + _MESSAGE_BYTES
+        if not thin:
+            self._keeps = True
         return True
 
     def records_to_send(self, now: float) -> list[bytes]:
-        """What the messages that were taken make, or a report that is due."""
+        """What the messages that were taken make, or a report that is due. Then `is_spare` tells whether newer ones will take
+        the place of all that is in them."""
         pending = self._pending
+        self.is_spare = False
         if not pending:
-            if self._held and now >= self._left_at + self._interval and self._may_leave(now):
+            if self._held and now >= self._left_at + max(self._interval, self.own_interval_s) and self._may_leave(now):
                 self._release()
             if not pending:
                 due = self._report_at >= 0.0 and (now >= self._report_at or self._unreported >= REPORT_RECORDS)
                 return [_HEADER.pack(*self._header(now, self._number))] if due else []
         self._left_at = now
         self._pending_bytes = 0
+        self.is_spare, self._keeps = not self._keeps, False
         if self._settled == self._number:
             self._reported_at = now
         if len(pending) == 1:
@@ -244,7 +288,7 @@ class Express:
         deadline = self._report_at if self._report_at >= 0.0 else None
         if self._held:
             # What comes next from the game takes the place of what is held, mostly before this
-            due = max(self._left_at + self._interval, self._frame_at) + FRAME_S
+            due = max(self._left_at + max(self._interval, self.own_interval_s), self._frame_at) + FRAME_S
             if self._number - self._settled >= self._window:
                 due = max(due, self._reported_at + self._patience_s())
             if deadline is None or due < deadline:

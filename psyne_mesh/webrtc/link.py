@@ -19,7 +19,12 @@ _WINDOW_NEWS = 8  # the peer hears of our receive window when an eighth of it wa
 
 
 class Scheduler(Protocol):
-    """What a link needs of its endpoint."""
+    """What a link needs of its endpoint.
+
+    interval_s: between the frames of a game that may leave, as the loop is behind; 0 while it is not.
+    """
+
+    interval_s: float
 
     def flush_soon(self, link: Link) -> None:
         """Call `link.flush_queued()` after the tasks that are runnable now have had their turn."""
@@ -120,6 +125,8 @@ class Link:
     def deliver(self, datagrams: list[bytes]) -> None:
         """A batch of this peer's datagrams, from the UDP port."""
         now = trio.current_time()
+        if len(datagrams) > 2 and self._scheduler.interval_s:
+            datagrams = self.stack.drop_spare(datagrams)
         if self.stack.receive(datagrams, now) and not self._bundling:
             self._turn_express(now)
         else:

@@ -8,6 +8,16 @@ import math
 LAGGING_S = 0.25
 HALF_LIFE_S = 0.5  # a loop that was late once and is no more: forgotten in two seconds
 LASTING_MAX_S = 10.0
+# From the first on a loop leaves frames of the game out, and keeps the newest: it comes round about twice between two that
+# leave. At the last a player still sees who moves.
+BEHIND_S = 0.06
+FRAMES_OF_LAG = 0.5
+FRAME_INTERVAL_MAX_S = 0.2
+
+
+def frame_interval_s(lag_s: float) -> float:
+    """Seconds between the frames of a game that may leave while the loop is late by so much; 0: all of them."""
+    return 0.0 if lag_s < BEHIND_S else min(FRAME_INTERVAL_MAX_S, FRAMES_OF_LAG * lag_s)
 
 
 class LoopLag:

@@ -50,6 +50,8 @@ _LIMITS = ChannelLimits()
 # While the peer is silent for longer than this, SCTP carries all but one message in as much time: it knows how to find out
 # whether somebody is there, and gives up when it must.
 _SILENT_S = 1.0
+# Of one batch, where the loop is behind: the newest, and one before it in case that somebody else sent the newest.
+SPARE_KEPT = 2
 
 
 @attrs.frozen(kw_only=True)
@@ -222,6 +224,15 @@ class Stack:
 
     # ----------------------------------------------------------------------------------------------------------- input
 
+    def drop_spare(self, datagrams: list[bytes]) -> list[bytes]:
+        """We are behind: those that are left when the newest spare one stands for all before it, none of which is opened."""
+        spare = [datagram for datagram in datagrams if dtls.is_spare_untrusted(datagram)]
+        if len(spare) <= SPARE_KEPT:
+            return datagrams
+        dropped = set(map(id, spare[:-SPARE_KEPT]))
+        self._channels.messages_discarded += len(dropped)  # of one message each, as a rule
+        return [datagram for datagram in datagrams if id(datagram) not in dropped]
+
     def receive(self, datagrams: Sequence[bytes | memoryview], now: float) -> bool:
         """A batch of datagrams from the path. What comes before `start` is kept, within bounds. True: nothing but express
         records came, so there is nothing to send but what `express_to_send` has."""
@@ -335,12 +346,17 @@ class Stack:
         """What DTLS alone has to say, of `datagrams_to_send`: before there is a path that could carry more."""
         return [] if self._dtls is None else self._dtls.datagrams_to_send(now)
 
+    def set_express_interval(self, seconds: float) -> None:
+        """Between the frames of a game that may leave, as our own loop is behind; 0 for none."""
+        if self._express is not None:
+            self._express.own_interval_s = seconds
+
     def express_to_send(self, now: float) -> list[bytes]:
         """The datagrams of the express lane alone; `datagrams_to_send` has them, too."""
         if self._express is None or self._dtls is None or self.phase != "connected":
             return []
         records = self._express.records_to_send(now)
-        return self._dtls.send(records) if records else records
+        return self._dtls.send(records, spare=self._express.is_spare) if records else records
 
     @property
     def express_timeout(self) -> float | None:

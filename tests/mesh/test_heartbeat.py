@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import InvalidConfig, ProtocolError
 from psyne_mesh.identity import Identity
-from psyne_mesh.mesh.heartbeat import LOOK_S, STILL_MAX_S, Heartbeat, beating
+from psyne_mesh.mesh.heartbeat import BEAT_EVERY_S, LOOK_S, STILL_MAX_S, Heartbeat, beating
 from psyne_mesh.mesh.pause import PAUSE_TAG, REASON_BYTES_MAX, pause_frame, pause_untrusted
 from psyne_mesh.room import events
 from psyne_mesh.room.away import STANDS_STILL, Away
@@ -37,7 +37,8 @@ def test_a_loop_that_turns_is_never_asked_and_one_that_does_not_is_asked_first()
         beats.append(heartbeat.look(now))
     assert len(asked) == 1
     assert beats[:3] == [False, False, True]
-    assert abs(sum(beats) * LOOK_S - STILL_MAX_S) < 1
+    assert beats[3:7] == [False, False, True, False]  # not with each look
+    assert abs(sum(beats) * BEAT_EVERY_S - STILL_MAX_S) < 1
     heartbeat.turned()
     assert [heartbeat.look(now + LOOK_S), heartbeat.look(now + 2 * LOOK_S)] == [False, False]
 

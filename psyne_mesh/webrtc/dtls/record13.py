@@ -19,6 +19,7 @@ from psyne_mesh.webrtc.dtls.suites13 import AEAD_OVERHEAD, NONCE_BYTES, Suite
 ACK = 26  # RFC 9147 section 7
 OVERHEAD = 22  # header 5, content type 1, tag 16
 HEADER_BYTES = 5  # flags, number (2), length (2)
+SHORT_HEADER_BYTES = 3  # without the length: the record is the rest of its datagram
 REPLAY_WINDOW = 512  # records, as in `record12`
 
 # RFC 8446 section 5.5: 2^24.5 full records under one AES-GCM key. New keys are asked for at half of 2^24, so that old ones
@@ -37,6 +38,7 @@ _unpack_header = Struct("!BHH").unpack_from
 _nonce = Struct("!IQ").pack
 _split_nonce = Struct("!IQ").unpack
 _start = Struct("!BH").pack
+_unpack_start = Struct("!BH").unpack_from
 _u16 = Struct("!H").unpack_from
 _masks = Struct("!H14x").iter_unpack
 _plaintext_header = Struct("!BHHHIH")  # type, version, epoch, number (16 + 32 bits), length
@@ -76,6 +78,24 @@ class SealingKeys:
             body = encrypt(_nonce(high, low ^ number), packet + _DATA, _header(first, number & 0xFFFF, size))
             hides = mask(body[:16])
             sealed.append(_header(first, (number ^ (hides[0] << 8 | hides[1])) & 0xFFFF, size) + body)
+            number += 1
+        return sealed
+
+    def seal_short(self, packets: Sequence[bytes]) -> list[bytes]:
+        """The same without the length in the header: nothing may stand behind such a record in its datagram."""
+        number = self.number
+        if number + len(packets) > RECORDS_MAX:
+            return []
+        first = self._first & ~_LENGTH
+        self.number = number + len(packets)
+        sealed = []
+        for packet in packets:
+            if not 0 < len(packet) <= MAX_PLAINTEXT:
+                raise wrong_size(packet)
+            nonce = _nonce(self._iv_high, self._iv_low ^ number)
+            body = self._encrypt(nonce, packet + _DATA, _start(first, number & 0xFFFF))
+            hides = self._mask(body[:16])
+            sealed.append(_start(first, (number ^ (hides[0] << 8 | hides[1])) & 0xFFFF) + body)
             number += 1
         return sealed
 
@@ -123,6 +143,7 @@ class OpeningKeys:
         "_seen",
         "epoch",
         "first",
+        "first_short",
         "n_forged",
         "number",
         "secret",
@@ -137,6 +158,7 @@ class OpeningKeys:
         self._in_order = 0  # how many have come in order since, up to `_highest`
         self.epoch = epoch
         self.first = _FIXED | _LONG_NUMBER | _LENGTH | epoch & _EPOCH  # how a record of this epoch usually begins
+        self.first_short = self.first & ~_LENGTH
         self.number = -1  # of the record that was opened last
         self.n_forged = 0
         self.secret = secret
@@ -189,6 +211,23 @@ class OpeningKeys:
         if size <= OVERHEAD or type(record) is not bytes or record[0] != self.first:
             return False
         return size - HEADER_BYTES == record[3] << 8 | record[4]
+
+    def open_short(self, record: bytes) -> bytes | None:
+        """`open` for a record that begins with `first_short`: quicker if it is the next one."""
+        start, low = _unpack_start(record)
+        mask = self._mask(record[3:19])
+        low ^= mask[0] << 8 | mask[1]
+        number = self._highest + 1
+        if low != number & 0xFFFF:
+            return self.open(record, SHORT_HEADER_BYTES)
+        try:
+            opened = self._decrypt(_nonce(self._iv_high, self._iv_low ^ number), record[3:], _start(start, low))
+        except InvalidTag:
+            self.n_forged += 1
+            return None
+        self._in_order += 1
+        self._highest = self.number = number
+        return opened
 
     def open(self, record: bytes, body_at: int = HEADER_BYTES) -> bytes | None:
         """The content, then its type, then perhaps zeros (RFC 8446 section 5.2); None for what is forged or replayed. The
@@ -244,6 +283,11 @@ def _derive(suite: Suite, secret: bytes) -> tuple[bytes, int, int, bytes]:
 
 
 # ----------------------------------------------------------------------------------------------------------- datagrams
+
+
+def is_short_untrusted(datagram: bytes) -> bool:
+    """Whether it is one record without a length, as far as anybody can tell who has no keys."""
+    return len(datagram) > SHORT_HEADER_BYTES and datagram[0] & (_FIXED_BITS | _CID | _LENGTH) == _FIXED
 
 
 class CutRecord:

@@ -111,10 +111,14 @@ class DtlsSession:
             return [packet for datagram in datagrams for packet in self.receive(datagram, now)]
         return self._session.receive_many(datagrams, now)
 
-    def send(self, packets: Sequence[bytes]) -> list[bytes]:
+    def send(self, packets: Sequence[bytes], *, spare: bool = False) -> list[bytes]:
         """One protected datagram for each packet of 1 to 2^14 bytes. After the end of the session there is nobody to
-        send to, and the list is empty. Raises `LocalError` before the handshake is complete."""
-        return self._session.send(packets)
+        send to, and the list is empty. Raises `LocalError` before the handshake is complete.
+
+        spare: newer ones will take the place of these. In 1.3 `is_spare_untrusted` knows their datagrams without opening them;
+            nothing may stand behind them there.
+        """
+        return self._session.send(packets, spare=spare)
 
     def datagrams_to_send(self, now: float) -> list[bytes]:
         """Flights of the handshake, their repetitions, and alerts."""

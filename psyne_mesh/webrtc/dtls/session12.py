@@ -190,7 +190,7 @@ class Session12:
         """`receive` for each in turn."""
         return [packet for datagram in datagrams for packet in self.receive(datagram, now)]
 
-    def send(self, packets: Sequence[bytes]) -> list[bytes]:
+    def send(self, packets: Sequence[bytes], *, spare: bool = False) -> list[bytes]:
         """One protected datagram for each packet of 1 to 2^14 bytes. After the end of the session there is nobody to
         send to, and the list is empty. Raises `LocalError` before the handshake is complete."""
         protection = self._protection

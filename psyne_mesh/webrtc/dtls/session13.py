@@ -174,23 +174,24 @@ class Session13:
         if type(datagram) is not bytes:
             datagram = bytes(datagram)
         read = self._read
-        if (
-            read is not None
-            and len(datagram) > OVERHEAD
-            and datagram[0] == read.first
-            and len(datagram) - HEADER_BYTES == datagram[3] << 8 | datagram[4]
-        ):  # one record of the present epoch: all that a running session sees
+        if read is None or len(datagram) <= OVERHEAD:
+            return self._receive_other(datagram, now)
+        first = datagram[0]  # of one record of the present epoch, as a rule: all that a running session sees
+        if first == read.first and len(datagram) - HEADER_BYTES == datagram[3] << 8 | datagram[4]:
             opened = read.open_usual(datagram)
-            if opened is None:
-                self._forged(read)
-                return []
-            if opened[-1] == APPLICATION_DATA:
-                self._n_received += 1
-                return [opened[:-1]]
-            packets: list[bytes] = []
-            self._receive_opened(read, opened, packets, now)
-            return packets
-        return self._receive_other(datagram, now)
+        elif first == read.first_short:
+            opened = read.open_short(datagram)
+        else:
+            return self._receive_other(datagram, now)
+        if opened is None:
+            self._forged(read)
+            return []
+        if opened[-1] == APPLICATION_DATA:
+            self._n_received += 1
+            return [opened[:-1]]
+        packets: list[bytes] = []
+        self._receive_opened(read, opened, packets, now)
+        return packets
 
     def receive_many(self, datagrams: Sequence[bytes | memoryview], now: float) -> list[bytes]:
         """`receive` for each in turn; less work for those of a running session that come in order."""
@@ -206,15 +207,15 @@ class Session13:
             packets += self.receive(datagram, now)
         return packets
 
-    def send(self, packets: Sequence[bytes]) -> list[bytes]:
+    def send(self, packets: Sequence[bytes], *, spare: bool = False) -> list[bytes]:
         """One protected datagram for each packet of 1 to 2^14 bytes. After the end of the session there is nobody to
-        send to, and the list is empty. Raises `LocalError` before the handshake is complete."""
+        send to, and the list is empty. Raises `LocalError` before the handshake is complete. spare: as `DtlsSession`."""
         write = self._write
         if write is None:
             if self.state in ("closed", "failed"):
                 return []
             raise LocalError("the DTLS handshake is not complete")
-        datagrams = write.seal(packets)
+        datagrams = write.seal_short(packets) if spare else write.seal(packets)
         self._n_sent += len(datagrams)
         if len(datagrams) < len(packets):
             self._end("failed", Failed(ProtocolError("nothing more can be sent on this DTLS session")), None)
