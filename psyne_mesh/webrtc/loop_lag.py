@@ -8,10 +8,10 @@ import math
 LAGGING_S = 0.25
 HALF_LIFE_S = 0.5  # a loop that was late once and is no more: forgotten in two seconds
 LASTING_MAX_S = 10.0
-# From the first on a loop leaves frames of the game out, and keeps the newest: it comes round about twice between two that
+# From the first on a loop leaves frames of the game out, and keeps the newest: it comes round about once between two that
 # leave. At the last a player still sees who moves.
 BEHIND_S = 0.06
-FRAMES_OF_LAG = 0.5
+FRAMES_OF_LAG = 1.0
 FRAME_INTERVAL_MAX_S = 0.2
 
 
