@@ -226,12 +226,9 @@ class Stack:
 
     def drop_spare(self, datagrams: list[bytes]) -> list[bytes]:
         """We are behind: those that are left when the newest spare one stands for all before it, none of which is opened."""
-        spare = [datagram for datagram in datagrams if dtls.is_spare_untrusted(datagram)]
-        if len(spare) <= SPARE_KEPT:
-            return datagrams
-        dropped = set(map(id, spare[:-SPARE_KEPT]))
-        self._channels.messages_discarded += len(dropped)  # of one message each, as a rule
-        return [datagram for datagram in datagrams if id(datagram) not in dropped]
+        kept = dtls.newest_spare_untrusted(datagrams, SPARE_KEPT)
+        self._channels.messages_discarded += len(datagrams) - len(kept)  # of one message each, as a rule
+        return kept
 
     def receive(self, datagrams: Sequence[bytes | memoryview], now: float) -> bool:
         """A batch of datagrams from the path. What comes before `start` is kept, within bounds. True: nothing but express

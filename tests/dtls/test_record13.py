@@ -21,6 +21,7 @@ from psyne_mesh.webrtc.dtls.record13 import (
     OpeningKeys,
     SealingKeys,
     cut_untrusted,
+    newest_spare_untrusted,
     next_secret,
     plaintext_record,
 )
@@ -436,3 +437,30 @@ def test_after_the_end_nothing_is_opened_and_nothing_sealed() -> None:
     assert pair.server.receive(late, pair.now) == []
     assert pair.server.send([b"x"]) == []
     assert pair.server.next_timeout() is None
+
+
+# --------------------------------------------------------------------------------------------- records without a length
+
+
+@each_suite
+def test_a_record_without_a_length_is_opened_once_in_any_order(suite: Suite) -> None:
+    seal, keys = both(suite)
+    short = seal.seal_short([b"one", b"two", b"three"])
+    assert [record[0] for record in short] == 3 * [keys.first_short]
+    assert len(short[0]) + 2 == len(b"one") + OVERHEAD
+    assert [record.body_at for record in cut_untrusted(short[0])[0]] == [3]
+    opened = [keys.open_short(short[number]) for number in (0, 2, 1, 1)]
+    assert opened == [b"one\x17", b"three\x17", b"two\x17", None]
+    forged = bytearray(seal.seal_short([b"four"])[0])
+    forged[-1] ^= 1
+    assert keys.open_short(bytes(forged)) is None
+    assert keys.n_forged == 1
+    assert seal.seal([b"with a length"])[0][0] == keys.first
+
+
+def test_of_spare_datagrams_the_newest_are_left_and_all_others_stay_in_order() -> None:
+    seal, _ = both()
+    a, b, c, d = seal.seal_short([b"a", b"b", b"c", b"d"])
+    kept = seal.seal([b"kept"])[0]
+    assert newest_spare_untrusted([a, kept, b, c, b"", d], 2) == [kept, c, b"", d]
+    assert newest_spare_untrusted([a, kept, b], 2) == [a, kept, b]

@@ -6,7 +6,7 @@ from psyne_mesh.webrtc.dtls.embedding import MTU as EMBEDDED_MTU
 from psyne_mesh.webrtc.dtls.embedding import OPTION as EMBEDDING_OPTION
 from psyne_mesh.webrtc.dtls.embedding import Embedding
 from psyne_mesh.webrtc.dtls.events import Closed, DtlsEvent, DtlsStats, Failed, HandshakeCompleted
-from psyne_mesh.webrtc.dtls.record13 import is_short_untrusted as is_spare_untrusted
+from psyne_mesh.webrtc.dtls.record13 import newest_spare_untrusted
 from psyne_mesh.webrtc.dtls.session import DtlsSession, Session, Version
 
 __all__ = [
@@ -25,5 +25,5 @@ __all__ = [
     "Session",
     "Version",
     "dtls_abilities",
-    "is_spare_untrusted",
+    "newest_spare_untrusted",
 ]

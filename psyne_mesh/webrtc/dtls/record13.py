@@ -285,9 +285,19 @@ def _derive(suite: Suite, secret: bytes) -> tuple[bytes, int, int, bytes]:
 # ----------------------------------------------------------------------------------------------------------- datagrams
 
 
-def is_short_untrusted(datagram: bytes) -> bool:
-    """Whether it is one record without a length, as far as anybody can tell who has no keys."""
-    return len(datagram) > SHORT_HEADER_BYTES and datagram[0] & (_FIXED_BITS | _CID | _LENGTH) == _FIXED
+def newest_spare_untrusted(datagrams: list[bytes], kept: int) -> list[bytes]:
+    """Those that are not one record without a length, and of these the last `kept`, as far as anybody can tell who opens
+    none."""
+    left = kept
+    newest = []
+    for datagram in reversed(datagrams):
+        if len(datagram) > SHORT_HEADER_BYTES and datagram[0] & (_FIXED_BITS | _CID | _LENGTH) == _FIXED:
+            left -= 1
+            if left < 0:
+                continue
+        newest.append(datagram)
+    newest.reverse()
+    return newest
 
 
 class CutRecord:

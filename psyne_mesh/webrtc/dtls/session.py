@@ -115,7 +115,7 @@ class DtlsSession:
         """One protected datagram for each packet of 1 to 2^14 bytes. After the end of the session there is nobody to
         send to, and the list is empty. Raises `LocalError` before the handshake is complete.
 
-        spare: newer ones will take the place of these. In 1.3 `is_spare_untrusted` knows their datagrams without opening them;
+        spare: newer ones will take the place of these. In 1.3 `newest_spare_untrusted` knows their datagrams unopened;
             nothing may stand behind them there.
         """
         return self._session.send(packets, spare=spare)
