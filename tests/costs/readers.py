@@ -472,6 +472,9 @@ READERS: dict[str, Reader] = {
     ),
     "webrtc/dtls/records.split_untrusted": plain(dtls_records.split_untrusted, dtls_records_said()),
     "webrtc/dtls/record13.cut_untrusted": plain(record13.cut_untrusted, dtls_records_said()),
+    "webrtc/dtls/record13.newest_spare_untrusted": plain(
+        lambda datagram: record13.newest_spare_untrusted([datagram], 1), (b"\x28" + bytes(39), b"\x2c" + bytes(1190))
+    ),
     "webrtc/dtls/certificate.Fingerprint.parse_untrusted": plain(
         Fingerprint.parse_untrusted, ["sha-256 " + ":".join(["AB"] * 32), ":" * 500, "x" * 500, ""]
     ),
