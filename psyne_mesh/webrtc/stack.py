@@ -50,8 +50,6 @@ _LIMITS = ChannelLimits()
 # While the peer is silent for longer than this, SCTP carries all but one message in as much time: it knows how to find out
 # whether somebody is there, and gives up when it must.
 _SILENT_S = 1.0
-# Of one batch, where the loop is behind: the newest, and one before it in case that somebody else sent the newest.
-SPARE_KEPT = 2
 
 
 @attrs.frozen(kw_only=True)
@@ -226,7 +224,7 @@ class Stack:
 
     def drop_spare(self, datagrams: list[bytes]) -> list[bytes]:
         """We are behind: those that are left when the newest spare one stands for all before it, none of which is opened."""
-        kept = dtls.newest_spare_untrusted(datagrams, SPARE_KEPT)
+        kept = dtls.newest_spare_untrusted(datagrams)
         self._channels.messages_discarded += len(datagrams) - len(kept)  # of one message each, as a rule
         return kept
 

@@ -19,6 +19,8 @@ from psyne_mesh.webrtc.dtls.suites13 import AEAD_OVERHEAD, NONCE_BYTES, Suite
 ACK = 26  # RFC 9147 section 7
 OVERHEAD = 22  # header 5, content type 1, tag 16
 HEADER_BYTES = 5  # flags, number (2), length (2)
+# Of one batch, where the loop is behind: the newest, and one before it in case that somebody else sent the newest.
+SPARE_KEPT = 2
 SHORT_HEADER_BYTES = 3  # without the length: the record is the rest of its datagram
 REPLAY_WINDOW = 512  # records, as in `record12`
 
@@ -285,7 +287,7 @@ def _derive(suite: Suite, secret: bytes) -> tuple[bytes, int, int, bytes]:
 # ----------------------------------------------------------------------------------------------------------- datagrams
 
 
-def newest_spare_untrusted(datagrams: list[bytes], kept: int) -> list[bytes]:
+def newest_spare_untrusted(datagrams: list[bytes], kept: int = SPARE_KEPT) -> list[bytes]:
     """Those that are not one record without a length, and of these the last `kept`, as far as anybody can tell who opens
     none."""
     left = kept
