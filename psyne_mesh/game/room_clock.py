@@ -55,6 +55,7 @@ class _Other:
         self._intervals: list[tuple[float, float, float]] = []
         self._correction, self._slew, self._told_at = 0.0, 0.0, 0.0
         self.count = 0
+        self.ways: list[tuple[float, float]] = []  # newest last: (to us, from us) by the room's clock
 
     def add(self, sent: float, theirs: Reading, received: float) -> None:
         """Older intervals that are no tighter than this go, and so does the oldest of too many."""
@@ -149,6 +150,9 @@ class RoomClock:
             low, high = self._median(received)
             if abs((low + high) / 2 - (self._reading(received) - received)) > SLEW_MAX * SETTLING_S:
                 self._set(received)
+        if self.is_set:
+            here = self._reading(received) - theirs.raw - theirs.correction
+            other.ways = [*other.ways[-(SAMPLES_MAX - 1) :], (here, received - sent - here)]
         self._correct(received)
 
     def forget(self, member: object) -> None:
@@ -200,6 +204,20 @@ class RoomClock:
             return None
         low, high = other.interval(now)
         return (low + high) / 2 - (self._reading(now) - now), (high - low) / 2
+
+    def one_way(self, member: object) -> tuple[float, float] | None:
+        """Seconds from the member to us, and from us to it, the medians of the last answers; None before there were any.
+
+        Both clocks show the median of the room, which other paths hold in place: a path that is slow one way only shows as two
+        ways that differ, as the triangles over it do not close. They are off by as much as the two clocks are: `error`, and of
+        a path that most of the room shares nothing shows.
+        """
+        other = self._others.get(member)
+        if other is None or not other.ways:
+            return None
+        here, there = median([way for way, _ in other.ways]), median([way for _, way in other.ways])
+        total = max(0.0, here + there)
+        return min(max(0.0, here), total), min(max(0.0, there), total)
 
 
 def median(values: list[float]) -> float:

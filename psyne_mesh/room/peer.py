@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -30,15 +30,27 @@ class Me(PeerId):
 class Peer:
     """Another player. Two `Peer` objects are equal when they are the same player."""
 
-    __slots__ = ("_joined_at", "_membership", "away", "connected", "dial_failed", "id", "name", "profile", "state",
-                 "suspected")  # fmt: skip
+    __slots__ = (
+        "_joined_at",
+        "_membership",
+        "_ways",
+        "away",
+        "connected",
+        "dial_failed",
+        "id",
+        "name",
+        "profile",
+        "state",
+        "suspected",
+    )  # fmt: skip
 
     def __init__(
         self, membership: Membership, peer_id: PeerId, name: str, profile: Profile, joined_at: int = 0,
-        state: Mapping[str, Any] = _NOTHING,
+        state: Mapping[str, Any] = _NOTHING, ways: Callable[[PeerId], tuple[float, float] | None] = lambda peer: None,
     ) -> None:  # fmt: skip
         self._membership = membership
         self._joined_at = joined_at
+        self._ways = ways
         self.id = peer_id
         # The display name that the player chose: only a name, never a proof. `id` is the proof.
         self.name = plain(name) or peer_id.short
@@ -78,6 +90,27 @@ class Peer:
         """The smoothed round trip in milliseconds, or None before it was measured."""
         rtt = self._membership.rtt(self.id)
         return None if rtt is None else rtt * 1000
+
+    @property
+    def seat(self) -> int | None:
+        """The number of the player's seat, or None while it has none. A player who crashed finds it again within 45 s."""
+        seats = self._membership.node.seats
+        return seats.index(self.id) if self.id in seats else None
+
+    @property
+    def latency_ms(self) -> float | None:
+        """How long what the player sends is on its way to us, one way, in milliseconds: by the room's clock, so to within
+        `room.time_error()`. None until somebody in the room asks for its time."""
+        ways = self._ways(self.id)
+        return None if ways is None else ways[0] * 1000
+
+    @property
+    def skew_ms(self) -> float | None:
+        """By how much the way from the player to us takes longer than the way back, in milliseconds: 0 for most, and tens where
+        one direction queues or goes round about. As `latency_ms` it needs the room's clock, and three players or more: of two
+        alone no clock can tell."""
+        ways = self._ways(self.id)
+        return None if ways is None else (ways[0] - ways[1]) * 1000
 
     @property
     def waiting_bytes(self) -> int:

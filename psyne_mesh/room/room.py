@@ -351,7 +351,9 @@ class Room(Listening, GameRoom):
         assert self._membership is not None
         earlier = self._silent.take(peer_id)
         state = self.states.state_of(peer_id)
-        peer = self._peers[peer_id] = Peer(self._membership, peer_id, record.name, profile, record.joined_at, state)
+        peer = self._peers[peer_id] = Peer(
+            self._membership, peer_id, record.name, profile, record.joined_at, state, self._timekeeper.one_way
+        )
         self._hub.publish(room_events.PeerDiscovered(peer))
         self.states.peer_joined(peer_id)
         if self._membership.is_linked(peer_id):

@@ -87,6 +87,10 @@ class Timekeeper:
         assert self._clock is not None
         return self._clock.error(trio.current_time())
 
+    def one_way(self, peer: PeerId) -> tuple[float, float] | None:
+        """Seconds from the player to us and back, while anybody asks for the room's time. For any thread."""
+        return None if self._clock is None else self._clock.one_way(peer)
+
     def ahead(self, peer: PeerId) -> tuple[float, float] | None:
         """By how many seconds a player's clock is ahead of ours, and how well that is known."""
         self.start()

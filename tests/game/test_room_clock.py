@@ -245,3 +245,38 @@ def test_beside_two_game_libraries_that_ask_one_host_ten_times_as_often() -> Non
     ours = statistics.mean(Party(4, seed).play(12).p95_ms for seed in range(8))
     theirs = statistics.mean((netfox_error_ms(seed) + lightyear_error_ms(seed)) / 2 for seed in range(50))
     assert ours <= 2.5 * theirs
+
+
+@pytest.mark.parametrize("members", [4, 6])
+def test_one_way_latencies_are_right_and_a_path_that_is_slow_one_way_shows(members: int) -> None:
+    """Members 0 and 1: 10 ms there, 110 ms back. All other ways take 25 ms, give or take 5."""
+    party = Party(members, 1, jitter_s=0.01)
+    whole = party._way_s
+
+    def probe(member: int, other: int, now: float) -> None:
+        slow = {(0, 1): 0.010, (1, 0): 0.110}
+        there, back = (slow.get(pair, whole()) for pair in ((member, other), (other, member)))
+        sent = party.local(member, now)
+
+        def answer(then: float) -> None:
+            reading = party.clocks[other].reading(party.local(other, then))
+            if reading is not None:
+                party._at(then + back, lambda last: party._answered(member, other, sent, reading, last))
+
+        party._at(now + there, answer)
+
+    party._probe = probe  # type: ignore[method-assign]
+    party.play(40)
+    for one in range(members):
+        for other in range(members):
+            if one == other:
+                continue
+            ways = party.clocks[one].one_way(other)
+            assert ways is not None
+            skew = (ways[0] - ways[1]) * 1e3
+            if {one, other} == {0, 1}:
+                assert skew == pytest.approx(100 if one == 0 else -100, abs=30)
+            else:
+                assert ways[0] * 1e3 == pytest.approx(25, abs=15)
+                assert abs(skew) <= 30
+    assert party.clocks[0].one_way("nobody") is None

@@ -57,6 +57,22 @@ async def test_all_clocks_show_one_time_half_a_second_after_they_are_asked(autoj
         assert newcomer.time() - before == pytest.approx(1, abs=0.051)
 
 
+async def test_latency_one_way_and_seats_are_seen(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1, quality=Quality(latency_s=0.03)) as world:
+        rooms = await everybody(world, "ada", "bob", "cid")
+        ada, bob, _ = rooms
+        assert ada.peers[bob.me].latency_ms is None
+        for room in rooms:
+            room.time()
+        await trio.sleep(10)
+        for room in rooms:
+            for peer in room.peers.values():
+                assert peer.latency_ms == pytest.approx(30, abs=5)
+                assert peer.skew_ms == pytest.approx(0, abs=5)
+                assert peer.seat == room.seats.index(peer.id)
+        assert len({room.seats.index(room.me) for room in rooms}) == 3
+
+
 async def test_a_killed_host_is_replaced_for_all_and_a_leaving_one_hands_over(autojump_clock: MockClock) -> None:
     async with open_world(seed=2, quality=Quality(latency_s=0.02)) as world:
         rooms = await everybody(world, "ada", "bob", "cid", "dan")
