@@ -54,7 +54,8 @@ class Seen(msgspec.Struct):
     `stamp_s`: when its sender says it was sent (`stamp` of the type; else None). `time_error_s`: the bound of the
     room's clock. `rtt_s`: the round trip to the sender, 0.0 if unknown. `gap_s`: the silence that was just before, in
     which messages may have waited on the way or here. `is_ordered`: messages of this channel do not overtake each
-    other. `memory`: the rule's own, for each sender.
+    other; `in_sequence`: nor do those that come to the other rules, as `sequence` leaves them out. `memory`: the
+    rule's own, for each sender.
     """
 
     now: float
@@ -66,6 +67,7 @@ class Seen(msgspec.Struct):
     last_at: float = -math.inf
     last_stamp_s: float | None = None
     is_ordered: bool = True
+    in_sequence: bool = True
     memory: dict[str, Any] = {}
 
 
@@ -146,6 +148,7 @@ class RuleBook:
         in_order = sorted(rules, key=lambda rule: not name_of(rule).startswith("sequence("))
         self._rules = [(name_of(rule), rule if kind is None else bound(rule, kind)) for rule in in_order]
         self._stamp, self._is_ordered = stamp, is_ordered
+        self._in_sequence = is_ordered or any(name.startswith("sequence(") for name, _ in self._rules)
         self._senders: dict[object, _Known] = {}
 
     def check(
@@ -158,7 +161,9 @@ class RuleBook:
             if len(self._senders) >= SENDERS_MAX:
                 del self._senders[next(iter(self._senders))]
             rules: list[tuple[str, Rule, dict[str, Any]]] = [(name, rule, {}) for name, rule in self._rules]
-            known = self._senders[sender] = _Known(Seen(now, is_ordered=self._is_ordered), rules, now, now)
+            known = self._senders[sender] = _Known(
+                Seen(now, is_ordered=self._is_ordered, in_sequence=self._in_sequence), rules, now, now
+            )
         seen = known.seen
         gap = now - known.heard_at
         known.heard_at = now
@@ -288,7 +293,7 @@ def speed(*, max: float, fields: Sequence[str] = ("x", "y", "z"), over_s: float 
                 memory["stamped"] = stamp is not None
             else:
                 then, came, origin = track[0]
-                spent = now - came + (HELD_BACK_S if seen.is_ordered else OLDEST_S)
+                spent = now - came + (HELD_BACK_S if seen.in_sequence else OLDEST_S)
                 if stamp is not None:
                     # What came quickly counts from when it was sent; what claims more time than has gone by here does
                     # not get it, unless there was a silence.

@@ -24,6 +24,8 @@ QUICK_S = 0.1
 """A new link is asked five times in its first half second: the clock is of use then."""
 PERIOD_S = 2.0
 """Afterwards; drift widens what is known by 0.4 ms until the next answer."""
+EAGER_S = 0.25
+"""Of a player whose clock we do not know yet: it may not be set, and is of use as soon as it is."""
 FOUND_AFTER_S = 2.0
 """Nobody who has a clock answered for so long: then the one of the lowest id is the room's; any, after three times that."""
 _ASK = struct.Struct("!Bd")
@@ -140,7 +142,8 @@ class Timekeeper:
             quick, due = self._asks.get(peer, (QUICK_ASKS, now))
             if now < due:
                 continue
-            self._asks[peer] = (quick - 1, now + QUICK_S) if quick > 1 else (0, now + PERIOD_S)
+            period = PERIOD_S if self._clock is not None and self._clock.offset(peer, now) is not None else EAGER_S
+            self._asks[peer] = (quick - 1, now + QUICK_S) if quick > 1 else (0, now + period)
             asked = self._open.setdefault(peer, set())
             if len(asked) >= QUICK_ASKS:  # of those that were not answered the oldest
                 asked.discard(min(asked))

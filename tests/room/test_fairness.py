@@ -21,7 +21,8 @@ from psyne_mesh.room.events import Equivocated, MovesRevealed, NotSigned, Rolled
 from psyne_mesh.room.fairness import word_untrusted
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.room import Room
-from psyne_mesh.testing import Quality, World, open_world
+from psyne_mesh.testing import Quality, World
+from psyne_mesh.testing.plugin import OpenWorld
 
 ARENA = ((-1000.0, -1000.0), (1000.0, 1000.0))
 
@@ -44,6 +45,9 @@ class Free(Message, tag="Move", rules=[anything]):
     at: float
     x: float
     y: float = 0.0
+
+
+SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 21))]
 
 
 def told(room: Room, *kinds: type[Any]) -> list[Any]:
@@ -70,9 +74,12 @@ async def run_about(room: Room, kind: type[Any], seconds: float, pace: float = 1
         await trio.sleep(0.05)
 
 
-async def test_who_plays_by_the_rules_is_heard_and_nobody_accuses_him(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("psyne_seed", SEEDS)
+async def test_who_plays_by_the_rules_is_heard_and_nobody_accuses_him(
+    autojump_clock: MockClock, psyne_world: OpenWorld
+) -> None:
     quality = Quality(latency_s=0.05, jitter_s=0.1, loss=0.05)  # 100 +- 50 ms each way
-    async with open_world(seed=3, quality=quality) as world, trio.open_nursery() as nursery:
+    async with psyne_world(quality=quality) as world, trio.open_nursery() as nursery:
         rooms = await entered(world, "ada", "bob", "cid")
         heard = [told(room) for room in rooms]
         for room in rooms:
@@ -85,8 +92,11 @@ async def test_who_plays_by_the_rules_is_heard_and_nobody_accuses_him(autojump_c
         assert not any(room.fairness.refused for room in rooms)
 
 
-async def test_what_breaks_a_rule_is_an_event_and_is_not_delivered(autojump_clock: MockClock) -> None:
-    async with open_world(seed=4, quality=Quality(latency_s=0.05, jitter_s=0.02, loss=0.05)) as world:
+@pytest.mark.parametrize("psyne_seed", SEEDS)
+async def test_what_breaks_a_rule_is_an_event_and_is_not_delivered(
+    autojump_clock: MockClock, psyne_world: OpenWorld
+) -> None:
+    async with psyne_world(quality=Quality(latency_s=0.05, jitter_s=0.02, loss=0.05)) as world:
         cheat, bob, cid = await entered(world, "eve", "bob", "cid", kind=Free)
         heard = told(bob, RuleBroken)
         await run_about(cheat, Free, 2.0)
@@ -114,7 +124,9 @@ async def test_what_breaks_a_rule_is_an_event_and_is_not_delivered(autojump_cloc
         assert {event.rule for event in heard} >= {"stamped"}
 
 
-async def test_a_rule_is_a_function_and_one_that_raises_ends_its_own_room_only(autojump_clock: MockClock) -> None:
+async def test_a_rule_is_a_function_and_one_that_raises_ends_its_own_room_only(
+    autojump_clock: MockClock, psyne_world: OpenWorld
+) -> None:
     def even(message: Any, seen: Seen) -> str | None:
         if message.number == 99:
             raise ZeroDivisionError("of the game's own")
@@ -126,7 +138,7 @@ async def test_a_rule_is_a_function_and_one_that_raises_ends_its_own_room_only(a
     class Anything(Message, tag="Number"):
         number: int
 
-    async with open_world(seed=5) as world:
+    async with psyne_world() as world:
         ada = await world.join("arena", "ada")
         with pytest.raises(ZeroDivisionError):
             async with world.joining("arena", "bob") as bob:
@@ -147,9 +159,12 @@ async def test_a_rule_is_a_function_and_one_that_raises_ends_its_own_room_only(a
         ada.channel("numbers")
 
 
-async def test_two_stories_are_proved_and_the_file_shows_it(autojump_clock: MockClock, tmp_path: Path) -> None:
+@pytest.mark.parametrize("psyne_seed", SEEDS)
+async def test_two_stories_are_proved_and_the_file_shows_it(
+    autojump_clock: MockClock, psyne_world: OpenWorld, tmp_path: Path
+) -> None:
     async with (
-        open_world(seed=6, quality=Quality(latency_s=0.03, jitter_s=0.01)) as world,
+        psyne_world(quality=Quality(latency_s=0.03, jitter_s=0.01)) as world,
         trio.open_nursery() as nursery,
     ):
         liar, *others = await entered(world, "eve", "bob", "cid", "dan", kind=Free)
@@ -205,8 +220,10 @@ def tell_two_stories(liar: Room, victim: Room) -> None:
     fairness._send = two_statements  # type: ignore[method-assign]
 
 
-async def test_accusations_stand_in_the_file_with_what_was_signed(autojump_clock: MockClock, tmp_path: Path) -> None:
-    async with open_world(seed=7) as world:
+async def test_accusations_stand_in_the_file_with_what_was_signed(
+    autojump_clock: MockClock, psyne_world: OpenWorld, tmp_path: Path
+) -> None:
+    async with psyne_world() as world:
         cheat, bob = await entered(world, "eve", "bob", kind=Free)
         await run_about(cheat, Free, 1.0)
         await run_about(cheat, Free, 0.1, pace=30, first=20)
@@ -222,8 +239,10 @@ async def test_accusations_stand_in_the_file_with_what_was_signed(autojump_clock
         assert any(finding.by == bob.me and "speed" in finding.what for finding in found.findings)
 
 
-async def test_a_die_is_the_same_for_all_and_who_hides_its_hand_is_named(autojump_clock: MockClock) -> None:
-    async with open_world(seed=8) as world:
+async def test_a_die_is_the_same_for_all_and_who_hides_its_hand_is_named(
+    autojump_clock: MockClock, psyne_world: OpenWorld
+) -> None:
+    async with psyne_world() as world:
         rooms = [await world.join("dice", name) for name in ("ada", "bob", "cid")]
         for room in rooms:
             await room.wait_connected(2)
