@@ -205,7 +205,7 @@ class Play(Generic[G, I]):
 
     def advance(self, local: I) -> int:
         """Simulate what is due. Returns how many ticks were new. Raises `GameFailed` if `tick` raises on all machines alike,
-        and `ClosedError` once the room was left.
+        `UnserialisableMessage` for an input that cannot be sent, and `ClosedError` once the room was left.
         """
         packed = self._layout.pack(local)  # a wrong input is told before the game begins, too
         del packed

@@ -147,8 +147,8 @@ class Simulation(Generic[G, I]):
         return Budget(self._tick_s, self._save_s, worst, 1 / self.session.hz)
 
     def advance(self, local: I, now: float) -> int:
-        """How many ticks were simulated anew. Raises GameFailed, and TypeError or ValueError for an input that
-        cannot be sent.
+        """How many ticks were simulated anew. Raises GameFailed, and UnserialisableMessage for an input that cannot be
+        sent.
         """
         before = self.session.frame
         for request in self.session.advance(self._layout.pack(local), now):

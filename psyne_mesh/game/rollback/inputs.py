@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from psyne_mesh.errors import InvalidConfig
+from psyne_mesh.errors import InvalidConfig, UnserialisableMessage
 from psyne_mesh.game.rollback.events import PlayerInput
 from psyne_mesh.game.rollback.wire import INPUT_BYTES_MAX
 
@@ -74,13 +74,16 @@ class InputLayout(typing.Generic[I]):
         self._cached: dict[tuple[bytes, bool, bool], I] = {}
 
     def pack(self, value: I) -> bytes:
-        """Raises TypeError or ValueError, naming the field."""
+        """Raises UnserialisableMessage, naming the field; nothing has changed then."""
         if type(value) is not self.kind:
-            raise TypeError(f"an input of this game is a {self.kind.__name__}, not {value!r}")
+            raise UnserialisableMessage(f"an input of this game is a {self.kind.__name__}, not {value!r}")
         packed = shift = 0
-        for name, width, number, _ in self._fields:
-            packed |= number(getattr(value, name)) << shift
-            shift += width
+        try:
+            for name, width, number, _ in self._fields:
+                packed |= number(getattr(value, name)) << shift
+                shift += width
+        except (TypeError, ValueError) as error:
+            raise UnserialisableMessage(str(error)) from None
         return packed.to_bytes(self.size, "little")
 
     def unpack(self, data: bytes) -> I:
