@@ -38,6 +38,8 @@ SPAN_TICKS = 30
 """Half a second at 60 Hz, as for messages (`game/transcript.py`)."""
 START_IN_S = 0.5
 """From the host's word to the first tick: enough for the word to be everywhere."""
+START_LATEST_S = 5.0
+"""Nobody begins a game later than that: so far in the future lies only what another clock says."""
 READY_EVERY_S = 0.25
 FEED_EVERY_S = 0.1
 RECEIVE_MAX = 2048
@@ -229,7 +231,10 @@ class Play(Generic[G, I]):
             live = self._spectator is not None and self._spectator.is_live
             self._tell(Ready(self._kind.__name__, live), None)
         host = self._room.host
-        if self._offered is not None and host is not None and host.id == self._offered[0] and self._spectator is None:
+        if (
+            self._offered is not None and host is not None and host.id == self._offered[0] and self._spectator is None
+            and self._is_timely(self._offered[1].at, now)
+        ):  # fmt: skip
             self._start(self._offered[1])
             self._offered = None
             return
@@ -251,6 +256,10 @@ class Play(Generic[G, I]):
         self._started = start
         self._tell(start, None)
         self._start(start)
+
+    def _is_timely(self, at: float, now: float) -> bool:
+        """Our clock is the room's: a game that begins by another one would wait for ever, or race."""
+        return math.isfinite(self._room.time_error()) and at - now <= START_LATEST_S
 
     def _start(self, start: Start) -> None:
         self._seat_of = {PeerId.from_raw_untrusted(raw): seat for seat, raw in start.players}
@@ -276,6 +285,8 @@ class Play(Generic[G, I]):
     def _take_seat(self) -> None:
         spectator = self._spectator
         if spectator is None or spectator.entered is None or spectator.seated is None or self._simulation is None:
+            return
+        if not self._is_timely(self._at, self._room.time()):
             return
         session = RollbackSession.enter(
             spectator.seated, spectator.entered, start=self._at, delay=self._delay, **self._shape()

@@ -28,21 +28,28 @@ class Governing:
         self._me.state = WrittenState(room.states.own, partial(thread.call, room.states.write))
         self._state: WrittenState | None = None
         self._told, self._told_at, self._shown = 0.0, -math.inf, -math.inf
+        self._told_error = math.inf
 
     def time(self) -> float:
         """Seconds of the room's clock, the same for all players to within `time_error()`: it never goes back. Asked of the
         network's thread ten times a second at most, and counted on in between.
         """
-        now = time.perf_counter()
-        if now - self._told_at >= TELL_TIME_S:
-            self._told, self._told_at = self._thread.call(self._room.time), time.perf_counter()
-            now = self._told_at
+        now = self._look()
         self._shown = max(self._shown, self._told + now - self._told_at)
         return self._shown
 
     def time_error(self) -> float:
         """How far `time()` may be from the median of all players' clocks, in seconds; infinite before it is set."""
-        return self._thread.call(self._room.time_error)
+        self._look()
+        return self._told_error
+
+    def _look(self) -> float:
+        """Our own clock, as of which the time and its error, which belong together, are known."""
+        now = time.perf_counter()
+        if now - self._told_at >= TELL_TIME_S:
+            self._told, self._told_error = self._thread.call(lambda: (self._room.time(), self._room.time_error()))
+            now = self._told_at = time.perf_counter()
+        return now
 
     @property
     def seats(self) -> tuple[PeerId | None, ...]:

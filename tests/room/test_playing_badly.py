@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Annotated, Any
 
@@ -106,6 +107,31 @@ async def test_an_input_that_cannot_be_is_told_by_its_field_and_changes_nothing(
         assert ada.play.stats is not None
         assert ada.play.stats.ticks - before > 50
         assert ada.events == []
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_does_not_know_the_rooms_time_yet_begins_when_it_does(
+    autojump_clock: MockClock, psyne_world: OpenWorld
+) -> None:
+    """A host may be found before the clock is set: a start of another clock is billions of ticks away."""
+    async with psyne_world(quality=QUALITY) as world, trio.open_nursery() as nursery:
+        rooms = [await world.join("race", name) for name in ("ada", "bob")]
+        for room in rooms:
+            await room.wait_connected(1)
+        late, right, error = rooms[1], rooms[1].time, rooms[1].time_error
+        late.time, late.time_error = trio.current_time, lambda: math.inf  # type: ignore[method-assign]
+        drivers = [Driver(room, 2) for room in rooms]
+        for driver in drivers:
+            nursery.start_soon(driver.run)
+        await trio.sleep(12)
+        assert not drivers[1].play.is_begun
+        late.time, late.time_error = right, error  # type: ignore[method-assign]
+        await trio.sleep(6)
+        for driver in drivers:
+            assert driver.play.stats is not None
+            assert driver.play.stats.ticks > 200
+            assert driver.play._session is not None
+            assert driver.play._session._schedule.slipped < 1000
         nursery.cancel_scope.cancel()
 
 
