@@ -28,8 +28,9 @@ HONEST = ("ada", "bob", "cid")
 HZ = 20.0
 LATER_MS = 10.0  # an honest message beside an attack, at the 99th percentile
 PARTED_S = 3.0
-# An honest one-byte message costs 1 % of a core at 1 Mbit/s, which is 80 ns a byte. So 5 ms are so many bytes of those
-BYTES_OF_5_MS = 62_500
+# An honest one-byte message costs 1 % of a core at 1 Mbit/s, which is 80 ns a byte. So 10 ms are so many bytes of those: a step
+# of a task takes a batch of up to 64 datagrams, with all that each sets off, and a call for one of them is to take 5 ms at most
+BYTES_OF_A_STEP = 125_000
 EVERYDAY_S, LONG_S = 1.0, 10.0
 
 
@@ -208,19 +209,19 @@ class LongestStep(trio.abc.Instrument):
 
     def __init__(self) -> None:
         self.longest_ns = 0
-        self._began = 0
+        self._began: int | None = None  # in the middle of a step nobody has told us when it began
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         self._began = time.thread_time_ns()
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        if not task.name.endswith((".lie", ".spoof")):
+        if self._began is not None and not task.name.endswith((".lie", ".spoof")):
             self.longest_ns = max(self.longest_ns, time.thread_time_ns() - self._began)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("behaviour", hostile.every(1e6), ids=name_of)
-async def test_no_call_is_long(behaviour: Any, autojump_clock: MockClock) -> None:
+async def test_no_step_is_long(behaviour: Any, autojump_clock: MockClock) -> None:
     longest = unit = math.inf
     await calm(EVERYDAY_S)
     for _ in range(3):  # the least of some tries, as whatever else runs only adds
@@ -236,9 +237,9 @@ async def test_no_call_is_long(behaviour: Any, autojump_clock: MockClock) -> Non
             trio.lowlevel.remove_instrument(step)
             gc.enable()
         longest = min(longest, step.longest_ns)
-        if longest <= BYTES_OF_5_MS * unit:
+        if longest <= BYTES_OF_A_STEP * unit:
             break
-    assert longest <= BYTES_OF_5_MS * unit
+    assert longest <= BYTES_OF_A_STEP * unit
 
 
 @pytest.mark.parametrize("seed", [0, 1])
