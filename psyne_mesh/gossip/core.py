@@ -396,8 +396,10 @@ class Core:
         return [peer for peer in alive if peer not in suspected] if suspected else alive
 
     def second_opinion(self, subject: PeerId) -> None:
-        """Ask two neighbours what they know of a member whom others call silent: a refutation may have missed us."""
+        """Ask two neighbours what they know of a member whom others call silent, for a refutation may have missed us; and
+        all whether they reach it: who had lost it beyond a cut says so first, and its own answer comes later."""
         good = [peer for peer in self.links if peer != subject and not self.detector.is_impaired(peer)]
+        self.vouching.ask(subject, good, len(good))
         for peer in self.rng.sample(good, min(_OPINIONS, len(good))):
             self.exchange.ask(peer, subject)
 

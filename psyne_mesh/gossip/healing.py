@@ -74,6 +74,11 @@ class Cuts:
             self._returned[peer] = None
             self.returning_until = self._hold(self._returning_since, now)
 
+    @property
+    def is_healing(self) -> bool:
+        """Some whom a cut took are back, and more are expected."""
+        return bool(self._returned)
+
     def _hold(self, since: float, now: float) -> float:
         """Until nothing was added for one hold time, and three at most."""
         return min(since + 3 * self._config.partition_hold_s, now + self._config.partition_hold_s)

@@ -130,6 +130,8 @@ class Inbound:
         sequence, target, alive = codec.indirect_untrusted(frame)
         if alive and self._core.vouching.answered(sequence, target):
             self._core.membership.vouched(target, now)
+            if target not in self._core.links:
+                self._core.census.link_heard(target)  # whoever calls it silent: a neighbour hears it
         self._core.detector.indirect_received(link.peer, target, alive, now)
 
     # ---------------------------------------------------------------------------------------------------- records

@@ -119,6 +119,8 @@ class Outcome:
                 self._effects.events.append(PeerDiscovered(record))
                 self._keep_seat(record.peer, previous, record, now)
                 core.cuts.back(record.peer, now)
+                if core.cuts.is_healing:
+                    core.census.suspicions.cut_heals(now)
                 core.resize(now)
                 core.want_member(record, now)
                 if record.peer not in core.links:

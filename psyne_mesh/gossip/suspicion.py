@@ -28,6 +28,9 @@ _MANY, _MANY_TOGETHER_S = 3, 2.5  # so many at once are no chance: more will be 
 # So long before a verdict that rests on others' word alone, a neighbour is asked: a refutation goes along one tree, and may
 # have been lost where a branch of it was deaf. A round trip and a few more.
 _OPINION_S = 0.5
+# When a cut heals, those beyond it bring verdicts on members that we never lost, and whose answers come later: who had few
+# links left asks first whether it is deaf (`doubt`: 4 s). So for that long the word of others is not enough.
+_HEALING_S = 5.0
 _CONTESTED_S = 10.0  # a case against somebody whom we hear ourselves is kept so long, should our link go silent too
 
 
@@ -74,6 +77,7 @@ class Suspicions:
         self.effects = out
         self.deadline = math.inf
         self.policy = FULL
+        self._heals_until = -math.inf
         self._held_since = 0.0  # the first of the verdicts that wait for others was due then
         self._held: dict[PeerId, None] = {}  # whose verdicts wait
 
@@ -151,6 +155,10 @@ class Suspicions:
         self.deadline = min(self.deadline, self._due(case))
         return news
 
+    def cut_heals(self, now: float) -> None:
+        """Members that a cut had taken from us return."""
+        self._heals_until = now + _HEALING_S
+
     def uncontested(self, subject: PeerId, witnesses: int, now: float) -> None:
         """We have no link any more that could speak for the subject: a case that rested goes on."""
         case = self._cases.get(subject)
@@ -193,7 +201,7 @@ class Suspicions:
         deadline = math.inf
         for case in self._cases.values():
             if self._wants_opinion(case) and case.deadline - _OPINION_S <= now:
-                case.answers_by = now + _OPINION_S
+                case.answers_by = max(now + _OPINION_S, self._heals_until)
                 case.deadline = max(case.deadline, case.answers_by)
                 self.effects.facts.append(SecondOpinionDue(case.subject))
         until = self._held_until(now)

@@ -31,7 +31,8 @@ class Vouching:
 
     1. `arm(now)` when a member without a link came, or a link went.
     2. `beat(now, members, helpers)` when its timer is due, with the members who need a voucher.
-    3. `answered(sequence, target)` for an indirect answer: True if it is a voucher that we asked for.
+    3. `ask(target, helpers, count)` for a member of any room that others call silent.
+    4. `answered(sequence, target)` for an indirect answer: True if it is a voucher that we asked for.
 
     It says: `Unvouched`.
     """
@@ -62,16 +63,17 @@ class Vouching:
         waiting.sort()
         for vouched_at, peer in waiting[:_ASKED_MAX]:
             if now - vouched_at >= _ASK_S:
-                self._ask(peer, helpers)
+                self.ask(peer, helpers)
 
     def answered(self, sequence: int, target: PeerId) -> bool:
         return (sequence, target) in self._asked
 
-    def _ask(self, target: PeerId, helpers: list[PeerId]) -> None:
+    def ask(self, target: PeerId, helpers: list[PeerId], count: int = _HELPERS) -> None:
+        """So many of the helpers, drawn by lot."""
         self._sequence = (self._sequence + 1) & 0xFFFFFFFF
         self._asked[self._sequence, target] = None
         if len(self._asked) > _ANSWERS_MAX:
             del self._asked[next(iter(self._asked))]
         frame = codec.ping_req(self._sequence, target)
-        for helper in self._rng.sample(helpers, min(_HELPERS, len(helpers))):
+        for helper in self._rng.sample(helpers, min(count, len(helpers))):
             self._effects.frames.append(SendFrame(helper, frame, False))

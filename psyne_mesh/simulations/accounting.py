@@ -6,9 +6,11 @@ The world knows everything, the nodes only what frames tell them. All figures of
 from __future__ import annotations
 
 import struct
-from bisect import bisect_right
+from array import array
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, Final
 
 import attrs
@@ -140,6 +142,7 @@ class Accounting(Watcher):
         self.event_log: list[tuple[float, int, Any]] = []  # the rare events, for scenarios that read them
         self._last_number: dict[int, dict[int, int]] = {}  # observer -> origin -> newest broadcast
         self._suspected: dict[int, dict[int, None]] = {}  # observer -> whom it suspects
+        self.ways: list[tuple[float, array[int]]] = []  # while cuts hold: which hosts had a way to each other
         self._regions: dict[tuple[Cut, ...], dict[tuple[int | None, ...], int]] = {}
         self._bridged: dict[tuple[Cut, ...], bool] = {}  # whether the rendezvous carried what these cuts kept back
 
@@ -203,6 +206,16 @@ class Accounting(Watcher):
                 self.seats_changed_at = self.world.now
             self.other_events[kind.__name__] += 1
             self.event_log.append((self.world.now, host.index, event))
+
+    def note_ways(self, pieces: Sequence[Sequence[int]], dialling: Iterable[int]) -> None:
+        """While a cut holds: `pieces` of the graph of links that carry, and who can dial over signaling."""
+        labels = array("h", [-1]) * len(self.world.hosts)
+        meets = dict.fromkeys(dialling)
+        for number, piece in enumerate(pieces, 1):
+            label = 0 if any(index in meets for index in piece) else number
+            for index in piece:
+                labels[index] = label
+        self.ways.append((self.world.now, labels))
 
     def note_pause(self, host: int, since: float, until: float) -> None:
         self.pauses.append((host, since, until))
@@ -272,8 +285,21 @@ class Accounting(Watcher):
         return [cuts for at, cuts in self.cuts_since[first:] if at <= until]
 
     def connected(self, a: int, b: int, since: float, until: float) -> bool:
-        """Whether the cuts left a way between two hosts, directly or over others, all through [since, until]."""
-        return all(self._in_one_region(a, b, cuts) for cuts in self.cuts_within(since, until) if cuts)
+        """Whether the cuts left a way between two hosts, directly or over others, all through [since, until]: one that
+        somebody has a link on, or could dial."""
+        cuts_within = [cuts for cuts in self.cuts_within(since, until) if cuts]
+        return all(self._in_one_region(a, b, cuts) for cuts in cuts_within) and (
+            not cuts_within or self._had_ways(a, b, since, until)
+        )
+
+    def _had_ways(self, a: int, b: int, since: float, until: float) -> bool:
+        first = bisect_left(self.ways, since, key=lambda entry: entry[0])
+        for at, labels in islice(self.ways, first, None):
+            if at > until:
+                break
+            if max(a, b) < len(labels) and labels[a] != labels[b]:
+                return False
+        return True
 
     def _in_one_region(self, a: int, b: int, cuts: tuple[Cut, ...]) -> bool:
         if cuts not in self._regions:

@@ -102,6 +102,10 @@ class Rendezvous:
     def _serves(self, host: Host) -> bool:
         return self.up and host.sees_signaling
 
+    def meets(self, host: Host) -> bool:
+        """Whether it is registered, and hears of whoever else is."""
+        return host.up and host.registered and self._serves(host)
+
     def takes(self, a: Host, b: Host) -> bool:
         """Whether the server takes an offer of `a` to `b`: it lists both. Whether `b` is still there it finds out late."""
         return self._serves(a) and a.registered and b.index in self._members

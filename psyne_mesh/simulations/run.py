@@ -18,7 +18,7 @@ from psyne_mesh.simulations.findings import Findings
 from psyne_mesh.simulations.latency import make_latency
 from psyne_mesh.simulations.net import Host, NetModel
 from psyne_mesh.simulations.scenario import Scenario
-from psyne_mesh.simulations.series import Sample, sample
+from psyne_mesh.simulations.series import Sample, components_of, sample
 from psyne_mesh.simulations.world import World
 
 _ROOM_SEATS = 16  # the default of `join_game_room`
@@ -151,6 +151,9 @@ class Run:
 
     def _sample(self, every_s: float) -> None:
         self.series.append(sample(self.world, self.accounting, compare_views=self.scenario.compare_views))
+        if self.world.links.cuts:
+            up, meets = self.up(), self.world.rendezvous.meets
+            self.accounting.note_ways(components_of(up), [host.index for host in up if meets(host)])
         if self.world.now + every_s <= self.end:
             self.world.after(every_s, self._sample, every_s)
 

@@ -19,6 +19,7 @@ from psyne_mesh.gossip.events import (
     PeerSuspected,
     SignalReceived,
 )
+from psyne_mesh.gossip.records import OwnState
 from psyne_mesh.identity import PeerId
 from tests.gossip.cluster import CheapIdentity, Cluster, room_of
 
@@ -417,3 +418,18 @@ def test_repeated_cuts_do_not_wear_the_room_out() -> None:
     room.run(10.0)
     assert room.views_equal()
     assert room.left_once()
+
+
+def test_whom_a_server_showed_and_who_is_gone_is_not_told_gone_again_by_a_neighbour() -> None:
+    """A newcomer hears of those who were lost before its time; one of them it had known and lost itself."""
+    room = room_of(3, 7)
+    observer = room.ids()[0]
+    core = room.nodes[observer]._core
+    ghost = CheapIdentity(11)
+    record = OwnState(epoch=1, joined_at=1).sign(core.room, ghost)
+    room.tell(observer, lambda node: node.learn([record], room.now))
+    core.membership.mark_down(record.peer, room.now)
+    room.log.clear()
+    core.census.learn_gone(record, 1.0, room.now, room.ids()[1])
+    room.tell(observer, lambda node: node.handle_timeout(room.now))
+    assert [event for _, _, event in room.events(PeerLeft, observer)] == []

@@ -515,3 +515,25 @@ def test_a_link_that_comes_up_closes_the_case_against_its_peer() -> None:
     core.dialer.want(subject, room.now)
     room.run(3.0, until=lambda: room.linked(observer, subject))
     assert not core.census.suspicions.is_suspected(subject)
+
+
+def test_whom_a_neighbour_reaches_no_word_of_strangers_takes_away() -> None:
+    room = crowd(24, seed=6)
+    subject = room.ids()[3]
+    observer = next(
+        peer
+        for peer in room.nodes
+        if peer != subject
+        and not room.linked(peer, subject)
+        and any(room.linked(peer, other) and room.linked(other, subject) for other in room.nodes)
+    )
+    core = room.nodes[observer]._core
+    version = room.nodes[subject].own_record.order[:2]
+    for accuser in [peer for peer in room.nodes if peer not in (subject, observer)][:3]:
+        core.census.suspicions.accuse(
+            subject, version, accuser, DOWN, room.now, own=False, contested=False, witnesses=20
+        )
+    room.log.clear()
+    room.run(3.0)
+    assert room.events(PeerLeft) == []
+    assert not core.census.suspicions.is_suspected(subject)

@@ -281,3 +281,16 @@ def test_who_is_far_away_gets_the_time_of_another_way_round(rtt_s: float, verdic
     cases = Suspicions(GossipConfig(), Effects())
     cases.accuse(X, (1, 0), ME, SUSPECT, 0.0, own=True, contested=False, witnesses=0, rtt_s=rtt_s)
     assert cases.deadline == pytest.approx(verdict_s)
+
+
+def test_while_a_cut_heals_the_word_of_others_is_not_enough() -> None:
+    cases = Suspicions(CONFIG, Effects())
+    cases.policy = PARTIAL
+    cases.cut_heals(0.0)
+    for accuser in (A, B, C):
+        accuse(cases, accuser, 0.2, verdict=DOWN)
+    while cases.deadline < 4.0:
+        cases.handle_timeout(cases.deadline)
+    assert verdicts(cases) == []
+    cases.handle_timeout(cases.deadline)
+    assert verdicts(cases) == [VerdictReached(X, 1, 0, own=False)]
