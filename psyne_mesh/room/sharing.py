@@ -204,6 +204,7 @@ class Sharing:
         return self._replicas.all(kind)
 
     def pasts(self, kind: type[S]) -> Iterator[Past[S]]:
+        self._replicas.sample(trio.current_time())
         return self._replicas.pasts(kind)
 
     def playback(self, owner: PeerId) -> Playback | None:

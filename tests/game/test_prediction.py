@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+from pathlib import Path
 from time import process_time
 
 import msgspec
@@ -70,6 +72,53 @@ def test_what_is_not_answered_is_bounded_and_what_cannot_be_is_told() -> None:
     for wrong in ({"smooth": ("y",)}, {"snap": 0.0}, {"correction_s": -1.0}):
         with pytest.raises(InvalidConfig):
             Predicted(Ship(), step, **wrong)  # type: ignore[arg-type]
+
+
+def test_the_listing_on_the_page_runs() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "netcode.md").read_text(encoding="utf-8")
+    (listing,) = re.findall(r"```python\n(.*?)```", page, re.S)
+
+    class Steered(msgspec.Struct):
+        x: float = 0.0
+
+    class Keys:
+        right, left = 1, 0
+
+        def __init__(self, pending: list[tuple[int, object]] = []) -> None:  # noqa: B006
+            self.pending = pending
+
+    class Running:
+        frames = 0
+
+        def __bool__(self) -> bool:
+            self.frames += 1
+            return self.frames <= 10
+
+    sent: list[Keys] = []
+    drawn: list[float] = []
+
+    class Channel:
+        def send(self, message: Keys, to: object) -> None:
+            sent.append(message)
+
+    class Word:
+        number, ship = 3, Steered(100.0)
+
+    words: list[tuple[object, Word]] = []
+
+    def now() -> float:
+        if len(drawn) == 5:
+            words[:] = [(None, Word())]
+        return len(drawn) / 60
+
+    names = {
+        "Ship": Steered, "running": Running(), "words": words, "now": now, "keys": Keys(), "inputs": Channel(), "Keys": Keys,
+        "host": None, "draw": lambda ship: drawn.append(ship.x),
+    }  # fmt: skip
+    exec(listing, names)  # noqa: S102 - our own page
+    assert drawn[:5] == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert drawn[-1] == 107.0  # a jump, beyond `snap`
+    assert [len(message.pending) for message in sent][:5] == [1, 2, 3, 4, 5]
 
 
 class Seen(Shared):

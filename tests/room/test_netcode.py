@@ -14,6 +14,7 @@ from trio.testing import MockClock
 from examples.netcode import interpolation, picture, prediction
 from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.game.schema import Shared, smooth
+from psyne_mesh.room.room import Room
 from psyne_mesh.testing import Quality, open_world
 
 
@@ -102,3 +103,33 @@ async def test_rewind_and_latency_say_what_was_seen(autojump_clock: MockClock) -
         ):  # fmt: skip
             with pytest.raises(InvalidConfig):
                 wrong()
+
+
+async def test_a_witness_sees_a_claimed_hit_with_eyes_of_its_own(autojump_clock: MockClock) -> None:
+    """Ada is shot at by bob; who is drawn by lot looks at the same moment, without either's word."""
+    async with open_world(seed=4, quality=Quality(latency_s=0.04, jitter_s=0.01)) as world:
+        rooms = [await world.join("arena", name) for name in ("ada", "bob", "cid", "dan")]
+        for room in rooms:
+            await room.wait_connected(3)
+            room.all(Ship)
+            room.time()  # from now on the clock is looked after
+        ada, bob, *others = rooms
+        ship = ada.share(Ship())
+        judged: list[bool] = []
+        claims: dict[int, tuple[Room, float, float]] = {}
+        for tick in range(10 * 60):
+            ship.x = 10 * math.sin(trio.current_time())
+            if tick > 500 and tick % 10 == 0:
+                (seen,) = bob.all(Ship)
+                place = seen.x + (5 if tick % 20 else 0)  # every other claim is a lie
+                drawn = {room.witness(tick, besides=[ada.me, bob.me], seed=7) for room in rooms}
+                (witness,) = [room for room in others if room.me in drawn]
+                assert len(drawn) == 1
+                claims[tick] = witness, bob.shown_time(seen), place
+            if tick - 3 in claims:  # the claim has come
+                witness, at, place = claims[tick - 3]
+                (then,) = witness.rewind(at, Ship)
+                judged.append((abs(then.x - place) < 0.6) == ((tick - 3) % 20 == 0))
+            await trio.sleep(1 / 60)
+        assert len(judged) >= 9
+        assert all(judged)
