@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         SignalingError,
         SignalingLost,
         SignalingUnreachable,
+        SnapshotDisputed,
         TamperedSignaling,
         UnserialisableMessage,
         VersionMismatch,
@@ -68,10 +69,10 @@ __all__ = [
     "OutsideTrio", "Peer", "PeerChannel", "PeerGone", "PeerId", "PeerUri", "PlayerPosition", "ProtocolError",
     "PsyneMeshError", "RemoteError", "RequestRefused", "Room", "RoomError", "RoomExists", "RoomFull", "RoomMismatch",
     "RoomNotFound", "RoomTopology", "RoomUri", "SendOutcome", "SendReport", "Shared", "SignalingError", "SignalingLost",
-    "SignalingServer", "SignalingTransport", "SignalingUnreachable", "StunServer", "TamperedSignaling", "TopologyLink",
-    "TurnServer", "UnserialisableMessage", "VersionMismatch", "WebRTCConfig", "WouldBlock", "create_channel",
-    "create_gaming_channel", "events", "join_game_room", "open_mesh", "open_server", "parse_uri", "quantised", "smooth",
-    "sync",
+    "SignalingServer", "SignalingTransport", "SignalingUnreachable", "SnapshotDisputed", "StunServer", "TamperedSignaling",
+    "TopologyLink", "TurnServer", "UnserialisableMessage", "VersionMismatch", "WebRTCConfig", "WouldBlock",
+    "create_channel", "create_gaming_channel", "events", "join_game_room", "open_mesh", "open_server", "parse_uri",
+    "quantised", "smooth", "sync",
 ]  # fmt: skip
 
 # Where each name lives. A module is imported with the first name of it that is used (PEP 562): who plays never loads the
@@ -81,7 +82,7 @@ _HOMES = {
     "errors": (
         "ClosedError ConnectFailed EventBacklog FingerprintMismatch InvalidConfig InvalidUri LocalError "
         "MessageTooLarge NotHost OutsideTrio PeerGone ProtocolError PsyneMeshError RemoteError RequestRefused RoomError "
-        "RoomExists RoomFull RoomMismatch RoomNotFound SignalingError SignalingLost SignalingUnreachable "
+        "RoomExists RoomFull RoomMismatch RoomNotFound SignalingError SignalingLost SignalingUnreachable SnapshotDisputed "
         "TamperedSignaling UnserialisableMessage VersionMismatch WouldBlock"
     ),
     "game.schema": "Shared quantised smooth",

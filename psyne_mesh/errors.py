@@ -138,6 +138,15 @@ class RequestRefused(RemoteError):
     raises it to refuse."""
 
 
+class SnapshotDisputed(RemoteError):
+    """Members hold snapshots of the game that differ, or one sent another than it had signed. `players`: who they are. Nothing
+    was loaded."""
+
+    def __init__(self, reason: str, players: frozenset[Any]) -> None:
+        super().__init__(reason)
+        self.players = players
+
+
 class PeerGone(RemoteError):
     """The peer left, or its connection ended, before the call was through. Other peers are untouched."""
 

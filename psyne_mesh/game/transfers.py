@@ -35,6 +35,8 @@ QUEUE_SHARE = 0.07
 """Of the round trip, and so twice that of a position's one way, may be spent in queues: positions may lose 30 %."""
 QUEUE_MIN_S = 0.001
 """A chunk takes so long on a path of 4 MB/s: less than that cannot be told from none."""
+URGENT_QUEUE_S = 0.015
+"""The same of what we have asked for, which we wait for without playing: a tick of 60 Hz."""
 BASE_S = 30.0
 """The shortest round trip of so long is the path's own."""
 STALL_S = 1.5
@@ -71,8 +73,8 @@ class Sent:
 class Arrived:
     """A file of that player is here, whole, and its hash is right."""
 
-    def __init__(self, peer: PeerId, name: str, data: bytes) -> None:
-        self.peer, self.name, self.data = peer, name, data
+    def __init__(self, peer: PeerId, name: str, data: bytes, digest: bytes) -> None:
+        self.peer, self.name, self.data, self.digest = peer, name, data, digest
 
 
 TransferEvent = Progress | Sent | Arrived
@@ -81,7 +83,8 @@ TransferEvent = Progress | Sent | Arrived
 class Window:
     """How many bytes may be under way. 1. `note(rtt_s, now)` for each chunk. 2. `size`."""
 
-    def __init__(self) -> None:
+    def __init__(self, queue_min_s: float = QUEUE_MIN_S) -> None:
+        self._queue_min_s = queue_min_s
         self.size = float(WINDOW_FIRST)
         self._bases: list[tuple[float, float]] = []  # when it was measured, a round trip shorter than all after it
         self._last: list[float] = []
@@ -94,7 +97,7 @@ class Window:
         self._last = [*self._last[-3:], rtt_s]
         # The least of four: one that met a burst says nothing. In the beginning a queue grows before four have told of it.
         queued = min(self._last[-2:] if self._is_starting else self._last) - base
-        if queued <= max(QUEUE_MIN_S, QUEUE_SHARE * base):
+        if queued <= max(self._queue_min_s, QUEUE_SHARE * base):
             more = CHUNK_BYTES / 3 if self._is_starting else CHUNK_BYTES * CHUNK_BYTES / self.size
             self.size = min(WINDOW_MAX, self.size + more)
         elif now - self._shrunk_at > rtt_s:
@@ -104,7 +107,7 @@ class Window:
 
     def begin_anew(self) -> None:
         """After a break the path may be another."""
-        self.__init__()  # type: ignore[misc]
+        self.__init__(self._queue_min_s)  # type: ignore[misc]
 
 
 class _Outgoing:
@@ -120,11 +123,11 @@ class _Outgoing:
 
 
 class _Incoming:
-    def __init__(self, offer: Offer) -> None:
+    def __init__(self, offer: Offer, queue_min_s: float) -> None:
         self.number, self.name, self.size, self.digest = offer.number, offer.name, offer.size, offer.digest
         self.data = bytearray()
         self.hash = hashlib.sha256()
-        self.window = Window()
+        self.window = Window(queue_min_s)
         self.came_at = 0.0
         self.ask_at = math.inf
         self.pause_s = STALL_S
@@ -142,6 +145,7 @@ class Transfers:
         self._outgoing: dict[int, _Outgoing] = {}
         self._incoming: dict[tuple[PeerId, bytes], _Incoming] = {}
         self._bytes_max = -1
+        self.expected: set[bytes] = set()  # hashes that we have asked for
         self._waiting_bytes = 0  # of files that the game has not taken
         self._outputs: list[tuple[PeerId, TransferWord]] = []
         self._events: list[TransferEvent] = []
@@ -287,7 +291,9 @@ class Transfers:
             if why_not:
                 self._outputs.append((peer, Done(offer.number, why_not[:REASON_MAX])))
                 return
-            incoming = self._incoming[peer, offer.digest] = _Incoming(offer)
+            incoming = self._incoming[peer, offer.digest] = _Incoming(
+                offer, URGENT_QUEUE_S if offer.digest in self.expected else QUEUE_MIN_S
+            )
         incoming.came_at = now
         incoming.window.begin_anew()
         if len(incoming.data) == incoming.size:
@@ -297,6 +303,8 @@ class Transfers:
 
     def _why_not(self, peer: PeerId, offer: Offer) -> str:
         coming = sum(each.size for each in self._incoming.values()) + self._waiting_bytes
+        if offer.digest in self.expected:
+            return "" if coming + offer.size <= INCOMING_BYTES_MAX else "the player has no room for it now"
         if self._bytes_max < 0:
             return "the player's game expects no files"
         if offer.size > self._bytes_max:
@@ -336,4 +344,4 @@ class Transfers:
             raise ProtocolError("a file whose hash is another than it said")
         self._outputs.append((peer, Done(incoming.number, "")))
         self._waiting_bytes += incoming.size
-        self._events.append(Arrived(peer, incoming.name, bytes(incoming.data)))
+        self._events.append(Arrived(peer, incoming.name, bytes(incoming.data), incoming.digest))

@@ -75,6 +75,7 @@ class Asking:
         self._core = Requests()
         self._done: dict[int, Callable[[Outcome], None]] = {}
         self._handlers: dict[type[Message], Handler] = {}
+        self._own: dict[type[Message], Callable[[Peer | Player, Message], Message]] = {}
         self._wake = trio.Event()
         self._channel: Any = None
         self.on_asked: OnAsked = self._call_handler
@@ -159,6 +160,10 @@ class Asking:
         if kind in self._handlers:
             raise InvalidConfig(f"{kind.__name__} is answered by another function already")
         self._handlers[kind] = handler
+
+    def answer_ourselves(self, kind: type[Message], answer: Callable[[Peer | Player, Message], Message]) -> None:
+        """Questions of the library's own, answered where they are read."""
+        self._own[kind] = answer
 
     def _call_handler(self, peer: Peer | Player, message: Message, reply: Reply) -> None:
         handler = self._handlers.get(type(message))
@@ -258,8 +263,15 @@ class Asking:
             self.refused += 1
             end(str(error))
             return
-        if peer is not None:
-            self.on_asked(peer, message, Reply(end))
+        if peer is None:
+            return
+        if (own := self._own.get(type(message))) is not None:
+            try:
+                Reply(end).answer(own(peer, message))
+            except RequestRefused as refusal:
+                end(str(refusal))
+            return
+        self.on_asked(peer, message, Reply(end))
 
 
 def _checked(someone: Someone) -> Someone:

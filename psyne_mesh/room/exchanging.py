@@ -15,6 +15,7 @@ from psyne_mesh.room.files import Files, FileTraffic, OnProgress, Results
 from psyne_mesh.room.files import To as Receivers
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.peer import Peer
+from psyne_mesh.room.snapshots import Snapshot, Snapshots
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -25,6 +26,7 @@ class Exchanging:
 
     asking: Asking
     file_traffic: FileTraffic
+    snapshots: Snapshots
 
     def _joined(self) -> Any:
         raise NotImplementedError
@@ -89,3 +91,21 @@ class Exchanging:
         refused; `bytes_max` is the largest that is taken. The same object when asked again."""
         self._joined()
         return self.file_traffic.expect(bytes_max)
+
+    def offer_snapshot(self, version: int, data: bytes) -> None:
+        """What the game's state is at `version`, such as the tick, for who joins later; up to 16 MiB, the last four are kept.
+        Nothing is sent until somebody asks. Members who say the same of one version attest each other's.
+
+        `InvalidConfig` for what is no version or no bytes, `MessageTooLarge`."""
+        self._joined()
+        self.snapshots.offer(version, data)
+
+    async def fetch_snapshot(self, *, signers: int = 2, timeout: float = 10.0) -> Snapshot:
+        """The newest snapshot whose hash so many members of different keys have signed (one, if only one other is here); it
+        comes as a file, while the others play on. `signers` of what it returns says who they are.
+
+        Raises `SnapshotDisputed`, which names the players, when no `signers` of them agree or one sends something else than it
+        signed; `PeerGone` when nobody holds one, `DeadlineExceeded`.
+        """
+        self._joined()
+        return await self.snapshots.fetch(signers, timeout)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +100,25 @@ class Files:
             raise StopAsyncIteration from None
 
 
+class Expected:
+    """A file that we have asked for, by its hash: 1. `wait(peer)` until it is here, or will not come from there."""
+
+    def __init__(self) -> None:
+        self._ends: dict[PeerId, bytes | None] = {}
+        self._news = trio.Event()
+
+    def note(self, peer: PeerId, data: bytes | None) -> None:
+        self._ends[peer] = data
+        self._news.set()
+
+    async def wait(self, peer: PeerId) -> bytes | None:
+        """None: the player left, or what it sent was something else."""
+        while peer not in self._ends:
+            self._news = trio.Event()
+            await self._news.wait()
+        return self._ends.pop(peer)
+
+
 @uninterrupted
 class FileTraffic:
     """1. The room's task is in `run()`. 2. `begin(peer, name, data, digest, done, progress)`; `stop(numbers)`. 3. Files of
@@ -113,6 +132,7 @@ class FileTraffic:
         self._done: dict[int, Callable[[PeerId, PsyneMeshError | None], None]] = {}
         self._progress: dict[int, OnProgress] = {}
         self._files: Files | None = None
+        self._expected: dict[bytes, Expected] = {}
         self._wake = trio.Event()
         self._channel: Any = None
         self.refused = 0
@@ -199,6 +219,17 @@ class FileTraffic:
     def taken(self, size: int) -> None:
         self._core.taken(size)
 
+    @contextmanager
+    def expecting(self, digest: bytes) -> Iterator[Expected]:
+        """A file with that hash is taken, whether or not the game expects files, and goes to who asked for it."""
+        self._core.expected.add(digest)
+        expected = self._expected[digest] = Expected()
+        try:
+            yield expected
+        finally:
+            self._core.expected.discard(digest)
+            self._expected.pop(digest, None)
+
     # ------------------------------------------------------------------------------------------------------- the task
 
     def peer_joined(self, peer: PeerId) -> None:
@@ -208,6 +239,8 @@ class FileTraffic:
 
     def peer_left(self, peer: PeerId, *, is_for_good: bool) -> None:
         self._core.peer_left(peer, trio.current_time(), is_for_good=is_for_good)
+        for expected in self._expected.values():
+            expected.note(peer, None)
         self._flush()
 
     def end(self) -> None:
@@ -240,6 +273,8 @@ class FileTraffic:
                 self._core.receive(sender.id, transfer_wire.decode_untrusted(data), trio.current_time())
             except ProtocolError:
                 self.refused += 1
+                for expected in self._expected.values():  # a hash that is not what it said
+                    expected.note(sender.id, None)
             self._flush()
             self._wake.set()
 
@@ -255,6 +290,9 @@ class FileTraffic:
                     self._progress.pop(number, None)
                     if (told := self._done.pop(number, None)) is not None:
                         told(peer, _error(reason))
+                case Arrived(peer=peer_id, data=data, digest=digest) if digest in self._expected:
+                    self._core.taken(len(data))
+                    self._expected[digest].note(peer_id, data)
                 case Arrived(peer=peer_id, name=name, data=data):
                     self._arrived(peer_id, name, data)
         for target, word in self._core.take_outputs():

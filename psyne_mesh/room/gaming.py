@@ -35,6 +35,7 @@ from psyne_mesh.room.latency import LatencyReport, latency_report, owner_of, sho
 from psyne_mesh.room.peer import OURSELVES, Me, Peer, Player
 from psyne_mesh.room.playing import G, I, Play
 from psyne_mesh.room.sharing import SharedTraffic, Sharing
+from psyne_mesh.room.snapshots import Snapshots
 from psyne_mesh.room.state_views import WrittenState
 from psyne_mesh.room.states import StateTraffic
 from psyne_mesh.room.timekeeper import Timekeeper
@@ -67,6 +68,7 @@ class GameRoom(Governing, Exchanging):
             room, core.identity, self.states, self._hosting, publish, self._joined, self._barred, core.wall_ms
         )
         self.states.on_barred = self.barring.changed
+        self.snapshots = Snapshots(room, core.identity, self.asking, self.file_traffic, self._joined)
         self.traffic = SharedTraffic(room, self._hosting, rng)
         self._sharing = Sharing(room, self.traffic, publish)
         self.fairness = Fairness(room, core.identity, publish, self._joined, self._timekeeper)

@@ -19,6 +19,7 @@ from psyne_mesh.room.files import ArrivingFile, FileTraffic, OnProgress, Receive
 from psyne_mesh.room.files import To as Receivers
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.peer import Peer, Player
+from psyne_mesh.room.snapshots import Snapshot
 from psyne_mesh.room.tagged import encode_tagged
 from psyne_mesh.sync.handover import Outbox
 from psyne_mesh.sync.thread import NetworkThread
@@ -105,6 +106,32 @@ class FileSending:
     async def run(self, traffic: FileTraffic, to: Receivers, data: bytes | str | Path, name: str | None) -> None:
         try:
             self._results = await traffic.send(to, data, name, self.note)
+        except PsyneMeshError as error:
+            self._error = error
+
+
+class SnapshotRequest:
+    """A snapshot under way: `is_done`, then `result()`."""
+
+    def __init__(self) -> None:
+        self._snapshot: Snapshot | None = None
+        self._error: Exception | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self._snapshot is not None or self._error is not None
+
+    def result(self) -> Snapshot:
+        """Raises what `room.fetch_snapshot` does; `WouldBlock` before it is done."""
+        if self._error is not None:
+            raise self._error
+        if self._snapshot is None:
+            raise WouldBlock("the snapshot is still under way: ask is_done in a later frame")
+        return self._snapshot
+
+    async def run(self, room: trio_room.Room, signers: int, timeout: float) -> None:
+        try:
+            self._snapshot = await room.fetch_snapshot(signers=signers, timeout=timeout)
         except PsyneMeshError as error:
             self._error = error
 
@@ -198,6 +225,16 @@ class Exchanging:
         if self._files is None:
             self._files = Files(self._thread, files)
         return self._files
+
+    def offer_snapshot(self, version: int, data: bytes) -> None:
+        """What the game's state is at `version`, such as the tick, for who joins later. Nothing is sent until somebody asks."""
+        self._thread.call(self._room.offer_snapshot, version, data)
+
+    def fetch_snapshot(self, *, signers: int = 2, timeout: float = 10.0) -> SnapshotRequest:
+        """The newest snapshot whose hash so many members have signed. It never waits: `is_done`, then `result()`."""
+        request = SnapshotRequest()
+        self._thread.call(self._thread.spawn, partial(request.run, self._room, signers, timeout))
+        return request
 
     def _tell_progress(self) -> None:
         for sending in list(self._sendings):

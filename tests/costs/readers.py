@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, get_args
 import attrs
 import msgspec
 
-from psyne_mesh.game import bans, requests, schema, shared_wire, state_wire, timers, transfer_wire
+from psyne_mesh.game import attestation, bans, requests, schema, shared_wire, state_wire, timers, transfer_wire
 from psyne_mesh.game.rollback import wire as rollback
 from psyne_mesh.game.schema import Shared, announcement, schema_of
 from psyne_mesh.game.shared_wire import CLASS, DELTA, FULL, REMOVED, Head, varint
@@ -383,6 +383,16 @@ READERS: dict[str, Reader] = {
         ],
     ),
     "game/timers.timer_untrusted": plain(timers.timer_untrusted, [timers.timer_value(1.0, b"x"), *packs([1.0])]),
+    "game/attestation.claim_untrusted": plain(
+        lambda data: attestation.claim_untrusted(data, b"room"),
+        [
+            attestation.attested(Identity.from_seed(bytes(32)), attestation.Claim(b"room", 1, 1, bytes(32))),
+            packed([b"", bytes(32), bytes(64)]),
+            *packs([b""]),
+        ],
+        9.0,
+        "one signature, of four at most in the answer to a question of ours",
+    ),
     "game/bans.read_untrusted": plain(
         lambda data: bans.read_untrusted(data, b"room"),
         [

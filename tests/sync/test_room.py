@@ -361,7 +361,7 @@ def test_the_two_doors_have_the_same_names() -> None:
     inner_room = {"run", "on_admitted", "on_ended", "on_gossip", "on_link_open", "on_link_failed", "on_link_gone", "on_lost",
                   "on_peer_still", "on_pause",
                   "read_through", "on_message", "on_tampering", "on_server_refused", "on_signaling",
-                  "traffic", "states", "asking", "barring", "file_traffic", "fairness", "corrections",
+                  "traffic", "states", "snapshots", "asking", "barring", "file_traffic", "fairness", "corrections",
                   "on_leaving", "on_goodbye", "end"}  # fmt: skip
     inner_channel = {"asked_again", "deliver", "close", "deliver_into", "release", "encode", "decode_untrusted",
                      "checked_to", "send_waiting", "waited_in_vain", "keep", "give_kept",

@@ -31,7 +31,7 @@ def agree(*nets: sync.Room) -> sync.Room:
 
 
 def test_every_snippet_has_a_test() -> None:
-    assert set(SNIPPETS) == {"ready.py", "rounds.py", "asking.py", "level.py", "kick.py"}
+    assert set(SNIPPETS) == {"ready.py", "rounds.py", "asking.py", "level.py", "kick.py", "late.py"}
 
 
 def test_state(join: Join, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,3 +111,16 @@ def test_kick(join: Join) -> None:
         kick["kick"](host, host.peers[other.me])
         until(lambda: not host.peers, host)
         assert host.barred == {other.me}
+
+
+def test_late_join(join: Join) -> None:
+    late = run("late.py")
+    with join("ada") as ada, join("bob") as bob, join("cid") as cid:
+        meet(ada, bob, cid)
+        for net in (ada, bob):
+            for tick in range(130):
+                late["save"](net, tick, b"world %d" % tick)
+        begun = late["begin"](cid)
+        until(lambda: begun.is_done, ada, bob, cid)
+        assert (begun.result().version, begun.result().data) == (120, b"world 120")
+        assert begun.result().signers == {ada.me, bob.me}
