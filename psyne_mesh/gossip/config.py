@@ -98,5 +98,7 @@ class GossipConfig:
             raise InvalidConfig("a *_max_s must not be below its *_min_s")
         if self.full_mesh_max > self.links_max or self.full_mesh_hysteresis >= self.full_mesh_max:
             raise InvalidConfig("full_mesh_max must be at most links_max, and above full_mesh_hysteresis")
+        if self.full_knowledge_max < self.max_players:  # who counts seats has to know everybody
+            object.__setattr__(self, "full_knowledge_max", self.max_players)
         if self.full_knowledge_max < self.full_mesh_max:
             raise InvalidConfig("full_knowledge_max must be at least full_mesh_max")

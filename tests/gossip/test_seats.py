@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -264,3 +265,9 @@ def test_a_seat_does_not_wait_for_ever() -> None:
     [after] = seatings(cluster)
     assert newcomer in after
     assert victim not in after
+
+
+def test_a_room_knows_as_many_members_as_it_has_seats() -> None:
+    assert GossipConfig(max_players=1024).full_knowledge_max == 1024
+    assert attrs.evolve(GossipConfig(), max_players=300).full_knowledge_max == 300
+    assert GossipConfig(max_players=8).full_knowledge_max == 256
