@@ -226,7 +226,8 @@ class Link:
                     self._post("answer", answer)
                     nursery.start_soon(self._trickle, connection)
                 elif envelope.kind == "answer":
-                    if self._awaits_answer:  # the second answer to an offer that was repeated says nothing new
+                    # The second answer to an offer that was repeated says nothing new, one to an earlier offer nothing of now
+                    if self._awaits_answer and not connection.is_stale_answer(envelope.body):
                         await connection.set_answer(envelope.body)
                         self._check_takes_frames(connection)
                         self._awaits_answer = False

@@ -72,6 +72,7 @@ class Negotiation:
         self._ice_options = ice_options  # beside "trickle"; an answer has those that the offer had
         self._session_id = session_id
         self._version = 0
+        self._offered = ""  # the ufrag of our newest offer
         self._setup: Setup = "actpass"
 
     @property
@@ -91,14 +92,23 @@ class Negotiation:
     def make_offer(self, ufrag: str, password: str, candidates: Sequence[str], *, complete: bool) -> str:
         self.check_may_offer()
         self.turn = "have-local-offer"
+        self._offered = ufrag
         self._version += 1
         # RFC 8842 section 5.5: a later offer says actpass too, and the answer keeps the roles.
         local = self._local(ufrag, password, candidates, complete, "actpass")
         return make_offer(local, session_id=self._session_id, version=self._version)
 
+    def is_stale(self, text: str) -> bool:
+        """Whether this answers an offer of ours that another has replaced: its credentials belong to no checks of now. Only
+        answers of our own kind tell."""
+        said = parse_sdp_untrusted(text).answers
+        return bool(said) and said != self._offered
+
     def accept_answer(self, text: str) -> Description:
         if self.turn != "have-local-offer":
             raise LocalError("there is no offer of ours that this could answer")
+        if self.is_stale(text):
+            raise ProtocolError("an answer to an offer that another has replaced")
         answer = self._parse_untrusted(text)
         if answer.setup == "actpass":
             raise ProtocolError("an answer chooses active or passive (RFC 8842 section 5.3)")
@@ -127,6 +137,7 @@ class Negotiation:
         self.turn = "stable"
         self._version += 1
         local = self._local(ufrag, password, candidates, complete, self._setup)
+        local = attrs.evolve(local, answers=self.remote.ice_ufrag)
         return make_answer(local, self.remote, session_id=self._session_id, version=self._version)
 
     def _local(self, ufrag: str, password: str, candidates: Sequence[str], complete: bool, setup: Setup) -> Description:

@@ -95,6 +95,11 @@ class PeerConnection:
         self.connection.set_remote(remote, self._negotiation.negotiated)
         await trio.lowlevel.checkpoint()
 
+    def is_stale_answer(self, sdp: str) -> bool:
+        """Whether it answers an offer that a later one of ours has replaced; `set_answer` would refuse it. `ProtocolError` for
+        what is no description."""
+        return self._negotiation.is_stale(sdp)
+
     async def create_answer(self, offer: str, *, trickle: bool = False) -> str:
         """The answer to the peer's offer; to a later offer with new ICE credentials, too. Raises `ProtocolError`.
 

@@ -22,6 +22,7 @@ DtlsVersion: TypeAlias = Literal["1.3", "1.2"]
 
 _DATAGRAM_ATTRIBUTE = "psyne-max-datagram-size"
 _EXPRESS_ATTRIBUTE = "psyne-express"
+_ANSWERS_ATTRIBUTE = "psyne-answers"
 _DTLS_ATTRIBUTE = "psyne-dtls"
 DEFAULT_SCTP_PORT = 5000
 DEFAULT_MAX_MESSAGE_SIZE = 65_536  # RFC 8841 section 6.1: what the absence of the attribute means
@@ -70,7 +71,8 @@ class Description:
     `candidates` are lines such as "candidate:1 1 udp 2130706431 192.0.2.1 5000 typ host". `max_message_size` is in
     bytes; 0 means that the writer takes any size. `max_datagram_size` is in bytes of UDP payload, 0 when the writer does
     not tell; `express` is the version of the express lane that the writer knows, 0 for none; `dtls_versions` are those that it
-    speaks, none when it does not tell: attributes of our own, which others ignore. `sctp_init` is a whole INIT chunk, or
+    speaks, none when it does not tell; `answers` is the ICE ufrag of the offer that an answer is to, empty if it does not tell:
+    attributes of our own, which others ignore. `sctp_init` is a whole INIT chunk, or
     empty; nothing in it has been looked at. `sections[data_section]` is the m-section of the data channels.
     """
 
@@ -84,6 +86,7 @@ class Description:
     sctp_port: int = DEFAULT_SCTP_PORT
     sctp_init: bytes = b""
     dtls_versions: tuple[DtlsVersion, ...] = ()
+    answers: str = ""
     candidates: tuple[str, ...] = ()
     end_of_candidates: bool = False
     ice_options: tuple[str, ...] = ("trickle",)
@@ -151,6 +154,8 @@ def _transport_lines(local: Description) -> list[str]:
         lines.append(f"a={_EXPRESS_ATTRIBUTE}:{local.express}")
     if local.dtls_versions:
         lines.append(f"a={_DTLS_ATTRIBUTE}:{' '.join(local.dtls_versions)}")
+    if local.answers:
+        lines.append(f"a={_ANSWERS_ATTRIBUTE}:{local.answers}")
     lines += [f"a={candidate}" for candidate in local.candidates]
     if local.end_of_candidates:
         lines.append("a=end-of-candidates")
@@ -184,6 +189,7 @@ def parse_sdp_untrusted(text: object) -> Description:
         sctp_port=_number_untrusted(attributes[at], "sctp-port", DEFAULT_SCTP_PORT, 65_535),
         sctp_init=_sctp_init_untrusted(attributes[at]),
         dtls_versions=_dtls_versions_untrusted(attributes[at]),
+        answers=next((said for said in attributes[at].get(_ANSWERS_ATTRIBUTE, ()) if _ICE_CHARS.fullmatch(said)), ""),
         candidates=tuple(
             f"candidate:{line}" for line in lines if len(line) <= _CANDIDATE_LENGTH_MAX and _PRINTABLE.fullmatch(line)
         ),
