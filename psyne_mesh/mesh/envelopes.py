@@ -129,6 +129,10 @@ class Envelopes:
     def signals_per_s(self) -> float:
         return self._signaling.signals_per_s
 
+    def told_ms(self) -> int | None:
+        """The server's time, if it tells it."""
+        return self._signaling.time_ms()
+
     def post_tunnelled(self, peer: PeerId, text: str) -> bool:
         """The last rung: datagrams inside signaling messages. False when there is none; then they are lost."""
         for room in self._rooms_of(peer):

@@ -499,9 +499,9 @@ class Link:
         if connection is not None and self.state is LinkState.OPEN:
             connection.heartbeat(number)
 
-    def deliver_tunnelled(self, datagrams: list[bytes]) -> None:
+    def deliver_tunnelled(self, datagrams: list[bytes], *, late: bool = False) -> None:
         if self._connection is not None:
-            self._connection.deliver_tunnelled(datagrams)
+            self._connection.deliver_tunnelled(datagrams, late=late)
 
     @property
     def is_direct(self) -> bool:

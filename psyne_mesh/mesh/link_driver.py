@@ -19,7 +19,15 @@ from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX, TAG_BYTES, Member
 from psyne_mesh.mesh.owed import OWED_TAG, room_untrusted
 from psyne_mesh.mesh.pause import PAUSE_TAG, pause_untrusted
 from psyne_mesh.mesh.signaling_rung import SignalingRung
-from psyne_mesh.mesh.tunnels import SIGNAL_PREFIX, TUNNEL_TAG, PeerTunnel, Tunnels, signal_of, signal_untrusted
+from psyne_mesh.mesh.tunnels import (
+    SIGNAL_LATE_MS,
+    SIGNAL_PREFIX,
+    TUNNEL_TAG,
+    PeerTunnel,
+    Tunnels,
+    signal_of,
+    signal_untrusted,
+)
 from psyne_mesh.signaling.envelope import Envelope, Untimely
 from psyne_mesh.webrtc.endpoint import Endpoint
 
@@ -176,7 +184,7 @@ class LinkDriver:
 
     def _post_rung(self, now: float) -> None:
         for peer, datagrams in self._rung.take(now):
-            self._envelopes.post_tunnelled(peer, signal_of(datagrams))
+            self._envelopes.post_tunnelled(peer, signal_of(datagrams, self._envelopes.told_ms()))
 
     # ------------------------------------------------------------------------------------------ from signaling or members
 
@@ -186,7 +194,10 @@ class LinkDriver:
             return
         if text.startswith(SIGNAL_PREFIX):
             with suppress(ProtocolError):
-                self._tunnels.deliver(claimed, signal_untrusted(text), None)
+                datagrams, sent_ms = signal_untrusted(text)
+                now_ms = self._envelopes.told_ms()
+                late = sent_ms is not None and now_ms is not None and now_ms - sent_ms > SIGNAL_LATE_MS
+                self._tunnels.deliver(claimed, datagrams, None, late=late)
             return
         opened = self._envelopes.open_untrusted(membership, claimed, text, carrier)
         if isinstance(opened, Tampering):

@@ -20,6 +20,7 @@ from psyne_mesh.webrtc.ice import Path
 
 TUNNEL_TAG = bytes(8)
 SIGNAL_PREFIX = "tunnel."  # no sealed envelope begins like this: its alphabet has no such first part
+_STAMP_CHARS_MAX = 12
 _ID_BYTES = 16
 _HEAD_BYTES = len(TUNNEL_TAG) + 2 * _ID_BYTES
 
@@ -38,6 +39,9 @@ CARRIED_BYTES_PER_S = 256_000.0
 # Of that one neighbour gets at most so much, for so many neighbours; further ones begin with a share anew.
 CARRIED_SHARE = 0.5
 CARRIED_FOR_MAX = 64
+# The stream to the server stands still with the network, and gives what it held when that is back. An unreliable message that
+# comes so late by the server's clock is dropped: with `signaling_rung.LATE_S` before that it is a second old at most.
+SIGNAL_LATE_MS = 750
 # Before that both rungs of a young link may be in use: what is still in the tunnel then says nothing of the path.
 SETTLED_S = 3.0
 
@@ -131,13 +135,13 @@ class Tunnels:
             if onward is not None and onward.is_direct and self._budget.take(sender, len(frame), self._now()):
                 onward.send_frame(frame, reliable=False)
 
-    def deliver(self, sender: PeerId, datagrams: list[bytes], carrier: PeerId | None) -> None:
-        """`carrier`: None for signaling."""
+    def deliver(self, sender: PeerId, datagrams: list[bytes], carrier: PeerId | None, *, late: bool = False) -> None:
+        """`carrier`: None for signaling. `late`: of what they hold, nothing that may be lost is worth anything any more."""
         link = self._links.get(sender)
         if link is None or not isinstance(link.tunnel, PeerTunnel):
             return
         before = link.last_heard
-        link.deliver_tunnelled(datagrams)
+        link.deliver_tunnelled(datagrams, late=late)
         proven = link.last_heard != before
         link.tunnel.heard(carrier, proven=proven)
         if proven and link.is_direct and self._now() - link.born > SETTLED_S:
@@ -176,10 +180,13 @@ def frame_untrusted(frame: bytes) -> tuple[PeerId, PeerId, bytes]:
     return to, sender, frame[_HEAD_BYTES:]
 
 
-def signal_untrusted(text: str) -> list[bytes]:
-    """The datagrams inside a tunnel signal, or `ProtocolError`."""
+def signal_untrusted(text: str) -> tuple[list[bytes], int | None]:
+    """The datagrams inside a tunnel signal, and when they left by the server's clock, in ms, if their sender knew it; or
+    `ProtocolError`."""
+    stamp, dot, body = text.removeprefix(SIGNAL_PREFIX).rpartition(".")
     try:
-        data = b64decode(text.removeprefix(SIGNAL_PREFIX), validate=True)
+        sent_ms = int(stamp[: _STAMP_CHARS_MAX + 1], 16) if dot else None
+        data = b64decode(body, validate=True)
     except (Base64Error, ValueError) as error:
         raise ProtocolError("not a tunnel signal") from error
     datagrams, at = [], 0
@@ -190,12 +197,15 @@ def signal_untrusted(text: str) -> list[bytes]:
             raise ProtocolError("a datagram in a tunnel signal is cut short, empty or too long")
         datagrams.append(datagram)
         at += 2 + size
-    return datagrams
+    if len(stamp) > _STAMP_CHARS_MAX:
+        raise ProtocolError("a tunnel signal of a time that never comes")
+    return datagrams, sent_ms
 
 
-def signal_of(datagrams: Sequence[bytes]) -> str:
-    """The text that `signal_untrusted` reads."""
-    return SIGNAL_PREFIX + b64encode(b"".join(map(_sized, datagrams))).decode()
+def signal_of(datagrams: Sequence[bytes], sent_ms: int | None = None) -> str:
+    """The text that `signal_untrusted` reads: `tunnel.`, the time in hexadecimal and a dot if it is known, base64."""
+    stamp = "" if sent_ms is None else f"{sent_ms:x}."
+    return SIGNAL_PREFIX + stamp + b64encode(b"".join(map(_sized, datagrams))).decode()
 
 
 def _sized(datagram: bytes) -> bytes:

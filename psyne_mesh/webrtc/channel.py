@@ -89,6 +89,11 @@ class Channel:
         self.messages_sent = self.messages_received = self.bytes_sent = self.bytes_received = 0
 
     @property
+    def may_lose(self) -> bool:
+        """Its messages may be lost."""
+        return self.max_retransmits is not None or self.life_time is not None
+
+    @property
     def label(self) -> str:
         return self.config.label
 

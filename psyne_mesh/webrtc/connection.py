@@ -124,13 +124,13 @@ class Connection:
         if self.bug is not None:
             raise self.bug
 
-    def deliver_tunnelled(self, datagrams: list[bytes]) -> None:
+    def deliver_tunnelled(self, datagrams: list[bytes], *, late: bool = False) -> None:
         """Datagrams that came through the tunnel. If the peer tunnels, we answer the same way."""
         authentic = self.ladder.open_untrusted(datagrams)
         if authentic and self.error is None and self.ladder.has_tunnel:
             self._take_tunnel()
             was_silent = self._is_silent
-            self.link.deliver(authentic)  # says nothing of the path of ICE, so ICE does not hear of it
+            self.link.deliver(authentic, late=late)  # says nothing of the path of ICE, so ICE does not hear of it
             if was_silent and not self._is_silent:
                 self._hurry()
             self._wake_drained()

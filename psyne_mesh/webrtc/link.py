@@ -122,9 +122,14 @@ class Link:
 
     # ---------------------------------------------------------------------------------------------------------- inputs
 
-    def deliver(self, datagrams: list[bytes]) -> None:
-        """A batch of this peer's datagrams, from the UDP port."""
+    def deliver(self, datagrams: list[bytes], *, late: bool = False) -> None:
+        """A batch of this peer's datagrams, from the UDP port. `late`: messages in it that may be lost are dropped."""
         now = trio.current_time()
+        if late:
+            self.stack.receive(datagrams, now)
+            self.stack.drop_perishable()
+            self.turn(now)
+            return
         if len(datagrams) > 2 and self._scheduler.interval_s:
             datagrams = self.stack.drop_spare(datagrams)
         if self.stack.receive(datagrams, now) and not self._bundling:

@@ -138,9 +138,10 @@ class PeerConnection:
         """A candidate that the peer trickled ("candidate:..."), `None` after its last. Bad ones are counted, no more."""
         self.connection.ice.add_remote_candidate(candidate)
 
-    def deliver_tunnelled(self, datagrams: list[bytes]) -> None:
-        """Datagrams of this peer that came through the tunnel given at the opening."""
-        self.connection.deliver_tunnelled(datagrams)
+    def deliver_tunnelled(self, datagrams: list[bytes], *, late: bool = False) -> None:
+        """Datagrams of this peer that came through the tunnel given at the opening; of those that come `late`, messages that
+        may be lost are dropped."""
+        self.connection.deliver_tunnelled(datagrams, late=late)
 
     # ---------------------------------------------------------------------------------------------------------- waiting
 

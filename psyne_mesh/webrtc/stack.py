@@ -505,6 +505,14 @@ class Stack:
             channel.bytes_received += len(data)
             events.append(MessageReceived(channel, message))
 
+    def drop_perishable(self) -> None:
+        """What came just now was under way for too long: only what would be repeated counts."""
+        events = self.take_events()
+        self._events = [
+            event for event in events if not (isinstance(event, MessageReceived) and event.channel.may_lose)
+        ]
+        self._channels.messages_discarded += len(events) - len(self._events)
+
     def _drop_late(self, newest: int) -> None:
         """We are behind: of what came in this batch only the newest record counts, where newer makes older worthless."""
         kept = [

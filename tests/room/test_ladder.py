@@ -20,6 +20,7 @@ from psyne_mesh.mesh.tunnels import (
     CarrierBudget,
     PeerTunnel,
     frame_untrusted,
+    signal_of,
     signal_untrusted,
 )
 from psyne_mesh.room import events
@@ -113,8 +114,9 @@ def test_frames_and_signals_from_outside() -> None:
     for bad in (b"", frame[:40], b"x" + frame[1:], frame + bytes(2000)):
         with pytest.raises(ProtocolError):
             frame_untrusted(bad)
-    assert signal_untrusted("tunnel.AAFh") == [b"a"]
-    for text in ("tunnel.!", "tunnel.AAJh", "tunnel.AAA=", "tunnel.AA=="):
+    assert signal_untrusted("tunnel.AAFh") == ([b"a"], None)
+    assert signal_untrusted(signal_of([b"a", b"bc"], 0x18C0DE)) == ([b"a", b"bc"], 0x18C0DE)
+    for text in ("tunnel.!", "tunnel.x.AAFh", "tunnel.1234567890abc.AAFh", "tunnel.AAJh", "tunnel.AAA=", "tunnel.AA=="):
         with pytest.raises(ProtocolError):
             signal_untrusted(text)
 
