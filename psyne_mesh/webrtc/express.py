@@ -23,9 +23,12 @@ bound of this kind). Order within a channel follows from the numbers.
 from __future__ import annotations
 
 from struct import Struct
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from psyne_mesh.errors import ProtocolError
+
+if TYPE_CHECKING:
+    from psyne_mesh.webrtc.channel import Channel
 
 EXPRESS = 0xE1
 VERSION = 1  # in the description: who does not tell it gets SCTP only
@@ -467,3 +470,13 @@ class Express:
     def _drop_held(self) -> None:
         self._thinned += len(self._held)
         self._held = []
+
+
+def is_next(channel: Channel, phase: int, number: int) -> bool:
+    """Whether a message of an ordered channel, in the record of that number, is newer than what came before it."""
+    phase //= PHASE_UNIT
+    ahead = (phase - channel.express_phase_heard) % PHASES
+    if ahead >= PHASES // 2 or (not ahead and (channel.express_over or number < channel.express_heard)):
+        return False
+    channel.express_phase_heard, channel.express_heard, channel.express_over = phase, number, False
+    return True

@@ -22,13 +22,13 @@ from psyne_mesh.webrtc.express import (
     EXPRESS,
     LATE_S,
     PHASE_MASK,
-    PHASE_UNIT,
     PHASES,
     TEXT,
     VERSION,
     WINDOW_MIN,
     Express,
     ExpressStats,
+    is_next,
 )
 
 if TYPE_CHECKING:
@@ -489,7 +489,7 @@ class Stack:
             if (
                 channel is None
                 or channel.max_retransmits != 0
-                or not (channel.unordered or _is_next(channel, flags & PHASE_MASK, number))
+                or not (channel.unordered or is_next(channel, flags & PHASE_MASK, number))
                 or self._unread > self.config.receive_window_bytes  # a full receiver drops, as it does SCTP's data
             ):
                 channels.messages_discarded += 1
@@ -577,16 +577,6 @@ class Stack:
         self._channels.close_all(str(error), by_peer=by_peer)
         self._events += self._channels.take_events()
         self._events.append(StackClosed(error, by_peer))
-
-
-def _is_next(channel: Channel, phase: int, number: int) -> bool:
-    """Whether a message of an ordered channel, in the record of that number, is newer than what came before it."""
-    phase //= PHASE_UNIT
-    ahead = (phase - channel.express_phase_heard) % PHASES
-    if ahead >= PHASES // 2 or (not ahead and (channel.express_over or number < channel.express_heard)):
-        return False
-    channel.express_phase_heard, channel.express_heard, channel.express_over = phase, number, False
-    return True
 
 
 def _sctp_config(config: StackConfig, remote_max_datagram_size: int) -> sctp.SctpConfig:
