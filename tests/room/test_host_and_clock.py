@@ -73,6 +73,28 @@ async def test_latency_one_way_and_seats_are_seen(autojump_clock: MockClock) -> 
         assert len({room.seats.index(room.me) for room in rooms}) == 3
 
 
+async def test_who_crashes_finds_its_seat_again_though_others_came(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1, quality=Quality(latency_s=0.03)) as world:
+        rooms = [await world.join("arena", name, max_players=4) for name in ("ada", "bob", "cid")]
+        for room in rooms:
+            await room.wait_connected(2)
+        await trio.sleep(5)
+        ada, bob, _ = rooms
+        seat = ada.peers[bob.me].seat
+        assert seat is not None
+        world.crash("bob")
+        await trio.sleep(20)
+        assert bob.me not in ada.peers
+        dan = await world.join("arena", "dan", max_players=4)
+        await dan.wait_connected(2)
+        await trio.sleep(10)
+        assert dan.seats.index(dan.me) != seat
+        again = await world.join("arena", "bob", max_players=4)
+        await again.wait_connected(3)
+        await trio.sleep(5)
+        assert ada.peers[bob.me].seat == again.seats.index(again.me) == seat
+
+
 async def test_a_killed_host_is_replaced_for_all_and_a_leaving_one_hands_over(autojump_clock: MockClock) -> None:
     async with open_world(seed=2, quality=Quality(latency_s=0.02)) as world:
         rooms = await everybody(world, "ada", "bob", "cid", "dan")
