@@ -93,6 +93,31 @@ async def test_who_plays_by_the_rules_is_heard_and_nobody_accuses_him(
 
 
 @pytest.mark.parametrize("psyne_seed", SEEDS)
+async def test_cuts_stalls_and_late_comers_are_no_cheats(autojump_clock: MockClock, psyne_world: OpenWorld) -> None:
+    quality = Quality(latency_s=0.03, jitter_s=0.02, loss=0.02)
+    async with psyne_world(quality=quality) as world, trio.open_nursery() as nursery:
+        rooms = await entered(world, "ada", "bob", "cid")
+        heard = [told(room) for room in rooms]
+        for room in rooms:
+            nursery.start_soon(run_about, room, Move, 60.0)
+        await trio.sleep(3)
+        with world.net.cut(("ada", "bob"), ("bob", "ada")):
+            await trio.sleep(2)
+        await trio.sleep(3)
+        with world.net.partition(["ada"], ["bob", "cid"], signaling=False):
+            await trio.sleep(12)
+        late = await world.join("arena", "dan")
+        heard.append(told(late))
+        late.channel("moves", Move, mode="unreliable")
+        with world.hosts["cid"].pause():
+            await trio.sleep(1.5)
+        await trio.sleep(20)
+        assert heard == [[], [], [], []]
+        assert late.channel("moves").stats.received + len(late.channel("moves")._inbox) > 100
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("psyne_seed", SEEDS)
 async def test_what_breaks_a_rule_is_an_event_and_is_not_delivered(
     autojump_clock: MockClock, psyne_world: OpenWorld
 ) -> None:

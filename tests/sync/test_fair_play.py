@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from psyne_mesh import sync
+from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.events import Rolled, RuleBroken
 from psyne_mesh.game.evidence import evidence_untrusted
 from psyne_mesh.game.rules import Seen, within
@@ -102,3 +107,36 @@ def test_rules_dice_and_evidence_through_this_door(join: Join, tmp_path: Path) -
             time.sleep(0.01)
         assert one.moves == two.moves == {ada.me: "ada", eve.me: "eve"}
         assert ada.witness(7, besides=[ada.me]) == eve.me
+
+
+class Ship(sync.Shared):
+    x: float = sync.smooth(0.0)
+
+
+def test_what_was_seen_is_found_again_through_this_door(join: Join) -> None:
+    with join("ada") as ada, join("bob") as bob:
+        ada.wait_connected(1)
+        bob.wait_connected(1)
+        ship = ada.share(Ship())
+        assert ada.shown_time(ship) == pytest.approx(ada.time(), abs=0.5)
+        until = time.monotonic() + PATIENCE_S
+        close = 0
+        while close < 20:
+            assert time.monotonic() < until
+            ship.x = ada.time() % 1000  # it moves as the clock does
+            ada.poll()
+            bob.poll()
+            for seen in bob.all(Ship):
+                at = bob.shown_time(seen)
+                if math.isfinite(ada.time_error() + bob.time_error()) and ada.time() - at < 0.2:
+                    (then,) = ada.rewind(at, Ship)
+                    close += abs(then.x - seen.x) < 0.1
+            time.sleep(1 / 60)
+        (peer,) = bob.connected
+        report = bob.latency(peer)
+        assert report.rtt_ms is not None
+        assert report.seen_ago_ms is not None
+        assert report.smoothing_ms is not None
+        assert bob.rewind(bob.time(), Ship)[0].owner == peer
+        with pytest.raises(InvalidConfig):
+            bob.rewind(math.nan)
