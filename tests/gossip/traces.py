@@ -20,7 +20,13 @@ import attrs
 from psyne_mesh.simulations.run import run_once
 from psyne_mesh.simulations.scenario import load
 
-_SHRUNK = {"full_mesh_max": 8, "full_mesh_hysteresis": 2, "full_knowledge_max": 24, "shuffle_interval_s": 3.0, "max_players": 0}
+_SHRUNK = {
+    "full_mesh_max": 8,
+    "full_mesh_hysteresis": 2,
+    "full_knowledge_max": 24,
+    "shuffle_interval_s": 3.0,
+    "max_players": 0,
+}
 # name of the run -> (scenario, nodes, scale, what differs)
 RUNS: dict[str, tuple[str, int, str, dict[str, Any]]] = {
     "full mesh": ("crash-16", 16, "tiny", {}),
