@@ -118,11 +118,19 @@ class RoomError(RemoteError):
 
 
 class RoomFull(RoomError):
-    """The room has `max_players` players already."""
+    """The room has `max_players` players already. `join_game_room` finds another instance of it, `create_room` makes one."""
 
 
 class RoomNotFound(RoomError):
     """No such room, and the call said `create=False`."""
+
+
+class UnknownCode(RoomNotFound):
+    """No room has this code: it ended, or the code was misread."""
+
+
+class RoomGone(RoomNotFound):
+    """The room ended while we were on our way into it."""
 
 
 class RoomExists(RoomError):
@@ -145,6 +153,31 @@ class SnapshotDisputed(RemoteError):
     def __init__(self, reason: str, players: frozenset[Any]) -> None:
         super().__init__(reason)
         self.players = players
+
+
+class AppVersionMismatch(RoomMismatch):
+    """The room plays another version of the game. `ours` and `theirs` say which, as far as the server told."""
+
+    def __init__(self, message: str, ours: str = "", theirs: str = "") -> None:
+        super().__init__(message)
+        self.ours = ours
+        self.theirs = theirs
+
+
+class ManifestRefused(RoomError):
+    """The room is not as its creator signed it: its limits, policy or lock were changed, by the server or on the way."""
+
+
+class WrongPassword(RoomError):
+    """The room has another password. It was found out on this machine; nobody else heard of it."""
+
+
+class NotInvited(RoomError):
+    """The room is for the invited, and this is no invitation of its creator."""
+
+
+class InviteExpired(NotInvited):
+    """The invitation has come to its end. Ask for a new one."""
 
 
 class PeerGone(RemoteError):

@@ -32,22 +32,30 @@ from psyne_mesh.in_trio import check_in_trio
 from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.nurseries import open_background_nursery
 from psyne_mesh.signaling import messages
-from psyne_mesh.signaling.convert import joined_untrusted, listing_untrusted, peer_info
+from psyne_mesh.signaling.convert import joined_untrusted, listing_untrusted, peer_info, room_info_untrusted
 from psyne_mesh.signaling.events import (
     Joined,
     Lost,
     PeerJoined,
     PeerLeft,
     Restored,
+    RoomInfo,
     RoomListing,
     SignalingEvent,
     SignalReceived,
     SignalRefused,
 )
 from psyne_mesh.signaling.inbox import EventIterator, Inbox
-from psyne_mesh.signaling.joining import JoinRequest, RoomQuery
+from psyne_mesh.signaling.joining import JoinRequest, RoomQuery, SeekRequest
 from psyne_mesh.signaling.link import Dial, Link, SignalingConfig, Superseded, open_link
-from psyne_mesh.signaling.requests import check_record, checked_join, checked_list, message_of, request_again
+from psyne_mesh.signaling.requests import (
+    check_record,
+    checked_join,
+    checked_list,
+    checked_seek,
+    message_of,
+    request_into,
+)
 from psyne_mesh.signaling.websocket import WebSocketUrl, dial_tcp
 
 _PENDING_MAX = 64  # requests under way at once; one more raises WouldBlock
@@ -143,6 +151,30 @@ class SignalingClient:
         self._check_connected()
         return await self._join(request, goodbye)
 
+    async def seek(self, request: SeekRequest) -> RoomInfo:
+        """See `SignalingTransport.seek`."""
+        question = checked_seek(request)
+        self._check_connected()
+        lobby, refs = request.join.key, []
+
+        def asked(ref: int) -> messages.Message:
+            refs.append(ref)
+            join = msgspec.structs.replace(question.join, ref=ref)
+            return msgspec.structs.replace(question, ref=ref, join=join)
+
+        try:
+            answer = await self._ask(asked, patience_s=math.inf if request.waits else self._config.request_timeout_s)
+        except trio.Cancelled:
+            if refs and request.waits:
+                self._say_unasked(messages.Withdraw(seek_ref=refs[0], lobby=lobby))
+            raise
+        if not isinstance(answer, messages.Placed):
+            raise SignalingError("the server answered a search for a room with something else")
+        try:
+            return room_info_untrusted(answer.info)
+        except ProtocolError as error:
+            raise SignalingError(f"the server answered a search for a room with nonsense: {error}") from error
+
     async def leave(self, room: str, *, record: str = "") -> None:
         """See `SignalingTransport.leave`. While the connection is lost it is enough that we do not come back."""
         self._rooms.pop(room, None)
@@ -223,8 +255,13 @@ class SignalingClient:
             raise SignalingError("the server answered a join with something else")
         return answer
 
-    async def _ask(self, message: Callable[[int], messages.Message], joining: JoinRequest | None = None) -> object:
-        """The answer. For a join it was taken note of when it came in, before any event that followed it."""
+    async def _ask(
+        self, message: Callable[[int], messages.Message], joining: JoinRequest | None = None,
+        patience_s: float | None = None,
+    ) -> object:  # fmt: skip
+        """The answer, within `patience_s`. For a join it was taken note of when it came in, before any event that followed
+        it."""
+        enters = joining is not None or patience_s is not None
         if len(self._pending) >= _PENDING_MAX:
             raise WouldBlock(f"{_PENDING_MAX} requests to the signaling server are under way")
         ref = self._next_ref
@@ -232,12 +269,12 @@ class SignalingClient:
         pending = self._pending[ref] = _Pending(joining)
         try:
             self._push(message(ref))
-            with trio.move_on_after(self._config.request_timeout_s):
+            with trio.move_on_after(self._config.request_timeout_s if patience_s is None else patience_s):
                 await pending.done.wait()
         finally:
             del self._pending[ref]
         if pending.error is not None:
-            if not isinstance(pending.error, SignalingError if joining is None else SignalingError | RoomError):
+            if not isinstance(pending.error, SignalingError | RoomError if enters else SignalingError):
                 raise SignalingError(f"the server refused with what is no answer: {pending.error}") from pending.error
             raise pending.error
         if pending.answer is None:
@@ -251,9 +288,12 @@ class SignalingClient:
 
     def _leave_unasked(self, key: str, goodbye: str = "") -> None:
         if self._link is not None:
-            with suppress(WouldBlock, SignalingLost):  # then the connection is as good as gone, and we with it
-                self._push(messages.Leave(ref=self._next_ref, room=key, record=goodbye))
-                self._next_ref += 1
+            self._say_unasked(messages.Leave(ref=self._next_ref, room=key, record=goodbye))
+            self._next_ref += 1
+
+    def _say_unasked(self, message: messages.Message) -> None:
+        with suppress(WouldBlock, SignalingLost):  # then the connection is as good as gone, and we with it
+            self._push(message)
 
     def _check_connected(self) -> None:
         if self._inbox.is_closed:
@@ -416,7 +456,7 @@ class SignalingClient:
         match message:
             case messages.JoinedRoom():
                 self._entered(message)
-            case messages.RoomList() | messages.LeftRoom():
+            case messages.RoomList() | messages.LeftRoom() | messages.Placed():
                 self._answer(message.ref, message)
             case messages.Error(ref=int() as ref):
                 self._answer(ref, messages.exception_of(message))
@@ -445,7 +485,7 @@ class SignalingClient:
         if self._held is not None and joined.room not in self._rooms:
             self._leave_unasked(joined.room)  # left while we were on the way back in
         elif not pending.is_left:  # else a leave follows behind the join, and perhaps another join behind that
-            self._rooms[joined.room] = request_again(joined, pending.joining.record)
+            self._rooms[joined.room] = request_into(joined.info, pending.joining)
         self._answer(message.ref, joined)
 
     def _answer(self, ref: int, answer: object) -> None:

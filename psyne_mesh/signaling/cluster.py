@@ -19,7 +19,7 @@ from psyne_mesh.limits import forget_oldest
 from psyne_mesh.signaling import cluster_messages as c
 from psyne_mesh.signaling import messages as m
 from psyne_mesh.signaling.convert import room_of
-from psyne_mesh.signaling.events import RoomListing
+from psyne_mesh.signaling.events import RoomListing, lobby_of
 from psyne_mesh.signaling.requests import query_of, request_of
 from psyne_mesh.signaling.switchboard import Delivery, Switchboard
 
@@ -88,8 +88,10 @@ class ClusterSwitchboard:
         return sorted([self.me, *self._heard])
 
     def keeper_of(self, room: str) -> str:
-        """Rendezvous hashing: when a server comes or goes, only the rooms it keeps move."""
-        return max(self.servers, key=lambda server: hashlib.sha256(f"{server}\0{room}".encode()).digest())
+        """Rendezvous hashing: when a server comes or goes, only the rooms it keeps move. All instances of a lobby are kept by
+        one, so that one decides who gets which seat."""
+        lobby = lobby_of(room)
+        return max(self.servers, key=lambda server: hashlib.sha256(f"{server}\0{lobby}".encode()).digest())
 
     def start(self, now: float) -> None:
         self._say(None, c.Alive(sender=self.me, is_new=True, clock_s=now))
@@ -117,6 +119,11 @@ class ClusterSwitchboard:
                 self._gather(peer, message, now)
             case m.Join():
                 self._pass_on(peer, request_of(message).key, message, now, address)
+            case m.Seek():
+                self._pass_on(peer, request_of(message.join).key, message, now, address)
+            case m.Withdraw(seek_ref=ref, lobby=key):
+                self._joining.get(peer, OrderedDict()).pop(ref, None)
+                self._pass_on(peer, key, message, now, address)
             case m.Leave(room=key) | m.Signal(room=key):
                 if isinstance(message, m.Leave):
                     self._give_up_joins(peer, key)
@@ -184,9 +191,9 @@ class ClusterSwitchboard:
             case c.Forward(peer=peer, frame=frame, seated_s=seated_s, address=address):
                 home = _Home(sender, self._clocks.here(sender, seated_s))
                 self._handle(home, PeerId(peer), m.decode_client_untrusted(frame), now, address)
-            case c.Deliver(peers=peers, frame=frame):
+            case c.Deliver(peers=peers, frame=frame, cost=cost):
                 local = tuple(PeerId(peer) for peer in peers)
-                self._deliver_here(sender, Delivery(local, m.decode_server_untrusted(frame)))
+                self._deliver_here(sender, Delivery(local, m.decode_server_untrusted(frame), cost))
             case c.AskRooms(question=question, wanted=wanted):
                 listing = self._list(wanted)
                 rooms = [room_of(info) for info in listing.rooms]
@@ -263,7 +270,7 @@ class ClusterSwitchboard:
         if keeper == self.me:
             self._handle(_Home(self.me, seated_s), peer, message, now, address)
         else:
-            if isinstance(message, m.Join):
+            if isinstance(message, m.Join | m.Seek):
                 self._watch_join(peer, message.ref, room, keeper)
             frame = m.encode(message)
             self._say(
@@ -293,6 +300,14 @@ class ClusterSwitchboard:
         self._distribute()
         self._forget_if_roomless(peer)
 
+    def next_timeout(self) -> float | None:
+        return self._switchboard.next_timeout()
+
+    def handle_timeout(self, now: float) -> None:
+        """Of who waits for a place in a lobby that we keep."""
+        self._switchboard.handle_timeout(now)
+        self._distribute()
+
     def _depart_home(self, home: str, peer: PeerId, reason: str, now: float) -> None:
         known = self._homes.get(peer)
         if known is not None and known.server == home:  # else it has a new home already, and this is late
@@ -301,7 +316,7 @@ class ClusterSwitchboard:
             self._forget_if_roomless(peer)
 
     def _forget_if_roomless(self, peer: PeerId) -> None:
-        if not self._switchboard.registry.rooms_of(peer):
+        if not self._switchboard.is_concerned_with(peer):
             self._homes.pop(peer, None)
 
     def _distribute(self) -> None:
@@ -312,10 +327,10 @@ class ClusterSwitchboard:
                 by_home.setdefault(self.me if known is None else known.server, []).append(peer)
             for home, peers in by_home.items():
                 if home == self.me:
-                    self._deliver_here(self.me, Delivery(tuple(peers), delivery.message))
+                    self._deliver_here(self.me, attrs.evolve(delivery, peers=tuple(peers)))
                 else:
-                    names = [str(peer) for peer in peers]
-                    self._say(home, c.Deliver(sender=self.me, peers=names, frame=m.encode(delivery.message)))
+                    names, frame = [str(peer) for peer in peers], m.encode(delivery.message)
+                    self._say(home, c.Deliver(sender=self.me, peers=names, frame=frame, cost=delivery.cost))
 
     def _deliver_here(self, keeper: str, delivery: Delivery) -> None:
         peer = delivery.peers[0]
@@ -326,7 +341,7 @@ class ClusterSwitchboard:
                 self._joining.get(peer, OrderedDict()).pop(ref, None)
                 if keeper != self.keeper_of(info.room):
                     self._dismissals.append(Dismissal(peer, superseded=False))
-            case m.Error(ref=int() as ref):
+            case m.Placed(ref=ref) | m.Error(ref=int() as ref):
                 self._joining.get(peer, OrderedDict()).pop(ref, None)
             case m.LeftRoom(room=room):
                 rooms.pop(room, None)

@@ -72,10 +72,11 @@ class Forward(ClusterMessage, frozen=True, tag="forward"):
 
 
 class Deliver(ClusterMessage, frozen=True, tag="deliver"):
-    """To clients of the receiver."""
+    """To clients of the receiver. `cost`: what is charged to each of them, in tokens."""
 
     peers: Annotated[list[Peer], msgspec.Meta(min_length=1, max_length=MAX_MEMBERS_LISTED)]
     frame: str
+    cost: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 0
 
 
 class AskRooms(ClusterMessage, frozen=True, tag="ask_rooms"):

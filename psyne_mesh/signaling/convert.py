@@ -23,6 +23,8 @@ def room_of(info: RoomInfo) -> messages.Room:
         skill_range=info.skill_range,
         state="active" if info.state == "active" else "waiting",
         metadata=dict(info.metadata),  # type: ignore[arg-type]  # scalars: checked when the join was decoded
+        instance=info.instance,
+        manifest=info.manifest,
     )
 
 
@@ -45,7 +47,7 @@ def peer_info(member: messages.Member) -> PeerInfo:
 
 
 def room_info_untrusted(room: messages.Room) -> RoomInfo:
-    if room.room != room_key(room.name, app_id=room.app_id, region=room.region):
+    if room.room != room_key(room.name, app_id=room.app_id, region=room.region, instance=room.instance):
         raise ProtocolError(f"the room key {room.room!r} does not fit the room's name")
     try:
         messages.check_properties(room.skill_range, room.metadata)  # we ask for them again when we come back
@@ -61,6 +63,8 @@ def room_info_untrusted(room: messages.Room) -> RoomInfo:
         room.skill_range,
         room.state,
         room.metadata,
+        room.instance,
+        room.manifest,
     )
 
 

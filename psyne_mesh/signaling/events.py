@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import attrs
@@ -9,13 +10,27 @@ import attrs
 from psyne_mesh.errors import ProtocolError, RemoteError, RoomError, SignalingError
 from psyne_mesh.identity import PeerId
 from psyne_mesh.names import normal
+from psyne_mesh.signaling.manifest import CODE_PATTERN, Manifest, Policy
 
 SkillRange = tuple[float, float]
+_INSTANCE = re.compile(rf"#{CODE_PATTERN}\Z")
 
 
-def room_key(name: str, *, app_id: str = "", region: str = "") -> str:
-    """The one text that names a room everywhere: `app_id/region/name`, in its normal form. Only `name` may hold a slash."""
-    return normal(f"{app_id}/{region}/{name}")
+def room_key(name: str, *, app_id: str = "", region: str = "", instance: str = "") -> str:
+    """The one text that names a room everywhere: `app_id/region/name`, in its normal form. Only `name` may hold a slash.
+    Further instances of a lobby have their code behind it: `app_id/region/name#K7QM3FHT`."""
+    return normal(f"{app_id}/{region}/{name}") + (f"#{instance}" if instance else "")
+
+
+def lobby_of(key: str) -> str:
+    """What the instances of a lobby share: application and name. Any text will do."""
+    app_id, _, rest = key.partition("/")
+    return f"{app_id}/{_INSTANCE.sub('', rest.partition('/')[2])}"
+
+
+def is_lobby_name(name: str) -> bool:
+    """Whether a room may be called so: not what ends like an instance of another."""
+    return _INSTANCE.search(name) is None
 
 
 def split_room_key_untrusted(key: str) -> tuple[str, str, str]:
@@ -38,7 +53,8 @@ class PeerInfo:
 
 @attrs.frozen
 class RoomInfo:
-    """One line of a room list. `state` is "waiting" below two players and "active" from two on."""
+    """One line of a room list. `state` is "waiting" below two players and "active" from two on. `instance`: "" for the
+    first of its lobby and region, else its code."""
 
     room: str
     name: str
@@ -49,6 +65,17 @@ class RoomInfo:
     skill_range: SkillRange | None
     state: str
     metadata: Mapping[str, object]
+    instance: str = ""
+    manifest: Manifest = attrs.field(factory=Manifest)
+
+    @property
+    def code(self) -> str:
+        """By which `join_room` finds it; "" if it has none."""
+        return self.manifest.code
+
+    @property
+    def policy(self) -> Policy:
+        return self.manifest.policy
 
 
 @attrs.frozen

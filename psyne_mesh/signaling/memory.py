@@ -6,6 +6,7 @@ A test can stand in the middle of it: tamper with envelopes, drop or delay them,
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -30,16 +31,26 @@ from psyne_mesh.signaling.events import (
     PeerJoined,
     PeerLeft,
     Restored,
+    RoomInfo,
     RoomListing,
     SignalingEvent,
     SignalReceived,
     SignalRefused,
 )
 from psyne_mesh.signaling.inbox import EventIterator, Inbox
-from psyne_mesh.signaling.joining import JoinRequest, RoomQuery
+from psyne_mesh.signaling.joining import JoinRequest, RoomQuery, SeekRequest
 from psyne_mesh.signaling.messages import MAX_ENVELOPE_CHARS
+from psyne_mesh.signaling.placing import Place, Placing
 from psyne_mesh.signaling.registry import Arrival, Departure, RegistryLimits, RoomRegistry
-from psyne_mesh.signaling.requests import check_record, checked_join, checked_list, query_of, request_again
+from psyne_mesh.signaling.requests import (
+    check_record,
+    checked_join,
+    checked_list,
+    checked_seek,
+    query_of,
+    request_into,
+    seek_of,
+)
 
 Intercept = Callable[[PeerId, PeerId, str, str], "str | None"]
 MAX_DELAYED = 10_000
@@ -69,7 +80,10 @@ class MemorySignaling:
         self.is_running = True
         self._nursery = nursery
         self._limits = limits
-        self._registry = RoomRegistry(limits)
+        self._start_registry()
+        self._timer = trio.CancelScope()
+        self._seeks: dict[tuple[PeerId, int], tuple[trio.Event, list[Place]]] = {}
+        self._next_seek = 0
         self._clients: dict[PeerId, MemorySignalingClient] = {}
         self._delayed = 0
 
@@ -110,7 +124,7 @@ class MemorySignaling:
         self.is_running = False
         for peer_id in list(self._clients):
             self.disconnect(peer_id)
-        self._registry = RoomRegistry(self._limits)
+        self._start_registry()
 
     def revive(self) -> None:
         self.is_running = True
@@ -125,9 +139,61 @@ class MemorySignaling:
     def _cut(self, client: MemorySignalingClient, reason: str, cause: SignalingLost, *, retrying: bool) -> None:
         client.is_connected = False
         client._inbox.put(Lost(cause, retrying))
+        self._end_seeks(client.peer_id)
         if not retrying:
             client._inbox.end()
         self._tell_departures(self._registry.depart(client.peer_id, reason, trio.current_time()))
+
+    def _start_registry(self) -> None:
+        self._registry = RoomRegistry(self._limits, self._now_ms)
+        self._placing = Placing(self._registry)
+
+    def _now_ms(self, now: float) -> int:
+        return time.time_ns() // 1_000_000 if self.wall_ms is None else self.wall_ms()
+
+    async def run(self) -> None:
+        """Looks at who waits for others to play with, while somebody does."""
+        while True:
+            with trio.CancelScope() as self._timer:
+                self._rearm()
+                await trio.sleep_forever()
+            self._placing.handle_timeout(trio.current_time())
+            self._tell_places()
+
+    def _rearm(self) -> None:
+        due = self._placing.next_timeout()
+        self._timer.deadline = math.inf if due is None else due
+
+    def _tell_places(self) -> None:
+        for place in self._placing.take_places():
+            if (seek := self._seeks.get((place.peer, place.ref))) is not None:
+                seek[1].append(place)
+                seek[0].set()
+
+    async def _seek(self, peer: PeerId, request: SeekRequest) -> RoomInfo:
+        self._next_seek += 1
+        key = peer, self._next_seek
+        done, places = self._seeks[key] = trio.Event(), list[Place]()
+        placing = self._placing
+        try:
+            placing.seek(*key, request, trio.current_time())
+            self._tell_places()
+            self._rearm()
+            await done.wait()
+        finally:
+            del self._seeks[key]
+            placing.withdraw(*key)
+        if not places:
+            raise SignalingLost("the connection to the hub was cut")
+        if not isinstance(outcome := places[0].outcome, RoomInfo):
+            raise outcome
+        return outcome
+
+    def _end_seeks(self, peer: PeerId) -> None:
+        self._placing.depart(peer)
+        for (seeker, _), (done, _) in self._seeks.items():
+            if seeker == peer:
+                done.set()
 
     def _join(self, peer: PeerId, request: JoinRequest) -> Joined:
         arrival = self._registry.join(peer, request, trio.current_time())
@@ -170,7 +236,9 @@ class MemorySignaling:
 async def open_memory_signaling(limits: RegistryLimits | None = None) -> AsyncIterator[MemorySignaling]:
     """A hub for as long as the block. Envelopes still under way at the end are dropped."""
     async with open_background_nursery() as nursery:
-        yield MemorySignaling(nursery, limits)
+        hub = MemorySignaling(nursery, limits)
+        nursery.start_soon(hub.run)
+        yield hub
 
 
 @uninterrupted
@@ -189,8 +257,13 @@ class MemorySignalingClient:
         self._check_connected()
         request = checked_join(request)
         joined = self._hub._join(self.peer_id, request)
-        self._rooms[joined.room] = request_again(joined, request.record)
+        self._rooms[joined.room] = request_into(joined.info, request)
         return joined
+
+    async def seek(self, request: SeekRequest) -> RoomInfo:
+        await trio.lowlevel.checkpoint()
+        self._check_connected()
+        return await self._hub._seek(self.peer_id, seek_of(checked_seek(request)))
 
     async def leave(self, room: str, *, record: str = "") -> None:
         await trio.lowlevel.checkpoint()

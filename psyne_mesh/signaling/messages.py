@@ -14,8 +14,6 @@ Decoding checks every bound, so what comes out of `decode_*_untrusted` is safe t
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 import re
 from typing import Annotated, Literal, NoReturn
@@ -23,7 +21,11 @@ from typing import Annotated, Literal, NoReturn
 import msgspec
 
 from psyne_mesh.errors import (
+    AppVersionMismatch,
+    InviteExpired,
+    ManifestRefused,
     MessageTooLarge,
+    NotInvited,
     PeerGone,
     ProtocolError,
     RemoteError,
@@ -33,8 +35,13 @@ from psyne_mesh.errors import (
     RoomNotFound,
     SignalingError,
     VersionMismatch,
+    WrongPassword,
 )
 from psyne_mesh.names import PART_PATTERN, PLAIN_PATTERN, normal
+from psyne_mesh.signaling.base64 import from_base64_untrusted as from_base64_untrusted
+from psyne_mesh.signaling.base64 import to_base64 as to_base64
+from psyne_mesh.signaling.events import is_lobby_name
+from psyne_mesh.signaling.manifest import Code, Manifest
 
 PROTOCOL_VERSION = 1
 HELLO_DOMAIN = b"psyne-hello"
@@ -47,6 +54,9 @@ MAX_METADATA_BYTES = 2_048
 MAX_PLAYERS = 10_000
 MAX_MEMBERS_LISTED = 256
 MAX_LISTED = 100
+MAX_MATCH_PLAYERS = 256  # who wait for each other; a room of more has no place for a table of all
+MAX_AVOIDED = 16
+MAX_REGIONS = 32
 
 _PLAIN = r"\A[ !#-\[\]-~]*\Z"  # base64 and the like, one byte of JSON a character: 256 of them share a frame
 _EXACT = 2**53 - 1  # what a JavaScript number holds exactly; MessagePack, between servers, ends at 2**64
@@ -63,6 +73,8 @@ Record = Annotated[str, msgspec.Meta(max_length=MAX_RECORD_CHARS, pattern=_PLAIN
 Envelope = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ENVELOPE_CHARS)]
 Players = Annotated[int, msgspec.Meta(ge=1, le=MAX_PLAYERS)]
 Scalar = str | Annotated[int, msgspec.Meta(ge=-_EXACT, le=_EXACT)] | float | bool | None
+Millis = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
+Door = Annotated[str, msgspec.Meta(max_length=128, pattern=_PLAIN)]
 Reason = Annotated[str, msgspec.Meta(max_length=64)]
 Text = Annotated[str, msgspec.Meta(max_length=512)]
 
@@ -114,12 +126,36 @@ class Join(Message, frozen=True, tag="join"):
     create: Literal["or", "only", "never"] = "or"
     record: Record = ""
     metadata: dict[str, Scalar] = {}
+    instance: Code = ""
+    manifest: Manifest = Manifest()
+    door: Door = ""
 
     def __post_init__(self) -> None:
         check_properties(self.skill_range, self.metadata)
+        if not is_lobby_name(self.name):
+            raise ValueError("a name that ends like the code of an instance; enter by the code instead")
         for text, limit in ((self.name, MAX_NAME_CHARS), (self.app_id, MAX_PART_CHARS), (self.region, MAX_PART_CHARS)):
             if len(normal(text)) > limit:  # a few letters of no living writing become three
                 raise ValueError(f"a name of {len(normal(text))} characters in its normal form is over {limit}")
+
+
+class Seek(Message, frozen=True, tag="seek"):
+    """A `SeekRequest`, by the same names. It is answered when there is a place, however long that takes."""
+
+    ref: Ref
+    join: Join
+    players: Annotated[int, msgspec.Meta(ge=0, le=MAX_MATCH_PLAYERS)] = 0
+    party: Name | Literal[""] = ""
+    party_size: Annotated[int, msgspec.Meta(ge=1, le=MAX_MATCH_PLAYERS)] = 1
+    avoid: Annotated[list[Key], msgspec.Meta(max_length=MAX_AVOIDED)] = []
+    rtt_ms: Annotated[dict[Part, Millis], msgspec.Meta(max_length=MAX_REGIONS)] = {}
+
+
+class Withdraw(Message, frozen=True, tag="withdraw"):
+    """Nobody waits for the answer to the `Seek` of that `seek_ref` any more. `lobby`: the key of its join."""
+
+    seek_ref: Ref
+    lobby: Key
 
 
 class Leave(Message, frozen=True, tag="leave"):
@@ -135,6 +171,8 @@ class ListRooms(Message, frozen=True, tag="list"):
 
     ref: Ref
     app_id: Part = ""
+    name: Name | None = None
+    code: Code | None = None
     region: Part | None = None
     skill_range: tuple[float, float] | None = None
     only_open: bool = False
@@ -192,6 +230,8 @@ class Room(msgspec.Struct, frozen=True, kw_only=True):
     skill_range: tuple[float, float] | None
     state: Literal["waiting", "active"]
     metadata: dict[str, Scalar]
+    instance: Code = ""
+    manifest: Manifest = Manifest()
 
 
 class JoinedRoom(Message, frozen=True, tag="joined"):
@@ -200,6 +240,13 @@ class JoinedRoom(Message, frozen=True, tag="joined"):
     peers: Annotated[list[Member], msgspec.Meta(max_length=MAX_MEMBERS_LISTED)]
     created: bool
     index: Annotated[int, msgspec.Meta(ge=0, le=_EXACT)]
+
+
+class Placed(Message, frozen=True, tag="placed"):
+    """The answer to a `Seek`: a seat is held in that room, for the `Join` that follows."""
+
+    ref: Ref
+    info: Room
 
 
 class LeftRoom(Message, frozen=True, tag="left"):
@@ -244,11 +291,22 @@ class Error(Message, frozen=True, tag="error"):
     ref: Ref | None = None
     room: Key | None = None
     peer_id: Peer | None = None
+    versions: tuple[Part, Part] | None = None  # of the game: ours, and the room's
 
 
-ClientMessage = Hello | Join | Leave | ListRooms | Signal | Ping
+ClientMessage = Hello | Join | Seek | Withdraw | Leave | ListRooms | Signal | Ping
 ServerMessage = (
-    Challenge | Welcome | JoinedRoom | LeftRoom | MemberJoined | MemberLeft | RoomList | SignalFrom | Pong | Error
+    Challenge
+    | Welcome
+    | JoinedRoom
+    | Placed
+    | LeftRoom
+    | MemberJoined
+    | MemberLeft
+    | RoomList
+    | SignalFrom
+    | Pong
+    | Error
 )
 
 
@@ -304,22 +362,16 @@ def is_record(text: str) -> bool:
     return len(text) <= MAX_RECORD_CHARS and _plain_text(text) is not None
 
 
-def to_base64(raw: bytes) -> str:
-    return base64.b64encode(raw).decode()
-
-
-def from_base64_untrusted(text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ProtocolError("not base64") from error
-
-
 _EXCEPTIONS: dict[str, type[RemoteError]] = {
     "room_full": RoomFull,
     "room_not_found": RoomNotFound,
     "room_exists": RoomExists,
     "room_mismatch": RoomMismatch,
+    "manifest": ManifestRefused,
+    "wrong_password": WrongPassword,
+    "not_invited": NotInvited,
+    "invite_expired": InviteExpired,
+    "app_version": AppVersionMismatch,
     "peer_gone": PeerGone,
 }
 _CODES = {exception: code for code, exception in _EXCEPTIONS.items()}
@@ -330,8 +382,15 @@ def code_of(error: RemoteError) -> str:
     return _CODES.get(type(error), "limit")
 
 
+def refusal_of(error: RemoteError, ref: int) -> Error:
+    versions = (error.ours, error.theirs) if isinstance(error, AppVersionMismatch) else None
+    return Error(code=code_of(error), message=str(error)[:500], ref=ref, versions=versions)
+
+
 def exception_of(error: Error) -> RemoteError:
     """The exception that an `Error` stands for."""
+    if error.code == "app_version":
+        return AppVersionMismatch(error.message, *(error.versions or ()))
     return _EXCEPTIONS.get(error.code, SignalingError)(error.message or error.code)
 
 

@@ -9,8 +9,8 @@ import attrs
 
 from psyne_mesh.errors import InvalidConfig, ProtocolError
 from psyne_mesh.signaling import messages
-from psyne_mesh.signaling.events import Joined
-from psyne_mesh.signaling.joining import JoinRequest, RoomQuery
+from psyne_mesh.signaling.events import RoomInfo
+from psyne_mesh.signaling.joining import CreatePolicy, JoinRequest, RoomQuery, SeekRequest
 
 _M = TypeVar("_M", bound=messages.Message)
 
@@ -33,6 +33,26 @@ def check_record(record: str) -> None:
         )
 
 
+def checked_seek(request: SeekRequest) -> messages.Seek:
+    """`InvalidConfig` for what is out of bounds."""
+    check_record(request.join.record)
+    return _checked(lambda: seek_message_of(request, ref=0))
+
+
+def seek_of(message: messages.Seek) -> SeekRequest:
+    return SeekRequest(
+        join=request_of(message.join), players=message.players, party=message.party, party_size=message.party_size,
+        avoid=tuple(message.avoid), rtt_ms=message.rtt_ms,
+    )  # fmt: skip
+
+
+def seek_message_of(request: SeekRequest, ref: int) -> messages.Seek:
+    return messages.Seek(
+        ref=ref, join=message_of(request.join, ref), players=request.players, party=request.party,
+        party_size=request.party_size, avoid=list(request.avoid), rtt_ms=dict(request.rtt_ms),
+    )  # fmt: skip
+
+
 def request_of(message: messages.Join) -> JoinRequest:
     return JoinRequest(**{name: getattr(message, name) for name in _REQUEST})
 
@@ -46,20 +66,14 @@ def query_of(message: messages.ListRooms) -> RoomQuery:
     return RoomQuery(**{name: getattr(message, name) for name in _QUERY})
 
 
-def request_again(joined: Joined, record: str) -> JoinRequest:
-    """How to enter again a room that we were in. The server may have lost it and another member may come first, or we:
-    so "or", with the room's own properties and not those we had once asked for."""
-    info = joined.info
-    return JoinRequest(
-        info.name,
-        app_id=info.app_id,
-        region=info.region,
-        max_players=info.max_players,
-        skill_range=info.skill_range,
-        create="or",
-        record=record,
-        metadata=info.metadata,
-    )
+def request_into(info: RoomInfo, asked: JoinRequest, create: CreatePolicy = "or") -> JoinRequest:
+    """How to enter that room, with the record and the proof that we `asked` with. A server may have lost it and another
+    member may come first, or we: so it has the room's own properties and not those we had once asked for."""
+    return attrs.evolve(
+        asked, name=info.name, app_id=info.app_id, region=info.region, max_players=info.max_players,
+        skill_range=info.skill_range, create=create, metadata=info.metadata, instance=info.instance,
+        manifest=info.manifest,
+    )  # fmt: skip
 
 
 def _checked(make: Callable[[], _M]) -> _M:

@@ -6,6 +6,7 @@ It is not trusted by the players: offers are signed end to end, so all it can do
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import socket
 import ssl
@@ -148,7 +149,7 @@ class SignalingServer:
         self._backplane = backplane
         self.wall_ms = _wall_ms  # told to clients, whose clocks may be wrong
         self._public_names = frozenset(map(check_public_name, config.public_names))
-        self._switchboard = Switchboard(config.registry, config.churn)
+        self._switchboard = Switchboard(config.registry, config.churn, lambda now: self.wall_ms())
         self._cluster = ClusterSwitchboard(secrets.token_hex(8), self._switchboard) if backplane else None
         self._desk: Switchboard | ClusterSwitchboard = self._cluster or self._switchboard
         self._member: ClusterMember | None = None
@@ -161,6 +162,7 @@ class SignalingServer:
         self._started_at = 0.0
         self._listening = trio.CancelScope()
         self._everything = trio.CancelScope()
+        self._matching = trio.CancelScope()
         self._all_gone = trio.Event()
 
     @property
@@ -217,6 +219,7 @@ class SignalingServer:
                 self._everything.shield = True  # goodbyes are said when the block is cancelled, too
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._keep_house)
+                    nursery.start_soon(self._match)
                     with self._listening:
                         async with trio.open_nursery() as accepting:
                             for listener in listeners:
@@ -369,10 +372,12 @@ class SignalingServer:
                         self._counts["news_dropped"] += 1
                 else:
                     guest.push(message)
+                    guest.charge(delivery.cost)
         if self._cluster is not None and self._member is not None:
             for dismissal in self._cluster.take_dismissals():
                 self._dismiss(dismissal)
             self._member.flush()
+        self._rearm()
 
     def _dismiss(self, dismissal: Dismissal) -> None:
         guest = self._guests.get(dismissal.peer)
@@ -382,6 +387,19 @@ class SignalingServer:
             guest.dismiss(messages.SUPERSEDED, "the same identity connected anew")
         else:
             guest.dismiss(messages.GOING_AWAY, "your room is kept by another server now; come back")
+
+    def _rearm(self) -> None:
+        due = self._desk.next_timeout()
+        self._matching.deadline = math.inf if due is None else due
+
+    async def _match(self) -> None:
+        """Who waits for others to play with is looked at in one task, which sleeps while nobody waits."""
+        while True:
+            with trio.CancelScope() as self._matching:
+                self._rearm()
+                await trio.sleep_forever()
+            self._desk.handle_timeout(trio.current_time())
+            self._deliver()
 
     async def _keep_house(self) -> None:
         while True:

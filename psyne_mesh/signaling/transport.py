@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from psyne_mesh.identity import PeerId
-from psyne_mesh.signaling.events import Joined, RoomListing, SignalingEvent
-from psyne_mesh.signaling.joining import JoinRequest, RoomQuery
+from psyne_mesh.signaling.events import Joined, RoomInfo, RoomListing, SignalingEvent
+from psyne_mesh.signaling.joining import JoinRequest, RoomQuery, SeekRequest
 
 
 class SignalingTransport(Protocol):
@@ -39,6 +39,14 @@ class SignalingTransport(Protocol):
         (a limit of the server), `InvalidConfig` (a field out of bounds; nothing was sent).
         Cancelling leaves the room again, as does an answer that never comes; those who have heard of us by then get
         `goodbye`, the record with which to `leave`.
+        """
+        ...
+
+    async def seek(self, request: SeekRequest) -> RoomInfo:
+        """A room of the lobby `request.join.name` that fits, in which a seat is held for us for some seconds: `join` it. It
+        may be new and have nobody in it yet.
+
+        Waits for the others if `request.waits`, for ever if need be; cancelling ends that. Raises as `join` does.
         """
         ...
 

@@ -21,9 +21,9 @@ from psyne_mesh.errors import (
     WouldBlock,
 )
 from psyne_mesh.identity import PeerId
-from psyne_mesh.signaling.events import Joined, Lost, Restored, RoomListing, SignalingEvent
+from psyne_mesh.signaling.events import Joined, Lost, Restored, RoomInfo, RoomListing, SignalingEvent
 from psyne_mesh.signaling.inbox import EventIterator, Inbox
-from psyne_mesh.signaling.joining import JoinRequest, RoomQuery
+from psyne_mesh.signaling.joining import JoinRequest, RoomQuery, SeekRequest
 from psyne_mesh.signaling.limits import ServerConfig
 from psyne_mesh.signaling.link import SignalingConfig
 from psyne_mesh.signaling.memory import MemorySignaling, MemorySignalingClient
@@ -69,6 +69,7 @@ class HostSignaling:
         self._hub = hub
         self._host = host
         self._client: MemorySignalingClient
+        self._nursery: trio.Nursery
         self._inbox = Inbox(math.inf)  # bounded by the queue in front of it, as the mesh drains it always
         self._up: deque[tuple[float, Callable[[], Awaitable[None]]]] = deque()
         self._down: deque[tuple[float, Callable[[], None]]] = deque()
@@ -92,6 +93,25 @@ class HostSignaling:
             raise
         self._rooms.add(joined.room)
         return joined
+
+    async def seek(self, request: SeekRequest) -> RoomInfo:
+        """See `SignalingTransport.seek`."""
+        answer, waiting = _Answer(), trio.CancelScope()
+
+        async def wait() -> None:
+            with waiting:
+                await self._ask_hub(answer, partial(self._client.seek, request))
+
+        async def arrive() -> None:
+            self._nursery.start_soon(wait)  # it may take long, and others go on meanwhile
+
+        try:
+            place: RoomInfo = await self._answered(
+                answer, arrive, math.inf if request.waits else CLIENT.request_timeout_s
+            )
+        finally:
+            waiting.cancel()
+        return place
 
     async def leave(self, room: str, *, record: str = "") -> None:
         """See `SignalingTransport.leave`. Nobody waits for the answer."""
@@ -156,6 +176,7 @@ class HostSignaling:
         async with self._hub.connect(self.peer_id) as self._client:
             with self._host.watched(self.wake):
                 async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
                     nursery.start_soon(self._listen)
                     task_status.started()
                     while not self._is_over:
@@ -284,28 +305,30 @@ class HostSignaling:
         self._is_over = True
 
     async def _ask(self, question: Callable[[], Awaitable[T]]) -> T:
-        self._check_connected()
         answer = _Answer()
+        return await self._answered(answer, partial(self._ask_hub, answer, question), CLIENT.request_timeout_s)  # type: ignore[no-any-return]
 
-        async def arrive() -> None:
-            try:
-                answer.value = await question()
-            except PsyneMeshError as error:
-                answer.error = error
-            self._answer(answer.done.set)
+    async def _ask_hub(self, answer: _Answer, question: Callable[[], Awaitable[Any]]) -> None:
+        try:
+            answer.value = await question()
+        except PsyneMeshError as error:
+            answer.error = error
+        self._answer(answer.done.set)
 
+    async def _answered(self, answer: _Answer, arrive: Callable[[], Awaitable[None]], patience_s: float) -> Any:
+        self._check_connected()
         self._asking.add(answer)
         try:
             self._send(arrive)
-            with trio.move_on_after(CLIENT.request_timeout_s):
+            with trio.move_on_after(patience_s):
                 await answer.done.wait()
         finally:
             self._asking.discard(answer)
         if answer.error is not None:
             raise answer.error
         if not answer.done.is_set():
-            raise SignalingError(f"the hub gave no answer within {CLIENT.request_timeout_s:g} s")
-        return answer.value  # type: ignore[no-any-return]
+            raise SignalingError(f"the hub gave no answer within {patience_s:g} s")
+        return answer.value
 
     def _check_connected(self) -> None:
         if self._is_closed:
