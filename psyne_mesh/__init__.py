@@ -14,15 +14,19 @@ if TYPE_CHECKING:
     from psyne_mesh import events, sync
     from psyne_mesh.config import DataChannelConfig, StunServer, TurnServer, WebRTCConfig
     from psyne_mesh.errors import (
+        AppVersionMismatch,
         ClosedError,
         ConnectFailed,
         EventBacklog,
         FingerprintMismatch,
         InvalidConfig,
         InvalidUri,
+        InviteExpired,
         LocalError,
+        ManifestRefused,
         MessageTooLarge,
         NotHost,
+        NotInvited,
         OutsideTrio,
         PeerGone,
         ProtocolError,
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
         RoomError,
         RoomExists,
         RoomFull,
+        RoomGone,
         RoomMismatch,
         RoomNotFound,
         SignalingError,
@@ -39,9 +44,11 @@ if TYPE_CHECKING:
         SignalingUnreachable,
         SnapshotDisputed,
         TamperedSignaling,
+        UnknownCode,
         UnserialisableMessage,
         VersionMismatch,
         WouldBlock,
+        WrongPassword,
     )
     from psyne_mesh.game.schema import Shared, quantised, smooth
     from psyne_mesh.gossip.config import GossipConfig
@@ -50,11 +57,14 @@ if TYPE_CHECKING:
     from psyne_mesh.room.channel import Channel, ChannelStats, SendReport
     from psyne_mesh.room.delivery import DeliveryMode
     from psyne_mesh.room.direct import PeerChannel, create_channel, create_gaming_channel
-    from psyne_mesh.room.mesh import Mesh, join_game_room, open_mesh
+    from psyne_mesh.room.listing import RoomChange, RoomList
+    from psyne_mesh.room.mesh import Mesh, create_room, join_game_room, join_room, list_rooms, open_mesh, quick_match
     from psyne_mesh.room.messages import Action, CombatAction, Finite, FloatVector, Message, PlayerPosition
+    from psyne_mesh.room.options import Party
     from psyne_mesh.room.peer import Peer
     from psyne_mesh.room.room import Room
     from psyne_mesh.room.topology import RoomTopology, TopologyLink
+    from psyne_mesh.signaling.events import RoomInfo
     from psyne_mesh.signaling.memory import MemorySignaling
     from psyne_mesh.signaling.server import SignalingServer, open_server
     from psyne_mesh.signaling.transport import SignalingTransport
@@ -63,16 +73,18 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Action", "Channel", "ChannelStats", "ClosedError", "CombatAction", "ConnectFailed", "DataChannelConfig",
-    "DeliveryMode", "EventBacklog", "FingerprintMismatch", "Finite", "FloatVector", "GameUri", "GossipConfig", "Identity",
-    "InvalidConfig", "InvalidUri", "LocalError", "MemorySignaling", "Mesh", "Message", "MessageTooLarge", "NotHost",
-    "OutsideTrio", "Peer", "PeerChannel", "PeerGone", "PeerId", "PeerUri", "PlayerPosition", "ProtocolError",
-    "PsyneMeshError", "RemoteError", "RequestRefused", "Room", "RoomError", "RoomExists", "RoomFull", "RoomMismatch",
-    "RoomNotFound", "RoomTopology", "RoomUri", "SendOutcome", "SendReport", "Shared", "SignalingError", "SignalingLost",
-    "SignalingServer", "SignalingTransport", "SignalingUnreachable", "SnapshotDisputed", "StunServer", "TamperedSignaling",
-    "TopologyLink", "TurnServer", "UnserialisableMessage", "VersionMismatch", "WebRTCConfig", "WouldBlock",
-    "create_channel", "create_gaming_channel", "events", "join_game_room", "open_mesh", "open_server", "parse_uri",
-    "quantised", "smooth", "sync",
+    "Action", "AppVersionMismatch", "Channel", "ChannelStats", "ClosedError", "CombatAction", "ConnectFailed",
+    "DataChannelConfig", "DeliveryMode", "EventBacklog", "FingerprintMismatch", "Finite", "FloatVector", "GameUri",
+    "GossipConfig", "Identity", "InvalidConfig", "InvalidUri", "InviteExpired", "LocalError", "ManifestRefused",
+    "MemorySignaling", "Mesh", "Message", "MessageTooLarge", "NotHost", "NotInvited", "OutsideTrio", "Party", "Peer",
+    "PeerChannel", "PeerGone", "PeerId", "PeerUri", "PlayerPosition", "ProtocolError", "PsyneMeshError", "RemoteError",
+    "RequestRefused", "Room", "RoomChange", "RoomError", "RoomExists", "RoomFull", "RoomGone", "RoomInfo", "RoomList",
+    "RoomMismatch", "RoomNotFound", "RoomTopology", "RoomUri", "SendOutcome", "SendReport", "Shared", "SignalingError",
+    "SignalingLost", "SignalingServer", "SignalingTransport", "SignalingUnreachable", "SnapshotDisputed", "StunServer",
+    "TamperedSignaling", "TopologyLink", "TurnServer", "UnknownCode", "UnserialisableMessage", "VersionMismatch",
+    "WebRTCConfig", "WouldBlock", "WrongPassword", "create_channel", "create_gaming_channel", "create_room", "events",
+    "join_game_room", "join_room", "list_rooms", "open_mesh", "open_server", "parse_uri", "quantised", "quick_match", "smooth",
+    "sync",
 ]  # fmt: skip
 
 # Where each name lives. A module is imported with the first name of it that is used (PEP 562): who plays never loads the
@@ -80,6 +92,7 @@ __all__ = [
 _HOMES = {
     "config": "DataChannelConfig StunServer TurnServer WebRTCConfig",
     "errors": (
+        "AppVersionMismatch InviteExpired ManifestRefused NotInvited RoomGone UnknownCode WrongPassword "
         "ClosedError ConnectFailed EventBacklog FingerprintMismatch InvalidConfig InvalidUri LocalError "
         "MessageTooLarge NotHost OutsideTrio PeerGone ProtocolError PsyneMeshError RemoteError RequestRefused RoomError "
         "RoomExists RoomFull RoomMismatch RoomNotFound SignalingError SignalingLost SignalingUnreachable SnapshotDisputed "
@@ -92,11 +105,14 @@ _HOMES = {
     "room.channel": "Channel ChannelStats SendReport",
     "room.delivery": "DeliveryMode",
     "room.direct": "PeerChannel create_channel create_gaming_channel",
-    "room.mesh": "Mesh join_game_room open_mesh",
+    "room.listing": "RoomChange RoomList",
+    "room.mesh": "Mesh create_room join_game_room join_room list_rooms open_mesh quick_match",
     "room.messages": "Action CombatAction Finite FloatVector Message PlayerPosition",
+    "room.options": "Party",
     "room.peer": "Peer",
     "room.room": "Room",
     "room.topology": "RoomTopology TopologyLink",
+    "signaling.events": "RoomInfo",
     "signaling.memory": "MemorySignaling",
     "signaling.server": "SignalingServer open_server",
     "signaling.transport": "SignalingTransport",

@@ -11,6 +11,7 @@ import trio
 import typer
 
 import psyne_mesh
+from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.room.mesh import DEFAULT_SIGNALING
 from psyne_mesh.simulations.cli import app as simulations
 
@@ -27,6 +28,9 @@ _PUBLIC_NAME = (
     "any: then a rogue server that a player dials can enter here in its name."
 )
 _ORIGIN = "A web page's origin that may connect, https://HOST[:PORT], or * for all; may be repeated."
+_PASSWORD = (
+    "Of a room that has one; others on this machine see it in the list of processes, so better by the environment."
+)
 _SIGNALING = typer.Option(help="The signaling server to meet at.", envvar="PSYNE_MESH_SIGNALING")
 
 
@@ -99,17 +103,55 @@ def serve(
 
 
 @app.command()
+def rooms(
+    lobby: Annotated[str | None, typer.Argument(help="Only of this lobby.")] = None,
+    signaling: Annotated[str, _SIGNALING] = DEFAULT_SIGNALING,
+    app_id: Annotated[str, typer.Option(help="Of which game.")] = "",
+    region: Annotated[str | None, typer.Option(help="Only of this region.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on, and tell what changes.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object for each room.")] = False,
+) -> None:
+    """Show the rooms that a signaling server has, with the codes by which to enter them."""
+    from psyne_mesh.cli.rooms import run_rooms
+
+    trio.run(run_rooms, lobby, signaling, app_id, region, watch, json)
+
+
+@app.command()
+def create(
+    lobby: Annotated[str, typer.Argument(help="The lobby's name.")],
+    name: Annotated[str | None, typer.Option(help="Your display name.")] = None,
+    signaling: Annotated[str, _SIGNALING] = DEFAULT_SIGNALING,
+    region: Annotated[str | None, typer.Option(help="Where it is.")] = None,
+    max_players: Annotated[int, typer.Option(min=2, max=1024)] = 16,
+    policy: Annotated[str | None, typer.Option(help="open, code, password or invite.")] = None,
+    password: Annotated[str | None, typer.Option(help=_PASSWORD, envvar="PSYNE_MESH_PASSWORD")] = None,
+) -> None:
+    """Make a room of your own, say its code or an invitation, and chat in it."""
+    from psyne_mesh.cli.join import run_create
+
+    trio.run(run_create, lobby, name, signaling, region, max_players, policy, password)
+
+
+@app.command()
 def join(
-    room: Annotated[str, typer.Argument(help="The room's name.")],
+    room: Annotated[str | None, typer.Argument(help="The lobby's name.")] = None,
+    code: Annotated[str | None, typer.Option(help="The code of one room, or an invitation, instead of a name.")] = None,
+    password: Annotated[str | None, typer.Option(help=_PASSWORD, envvar="PSYNE_MESH_PASSWORD")] = None,
     name: Annotated[str | None, typer.Option(help="Your display name.")] = None,
     signaling: Annotated[str, _SIGNALING] = DEFAULT_SIGNALING,
     region: Annotated[str | None, typer.Option(help="Only players of the same region meet.")] = None,
     max_players: Annotated[int, typer.Option(min=2, max=1024)] = 16,
 ) -> None:
     """Enter a room from the terminal: see who comes and goes, and chat."""
-    from psyne_mesh.cli.join import run_join
+    from psyne_mesh.cli.join import run_join, run_join_code
 
-    trio.run(run_join, room, name, signaling, region, max_players)
+    if (room is None) == (code is None):
+        raise InvalidConfig("join by a name or by --code: psyne-mesh join LOBBY, or psyne-mesh join --code K7QM-3FHT")
+    if code is not None:
+        trio.run(run_join_code, code, name, signaling, password)
+    elif room is not None:
+        trio.run(run_join, room, name, signaling, region, max_players)
 
 
 @app.command()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractAsyncContextManager
 from io import TextIOWrapper
+from typing import cast
 
 import trio
 from rich.console import Console
@@ -12,9 +14,10 @@ from psyne_mesh.cli.terminal import plain
 from psyne_mesh.errors import MessageTooLarge, UnserialisableMessage
 from psyne_mesh.room import events
 from psyne_mesh.room.channel import Channel
-from psyne_mesh.room.mesh import join_game_room
+from psyne_mesh.room.mesh import create_room, join_game_room, join_room
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.room import Room
+from psyne_mesh.signaling.manifest import Policy
 
 
 class Line(Message):
@@ -22,16 +25,38 @@ class Line(Message):
 
 
 async def run_join(room_name: str, name: str | None, signaling: str, region: str | None, max_players: int) -> None:
+    await _talk_in(
+        join_game_room(room_name, max_players=max_players, region=region, signaling=signaling, player_name=name), name
+    )
+
+
+async def run_join_code(code: str, name: str | None, signaling: str, password: str | None) -> None:
+    await _talk_in(join_room(code, signaling=signaling, player_name=name, password=password), name)
+
+
+async def run_create(
+    lobby: str, name: str | None, signaling: str, region: str | None, max_players: int, policy: str | None,
+    password: str | None,
+) -> None:  # fmt: skip
+    await _talk_in(
+        create_room(
+            lobby, max_players=max_players, region=region, signaling=signaling, player_name=name, password=password,
+            policy=cast(Policy | None, policy),
+        ),
+        name,
+    )  # fmt: skip
+
+
+async def _talk_in(block: AbstractAsyncContextManager[Room], name: str | None) -> None:
     console = Console()
     if isinstance(sys.stdin, TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")  # a byte that is no UTF-8 is a typing error, not the end
     try:
-        async with join_game_room(
-            room_name, max_players=max_players, region=region, signaling=signaling, player_name=name
-        ) as room:
+        async with block as room:
             console.print(
-                f"in room [bold]{plain(room_name)}[/bold] as {plain(name or room.me.short)}; type to talk, Ctrl-D leaves"
+                f"in room [bold]{plain(room.name)}[/bold] as {plain(name or room.me.short)}; type to talk, Ctrl-D leaves"
             )
+            _say_way_in(room, console)
             chat = room.channel("chat", Line)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_show_events, room, console)
@@ -40,6 +65,13 @@ async def run_join(room_name: str, name: str | None, signaling: str, region: str
                 nursery.cancel_scope.cancel()
     except KeyboardInterrupt:
         console.print("left")
+
+
+def _say_way_in(room: Room, console: Console) -> None:
+    if room.info.policy != "invite":
+        console.print(f"friends: psyne-mesh join --code [bold]{plain(room.code)}[/bold]")
+    elif room.info.manifest.creator_id == room.me:
+        console.print(f"friends, for an hour: psyne-mesh join --code {plain(room.invite())}", soft_wrap=True)
 
 
 async def _say_lines(chat: Channel[Line], console: Console) -> None:

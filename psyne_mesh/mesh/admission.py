@@ -8,20 +8,26 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import attrs
+import msgspec
 import trio
 
-from psyne_mesh.errors import InvalidConfig, LocalError, RemoteError, RoomMismatch, SignalingLost
+from psyne_mesh.errors import InvalidConfig, LocalError, ManifestRefused, RemoteError, RoomMismatch, SignalingLost
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.freshness import Calendar
 from psyne_mesh.gossip.node import Node
+from psyne_mesh.gossip.records import Verify
 from psyne_mesh.identity import Identity, PeerId, verify_untrusted
 from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.mesh.link_driver import LinkDriver
 from psyne_mesh.mesh.membership import Membership
+from psyne_mesh.mesh.placement import check_entered
+from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.mesh.records import goodbye_of, record_of
 from psyne_mesh.mesh.request import RoomEntry
 from psyne_mesh.signaling import events
 from psyne_mesh.signaling.joining import JoinRequest
+from psyne_mesh.signaling.locks import member_proof, verify_of_members
+from psyne_mesh.signaling.requests import request_into
 from psyne_mesh.signaling.transport import SignalingTransport
 
 _GOODBYE_S = 1.0  # so long may the server take to hear that we leave; it notices by itself
@@ -34,7 +40,7 @@ LOOK_OUT_S = 15.0, 30.0  # between two looks at who is listed: a guess; two memb
 class Admitted:
     """What signaling let us into. `records` are those of the members that it named."""
 
-    room: str
+    info: events.RoomInfo
     digest: bytes
     node: Node
     gossip: GossipConfig
@@ -62,32 +68,43 @@ class Admission:
         self._shut_out: set[str] = set()  # rooms that the server would not let us enter again; they were told
 
     async def join(self, entry: RoomEntry) -> Admitted:
-        """Typed errors as the transport's, and `RoomMismatch`."""
+        """`entry` is placed. Typed errors as the transport's, and `RoomMismatch`, `ManifestRefused`."""
         room, gossip = entry.request.key, entry.gossip
         digest = hashlib.sha256(b"psyne-room" + room.encode()).digest()
-        epoch, now = self._wall_ms(), trio.current_time()
+        epoch, now, profile = self._wall_ms(), trio.current_time(), entry.profile
         calendar = Calendar(epoch / 1000 - now, told=self._signaling.time_ms() is not None)
+        verify: Verify = verify_untrusted
+        if entry.secret:
+            profile = msgspec.structs.replace(profile, proof=member_proof(entry.secret, room, self._identity.peer_id))
+            verify = verify_of_members(entry.secret, room, lambda metadata: Profile.parse_untrusted(metadata).proof)
 
         def node_with(gossip: GossipConfig) -> Node:
-            return Node(gossip, self._identity, digest[:16], rng=random.Random(self._rng.random()), verify=verify_untrusted,
-                        epoch=epoch, name=entry.player_name, metadata=entry.profile.encode(), calendar=calendar,
-                        now=now)  # fmt: skip
+            return Node(gossip, self._identity, digest[:16], rng=random.Random(self._rng.random()), verify=verify, epoch=epoch,
+                        name=entry.player_name, metadata=profile.encode(), calendar=calendar, now=now)  # fmt: skip
 
         node, goodbye = node_with(gossip), goodbye_of(node_with(gossip), trio.current_time())
         request = attrs.evolve(entry.request, record=record_of(node))
         joined = await self._signaling.join(request, goodbye=goodbye)
+        try:
+            check_entered(joined.info, entry)
+        except ManifestRefused:
+            await self._back_out(room, goodbye)
+            raise
         if gossip.max_players != joined.info.max_players:  # its creator's number holds: all must count the same seats
             try:
                 gossip = attrs.evolve(gossip, max_players=joined.info.max_players)
             except InvalidConfig as error:
-                with trio.move_on_after(_GOODBYE_S, shield=True), suppress(RemoteError, LocalError):
-                    await self._signaling.leave(room, record=goodbye)
+                await self._back_out(room, goodbye)
                 raise RoomMismatch(
                     f"the room is for {joined.info.max_players} players: more than we can count"
                 ) from error
             node = node_with(gossip)
-        self._requests[room] = attrs.evolve(request, create="or")
-        return Admitted(room, digest, node, gossip, [peer.record for peer in joined.peers])
+        self._requests[room] = request_into(joined.info, request)
+        return Admitted(joined.info, digest, node, gossip, [peer.record for peer in joined.peers])
+
+    async def _back_out(self, room: str, goodbye: str) -> None:
+        with trio.move_on_after(_GOODBYE_S, shield=True), suppress(RemoteError, LocalError):
+            await self._signaling.leave(room, record=goodbye)
 
     async def run(self, driver: LinkDriver, nursery: trio.Nursery) -> None:
         """Drains signaling. What it begins ends with `nursery`."""

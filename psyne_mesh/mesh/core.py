@@ -17,7 +17,7 @@ from functools import partial
 import trio
 
 from psyne_mesh.config import WebRTCConfig
-from psyne_mesh.errors import InvalidConfig, RoomExists
+from psyne_mesh.errors import InvalidConfig, RoomError, RoomExists
 from psyne_mesh.gossip import events as gossip_events
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.interrupts import uninterrupted
@@ -28,11 +28,14 @@ from psyne_mesh.mesh.link import MESSAGE_MIN_BYTES, Link
 from psyne_mesh.mesh.link_driver import LinkDriver
 from psyne_mesh.mesh.link_table import LinkTable
 from psyne_mesh.mesh.membership import TAG_BYTES, Membership, RoomSink
+from psyne_mesh.mesh.placement import Placement
 from psyne_mesh.mesh.request import RoomEntry
 from psyne_mesh.mesh.sealed import Seals
 from psyne_mesh.nurseries import unwrapped
 from psyne_mesh.signaling.events import RoomListing
 from psyne_mesh.signaling.joining import RoomQuery
+from psyne_mesh.signaling.locks import INVITE_LIFETIME_MAX_S, Invite
+from psyne_mesh.signaling.manifest import shown_code
 from psyne_mesh.signaling.transport import SignalingTransport
 from psyne_mesh.webrtc.endpoint import Endpoint, open_endpoint
 from psyne_mesh.webrtc.ice import SocketFactory
@@ -90,6 +93,7 @@ class MeshCore:
         self._by_tag: dict[bytes, Membership] = {}
         self._entering: set[str] = set()  # rooms that signaling has not answered for yet
         self.wall_ms = wall_ms
+        self._placement = Placement(identity, signaling, rng)
         self.admission = Admission(identity, signaling, self._rooms, rng, wall_ms)
         envelopes = Envelopes(identity, signaling, server, self._rooms, self.table.rooms_of, wall_ms)
         self.driver = LinkDriver(
@@ -104,12 +108,38 @@ class MeshCore:
 
     # -------------------------------------------------------------------------------------------------------- rooms
 
-    async def list_rooms(self, app_id: str) -> RoomListing:
+    async def list_rooms(self, query: RoomQuery) -> RoomListing:
         """As the transport's: `SignalingLost`, `SignalingError`."""
-        return await self._signaling.list_rooms(RoomQuery(app_id=app_id))
+        return await self._signaling.list_rooms(query)
 
     async def join(self, entry: RoomEntry, sink: RoomSink) -> Membership:
-        """Enter a room: signaling says who is there, gossip takes it from there. Typed errors as the transport's."""
+        """Enter the room that is meant; where several will do, the next one when one ends before we are in. Typed errors as
+        the transport's, and those of `Placement`."""
+        tried: list[str] = []
+        while True:
+            placed = await self._placement.place(entry, tried)
+            try:
+                return await self._enter(placed, sink)
+            except RoomError as error:
+                if not self._placement.another(entry, placed.request.key, error, tried):
+                    raise
+
+    def invite(self, membership: Membership, lifetime_s: float) -> str:
+        """Text that lets a friend into a room for the invited, which we made. `InvalidConfig` for other rooms."""
+        info = membership.info
+        if info.policy != "invite":
+            raise InvalidConfig(
+                f"room {info.name!r} is {info.policy}: friends enter it by its code, {shown_code(info.code)}"
+            )
+        if info.manifest.creator_id != self.me:
+            raise InvalidConfig(f"only who made room {info.name!r} can invite: its signature lets friends in")
+        if not 0 < lifetime_s <= INVITE_LIFETIME_MAX_S:
+            raise InvalidConfig(f"lifetime_s = {lifetime_s!r}: must lie in (0, {INVITE_LIFETIME_MAX_S:g}]")
+        expires_ms = self.wall_ms() + int(lifetime_s * 1000)
+        return str(Invite.make(info.code, membership.secret, expires_ms, self.identity))
+
+    async def _enter(self, entry: RoomEntry, sink: RoomSink) -> Membership:
+        """Signaling says who is there, gossip takes it from there."""
         room = entry.request.key
         if room in self._rooms or room in self._entering:
             raise RoomExists(f"this mesh is already in room {entry.request.name!r}")
@@ -120,7 +150,9 @@ class MeshCore:
             self._entering.discard(room)
         tag, node = admitted.digest[:TAG_BYTES], admitted.node
         seals = Seals(self.identity, tag, node.own_record.joined_at)
-        membership = Membership(room, tag, node, admitted.gossip, self, sink, self.config.max_message_size, seals)
+        membership = Membership(
+            admitted.info, tag, node, admitted.gossip, self, sink, self.config.max_message_size, seals, entry.secret
+        )
         self._rooms[room] = self._by_tag[membership.tag] = membership
         membership.note_running(self.driver.running)
         self.table.enter(room, membership)

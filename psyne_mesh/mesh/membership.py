@@ -34,6 +34,7 @@ from psyne_mesh.mesh.owed import Carried, Losses, Owed
 from psyne_mesh.mesh.pause import pause_frame
 from psyne_mesh.mesh.records import records_untrusted
 from psyne_mesh.mesh.sealed import CHANNEL_MESSAGE, ENVELOPE, SEAL_BYTES, Seals
+from psyne_mesh.signaling.events import RoomInfo
 from psyne_mesh.webrtc.ice import Path
 from psyne_mesh.webrtc.stats import PeerStats
 
@@ -112,10 +113,13 @@ class Membership:
     """Drives one `Node`: every call into it is followed by `pump()`, which carries its orders out and its news up."""
 
     def __init__(
-        self, room: str, tag: bytes, node: Node, gossip: GossipConfig, owner: MembershipOwner, sink: RoomSink,
-        max_message_size: int, seals: Seals,
+        self, info: RoomInfo, tag: bytes, node: Node, gossip: GossipConfig, owner: MembershipOwner, sink: RoomSink,
+        max_message_size: int, seals: Seals, secret: bytes = b"",
     ) -> None:  # fmt: skip
-        self.room = room
+        """secret: that members of a locked room prove to each other to know."""
+        self.info = info
+        self.room = info.room
+        self.secret = secret
         # From so many members on, the overlay may be partial: having no link to somebody is then no fault.
         self._full_mesh_max = gossip.full_mesh_max
         self.partial_from = gossip.full_mesh_max - gossip.full_mesh_hysteresis + 1

@@ -11,6 +11,7 @@ from psyne_mesh.errors import InvalidConfig, ProtocolError
 
 # The record must fit into one unreliable frame beside others (gossip records carry at most this much metadata).
 PROFILE_BYTES_MAX = 512
+PROOF_ROOM_BYTES = 32  # of them, for a proof and its name
 
 
 class Profile(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -19,6 +20,7 @@ class Profile(msgspec.Struct, frozen=True, omit_defaults=True):
     region: str = ""
     skill: tuple[float, float] | None = None
     metadata: dict[str, str] = {}
+    proof: bytes = b""  # of a locked room: that we know its secret
 
     @classmethod
     def make(
@@ -34,8 +36,9 @@ class Profile(msgspec.Struct, frozen=True, omit_defaults=True):
             cls.parse_untrusted(profile.encode())
         except (TypeError, ValueError, OverflowError, ProtocolError) as error:  # such as a lone surrogate, or 10**400
             raise InvalidConfig(f"region and metadata must be text, skill_range two numbers: {error}") from error
-        if size > PROFILE_BYTES_MAX:
-            raise InvalidConfig(f"region and metadata take {size} bytes; the limit is {PROFILE_BYTES_MAX}")
+        if size > PROFILE_BYTES_MAX - PROOF_ROOM_BYTES:
+            limit = PROFILE_BYTES_MAX - PROOF_ROOM_BYTES
+            raise InvalidConfig(f"region and metadata take {size} bytes; the limit is {limit}")
         return profile
 
     def encode(self) -> bytes:

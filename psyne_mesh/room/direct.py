@@ -21,8 +21,9 @@ from psyne_mesh.names import is_plain, normal
 from psyne_mesh.room.channel import Channel, SendReport
 from psyne_mesh.room.codec import codec_for
 from psyne_mesh.room.delivery import DeliveryMode
-from psyne_mesh.room.mesh import DEFAULT_SIGNALING, join_game_room
+from psyne_mesh.room.mesh import DEFAULT_SIGNALING, open_exact_room
 from psyne_mesh.room.messages import Message
+from psyne_mesh.room.options import entry_of
 from psyne_mesh.room.peer import Peer
 from psyne_mesh.room.room import Room
 from psyne_mesh.signaling.registry import PAIR_PREFIX
@@ -186,10 +187,8 @@ async def _open(
     proof = _proof(place.wanted, peer_id)
     if isinstance(target, RoomUri):
         signaling = target.signaling_url
-    async with join_game_room(
-        place.room, max_players=place.players, region=place.region, signaling=signaling, player_name=player_name,
-        identity=identity, config=config,
-    ) as room:  # fmt: skip
+    entry = entry_of(place.room, max_players=place.players, region=place.region, player_name=player_name)
+    async with open_exact_room(entry, signaling, {"identity": identity, "config": config}) as room:
         peer = await _find(room, place.wanted, proof)
         yield PeerChannel(room, peer, types, mode, is_proved=proof is not None)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Unpack
+from typing import Any, TypeAlias, Unpack, cast
 
+import attrs
 import trio
 
 from psyne_mesh.blocks import async_block
@@ -16,15 +17,36 @@ from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.in_trio import check_in_trio
 from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.mesh.core import MeshCore, open_core
-from psyne_mesh.mesh.request import RoomEntry
+from psyne_mesh.mesh.request import Anywhere, RoomEntry
 from psyne_mesh.nurseries import outliving_cancellation, unwrapped
-from psyne_mesh.room.options import JoinOptions, RoomOptions, entry_of, split
+from psyne_mesh.room.listing import ListOptions, RoomList, query_of_list
+from psyne_mesh.room.options import (
+    CodeJoinOptions,
+    CodeOptions,
+    CreateJoinOptions,
+    CreateOptions,
+    JoinOptions,
+    MatchJoinOptions,
+    MatchOptions,
+    MeshOptions,
+    RoomOptions,
+    code_entry,
+    lobby_entry,
+    match_entry,
+    new_entry,
+    split,
+)  # fmt: skip
 from psyne_mesh.room.room import Room
 from psyne_mesh.signaling.client import connect_signaling
 from psyne_mesh.signaling.transport import SignalingTransport
 from psyne_mesh.webrtc.ice import SocketFactory
 
 DEFAULT_SIGNALING = "ws://127.0.0.1:8080"  # where `psyne-mesh serve` listens; psyne's demos used the same port
+QUICK_MATCH = "quick-match"
+# So long those who were put together may take to be connected: a link over a slow relay takes some seconds.
+MATCH_S = 12.0
+MATCHES_AVOIDED = 8
+Signaling: TypeAlias = str | Sequence[str] | SignalingTransport
 
 
 @uninterrupted
@@ -43,7 +65,36 @@ class Mesh:
 
     async def join_game_room(self, name: str, **options: Unpack[RoomOptions]) -> Room:
         """Enter a room; it ends with `await room.leave()` or with the mesh. Options and errors: see `join_game_room`."""
-        return await self._enter(entry_of(name, self._name, **options))
+        return await self._enter(lobby_entry(name, self._name, **options))
+
+    async def create_room(self, name: str, **options: Unpack[CreateOptions]) -> Room:
+        """Make a room of our own. See `create_room`."""
+        return await self._enter(new_entry(name, self._name, **options))
+
+    async def join_room(self, code: str, **options: Unpack[CodeOptions]) -> Room:
+        """Enter the room with that code, or to which we are invited. See `join_room`."""
+        return await self._enter(code_entry(code, self._name, **options))
+
+    async def quick_match(self, name: str = QUICK_MATCH, *, players: int, **options: Unpack[MatchOptions]) -> Room:
+        """Wait for others, and enter a fresh room with them. See `quick_match`."""
+        return await self._match(match_entry(name, players, self._name, **options))
+
+    def list_rooms(self, name: str | None = None, **options: Unpack[ListOptions]) -> RoomList:
+        """`await mesh.list_rooms("fps-lobby")`, or `async for change in mesh.list_rooms("fps-lobby")`. See `list_rooms`."""
+        return RoomList(query_of_list(name, options), self._core.list_rooms)
+
+    async def _match(self, entry: RoomEntry) -> Room:
+        """With a full room, or again: somebody's game may have ended while it was on the way."""
+        while True:
+            room = await self._enter(entry)
+            with trio.move_on_after(MATCH_S):
+                await room.wait_connected(entry.request.max_players - 1)
+                return room
+            await room.leave()
+            wish = entry.which
+            assert isinstance(wish, Anywhere)
+            avoid = (*wish.avoid, room.info.room)[-MATCHES_AVOIDED:]
+            entry = attrs.evolve(entry, which=attrs.evolve(wish, avoid=avoid))
 
     async def _enter(self, entry: RoomEntry) -> Room:
         room = Room(entry, self._core, self._rng)
@@ -54,7 +105,7 @@ class Mesh:
 
 @async_block(without_trio="psyne_mesh.sync.open_mesh")
 async def open_mesh(
-    signaling: str | Sequence[str] | SignalingTransport = DEFAULT_SIGNALING,
+    signaling: Signaling = DEFAULT_SIGNALING,
     *,
     identity: Identity | None = None,
     player_name: str | None = None,
@@ -115,32 +166,121 @@ async def open_mesh(
 
 @async_block(without_trio="psyne_mesh.sync.join_game_room")
 async def join_game_room(
-    name: str,
-    *,
-    signaling: str | Sequence[str] | SignalingTransport = DEFAULT_SIGNALING,
-    **options: Unpack[JoinOptions],
+    name: str, *, signaling: Signaling = DEFAULT_SIGNALING, **options: Unpack[JoinOptions]
 ) -> AsyncIterator[Room]:
     """`async with join_game_room("fps-lobby", max_players=16, region="us-west", skill_range=(1200, 1400)) as room:`
 
-    Players who name the same room, region and `app_id` meet. Entering returns once signaling has admitted us; the links
-    to the others are made meanwhile (`await room.wait_connected()`), and leaving the block says goodbye.
+    `name` is a lobby: we get the best of its rooms that has a seat for us, or a new one. Entering returns once signaling
+    has admitted us; the links to the others are made meanwhile (`await room.wait_connected()`), and leaving the block says
+    goodbye.
 
-    max_players=16: the size of the room; its creator's value holds.
-    region="": a text of your own; players of different regions do not meet.
-    skill_range=None: (low, high); the creator's range is the room's, and later players' ranges must overlap it.
-    create=None: joins or creates; True insists on a new room, False on one that exists.
-    player_name: what others see. metadata: up to about 400 bytes of text about the player; room_metadata: about the room,
-        its creator's holds.
-    app_id, gossip, and what `open_mesh` takes: identity, config, rng, sockets, wall_ms.
+    max_players=16: the size of the room; its creator's value holds. The 17th player gets a second room.
+    region="": a text of your own. Rooms of our own region only, and of those that `region_rtt_ms` measured as near.
+    skill_range=None: (low, high); a room has its creator's range, and ours must overlap it.
+    app_id="", app_version="": only players of the same meet.
+    party=None: `Party(name, size)`, friends who enter together; waits until all of them are here.
+    create=None: joins or creates; False insists on a room that exists, True on the first of a new lobby.
+    player_name: what others see. metadata: up to about 400 bytes of text about the player; room_metadata: about the room, its
+        creator's holds.
+    gossip, and what `open_mesh` takes: identity, config, rng, sockets, wall_ms.
 
-    Raises `RoomFull`, `RoomNotFound`, `RoomExists`, `RoomMismatch`, `SignalingUnreachable`, `SignalingLost`,
-    `VersionMismatch`, `InvalidConfig`; in each case nothing is left behind.
+    Raises `SignalingUnreachable`, `SignalingLost`, `VersionMismatch`, `InvalidConfig`; with create=False `RoomNotFound`,
+    `RoomFull`, `RoomMismatch`, `AppVersionMismatch`, with create=True `RoomExists`. In each case nothing is left behind.
     """
     check_in_trio()
     of_room, of_mesh = split(options)
-    entry = entry_of(name, **of_room)  # what can be refused here is refused before anything is opened
+    entry = lobby_entry(name, **of_room)  # what can be refused here is refused before anything is opened
     async with open_mesh(signaling, **of_mesh) as mesh:
         yield await mesh._enter(entry)
+
+
+@async_block(without_trio="psyne_mesh.sync.create_room")
+async def create_room(
+    name: str, *, signaling: Signaling = DEFAULT_SIGNALING, **options: Unpack[CreateJoinOptions]
+) -> AsyncIterator[Room]:
+    """`async with create_room("fps-lobby", password="swordfish") as room: print(room.code)`: a room of our own.
+
+    policy="open": who joins the lobby `name` may be placed in it. "code": only who has `room.code`; "password": who knows
+    the password, too, of which no server learns; "invite": who has a text of `room.invite()`. Rooms by code and invitation
+    are in no list; visible=False keeps others out of them as well. Friends enter with `join_room`.
+
+    Other options are those of `join_game_room`. Raises `SignalingUnreachable`, `SignalingLost`, `SignalingError` (a limit of
+    the server), `InvalidConfig`.
+    """
+    check_in_trio()
+    of_room, of_mesh = split(options)
+    entry = new_entry(name, **of_room)
+    async with open_mesh(signaling, **of_mesh) as mesh:
+        yield await mesh._enter(entry)
+
+
+@async_block(without_trio="psyne_mesh.sync.join_room")
+async def join_room(
+    code: str, *, signaling: Signaling = DEFAULT_SIGNALING, **options: Unpack[CodeJoinOptions]
+) -> AsyncIterator[Room]:
+    """`async with join_room("K7QM-3FHT") as room:` the room with that code; `code` may be an invitation as well.
+
+    password: of a room that has one; a wrong one is found out on this machine.
+
+    Raises `UnknownCode`, `RoomFull`, `WrongPassword`, `NotInvited`, `InviteExpired`, `AppVersionMismatch`, `ManifestRefused`,
+    `RoomGone` (it ended while we came), `SignalingUnreachable`, `SignalingLost`, `InvalidConfig`.
+    """
+    check_in_trio()
+    of_room, of_mesh = split(options)
+    entry = code_entry(code, **of_room)
+    async with open_mesh(signaling, **of_mesh) as mesh:
+        yield await mesh._enter(entry)
+
+
+@async_block(without_trio="psyne_mesh.sync.quick_match")
+async def quick_match(
+    name: str = QUICK_MATCH,
+    *,
+    players: int,
+    signaling: Signaling = DEFAULT_SIGNALING,
+    **options: Unpack[MatchJoinOptions],
+) -> AsyncIterator[Room]:
+    """`async with quick_match(players=4, skill_range=(1200, 1400)) as room:` a fresh room with exactly so many in it.
+
+    Entering waits until all are here and connected; put it into `trio.fail_after`. Skill ranges widen and regions open while
+    it waits, so that after 20 s everybody fits. Friends give the same `party`.
+
+    Other options and errors are those of `join_game_room`; `SignalingLost` if the server is lost while we wait.
+    """
+    check_in_trio()
+    of_room, of_mesh = split(options)
+    entry = match_entry(name, players, **of_room)
+    async with open_mesh(signaling, **of_mesh) as mesh:
+        yield await mesh._match(entry)
+
+
+def list_rooms(
+    name: str | None = None, *, signaling: Signaling = DEFAULT_SIGNALING, **options: Unpack[ListOptions]
+) -> RoomList:
+    """`await list_rooms("fps-lobby")`: the rooms of a lobby, or all of `app_id`, up to a hundred; hidden ones are not shown.
+
+    `async with list_rooms("fps-lobby") as rooms: async for change in rooms:` tells each `RoomChange` as well, within a second.
+
+    Raises `SignalingUnreachable`, `SignalingLost`, `SignalingError`, `InvalidConfig`.
+    """
+    return RoomList(query_of_list(name, options), None, lambda: _connected(signaling))
+
+
+@asynccontextmanager
+async def open_exact_room(entry: RoomEntry, signaling: Signaling, options: MeshOptions) -> AsyncIterator[Room]:
+    """The room of that name and no other instance of it, with a mesh of its own."""
+    async with open_mesh(signaling, **options) as mesh:
+        yield await mesh._enter(entry)
+
+
+@asynccontextmanager
+async def _connected(signaling: Signaling) -> AsyncIterator[SignalingTransport]:
+    check_in_trio()
+    if urls := _urls(signaling):
+        async with connect_signaling(urls, Identity.generate()) as client:
+            yield client
+    else:
+        yield cast(SignalingTransport, signaling)
 
 
 def _urls(signaling: object) -> tuple[str, ...]:

@@ -38,11 +38,14 @@ from psyne_mesh.room.topology import MeshMode, RoomTopology, TopologyLink
 from psyne_mesh.room.undeclared import UNKNOWN_LIFE_S, Undeclared
 from psyne_mesh.room.waiting import Waiting
 from psyne_mesh.signaling.events import RoomInfo
+from psyne_mesh.signaling.joining import RoomQuery
+from psyne_mesh.signaling.manifest import shown_code
 
 M = TypeVar("M", bound=Message)
 C = TypeVar("C", bound=Callable[..., Any])
 
 CHANNELS_MAX = 256
+INVITE_LIFETIME_S = 3600.0  # an evening's first hour: who comes later asks again; a guess
 # An unreliable message that was under way through others for longer is worth nothing any more.
 CARRIED_LIFE_S = 1.0
 NORMAL_PRIORITY = 256  # RFC 8831 section 6.4
@@ -146,7 +149,23 @@ class Room(Listening, GameRoom):
         """The rooms of the same `app_id` that our signaling server knows, up to a hundred. Raises `SignalingLost` while it is
         out of reach, and `ClosedError` once the room was left."""
         self._joined()
-        return (await self._core.list_rooms(self._app_id)).rooms
+        return (await self._core.list_rooms(RoomQuery(app_id=self._app_id))).rooms
+
+    @property
+    def info(self) -> RoomInfo:
+        """The room as its creator signed it: policy, version, metadata. `players` are those who were here when we came."""
+        assert self._membership is not None
+        return self._membership.info
+
+    @property
+    def code(self) -> str:
+        """By which friends enter this very instance: `join_room("K7QM-3FHT")`."""
+        return shown_code(self.info.code)
+
+    def invite(self, lifetime_s: float = INVITE_LIFETIME_S) -> str:
+        """Of a room with `policy="invite"` that we made: a text for a friend, who enters with `join_room(text)` until it
+        ends. `InvalidConfig` for other rooms."""
+        return self._core.invite(self._joined(), lifetime_s)
 
     # ------------------------------------------------------------------------------------------------------- channels
 
@@ -216,7 +235,9 @@ class Room(Listening, GameRoom):
 
     def on_admitted(self, membership: Membership) -> None:
         self._membership = membership
-        self.max_players = membership.max_players  # as its creator said
+        info = membership.info  # as its creator said
+        self.name, self.region, self.skill_range = info.name, info.region, info.skill_range
+        self.max_players = membership.max_players
         self.states.admitted(membership.node.own_record.joined_at)
 
     def on_leaving(self) -> None:

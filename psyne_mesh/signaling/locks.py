@@ -49,13 +49,17 @@ class Keys:
 
 def password_keys(password: str, nonce: bytes) -> Keys:
     """`InvalidConfig` for what is no password. Takes 40 ms, as it shall."""
-    raw = unicodedata.normalize("NFKC", password).encode("utf-8", "replace") if isinstance(password, str) else b""
-    if not 1 <= len(raw) <= PASSWORD_BYTES_MAX:
-        raise InvalidConfig(f"a password is text of 1 to {PASSWORD_BYTES_MAX} bytes")
-    key = hashlib.scrypt(raw, salt=b"psyne-password" + nonce, dklen=32, **_SCRYPT)
+    check_password(password)
+    key = hashlib.scrypt(_raw(password), salt=b"psyne-password" + nonce, dklen=32, **_SCRYPT)
     door = hmac.digest(key, b"psyne-door", "sha256")
     lock = f"{to_base64(nonce)}.{to_base64(hashlib.sha256(door).digest())}"
     return Keys(lock, to_base64(door), hmac.digest(key, b"psyne-secret", "sha256"))
+
+
+def check_password(password: str | None) -> None:
+    """`InvalidConfig`, which does not show it."""
+    if password is not None and not (isinstance(password, str) and 1 <= len(_raw(password)) <= PASSWORD_BYTES_MAX):
+        raise InvalidConfig(f"a password is text of 1 to {PASSWORD_BYTES_MAX} bytes")
 
 
 def unlock(password: str | None, manifest: Manifest) -> Keys:
@@ -160,6 +164,11 @@ def verify_of_members(secret: bytes, room: str, proof_in: Callable[[bytes], byte
         return peer
 
     return verify
+
+
+def _raw(password: str) -> bytes:
+    """The same, however a keyboard makes it (NFC: RFC 8265 section 4.2.1)."""
+    return unicodedata.normalize("NFC", password).encode("utf-8", "replace")
 
 
 class _InviteText(msgspec.Struct, frozen=True, array_like=True):

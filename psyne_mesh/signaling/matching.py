@@ -18,13 +18,14 @@ from psyne_mesh.identity import PeerId
 from psyne_mesh.signaling.events import SkillRange
 
 SETTLE_S = 0.5  # so long a newcomer waits before a group is made: who comes with it may fit better than who is here
-WIDEN_S = 5.0  # a guess: at PATIENCE_S a range is nine times as wide as at first
+# Half as fast costs longer waits, twice as fast half a room's likeness (`python -m benchmarks.matchmaking quality`).
+WIDEN_S = 20.0
 PATIENCE_S = 20.0  # with ROAM_S and two looks well under half a minute, after which players give up (a guess)
 ROAM_S = 8.0
 NEAR_MS = 80.0  # a region of that round trip is as good as one's own for most games; a guess
 FAR_MS_PER_S = 10.0  # so much farther with each second of waiting
-_NEIGHBOURS = 32  # in order of skill, to either side, that are looked at for one player: what a look costs is bounded
-_ANCHORS_MAX = 512  # players for whom a group is sought in one look, those who wait longest
+_NEIGHBOURS = 16  # in order of skill, to either side, that are looked at for one player: what a look costs is bounded
+_ANCHORS_MAX = 128  # players for whom a group is sought in one look, those who wait longest
 
 
 @attrs.frozen(kw_only=True)

@@ -73,6 +73,7 @@ Record = Annotated[str, msgspec.Meta(max_length=MAX_RECORD_CHARS, pattern=_PLAIN
 Envelope = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ENVELOPE_CHARS)]
 Players = Annotated[int, msgspec.Meta(ge=1, le=MAX_PLAYERS)]
 Scalar = str | Annotated[int, msgspec.Meta(ge=-_EXACT, le=_EXACT)] | float | bool | None
+PartyName = Annotated[str, msgspec.Meta(max_length=MAX_NAME_CHARS, pattern=PLAIN_PATTERN)]
 Millis = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
 Door = Annotated[str, msgspec.Meta(max_length=128, pattern=_PLAIN)]
 Reason = Annotated[str, msgspec.Meta(max_length=64)]
@@ -145,10 +146,14 @@ class Seek(Message, frozen=True, tag="seek"):
     ref: Ref
     join: Join
     players: Annotated[int, msgspec.Meta(ge=0, le=MAX_MATCH_PLAYERS)] = 0
-    party: Name | Literal[""] = ""
+    party: PartyName = ""
     party_size: Annotated[int, msgspec.Meta(ge=1, le=MAX_MATCH_PLAYERS)] = 1
     avoid: Annotated[list[Key], msgspec.Meta(max_length=MAX_AVOIDED)] = []
     rtt_ms: Annotated[dict[Part, Millis], msgspec.Meta(max_length=MAX_REGIONS)] = {}
+
+    def __post_init__(self) -> None:
+        if self.players not in (0, self.join.max_players) or self.party_size > self.join.max_players:
+            raise ValueError("a match is for as many as its room, and a party has place in it")
 
 
 class Withdraw(Message, frozen=True, tag="withdraw"):

@@ -14,7 +14,8 @@ from psyne_mesh.signaling.joining import SeekRequest
 from psyne_mesh.signaling.matching import Seeker, best_groups, complete_parties, overlap, reaches, region_of, widened
 from psyne_mesh.signaling.registry import RoomRegistry
 
-LOOK_S = 0.25  # between two looks at who waits
+LOOK_S = 0.25  # between two looks at who waits...
+LOOK_S_PER_WAITING = 1e-4  # ...and so much more for each: what looks cost stays below a tenth of a core
 WAITING_MAX = 10_000  # as many as a server has clients; one more is refused
 WAITING_PER_PEER_MAX = 4  # lobbies in which one player waits at once
 REFILL_S = 30.0  # so long a new room of a quick match takes others in place of who did not come
@@ -48,6 +49,7 @@ class Placing:
         if not request.waits:
             self._place((waiting,), now)
             return
+        self.withdraw(peer, ref)
         self.withdraw(peer, self._ref_in(waiting.pool, peer))  # who asks anew does not wait twice
         if self._total >= WAITING_MAX or len(self._waits.get(peer, ())) >= WAITING_PER_PEER_MAX:
             self._places.append(Place(peer, ref, SignalingError("too many wait for a match already; try again")))
@@ -84,7 +86,7 @@ class Placing:
         for pool, waiting in list(self._pools.items()):
             if len(waiting) >= max(2, pool.players):
                 self._match(pool, now)
-        self._look_at = now + LOOK_S if self._pools else None
+        self._look_at = now + LOOK_S + LOOK_S_PER_WAITING * self._total if self._pools else None
 
     def take_places(self) -> list[Place]:
         places, self._places = self._places, []

@@ -219,7 +219,7 @@ class SignalingServer:
                 self._everything.shield = True  # goodbyes are said when the block is cancelled, too
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._keep_house)
-                    nursery.start_soon(self._match)
+                    nursery.start_soon(self.place_waiting)
                     with self._listening:
                         async with trio.open_nursery() as accepting:
                             for listener in listeners:
@@ -392,7 +392,7 @@ class SignalingServer:
         due = self._desk.next_timeout()
         self._matching.deadline = math.inf if due is None else due
 
-    async def _match(self) -> None:
+    async def place_waiting(self) -> None:
         """Who waits for others to play with is looked at in one task, which sleeps while nobody waits."""
         while True:
             with trio.CancelScope() as self._matching:

@@ -11,11 +11,23 @@ The network has a thread of its own; nothing here ever waits but what has a `tim
 """
 
 from psyne_mesh.game.schema import Shared, quantised, smooth
+from psyne_mesh.room.listing import RoomChanges
 from psyne_mesh.room.messages import Message
+from psyne_mesh.room.options import Party
 from psyne_mesh.sync.channel import Channel
-from psyne_mesh.sync.entrance import Mesh, join_game_room, open_mesh, open_server
+from psyne_mesh.sync.entrance import (
+    Mesh,
+    create_room,
+    join_game_room,
+    join_room,
+    list_rooms,
+    open_mesh,
+    open_server,
+    quick_match,
+)
 from psyne_mesh.sync.room import Room
 
 __all__ = [
-    "Channel", "Mesh", "Message", "Room", "Shared", "join_game_room", "open_mesh", "open_server", "quantised", "smooth",
+    "Channel", "Mesh", "Message", "Party", "Room", "RoomChanges", "Shared", "create_room", "join_game_room", "join_room",
+    "list_rooms", "open_mesh", "open_server", "quantised", "quick_match", "smooth",
 ]  # fmt: skip

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any, Generic, NoReturn, TypeVar, Unpack
 
@@ -12,9 +12,22 @@ import trio
 from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.identity import PeerId
 from psyne_mesh.room import mesh as trio_mesh
-from psyne_mesh.room.mesh import DEFAULT_SIGNALING
-from psyne_mesh.room.options import JoinOptions, MeshOptions, RoomOptions
+from psyne_mesh.room import room as trio_room
+from psyne_mesh.room.listing import ListOptions
+from psyne_mesh.room.mesh import DEFAULT_SIGNALING, QUICK_MATCH
+from psyne_mesh.room.options import (
+    CodeJoinOptions,
+    CodeOptions,
+    CreateJoinOptions,
+    CreateOptions,
+    JoinOptions,
+    MatchJoinOptions,
+    MatchOptions,
+    MeshOptions,
+    RoomOptions,
+)  # fmt: skip
 from psyne_mesh.signaling import server as trio_server
+from psyne_mesh.signaling.events import RoomInfo
 from psyne_mesh.signaling.limits import ServerConfig
 from psyne_mesh.signaling.server import DEFAULT_PORT, SignalingServer
 from psyne_mesh.sync.room import Room
@@ -25,6 +38,8 @@ T = TypeVar("T")
 
 # Until signaling has admitted us: its own tries end before that.
 JOIN_TIMEOUT_S = 30.0
+# Until others are there to play with: past it a player goes and does something else; a guess.
+MATCH_TIMEOUT_S = 120.0
 
 
 class Block(AbstractContextManager[V], Generic[V]):
@@ -94,11 +109,36 @@ class Mesh:
     def join_game_room(self, name: str, *, timeout: float = JOIN_TIMEOUT_S, **options: Unpack[RoomOptions]) -> Room:
         """Enter a room; it ends with `room.leave()` or with the mesh. Each room has its own `poll()`. Arguments and
         errors: as under Trio, and `DeadlineExceeded`."""
+        return self._entered(lambda: self._mesh.join_game_room(name, **options), timeout)
 
-        async def joined() -> Any:
-            return await self._mesh.join_game_room(name, **options)
+    def create_room(self, name: str, *, timeout: float = JOIN_TIMEOUT_S, **options: Unpack[CreateOptions]) -> Room:
+        return self._entered(lambda: self._mesh.create_room(name, **options), timeout)
 
-        return Room(self._thread, self._thread.call_async(joined, timeout=timeout))
+    def join_room(self, code: str, *, timeout: float = JOIN_TIMEOUT_S, **options: Unpack[CodeOptions]) -> Room:
+        return self._entered(lambda: self._mesh.join_room(code, **options), timeout)
+
+    def quick_match(
+        self,
+        name: str = QUICK_MATCH,
+        *,
+        players: int,
+        timeout: float = MATCH_TIMEOUT_S,
+        **options: Unpack[MatchOptions],
+    ) -> Room:
+        return self._entered(lambda: self._mesh.quick_match(name, players=players, **options), timeout)
+
+    def list_rooms(
+        self, name: str | None = None, *, timeout: float = JOIN_TIMEOUT_S, **options: Unpack[ListOptions]
+    ) -> tuple[RoomInfo, ...]:
+        """The rooms as they are now. For what changes between two calls: `RoomChanges().look(rooms)`."""
+
+        async def listed() -> tuple[RoomInfo, ...]:
+            return await self._mesh.list_rooms(name, **options)
+
+        return self._thread.call_async(listed, timeout=timeout)
+
+    def _entered(self, enter: Callable[[], Awaitable[trio_room.Room]], timeout: float) -> Room:
+        return Room(self._thread, self._thread.call_async(enter, timeout=timeout))
 
 
 def join_game_room(
@@ -111,10 +151,53 @@ def join_game_room(
     `timeout` seconds at most (`DeadlineExceeded`). However the block is left (its end, an exception, `sys.exit`,
     Ctrl-C), the others see us leave.
     """
-    return Block(
-        "join_game_room", f"room {name}", lambda: trio_mesh.join_game_room(name, signaling=signaling, **options), Room,
-        timeout,
-    )  # fmt: skip
+    return _room("join_game_room", lambda: trio_mesh.join_game_room(name, signaling=signaling, **options), timeout)
+
+
+def create_room(
+    name: str, *, signaling: str | Sequence[str] = DEFAULT_SIGNALING, timeout: float = JOIN_TIMEOUT_S,
+    **options: Unpack[CreateJoinOptions],
+) -> AbstractContextManager[Room]:  # fmt: skip
+    """`with sync.create_room("arena", password="swordfish") as net: print(net.code)`. As `psyne_mesh.create_room`."""
+    return _room("create_room", lambda: trio_mesh.create_room(name, signaling=signaling, **options), timeout)
+
+
+def join_room(
+    code: str, *, signaling: str | Sequence[str] = DEFAULT_SIGNALING, timeout: float = JOIN_TIMEOUT_S,
+    **options: Unpack[CodeJoinOptions],
+) -> AbstractContextManager[Room]:  # fmt: skip
+    """`with sync.join_room("K7QM-3FHT") as net:` a room by its code or an invitation. As `psyne_mesh.join_room`."""
+    return _room("join_room", lambda: trio_mesh.join_room(code, signaling=signaling, **options), timeout)
+
+
+def quick_match(
+    name: str = QUICK_MATCH, *, players: int, signaling: str | Sequence[str] = DEFAULT_SIGNALING,
+    timeout: float = MATCH_TIMEOUT_S, **options: Unpack[MatchJoinOptions],
+) -> AbstractContextManager[Room]:  # fmt: skip
+    """`with sync.quick_match(players=4) as net:` waits until all are here, `timeout` seconds at most. As
+    `psyne_mesh.quick_match`."""
+    return _room(
+        "quick_match", lambda: trio_mesh.quick_match(name, players=players, signaling=signaling, **options), timeout
+    )
+
+
+def list_rooms(
+    name: str | None = None, *, signaling: str | Sequence[str] = DEFAULT_SIGNALING, timeout: float = JOIN_TIMEOUT_S,
+    **options: Unpack[ListOptions],
+) -> tuple[RoomInfo, ...]:  # fmt: skip
+    """The rooms of a lobby as they are now. As `await psyne_mesh.list_rooms(name)`."""
+    wanted = trio_mesh.list_rooms(name, signaling=signaling, **options)
+
+    @asynccontextmanager
+    async def listed() -> AsyncIterator[tuple[RoomInfo, ...]]:
+        yield await wanted
+
+    with Block("list_rooms", "room list", listed, lambda thread, rooms: rooms, timeout) as rooms:
+        return rooms
+
+
+def _room(what: str, opened: Callable[[], AbstractAsyncContextManager[trio_room.Room]], timeout: float) -> Block[Room]:
+    return Block(what, what.replace("_", " "), opened, Room, timeout)
 
 
 def open_mesh(
@@ -142,4 +225,6 @@ def open_server(
     )  # fmt: skip
 
 
-__all__ = ["Block", "Mesh", "join_game_room", "open_mesh", "open_server"]
+__all__ = [
+    "Block", "Mesh", "create_room", "join_game_room", "join_room", "list_rooms", "open_mesh", "open_server", "quick_match",
+]  # fmt: skip

@@ -32,6 +32,7 @@ from psyne_mesh.room.latency import LatencyReport, latency_report, owner_of, sho
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.peer import OURSELVES, Me, Peer, Player
 from psyne_mesh.room.playing import G, I, Play
+from psyne_mesh.room.room import INVITE_LIFETIME_S
 from psyne_mesh.room.sharing import room_event
 from psyne_mesh.room.topology import RoomTopology
 from psyne_mesh.signaling.events import RoomInfo
@@ -218,6 +219,20 @@ class Room(Listening, Governing, Exchanging):
         """The rooms of the same `app_id` that our signaling server knows, up to a hundred. Raises `SignalingLost` while it is
         out of reach, `DeadlineExceeded`, `ClosedError`."""
         return self._thread.call_async(self._room.rooms, timeout=timeout)
+
+    @property
+    def info(self) -> RoomInfo:
+        """The room as its creator signed it: policy, version, metadata."""
+        return self._room.info
+
+    @property
+    def code(self) -> str:
+        """By which friends enter this very instance: `sync.join_room("K7QM-3FHT")`."""
+        return self._room.code
+
+    def invite(self, lifetime_s: float = INVITE_LIFETIME_S) -> str:
+        """Of a room with `policy="invite"` that we made: a text for a friend, who enters with `join_room(text)`."""
+        return self._thread.call(self._room.invite, lifetime_s)
 
     def leave(self, *, timeout: float = ASK_TIMEOUT_S) -> None:
         """Say goodbye, behind what was sent reliably so far; the others see it at once. Leaving the block does the same."""

@@ -14,7 +14,7 @@ import trio
 from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.identity import Identity
 from psyne_mesh.nurseries import open_background_nursery
-from psyne_mesh.room.mesh import join_game_room
+from psyne_mesh.room.mesh import Mesh, join_game_room, open_mesh
 from psyne_mesh.room.room import Room
 from psyne_mesh.signaling.memory import MemorySignaling, open_memory_signaling
 from psyne_mesh.testing.network import NatKind, Quality, VirtualHost, VirtualNetwork, check_nat
@@ -73,6 +73,32 @@ class World:
         self, room: str, name: str, *, nat: NatKind | None = None, clock_skew_s: float = 0.0, **options: Any
     ) -> AsyncIterator[Room]:
         """The same for a player who leaves at the end of the block."""
+        async with (
+            self._machine(name, nat, clock_skew_s) as machine,
+            join_game_room(room, player_name=name, **{**machine, **options}) as joined,
+        ):
+            yield joined
+
+    async def mesh(self, name: str, *, nat: NatKind | None = None, clock_skew_s: float = 0.0, **options: Any) -> Mesh:
+        """A machine with a mesh and no room yet, for `mesh.create_room(...)`, `mesh.quick_match(...)` and the like; it ends
+        with the world. `options` are those of `open_mesh`."""
+        mesh: Mesh = await self._nursery.start(self._keep_mesh, name, nat, clock_skew_s, options)
+        return mesh
+
+    async def _keep_mesh(
+        self, name: str, nat: NatKind | None, clock_skew_s: float, options: dict[str, Any],
+        task_status: trio.TaskStatus[Mesh] = trio.TASK_STATUS_IGNORED,
+    ) -> None:  # fmt: skip
+        async with (
+            self._machine(name, nat, clock_skew_s) as machine,
+            open_mesh(player_name=name, **{**machine, **options}) as mesh,
+        ):
+            task_status.started(mesh)
+            await trio.sleep_forever()
+
+    @asynccontextmanager
+    async def _machine(self, name: str, nat: NatKind | None, clock_skew_s: float) -> AsyncIterator[dict[str, Any]]:
+        """What a mesh on it is made of."""
         host = self.hosts.get(name)
         if host is None or host.is_dead:
             host = self.hosts[name] = self.net.host(name, nat="none" if nat is None else nat)
@@ -80,15 +106,12 @@ class World:
             check_nat(nat)
             raise InvalidConfig(f"host {name!r} is behind nat = {host.nat!r} already, and cannot move to {nat!r}")
         identity = Identity.from_seed(hashlib.sha256(f"{self._seed}/{name}".encode()).digest())
-        async with (
-            connect_host(self._nursery, self.hub, host, identity.peer_id) as transport,
-            join_game_room(
-                room, signaling=transport, identity=identity, player_name=name, sockets=host.sockets,
-                rng=random.Random(f"{self._seed}/{name}"),
-                wall_ms=lambda: self.wall_ms() + int(clock_skew_s * 1000), **{"config": host.config, **options},
-            ) as joined,
-        ):  # fmt: skip
-            yield joined
+        async with connect_host(self._nursery, self.hub, host, identity.peer_id) as transport:
+            yield {
+                "signaling": transport, "identity": identity, "sockets": host.sockets, "config": host.config,
+                "rng": random.Random(f"{self._seed}/{name}"),
+                "wall_ms": lambda: self.wall_ms() + int(clock_skew_s * 1000),
+            }  # fmt: skip
 
     def wall_ms(self) -> int:
         """The wall clock of a machine that is right, in ms: the real one when the world began; from then on it goes with Trio's

@@ -88,10 +88,15 @@ async def test_an_odd_name_and_bytes_that_are_no_text_do_no_harm(
 
     @asynccontextmanager
     async def no_room(*_: object, **__: object) -> AsyncIterator[object]:
-        yield SimpleNamespace(me=player(1).peer_id, channel=lambda *_: chat, events=nothing_happens)
+        info = SimpleNamespace(policy="open")
+        yield SimpleNamespace(
+            me=player(1).peer_id, channel=lambda *_: chat, events=nothing_happens, name="[/room]", info=info, code="[/code]"
+        )  # fmt: skip
 
     monkeypatch.setattr(join, "join_game_room", no_room)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9\nbye\n"), encoding="utf-8"))
     await join.run_join("[/room]", "[/x]", "ws://nowhere", None, 16)
-    assert "in room [/room] as [/x];" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "in room [/room] as [/x];" in out
+    assert "--code [/code]" in out
     assert chat.sent == ["caf\ufffd", "bye"]

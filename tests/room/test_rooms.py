@@ -96,13 +96,13 @@ async def test_a_player_who_leaves_is_gone_at_once_and_once() -> None:
 async def test_rooms_that_cannot_be_entered_say_why_and_leave_nothing() -> None:
     async with open_party() as party:
         await party.join(name="ada", max_players=2, skill_range=(1000, 1200))
-        with pytest.raises(RoomMismatch):
-            await party.join(skill_range=(1300, 1400))
+        with pytest.raises(RoomMismatch, match="create_room"):
+            await party.join(skill_range=(1300, 1400), create=False)
         with pytest.raises(RoomExists):
             await party.join(create=True)
         await party.join(name="bob", skill_range=(1100, 1300))
-        with pytest.raises(RoomFull):
-            await party.join(name="cid")
+        with pytest.raises(RoomFull, match="create_room"):
+            await party.join(name="cid", create=False)
         with pytest.raises(RoomNotFound):
             await party.join("nowhere", create=False)
         bad: list[dict[str, object]] = [
@@ -349,7 +349,7 @@ async def test_a_mesh_enters_a_room_once_at_a_time() -> None:
 
         async def enter(room: str) -> None:
             try:
-                entered.append(await mesh.join_game_room(room))
+                entered.append(await mesh.join_game_room(room, create=False if room == "full" else None))
             except RoomError as error:
                 refused.append(type(error))
 
