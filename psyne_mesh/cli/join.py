@@ -12,6 +12,7 @@ from rich.console import Console
 
 from psyne_mesh.cli.terminal import plain
 from psyne_mesh.errors import MessageTooLarge, UnserialisableMessage
+from psyne_mesh.nurseries import unwrapped
 from psyne_mesh.room import events
 from psyne_mesh.room.channel import Channel
 from psyne_mesh.room.mesh import create_room, join_game_room, join_room
@@ -52,17 +53,18 @@ async def _talk_in(block: AbstractAsyncContextManager[Room], name: str | None) -
     if isinstance(sys.stdin, TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")  # a byte that is no UTF-8 is a typing error, not the end
     try:
-        async with block as room:
-            console.print(
-                f"in room [bold]{plain(room.name)}[/bold] as {plain(name or room.me.short)}; type to talk, Ctrl-D leaves"
-            )
-            _say_way_in(room, console)
-            chat = room.channel("chat", Line)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_show_events, room, console)
-                nursery.start_soon(_show_lines, chat, console)
-                await _say_lines(chat, console)
-                nursery.cancel_scope.cancel()
+        with unwrapped():
+            async with block as room:
+                console.print(
+                    f"in room [bold]{plain(room.name)}[/bold] as {plain(name or room.me.short)}; type to talk, Ctrl-D leaves"
+                )
+                _say_way_in(room, console)
+                chat = room.channel("chat", Line)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_show_events, room, console)
+                    nursery.start_soon(_show_lines, chat, console)
+                    await _say_lines(chat, console)
+                    nursery.cancel_scope.cancel()
     except KeyboardInterrupt:
         console.print("left")
 
