@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from psyne_mesh.identity import PeerId
 from psyne_mesh.limits import TokenBucket, forget_oldest
 
@@ -16,7 +18,7 @@ class Guesses:
     By key and by nothing else: whoever guesses at a room, or from an address, keeps nobody else out of it."""
 
     def __init__(self) -> None:
-        self._left: dict[PeerId, TokenBucket] = {}
+        self._left: OrderedDict[PeerId, TokenBucket] = OrderedDict()
 
     def wait_s(self, peer: PeerId, now: float) -> float:
         bucket = self._left.get(peer)

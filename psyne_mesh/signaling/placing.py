@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import attrs
@@ -40,7 +41,9 @@ class Placing:
         self._pools: dict[_Pool, dict[PeerId, _Waiting]] = {}
         self._waits: dict[PeerId, dict[int, _Pool]] = {}
         self._total = 0
-        self._young: dict[str, tuple[_Pool, float]] = {}  # rooms of quick matches, and until when they are refilled
+        self._young: OrderedDict[str, tuple[_Pool, float]] = (
+            OrderedDict()
+        )  # rooms of quick matches, and until when they are refilled
         self._places: list[Place] = []
         self._look_at: float | None = None
 

@@ -443,7 +443,7 @@ READERS: dict[str, Reader] = {
     "signaling/messages.decode_client_untrusted": plain(messages.decode_client_untrusted, client_messages()),
     "signaling/messages.ref_untrusted": plain(messages.ref_untrusted, client_messages()),
     "signaling/messages.decode_server_untrusted": plain(read_server, server_messages()),
-    "signaling/messages.from_base64_untrusted": plain(messages.from_base64_untrusted, ["A" * 60_000, "!" * 60_000, ""]),
+    "signaling/base64.from_base64_untrusted": plain(messages.from_base64_untrusted, ["A" * 60_000, "!" * 60_000, ""]),
     "signaling/cluster_messages.decode_untrusted": plain(cluster_messages.decode_untrusted, cluster_said()),
     "signaling/envelope.open_untrusted": plain(
         open_envelope, envelopes(), 25.0, "a signature, as often as `dial_limits.py` allows"
@@ -519,6 +519,9 @@ PARTS = {
     "identity.PeerId.parse_untrusted": "32 characters",
     "identity.PeerId.from_raw_untrusted": "16 bytes",
     "identity.verify_untrusted": "a signature: who asks for one counts it (`costs.VERIFY`)",
+    "signaling/locks.check_door_untrusted": "a hash, or a signature of a key whose guesses are rationed: `guesses.py`",
+    "signaling/locks.Invite.parse_untrusted": "a text of 256 characters that its reader has pasted",
+    "signaling/manifest.check_untrusted": "one signature for each room that a player makes or enters",
     "signaling/convert.room_info_untrusted": "signaling/messages.decode_server_untrusted",
     "signaling/convert.joined_untrusted": "signaling/messages.decode_server_untrusted",
     "signaling/convert.listing_untrusted": "signaling/messages.decode_server_untrusted",

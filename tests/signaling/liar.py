@@ -34,6 +34,7 @@ from psyne_mesh.signaling.client import SignalingClient, connect_signaling
 from psyne_mesh.signaling.envelope import seal
 from psyne_mesh.signaling.joining import JoinRequest
 from psyne_mesh.testing import open_network
+from tests.signaling.rogue import placed_in
 
 ROOM = "lobby"
 KEY = f"//{ROOM}"
@@ -130,12 +131,14 @@ class Liar:
                 info = m.Room(
                     room=f"{question.app_id}/{question.region}/{question.name}", name=question.name, app_id=question.app_id,
                     region=question.region, players=1, max_players=question.max_players, skill_range=question.skill_range,
-                    state="waiting", metadata=question.metadata,
+                    state="waiting", metadata=question.metadata, instance=question.instance, manifest=question.manifest,
                 )  # fmt: skip
                 peers = [
                     m.Member(i.peer_id, r, n) for n, (i, r) in enumerate(zip(ACCOMPLICES, self._records, strict=True))
                 ]
                 return m.JoinedRoom(ref=question.ref, info=info, peers=peers, created=True, index=9)
+            case m.Seek(ref=ref, join=join):
+                return placed_in(m.Seek(ref=ref, join=join))
             case m.Leave(ref=ref, room=room):
                 return m.LeftRoom(ref=ref, room=room)
             case m.ListRooms(ref=ref):

@@ -26,8 +26,14 @@ def welcome_in(join: m.Join, **changes: object) -> m.JoinedRoom:
     info = m.Room(
         room=f"{join.app_id}/{join.region}/{join.name}", name=join.name, app_id=join.app_id, region=join.region,
         players=1, max_players=join.max_players, skill_range=join.skill_range, state="waiting", metadata=join.metadata,
+        instance=join.instance, manifest=join.manifest,
     )  # fmt: skip
     return m.JoinedRoom(ref=join.ref, info=replace(info, **changes), peers=[], created=True, index=0)
+
+
+def placed_in(seek: m.Seek) -> m.Placed:
+    """What an honest server says to who seeks a room where nobody is."""
+    return m.Placed(ref=seek.ref, info=replace(welcome_in(seek.join).info, players=0))
 
 
 class Rogue:
