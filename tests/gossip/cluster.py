@@ -64,6 +64,7 @@ class Cluster:
         self.no_dial: Callable[[PeerId, PeerId], bool] = lambda a, b: False  # dials fail
         self.asleep: dict[PeerId, list[tuple[PeerId, bytes | None]]] = {}  # what waits; None: the link was closed
         self.log: list[tuple[float, PeerId, Event]] = []
+        self.closed: list[tuple[PeerId, PeerId, str]] = []  # who ended its link to whom, and why
         self.frames = self.bytes = self.dials = self.steps = 0
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = 0
@@ -153,6 +154,7 @@ class Cluster:
             elif isinstance(output, Dial):
                 self._dial(peer, output.peer)
             elif isinstance(output, CloseLink):
+                self.closed.append((peer, output.peer, output.reason))
                 self._close(peer, output.peer)
         for event in node.take_events():
             self.log.append((self.now, peer, event))

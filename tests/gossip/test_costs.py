@@ -16,7 +16,7 @@ from psyne_mesh.gossip import codec, costs, records, sync
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.events import BroadcastReceived, CloseLink, SendFrame
 from psyne_mesh.testing.hostile import WORST, Frames
-from tests.gossip.cluster import CheapIdentity, Cluster
+from tests.gossip.cluster import CheapIdentity, Cluster, room_of
 from tests.gossip.test_node_hostile import EVIL, KEY, infiltrated, record, say, told
 
 KINDS = sorted(costs.COSTS)
@@ -149,3 +149,33 @@ def test_badly_signed_records_cost_the_link() -> None:
     node.receive(EVIL.peer_id, codec.head(codec.TOLD) + spoilt(40), room.now)
     closed = [out for out in node.take_outputs() if isinstance(out, CloseLink)]
     assert [(out.peer, out.reason) for out in closed] == [(EVIL.peer_id, "misbehaving")]
+
+
+def honest_room(seed: int) -> list[str]:
+    """Why somebody was parted from as hostile in a room of honest members: a tenth of all frames lost, one that stands still,
+    and one that storms, a thousand broadcasts a second, small ones or large."""
+    rng = random.Random(seed)
+    room = room_of(rng.randint(3, 6), seed, loss=0.1)
+    size = rng.choice((10, 1_000, 8_000))
+    stormer, sleeper = rng.sample(room.ids(), 2)
+    stands_still_at = rng.randrange(300)
+    for number in range(330):
+        room.say(stormer, bytes(size))
+        if number % 20 == 0:
+            room.say(rng.choice(room.ids()), b"honest")
+        if number == stands_still_at:
+            room.stall(sleeper, rng.uniform(0.1, 2.0))
+        room.run(0.001)
+    room.run(5.0)
+    return [reason for _, _, reason in room.closed if reason in ("flooding", "misbehaving")]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nobody_honest_is_parted_from(seed: int) -> None:
+    assert honest_room(seed) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_nor_in_a_thousand_rooms() -> None:
+    assert [seed for seed in range(1_000) if honest_room(seed)] == []
