@@ -153,6 +153,11 @@ def encode_graft(ids: Iterable[Id], flags: int) -> bytes:
     return codec.head(codec.GRAFT) + bytes((flags,)) + b"".join(_id(*identity) for identity in ids)
 
 
+def grafted(frame: bytes) -> int:
+    """How many messages a GRAFT of our own asks for, about: a line has 24 bytes while epochs are milliseconds."""
+    return max(1, (len(frame) - 3) // 24)
+
+
 def graft_untrusted(frame: bytes) -> tuple[int, list[Id]]:
     """(flags, ids)."""
     reader = Reader(frame)

@@ -233,13 +233,20 @@ class Census:
         record = self.membership.record(signer)
         return self.fresh.honours(instance, now, *(() if record is None else (record.instance,)))
 
-    def _agree(self, record: Record, now: float, via: PeerId | None) -> None:
-        """On the room's number. Who has met nobody yet goes by anybody's, even by a record that a server shows."""
-        fresh, theirs = self.fresh, record.instance
-        if not theirs and not fresh.instance and via == record.peer:
-            theirs = founded_by(self.own, record)
-        if theirs and self.state.state == ALIVE and fresh.adopt(theirs, now):
+    def agree(self, instance: int, now: float, *, founding: bool = False) -> None:
+        """On the room's number, as a record or a neighbour says. Who had none goes by anybody's, even by what a server shows,
+        and signs it when it signs the next time: a neighbour hears it from its hello."""
+        known = self.fresh.instance
+        if instance and self.state.state == ALIVE and self.fresh.adopt(instance, now) and (known or founding):
             self.reissue(now)
+
+    def introduced(self, instance: int, by: PeerId, now: float) -> None:
+        """A neighbour's hello. If neither knows the room's number, the two have founded it."""
+        record = self.membership.record(by)
+        if not (instance or self.fresh.instance) and record is not None:
+            self.agree(founded_by(self.own, record), now, founding=True)
+        else:
+            self.agree(instance, now)
 
     def learn(self, record: Record, now: float, via: PeerId | None, age: float = 0.0) -> None:
         """`age`: so many seconds ago its subject was last known to live."""
@@ -270,7 +277,8 @@ class Census:
             return
         self.verified += 1
         verify_record_untrusted(record, self._room, self._verify)
-        self._agree(record, now, via)
+        if record.instance != self.fresh.instance:
+            self.agree(record.instance, now)
         previous = self.membership.record(peer)
         was_hint = known is not None and known.hint
         change = self.membership.apply(record, now, via, age)

@@ -16,6 +16,7 @@ from psyne_mesh.gossip.census import Census
 from psyne_mesh.gossip.codec import LARGE_ROOM, LINKS_MASK, PROBE
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.coordinates import Coordinate, distance
+from psyne_mesh.gossip.costs import ASKED_PROBE
 from psyne_mesh.gossip.detector import Detector, Link
 from psyne_mesh.gossip.dialer import Dialer
 from psyne_mesh.gossip.doubt import Doubt
@@ -83,10 +84,12 @@ class Core:
         self.outputs: list[Output] = []
         out = self.effects = Effects()
         self.links: dict[PeerId, Link] = {}
+        self._sizes = [0, 0]  # how many neighbours call the room small, and how many large
         self.fresh = Freshness(calendar, now)
         self.census = Census(config, identity, room, rng, verify, state, self.fresh, out, now)
+        self.membership: Membership = self.census.membership
         self.detector = Detector(config, rng, out)
-        self.exchange = Exchange(config, rng, self.census.membership, out)
+        self.exchange = Exchange(config, rng, self.membership, out)
         self.exchange.hears = lambda peer: not self.detector.is_impaired(peer)
         self.dialer = Dialer(config, rng, out)
         self.overlay = Overlay(config, own, rng, out)
@@ -115,10 +118,6 @@ class Core:
         """We have left for a while, because we hear hardly anything (see `hearing`)."""
         return self.effects.timers[effects.COMEBACK] < math.inf
 
-    @property
-    def membership(self) -> Membership:
-        return self.census.membership
-
     # --------------------------------------------------------------------------------------------------- sending
 
     def send(self, peer: PeerId, frame: bytes, *, reliable: bool = True) -> None:
@@ -131,6 +130,8 @@ class Core:
 
     def send_probe(self, kind: int, sequence: int, link: Link) -> None:
         """A ping or ack, with whatever news still fit in."""
+        if kind == codec.PING:
+            link.cost.asked(ASKED_PROBE)
         hearing = link.hearing
         hearing.sent = (hearing.sent + 1) & 0xFFFF
         frame = PROBE.pack(
@@ -241,13 +242,16 @@ class Core:
         self.dialer.linked(peer)
         self.hints.pop(peer, None)
         self.detector.link_up(peer, now, rtt, at_once=self.is_asked(peer))
+        if (replaced := self.links.get(peer)) is not None:
+            self.size_told(replaced, None)
         link = self.links[peer] = self.detector.links[peer]
         link.lonely = bool(flags & ISOLATED)
         self.overlay.link_up(peer, now, outbound=outbound)
         self.orphans.linked(peer)
         self.census.link_heard(peer)  # its handshake is a sign of life: whatever case was open is closed
         haves = self.broadcast.haves(now)
-        self.exchange.link_up(peer, self.census.own, now, flags, self.fresh.seconds(now))
+        fresh = self.fresh
+        self.exchange.link_up(peer, self.census.own, now, flags, fresh.instance, fresh.seconds(now))
         for proof in self.census.proofs(now):
             self.send(peer, told(proof))
         if haves:
@@ -263,9 +267,12 @@ class Core:
 
     def link_closed(self, peer: PeerId, now: float) -> None:
         """Forget the link; the detector is told by the caller, because it may want to go on asking helpers."""
-        if self.links.pop(peer, None) is not None:
+        link = self.links.pop(peer, None)
+        if link is not None:
+            self.size_told(link, None)
             self.membership.met(peer, now)
-            self.vouching.arm(now)
+            if self.policy.links_all:
+                self.vouching.arm(now)
         self.census.link_closed(peer, now)
         self.overlay.link_down(peer, now)
         self.exchange.link_down(peer)
@@ -345,12 +352,18 @@ class Core:
             del self.hints[next(iter(self.hints))]
         self.hints[record.peer] = record, until
 
+    def size_told(self, link: Link, large: bool | None) -> None:
+        """What a neighbour takes the room for; None: it is one no more."""
+        if link.large is not None:
+            self._sizes[link.large] -= 1
+        link.large = large
+        if large is not None:
+            self._sizes[large] += 1
+
     def resize(self, now: float) -> None:
         """The number of members or links changed: maybe the mode does, too."""
-        links = self.links
-        small = sum(link.large is False for link in links.values())
-        large = sum(link.large is True for link in links.values())
-        if not self.overlay.resize(len(self.membership) + 1, now, links=len(links), small=small, large=large):
+        small, large = self._sizes
+        if not self.overlay.resize(len(self.membership) + 1, now, links=len(self.links), small=small, large=large):
             return
         policy = self.policy = self.exchange.policy = POLICIES[self.overlay.mode]
         self.detector.follow(policy)

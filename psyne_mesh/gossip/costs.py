@@ -11,6 +11,8 @@ from typing import Final
 from psyne_mesh.gossip import codec
 from psyne_mesh.limits import Account, Budget, Verdict
 
+VERIFY: Final = 150.0  # one ed25519 signature
+LINE: Final = 1.0  # one entry of a table looked at, one message asked for
 # frame type: (units of the frame, units of each of its bytes)
 COSTS: Final[dict[int, tuple[float, float]]] = {
     codec.PING: (15.0, 0.02),
@@ -49,12 +51,16 @@ for _kind in (
     codec.SHUFFLE_REPLY,
 ):
     SIZES[_kind] = 20_480  # items are packed into frames of 16 KiB, and one more may follow
-VERIFY: Final = 150.0  # one ed25519 signature
-LINE: Final = 1.0  # one entry of a table looked at, one message asked for
-
-# A neighbour may cost a quarter of a core for four seconds at once: a storm of honest broadcasts, 1,000 small ones a second
-# with their signatures, stays below. Bytes are for memory and queues, items for everything that has no other bound.
-NEIGHBOUR: Final = Budget(bytes_per_s=4 * 2**20, items_per_s=5_000, work_per_s=250_000, burst_s=4.0, patience_s=2.0)
+# A neighbour may cost a quarter of a core for 1.5 s at once: a storm of honest broadcasts, 1,000 small ones a second
+# with their signatures, stays below. Bytes are for memory and queues, items for everything that has no other bound. Who sends
+# twice as much, or more, is parted from within three seconds of the first frame.
+NEIGHBOUR: Final = Budget(bytes_per_s=4 * 2**20, items_per_s=5_000, work_per_s=250_000, burst_s=1.5, patience_s=0.5)
+# What we ask a neighbour for is on our account, not on its: a repaired broadcast with its signature for each line of a GRAFT,
+# an answer to each ping. So who brings at once all that we missed is no flooder. What was asked for and did not come counts
+# for no more than this.
+ASKED_LINE: Final = COSTS[codec.GOSSIP][0] + VERIFY + 10.0  # and 2 KB of payload
+ASKED_PROBE: Final = COSTS[codec.ACK][0] + 1.0
+_ASKED_MAX: Final = 100_000.0
 # What answers cost in bytes: two views of 256 members at once, which a newcomer needs; then two bytes for each that came, and
 # a trickle, so that a room in which little is said still repairs itself.
 ANSWERS_BYTES: Final = 192 * 1024
@@ -66,37 +72,33 @@ _SETTLE_UNITS: Final = 5_000.0  # counted on a link before its account is looked
 class Cost:
     """Of one link.
 
-    1. `count(...)` for every frame, before it is read: False once its account must be looked at; then `settle(now)`.
-    2. `add(units)` while it is handled.
+    1. Raise `n_bytes`, `items` and `units` for every frame, before it is read; once `units` reach `limit`, `settle(now)`.
+    2. `add(units)` while it is handled; `asked(units)` for what the answer to a question of ours will cost.
     3. `may_answer(size, now)` before an answer goes out, which it pays for.
     """
 
-    __slots__ = ("_account", "_answers", "_answers_at", "_bytes", "_earned", "_items", "_limit", "_units")
+    __slots__ = ("_account", "_answers", "_answers_at", "_earned", "items", "limit", "n_bytes", "units")
 
     def __init__(self, now: float) -> None:
         self._account = Account(NEIGHBOUR, now)
         self._answers = float(ANSWERS_BYTES)
         self._answers_at = now
-        self._bytes = self._items = self._earned = 0
-        self._units = 0.0
-        self._limit = _SETTLE_UNITS
-
-    def count(self, kind: int, size: int) -> bool:
-        base, per_byte = COSTS[kind]
-        self._bytes += size
-        self._items += 1
-        self._units += base + per_byte * size
-        return self._units < self._limit
+        self.n_bytes = self.items = self._earned = 0
+        self.units = 0.0
+        self.limit = _SETTLE_UNITS
 
     def add(self, units: float) -> None:
-        self._units += units
+        self.units += units
+
+    def asked(self, units: float) -> None:
+        self.units = max(-_ASKED_MAX, self.units - units)
 
     def settle(self, now: float) -> Verdict:
-        verdict = self._account.charge(now, self._bytes, self._items, self._units)
+        verdict = self._account.charge(now, self.n_bytes, self.items, self.units)
         self._earn(now)
-        self._bytes = self._items = self._earned = 0
-        self._units = 0.0
-        self._limit = _SETTLE_UNITS if verdict is Verdict.OK else 0.0  # while it is over, each frame is looked at
+        self.n_bytes = self.items = self._earned = 0
+        self.units = 0.0
+        self.limit = _SETTLE_UNITS if verdict is Verdict.OK else 0.0  # while it is over, each frame is looked at
         return verdict
 
     def may_answer(self, size: int, now: float) -> bool:
@@ -108,7 +110,7 @@ class Cost:
         return True
 
     def _earn(self, now: float) -> None:
-        earned = ANSWERS_PER_BYTE * (self._bytes - self._earned) + ANSWERS_PER_S * (now - self._answers_at)
+        earned = ANSWERS_PER_BYTE * (self.n_bytes - self._earned) + ANSWERS_PER_S * (now - self._answers_at)
         self._answers = min(float(ANSWERS_BYTES), self._answers + earned)
         self._answers_at = now
-        self._earned = self._bytes
+        self._earned = self.n_bytes

@@ -296,7 +296,8 @@ class Detector:
     # --------------------------------------------------------------------------------------------------- timers
 
     def handle_timeout(self, now: float) -> None:
-        late_by = now - max(self.deadline, self._lag_known_at)
+        timers = self.effects.timers
+        late_by = now - max(timers[effects.PROBES], self._lag_known_at)
         if late_by > self.interval / 2:
             self.note_loop_lag(late_by, now)
         self._awake_at = now
@@ -330,7 +331,7 @@ class Detector:
             deadline = min(deadline, now + min(_TICK_S, self.interval / 4))
         for _, _, _, nack_at in self._helps.values():
             deadline = min(deadline, nack_at)
-        self.deadline = deadline
+        timers[effects.PROBES] = deadline
         if now >= self._judge_at:
             self._judge_at = now + self.interval
             if self.seems_deaf:

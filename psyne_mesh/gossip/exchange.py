@@ -6,6 +6,7 @@ Parent of `Rumours` and `Sync`; reads the view (`Membership`), never changes it.
 from __future__ import annotations
 
 import math
+import struct
 from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
@@ -34,7 +35,10 @@ News: TypeAlias = Record | Accusation | Proof
 
 WALL_BYTES = 5  # the time of day in a HELLO, Unix seconds
 FRAME_BYTES = 16_384  # what one of our frames holds at most, if its items can be spread over several
-_HELLO_BYTES = 3 + WALL_BYTES + sync.SUMMARY_BYTES
+_HELLO = struct.Struct(">BQ")  # flags, instance of the room; then the time of day and the summary
+_HELLO_WALL = 2 + _HELLO.size
+_HELLO_SUMMARY = _HELLO_WALL + WALL_BYTES
+HELLO_BYTES = _HELLO_SUMMARY + sync.SUMMARY_BYTES
 ALL_BUCKETS = (1 << BUCKETS) - 1
 _GONE_MAX = 64  # members lost to silence that a newcomer hears of: it may knock, and their seats wait for them
 _GONE_S = 600.0  # no longer ago than that
@@ -56,6 +60,7 @@ _ITEMS = {Record: codec.ITEM_RECORD, Accusation: codec.ITEM_ACCUSATION, Proof: c
 @attrs.frozen
 class Hello:
     flags: int
+    instance: int  # of the room, as the sender knows it; its record may not say so yet
     wall_s: int  # the sender's time of day, Unix seconds
     mask: int  # buckets in which the sender's view differs from ours
     items: list[tuple[int, bytes]]
@@ -95,16 +100,19 @@ class Exchange:
     @property
     def view_hash(self) -> bytes:
         """What probes say of our view; zeros for no claim."""
-        return self._membership.view_hash if self.policy.knows_all else NO_HASH
+        if not self.policy.knows_all:
+            return NO_HASH
+        view = self._membership.hash
+        return view.whole if view.changed else view.value  # of every probe it is asked
 
     # ------------------------------------------------------------------------------------------------------ links
 
-    def link_up(self, peer: PeerId, own: Record, now: float, flags: int, wall_s: int) -> None:
+    def link_up(self, peer: PeerId, own: Record, now: float, flags: int, instance: int, wall_s: int) -> None:
         self.sync.link_up(peer, now)
         if not self.policy.knows_all:
             flags |= UNSUMMARISED
         hashes = sync.summary(self._membership.buckets)[2:]
-        head = codec.head(codec.HELLO) + bytes((flags,)) + wall_s.to_bytes(WALL_BYTES, "big")
+        head = codec.head(codec.HELLO) + _HELLO.pack(flags, instance) + wall_s.to_bytes(WALL_BYTES, "big")
         self._send(peer, head + hashes + encoded(own))
 
     def link_down(self, peer: PeerId) -> None:
@@ -166,17 +174,18 @@ class Exchange:
 
     def hello_received(self, frame: bytes, *, newcomer: bool) -> Hello:
         """`newcomer`: we have met nobody before."""
-        if len(frame) < _HELLO_BYTES:
+        if len(frame) < HELLO_BYTES:
             raise ProtocolError("hello too short")
-        flags, wall_s = frame[2], int.from_bytes(frame[3 : 3 + WALL_BYTES], "big")
+        flags, instance = _HELLO.unpack_from(frame, 2)
+        wall_s = int.from_bytes(frame[_HELLO_WALL:_HELLO_SUMMARY], "big")
         mask = 0
         if self.policy.knows_all and not flags & UNSUMMARISED:
             mask = (
                 ALL_BUCKETS
                 if newcomer or flags & NEWCOMER
-                else sync.differing_untrusted(frame, 3 + WALL_BYTES, self._membership.buckets)
+                else sync.differing_untrusted(frame, _HELLO_SUMMARY, self._membership.buckets)
             )
-        return Hello(flags, wall_s, mask, codec.items_untrusted(frame, _HELLO_BYTES))
+        return Hello(flags, instance, wall_s, mask, codec.items_untrusted(frame, HELLO_BYTES))
 
     def send_summary(self, peer: PeerId) -> None:
         """A neighbour to compare views with now."""

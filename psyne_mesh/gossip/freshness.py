@@ -58,7 +58,7 @@ class Freshness:
         return max(0, int(now + self._calendar.offset_s))
 
     def is_timely(self, at: int, now: float) -> bool:
-        return abs(self.seconds(now) - at) <= FRESH_S
+        return -FRESH_S <= now + self._calendar.offset_s - at <= FRESH_S
 
     def honours(self, instance: int, now: float, *known: int) -> bool:
         """`known`: of records of its signer, or of the neighbour that brought it, whom we took in. A lower one than ours is one

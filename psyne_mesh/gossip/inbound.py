@@ -10,7 +10,7 @@ from psyne_mesh.gossip import broadcast_wire as wire
 from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.codec import NO_HASH, PROBE
 from psyne_mesh.gossip.core import Core
-from psyne_mesh.gossip.costs import LINE, SIZES, VERIFY
+from psyne_mesh.gossip.costs import COSTS, LINE, SIZES, VERIFY
 from psyne_mesh.gossip.detector import Link
 from psyne_mesh.gossip.exchange import ISOLATED, LARGE, NEWCOMER, UNSUMMARISED, gone_untrusted
 from psyne_mesh.gossip.proofs import proof_untrusted
@@ -55,13 +55,21 @@ class Inbound:
             codec.SHUFFLE_REPLY: self._on_shuffle_reply,
             codec.DISCONNECT: self._on_disconnect,
         }
-        self._by_head = {codec.head(kind): handler for kind, handler in self._handlers.items()}
+        # What is looked up for each frame, at once: handler, largest size, and the two parts of the cost.
+        self._by_head = {
+            codec.head(kind): (handler, SIZES[kind], *COSTS[kind]) for kind, handler in self._handlers.items()
+        }
 
     def handle(self, link: Link, frame: bytes, now: float) -> None:
-        handler = self._by_head.get(frame[:2])
-        if handler is None or len(frame) > SIZES[frame[1]]:
+        known, size = self._by_head.get(frame[:2]), len(frame)
+        if known is None or size > known[1]:
             raise ProtocolError(f"unknown frame type {codec.frame_type_untrusted(frame)}")
-        if not link.cost.count(frame[1], len(frame)) and not self._affords(link, now):
+        handler, _, base, per_byte = known
+        cost = link.cost
+        cost.n_bytes += size
+        cost.items += 1
+        cost.units += base + per_byte * size
+        if cost.units >= cost.limit and not self._affords(link, now):
             return
         self._core.detector.heard(link, now)
         handler(link, frame, now)
@@ -92,8 +100,7 @@ class Inbound:
         core = self._core
         core.detector.ping_received(link, now, srtt / 10_000)
         link.hearing.probe_received(sent, got, now)
-        self._degree_told(link, degree, now)
-        self._probe_seen(link, frame, view_hash, now)
+        self._probe_seen(link, frame, view_hash, degree, now)
         core.send_probe(codec.ACK, sequence, link)
 
     def _on_ack(self, link: Link, frame: bytes, now: float) -> None:
@@ -104,18 +111,14 @@ class Inbound:
             core.coordinate.update((x, y, z, height, error), rtt)
             core.broadcast.note_rtt(link.peer, link.srtt)
         link.hearing.probe_received(sent, got, now)
-        self._degree_told(link, degree, now)
-        self._probe_seen(link, frame, view_hash, now)
+        self._probe_seen(link, frame, view_hash, degree, now)
 
-    def _degree_told(self, link: Link, degree: int, now: float) -> None:
-        link.degree = degree & codec.LINKS_MASK
-        large = degree >= codec.LARGE_ROOM
-        if link.large is not large:
-            link.large = large
-            self._core.resize(now)
-
-    def _probe_seen(self, link: Link, frame: bytes, view_hash: bytes, now: float) -> None:
+    def _probe_seen(self, link: Link, frame: bytes, view_hash: bytes, degree: int, now: float) -> None:
         core = self._core
+        link.degree = degree & codec.LINKS_MASK
+        if link.large is not (degree >= codec.LARGE_ROOM):
+            core.size_told(link, degree >= codec.LARGE_ROOM)
+            core.resize(now)
         ours = core.exchange.view_hash
         if view_hash != NO_HASH and ours is not NO_HASH:
             core.exchange.sync.hash_seen(link.peer, view_hash, ours, core.membership.changed_at, now)
@@ -140,11 +143,12 @@ class Inbound:
         core, peer = self._core, link.peer
         newcomer = not core.introduced
         hello = core.exchange.hello_received(frame, newcomer=newcomer)
-        link.large = bool(hello.flags & LARGE)
+        core.size_told(link, bool(hello.flags & LARGE))
         introduced = newcomer and (not hello.flags & NEWCOMER or peer < core.own)
         if introduced and core.fresh.meet(hello.wall_s, now):  # what day it is, if nobody else told us
             core.census.reissue(now)
         self._take(hello.items, link, now, welcome=True)
+        core.census.introduced(hello.instance, peer, now)
         core.membership.met(peer, now)
         core.introduced = True
         if hello.mask and core.own < peer:

@@ -112,7 +112,8 @@ class Membership:
         self._tidy_at = -math.inf
         self._expiry_at = math.inf  # no living member's record expires before that
         self.alive: list[PeerId] = []
-        self._hash = ViewHash()
+        self.hints: dict[PeerId, None] = {}  # those of the living whom only a server told us of
+        self.hash = ViewHash()
         self.changed_at = 0.0
         self.seat_changes = 0  # grows with whatever may change who holds which seat
         self.own: Record | None = None
@@ -142,15 +143,15 @@ class Membership:
 
     @property
     def buckets(self) -> list[bytes]:
-        return self._hash.buckets
+        return self.hash.buckets
 
     @property
     def view_hash(self) -> bytes:
-        return self._hash.whole
+        return self.hash.whole
 
     def set_own(self, record: Record, now: float) -> None:
         self.own = record
-        self._hash.put(record.peer, record.version_hash)
+        self.hash.put(record.peer, record.version_hash)
         self.changed_at = now
         self.seat_changes += 1
 
@@ -209,6 +210,7 @@ class Membership:
         if member is not None and member.hint:
             member.hint, member.vouched_at = False, now
             self.seat_changes += 1
+            self.hints.pop(peer, None)
             if member.place >= 0:
                 self._show(member, now)
 
@@ -385,6 +387,8 @@ class Membership:
         _count_life(member, now)
         member.place = len(self.alive)
         self.alive.append(peer)
+        if member.hint:
+            self.hints[peer] = None
         self._show(member, now)
 
     def _exit(self, member: Member, status: Status, now: float) -> None:
@@ -396,8 +400,10 @@ class Membership:
         if last != peer:
             self.alive[place] = last
             self._table[last].place = place
-        if not member.hint:
-            self._hash.drop(peer)
+        if member.hint:
+            del self.hints[peer]
+        else:
+            self.hash.drop(peer)
             self.changed_at = now
         self._gone[peer] = None
         self._trim_gone()
@@ -405,7 +411,7 @@ class Membership:
     def _show(self, member: Member, now: float) -> None:
         """Its newest record counts in the hashes; of a hint none does."""
         if not member.hint:
-            self._hash.put(member.record.peer, member.record.version_hash)
+            self.hash.put(member.record.peer, member.record.version_hash)
             self.changed_at = now
 
 

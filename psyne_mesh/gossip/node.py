@@ -342,9 +342,9 @@ class Node:
             peer for peer in core.links if not core.detector.is_impaired(peer)
         ]  # without one nobody can be judged
         apart: list[tuple[float, PeerId]] = []
-        for peer in core.membership.alive:
+        for peer in core.membership.alive if core.policy.links_all and helpers else core.membership.hints:
             member = core.membership.get(peer)
-            if peer not in core.links and member is not None and (member.hint or (core.policy.links_all and helpers)):
+            if peer not in core.links and member is not None:
                 apart.append((member.vouched_at, peer))
         core.vouching.beat(now, apart, helpers)
         core.want_missing(now)

@@ -7,8 +7,9 @@ import math
 import attrs
 
 from psyne_mesh.gossip import codec, effects, events
-from psyne_mesh.gossip.broadcast_wire import ASK, encode_haves
+from psyne_mesh.gossip.broadcast_wire import ASK, encode_haves, grafted
 from psyne_mesh.gossip.core import Core
+from psyne_mesh.gossip.costs import ASKED_LINE
 from psyne_mesh.gossip.dialer import Dialer
 from psyne_mesh.gossip.doubt import Doubt
 from psyne_mesh.gossip.events import CloseLink, Dial, Evicted, PeerDiscovered, PeerLeft
@@ -58,8 +59,11 @@ class Outcome:
                 out.forget()
                 return
             for frame in out.frames:
-                if frame.peer in core.links:
+                link = core.links.get(frame.peer)
+                if link is not None:
                     core.emit(frame)
+                    if frame.frame[1] == codec.GRAFT:
+                        link.cost.asked(ASKED_LINE * grafted(frame.frame))
             out.frames.clear()
             for wish in out.wishes:
                 self._grant(wish, now)
@@ -123,7 +127,7 @@ class Outcome:
                     core.census.suspicions.cut_heals(now)
                 core.resize(now)
                 core.want_member(record, now)
-                if record.peer not in core.links:
+                if record.peer not in core.links and (core.policy.links_all or via is None):
                     core.vouching.arm(now)
             case effects.Confirmed(record, by):
                 core.announce(record, by)

@@ -105,16 +105,17 @@ class Overlay:
 
     def resize(self, members: int, now: float, *, links: int, small: int, large: int) -> bool:
         """Follow the size of the room, with hysteresis. True if the mode changed. Records alone make no room large, for they
-        cost nothing: it is, if with us are nearly as many as a full mesh holds, or if more neighbours call
-        it large than `small`. Who has no link believes what it is told, until somebody is there to ask."""
+        cost nothing: it is, if with us are nearly as many as a full mesh holds (more, in a room made for no more), or if
+        more neighbours call it large than `small`. Who has no link believes what it is told, until somebody is there to ask."""
         self.members = members
         config, before = self._config, self.mode
         known = config.full_knowledge_max
         few = config.full_mesh_max - config.full_mesh_hysteresis
+        enough = config.full_mesh_max if 0 < config.max_players <= config.full_mesh_max else few
         if members <= few:
             self.mode = Mode.FULL
         elif self.mode is Mode.FULL:
-            if members > config.full_mesh_max and (links >= few or large > small or not links):
+            if members > config.full_mesh_max and (links >= enough or large > small or not links):
                 self.mode = Mode.PARTIAL
         elif large < small and links < few:
             self.mode = Mode.FULL  # whoever made us believe in a large room was alone

@@ -17,43 +17,43 @@ class ViewHash:
     """1. `put(peer, version_hash)` for each newer record of who is alive, `drop(peer)` when it is not. 2. Read `buckets` and
     `whole`; of nobody at all it is zeros."""
 
-    __slots__ = ("_buckets", "_changed", "_records", "_whole")
+    __slots__ = ("_buckets", "_records", "changed", "value")
 
     def __init__(self) -> None:
         self._records: list[dict[str, bytes]] = [{} for _ in range(BUCKETS)]
         self._buckets = [NO_HASH] * BUCKETS
-        self._changed = 0  # bit i: bucket i is to be hashed again
-        self._whole = NO_HASH
+        self.changed = 0  # bit i: bucket i is to be hashed again
+        self.value = NO_HASH  # as of the last look, if nothing has `changed` since
 
     def put(self, peer: str, version_hash: bytes) -> None:
         bucket = bucket_of(peer)
         self._records[bucket][peer] = version_hash
-        self._changed |= 1 << bucket
+        self.changed |= 1 << bucket
 
     def drop(self, peer: str) -> None:
         bucket = bucket_of(peer)
         if self._records[bucket].pop(peer, None) is not None:
-            self._changed |= 1 << bucket
+            self.changed |= 1 << bucket
 
     @property
     def buckets(self) -> list[bytes]:
-        if self._changed:
+        if self.changed:
             self._update()
         return self._buckets
 
     @property
     def whole(self) -> bytes:
-        if self._changed:
+        if self.changed:
             self._update()
-        return self._whole
+        return self.value
 
     def _update(self) -> None:
-        for bucket in range(BUCKETS):
-            if self._changed >> bucket & 1:
-                self._buckets[bucket] = _hash(sorted(self._records[bucket].values()))
-        self._changed = 0
-        empty = not any(self._records)
-        self._whole = NO_HASH if empty else _hash(self._buckets)
+        changed, self.changed = self.changed, 0
+        while changed:
+            bucket = changed.bit_length() - 1
+            changed ^= 1 << bucket
+            self._buckets[bucket] = _hash(sorted(self._records[bucket].values()))
+        self.value = _hash(self._buckets) if any(self._records) else NO_HASH
 
 
 def bucket_of(peer: str) -> int:

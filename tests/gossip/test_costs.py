@@ -71,9 +71,9 @@ def test_what_a_frame_makes_us_do_is_on_its_sender_s_account(kind: int, monkeypa
         node = next(iter(room.nodes.values()))
         node.take_outputs()
         cost = node._core.links[EVIL.peer_id].cost
-        before = cost._units
+        before = cost.units
         calls = calls_of(lambda: node.receive(EVIL.peer_id, frame, room.now))  # noqa: B023
-        paid = cost._units - before
+        paid = cost.units - before
         assert calls <= CALLS_PER_UNIT * paid + 60, (len(frame), calls, paid)
         assert calls <= 40_000  # some 2 ms: no frame stalls a game
 
@@ -123,11 +123,12 @@ def flood(room: Cluster, frames_per_s: int, seconds: float) -> float | None:
     return None
 
 
-def test_who_floods_is_parted_from_and_stays_out_for_a_while() -> None:
+@pytest.mark.parametrize("frames_per_s", [3200, 4800, 8000])  # twice its budget, and more
+def test_who_floods_is_parted_from_within_three_seconds_and_stays_out_for_a_while(frames_per_s: int) -> None:
     room = infiltrated(size=3)
-    parted = flood(room, 8000, 6.0)
+    parted = flood(room, frames_per_s, 6.0)
     assert parted is not None
-    assert parted <= 4.5  # what it may use up at once, then a second of patience
+    assert parted <= 3.0  # what it may use up at once, then its patience
     node = next(iter(room.nodes.values()))
     assert node.stats.frames_over_budget > 0
     node.link_up(EVIL.peer_id, room.now)
@@ -141,6 +142,22 @@ def test_a_lively_honest_neighbour_is_never_over_its_budget() -> None:
     assert flood(room, 1000, 10.0) is None
     assert next(iter(room.nodes.values())).stats.frames_over_budget == 0
     assert len(room.events(BroadcastReceived)) == 0
+
+
+def test_who_repairs_at_once_what_we_missed_is_no_flooder() -> None:
+    """What came by GRAFT we asked for: 6,000 messages, four times what may come unasked."""
+    room = infiltrated(size=3)
+    node = next(iter(room.nodes.values()))
+    for begin in range(1, 6001, 600):
+        ids = [(EVIL.peer_id, 1, sequence) for sequence in range(begin, begin + 600)]
+        node._core.effects.frames.append(SendFrame(EVIL.peer_id, wire.encode_graft(ids, 0), True))
+        node.handle_timeout(room.now)
+        node.take_outputs()
+        for number in range(begin, begin + 600):  # of others, so that each signature is looked at
+            message = wire.sign_message(KEY, CheapIdentity(200_000 + number % 1000), 1, 1 + number // 1000, 1, b"x")
+            node.receive(EVIL.peer_id, wire.encode_gossip(wire.Head(0, wire.REPAIR), message.body), room.now)
+    assert node.stats.frames_over_budget == 0
+    assert flood(room, 8000, 3.0) is not None  # and no more than that
 
 
 def test_badly_signed_records_cost_the_link() -> None:

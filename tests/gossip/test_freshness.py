@@ -26,7 +26,7 @@ def of_today(size: int = 5, **options: object) -> Cluster:
 
 
 def instances(room: Cluster) -> set[int]:
-    return {node.own_record.instance for node in room.nodes.values()}
+    return {node._core.fresh.instance for node in room.nodes.values()}
 
 
 def ghost(at: int, instance: int = 0) -> r.Record:

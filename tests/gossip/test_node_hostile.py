@@ -31,7 +31,7 @@ from tests.gossip.cluster import ROOM, CheapIdentity, Cluster, cheap_verify, roo
 
 KEY = r.RoomKey.of(ROOM)
 EVIL, MALLORY = CheapIdentity(666), CheapIdentity(667)
-HELLO_REST = exchange.WALL_BYTES + sync.SUMMARY_BYTES
+HELLO_REST = exchange.HELLO_BYTES - 3
 
 
 def record(

@@ -8,8 +8,9 @@ from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.events import Evicted, PeerDiscovered, PeerLeft
 from psyne_mesh.gossip.records import OwnState, Record
 from psyne_mesh.gossip.seats import Claim, Seats, vote_of
+from psyne_mesh.identity import PeerId
 from tests.gossip.cluster import CheapIdentity, Cluster, room_of
-from tests.gossip.test_node_hostile import EVIL, KEY, infiltrated, say, told
+from tests.gossip.test_node_hostile import EVIL, KEY, infiltrated, keep_talking, say, told
 from tests.gossip.test_seats import ME, seats
 
 PEERS = [CheapIdentity(number).peer_id for number in range(10)]
@@ -57,6 +58,36 @@ def test_a_room_of_four_stays_one_whatever_records_come_and_nobody_is_shown_for_
             assert node.topology(room.now).mode == "full"
             assert len(node.members) <= 64 + 4
     assert all(set(node.members) - {EVIL.peer_id} == set(room.nodes) for node in room.nodes.values())
+
+
+@pytest.mark.parametrize("way", ["member", "server"])
+@pytest.mark.parametrize("size", [4, 13])
+def test_a_thousand_keys_evict_nobody_and_are_shown_for_ten_seconds_at_most(way: str, size: int) -> None:
+    room = infiltrated(config=GossipConfig(max_players=size + 1), size=size)
+    keep_talking(room, 4.0)
+    [before] = {node.seats for node in room.nodes.values()}
+    crowd = [CheapIdentity(20_000 + number) for number in range(1000)]
+    slate = tuple((seat, vote_of(crowd[seat].peer_id)) for seat in range(size + 1))
+    states = [OwnState(epoch=1, joined_at=1, seat=seat % (size + 1), ballot=slate) for seat in range(size + 1)]
+    records = [states[number % (size + 1)].sign(KEY, who) for number, who in enumerate(crowd)]
+    room.log.clear()
+    for beat in range(60):
+        if beat % 4 == 0 and beat < 40:
+            tell(room, way, records[beat * 25 : (beat + 4) * 25])
+        keep_talking(room, 0.4)
+        for node in room.nodes.values():
+            assert [holder for holder in node.seats if holder in room.nodes] == [h for h in before if h in room.nodes]
+            assert len(node.members) <= size + 1 + 4
+    assert not room.events(Evicted)
+    shown: dict[tuple[PeerId, PeerId], float] = {}
+    for at, who, event in room.log:
+        if isinstance(event, PeerDiscovered):
+            shown[who, event.record.peer] = at
+        elif isinstance(event, PeerLeft):
+            assert at - shown.pop((who, event.peer)) <= 10.0
+            assert event.peer not in room.nodes
+    assert len(room.events(PeerDiscovered)) > 0
+    assert shown == {}
 
 
 def test_a_full_table_has_a_place_for_who_is_linked_to_us() -> None:

@@ -23,7 +23,7 @@ SMALL = GossipConfig(full_mesh_max=4, full_mesh_hysteresis=1)
 
 def face(name: str, room: Cluster | None = None, incarnation: int = 0, epoch: int = 1) -> r.Record:
     now = 0 if room is None else int(room.now)
-    instance = 0 if room is None else next(iter(room.nodes.values())).own_record.instance
+    instance = 0 if room is None else next(iter(room.nodes.values()))._core.fresh.instance
     return r.OwnState(epoch=epoch, joined_at=epoch, incarnation=incarnation, name=name).sign(KEY, EVIL, instance, now)
 
 

@@ -111,11 +111,11 @@ class Frames:
             wire.encode_haves([], wire.ASK),
             codec.head(codec.HELLO)
             + bytes((exchange.ISOLATED | exchange.NEWCOMER,))
-            + bytes(exchange.WALL_BYTES + sync.SUMMARY_BYTES),
+            + bytes(exchange.HELLO_BYTES - 3),
         ]
 
     def hello(self, flags: int) -> bytes:
-        return codec.head(codec.HELLO) + bytes((flags,)) + bytes(exchange.WALL_BYTES + sync.SUMMARY_BYTES)
+        return codec.head(codec.HELLO) + bytes((flags,)) + bytes(exchange.HELLO_BYTES - 3)
 
     def shuffle(self) -> bytes:
         """A lobby's question for members, with an empty hand."""
@@ -162,7 +162,7 @@ def _items(kind: int) -> Callable[[Frames], list[bytes]]:
 
 
 def _hellos(f: Frames) -> list[bytes]:
-    head = codec.head(codec.HELLO) + bytes((exchange.NEWCOMER,)) + bytes(exchange.WALL_BYTES) + f.summary()
+    head = codec.head(codec.HELLO) + bytes((exchange.NEWCOMER,)) + f.rng.randbytes(exchange.HELLO_BYTES - 3)
     return [head, head + f.accusations(160)]
 
 
