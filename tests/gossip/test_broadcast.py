@@ -347,5 +347,5 @@ def test_golden_gossip() -> None:
     frame = wire.encode_gossip(Head(2, FLAT, 2.56), message(300, payload=b"hi").body)
     assert (
         frame[:-64].hex()
-        == "010a02010100" + ORIGIN.public_key.hex() + "00" * 9 + "01" + "ac02" + "14" + "02" + b"hi".hex()
+        == "020a02010100" + ORIGIN.public_key.hex() + "00" * 9 + "01" + "ac02" + "14" + "02" + b"hi".hex()
     )
