@@ -79,7 +79,7 @@ def test_a_crash_is_known_to_all_in_five_seconds(seed: int) -> None:
 
 
 def test_an_accusation_takes_the_tree_and_two_more_good_links_and_its_subject() -> None:
-    room = crowd(40, seed=9)
+    room = crowd(40, seed=1)
     node = next(iter(room.nodes.values()))
     core = node._core
     subject, dead = list(core.links)[:2]
@@ -97,7 +97,7 @@ def test_an_accusation_takes_the_tree_and_two_more_good_links_and_its_subject() 
 
 
 def test_a_refutation_takes_more_than_the_tree_as_well() -> None:
-    room = crowd(40, seed=9)
+    room = crowd(40, seed=1)
     subject, other, *_ = room.ids()
     core, theirs = room.nodes[other]._core, room.nodes[subject]._core
     member = core.membership.get(subject)
@@ -118,7 +118,7 @@ def test_a_refutation_takes_more_than_the_tree_as_well() -> None:
 
 
 def test_whom_enough_others_accuse_we_only_tell() -> None:
-    room = crowd(40, seed=9)
+    room = crowd(40, seed=1)
     core = next(iter(room.nodes.values()))._core
     subject, *accusers = core.membership.alive[:4]
     member = core.membership.get(subject)
@@ -135,7 +135,7 @@ def test_whom_enough_others_accuse_we_only_tell() -> None:
 @pytest.mark.parametrize(("returned_s", "believed"), [(1.0, False), (11.0, True)])
 def test_who_was_called_gone_and_has_just_come_back_is_not_believed_at_once(returned_s: float, believed: bool) -> None:
     """It speaks of whom it missed while it was away; they are told, and answer."""
-    room = crowd(40, seed=9)
+    room = crowd(40, seed=1)
     core = next(iter(room.nodes.values()))._core
     subject, accuser = core.membership.alive[:2]
     room.tell(accuser, lambda node: node._core.census.revive(node.own_record.epoch, room.now))
@@ -150,7 +150,7 @@ def test_who_was_called_gone_and_has_just_come_back_is_not_believed_at_once(retu
 
 
 def test_while_most_links_are_silent_nobody_is_dialled_whom_anybody_accuses() -> None:
-    room = crowd(40, seed=9)
+    room = crowd(40, seed=1)
     core = next(iter(room.nodes.values()))._core
     subject = core.membership.alive[0]
     member = core.membership.get(subject)
@@ -166,7 +166,7 @@ def test_while_most_links_are_silent_nobody_is_dialled_whom_anybody_accuses() ->
 
 
 def test_broadcasts_use_a_tree() -> None:
-    room = crowd(40, seed=9)
+    room = crowd(40, seed=1)
     source = room.ids()[7]
     copies = 0
     arrive = room._arrive
@@ -242,7 +242,7 @@ def test_growing_and_shrinking_across_the_edge_loses_no_message() -> None:
 
 
 def test_signals_find_members_without_a_link() -> None:
-    room = crowd(40, seed=9)
+    room = crowd(40, seed=1)
     room.tell(room.ids()[0], lambda node: node.update(room.now, name="fresh"))
     room.run(2.0)
     far = [(a, b) for a in room.ids()[::4] for b in room.ids()[1::5] if a != b and not room.linked(a, b)]

@@ -109,9 +109,7 @@ class Frames:
         return [
             sync.digest(exchange.ALL_BUCKETS, []),
             wire.encode_haves([], wire.ASK),
-            codec.head(codec.HELLO)
-            + bytes((exchange.ISOLATED | exchange.NEWCOMER,))
-            + bytes(exchange.HELLO_BYTES - 3),
+            codec.head(codec.HELLO) + bytes((exchange.ISOLATED | exchange.NEWCOMER,)) + bytes(exchange.HELLO_BYTES - 3),
         ]
 
     def hello(self, flags: int) -> bytes:
