@@ -140,8 +140,8 @@ async def test_for_longer(behaviour: Any, autojump_clock: MockClock) -> None:
 OVER_BUDGET = [
     hostile.BadSignatures(),
     hostile.Nonsense(),
-    pytest.param(hostile.MadeUpAuthors(rate_bps=2e7), marks=pytest.mark.slow),
-    pytest.param(hostile.HavesFlood(rate_bps=1e8), marks=pytest.mark.slow),
+    pytest.param(hostile.MadeUpAuthors(rate_bps=2e7), marks=[pytest.mark.slow, pytest.mark.timeout(1200)]),
+    pytest.param(hostile.HavesFlood(rate_bps=1e8), marks=[pytest.mark.slow, pytest.mark.timeout(1200)]),
 ]
 
 
