@@ -19,15 +19,7 @@ from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX, TAG_BYTES, Member
 from psyne_mesh.mesh.owed import OWED_TAG, room_untrusted
 from psyne_mesh.mesh.pause import PAUSE_TAG, pause_untrusted
 from psyne_mesh.mesh.signaling_rung import SignalingRung
-from psyne_mesh.mesh.tunnels import (
-    SIGNAL_LATE_MS,
-    SIGNAL_PREFIX,
-    TUNNEL_TAG,
-    PeerTunnel,
-    Tunnels,
-    signal_of,
-    signal_untrusted,
-)
+from psyne_mesh.mesh.tunnels import SIGNAL_PREFIX, TUNNEL_TAG, PeerTunnel, Tunnels, signal_of, signal_untrusted
 from psyne_mesh.signaling.envelope import Envelope, Untimely
 from psyne_mesh.webrtc.endpoint import Endpoint
 
@@ -196,8 +188,8 @@ class LinkDriver:
             with suppress(ProtocolError):
                 datagrams, sent_ms = signal_untrusted(text)
                 now_ms = self._envelopes.told_ms()
-                late = sent_ms is not None and now_ms is not None and now_ms - sent_ms > SIGNAL_LATE_MS
-                self._tunnels.deliver(claimed, datagrams, None, late=late)
+                age_s = None if sent_ms is None or now_ms is None else (now_ms - sent_ms) / 1000
+                self._tunnels.deliver(claimed, datagrams, None, age_s)
             return
         opened = self._envelopes.open_untrusted(membership, claimed, text, carrier)
         if isinstance(opened, Tampering):

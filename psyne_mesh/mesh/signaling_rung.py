@@ -23,6 +23,30 @@ WAITING_BYTES_MAX = (
 LARGE_BYTES = 600
 
 
+# Later than at its best of the last seconds by so much, a signal was held; by the clock of the server, or of two servers.
+HELD_S = 0.75
+WINDOW_S = 2.0
+
+
+class Lateness:
+    """Whether a signal of one peer was held on its way. `is_late(age_s, now)` for each, by the clock that both know. What two
+    clocks differ by shows in the smallest age while signals flow; after a gap they count as one clock."""
+
+    def __init__(self) -> None:
+        self._base = 0.0
+        self._smallest = math.inf
+        self._since = self._heard_at = -math.inf
+
+    def is_late(self, age_s: float, now: float) -> bool:
+        if now - self._heard_at > WINDOW_S:
+            self._base, self._smallest, self._since = 0.0, math.inf, now
+        elif now - self._since > WINDOW_S:
+            self._base, self._smallest, self._since = self._smallest, math.inf, now
+        self._heard_at = now
+        self._smallest = min(self._smallest, age_s)
+        return age_s - self._base > HELD_S
+
+
 class SignalingRung:
     """Datagrams for peers to whom there is no other way, bundled into signals.
 

@@ -16,6 +16,7 @@ from psyne_mesh.errors import ProtocolError
 from psyne_mesh.identity import PeerId
 from psyne_mesh.limits import TokenBucket, forget_oldest
 from psyne_mesh.mesh.link import Link, LinkState
+from psyne_mesh.mesh.signaling_rung import Lateness
 from psyne_mesh.webrtc.ice import Path
 
 TUNNEL_TAG = bytes(8)
@@ -39,9 +40,6 @@ CARRIED_BYTES_PER_S = 256_000.0
 # Of that one neighbour gets at most so much, for so many neighbours; further ones begin with a share anew.
 CARRIED_SHARE = 0.5
 CARRIED_FOR_MAX = 64
-# The stream to the server stands still with the network, and gives what it held when that is back. An unreliable message that
-# comes so late by the server's clock is dropped: with `signaling_rung.LATE_S` before that it is a second old at most.
-SIGNAL_LATE_MS = 750
 # Before that both rungs of a young link may be in use: what is still in the tunnel then says nothing of the path.
 SETTLED_S = 3.0
 
@@ -69,12 +67,18 @@ class PeerTunnel:
         self._hint: PeerId | None = None  # it brought something that nothing proves to be of the peer
         self._heard_at: float | None = None
         self._began_at: float | None = None
+        self._lateness = Lateness()
 
     @property
     def path(self) -> Path:
         if self._carrier is None:
             return Path(kind="signaling", local=("", 0), remote=("", 0), rate=self._signals_per_s())
         return Path(kind="peer", local=("", 0), remote=("", 0))
+
+    def is_late(self, age_s: float) -> bool:
+        """The stream to the server stands still with the network, and gives what it held when that is back: a signal of such
+        an age by the server's clock. With `signaling_rung.LATE_S` before that it is a second old at most, or dropped."""
+        return self._lateness.is_late(age_s, self._now())
 
     def heard(self, carrier: PeerId | None, *, proven: bool) -> None:
         """Something came through `carrier`, None for signaling. A peer that carries is preferred.
@@ -135,11 +139,14 @@ class Tunnels:
             if onward is not None and onward.is_direct and self._budget.take(sender, len(frame), self._now()):
                 onward.send_frame(frame, reliable=False)
 
-    def deliver(self, sender: PeerId, datagrams: list[bytes], carrier: PeerId | None, *, late: bool = False) -> None:
-        """`carrier`: None for signaling. `late`: of what they hold, nothing that may be lost is worth anything any more."""
+    def deliver(
+        self, sender: PeerId, datagrams: list[bytes], carrier: PeerId | None, age_s: float | None = None
+    ) -> None:
+        """`carrier`: None for signaling, which may tell the age."""
         link = self._links.get(sender)
         if link is None or not isinstance(link.tunnel, PeerTunnel):
             return
+        late = age_s is not None and link.tunnel.is_late(age_s)
         before = link.last_heard
         link.deliver_tunnelled(datagrams, late=late)
         proven = link.last_heard != before

@@ -6,11 +6,12 @@ import random
 from collections import Counter
 from contextlib import AsyncExitStack
 
+import pytest
 import trio
 from trio.testing import MockClock
 
 from psyne_mesh.identity import Identity, PeerId
-from psyne_mesh.mesh.signaling_rung import LATE_S, SIGNAL_BYTES_MAX, WAITING_BYTES_MAX, SignalingRung
+from psyne_mesh.mesh.signaling_rung import LATE_S, SIGNAL_BYTES_MAX, WAITING_BYTES_MAX, Lateness, SignalingRung
 from psyne_mesh.room.mesh import join_game_room
 from psyne_mesh.room.room import Room
 from psyne_mesh.signaling.client import connect_signaling
@@ -69,6 +70,20 @@ def test_where_nobody_counts_nothing_waits() -> None:
     rung.add(PEERS[0], [b"a"], 0.0)
     assert rung.take(0.0) == [(PEERS[0], [b"a"])]
     assert rung.rate_of(0.0) is None
+
+
+@pytest.mark.parametrize("off_s", [0.0, 3.0, -3.0])
+def test_what_the_stream_held_is_late_and_two_clocks_are_not(off_s: float) -> None:
+    lateness = Lateness()
+    verdicts = [lateness.is_late(off_s + 0.1, number * 0.05) for number in range(200)]
+    assert not any(verdicts[100:])
+    assert not off_s or not any(lateness.is_late(off_s + age_s, 10.0) for age_s in (0.1, 0.5))
+    assert lateness.is_late(off_s + 1.0, 10.0)
+
+
+def test_what_was_held_at_the_begin_is_late() -> None:
+    lateness = Lateness()
+    assert [lateness.is_late(age_s, 5.0) for age_s in (2.3, 1.5, 0.9, 0.7, 0.0)] == [True, True, True, False, False]
 
 
 async def test_a_game_of_five_with_one_who_has_no_other_way(autojump_clock: MockClock) -> None:
