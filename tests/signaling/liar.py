@@ -290,7 +290,7 @@ async def lie_in_play(seed: int) -> None:
             await trio.sleep(rng.choice([5, 40]))
             with suppress(ClosedError):  # "you entered elsewhere" ends a room in which we are alone
                 await room.channel("raw").send(b"still here")
-            await room.leave()
+                await room.leave()
 
 
 async def _drain(client: SignalingClient) -> None:
