@@ -33,7 +33,6 @@ from psyne_mesh.room.governing import Governing
 from psyne_mesh.room.hosting import Hosting
 from psyne_mesh.room.latency import LatencyReport, latency_report, owner_of, shown_time
 from psyne_mesh.room.peer import OURSELVES, Me, Peer, Player
-from psyne_mesh.room.playing import G, I, Play
 from psyne_mesh.room.sharing import SharedTraffic, Sharing
 from psyne_mesh.room.snapshots import Snapshots
 from psyne_mesh.room.state_views import WrittenState
@@ -41,6 +40,7 @@ from psyne_mesh.room.states import StateTraffic
 from psyne_mesh.room.timekeeper import Timekeeper
 
 if TYPE_CHECKING:
+    from psyne_mesh.room.playing import G, I, Play
     from psyne_mesh.room.room import Room
 
 S = TypeVar("S", bound=Shared)
@@ -184,6 +184,8 @@ class GameRoom(Governing, Exchanging):
         cannot be. players: the host starts once so many want to play; who comes later joins while it runs.
         delay: ticks that our inputs wait so that others need not guess them; None finds it (up to 3, then it is guessed).
         """
+        from psyne_mesh.room.playing import Play  # many modules, and few games play by rollback
+
         self._joined()
         return Play(
             cast("Room", self),

@@ -62,3 +62,31 @@ def test_every_public_name_is_there_and_where_type_checkers_see_it() -> None:
     assert set(psyne_mesh.__all__) <= set(dir(psyne_mesh))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = psyne_mesh.nothing
+
+
+# What a plain join may load of ours; the rest waits until a game asks for it.
+OF_A_JOIN = {
+    "psyne_mesh": {
+        "blocks", "config", "errors", "events", "game", "gossip", "identity", "in_trio", "interrupts", "key_file", "limits", "mesh",
+        "names", "nurseries", "room", "signaling", "streams", "webrtc",
+    },
+    "psyne_mesh.signaling": {
+        "client", "convert", "envelope", "events", "inbox", "joining", "link", "messages", "requests", "transport", "websocket",
+    },
+}  # fmt: skip
+THIRD_PARTY = {
+    "OpenSSL", "_cffi_backend", "_openssl", "attr", "attrs", "cryptography", "google_crc32c", "h11", "idna", "msgspec",
+    "outcome", "psyne_mesh", "sniffio", "sortedcontainers", "trio", "trio_websocket", "typing_extensions", "wsproto",
+    "exceptiongroup", "cffi", "pycparser",
+}  # fmt: skip
+
+
+def test_a_plain_join_loads_what_it_uses() -> None:
+    loaded = loaded_by("from psyne_mesh import join_game_room") - loaded_by("pass")
+    assert {name.partition(".")[0] for name in loaded} - set(sys.stdlib_module_names) <= THIRD_PARTY
+    for package, parts in OF_A_JOIN.items():
+        inside = {
+            name.removeprefix(f"{package}.").partition(".")[0] for name in loaded if name.startswith(f"{package}.")
+        }
+        assert inside <= parts, package
+    assert not {name for name in loaded if name.startswith(("psyne_mesh.game.rollback", "psyne_mesh.room.playing"))}
