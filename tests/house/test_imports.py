@@ -67,8 +67,8 @@ def test_every_public_name_is_there_and_where_type_checkers_see_it() -> None:
 # What a plain join may load of ours; the rest waits until a game asks for it.
 OF_A_JOIN = {
     "psyne_mesh": {
-        "blocks", "config", "errors", "events", "game", "gossip", "identity", "in_trio", "interrupts", "key_file", "limits",
-        "mesh", "names", "nurseries", "room", "signaling", "streams", "webrtc",
+        "base64", "blocks", "config", "errors", "events", "game", "gossip", "identity", "in_trio", "interrupts", "key_file",
+        "limits", "mesh", "names", "nurseries", "room", "signaling", "streams", "webrtc",
     },
     "psyne_mesh.signaling": {
         "client", "convert", "envelope", "events", "inbox", "joining", "link", "messages", "requests", "transport", "websocket",
