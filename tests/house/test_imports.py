@@ -71,7 +71,8 @@ OF_A_JOIN = {
         "limits", "mesh", "names", "nurseries", "room", "signaling", "streams", "webrtc",
     },
     "psyne_mesh.signaling": {
-        "client", "convert", "envelope", "events", "inbox", "joining", "link", "messages", "requests", "transport", "websocket",
+        "base64", "client", "convert", "envelope", "events", "inbox", "joining", "link", "locks", "manifest", "messages",
+        "requests", "transport", "websocket",
     },
 }  # fmt: skip
 THIRD_PARTY = {
