@@ -212,6 +212,11 @@ class ConnectFailed(RemoteError):
         self.advice = advice
 
 
+class ClocksDiffer(ConnectFailed):
+    """What one of the two signs is not of today by the other's clock, and no server tells both the time. The text says by how
+    much they differ."""
+
+
 class TamperedSignaling(RemoteError):
     """An offer, answer or candidate does not carry a valid signature of the peer that it names, or names another
     fingerprint than the one signed: someone between the peers changed it. The message was dropped."""

@@ -444,6 +444,11 @@ class Node:
         """Who holds which seat; the index is the seat number. Empty in a room without seats."""
         return self._core.seats.seats
 
+    def hinted(self, peer: PeerId) -> Record | None:
+        """The record of somebody whom a server or a ticket tells us to dial, and who is no member as far as we know."""
+        known = self._core.hints.get(peer)
+        return None if known is None or self._core.membership.is_alive(peer) else known[0]
+
     def record(self, peer: PeerId) -> Record | None:
         """The newest record of a member or of ourselves; None for anybody else, those who left included."""
         if peer == self.peer_id:

@@ -14,7 +14,16 @@ from typing import NamedTuple, Protocol
 import trio
 
 from psyne_mesh.config import DataChannelConfig
-from psyne_mesh.errors import ClosedError, ConnectFailed, LocalError, PeerGone, PsyneMeshError, RemoteError, WouldBlock
+from psyne_mesh.errors import (
+    ClocksDiffer,
+    ClosedError,
+    ConnectFailed,
+    LocalError,
+    PeerGone,
+    PsyneMeshError,
+    RemoteError,
+    WouldBlock,
+)
 from psyne_mesh.gossip.codec import FRAME_MAX
 from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.limits import TokenBucket
@@ -335,7 +344,7 @@ class Link:
         """An envelope of this session that our clock does not let us believe: while we dial there is no use in waiting."""
         if self.state is LinkState.DIALING:
             ahead_s = untimely.ahead_ms / 1000
-            self._untimely = ConnectFailed(
+            self._untimely = ClocksDiffer(
                 "signaling", f"its clock is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} ours",
                 peer=self.peer_id.short, advice="Set the clocks of both, or use a signaling server that tells the time",
             )  # fmt: skip

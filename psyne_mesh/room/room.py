@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast, overload
 
 import trio
 
-from psyne_mesh.errors import ClosedError, InvalidConfig, ProtocolError, RemoteError
+from psyne_mesh.errors import ClocksDiffer, ClosedError, InvalidConfig, ProtocolError, RemoteError
 from psyne_mesh.gossip import events as gossip_events
 from psyne_mesh.gossip.records import Record
 from psyne_mesh.identity import PeerId
@@ -303,6 +303,10 @@ class Room(Listening, GameRoom):
             self._waiting.send(peer_id, self._channels)  # others may carry it
             self._hub.publish(room_events.PeerUnreachable(peer, error))
             self._changed.unpark_all()
+        elif isinstance(error, ClocksDiffer) and self._membership and (record := self._membership.node.hinted(peer_id)):
+            self._hub.publish(
+                room_events.PeerUnreachable(self._peer_of(record), error)
+            )  # nobody would ever see it else
 
     def on_link_gone(self, peer_id: PeerId) -> None:
         if peer := self._peers.get(peer_id):
@@ -367,14 +371,18 @@ class Room(Listening, GameRoom):
 
     # -------------------------------------------------------------------------------------------------------- helpers
 
+    def _peer_of(self, record: Record) -> Peer:
+        assert self._membership is not None
+        return Peer(
+            self._membership, record.peer, record.name, _profile(record), record.joined_at,
+            self.states.state_of(record.peer), self._timekeeper.one_way,
+        )  # fmt: skip
+
     def _discovered(self, record: Record) -> None:
-        peer_id, profile = record.peer, _profile(record)
+        peer_id = record.peer
         assert self._membership is not None
         earlier = self._silent.take(peer_id)
-        state = self.states.state_of(peer_id)
-        peer = self._peers[peer_id] = Peer(
-            self._membership, peer_id, record.name, profile, record.joined_at, state, self._timekeeper.one_way
-        )
+        peer = self._peers[peer_id] = self._peer_of(record)
         self._hub.publish(room_events.PeerDiscovered(peer))
         self.states.peer_joined(peer_id)
         if self._membership.is_linked(peer_id):
