@@ -338,6 +338,13 @@ class Detector:
                 self.effects.probing.append(Deaf())
 
     @property
+    def is_calm(self) -> bool:
+        """Nobody is late, so a ping may come a little later."""
+        return not self.local_health and not any(
+            link.missed or link.silent or link.lost for link in self.links.values()
+        )
+
+    @property
     def seems_deaf(self) -> bool:
         """For long, most links have found that we do not hear them while they hear us."""
         return deaf_for(link.hearing for link in self.links.values()) >= self._config.deaf_after_s

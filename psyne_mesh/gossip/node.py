@@ -45,6 +45,9 @@ _MOVED_S = 0.03
 _STALL_S = 1.0  # standing still for less loses nothing: a socket's buffer holds what comes, and nobody misses us yet
 _DIAL_MAX_S = 20.0  # a dial takes no longer: who has come or come back since it began is not judged by it
 _PLACE_GAP_S = 30.0  # and at most so often
+# Moments that the nodes of a process have in common. To wake costs more than a probe; of the 2 s in which a crash is found, a
+# sixteenth.
+ROUND_S = 0.125
 _KNOCKS_MAX = (
     4  # of the lost whom one answer of signaling names, so many are dialled: one link finds all that are beyond a cut
 )
@@ -288,6 +291,16 @@ class Node:
         timers = core.effects.timers
         deadline = min(timers) if timers[effects.COMEBACK] == _NEVER else timers[effects.COMEBACK]
         return None if deadline == _NEVER else deadline
+
+    def next_round(self) -> float | None:
+        """The same for whoever shares its wake-ups with others: while all links answer, probes wait for the next moment that
+        all nodes of a process have in common. A crash is found that much later at most, twice."""
+        due = self.next_timeout()
+        timers = self._core.effects.timers
+        if due is None or due != timers[effects.PROBES] or not self._core.detector.is_calm:
+            return due
+        others = min(timers[effects.PROBES + 1 :])
+        return min(math.ceil(due / ROUND_S) * ROUND_S, others)
 
     def handle_timeout(self, now: float) -> None:
         core = self._core

@@ -253,7 +253,7 @@ class MeshCore:
 
     def rearm(self) -> None:
         """What is due next may have changed; the timer task sleeps on this scope."""
-        deadlines = [membership.node.next_timeout() for membership in self._rooms.values()]
+        deadlines = [membership.node.next_round() for membership in self._rooms.values()]
         soonest = min([self.table.next_timeout(), *(due for due in deadlines if due is not None)])
         if soonest != self._timer.deadline:  # mostly it is what it was, and Trio does not ask
             self._timer.deadline = soonest
@@ -286,7 +286,7 @@ class MeshCore:
             with trio.CancelScope(deadline=self._timer.deadline) as self._timer:
                 self.rearm()
                 await trio.sleep_forever()
-            now = self.now()
+            now, armed = self.now(), self._timer.deadline
             if self.heartbeat is not None:
                 self.heartbeat.turned()
             if now >= self._look_at:
@@ -304,8 +304,9 @@ class MeshCore:
             for membership in list(self._rooms.values()):
                 due = membership.node.next_timeout()
                 if due is not None and due <= now:
-                    self.endpoint.note_lag(now - due, now)
-                    membership.node.note_loop_lag(now - due, now)
+                    late_s = now - max(due, armed)
+                    self.endpoint.note_lag(late_s, now)
+                    membership.node.note_loop_lag(late_s, now)
                     membership.tell(lambda node, now: node.handle_timeout(now))
 
 
