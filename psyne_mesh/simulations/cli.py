@@ -101,7 +101,7 @@ def run(
 def _report() -> ModuleType:
     """The module that draws; what it needs is not installed with the package."""
     try:
-        return importlib.import_module("simulations.report")
+        return importlib.import_module("psyne_mesh.simulations.report")
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in _DRAWS:
             raise

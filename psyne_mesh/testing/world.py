@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,6 +18,9 @@ from psyne_mesh.room.room import Room
 from psyne_mesh.signaling.memory import MemorySignaling, open_memory_signaling
 from psyne_mesh.testing.network import NatKind, Quality, VirtualHost, VirtualNetwork, check_nat
 from psyne_mesh.testing.wire import connect_host
+
+# 1 January 2026, when every world begins: what players sign holds a date, and a seed that decides all decides that, too
+WALL_MS = 1_767_225_600_000
 
 
 @asynccontextmanager
@@ -42,7 +44,7 @@ class World:
         self.hosts: dict[str, VirtualHost] = {}
         self._nursery = nursery
         self._seed = seed
-        self._wall_ms = time.time_ns() // 1_000_000 - int(trio.current_time() * 1000)
+        self._wall_ms = WALL_MS - int(trio.current_time() * 1000)
         hub.wall_ms = self.wall_ms
 
     async def join(
@@ -114,7 +116,7 @@ class World:
             }  # fmt: skip
 
     def wall_ms(self) -> int:
-        """The wall clock of a machine that is right, in ms: the real one when the world began; from then on it goes with Trio's
+        """The wall clock of a machine that is right, in ms: `WALL_MS` when the world began; from then on it goes with Trio's
         clock."""
         return self._wall_ms + int(trio.current_time() * 1000)
 

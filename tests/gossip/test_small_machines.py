@@ -137,12 +137,12 @@ def test_two_still_views_that_differ_are_compared_and_moving_ones_are_not() -> N
     machine = Sync(CONFIG, random.Random(1), Effects())
     machine.link_up(A, 0.0)
     for tick in range(10):
-        machine.hash_seen(A, theirs=tick, ours=99, ours_since=0.0, now=tick / 2)  # theirs moves
+        machine.hash_seen(A, theirs=bytes([tick]), ours=b"ours", ours_since=0.0, now=tick / 2)  # theirs moves
     for tick in range(10):
-        machine.hash_seen(A, theirs=7, ours=99, ours_since=5 + tick / 2, now=5 + tick / 2)  # ours moves
+        machine.hash_seen(A, theirs=b"7", ours=b"ours", ours_since=5 + tick / 2, now=5 + tick / 2)  # ours moves
     assert partners(machine) == []
-    machine.hash_seen(A, theirs=7, ours=99, ours_since=9.5, now=10.6)
-    machine.hash_seen(A, theirs=7, ours=99, ours_since=9.5, now=11.0)
+    machine.hash_seen(A, theirs=b"7", ours=b"ours", ours_since=9.5, now=10.6)
+    machine.hash_seen(A, theirs=b"7", ours=b"ours", ours_since=9.5, now=11.0)
     assert partners(machine) == [A]
 
 
@@ -168,8 +168,11 @@ def test_a_room_that_agrees_is_compared_less_often_until_something_differs() -> 
         machine.handle_timeout(machine.deadline)
     assert 4 <= len(partners(machine)) <= 8
     machine.effects.wishes.clear()
-    for now, theirs in ((101.0, 7), (102.0, 7)):  # two probes of a neighbour whose view stands still, and is not ours
-        machine.hash_seen(A, theirs, 8, 0.0, now)
+    for now, theirs in (
+        (101.0, b"7"),
+        (102.0, b"7"),
+    ):  # two probes of a neighbour whose view stands still, and is not ours
+        machine.hash_seen(A, theirs, b"8", 0.0, now)
     assert partners(machine) == [A]
     machine.handle_timeout(machine.deadline)
     assert len(partners(machine)) == 2

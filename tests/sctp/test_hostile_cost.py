@@ -17,8 +17,10 @@ from benchmarks.hostile import PACKINGS, Chunks, Victim, acknowledged, cost_besi
 from psyne_mesh.webrtc.sctp import wire
 from psyne_mesh.webrtc.sctp.outbound import REPEATS_BYTES_FREE
 
-# One-byte messages cost 1 % of a core at 1 Mbit/s, where 5 % are allowed
+# One-byte messages cost 1 % of a core at 1 Mbit/s, where 5 % are allowed: the long test holds that, with 200 kB of each attack.
+# The everyday one has too few bytes for it beside other work on the same processors, and finds what grows with what is held.
 RATIO_MAX = 5.0
+ROUGHLY = 2.0
 OUT_PER_BYTE_MAX = 3.0
 # The dearest packet, in bytes of one-byte messages: 62,500 of them take 5 ms of such a core
 LONGEST_BYTES_MAX = 62_500
@@ -38,7 +40,9 @@ KINDS = {
 }  # fmt: skip
 
 
-def judge(attack: Attack, interleaving: bool, packing: str, n_bytes: int, held: int) -> None:
+def judge(
+    attack: Attack, interleaving: bool, packing: str, n_bytes: int, held: int, ratio_max: float = RATIO_MAX
+) -> None:
     """The least of some tries, as whatever else runs only adds."""
     ratio = longest = math.inf
     for _ in range(TRIES):
@@ -48,9 +52,9 @@ def judge(attack: Attack, interleaving: bool, packing: str, n_bytes: int, held: 
         unit = honest.ns_per_byte
         ratio = min(ratio, result.ns_per_byte / unit)
         longest = min(longest, result.longest_ns / unit)
-        if (result.ended or ratio <= RATIO_MAX) and longest <= LONGEST_BYTES_MAX:
+        if (result.ended or ratio <= ratio_max) and longest <= LONGEST_BYTES_MAX:
             break
-    assert result.ended or ratio <= RATIO_MAX
+    assert result.ended or ratio <= ratio_max
     assert longest <= (ENDING_BYTES_MAX if result.ended else LONGEST_BYTES_MAX)
     if attack.__name__ in REPEATING:
         in_advance = 2.2 * free  # with headers: chunks of 20 bytes have 20 more, and their packets 77
@@ -61,7 +65,7 @@ def judge(attack: Attack, interleaving: bool, packing: str, n_bytes: int, held: 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
 def test_no_chunk_costs_much_more_than_honest_ones(attack: Attack) -> None:
-    judge(attack, True, "alone", 10_000, HELD)
+    judge(attack, True, "alone", 10_000, HELD, ROUGHLY * RATIO_MAX)
 
 
 @pytest.mark.slow
