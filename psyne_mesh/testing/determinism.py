@@ -154,9 +154,9 @@ class _Player:
         one, other = self._decoder.decode(first), self._decoder.decode(second)
         found = first_difference(one, other)
         if found is None or not found[0]:  # equal, and encoded in another order
-            for name in self._game.__struct_fields__:
-                pair = [self._encoder.encode(getattr(each, name)) for each in (one, other)]
-                if pair[0] != pair[1]:
+            fields = [msgspec.msgpack.decode(state, type=list[msgspec.Raw]) for state in (first, second)]
+            for name, *pair in zip(self._game.__struct_fields__, *fields):  # as they were: to decode would order them anew
+                if bytes(pair[0]) != bytes(pair[1]):
                     ours, theirs = (msgspec.msgpack.decode(each) for each in pair)
                     return OutOfSync(tick, name, ours, theirs, f"(in another order) {how}")
         path, mine, others = found or ("", None, None)
