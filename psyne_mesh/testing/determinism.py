@@ -155,7 +155,9 @@ class _Player:
         found = first_difference(one, other)
         if found is None or not found[0]:  # equal, and encoded in another order
             fields = [msgspec.msgpack.decode(state, type=list[msgspec.Raw]) for state in (first, second)]
-            for name, *pair in zip(self._game.__struct_fields__, *fields):  # as they were: to decode would order them anew
+            for name, *pair in zip(
+                self._game.__struct_fields__, *fields
+            ):  # as they were: to decode would order them anew
                 if bytes(pair[0]) != bytes(pair[1]):
                     ours, theirs = (msgspec.msgpack.decode(each) for each in pair)
                     return OutOfSync(tick, name, ours, theirs, f"(in another order) {how}")

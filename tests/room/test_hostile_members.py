@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import attrs
 import pytest
 import trio
@@ -27,6 +25,7 @@ from psyne_mesh.room.hub import EventHub
 from psyne_mesh.room.room import Room
 from psyne_mesh.signaling.envelope import Kind, open_untrusted, seal
 from psyne_mesh.testing import World, open_world
+from psyne_mesh.testing.world import WALL_MS
 from psyne_mesh.webrtc import stack
 from psyne_mesh.webrtc.data_channel import UNREAD_OVERHEAD_BYTES
 from psyne_mesh.webrtc.sdp import Description, make_offer
@@ -155,8 +154,8 @@ AN_OFFER = make_offer(
 
 
 def world_ms() -> int:
-    """The wall clock of the players, near enough: their world begins when the test does."""
-    return time.time_ns() // 1_000_000 + int(1000 * trio.current_time())
+    """The wall clock of the players: their world begins when the test does."""
+    return WALL_MS + int(1000 * trio.current_time())
 
 
 def envelope(
