@@ -85,6 +85,21 @@ def test_new_keys_in_the_middle_of_a_batch() -> None:
     assert pair.server.receive_many(batch, NOW) == [b"%d" % number for number in range(16)]
 
 
+@pytest.mark.parametrize("before", range(4))
+@pytest.mark.parametrize("behind", range(4))
+def test_what_a_batch_asks_to_acknowledge_is_acknowledged(before: int, behind: int) -> None:
+    """By its own number: the peer changes its keys only then."""
+    pair = of_1_3()
+    batch = pair.client.send([b"before"] * before)
+    pair.client.update_keys(NOW)  # type: ignore[union-attr]
+    batch += pair.client.datagrams_to_send(NOW)
+    batch += pair.client.send([b"behind"] * behind)
+    assert pair.server.receive_many(batch, NOW) == [b"before"] * before + [b"behind"] * behind
+    for datagram in pair.server.datagrams_to_send(NOW):
+        pair.client.receive(datagram, NOW)
+    assert pair.client._write.epoch == 4  # type: ignore[union-attr]
+
+
 def test_before_the_handshake_is_through() -> None:
     session = DtlsSession(SERVER, is_client=False, remote_fingerprints=[CLIENT.fingerprint])
     assert session.receive_many([], NOW) == []

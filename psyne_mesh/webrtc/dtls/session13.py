@@ -197,12 +197,14 @@ class Session13:
         """`receive` for each in turn; less work for those of a running session that come in order."""
         read, packets = self._read, []
         opened = read.open_many(datagrams) if read is not None and len(datagrams) >= MANY else []
-        for content in opened:
+        last = -1 if read is None else read.number
+        for at, content in enumerate(opened, 1 - len(opened)):
             if content[-1] == APPLICATION_DATA:
                 self._n_received += 1
                 packets.append(content[:-1])
-            elif self.state == "established":
-                self._receive_opened(read, content, packets, now)  # type: ignore[arg-type]  # there are keys
+            elif read is not None and self.state == "established":
+                read.number = last + at  # an ACK names it
+                self._receive_opened(read, content, packets, now)
         for datagram in datagrams[len(opened) :]:
             packets += self.receive(datagram, now)
         return packets
