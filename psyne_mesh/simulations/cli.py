@@ -142,7 +142,7 @@ def _show(result: Result, scenario: Scenario) -> None:
 def all_(
     nightly: Annotated[bool, typer.Option(help="200 seeds, up to 10,000 nodes: hours.")] = False,
     ci: Annotated[
-        bool, typer.Option(help="Fewer seeds and nodes: 10 minutes on 2 cores; compared with the baseline.")
+        bool, typer.Option(help="Fewer seeds and nodes: 15 minutes on 2 cores; compared with the baseline.")
     ] = False,
     only: Annotated[list[str] | None, typer.Option(help="Only these scenarios; may be given several times.")] = None,
     seeds: Annotated[int | None, typer.Option(help="So many seeds for each, from 0.", min=1)] = None,
