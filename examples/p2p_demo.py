@@ -11,7 +11,10 @@ from contextlib import AsyncExitStack
 
 import trio
 
-from psyne_mesh import Action, CombatAction, PeerGone, PlayerPosition, create_gaming_channel, open_server
+from psyne_mesh import CombatAction, PlayerPosition, create_gaming_channel
+from psyne_mesh.errors import PeerGone
+from psyne_mesh.room import Action
+from psyne_mesh.signaling import open_server
 
 MODES = {PlayerPosition: "unreliable", CombatAction: "reliable"}
 

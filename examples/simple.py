@@ -11,7 +11,9 @@ from contextlib import AsyncExitStack
 
 import trio
 
-from psyne_mesh import FloatVector, create_channel, open_server
+from psyne_mesh import create_channel
+from psyne_mesh.room import FloatVector
+from psyne_mesh.signaling import open_server
 
 ROUNDS = 5
 

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import trio
 from trio.testing import MockClock
 
-from psyne_mesh import Channel, Room, WouldBlock
+from psyne_mesh import Channel, Room
+from psyne_mesh.errors import WouldBlock
 from psyne_mesh.testing import Quality, open_world, seeded_scheduling
 
 PATH = Quality(latency_s=0.035, jitter_s=0.03, loss=0.03)  # each way 35 to 65 ms

@@ -25,9 +25,12 @@ from psyne_mesh.sync.entrance import (
     open_server,
     quick_match,
 )
+from psyne_mesh.sync.exchanging import Files, FileSending, Request, Requests, SnapshotRequest
+from psyne_mesh.sync.listening import EventFeed
 from psyne_mesh.sync.room import Room
 
 __all__ = [
-    "Channel", "Mesh", "Message", "Party", "Room", "RoomChanges", "Shared", "create_room", "join_game_room", "join_room",
-    "list_rooms", "open_mesh", "open_server", "quantised", "quick_match", "smooth",
+    "Channel", "EventFeed", "FileSending", "Files", "Mesh", "Message", "Party", "Request", "Requests", "Room", "RoomChanges",
+    "Shared", "SnapshotRequest", "create_room", "join_game_room", "join_room", "list_rooms", "open_mesh", "open_server",
+    "quantised", "quick_match", "smooth",
 ]  # fmt: skip

@@ -28,33 +28,33 @@ there are no sockets.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from psyne_mesh.lazy import exports
 
 if TYPE_CHECKING:
     from psyne_mesh.webrtc.data_channel import DataChannel
     from psyne_mesh.webrtc.endpoint import Endpoint, open_endpoint
+    from psyne_mesh.webrtc.ice.events import Path
+    from psyne_mesh.webrtc.ice.udp import SocketFactory
     from psyne_mesh.webrtc.peer import PeerConnection
     from psyne_mesh.webrtc.stack import Stack, StackConfig, StackEvent
     from psyne_mesh.webrtc.stats import PeerStats
 
 __all__ = [
-    "DataChannel", "Endpoint", "PeerConnection", "PeerStats", "Stack", "StackConfig", "StackEvent", "open_endpoint",
+    "DataChannel", "Endpoint", "Path", "PeerConnection", "PeerStats", "SocketFactory", "Stack", "StackConfig", "StackEvent",
+    "open_endpoint",
 ]  # fmt: skip
 
-_HOMES = {
-    "DataChannel": "data_channel",
-    "Endpoint": "endpoint",
-    "PeerConnection": "peer",
-    "PeerStats": "stats",
-    "Stack": "stack",
-    "StackConfig": "stack",
-    "StackEvent": "stack",
-    "open_endpoint": "endpoint",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__ = exports(
+    __name__,
+    {
+        "webrtc.data_channel": "DataChannel",
+        "webrtc.endpoint": "Endpoint open_endpoint",
+        "webrtc.ice.events": "Path",
+        "webrtc.ice.udp": "SocketFactory",
+        "webrtc.peer": "PeerConnection",
+        "webrtc.stack": "Stack StackConfig StackEvent",
+        "webrtc.stats": "PeerStats",
+    },
+)

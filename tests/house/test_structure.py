@@ -38,6 +38,7 @@ FLOORS = {
     "limits": 8,
     "names": 8,
     "errors": 8,
+    "lazy": 8,
 }
 # Inside webrtc: Trio shells, then the pure stack, then its parts, which never meet.
 WEBRTC_FLOORS = {

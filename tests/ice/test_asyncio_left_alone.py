@@ -14,7 +14,8 @@ import outcome
 import pytest
 import trio
 
-from psyne_mesh import OutsideTrio, create_channel, join_game_room
+from psyne_mesh import create_channel, join_game_room
+from psyne_mesh.errors import OutsideTrio
 from psyne_mesh.webrtc import open_endpoint
 from tests.webrtc.dial import LOOPBACK, introduce
 

@@ -13,10 +13,11 @@ import pytest
 import trio
 
 import psyne_mesh
-from psyne_mesh import Identity, Message, create_channel, join_game_room, open_mesh, open_server
+from psyne_mesh import Identity, Message, create_channel, join_game_room, open_mesh
 from psyne_mesh.errors import CannotListen, InvalidConfig, OutsideTrio
 from psyne_mesh.events import MessageRefused, PeerLeft
 from psyne_mesh.room import events as room_events
+from psyne_mesh.signaling import open_server
 from psyne_mesh.webrtc import open_endpoint
 from psyne_mesh.webrtc.ice import Path as IcePath
 from tests.room.players import connected, open_party

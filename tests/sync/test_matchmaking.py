@@ -66,7 +66,7 @@ def test_the_two_doors_lead_to_the_same_rooms() -> None:
         assert hasattr(psyne_mesh, name)
         ours, theirs = (inspect.signature(getattr(door, name)).parameters for door in (sync, psyne_mesh))
         assert set(ours) - {"timeout"} <= set(theirs) | {"options"}, name
-    public = {name for name in dir(psyne_mesh.Mesh) if not name.startswith("_")}
+    public = {name for name in dir(psyne_mesh.room.Mesh) if not name.startswith("_")}
     assert public <= set(dir(sync.Mesh))
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from psyne_mesh import RequestRefused, sync
+from psyne_mesh import sync
+from psyne_mesh.errors import RequestRefused
 from tests.sync.conftest import Join
 from tests.sync.frames import meet, until
 

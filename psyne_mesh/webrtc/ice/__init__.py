@@ -5,9 +5,9 @@ What stands on aioice is looked up when it is first used: with it come asyncio a
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from psyne_mesh.lazy import exports
 from psyne_mesh.webrtc.ice.events import (
     Disconnected,
     Failed,
@@ -50,10 +50,6 @@ __all__ = [
     "open_udp_socket",
 ]
 
-_HOMES = {"IceGateway": "gateway", "open_gateway": "gateway", "IceTransport": "transport"}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__ = exports(
+    __name__, {"webrtc.ice.gateway": "IceGateway open_gateway", "webrtc.ice.transport": "IceTransport"}
+)
