@@ -1,0 +1,31 @@
+"""The TypeScript member by itself: its types, its own tests, and what it weighs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.js.node import needs_node, run_node
+
+SIZE_MAX_BYTES = 40 * 1024  # minified and gzipped, libraries included
+
+
+@pytest.fixture(autouse=True)
+def _node() -> None:
+    needs_node()
+
+
+def test_types_are_strict_and_right() -> None:
+    run_node("node", "node_modules/typescript/bin/tsc", "--noEmit")
+
+
+def test_its_own_tests_pass() -> None:
+    run_node("node", "test.mjs")
+
+
+def test_the_built_file_is_small(tmp_path: Path) -> None:
+    sizes = json.loads(run_node("node", "build.mjs", str(tmp_path)))
+    assert (tmp_path / "psyne-mesh.js").stat().st_size == sizes["bytes"]
+    assert sizes["gzipped"] <= SIZE_MAX_BYTES
