@@ -13,6 +13,8 @@
         The same with the hot modules compiled to C, in an environment of its own, .venv-compiled. Needs a C compiler, and a
         minute or two when a source has changed. Without a word it only builds; `bench` measures both builds side by side.
 
+    python3 run.py wheel           a compiled wheel for this Python, into dist/, tested in an environment that has nothing else
+
 Standard library only. Running it again is cheap: it installs anew only when pyproject.toml or the extras change, and the
 compiled build when a source does.
 """
@@ -47,6 +49,8 @@ def main(words: list[str]) -> int:
         return 0
     word, *rest = words or ["build"]
     try:
+        if word == "wheel":
+            return tested_wheel()
         if compiled:
             python = compiled_environment(EXTRAS.get(word, {"cli"}) - {"bench"})
         if not compiled or word == "bench":  # the runner of the benchmarks stands beside what it measures
@@ -113,9 +117,7 @@ def compiled_environment(extras: set[str]) -> str:
         make(COMPILED)
         print("run.py: compiling and installing (a minute or two)", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory() as place:
-            for part in map(ROOT.joinpath, WHEEL_PARTS):
-                copy = shutil.copytree if part.is_dir() else shutil.copy
-                copy(part, Path(place, part.name))
+            copy_sources(place)
             what = f"{place}[{','.join(wanted)}]" if wanted else place
             pip_install(COMPILED, what, HATCH_BUILD_HOOK_ENABLE_MYPYC="1")
         # Tests and benchmarks are not in the wheel. A line in a .pth file comes after what is installed.
@@ -123,6 +125,38 @@ def compiled_environment(extras: set[str]) -> str:
         (packages / "psyne-mesh-repository.pth").write_text(f"{ROOT}\n", encoding="utf-8")
         stamp(COMPILED).write_text("\n".join([project, *wanted]), encoding="utf-8")
     return str(python_of(COMPILED))
+
+
+def copy_sources(place: str) -> None:
+    for part in map(ROOT.joinpath, WHEEL_PARTS):
+        copy = shutil.copytree if part.is_dir() else shutil.copy
+        copy(part, Path(place, part.name))
+
+
+def tested_wheel() -> int:
+    """What cibuildwheel does for each Python of each system (`tool.cibuildwheel` in pyproject.toml), for this one."""
+    import tomllib
+
+    demand_compiler()
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["cibuildwheel"]
+    with tempfile.TemporaryDirectory() as directory:
+        place, sources = Path(directory, "environment"), Path(directory, "sources")
+        sources.mkdir()
+        copy_sources(str(sources))
+        make(place)
+        print("run.py: compiling (some minutes)", file=sys.stderr, flush=True)
+        pip = [str(python_of(place)), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        build = [*pip, "wheel", "--no-deps", "--wheel-dir", str(Path(directory, "wheel")), str(sources)]
+        subprocess.run(build, check=True, env=os.environ | settings["environment"])
+        (wheel,) = Path(directory, "wheel").glob("*.whl")
+        subprocess.run([*pip, "install", f"{wheel}[{','.join(settings['test-extras'])}]"], check=True)
+        command = settings["test-command"].format(project=ROOT).split()
+        environment = os.environ | settings["test-environment"]
+        code = run(str(python_of(place)), *command[1:], environment=environment)
+        if code == 0:
+            (ROOT / "dist").mkdir(exist_ok=True)
+            print(f"run.py: tested: {shutil.copy(wheel, ROOT / 'dist')}")
+    return code
 
 
 def hash_of_sources() -> str:
@@ -174,9 +208,9 @@ def pip_install(place: Path, *what: str, **variables: str) -> None:
     subprocess.run(command, cwd=ROOT, check=True, env=os.environ | variables)
 
 
-def run(*command: str) -> int:
+def run(*command: str, environment: dict[str, str] | None = None) -> int:
     try:
-        return subprocess.run(command, cwd=ROOT, check=False).returncode
+        return subprocess.run(command, cwd=ROOT, check=False, env=environment).returncode
     except KeyboardInterrupt:
         return 130
 
