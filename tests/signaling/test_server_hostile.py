@@ -15,6 +15,7 @@ from psyne_mesh.signaling.doors import DoorLimits
 from psyne_mesh.signaling.events import PeerJoined, PeerLeft, SignalReceived
 from psyne_mesh.signaling.joining import JoinRequest
 from psyne_mesh.signaling.limits import ServerConfig
+from psyne_mesh.signaling.link import SignalingConfig
 from psyne_mesh.signaling.websocket import WebSocketClosed
 
 from .guests import calm_server, closed, http, raw_guest, said
@@ -50,6 +51,8 @@ async def test_a_huge_frame_ends_the_connection_that_sent_it() -> None:
         assert (await a.list_rooms()).rooms == ()
         assert server.stats.ends == {"misbehaved": 1}
 
+
+IMPATIENT = SignalingConfig(connect_timeout_s=0.5)  # a busy server is not asked again for long
 
 STRANGERS = {
     "nothing": b"",
@@ -144,7 +147,7 @@ async def test_no_more_guests_than_agreed() -> None:
         connect_signaling(server.url, player(1)) as a,
     ):
         with pytest.raises(SignalingUnreachable, match="503"):
-            async with connect_signaling(server.url, player(2)):
+            async with connect_signaling(server.url, player(2), config=IMPATIENT):
                 pass
         assert (await http(server, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"))[0].startswith(b"HTTP/1.1 200")
         assert (await http(server, b"GET /stats HTTP/1.1\r\nHost: x\r\n\r\n"))[0].startswith(b"HTTP/1.1 503")
@@ -155,5 +158,5 @@ async def test_no_more_guests_of_one_address_than_agreed() -> None:
     config = ServerConfig(doors=DoorLimits(clients_per_address_max=1))
     async with calm_server(config) as server, connect_signaling(server.url, player(1)):
         with pytest.raises(SignalingUnreachable, match="503"):
-            async with connect_signaling(server.url, player(2)):
+            async with connect_signaling(server.url, player(2), config=IMPATIENT):
                 pass

@@ -229,14 +229,14 @@ def test_an_archive_holds_what_is_judged_and_a_table_goes_on_from_it(tmp_path, m
 
     def run(folder: str, *words: str):
         played.clear()
-        only = ("--only", "crash-16", "--only", "lifeguard", "--only", "crash-256")
+        only = ("--only", "crash-16", "--only", "lifeguard")
         output = tmp_path / folder
         done = invoke("all", "--ci", *only, "--seeds", "1", "--jobs", "1", "--output", str(output), *words)
         return list(played), {row["scenario"]: row for row in json.loads((output / "summary.json").read_text())}, done
 
     _, whole, _ = run("whole")
     ran, first, _ = run("first", "--archive", str(archive))
-    assert len(ran) == 3
+    assert len(ran) == 2
     again, second, _ = run("second", "--archive", str(archive))
     assert again == []
     for name, row in first.items():
@@ -249,10 +249,10 @@ def test_an_archive_holds_what_is_judged_and_a_table_goes_on_from_it(tmp_path, m
     monkeypatch.setattr(kept, "_ARCHIVED_MAX", 2000)
     ran, _, done = run("first", "--resume", "--archive", str(archive))
     assert ran == []
-    assert all(f"{name}: its runs are too large" in done.output for name in ("lifeguard", "crash-256"))
+    assert "lifeguard: its runs are too large" in done.output
     assert len(archive.read_text().splitlines()) == 1
     monkeypatch.setattr(kept, "code", lambda: "changed")
-    assert len(run("third", "--archive", str(archive))[0]) == 3
+    assert len(run("third", "--archive", str(archive))[0]) == 2
     assert len(archive.read_text().splitlines()) == 1
 
 
