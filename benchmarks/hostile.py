@@ -180,6 +180,10 @@ class Meter:
         self._went += sum(map(len, packets)) + WIRE_OVERHEAD_BYTES * len(packets)
 
     @property
+    def came(self) -> int:
+        return self._came
+
+    @property
     def cost(self) -> Cost:
         acked = acknowledged(self.victim) - self._acked_before
         ended = not self.victim.association.state.is_up

@@ -34,7 +34,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if compiled and item.get_closest_marker("python_only"):
             item.add_marker(
-                pytest.mark.skip(reason="puts a part of its own into a module, which a compiled one does not take")
+                pytest.mark.skip(
+                    reason="puts a part of its own into a module, or counts its steps: a compiled one takes and shows none"
+                )
             )
         if Path(item.fspath).parent.name not in SIDE_BY_SIDE:
             item.add_marker(pytest.mark.xdist_group("sockets"))

@@ -7,6 +7,7 @@ says otherwise (`class Shot(Message, tag="s")`), so adding a field with a defaul
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from operator import attrgetter
@@ -42,7 +43,18 @@ class _MessageMeta(msgspec.StructMeta):
             made.__stamp__ = _stamp_reader(made, stamp)
         if made.__dict__.get("__rules__") or made.__dict__.get("__stamp__"):
             rule_book(made)
+        if any(isinstance(base, _MessageMeta) for base in bases):
+            tag = made.__struct_config__.tag
+            _made[tag] = [*(known for known in _made.get(tag, ()) if known() is not None), weakref.ref(made)]
         return made
+
+
+_made: dict[str | int | None, list[weakref.ref[type[Any]]]] = {}
+
+
+def kinds_of(tag: str | int) -> list[type[Message]]:
+    """The classes that exist with that tag, the newest last. Work: as many as there are of it, not of all."""
+    return [kind for known in _made.get(tag, ()) if (kind := known()) is not None]
 
 
 @dataclass_transform()

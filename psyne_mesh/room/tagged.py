@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Any
 
 import msgspec
 
 from psyne_mesh.errors import InvalidConfig, ProtocolError
 from psyne_mesh.room.codec import MessageCodec
-from psyne_mesh.room.messages import Message
+from psyne_mesh.room.messages import Message, kinds_of
 
 
 class _Tagged(msgspec.Struct, frozen=True, array_like=True):
@@ -26,7 +27,7 @@ def encode_tagged(message: Any) -> bytes:
         hint = f"; write {message.__name__}()" if isinstance(message, type) else ""
         raise InvalidConfig(f"{message!r}: must be an object of a class of yours that subclasses Message{hint}")
     kind = type(message)
-    payload = MessageCodec([kind]).encode(message)
+    payload = _codec_of(kind).encode(message)
     return msgspec.msgpack.encode(_Tagged(kind.__module__[-200:], _tag(kind), payload))
 
 
@@ -36,18 +37,23 @@ def decode_tagged_untrusted(data: bytes) -> Message:
         tagged = _decoder.decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise ProtocolError(f"not a message: {error}") from None
-    kinds = [kind for kind in _all_kinds(Message) if _tag(kind) == tagged.tag]
+    kinds = kinds_of(tagged.tag)
     if len(kinds) > 1:
         kinds = [kind for kind in kinds if kind.__module__ == tagged.module] or kinds
     if not kinds:
         raise ProtocolError(f"a message {tagged.tag!r:.80}, and no class of that name here")
-    return MessageCodec(kinds[-1:]).decode_untrusted(tagged.message)
+    try:
+        codec = _codec_of(kinds[-1])
+    except InvalidConfig as error:  # a class that can never travel: the peer chose it
+        raise ProtocolError(f"a message {tagged.tag!r:.80}: {error}") from None
+    return codec.decode_untrusted(tagged.message)
+
+
+@lru_cache(maxsize=256)  # more classes than a game has; making one costs as much as a hundred messages
+def _codec_of(kind: type[Message]) -> MessageCodec:
+    return MessageCodec([kind])
 
 
 def _tag(kind: type[Message]) -> str | int:
     tag: str | int = kind.__struct_config__.tag  # type: ignore[assignment]
     return tag
-
-
-def _all_kinds(kind: type[Message]) -> list[type[Message]]:
-    return [each for child in kind.__subclasses__() for each in (child, *_all_kinds(child))]

@@ -1,7 +1,8 @@
 """What a peer's chunks may cost: CPU for each byte, bytes out for each byte in, whatever it makes us hold before.
 
-CPU is compared with that of honest one-byte messages, measured by turns with it in one thread: a machine that is slow is so for
-both. `python -m benchmarks.hostile` prints absolute figures.
+CPU is compared with that of honest one-byte messages. Every day that is counted in steps of Python, which never waver, and
+measured by turns with twice the bound, as C functions have no steps; the long test measures to the bound. `python -m
+benchmarks.hostile` prints absolute figures.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ import pytest
 
 from benchmarks import attacks
 from benchmarks.attacks import ATTACKS, Attack, tiny_messages
-from benchmarks.hostile import PACKINGS, Chunks, Victim, acknowledged, cost_beside
+from benchmarks.hostile import PACKINGS, Chunks, Meter, Victim, acknowledged, cost_beside
 from psyne_mesh.webrtc.sctp import wire
 from psyne_mesh.webrtc.sctp.outbound import REPEATS_BYTES_FREE
+from tests.costs.measures import STEPS, steps_of
 
 # One-byte messages cost 1 % of a core at 1 Mbit/s, where 5 % are allowed: the long test holds that, with 200 kB of each attack.
 # The everyday one has too few bytes for it beside other work on the same processors, and finds what grows with what is held.
 RATIO_MAX = 5.0
 ROUGHLY = 2.0
+STEPS_MAX = 6.0  # in the first kilobytes, which cost more than those that follow
 OUT_PER_BYTE_MAX = 3.0
 # The dearest packet, in bytes of one-byte messages: 62,500 of them take 5 ms of such a core
 LONGEST_BYTES_MAX = 62_500
@@ -66,6 +69,17 @@ def judge(
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
 def test_no_chunk_costs_much_more_than_honest_ones(attack: Attack) -> None:
     judge(attack, True, "alone", 10_000, HELD, ROUGHLY * RATIO_MAX)
+
+
+@pytest.mark.python_only
+@pytest.mark.parametrize("packing", ["alone", "bundled"])
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
+def test_nor_takes_many_more_steps(attack: Attack, packing: str) -> None:
+    meter = Meter(attack(True, HELD), PACKINGS[packing])
+    meter.turn(1_000)
+    before = meter.came
+    steps = steps_of(lambda: meter.turn(6_000))
+    assert meter.cost.ended or steps <= STEPS_MAX * STEPS * (meter.came - before)
 
 
 @pytest.mark.slow
