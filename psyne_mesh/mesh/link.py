@@ -100,6 +100,7 @@ class LinkOwner(Protocol):
     def on_link_open(self, link: Link) -> None: ...
     def on_frame(self, link: Link, data: bytes) -> None: ...
     def route_of(self, label: str) -> ChannelRoute | None: ...
+    def on_channel_types(self, link: Link, route: ChannelRoute, protocol: str) -> None: ...
     def on_channel_message(self, link: Link, route: ChannelRoute, data: bytes | str) -> None: ...
     def on_drained(self, link: Link) -> None: ...
     def on_link_revived(self, link: Link) -> None: ...
@@ -558,6 +559,7 @@ class Link:
                     event.channel.thins = event.channel.max_retransmits == 0
                     if event.by_peer:
                         self._incoming[event.channel.label] = event.channel
+                        self._tell_types(event.channel)
                         event.channel.unread = self._held.get(event.channel.label, 0)
                 elif self.state is LinkState.DIALING:
                     self.state = LinkState.OPEN
@@ -570,6 +572,11 @@ class Link:
                 for channels in (self._outgoing, self._incoming):
                     if channels.get(event.channel.label) is event.channel:
                         del channels[event.channel.label]  # the next message opens a new one
+
+
+    def _tell_types(self, channel: Channel) -> None:
+        if channel.config.protocol and (route := self._routes[channel]) is not None:
+            self._owner.on_channel_types(self, route, channel.config.protocol)
 
 
 def _reason(error: PsyneMeshError | None) -> str:

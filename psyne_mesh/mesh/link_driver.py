@@ -293,6 +293,11 @@ class LinkDriver:
             return None
         return route if 1 <= len(name.encode()) <= CHANNEL_NAME_BYTES_MAX else None
 
+    def on_channel_types(self, link: Link, route: ChannelRoute, protocol: str) -> None:
+        membership = self._by_tag.get(route.tag)
+        if membership is not None:
+            membership.sink.on_types(link.peer_id, route.name, protocol)
+
     def on_channel_message(self, link: Link, route: ChannelRoute, data: bytes | str) -> None:
         membership = self._by_tag.get(route.tag)
         if membership is not None:

@@ -119,7 +119,7 @@ class Channel(Generic[M]):
         self._silent = silent
         self._losses = losses
         self._codec = codec
-        self._config = mode.data_channel(membership.label(name), priority)
+        self._config = mode.data_channel(membership.label(name), priority, codec.announcement)
         self._inbox: Inbox[tuple[Peer, Payload]] = Inbox()
         self._inbox_max = inbox_max
         self._callback: Callable[[Peer, Any], object] | None = None
@@ -314,6 +314,16 @@ class Channel(Generic[M]):
         self.stats.refused += not passes
         return passes
 
+    def compare_types(self, peer: Peer, protocol: str) -> None:
+        """The player has opened its channel of this name, and says what it will send. What cannot be read here is told now, as
+        its first message would be."""
+        try:
+            difference = self._codec.difference_untrusted(protocol)
+        except ProtocolError as error:
+            difference = str(error)
+        if difference is not None:
+            self._tell_refused(peer, difference)
+
     def keep(self, peer_id: PeerId, payload: Payload, *, carried: bool) -> None:
         """A message of a player who was taken for gone: it is given when the player is discovered again. It counts as unread,
         so that its sender waits. An unreliable one speaks of a player who is not here."""
@@ -398,12 +408,15 @@ class Channel(Generic[M]):
             message: Any = self._codec.decode_untrusted(payload)
         except ProtocolError as error:
             self.stats.refused += 1
-            if peer.id not in self._refused and len(self._refused) < REFUSED_TOLD_MAX:
-                self._refused.add(peer.id)
-                self._on_refused(MessageRefused(peer, self.name, str(error)))
+            self._tell_refused(peer, str(error))
             raise
         self.stats.received += 1
         return message  # type: ignore[no-any-return]
+
+    def _tell_refused(self, peer: Peer, reason: str) -> None:
+        if peer.id not in self._refused and len(self._refused) < REFUSED_TOLD_MAX:
+            self._refused.add(peer.id)
+            self._on_refused(MessageRefused(peer, self.name, reason))
 
     def checked_to(self, to: To) -> To:
         """The same as can be kept, or `InvalidConfig` when it names no peers."""

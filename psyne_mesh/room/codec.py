@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from psyne_mesh.errors import InvalidConfig, ProtocolError, UnserialisableMessage
+from psyne_mesh.room.described import announced_untrusted, announcement, described_types
 from psyne_mesh.room.messages import Message
 
 Payload = bytes | str
@@ -22,6 +23,10 @@ class RawCodec:
     """A channel declared with no types: `bytes` and `str` go through as they are."""
 
     kinds: tuple[type[Message], ...] = ()
+    announcement = ""
+
+    def difference_untrusted(self, protocol: str) -> None:
+        """Whatever others say that they send: here it goes through as it is."""
 
     def encode(self, message: Any) -> Payload:
         if isinstance(message, bytes):
@@ -58,6 +63,15 @@ class MessageCodec:
             raise InvalidConfig(f"these message types cannot share a channel: {error}") from error
         self._encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
         self._checks = {kind: _finite_check(kind) for kind in self.kinds}
+        self._described = described_types(self.kinds)
+        # What others are told of it, with the channel itself (RFC 8832 section 5.1).
+        self.announcement = announcement(self._described)
+
+    def difference_untrusted(self, protocol: str) -> str | None:
+        """Why messages of a channel that announces itself so could not be read here, naming the field; None: no reason is
+        known. `ProtocolError` for what is no announcement."""
+        theirs = announced_untrusted(protocol)
+        return None if theirs is None else theirs.difference(self._described)
 
     def encode(self, message: Any) -> bytes:
         """Raises `UnserialisableMessage`, and then nothing was sent. What receivers would refuse is refused here: msgspec

@@ -59,13 +59,14 @@ class DeliveryMode:
         """Nothing is ever given up, so a full queue must hold the sender back instead of dropping."""
         return self.max_retransmits is None and self.max_packet_life_time_ms is None
 
-    def data_channel(self, label: str, priority: int) -> DataChannelConfig:
+    def data_channel(self, label: str, priority: int, protocol: str = "") -> DataChannelConfig:
         return DataChannelConfig(
             label=label,
             ordered=self.ordered,
             max_retransmits=self.max_retransmits,
             max_packet_life_time_ms=self.max_packet_life_time_ms,
             priority=priority,
+            protocol=protocol,
         )
 
 

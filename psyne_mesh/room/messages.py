@@ -23,6 +23,10 @@ Finite = Annotated[float, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
 """A float that is neither NaN nor infinite: one NaN position spreads through a whole simulation."""
 
 
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""A whole number that needs 64 bits, such as nanoseconds: a `bigint` in TypeScript, where `int` is a `number` of 53 bits."""
+
+
 Stamp = str | Callable[[Any], float | None]
 
 
@@ -119,7 +123,7 @@ class PlayerPosition(Message):
     """
 
     sequence: int
-    timestamp_ns: int
+    timestamp_ns: Int64
     x: Finite = 0.0
     y: Finite = 0.0
     z: Finite = 0.0
@@ -148,7 +152,7 @@ class CombatAction(Message):
     """
 
     sequence: int
-    timestamp_ns: int
+    timestamp_ns: Int64
     action: Action
     target: str = ""
     direction: tuple[Finite, Finite, Finite] = (0.0, 0.0, 1.0)

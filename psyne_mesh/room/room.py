@@ -22,6 +22,7 @@ from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.mesh.request import RoomEntry
 from psyne_mesh.names import plain
 from psyne_mesh.room import events as room_events
+from psyne_mesh.room.announced import Announced
 from psyne_mesh.room.away import Away
 from psyne_mesh.room.carried import carried_untrusted
 from psyne_mesh.room.channel import INBOX_MAX, Channel, is_channel_name
@@ -75,6 +76,7 @@ class Room(Listening, GameRoom):
         self._silent = Silent(entry.gossip.seat_hold_s, self._forget_silent)
         self._channels: dict[str, Channel[Any]] = {}
         self._undeclared = Undeclared()
+        self._announced = Announced()
         self._waiting = Waiting()
         self._away = Away()
         self._refused: dict[str, str] = {}  # what the TURN servers of the configuration, few as they are, said last
@@ -209,6 +211,9 @@ class Room(Listening, GameRoom):
             self._hub.fail, self._hub.publish, self._waiting, self.fairness.referee(name, codec, mode),
         )  # fmt: skip
         self._channels[name] = channel
+        for peer_id, protocol in self._announced.of_channel(name):
+            if (peer := self._peers.get(peer_id)) is not None:
+                channel.compare_types(peer, protocol)
         for peer_id, payload in self._undeclared.take(name, channel.mode, trio.current_time(), self._peers):
             channel.deliver(self._peers[peer_id], payload)
         self._count_early_losses(channel)
@@ -328,6 +333,12 @@ class Room(Listening, GameRoom):
             peer.away = reason
             self._hub.publish(room_events.PeerBack(peer) if reason is None else room_events.PeerAway(peer, reason))
 
+    def on_types(self, peer_id: PeerId, name: str, protocol: str) -> None:
+        self._announced.put(peer_id, name, protocol)
+        channel, peer = self._channels.get(name), self._peers.get(peer_id)
+        if channel is not None and peer is not None:
+            channel.compare_types(peer, protocol)
+
     def on_message(self, peer_id: PeerId, name: str, data: Payload) -> None:
         channel, peer = self._channels.get(name), self._peers.get(peer_id)
         if channel is not None and peer is not None:
@@ -387,6 +398,9 @@ class Room(Listening, GameRoom):
         self.states.peer_joined(peer_id)
         if self._membership.is_linked(peer_id):
             self._connected(peer)
+        for name, protocol in self._announced.of_player(peer_id).items():
+            if name in self._channels:
+                self._channels[name].compare_types(peer, protocol)
         has_stayed = peer.has_stayed(earlier)
         for channel in self._channels.values():
             channel.give_kept(peer_id, peer if has_stayed else None)
@@ -443,6 +457,7 @@ class Room(Listening, GameRoom):
         if peer := self._peers.pop(peer_id, None):
             peer.connected = False
             self._away.forget(peer_id)
+            self._announced.forget(peer_id)
             for name, _ in self._waiting.take(peer_id):
                 self._channels[name].waited_in_vain(peer)
             if reason == "timeout":
