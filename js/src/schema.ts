@@ -45,6 +45,8 @@ export interface MessageSpec {
   readonly fields: Fields;
   /** Of the Python class that it was made from: two sides with one hash understand each other. */
   readonly hash?: string;
+  /** The same in words, for the difference to another version: see `announced.ts`. */
+  readonly text?: string;
 }
 
 /** What may be left out is `D`: it has defaults. */

@@ -185,9 +185,13 @@ def verify(
 @app.command()
 def schema(
     module: Annotated[str, typer.Argument(help="Where the message classes are, such as game.messages.")],
-    typescript: Annotated[bool, typer.Option("--typescript", help="For the page; what comes without an option.")] = False,
+    typescript: Annotated[
+        bool, typer.Option("--typescript", help="For the page; what comes without an option.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="JSON Schema instead.")] = False,
-    check: Annotated[Path | None, typer.Option(help="Write nothing; exit status 1 if this file holds something else.")] = None,
+    check: Annotated[
+        Path | None, typer.Option(help="Write nothing; exit status 1 if this file holds something else.")
+    ] = None,
 ) -> None:
     """Write a game's message types for a page: psyne-mesh schema --typescript game.messages > messages.ts"""
     from psyne_mesh.cli.schema import run_schema

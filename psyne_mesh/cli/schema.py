@@ -74,5 +74,9 @@ def _json_schema(kinds: list[type[Any]], shared: list[type[Any]], description: D
     for kind in shared:
         fields = schema_of(kind).fields
         definitions[kind.__name__]["x-psyne-fields"] = {field.name: field.code for field in fields}
-    document = {"$schema": "https://json-schema.org/draft/2020-12/schema", "oneOf": list(references), "$defs": definitions}
+    document = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "oneOf": list(references),
+        "$defs": definitions,
+    }
     return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"

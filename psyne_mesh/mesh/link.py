@@ -573,7 +573,6 @@ class Link:
                     if channels.get(event.channel.label) is event.channel:
                         del channels[event.channel.label]  # the next message opens a new one
 
-
     def _tell_types(self, channel: Channel) -> None:
         if channel.config.protocol and (route := self._routes[channel]) is not None:
             self._owner.on_channel_types(self, route, channel.config.protocol)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from psyne_mesh.room.latency import LatencyReport
     from psyne_mesh.room.listing import RoomChange, RoomList
     from psyne_mesh.room.mesh import Mesh
-    from psyne_mesh.room.messages import Action, Finite, FloatVector
+    from psyne_mesh.room.messages import Action, Finite, FloatVector, Int64
     from psyne_mesh.room.options import Party
     from psyne_mesh.room.peer import Me, Player
     from psyne_mesh.room.playing import Play
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Action", "ArrivingFile", "ChannelStats", "DeliveryMode", "EventIterator", "Files", "Finite", "FloatVector",
-    "LatencyReport", "Me", "Mesh", "Party", "PeerChannel", "Play", "Player", "ReceivedFile", "RoomChange", "RoomList",
+    "Int64", "LatencyReport", "Me", "Mesh", "Party", "PeerChannel", "Play", "Player", "ReceivedFile", "RoomChange", "RoomList",
     "RoomTopology", "Round", "SendOutcome", "SendReport", "Snapshot", "TopologyLink", "WrittenState",
 ]  # fmt: skip
 
@@ -44,7 +44,7 @@ __getattr__, __dir__ = exports(
         "room.latency": "LatencyReport",
         "room.listing": "RoomChange RoomList",
         "room.mesh": "Mesh",
-        "room.messages": "Action Finite FloatVector",
+        "room.messages": "Action Finite FloatVector Int64",
         "room.options": "Party",
         "room.peer": "Me Player",
         "room.playing": "Play",

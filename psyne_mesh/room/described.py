@@ -20,7 +20,7 @@ from psyne_mesh.errors import InvalidConfig, ProtocolError
 
 Described: TypeAlias = dict[str, Any]
 """A type as plain data, in the words of the member in TypeScript (js/src/schema.ts): `{"kind": "int", "ge": 0}`,
-`{"kind": "list", "items": {...}}`; `{"kind": "struct", "of": DescribedType}` for one with fields, "enum" with the class's `name`."""
+`{"kind": "list", "items": {...}}`; `{"kind": "struct", "of": DescribedType}` for one with fields."""
 
 SAFE_INT = 2**53 - 1
 """Number.MAX_SAFE_INTEGER of ECMAScript: whole numbers beyond it are no `number` there."""
@@ -356,5 +356,3 @@ def _parsed_untrusted(text: str) -> tuple[str | int | None, list[tuple[str, str,
     if not all(word.isprintable() for field in fields for word in (field.name, field.words)):
         raise ProtocolError("the text of a type with unprintable names")
     return tag, [(field.name, field.words, bool(field.has_default)) for field in fields]
-
-

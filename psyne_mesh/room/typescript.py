@@ -19,12 +19,14 @@ from psyne_mesh.room.described import SAFE_INT, Described, DescribedEnum, Descri
 
 _NAME = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*")
 # ECMA-262 section 12.7.2, what a module of TypeScript cannot declare as a type, and the names that the file itself uses.
-_RESERVED = frozenset(
-    "any await bigint boolean break case catch class const continue debugger default delete do else enum eval export extends "
-    "false finally for function if implements import in instanceof interface let new never null number object package private "
-    "protected public return static string super switch symbol this throw true try typeof undefined unknown var void while with "
-    "yield arguments Record Uint8Array FieldType messageType".split()
-)
+_RESERVED = {
+    "any", "await", "bigint", "boolean", "break", "case", "catch", "class", "const", "continue", "debugger",
+    "default", "delete", "do", "else", "enum", "eval", "export", "extends", "false", "finally", "for", "function",
+    "if", "implements", "import", "in", "instanceof", "interface", "let", "new", "never", "null", "number", "object",
+    "package", "private", "protected", "public", "return", "static", "string", "super", "switch", "symbol", "this",
+    "throw", "true", "try", "typeof", "undefined", "unknown", "var", "void", "while", "with", "yield", "arguments",
+    "Record", "Uint8Array", "FieldType", "messageType",
+}  # fmt: skip
 _BOUNDS = ("ge", "gt", "le", "lt", "minLength", "maxLength", "pattern")
 
 
@@ -56,13 +58,18 @@ def _is_message(described: DescribedType) -> bool:
 def _enum(described: DescribedEnum) -> str:
     members = ", ".join(f"{_key(name)}: {_literal(value)}" for name, value in described.members)
     name = described.name
-    return f"export const {name} = {{ {members} }} as const;\nexport type {name} = (typeof {name})[keyof typeof {name}];"
+    return (
+        f"export const {name} = {{ {members} }} as const;\nexport type {name} = (typeof {name})[keyof typeof {name}];"
+    )
 
 
 def _message(described: DescribedType) -> str:
     name = described.name
     optional = " | ".join(_literal(field.name) for field in described.fields if field.has_default)
-    lines = [*_interface(described), f"export const {name} = messageType<{name}{f', {optional}' if optional else ''}>({{"]
+    lines = [
+        *_interface(described),
+        f"export const {name} = messageType<{name}{f', {optional}' if optional else ''}>({{",
+    ]
     lines += [f"  tag: {_literal(described.tag)},", *_fields(described, "  ")]
     lines += [f"  hash: {_literal(described.hash)},", f"  text: {_text(described.text)},", "});"]
     return "\n".join(lines)
@@ -71,7 +78,7 @@ def _message(described: DescribedType) -> str:
 def _struct(described: DescribedType) -> str:
     """What is inside of messages. It stands before those that hold it."""
     lines = [*_interface(described), f"export const {described.name}: FieldType = {{"]
-    lines += [f'  kind: {_literal("array" if described.array else "object")},', *_fields(described, "  ")]
+    lines += [f"  kind: {_literal('array' if described.array else 'object')},", *_fields(described, "  ")]
     if described.tag is not None:
         tag = described.tag if described.array else [described.tag_field, described.tag]
         lines += [f"  tag: {_literal(tag)},"]
@@ -126,10 +133,12 @@ def _described(described: Described, where: str, inside: tuple[str, ...]) -> str
 
 def _named(struct: DescribedType, where: str, inside: tuple[str, ...]) -> str:
     if struct.name in inside or any(_holds(field.type, inside) for field in struct.fields):
-        raise InvalidConfig(f"{where}: {struct.name} holds itself, which no member in a page reads; use a list of its parts")
+        raise InvalidConfig(
+            f"{where}: {struct.name} holds itself, which no member in a page reads; use a list of its parts"
+        )
     if _is_message(struct):
         tag = struct.tag
-        return f"{{ kind: \"array\", tag: {_literal(tag)}, fields: {struct.name}.fields }}"
+        return f'{{ kind: "array", tag: {_literal(tag)}, fields: {struct.name}.fields }}'
     return struct.name
 
 
@@ -195,7 +204,12 @@ def _value(described: Described, wire: Any) -> Any:
 
 def _shared(described: DescribedType, schema: Schema) -> str:
     """An object that one player owns and all see. The member in the page does not show them yet: here is what it would need."""
-    lines = [*_interface(described), f"export const {schema.name} = {{", f"  name: {_literal(schema.name)},", "  fields: ["]
+    lines = [
+        *_interface(described),
+        f"export const {schema.name} = {{",
+        f"  name: {_literal(schema.name)},",
+        "  fields: [",
+    ]
     for field, wire in zip(described.fields, schema.fields, strict=True):
         told = {"name": field.name, "code": wire.code, "bits": wire.bits, "smooth": wire.spec.smooth}
         if wire.spec.bits:
@@ -219,7 +233,9 @@ def _literal(value: Any, *, is_big: bool = False) -> str:
         case list() | tuple():
             return f"[{', '.join(_literal(each) for each in value)}]"
         case dict() if all(isinstance(key, str) for key in value):
-            return f"{{ {', '.join(f'{_key(key)}: {_literal(each)}' for key, each in value.items())} }}" if value else "{}"
+            return (
+                f"{{ {', '.join(f'{_key(key)}: {_literal(each)}' for key, each in value.items())} }}" if value else "{}"
+            )
     raise InvalidConfig(f"{value!r} has no form in TypeScript")
 
 

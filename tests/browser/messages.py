@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from psyne_mesh import CombatAction, Finite, FloatVector, Int64, Message, PlayerPosition, Shared, quantised, smooth
+from psyne_mesh import CombatAction, Message, PlayerPosition, Shared, quantised, smooth
+from psyne_mesh.room import Finite, FloatVector, Int64
 
 __all__ = ["CombatAction", "FloatVector", "PlayerPosition"]  # of the package, and carried by this game as well
 

@@ -36,19 +36,6 @@ export const CombatAction = messageType<CombatAction, "target" | "direction" | "
   text: '["CombatAction",[["sequence","int"],["timestamp_ns","int"],["action","Action(0, 1, 2, 3, 4)"],["target","str",1],["direction","(float, float, float)",1],["weapon","int 0..255",1],["damage","float 0..1000",1],["accuracy","float 0..1",1],["item","str",1]]]',
 });
 
-/** A plain run of numbers, as psyne's first examples sent. */
-export interface FloatVector {
-  values: number[];
-}
-export const FloatVector = messageType<FloatVector>({
-  tag: "FloatVector",
-  fields: [
-    ["values", { kind: "list", items: "float" }],
-  ],
-  hash: "2c320990d8a936d2",
-  text: '["FloatVector",[["values","list of float"]]]',
-});
-
 /** Where a player is: metres, metres per second, radians. Sent at 60 Hz, unreliable: the next one replaces it. */
 export interface PlayerPosition {
   sequence: number;
@@ -84,6 +71,19 @@ export const PlayerPosition = messageType<PlayerPosition, "x" | "y" | "z" | "vx"
   ],
   hash: "6ee9f3a00a763063",
   text: '["PlayerPosition",[["sequence","int"],["timestamp_ns","int"],["x","float",1],["y","float",1],["z","float",1],["vx","float",1],["vy","float",1],["vz","float",1],["yaw","float",1],["pitch","float",1],["health","int 0..255",1],["weapon","int 0..255",1],["flags","int 0..65535",1]]]',
+});
+
+/** A plain run of numbers, as psyne's first examples sent. */
+export interface FloatVector {
+  values: number[];
+}
+export const FloatVector = messageType<FloatVector>({
+  tag: "FloatVector",
+  fields: [
+    ["values", { kind: "list", items: "float" }],
+  ],
+  hash: "2c320990d8a936d2",
+  text: '["FloatVector",[["values","list of float"]]]',
 });
 
 /** Somebody fired. */

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psyne_mesh.cli.schema import schema_of_module
+from psyne_mesh.cli.schema import run_schema, schema_of_module
 from psyne_mesh.errors import InvalidConfig, ProtocolError
 from psyne_mesh.room.codec import MessageCodec
 from psyne_mesh.room.described import (
@@ -48,15 +48,18 @@ def test_the_committed_file_is_what_the_classes_say() -> None:
     )
 
 
-def test_the_command_writes_it_and_checks_it(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "psyne_mesh.cli", "schema", "tests.browser.messages"]
-    done = subprocess.run([*command, "--check", str(WRITTEN)], cwd=ROOT, capture_output=True, text=True, check=False)
+def test_the_command_checks_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [sys.executable, "-m", "psyne_mesh.cli", "schema", "tests.browser.messages", "--check", str(WRITTEN)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     other = tmp_path / "other.ts"
     other.write_text("nothing")
-    done = subprocess.run([*command, "--check", str(other)], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "is not what tests.browser.messages says now" in done.stderr
+    assert run_schema("tests.browser.messages", False, other) == 1
+    assert "is not what tests.browser.messages says now" in capsys.readouterr().err
+    with pytest.raises(InvalidConfig, match="cannot be read"):
+        run_schema("tests.browser.messages", False, tmp_path / "nothing.ts")
+    with pytest.raises(InvalidConfig, match=r"tests\.no_such_module cannot be imported: ModuleNotFoundError"):
+        run_schema("tests.no_such_module", False, None)
 
 
 USE = """
@@ -186,7 +189,10 @@ OURS = version(("x", float), ("y", float), ("hp", int, 100))
     [
         (OURS, None),
         (version(("x", float), ("y", float)), None),  # an older one, and hp has a default
-        (version(("x", float), ("y", float), ("hp", int, 1), ("team", str, "")), None),  # a newer one: what is more is ignored
+        (
+            version(("x", float), ("y", float), ("hp", int, 1), ("team", str, "")),
+            None,
+        ),  # a newer one: what is more is ignored
         (version(("x", float), ("y", str), ("hp", int, 100)), "Shot.y is float here and str there"),
         (version(("y", float), ("x", float), ("hp", int, 1)), "field 1 of Shot is x here and y there"),
         (version(("x", float)), "Shot has y here and not there"),

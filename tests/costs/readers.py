@@ -22,7 +22,7 @@ from psyne_mesh.game.schema import Shared, announcement, schema_of
 from psyne_mesh.game.shared_wire import CLASS, DELTA, FULL, REMOVED, Head, varint
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.mesh import owed, pause, profile, records, tunnels
-from psyne_mesh.room import carried, fairness, hosting, playing, tagged, timekeeper
+from psyne_mesh.room import carried, described, fairness, hosting, playing, tagged, timekeeper
 from psyne_mesh.room import plain as plain_values
 from psyne_mesh.room.codec import MessageCodec
 from psyne_mesh.room.messages import Message
@@ -85,6 +85,17 @@ def channel_messages() -> list[bytes]:
     typed = [packed(["Typed", {str(i): [] for i in range(5_000)}]), packed(["Else", 1]), packed(["Typed", 1])]
     text = packed(["Anything", ["x"] * 50_000])[:-1] + b"\xff"
     return [*packs(["Anything"]), *typed, text, packed(["Anything", [[]] * 50_000 + [float("nan")]])]
+
+
+def announcements() -> list[str]:
+    texts = [
+        "[" * 290,
+        '["Typed",[' + '["a","b"],' * 27 + '["c","d"]]]',
+        '["Typed",["\\ud800"]]',
+        '["Typed",[["words","x"]]]',
+    ]
+    whole = [MessageCodec([Typed]).announcement, *(f"{described.PROTOCOL}\n{'0' * 16} {text}" for text in texts)]
+    return [*whole, described.PROTOCOL + ("\n" + "0" * 16) * 18, described.PROTOCOL + "\n" * 300, "x" * 60_000, ""]
 
 
 # ------------------------------------------------------------------------------------------------------------------- JSON
@@ -345,6 +356,7 @@ READERS: dict[str, Reader] = {
     "room/codec.MessageCodec.decode_untrusted": plain(
         MessageCodec([Anything, Typed]).decode_untrusted, channel_messages(), 6.0, "every value is looked at for NaN"
     ),
+    "room/codec.MessageCodec.difference_untrusted": plain(MessageCodec([Typed]).difference_untrusted, announcements()),
     "room/carried.carried_untrusted": plain(
         carried.carried_untrusted,
         [
@@ -506,6 +518,8 @@ ELSEWHERE = {
     "webrtc/sctp": "tests/sctp/test_hostile_cost.py",
 }
 PARTS = {
+    "room/codec.RawCodec.difference_untrusted": "looks at nothing",
+    "room/described.announced_untrusted": "room/codec.MessageCodec.difference_untrusted",
     "room/codec.RawCodec.decode_untrusted": "gives the bytes as they are",
     "room/channel.Channel.decode_untrusted": "room/codec.MessageCodec.decode_untrusted",
     "mesh/sealed.Seals.open_untrusted": "gossip's account of signals: `costs.COSTS[SIGNAL]`, and one signature",

@@ -61,7 +61,8 @@ PURE = ["gossip", "game", "webrtc/sctp", "webrtc/dtls", "webrtc/sdp.py", "webrtc
         "signaling/limits.py", "signaling/frames.py", "signaling/audience.py", "signaling/churn.py", "signaling/doors.py",
         "signaling/cluster.py", "signaling/cluster_messages.py", "signaling/transport.py",
         "mesh/link_table.py", "mesh/signaling_rung.py", "mesh/dial_limits.py", "mesh/restarts.py", "mesh/alarms.py",
-        "room/codec.py", "room/messages.py", "room/delivery.py", "room/events.py",
+        "room/codec.py", "room/described.py", "room/typescript.py", "room/announced.py",
+        "room/messages.py", "room/delivery.py", "room/events.py",
         "testing/hostile/frames.py", "testing/hostile/chunks.py",
         "errors.py", "limits.py", "names.py", "identity.py", "config.py", "uri.py"]  # fmt: skip
 

@@ -132,7 +132,7 @@ async def test_a_message_of_another_version_is_told_once_for_each_peer_and_chann
             await two.receive()
         assert one.stats.refused == 2
         assert [(event.peer.name, event.channel) for event in told] == [("bob", "one"), ("bob", "two")]
-        assert "length" in told[0].reason
+        assert told[0].reason == "New has y here and not there; give new fields a default"
 
 
 def test_two_windows_of_one_user_are_two_players_and_the_same_ones_each_time(tmp_path: Path) -> None:
