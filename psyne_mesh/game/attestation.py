@@ -7,10 +7,9 @@ from typing import Annotated
 
 import msgspec
 
-from psyne_mesh.errors import ProtocolError
-from psyne_mesh.game.bans import Signer
+from psyne_mesh.game.signed import Signer, signed, signed_untrusted
 from psyne_mesh.game.transfer_wire import DIGEST_BYTES, FILE_BYTES_MAX
-from psyne_mesh.identity import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, PeerId, verify_untrusted
+from psyne_mesh.identity import PeerId
 
 DOMAIN = b"psyne-snapshot"
 VERSIONS_MAX = 4
@@ -29,31 +28,16 @@ class Claim(msgspec.Struct, frozen=True, array_like=True):
     digest: Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
 
 
-class _Signed(msgspec.Struct, frozen=True, array_like=True):
-    body: Annotated[bytes, msgspec.Meta(max_length=128)]
-    key: Annotated[bytes, msgspec.Meta(min_length=PUBLIC_KEY_BYTES, max_length=PUBLIC_KEY_BYTES)]
-    signature: Annotated[bytes, msgspec.Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
-
-
-_outer = msgspec.msgpack.Decoder(_Signed)
-_inner = msgspec.msgpack.Decoder(Claim)
+_decoder = msgspec.msgpack.Decoder(Claim)
 
 
 def attested(signer: Signer, claim: Claim) -> bytes:
-    body = msgspec.msgpack.encode(claim)
-    return msgspec.msgpack.encode(_Signed(body, signer.public_key, signer.sign(DOMAIN, body)))
+    return signed(signer, DOMAIN, claim)
 
 
 def claim_untrusted(data: bytes, room: bytes) -> tuple[PeerId, Claim]:
     """Who signed it, and what. Raises ProtocolError."""
-    try:
-        outer = _outer.decode(data)
-        claim = _inner.decode(outer.body)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ProtocolError(f"not the word about a snapshot: {error}") from None
-    if claim.room != room:
-        raise ProtocolError("a snapshot of another room")
-    return verify_untrusted(outer.key, DOMAIN, outer.body, outer.signature), claim
+    return signed_untrusted(_decoder, data, DOMAIN, room, "the word about a snapshot")
 
 
 class Choice:

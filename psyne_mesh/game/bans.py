@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection
-from typing import Annotated, Protocol, TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 
-from psyne_mesh.errors import ProtocolError
-from psyne_mesh.identity import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, PeerId, verify_untrusted
+from psyne_mesh.game.signed import Signer, signed_untrusted
+from psyne_mesh.game.signed import signed as signed_word
+from psyne_mesh.identity import PeerId
 from psyne_mesh.limits import forget_oldest
 
 DOMAIN = b"psyne-kick"
@@ -49,40 +50,17 @@ class Vote(msgspec.Struct, frozen=True, array_like=True, tag="vote"):
     reason: _Reason
 
 
-class _Signed(msgspec.Struct, frozen=True, array_like=True):
-    body: Annotated[bytes, msgspec.Meta(max_length=256 + 4 * REASON_MAX)]
-    key: Annotated[bytes, msgspec.Meta(min_length=PUBLIC_KEY_BYTES, max_length=PUBLIC_KEY_BYTES)]
-    signature: Annotated[bytes, msgspec.Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
-
-
 Said: TypeAlias = Order | Vote
-_outer = msgspec.msgpack.Decoder(_Signed)
-_inner = msgspec.msgpack.Decoder(Order | Vote)
-
-
-class Signer(Protocol):
-    @property
-    def public_key(self) -> bytes: ...
-    def sign(self, domain: bytes, payload: bytes) -> bytes: ...
+_decoder: msgspec.msgpack.Decoder[Said] = msgspec.msgpack.Decoder(Order | Vote)
 
 
 def signed(signer: Signer, word: Said) -> bytes:
-    body = msgspec.msgpack.encode(word)
-    return msgspec.msgpack.encode(_Signed(body, signer.public_key, signer.sign(DOMAIN, body)))
+    return signed_word(signer, DOMAIN, word)
 
 
 def read_untrusted(data: bytes | str, room: bytes) -> tuple[PeerId, Said]:
     """Who signed it, and what it says of this room. Raises ProtocolError."""
-    if isinstance(data, str):
-        raise ProtocolError("text came as a vote")
-    try:
-        outer = _outer.decode(data)
-        word: Said = _inner.decode(outer.body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise ProtocolError(f"neither a vote nor an order: {error}") from None
-    if word.room != room:
-        raise ProtocolError("a vote or an order of another room")
-    return verify_untrusted(outer.key, DOMAIN, outer.body, outer.signature), word
+    return signed_untrusted(_decoder, data, DOMAIN, room, "a vote or an order")
 
 
 class Votes:

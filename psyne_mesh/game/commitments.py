@@ -303,7 +303,7 @@ class Commitments:
 def _is_plain(value: bytes) -> bool:
     try:
         msgspec.msgpack.decode(value)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, ValueError):
+    except (ValueError, RecursionError):
         return False
     return True
 

@@ -24,6 +24,7 @@ from psyne_mesh.game.transcript import (
     proof_untrusted,
 )
 from psyne_mesh.identity import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, Identity, PeerId, verify_untrusted
+from psyne_mesh.words import read_untrusted
 
 MAGIC = b"psyne-mesh evidence 1\n"
 FILE_BYTES_MAX = 8 << 20
@@ -88,10 +89,7 @@ def evidence_untrusted(data: bytes) -> tuple[Evidence, PeerId]:
     if not data.startswith(MAGIC):
         raise ProtocolError("no file of evidence: room.evidence(path) writes them")
     signature, body = data[len(MAGIC) : len(MAGIC) + SIGNATURE_BYTES], data[len(MAGIC) + SIGNATURE_BYTES :]
-    try:
-        evidence = _evidence.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise ProtocolError(f"a file of evidence that cannot be read: {error}") from None
+    evidence = read_untrusted(_evidence, body, "a file of evidence that can be read")
     try:
         return evidence, verify_untrusted(evidence.writer, DOMAIN, body, signature)
     except ProtocolError:
@@ -234,7 +232,7 @@ def readable(data: bytes) -> str:
     """A message for people, cut short: what a game sent is MessagePack `[type, field, ...]` or its own bytes."""
     try:
         value: Any = msgspec.msgpack.decode(data)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, ValueError):
+    except (ValueError, RecursionError):
         return _cut(data.hex())
     if isinstance(value, list) and value and isinstance(value[0], str):
         return _cut(f"{value[0]}({', '.join(map(repr, value[1:]))})")

@@ -7,8 +7,8 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
-from psyne_mesh.errors import ProtocolError
 from psyne_mesh.identity import PeerId
+from psyne_mesh.words import read_untrusted
 
 PENDING_MAX = 1024
 """Questions of ours that wait for their answer; more are refused at once."""
@@ -38,7 +38,7 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True, tag="refusal"):
 
 
 RequestWord: TypeAlias = Question | Answer | Refusal
-_decoder = msgspec.msgpack.Decoder(Question | Answer | Refusal)
+_decoder: msgspec.msgpack.Decoder[RequestWord] = msgspec.msgpack.Decoder(Question | Answer | Refusal)
 
 
 def encode(word: RequestWord) -> bytes:
@@ -47,13 +47,7 @@ def encode(word: RequestWord) -> bytes:
 
 def decode_untrusted(data: bytes | str) -> RequestWord:
     """Raises ProtocolError."""
-    if isinstance(data, str):
-        raise ProtocolError("text came as a question or an answer")
-    try:
-        word: RequestWord = _decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise ProtocolError(f"neither a question nor an answer: {error}") from None
-    return word
+    return read_untrusted(_decoder, data, "a question or an answer")
 
 
 class Ended:

@@ -19,6 +19,7 @@ import attrs
 import msgspec
 
 from psyne_mesh.errors import InvalidConfig, ProtocolError, UnserialisableMessage
+from psyne_mesh.words import read_untrusted
 
 T = TypeVar("T")
 
@@ -202,10 +203,7 @@ _ANNOUNCEMENT = msgspec.msgpack.Decoder(tuple[str, list[tuple[str, str]]])
 
 def announced_untrusted(data: bytes) -> TheirSchema:
     """What `announcement` made, or `ProtocolError`."""
-    try:
-        name, codes = _ANNOUNCEMENT.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise ProtocolError(f"not a class of shared objects: {error}") from error
+    name, codes = read_untrusted(_ANNOUNCEMENT, data, "a class of shared objects")
     if not 1 <= len(codes) <= FIELDS_MAX or any(not 1 <= len(text) <= NAME_MAX for text in (name, *sum(codes, ()))):
         raise ProtocolError("a class of shared objects with too many fields, or names too long")
     if not all(text.isprintable() for text in (name, *sum(codes, ()))):

@@ -12,6 +12,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from psyne_mesh.errors import ProtocolError
+from psyne_mesh.words import read_untrusted
 
 PART_BYTES = 8 * 1024
 """Keys and values of one part: others carry it whole to who has no link with us, up to 16 KiB (`GossipConfig`)."""
@@ -75,12 +76,7 @@ def encode(word: StateWord) -> bytes:
 
 def decode_untrusted(data: bytes | str) -> StateWord:
     """Raises ProtocolError."""
-    if isinstance(data, str):
-        raise ProtocolError("text came about the state of a room")
-    try:
-        word: StateWord = _decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise ProtocolError(f"not a word about the state of a room: {error}") from None
+    word: StateWord = read_untrusted(_decoder, data, "a word about the state of a room")
     if len(word.owner) not in (0, 16):
         raise ProtocolError("a map of nobody")
     if isinstance(word, Part) and word.piece >= word.pieces:

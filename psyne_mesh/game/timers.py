@@ -14,6 +14,7 @@ import msgspec
 
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.limits import forget_oldest
+from psyne_mesh.words import read_untrusted
 
 TIMER = "@"
 KEPT_S = 10.0
@@ -42,10 +43,7 @@ def timer_value(due: float, payload: bytes, *, is_relative: bool = False) -> byt
 
 def timer_untrusted(value: bytes) -> _Timer:
     """Raises ProtocolError."""
-    try:
-        timer = _decoder.decode(value)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ProtocolError(f"not a timer: {error}") from None
+    timer = read_untrusted(_decoder, value, "a timer")
     if not abs(timer.due) <= LATEST_S:
         raise ProtocolError("a timer that is due at no time")
     return timer

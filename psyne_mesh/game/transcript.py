@@ -17,6 +17,7 @@ import msgspec
 
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.identity import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, Identity, PeerId, verify_untrusted
+from psyne_mesh.words import read_untrusted
 
 DOMAIN = b"psyne-transcript"
 SPAN_S = 0.5
@@ -123,10 +124,7 @@ def digest_of(data: bytes) -> bytes:
 
 def statement_untrusted(signed: Signed) -> Statement:
     """What was signed, whoever signed it. Raises ProtocolError."""
-    try:
-        statement = _statements.decode(signed.body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise ProtocolError(f"not a statement: {error}") from None
+    statement = read_untrusted(_statements, signed.body, "a statement")
     if len(statement.entries) % DIGEST_BYTES:
         raise ProtocolError("a digest of a statement ends early")
     return statement

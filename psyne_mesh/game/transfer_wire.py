@@ -9,6 +9,7 @@ import msgspec
 
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.names import PLAIN_PATTERN
+from psyne_mesh.words import read_untrusted
 
 FILE_BYTES_MAX: Final = 64 * 2**20
 CHUNK_BYTES: Final = 4096
@@ -73,12 +74,7 @@ def encode(word: TransferWord) -> bytes:
 
 def decode_untrusted(data: bytes | str) -> TransferWord:
     """Raises ProtocolError."""
-    if isinstance(data, str):
-        raise ProtocolError("text came about a file")
-    try:
-        word: TransferWord = _decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise ProtocolError(f"not a word about a file: {error}") from None
+    word: TransferWord = read_untrusted(_decoder, data, "a word about a file")
     if isinstance(word, Want | Chunk) and not math.isfinite(word.stamp):
         raise ProtocolError("a word about a file from no time")
     return word

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 from psyne_mesh.errors import InvalidConfig, ProtocolError
+from psyne_mesh.words import read_untrusted
 
 # The record must fit into one unreliable frame beside others (gossip records carry at most this much metadata).
 PROFILE_BYTES_MAX = 512
@@ -46,10 +47,7 @@ class Profile(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def parse_untrusted(cls, data: bytes) -> Profile:
-        try:
-            profile = _DECODER.decode(data)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise ProtocolError(f"not a player profile: {error}") from error
+        profile = read_untrusted(_DECODER, data, "a player profile")
         if profile.skill is not None and not all(map(math.isfinite, profile.skill)):
             raise ProtocolError("a player's skill is no number")
         return profile

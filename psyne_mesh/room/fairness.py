@@ -31,6 +31,7 @@ from psyne_mesh.room.codec import MessageCodec, Payload, RawCodec
 from psyne_mesh.room.delivery import DeliveryMode
 from psyne_mesh.room.messages import rule_book
 from psyne_mesh.room.peer import Peer
+from psyne_mesh.words import read_untrusted
 
 if TYPE_CHECKING:
     from psyne_mesh.mesh.membership import Membership
@@ -53,19 +54,13 @@ WORDS_PER_S, WORDS_BURST = 24.0, 96.0
 are eight a second.
 """
 
-_decoder = msgspec.msgpack.Decoder(Say | Echo | Show | Proof | Roll | Commit | Reveal)
+_decoder: msgspec.msgpack.Decoder[_Word] = msgspec.msgpack.Decoder(Say | Echo | Show | Proof | Roll | Commit | Reveal)
 _Word = transcript.TranscriptWord | commitments.CommitmentWord
 
 
 def word_untrusted(data: bytes | str) -> _Word:
     """Raises ProtocolError."""
-    if isinstance(data, str):
-        raise ProtocolError("text came about fair play")
-    try:
-        word: _Word = _decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise ProtocolError(f"not a word about fair play: {error}") from None
-    return word
+    return read_untrusted(_decoder, data, "a word about fair play")
 
 
 class Referee:

@@ -14,6 +14,7 @@ from psyne_mesh.game import host
 from psyne_mesh.game.host import Answer, Ask, Beat, Grant, HostLease, HostWord, Place, Resign
 from psyne_mesh.identity import PeerId
 from psyne_mesh.interrupts import uninterrupted
+from psyne_mesh.words import read_untrusted
 
 if TYPE_CHECKING:
     from psyne_mesh.room.room import Room
@@ -88,13 +89,7 @@ def encode(word: HostWord | None) -> bytes:
 
 def decode_untrusted(data: bytes | str) -> HostWord | None:
     """None: somebody asks whether there is a host. Raises ProtocolError."""
-    if isinstance(data, str):
-        raise ProtocolError("text came about the host")
-    try:
-        word = _decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise ProtocolError(f"not a word about the host: {error}") from None
-    match word:
+    match word := read_untrusted(_decoder, data, "a word about the host"):
         case _Beat():
             roster = tuple([Place(seat, PeerId.from_raw_untrusted(raw)) for seat, raw in word.roster])
             return Beat(word.term, word.sequence, word.version, roster)

@@ -27,7 +27,7 @@ def decode_plain_untrusted(data: bytes) -> Any:
     try:
         value = msgspec.msgpack.decode(data)
         _check(value, _DEPTH_MAX)
-    except (msgspec.DecodeError, UnserialisableMessage, RecursionError, UnicodeDecodeError, ValueError) as error:
+    except (UnserialisableMessage, RecursionError, ValueError) as error:
         raise ProtocolError(f"not a plain value: {error}") from None
     return value
 

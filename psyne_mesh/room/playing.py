@@ -33,6 +33,7 @@ from psyne_mesh.game.rollback import (
 from psyne_mesh.game.rollback.session import SEATS_MAX, WARM_UP_TICKS
 from psyne_mesh.game.transcript import digest_of
 from psyne_mesh.identity import PeerId
+from psyne_mesh.words import read_untrusted
 
 SPAN_TICKS = 30
 """Half a second at 60 Hz, as for messages (`game/transcript.py`)."""
@@ -79,10 +80,7 @@ _CONTROL, _SESSION = b"\0", b"\1"
 
 def control_untrusted(data: bytes) -> Ready | Start | Running:
     """Raises ProtocolError."""
-    try:
-        word: Ready | Start | Running = _control.decode(data)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise ProtocolError(f"not a word about a game: {error}") from None
+    word: Ready | Start | Running = read_untrusted(_control, data, "a word about a game")
     if not isinstance(word, Ready) and not math.isfinite(word.at):
         raise ProtocolError("a game that starts at no time")
     return word

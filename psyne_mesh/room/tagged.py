@@ -10,6 +10,7 @@ import msgspec
 from psyne_mesh.errors import InvalidConfig, ProtocolError
 from psyne_mesh.room.codec import MessageCodec
 from psyne_mesh.room.messages import Message, kinds_of
+from psyne_mesh.words import read_untrusted
 
 
 class _Tagged(msgspec.Struct, frozen=True, array_like=True):
@@ -33,10 +34,7 @@ def encode_tagged(message: Any) -> bytes:
 
 def decode_tagged_untrusted(data: bytes) -> Message:
     """Of several classes with that tag the one in the same module counts. Raises ProtocolError, also when there is none."""
-    try:
-        tagged = _decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise ProtocolError(f"not a message: {error}") from None
+    tagged = read_untrusted(_decoder, data, "a message")
     kinds = kinds_of(tagged.tag)
     if len(kinds) > 1:
         kinds = [kind for kind in kinds if kind.__module__ == tagged.module] or kinds

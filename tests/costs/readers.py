@@ -536,6 +536,8 @@ PARTS = {
     "game/transcript.author_untrusted": "one signature, of the 64 in 256 that are looked at",
     "game/transcript.proof_untrusted": "two signatures, once for each player who is proved to lie",
     "game/evidence.evidence_untrusted": "a file that its reader opened",
+    "words.read_untrusted": "what each reader of words makes of it",
+    "game/signed.signed_untrusted": "game/bans.read_untrusted",
     "identity.PeerId.parse_untrusted": "32 characters",
     "identity.PeerId.from_raw_untrusted": "16 bytes",
     "identity.verify_untrusted": "a signature: who asks for one counts it (`costs.VERIFY`)",

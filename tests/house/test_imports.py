@@ -71,7 +71,7 @@ def test_every_public_name_is_there_and_where_type_checkers_see_it(package: str)
 OF_A_JOIN = {
     "psyne_mesh": {
         "base64", "blocks", "config", "errors", "events", "game", "gossip", "identity", "in_trio", "interrupts", "key_file",
-        "lazy", "limits", "mesh", "names", "nurseries", "room", "signaling", "streams", "webrtc",
+        "lazy", "limits", "mesh", "names", "nurseries", "room", "signaling", "streams", "webrtc", "words",
     },
     "psyne_mesh.signaling": {
         "base64", "client", "convert", "envelope", "events", "inbox", "joining", "link", "locks", "manifest", "messages",

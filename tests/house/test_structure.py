@@ -39,6 +39,7 @@ FLOORS = {
     "names": 8,
     "errors": 8,
     "lazy": 8,
+    "words": 7,
 }
 # Inside webrtc: Trio shells, then the pure stack, then its parts, which never meet.
 WEBRTC_FLOORS = {
@@ -64,7 +65,7 @@ PURE = ["gossip", "game", "webrtc/sctp", "webrtc/dtls", "webrtc/sdp.py", "webrtc
         "room/codec.py", "room/described.py", "room/typescript.py", "room/announced.py",
         "room/messages.py", "room/delivery.py", "room/events.py",
         "testing/hostile/frames.py", "testing/hostile/chunks.py",
-        "errors.py", "limits.py", "names.py", "identity.py", "config.py", "uri.py"]  # fmt: skip
+        "errors.py", "limits.py", "names.py", "words.py", "identity.py", "config.py", "uri.py"]  # fmt: skip
 
 
 def module_parts(path: Path) -> list[str]:
@@ -154,3 +155,17 @@ def test_nothing_names_a_package_registry() -> None:
             continue
         text = path.read_text(encoding="utf-8", errors="replace")
         assert not [host for host in hosts if host in text], path
+
+
+# Where msgspec's errors mean something else: fields that convert, the packed part of an object, JSON.
+READ_THEMSELVES = {"words", "game/schema", "game/replicas", "game/shared_wire", "room/described"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: "/".join(module_parts(path)))
+def test_words_from_outside_are_read_in_one_place(path: Path) -> None:
+    """`words.read_untrusted` knows what decoding may raise; a list of its own at each reader had gaps."""
+    if "/".join(module_parts(path)) in READ_THEMSELVES:
+        return
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ExceptHandler) and node.type is not None:
+            assert "msgspec." not in ast.unparse(node.type), f"line {node.lineno}: use psyne_mesh.words.read_untrusted"

@@ -201,7 +201,7 @@ def difference_of(kind: type[Game]) -> Callable[[bytes, bytes], tuple[str, objec
     def difference(ours: bytes, theirs: bytes) -> tuple[str, object, object]:
         try:
             return first_difference(decoder.decode(ours), decoder.decode(theirs)) or ("", None, None)
-        except (msgspec.DecodeError, RecursionError):
+        except (ValueError, RecursionError):
             return "(a state of another kind)", None, None
 
     return difference

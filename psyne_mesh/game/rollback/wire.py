@@ -20,6 +20,7 @@ from typing import Annotated
 import msgspec
 
 from psyne_mesh.errors import ProtocolError
+from psyne_mesh.words import read_untrusted
 
 INPUT_BYTES_MAX = 64
 FRAMES_MAX = 128
@@ -228,7 +229,7 @@ class Rows(Word, frozen=True, tag="rows"):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(
+_decoder: msgspec.msgpack.Decoder[Word] = msgspec.msgpack.Decoder(
     Cut | Hashes | State | Proposal | Agreement | Admission | Refusal | Seated | Part | Rows
 )
 
@@ -239,8 +240,4 @@ def encode_word(word: Word) -> bytes:
 
 def decode_word_untrusted(data: bytes) -> Word:
     """Raises ProtocolError."""
-    try:
-        word: Word = _decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise ProtocolError(f"not a word of a simulation: {error}") from None
-    return word
+    return read_untrusted(_decoder, data, "a word of a simulation")
