@@ -32,8 +32,10 @@ class GossipConfig:
     # Size of the room.
     full_mesh_max: int = _field(16, 2, 64)  # 120 links; Donnybrook found 16-32 the ceiling of serverless action games
     full_mesh_hysteresis: int = _field(4, 0, 32)  # back to a full mesh at full_mesh_max - 4: no flapping at the edge
-    full_knowledge_max: int = _field(256, 16, 4096)  # 256 records of ~300 B are 77 KB, once; beyond that a lobby
-    max_players: int = _field(0, 0, 1024)  # seats; 0: a room without seats
+    full_knowledge_max: int = _field(
+        256, 16, 4096
+    )  # 256 records of ~300 B are 77 KB, once; beyond that a lobby, without seats
+    max_players: int = _field(0, 0, 1024)  # seats; a room sets its own; 0: none, as only nodes driven by hand have it
     seat_hold_s: float = _field(45.0, 0.0, 3600.0)  # a crashed player's seat waits for the same key
 
     # Failure detection: SWIM (DSN'02) with Lifeguard (DSN'18), tuned for games: a crash is known within 3 s.
@@ -63,7 +65,6 @@ class GossipConfig:
     # Overlay: HyParView (DSN'07).
     latency_aware: bool = True  # False: neighbours are chosen at random, as in the paper
     active_view: int = _field(0, 0, 64)  # 0: ceil(log2 n), at least 6, at most 9
-    passive_view: int = _field(64, 4, 1024)  # the paper has 30 at 10,000; WebRTC dials fail more often
     active_walk_length: int = _field(6, 1, 16)  # ARWL of the paper
     passive_walk_length: int = _field(3, 0, 16)  # PRWL of the paper
     shuffle_interval_s: float = _field(15.0, 0.5, 600.0)  # 10-20 s after jitter

@@ -9,7 +9,7 @@ import attrs
 from psyne_mesh.identity import PeerId
 from psyne_mesh.webrtc.ice import Path
 
-MeshMode: TypeAlias = Literal["full", "partial", "lobby"]
+MeshMode: TypeAlias = Literal["full", "partial"]
 
 
 @attrs.frozen
@@ -23,7 +23,7 @@ class TopologyLink:
 
 @attrs.frozen
 class RoomTopology:
-    """`mode`: "full" (a link to everybody), "partial" (to some, the rest through them) or "lobby" (not everybody is known).
+    """`mode`: "full" (a link to everybody) or "partial" (to some, the rest through them).
 
     The mode goes by the number of members known, whether or not there is a link. nodes: all members known, ourselves first.
     links: our own.

@@ -10,6 +10,7 @@ from trio.testing import MockClock
 
 from psyne_mesh.config import DataChannelConfig
 from psyne_mesh.errors import InvalidConfig, SignalingUnreachable
+from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.identity import Identity
 from psyne_mesh.room.delivery import DeliveryMode
 from psyne_mesh.room.direct import PeerChannel, _find, _wanted, create_channel
@@ -73,6 +74,14 @@ async def test_the_gossip_of_a_room_is_checked(autojump_clock: MockClock) -> Non
     async with open_world(seed=1) as world:
         with pytest.raises(InvalidConfig, match="gossip"):
             await world.join("lobby", "ada", gossip=gossip)
+
+
+async def test_the_number_of_seats_is_the_rooms_whatever_a_members_gossip_says(autojump_clock: MockClock) -> None:
+    """Else a member could open a lobby, in which nobody knows who holds a seat."""
+    async with open_world() as world:
+        ada = await world.join("den", "ada", max_players=5, gossip=GossipConfig(max_players=0))
+        bob = await world.join("den", "bob", max_players=5, gossip=GossipConfig(max_players=900))
+        assert len(ada.seats) == len(bob.seats) == 5
 
 
 @pytest.mark.parametrize("mode", ["foo", {"Move": "unreliable"}, {PlayerPosition: "foo"}, {int: "reliable"}])
