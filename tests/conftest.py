@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from psyne_mesh.testing import seeded_randomness, seeded_scheduling
 
 pytest_plugins = ["psyne_mesh.testing.plugin"]
 
@@ -40,3 +43,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             )
         if Path(item.fspath).parent.name not in SIDE_BY_SIDE:
             item.add_marker(pytest.mark.xdist_group("sockets"))
+
+
+@pytest.fixture(autouse=True)
+def decided_by_a_seed(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test in virtual time comes out the same on every machine: the order of tasks that are ready together and the dice of
+    the system are of the seed, too. `PSYNE_SEED=7` plays another order: what a test says holds for each of them."""
+    if "mock_clock" not in request.fixturenames and "autojump_clock" not in request.fixturenames:
+        yield
+        return
+    seed = int(os.environ.get("PSYNE_SEED", "0"))
+    with seeded_scheduling(seed), seeded_randomness(seed):
+        yield

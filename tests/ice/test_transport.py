@@ -144,7 +144,9 @@ async def test_no_path_ends_by_the_deadline_and_says_what_was_tried(autojump_clo
         await a.transport.run()
     assert 3.0 <= trio.current_time() - began < 4.0
     assert raised.value.phase == "ice"
-    assert raised.value.candidates == ("192.0.2.1:1001 to 192.0.2.2:1002 (in-progress)",)
+    (tried,) = raised.value.candidates
+    # The only check is given up at the same moment as the transport: which of them comes first is Trio's choice.
+    assert tried in [f"192.0.2.1:1001 to 192.0.2.2:1002 ({state})" for state in ("in-progress", "failed")]
     assert "TURN" in raised.value.advice
     assert [event.error for event in a.all(Failed)] == [raised.value]
 

@@ -140,8 +140,9 @@ async def test_a_side_can_be_cut_from_signaling_while_the_other_keeps_it(
         with trio.fail_after(60):
             for room in (ada, bob, cid, dan, fred):
                 await room.wait_connected(4)
+            while dict(told) != dict.fromkeys(right, events.SignalingUp):  # may come after the links, which need none
+                await trio.sleep(0.1)
         assert {name for name, _ in told} == set(right)  # the others' connection stood all the time
-        assert [kind for name, kind in told if name == "cid"][-1] is events.SignalingUp
 
 
 async def test_a_crash_is_known_within_three_seconds(autojump_clock: MockClock) -> None:
