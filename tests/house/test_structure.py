@@ -136,7 +136,7 @@ def test_pure_files_import_no_clock_no_dice_no_sockets(place: str) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: "/".join(module_parts(path)))
 def test_files_and_functions_stay_readable(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert text.count("\n") <= 600, "one idea a file: split it"
+    assert text.count("\n") <= 800, "one idea a file: split it"  # what a class may be says test_classes.py
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
