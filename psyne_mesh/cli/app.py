@@ -95,11 +95,14 @@ def serve(
     public_name: Annotated[list[str] | None, typer.Option(help=_PUBLIC_NAME)] = None,
     origin: Annotated[list[str] | None, typer.Option(help=_ORIGIN)] = None,
     list_rooms: Annotated[bool, typer.Option("--list-rooms", help="Show all rooms to everybody at /rooms.")] = False,
+    web: Annotated[
+        Path | None, typer.Option(help="The folder of a game's page, with an index.html, to hand out at /.")
+    ] = None,
 ) -> None:
-    """Run a signaling server: WebSocket for players, /healthz and /stats for people."""
+    """Run a signaling server: WebSocket for players, /healthz and /stats for people, /app/ and --web for browsers."""
     from psyne_mesh.cli.serve import run_serve
 
-    trio.run(run_serve, host, port, certificate, key, redis, public_name or (), origin or (), list_rooms)
+    trio.run(run_serve, host, port, certificate, key, redis, public_name or (), origin or (), list_rooms, web)
 
 
 @app.command()

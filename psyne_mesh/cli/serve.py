@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import ssl
 from collections.abc import Iterable
+from pathlib import Path
 
 import trio
 from rich.console import Console
@@ -27,9 +28,12 @@ async def run_serve(
     public_names: Iterable[str] = (),
     origins: Iterable[str] = (),
     shows_rooms: bool = False,
+    web: Path | None = None,
 ) -> None:
     console = Console()
-    config = ServerConfig(public_names=frozenset(public_names), origins=frozenset(origins), shows_rooms=shows_rooms)
+    config = ServerConfig(
+        public_names=frozenset(public_names), origins=frozenset(origins), shows_rooms=shows_rooms, web=web
+    )
     context = None
     if certificate or key:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -51,6 +55,9 @@ async def run_serve(
 
 def _introduce(console: Console, server: SignalingServer) -> None:
     console.print(f"signaling on [bold]{server.url}[/bold]   stats: {_http(server.url)}/stats   Ctrl-C stops it")
+    console.print(
+        f"pages: {_http(server.url)}/{'' if server.config.web is not None else 'app/'}   invitations: .../r/CODE"
+    )
     if server.host not in ("127.0.0.1", "::1") and not server.config.public_names:
         console.print(
             "players must dial an IP address of this machine; for a name, or an address in front of a NAT or a proxy, "

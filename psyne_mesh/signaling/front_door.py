@@ -11,6 +11,7 @@ import trio
 
 _HEAD_MAX_BYTES = 16_384  # what h11 allows as well; browsers send 1-2 KiB
 _READ_BYTES = 4_096
+PAGE_BYTES_PER_S_MIN = 2**15  # of a phone at the edge of its cell; a guess
 _END_OF_REQUEST = re.compile(rb"\n\r?\n")  # as h11 takes it
 
 
@@ -22,6 +23,8 @@ class Request:
     target: str
     wants_websocket: bool
     origin: str | None
+    host: str | None = None
+    if_none_match: str | None = None
 
 
 @attrs.frozen
@@ -30,6 +33,7 @@ class Page:
     body: bytes
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
+    cache: str = "no-store"
 
 
 class Replay(trio.abc.Stream):
@@ -59,10 +63,13 @@ class Replay(trio.abc.Stream):
         await self._inner.aclose()
 
 
-async def receive_guest(stream: trio.abc.Stream, answer: Callable[[Request], Page | None]) -> Replay | None:
+async def receive_guest(
+    stream: trio.abc.Stream, answer: Callable[[Request], Page | None], patience: trio.CancelScope | None = None
+) -> Replay | None:
     """The stream to run a WebSocket on, or None when the guest got a page or was not understood.
 
-    `answer(request)` makes the page; None lets a WebSocket in. The caller bounds the time.
+    `answer(request)` makes the page; None lets a WebSocket in. The caller bounds the time; its scope, if given, is extended
+    for a large page, which may come as slowly as `PAGE_BYTES_PER_S_MIN`.
     """
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_MAX_BYTES)
     read = b""
@@ -84,18 +91,20 @@ async def receive_guest(stream: trio.abc.Stream, answer: Callable[[Request], Pag
     page = page_or_none or Page(404, b"nothing here\n", "text/plain")
     if request.method not in ("GET", "HEAD") and page.status < 400:
         page = Page(405, b"GET is all there is\n", "text/plain")
+    if patience is not None:
+        patience.deadline += len(page.body) / PAGE_BYTES_PER_S_MIN
     await _answer(stream, connection, page, with_body=request.method != "HEAD")
     return None
 
 
 def _request(event: h11.Request) -> Request:
     headers = dict(event.headers)  # of several alike the last: who sends two origins means the last
-    origin = headers.get(b"origin")
+    origin, host, known = (headers.get(name) for name in (b"origin", b"host", b"if-none-match"))
     return Request(
         event.method.decode("ascii"),
         event.target.decode("ascii"),
         headers.get(b"upgrade", b"").lower() == b"websocket",
-        None if origin is None else origin.decode("latin-1"),
+        *(None if value is None else value.decode("latin-1") for value in (origin, host, known)),
     )
 
 
@@ -105,7 +114,7 @@ async def _answer(stream: trio.abc.Stream, connection: h11.Connection, page: Pag
         headers=[
             ("Content-Type", page.content_type),
             ("Content-Length", str(len(page.body))),
-            ("Cache-Control", "no-store"),
+            ("Cache-Control", page.cache),
             ("Connection", "close"),
             *page.headers,
         ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import attrs
 
@@ -38,6 +39,9 @@ class ServerConfig:
     # Of web pages that may connect, such as "https://game.example"; "*" for any. Pages of our own public names may.
     origins: frozenset[str] = frozenset()
     shows_rooms: bool = False  # /rooms lists them for everybody
+    web: Path | None = (
+        None  # a game's page, with index.html, at /; the lobby that comes with us is at /app/ in any case
+    )
 
 
 class QueueShares:

@@ -41,6 +41,7 @@ from psyne_mesh.signaling.joining import RoomQuery
 from psyne_mesh.signaling.limits import ServerConfig
 from psyne_mesh.signaling.listening import accept_forever, descriptors, listen
 from psyne_mesh.signaling.metered import Metered
+from psyne_mesh.signaling.site import Site
 from psyne_mesh.signaling.sparse_log import SparseLog
 from psyne_mesh.signaling.switchboard import Switchboard
 from psyne_mesh.signaling.websocket import WebSocket, WebSocketClosed, accept_websocket
@@ -147,6 +148,7 @@ class SignalingServer:
         self.port = 0
         self._ssl_context = ssl_context
         self._backplane = backplane
+        self._site = Site(config.web)
         self.wall_ms = _wall_ms  # told to clients, whose clocks may be wrong
         self._public_names = frozenset(map(check_public_name, config.public_names))
         self._switchboard = Switchboard(config.registry, config.churn, lambda now: self.wall_ms())
@@ -288,8 +290,8 @@ class SignalingServer:
                 tls = trio.SSLStream(stream, self._ssl_context, server_side=True, https_compatible=True)
                 await tls.do_handshake()
                 stream = tls
-        with trio.fail_after(timeout_s):
-            upgraded = await receive_guest(stream, partial(self._answer, entry))
+        with trio.fail_after(timeout_s) as patience:
+            upgraded = await receive_guest(stream, partial(self._answer, entry), patience)
         if upgraded is None:
             await stream.aclose()
             return
@@ -417,11 +419,13 @@ class SignalingServer:
         welcome = request.origin is None or self._is_welcome(request.origin)
         if request.wants_websocket:
             return None if welcome else Page(403, b"this server is not for web pages from there\n", "text/plain")
-        page = Page(404, b"/healthz, /stats, and WebSockets at any path\n", "text/plain")
+        page = Page(404, b"/healthz, /stats, pages at /app/, and WebSockets at any path\n", "text/plain")
         if path == "/stats":
             page = Page(200, msgspec.json.encode(attrs.asdict(self.stats)))
         elif path == "/rooms" and self.config.shows_rooms:
             page = self._rooms_page(query)
+        elif (file := self._site.page(request)) is not None:
+            return file
         if request.origin is not None and welcome:
             page = attrs.evolve(page, headers=(("Access-Control-Allow-Origin", request.origin), ("Vary", "Origin")))
         return page

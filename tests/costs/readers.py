@@ -26,7 +26,7 @@ from psyne_mesh.room import carried, described, fairness, hosting, playing, tagg
 from psyne_mesh.room import plain as plain_values
 from psyne_mesh.room.codec import MessageCodec
 from psyne_mesh.room.messages import Message
-from psyne_mesh.signaling import cluster_messages, convert, envelope, events, messages, probe
+from psyne_mesh.signaling import cluster_messages, convert, envelope, events, messages, probe, site
 from psyne_mesh.webrtc import dcep, express, sdp
 from psyne_mesh.webrtc.dtls import Fingerprint, record13
 from psyne_mesh.webrtc.dtls import records as dtls_records
@@ -355,6 +355,10 @@ def statements() -> list[bytes]:
 READERS: dict[str, Reader] = {
     "room/codec.MessageCodec.decode_untrusted": plain(
         MessageCodec([Anything, Typed]).decode_untrusted, channel_messages(), 6.0, "every value is looked at for NaN"
+    ),
+    "signaling/site.parts_untrusted": plain(
+        site.parts_untrusted,
+        ["/" + "a/" * 511, "/" + "%2e" * 340, "/" + "a" * 16_000, "/" + "\u00e9" * 1000, "/%ff", "x"],
     ),
     "room/codec.MessageCodec.difference_untrusted": plain(MessageCodec([Typed]).difference_untrusted, announcements()),
     "room/carried.carried_untrusted": plain(
