@@ -6,11 +6,11 @@ import type { NetGraph } from "../net-graph/net-graph.ts";
 import "../net-graph/net-graph.ts";
 import { Controls } from "./controls.ts";
 import { goalOf } from "./link.ts";
-import { Chat, Kill, Pose, Shot } from "./messages.ts";
+import { Chat, Kill, Ship, Shot } from "./messages.ts";
+import { INTERVAL_MS, NotShared, SharedObjects } from "./shared.ts";
 import { View } from "./view.ts";
 import { World } from "./world.ts";
 
-const POSE_S = 0.05; // twenty a second
 const MAX_PLAYERS = 8;
 const goal = goalOf(location.search);
 
@@ -49,26 +49,44 @@ function play(room: Room): void {
   const [view, controls] = [new View(canvas), new Controls(canvas)];
   const shots = room.channel("shots", Shot, { mode: "reliable_unordered" });
   const [kills, chat] = [room.channel("kills", Kill), room.channel("chat", Chat)];
-  const poses = room.channel("poses", Pose, { mode: "unreliable" });
+  const traffic = room.channel("psyne.shared", { mode: "unreliable" });
+  const shared = new SharedObjects(Ship);
   const nameOf = (id: string): string => (id === room.me ? world.name : (room.peers.get(id)?.name ?? id.slice(0, 8)));
-  let [before, posed] = [performance.now(), 0];
+  const told = new Set<string>();
+  let [before, sent] = [performance.now(), 0];
 
   function listen(): void {
     for (const event of room.poll()) {
+      if (event.type === "peerDiscovered") shared.joined(event.peer.id);
       if (event.type === "peerConnected") world.say(`${event.peer.name} is here (${event.peer.path?.kind ?? "connected"})`);
       if (event.type === "peerLeft") {
+        shared.left(event.peer.id);
         world.gone(event.peer.id);
         world.say(`${event.peer.name} is gone (${event.reason})`);
       }
       if (event.type === "messageRefused") world.say(`${event.peer.name} plays another version: ${event.reason}`);
     }
-    for (const [sender, pose] of poses.poll()) world.saw(sender.id, pose);
+    const moved = new Set<string>();
+    for (const [sender, data] of traffic.poll())
+      try {
+        if (typeof data !== "string") shared.receive(sender.id, data);
+        moved.add(sender.id);
+      } catch (error) {
+        if (!(error instanceof NotShared)) throw error;
+      }
+    for (const [owner, , ship] of shared.objects()) if (moved.has(owner)) world.saw(owner, ship as unknown as Ship);
+    for (const [id, why] of shared.refused) if (!told.has(id)) world.say(`${nameOf(told.add(id) && id)} plays another version: ${why}`);
     for (const [sender, shot] of shots.poll()) world.fly(shot, sender.id);
     for (const [sender, kill] of kills.poll()) {
       if (kill.by === room.me) world.me.kills += 1;
       world.say(`${nameOf(kill.by)} > ${sender.name}`);
     }
     for (const [sender, line] of chat.poll()) world.say(`${sender.name}: ${line.text}`);
+  }
+
+  function tellShip(now: number): void {
+    sent = now;
+    for (const [peer, message] of shared.messages({ ...world.me }, now)) if (room.peers.has(peer)) traffic.send(message, peer);
   }
 
   function frame(now: number): void {
@@ -90,10 +108,7 @@ function play(room: Room): void {
       world.say(`${nameOf(world.hitBy)} > ${world.name}`);
       kills.send(Kill.make({ by: world.hitBy }));
     }
-    if (world.now >= posed) {
-      posed = world.now + POSE_S;
-      poses.send(Pose.make(world.me));
-    }
+    if (now - sent >= INTERVAL_MS) tellShip(now);
     view.draw(world, world.ships(nameOf), dt);
     requestAnimationFrame(frame);
   }
@@ -115,7 +130,7 @@ function play(room: Room): void {
   document.addEventListener("visibilitychange", () => {
     world.me.paused = document.hidden; // nobody shoots at who does not look
     if (!room.closed) room.pause(document.hidden ? "another tab" : null);
-    if (!room.closed) poses.send(Pose.make(world.me));
+    if (!room.closed) tellShip(performance.now());
   });
   requestAnimationFrame(frame);
 }

@@ -41,31 +41,6 @@ export const Chat = messageType<Chat>({
   text: '["Chat",[["text","str"]]]',
 });
 
-/** The same as a Ship, twenty times a second, for players in a page: the member there shows no shared objects. */
-export interface Pose {
-  x: number;
-  y: number;
-  angle: number;
-  hp: number;
-  kills: number;
-  deaths: number;
-  paused: boolean;
-}
-export const Pose = messageType<Pose, "hp" | "kills" | "deaths" | "paused">({
-  tag: "Pose",
-  fields: [
-    ["x", "float"],
-    ["y", "float"],
-    ["angle", "float"],
-    ["hp", { kind: "int", ge: 0, le: 100 }, 100],
-    ["kills", "int", 0],
-    ["deaths", "int", 0],
-    ["paused", "bool", false],
-  ],
-  hash: "4afd7911d4c2cf37",
-  text: '["Pose",[["x","float"],["y","float"],["angle","float"],["hp","int 0..100",1],["kills","int",1],["deaths","int",1],["paused","bool",1]]]',
-});
-
 export interface Ship {
   x: number;
   y: number;

@@ -1,6 +1,6 @@
 // The rules of examples/arena/world.py: ships, walls, bullets. Each player moves its own ship, and says itself when it is hit.
 
-import { Pose, Shot } from "./messages.ts";
+import { type Ship as Pose, Shot } from "./messages.ts";
 
 export const WIDTH = 1280;
 export const HEIGHT = 720;

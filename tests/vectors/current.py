@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.vectors import gossip, words
+from tests.vectors import gossip, shared, words
 
 HERE = Path(__file__).parent
 
 
 def written() -> dict[str, str]:
-    return gossip.files() | words.files()
+    return gossip.files() | words.files() | shared.files()
 
 
 def stale() -> list[str]:
