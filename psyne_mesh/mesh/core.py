@@ -10,14 +10,14 @@ import math
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 
 import trio
 
 from psyne_mesh.config import WebRTCConfig
-from psyne_mesh.errors import InvalidConfig, RoomError, RoomExists
+from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.gossip import events as gossip_events
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.interrupts import uninterrupted
@@ -27,22 +27,16 @@ from psyne_mesh.mesh.heartbeat import Heartbeat, beating
 from psyne_mesh.mesh.link import MESSAGE_MIN_BYTES, Link
 from psyne_mesh.mesh.link_driver import LinkDriver
 from psyne_mesh.mesh.link_table import LinkTable
-from psyne_mesh.mesh.membership import TAG_BYTES, Membership, RoomSink
+from psyne_mesh.mesh.membership import Membership
 from psyne_mesh.mesh.placement import Placement
-from psyne_mesh.mesh.request import RoomEntry
-from psyne_mesh.mesh.sealed import Seals
+from psyne_mesh.mesh.stays import Stays
 from psyne_mesh.nurseries import unwrapped
 from psyne_mesh.signaling.events import RoomListing
 from psyne_mesh.signaling.joining import RoomQuery
-from psyne_mesh.signaling.locks import INVITE_LIFETIME_MAX_S, Invite
-from psyne_mesh.signaling.manifest import shown_code
 from psyne_mesh.signaling.transport import SignalingTransport
 from psyne_mesh.webrtc.endpoint import Endpoint, open_endpoint
 from psyne_mesh.webrtc.ice import SocketFactory
 from psyne_mesh.webrtc.loop_lag import LAGGING_S
-
-# So long may what was sent reliably take to be acknowledged before we say goodbye: time for two losses in a row.
-_LAST_WORDS_S = 1.0
 
 # So often links are looked at that carry nothing though nobody misses the peer: a path that is cut one way only.
 LOOK_S = 1.0
@@ -75,7 +69,7 @@ async def open_core(
 
 @uninterrupted
 class MeshCore:
-    """Made by `open_core`. Rooms enter with `join`; everything else happens by itself."""
+    """Made by `open_core`. Rooms enter and leave by `stays`; everything else happens by itself."""
 
     def __init__(
         self, identity: Identity, signaling: SignalingTransport, endpoint: Endpoint, config: WebRTCConfig,
@@ -88,17 +82,18 @@ class MeshCore:
         self.config = config
         self.table = LinkTable(self.me, lambda: secrets.token_hex(8), endpoint.lag_s)
         self._signaling = signaling
-        self._nursery = nursery
         self._rooms: dict[str, Membership] = {}
         self._by_tag: dict[bytes, Membership] = {}
-        self._entering: set[str] = set()  # rooms that signaling has not answered for yet
         self.wall_ms = wall_ms
-        self._placement = Placement(identity, signaling, rng)
         self.admission = Admission(identity, signaling, self._rooms, rng, wall_ms)
         envelopes = Envelopes(identity, signaling, server, self._rooms, self.table.rooms_of, wall_ms)
         self.driver = LinkDriver(
             self.me, self.table, endpoint, envelopes, self._rooms, self._by_tag, nursery, self._on_turned
         )
+        self.stays = Stays(
+            identity, Placement(identity, signaling, rng), self.admission, self.table, self.driver, self._rooms, self._by_tag,
+            self, nursery, message_bytes_max=config.max_message_size, refused=endpoint.gateway.refused, wall_ms=wall_ms,
+        )  # fmt: skip
         self._clock = trio.lowlevel.current_clock()
         self.heartbeat: Heartbeat | None = None
         self._timer = trio.CancelScope()
@@ -112,107 +107,9 @@ class MeshCore:
         """As the transport's: `SignalingLost`, `SignalingError`."""
         return await self._signaling.list_rooms(query)
 
-    async def join(self, entry: RoomEntry, sink: RoomSink) -> Membership:
-        """Enter the room that is meant; where several will do, the next one when one ends before we are in. Typed errors as
-        the transport's, and those of `Placement`."""
-        tried: list[str] = []
-        while True:
-            placed = await self._placement.place(entry, tried)
-            try:
-                return await self._enter(placed, sink)
-            except RoomError as error:
-                if not self._placement.another(entry, placed.request.key, error, tried):
-                    raise
-
-    def invite(self, membership: Membership, lifetime_s: float) -> str:
-        """Text that lets a friend into a room for the invited, which we made. `InvalidConfig` for other rooms."""
-        info = membership.info
-        if info.policy != "invite":
-            raise InvalidConfig(
-                f"room {info.name!r} is {info.policy}: friends enter it by its code, {shown_code(info.code)}"
-            )
-        if info.manifest.creator_id != self.me:
-            raise InvalidConfig(f"only who made room {info.name!r} can invite: its signature lets friends in")
-        if not 0 < lifetime_s <= INVITE_LIFETIME_MAX_S:
-            raise InvalidConfig(f"lifetime_s = {lifetime_s!r}: must lie in (0, {INVITE_LIFETIME_MAX_S:g}]")
-        expires_ms = self.wall_ms() + int(lifetime_s * 1000)
-        return str(Invite.make(info.code, membership.secret, expires_ms, self.identity))
-
-    async def _enter(self, entry: RoomEntry, sink: RoomSink) -> Membership:
-        """Signaling says who is there, gossip takes it from there."""
-        room = entry.request.key
-        if room in self._rooms or room in self._entering:
-            raise RoomExists(f"this mesh is already in room {entry.request.name!r}")
-        self._entering.add(room)
-        try:
-            admitted = await self.admission.join(entry)
-        finally:
-            self._entering.discard(room)
-        tag, node = admitted.digest[:TAG_BYTES], admitted.node
-        seals = Seals(self.identity, tag, node.own_record.joined_at)
-        membership = Membership(
-            admitted.info, tag, node, admitted.gossip, self, sink, self.config.max_message_size, seals, entry.secret
-        )
-        self._rooms[room] = self._by_tag[membership.tag] = membership
-        membership.note_running(self.driver.running)
-        self.table.enter(room, membership)
-        sink.on_admitted(membership)
-        for server, reason in self.endpoint.gateway.refused.items():
-            sink.on_server_refused(server, reason)
-        membership.tell(lambda node, now: node.start(now))
-        membership.learn(admitted.records)
-        return membership
-
-    async def leave(self, membership: Membership) -> None:
-        """Say goodbye to the members and to signaling, behind what was sent reliably so far as far as they answer quickly;
-        links that no other room wants are closed after a while. Cancelled while it flushes, the room goes on; after that it
-        has ended."""
-        if membership.closed:
-            return
-        membership.sink.on_leaving()
-        await self._flush([membership])
-        if not membership.closed:
-            self._say_goodbye(membership)
-            try:
-                await self.admission.leave(membership)
-            finally:
-                membership.sink.on_ended()
-
-    def evicted(self, membership: Membership) -> None:
-        """The same as `leave` for a room that has lost us, and for who cannot wait."""
-        self._say_goodbye(membership)
-        membership.sink.on_ended()
-        self._nursery.start_soon(self.admission.leave, membership)
-
-    def _say_goodbye(self, membership: Membership) -> None:
-        membership.sink.on_goodbye()
-        membership.tell(lambda node, now: node.leave(now))
-        membership.end()
-        del self._rooms[membership.room], self._by_tag[membership.tag]
-        self.admission.forget(membership.room)
-        self.table.depart(membership.room, self.now())
-        self.driver.turn()
-
-    async def _flush(self, memberships: Collection[Membership]) -> None:
-        """A goodbye travels before what waits in front of a link, and nobody listens to who has left."""
-        with trio.move_on_after(_LAST_WORDS_S):
-            await self.driver.drain({peer for membership in memberships for peer in membership.node.members})
-            await trio.sleep(max((max(0, membership.last_words_s) for membership in memberships), default=0))
-
     async def close(self) -> None:
-        leaving = list(self._rooms.values())
         self.table.close()
-        for membership in leaving:
-            membership.sink.on_leaving()
-        await self._flush(leaving)
-        leaving = [membership for membership in leaving if not membership.closed]
-        for membership in leaving:
-            self._say_goodbye(membership)
-        async with trio.open_nursery() as nursery:  # together: a server that does not answer must not hold us for each
-            for membership in leaving:
-                nursery.start_soon(self.admission.leave, membership)
-        for membership in leaving:
-            membership.sink.on_ended()
+        await self.stays.close()
         await self.driver.close()
 
     # ------------------------------------------------------------------------------------- MembershipOwner, for rooms

@@ -98,7 +98,7 @@ class Mesh:
 
     async def _enter(self, entry: RoomEntry) -> Room:
         room = Room(entry, self._core, self._rng)
-        await self._core.join(entry, room)
+        await self._core.stays.enter(entry, room)
         self._nursery.start_soon(room.run, name=f"events of room {entry.request.name}")
         return room
 

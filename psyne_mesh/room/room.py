@@ -167,7 +167,7 @@ class Room(Listening, GameRoom):
     def invite(self, lifetime_s: float = INVITE_LIFETIME_S) -> str:
         """Of a room with `policy="invite"` that we made: a text for a friend, who enters with `join_room(text)` until it
         ends. `InvalidConfig` for other rooms."""
-        return self._core.invite(self._joined(), lifetime_s)
+        return self._core.stays.invite(self._joined(), lifetime_s)
 
     # ------------------------------------------------------------------------------------------------------- channels
 
@@ -231,7 +231,7 @@ class Room(Listening, GameRoom):
         """Say goodbye, behind what was sent reliably so far; the others see it at once. Then channels and iterators end, and
         calls raise `ClosedError`. Leaving the block does the same. Cancelled before the goodbye, the room goes on."""
         self._joined()
-        await self._core.leave(self._joined())
+        await self._core.stays.leave(self._joined())
 
     def __repr__(self) -> str:
         return f"<Room {self.name!r} {len(self.connected)} of {len(self._peers)} others connected>"
@@ -478,7 +478,7 @@ class Room(Listening, GameRoom):
         self._hub.publish(room_events.Evicted(reason))
         if reason != "capacity":
             self._end = f"has ended for us: {_EVICTIONS[reason]}"
-            self._core.evicted(membership)
+            self._core.stays.evicted(membership)
 
     def _present(self) -> list[room_events.RoomEvent]:
         if self._ended:

@@ -143,6 +143,11 @@ def test_files_and_functions_stay_readable(path: Path) -> None:
             assert length <= 90, f"{node.name} has {length} lines"
 
 
+def test_the_core_of_the_mesh_is_its_tasks() -> None:
+    """What is decided has a place of its own: links in the table, rooms in `stays.py`, members in gossip."""
+    assert (PACKAGE / "mesh" / "core.py").read_text(encoding="utf-8").count("\n") < 250
+
+
 def test_nothing_names_a_package_registry() -> None:
     hosts = [
         ".".join(words)
