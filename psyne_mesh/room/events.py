@@ -85,9 +85,8 @@ class PeerBack:
 class PeerLeft:
     """The player is gone. Comes exactly once for each stay.
 
-    reason: "left" (said goodbye), "timeout" (silent too long), "capacity" (lost its seat; or, in a room above
-    256 players, lost from sight: it may be discovered again), "superseded" (the same key joined anew), "kicked" or
-    "two-faced" (see `TwoFaced`).
+    reason: "left" (said goodbye), "timeout" (silent too long), "capacity" (lost its seat), "superseded" (the same key
+    joined anew), "kicked" or "two-faced" (see `TwoFaced`).
     """
 
     peer: Peer

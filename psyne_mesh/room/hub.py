@@ -18,7 +18,7 @@ from psyne_mesh.room.events import RoomEvent
 # A subscriber that lags so far is stuck: a room of 16 makes a handful of events a minute.
 BACKLOG_MAX = 10_000
 
-Callback = Callable[[Any], Awaitable[None] | None]
+Callback = Callable[[Any], object]
 
 
 @attrs.define(eq=False)
