@@ -220,8 +220,7 @@ class SignalingServer:
                 task_status.started()
                 self._everything.shield = True  # goodbyes are said when the block is cancelled, too
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._keep_house)
-                    nursery.start_soon(self.place_waiting)
+                    nursery.start_soon(self.tend)
                     with self._listening:
                         async with trio.open_nursery() as accepting:
                             for listener in listeners:
@@ -403,10 +402,13 @@ class SignalingServer:
             self._desk.handle_timeout(trio.current_time())
             self._deliver()
 
-    async def _keep_house(self) -> None:
-        while True:
-            await trio.sleep(_HOUSEKEEPING_S)
-            self._switchboard.expire(trio.current_time())
+    async def tend(self) -> None:
+        """Its own work beside its guests', until cancelled: for who brings the streams to `handle` instead of a socket."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.place_waiting)
+            while True:
+                await trio.sleep(_HOUSEKEEPING_S)
+                self._switchboard.expire(trio.current_time())
 
     def _answer(self, entry: Entry, request: Request) -> Page | None:
         """The page for it, or None: a WebSocket that may come in."""

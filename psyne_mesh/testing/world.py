@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any, Literal
 
 import trio
 
@@ -15,8 +16,11 @@ from psyne_mesh.identity import Identity
 from psyne_mesh.nurseries import open_background_nursery
 from psyne_mesh.room.mesh import Mesh, join_game_room, open_mesh
 from psyne_mesh.room.room import Room
+from psyne_mesh.signaling.client import connect_signaling
 from psyne_mesh.signaling.memory import MemorySignaling, open_memory_signaling
+from psyne_mesh.signaling.transport import SignalingTransport
 from psyne_mesh.testing.network import NatKind, Quality, VirtualHost, VirtualNetwork, check_nat
+from psyne_mesh.testing.server import URL, VirtualServer
 from psyne_mesh.testing.wire import connect_host
 
 # 1 January 2026, when every world begins: what players sign holds a date, and a seed that decides all decides that, too
@@ -33,19 +37,34 @@ async def open_network(seed: int = 0, quality: Quality | None = None) -> AsyncIt
 
 
 class World:
-    """A virtual network, a signaling hub in memory, and the players who joined through `join`.
+    """A virtual network, signaling, and the players who joined through `join`.
 
-    net: partitions and qualities. hub: `hub.kill()` and `hub.revive()` are the signaling server's death and return.
+    net: partitions and qualities. hub: `hub.kill()` and `hub.revive()` are the signaling server's death and return; of a world
+    with the real server, `server.kill()` and `server.revive()`.
     """
 
-    def __init__(self, net: VirtualNetwork, hub: MemorySignaling, nursery: trio.Nursery, seed: int) -> None:
+    def __init__(self, net: VirtualNetwork, hub: MemorySignaling | None, nursery: trio.Nursery, seed: int) -> None:
         self.net = net
-        self.hub = hub
         self.hosts: dict[str, VirtualHost] = {}
         self._nursery = nursery
         self._seed = seed
         self._wall_ms = WALL_MS - int(trio.current_time() * 1000)
-        hub.wall_ms = self.wall_ms
+        self._hub = hub
+        self._server = VirtualServer(self.wall_ms)
+        if hub is not None:
+            hub.wall_ms = self.wall_ms
+
+    @property
+    def hub(self) -> MemorySignaling:
+        if self._hub is None:
+            raise InvalidConfig('this world has signaling="real": its server is world.server')
+        return self._hub
+
+    @property
+    def server(self) -> VirtualServer:
+        if self._hub is not None:
+            raise InvalidConfig('this world has a hub in memory, world.hub; open_world(signaling="real") has a server')
+        return self._server
 
     async def join(
         self, room: str, name: str, *, nat: NatKind | None = None, clock_skew_s: float = 0.0, **options: Any
@@ -108,12 +127,18 @@ class World:
             check_nat(nat)
             raise InvalidConfig(f"host {name!r} is behind nat = {host.nat!r} already, and cannot move to {nat!r}")
         identity = Identity.from_seed(hashlib.sha256(f"{self._seed}/{name}".encode()).digest())
-        async with connect_host(self._nursery, self.hub, host, identity.peer_id) as transport:
+        async with self._connected(host, identity) as transport:
             yield {
                 "signaling": transport, "identity": identity, "sockets": host.sockets, "config": host.config,
                 "rng": random.Random(f"{self._seed}/{name}"),
                 "wall_ms": lambda: self.wall_ms() + int(clock_skew_s * 1000),
             }  # fmt: skip
+
+    def _connected(self, host: VirtualHost, identity: Identity) -> AbstractAsyncContextManager[SignalingTransport]:
+        if self._hub is not None:
+            return connect_host(self._nursery, self._hub, host, identity.peer_id)
+        rng = random.Random(f"{self._seed}/{host.name}/signaling")
+        return connect_signaling(URL, identity, rng=rng, dial=partial(self._server.dial, host))
 
     def wall_ms(self) -> int:
         """The wall clock of a machine that is right, in ms: `WALL_MS` when the world began; from then on it goes with Trio's
@@ -127,11 +152,22 @@ class World:
 
 
 @asynccontextmanager
-async def open_world(seed: int = 0, quality: Quality | None = None) -> AsyncIterator[World]:
-    """`async with open_world(seed=1) as world: ada = await world.join("lobby", "ada")`; all of it ends with the block."""
-    async with (
-        open_network(seed, quality) as net,
-        open_memory_signaling() as hub,
-        open_background_nursery() as nursery,
-    ):
-        yield World(net, hub, nursery, seed)
+async def open_world(
+    seed: int = 0, quality: Quality | None = None, *, signaling: Literal["memory", "real"] = "memory"
+) -> AsyncIterator[World]:
+    """`async with open_world(seed=1) as world: ada = await world.join("lobby", "ada")`; all of it ends with the block.
+
+    signaling: a hub in memory, whose messages can be held up and changed; or the real server and the real clients, with
+        WebSockets over streams of the virtual network.
+    """
+    if signaling not in ("memory", "real"):
+        raise InvalidConfig(f'signaling = {signaling!r}: must be "memory" or "real"')
+    async with AsyncExitStack() as stack:
+        net = await stack.enter_async_context(open_network(seed, quality))
+        hub = await stack.enter_async_context(open_memory_signaling()) if signaling == "memory" else None
+        servers = await stack.enter_async_context(open_background_nursery())
+        nursery = await stack.enter_async_context(open_background_nursery())
+        world = World(net, hub, nursery, seed)
+        if hub is None:
+            await servers.start(world.server.run)
+        yield world
