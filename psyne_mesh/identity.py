@@ -7,14 +7,18 @@ one purpose can never be shown for another.
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import attrs
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from psyne_mesh.errors import InvalidConfig, ProtocolError
 from psyne_mesh.key_file import claim_seed
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 PUBLIC_KEY_BYTES = 32
 SIGNATURE_BYTES = 64
@@ -58,6 +62,14 @@ class PeerId(str):
         return str(self[:8])
 
 
+@lru_cache(maxsize=1)
+def _ed25519() -> ModuleType:
+    """Loaded with the first signature: ids alone do without, as in a page, where the member in TypeScript holds the keys."""
+    from cryptography.hazmat.primitives.asymmetric import ed25519
+
+    return ed25519
+
+
 @attrs.frozen
 class Identity:
     """An ed25519 key pair and the peer id that follows: `Identity.generate()`, `Identity.from_seed(32 bytes)` or,
@@ -69,14 +81,14 @@ class Identity:
 
     @classmethod
     def generate(cls) -> Identity:
-        return cls._of(Ed25519PrivateKey.generate())
+        return cls._of(_ed25519().Ed25519PrivateKey.generate())
 
     @classmethod
     def from_seed(cls, seed: bytes) -> Identity:
         """The same 32 secret bytes give the same player again: keep them to keep a seat."""
         if len(seed) != 32:
             raise InvalidConfig(f"an identity seed is 32 bytes, not {len(seed)}")
-        return cls._of(Ed25519PrivateKey.from_private_bytes(seed))
+        return cls._of(_ed25519().Ed25519PrivateKey.from_private_bytes(seed))
 
     @classmethod
     def load_or_create(cls, path: str | Path) -> Identity:
@@ -107,8 +119,10 @@ def verify_untrusted(public_key: bytes, domain: bytes, payload: bytes, signature
     """The id of the peer who signed `payload` under `domain`, or `ProtocolError`."""
     if len(public_key) != PUBLIC_KEY_BYTES or len(signature) != SIGNATURE_BYTES:
         raise ProtocolError("a public key is 32 bytes and a signature 64")
+    from cryptography.exceptions import InvalidSignature
+
     try:
-        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, _framed(domain, payload))
+        _ed25519().Ed25519PublicKey.from_public_bytes(public_key).verify(signature, _framed(domain, payload))
     except (InvalidSignature, ValueError) as error:
         raise ProtocolError("the signature does not match") from error
     return PeerId.of(public_key)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hmac
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from psyne_mesh.webrtc.ice import Path
+if TYPE_CHECKING:  # simulations need the times below, and no sockets
+    from psyne_mesh.webrtc.ice import Path
 
 # ICE finds a path within two round trips, or within its 0.5 s retransmission after a loss; blocked UDP should cost no
 # more than a second. A tunnel that was taken too early costs nothing: the path takes over as soon as it is there.
