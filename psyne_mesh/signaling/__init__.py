@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from psyne_mesh.signaling.memory import MemorySignaling, MemorySignalingClient
     from psyne_mesh.signaling.redis_backplane import RedisBackplane
     from psyne_mesh.signaling.registry import RegistryLimits
-    from psyne_mesh.signaling.server import ServerStats, SignalingServer, open_server
+    from psyne_mesh.signaling.server import SignalingServer, open_server
+    from psyne_mesh.signaling.server_stats import ServerStats
     from psyne_mesh.signaling.transport import SignalingTransport
 
 __all__ = [
@@ -50,7 +51,8 @@ __getattr__, __dir__ = exports(
         "signaling.memory": "MemorySignaling MemorySignalingClient",
         "signaling.redis_backplane": "RedisBackplane",
         "signaling.registry": "RegistryLimits",
-        "signaling.server": "ServerStats SignalingServer open_server",
+        "signaling.server": "SignalingServer open_server",
+        "signaling.server_stats": "ServerStats",
         "signaling.transport": "SignalingTransport",
     },
 )

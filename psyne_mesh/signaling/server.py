@@ -11,7 +11,6 @@ import secrets
 import socket
 import ssl
 import time
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -41,6 +40,7 @@ from psyne_mesh.signaling.joining import RoomQuery
 from psyne_mesh.signaling.limits import ServerConfig
 from psyne_mesh.signaling.listening import accept_forever, descriptors, listen
 from psyne_mesh.signaling.metered import Metered
+from psyne_mesh.signaling.server_stats import ServerStats, Tally
 from psyne_mesh.signaling.site import Site
 from psyne_mesh.signaling.sparse_log import SparseLog
 from psyne_mesh.signaling.switchboard import Switchboard
@@ -61,36 +61,6 @@ _REASONS = {  # what others are told; every other end is "dropped"
 }
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")  # pages that a developer serves to himself
 logger = logging.getLogger(__name__)
-
-
-@attrs.frozen
-class ServerStats:
-    """Counters since the start, except `clients`, `rooms` and `members`, which are now."""
-
-    uptime_s: float
-    clients: int
-    rooms: int
-    members: int
-    connections: int
-    hellos: int
-    rooms_created: int
-    joins: int
-    joins_refused: int
-    leaves: int
-    messages_received: int
-    signals_relayed: int
-    signals_not_relayed: int
-    signals_dropped: int  # the receiver reads more slowly than its roommates send
-    news_dropped: int  # the same, of who came and went
-    turned_away: int  # connections over a limit, told to come back
-    slammed: int  # the same, cut off, and handshakes that gave way to others
-    garbage: int
-    internal_errors: int
-    cluster_dropped: int  # messages to other servers that were dropped here: the backplane is down or too slow
-    cluster_lost: int  # messages of other servers that did not arrive
-    servers: int  # of the cluster that this one hears, with itself; rooms and members are those that it keeps
-    # Why clients went: left, lost, timeout, superseded, slow, misbehaved; or came in vain: full, version, not_proved.
-    ends: dict[str, int]
 
 
 @async_block(without_trio="psyne_mesh.sync.open_server")
@@ -153,19 +123,20 @@ class SignalingServer:
         self._public_names = frozenset(map(check_public_name, config.public_names))
         self._switchboard = Switchboard(config.registry, config.churn, lambda now: self.wall_ms())
         self._cluster = ClusterSwitchboard(secrets.token_hex(8), self._switchboard) if backplane else None
-        self._desk: Switchboard | ClusterSwitchboard = self._cluster or self._switchboard
         self._member: ClusterMember | None = None
         self._guests: dict[PeerId, Guest] = {}
         self._doors: Doors | None = None
         self._entries: dict[Entry, trio.CancelScope] = {}
         self._log = SparseLog(logger)
-        self._counts: Counter[str] = Counter()
-        self._ends: Counter[str] = Counter()
-        self._started_at = 0.0
+        self._tally = Tally()
         self._listening = trio.CancelScope()
         self._everything = trio.CancelScope()
         self._matching = trio.CancelScope()
         self._all_gone = trio.Event()
+
+    @property
+    def _desk(self) -> Switchboard | ClusterSwitchboard:
+        return self._cluster or self._switchboard
 
     @property
     def url(self) -> str:
@@ -176,32 +147,7 @@ class SignalingServer:
 
     @property
     def stats(self) -> ServerStats:
-        registry = self._switchboard.stats
-        return ServerStats(
-            uptime_s=round(trio.current_time() - self._started_at, 3),
-            clients=len(self._guests),
-            rooms=registry.rooms,
-            members=registry.members,
-            connections=self._counts["connections"],
-            hellos=self._counts["hellos"],
-            rooms_created=registry.rooms_created,
-            joins=registry.joins,
-            joins_refused=registry.joins_refused,
-            leaves=registry.leaves,
-            messages_received=self._counts["messages"],
-            signals_relayed=self._switchboard.relayed,
-            signals_not_relayed=self._switchboard.not_relayed,
-            signals_dropped=self._counts["signals_dropped"],
-            news_dropped=self._counts["news_dropped"],
-            turned_away=self._counts["turned_away"],
-            slammed=self._counts["slammed"],
-            garbage=self._counts["garbage"],
-            internal_errors=self._counts["internal_errors"],
-            cluster_dropped=self._member.dropped if self._member else 0,
-            cluster_lost=self._cluster.lost if self._cluster else 0,
-            servers=len(self._cluster.servers) if self._cluster else 1,
-            ends=dict(self._ends),
-        )
+        return self._tally.stats(len(self._guests), self._switchboard, self._cluster, self._member)
 
     async def _run(self, host: str, port: int, *, task_status: trio.TaskStatus[None]) -> None:
         """Listen and serve until `stop` or `kill`: whoever starts this calls one of them, cancelled or not."""
@@ -216,7 +162,7 @@ class SignalingServer:
                     ) from error
                 self.host, self.port = host, listeners[0].socket.getsockname()[1]
                 self._public_names |= _own_names(host, self.port)
-                self._started_at = trio.current_time()
+                self._tally.started_at = trio.current_time()
                 task_status.started()
                 self._everything.shield = True  # goodbyes are said when the block is cancelled, too
                 async with trio.open_nursery() as nursery:
@@ -255,12 +201,12 @@ class SignalingServer:
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """One connection, from the first byte to the last. Never raises: a bad guest disturbs nobody else."""
-        self._counts["connections"] += 1
+        self._tally.counts["connections"] += 1
         now = trio.current_time()
         self._doors = self._doors or Doors(self.config.doors, descriptors(), now)
         entry = self._doors.knock(_address_of(stream), now)
         for evicted in self._doors.take_evicted():
-            self._counts["slammed"] += 1
+            self._tally.counts["slammed"] += 1
             self._entries[evicted].cancel()
         self._entries[entry] = trio.CancelScope()
         try:
@@ -269,7 +215,7 @@ class SignalingServer:
         except _HANGUPS as error:
             logger.debug("a connection from %s ended: %s", entry.address, error)
         except Exception as error:  # noqa: BLE001 - told and counted; it must not end the other connections
-            self._counts["internal_errors"] += 1
+            self._tally.counts["internal_errors"] += 1
             self._log.say("error", f"a connection from {entry.address} ended by an error of ours", error, logging.ERROR)
         finally:
             self._doors.left(entry)
@@ -278,10 +224,10 @@ class SignalingServer:
 
     async def _receive(self, stream: trio.abc.Stream, entry: Entry) -> None:
         if entry.standing is Standing.SLAMMED:
-            self._counts["slammed"] += 1
+            self._tally.counts["slammed"] += 1
             return
         if entry.standing is Standing.TURNED_AWAY:
-            self._counts["turned_away"] += 1
+            self._tally.counts["turned_away"] += 1
         timeout_s = _TURNED_AWAY_S if entry.standing is Standing.TURNED_AWAY else self.config.hello_timeout_s
         local = _local_address(stream)
         with trio.fail_after(timeout_s):
@@ -310,10 +256,10 @@ class SignalingServer:
                 if not self._doors.proved(entry, trio.current_time(), replaces=peer in self._guests):
                     raise await refusal(websocket, messages.FULL, _FULL, ref)  # others proved themselves faster
         except Refused as refused:
-            self._ends[refused.label] += 1
+            self._tally.ends[refused.label] += 1
             await websocket.close(refused.code, str(refused))
             return
-        self._counts["hellos"] += 1
+        self._tally.counts["hellos"] += 1
         guest = Guest(peer, websocket, self.config, entry.address, meter)
         self._seat(guest)
         guest.push(
@@ -323,7 +269,7 @@ class SignalingServer:
             )
         )  # fmt: skip
         try:
-            await guest.run(self._receive_message, self._counts)
+            await guest.run(self._receive_message, self._tally.counts)
         finally:
             self._unseat(guest)
 
@@ -338,7 +284,7 @@ class SignalingServer:
         self._deliver()
 
     def _unseat(self, guest: Guest) -> None:
-        self._ends[guest.end] += 1
+        self._tally.ends[guest.end] += 1
         if self._guests.get(guest.peer) is guest:
             del self._guests[guest.peer]
             self._depart(guest.peer, guest.end)
@@ -366,11 +312,11 @@ class SignalingServer:
                 if isinstance(message, messages.SignalFrom):
                     text = text or messages.encode(message)
                     if not guest.push_of_others(text, PeerId(message.sender)):
-                        self._counts["signals_dropped"] += 1
+                        self._tally.counts["signals_dropped"] += 1
                 elif isinstance(message, messages.MemberJoined | messages.MemberLeft):
                     text = text or messages.encode(message)
                     if not guest.push_of_others(text, None):
-                        self._counts["news_dropped"] += 1
+                        self._tally.counts["news_dropped"] += 1
                 else:
                     guest.push(message)
                     guest.charge(delivery.cost)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from psyne_mesh.errors import InvalidConfig, PeerGone, PsyneMeshError, RequestRefused, WouldBlock
 from psyne_mesh.game.transfer_wire import FILE_BYTES_MAX
@@ -15,7 +15,7 @@ from psyne_mesh.room import files as room_files
 from psyne_mesh.room import room as trio_room
 from psyne_mesh.room.asking import TIMEOUT_S, Outcome, Reply, Someone, no_handler
 from psyne_mesh.room.callbacks import checked_callback
-from psyne_mesh.room.files import ArrivingFile, FileTraffic, OnProgress, ReceivedFile, Results
+from psyne_mesh.room.files import ArrivingFile, OnProgress, ReceivedFile, Results
 from psyne_mesh.room.files import To as Receivers
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.peer import Peer, Player
@@ -30,27 +30,49 @@ C = TypeVar("C", bound=Callable[..., Any])
 WAITING_MAX = 1024
 
 
-class Request:
-    """A question under way: `is_done`, then `result()`."""
+R = TypeVar("R")
+
+
+class Pending(Generic[R]):
+    """Something under way: `is_done`, then `result()`."""
+
+    _WAITS: ClassVar[str]
 
     def __init__(self) -> None:
-        self._outcome: Outcome | None = None
+        self._result: R | None = None
+        self._error: Exception | None = None
 
     @property
     def is_done(self) -> bool:
-        return self._outcome is not None
+        return self._result is not None or self._error is not None
 
-    def result(self) -> Message:
-        """What was answered. Raises `DeadlineExceeded`, `PeerGone`, `RequestRefused`; and `WouldBlock` before it is done."""
-        if self._outcome is None:
-            raise WouldBlock("no answer has come yet: ask is_done in a later frame")
-        if isinstance(self._outcome, PsyneMeshError):
-            raise self._outcome
-        return self._outcome
+    def result(self) -> R:
+        """What came of it. Raises what the same call raises under Trio; and `WouldBlock` before it is done."""
+        if self._error is not None:
+            raise self._error
+        if self._result is None:
+            raise WouldBlock(f"{self._WAITS}: ask is_done in a later frame")
+        return self._result
+
+    async def settle(self, work: Callable[[], Awaitable[R]]) -> None:
+        """On the network's thread: what comes of `work` is the result."""
+        try:
+            self._result = await work()
+        except PsyneMeshError as error:
+            self._error = error
+
+
+class Request(Pending[Message]):
+    """A question under way: `is_done`, then `result()`, which raises `DeadlineExceeded`, `PeerGone`, `RequestRefused`."""
+
+    _WAITS = "no answer has come yet"
 
     def note(self, outcome: Outcome) -> None:
         """Called on the network's thread."""
-        self._outcome = outcome
+        if isinstance(outcome, PsyneMeshError):
+            self._error = outcome
+        else:
+            self._result = outcome
 
 
 class Requests:
@@ -69,27 +91,17 @@ class Requests:
         self.results = self.results | {player: outcome}
 
 
-class FileSending:
-    """A file under way: `is_done`, then `result()`. `progress` has, of each player, the bytes that are there and all bytes."""
+class FileSending(Pending[Results]):
+    """A file under way: `is_done`, then `result()`: of each player None, or why it has no file. `progress` has, of each player,
+    the bytes that are there and all bytes."""
+
+    _WAITS = "the file is still under way"
 
     def __init__(self, told: Callable[[PeerId, int, int], object] | None) -> None:
+        super().__init__()
         self.progress: dict[PeerId, tuple[int, int]] = {}
         self._told = told
         self._shown: dict[PeerId, tuple[int, int]] = {}
-        self._results: Results | None = None
-        self._error: Exception | None = None
-
-    @property
-    def is_done(self) -> bool:
-        return self._results is not None or self._error is not None
-
-    def result(self) -> Results:
-        """Of each player None, or why it has no file; `WouldBlock` before it is done. Raises what `room.send_file` does."""
-        if self._error is not None:
-            raise self._error
-        if self._results is None:
-            raise WouldBlock("the file is still under way: ask is_done in a later frame")
-        return self._results
 
     def tell(self) -> None:
         """Inside `poll()`."""
@@ -103,37 +115,11 @@ class FileSending:
         """Called on the network's thread; `progress` is replaced, so that who reads it is not disturbed."""
         self.progress = self.progress | {peer: (done, size)}
 
-    async def run(self, traffic: FileTraffic, to: Receivers, data: bytes | str | Path, name: str | None) -> None:
-        try:
-            self._results = await traffic.send(to, data, name, self.note)
-        except PsyneMeshError as error:
-            self._error = error
 
-
-class SnapshotRequest:
+class SnapshotRequest(Pending[Snapshot]):
     """A snapshot under way: `is_done`, then `result()`."""
 
-    def __init__(self) -> None:
-        self._snapshot: Snapshot | None = None
-        self._error: Exception | None = None
-
-    @property
-    def is_done(self) -> bool:
-        return self._snapshot is not None or self._error is not None
-
-    def result(self) -> Snapshot:
-        """Raises what `room.fetch_snapshot` does; `WouldBlock` before it is done."""
-        if self._error is not None:
-            raise self._error
-        if self._snapshot is None:
-            raise WouldBlock("the snapshot is still under way: ask is_done in a later frame")
-        return self._snapshot
-
-    async def run(self, room: trio_room.Room, signers: int, timeout: float) -> None:
-        try:
-            self._snapshot = await room.fetch_snapshot(signers=signers, timeout=timeout)
-        except PsyneMeshError as error:
-            self._error = error
+    _WAITS = "the snapshot is still under way"
 
 
 class Files:
@@ -215,7 +201,8 @@ class Exchanging:
         self._thread.call(self._room.file_traffic.targets, to)  # a wrong call is told here
         sending = FileSending(progress)
         self._sendings.append(sending)
-        self._thread.call(self._thread.spawn, partial(sending.run, self._room.file_traffic, to, data, name))
+        send = partial(self._room.file_traffic.send, to, data, name, sending.note)
+        self._thread.call(self._thread.spawn, partial(sending.settle, send))
         return sending
 
     def files(self, bytes_max: int = FILE_BYTES_MAX) -> Files:
@@ -233,7 +220,8 @@ class Exchanging:
     def fetch_snapshot(self, *, signers: int = 2, timeout: float = 10.0) -> SnapshotRequest:
         """The newest snapshot whose hash so many members have signed. It never waits: `is_done`, then `result()`."""
         request = SnapshotRequest()
-        self._thread.call(self._thread.spawn, partial(request.run, self._room, signers, timeout))
+        fetch = partial(self._room.fetch_snapshot, signers=signers, timeout=timeout)
+        self._thread.call(self._thread.spawn, partial(request.settle, fetch))
         return request
 
     def _tell_progress(self) -> None:

@@ -35,7 +35,7 @@ PARTS = (
     "psyne_mesh.room.options", "psyne_mesh.room.listing", "psyne_mesh.game.rollback",
 )  # fmt: skip
 # What the house itself calls, and no game.
-INNER = {"on_admitted", "read_through", "deliver_into", "run", "registry"}
+INNER = {"on_admitted", "read_through", "deliver_into", "registry"}
 
 
 def names_in(home: str) -> set[str]:

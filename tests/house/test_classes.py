@@ -46,7 +46,6 @@ EXCEPTIONS: dict[str, tuple[int, int, str]] = {
     "room/room.Room": (105, 35, DOOR),
     "signaling/client.SignalingClient": (40, 25, SERVER),
     "signaling/cluster.ClusterSwitchboard": (35, 20, SERVER),
-    "signaling/server.SignalingServer": (25, 25, SERVER),
     "simulations/accounting.Accounting": (25, 25, WORLD),
     "simulations/baselines/gossipsub.GossipSubNode": (30, 25, ARM),
     "simulations/baselines/plumtree.PlumtreeNode": (35, 20, ARM),
