@@ -9,7 +9,7 @@ const here = fileURLToPath(new URL(".", import.meta.url));
 const outdir = process.argv[2] ?? `${here}dist`;
 await build({
   absWorkingDir: here,
-  entryPoints: { "psyne-mesh": "src/index.ts" },
+  entryPoints: { "psyne-mesh": "src/index.ts", "psyne-mesh-tick": "src/tick.ts" },
   bundle: true,
   minify: true,
   format: "esm",
