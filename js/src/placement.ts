@@ -11,7 +11,7 @@ import { pack, unpackUntrusted } from "./schema.ts";
 import type { SignalingClient } from "./signaling/client.ts";
 import { exactly } from "./signaling/exact.ts";
 import {
-  checkedName, checkManifestUntrusted, codeOf, type JoinRequest, lobbyOf, newCode, OPEN, requestInto, type RoomInfo, roomKey,
+  checkedName, checkKeyUntrusted, checkManifestUntrusted, codeOf, type JoinRequest, lobbyOf, newCode, OPEN, requestInto, type RoomInfo, roomKey,
   type Scalar, shownCode, signedManifest,
 } from "./signaling/messages.ts";
 
@@ -106,6 +106,7 @@ export class Placement {
 
   /** Whether the server let us into what it had shown. */
   check(info: RoomInfo, asked: JoinRequest): void {
+    checkKeyUntrusted(info);
     checkManifestUntrusted(info);
     if (this.#wish.options.create !== true && JSON.stringify(info.manifest) !== JSON.stringify(asked.manifest))
       throw new ManifestRefused(`the server let us into another room than the ${info.name} that it had shown`);
@@ -134,6 +135,7 @@ export const keyOf = (request: JoinRequest): string => roomKey(request.name, req
 
 function checkShown(info: RoomInfo): void {
   if (info.manifest.signature === "") throw new ManifestRefused(`nobody signed room ${info.name}`);
+  checkKeyUntrusted(info);
   checkManifestUntrusted(info);
 }
 

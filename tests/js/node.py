@@ -21,7 +21,7 @@ def needs_node() -> None:
         pytest.skip("the packages of js/ are not installed: .ci/install-browsers, or `npm install` in js/")
 
 
-def run_node(*command: str, timeout_s: float = 240.0) -> str:
+def run_node(*command: str, timeout_s: float = 240.0, **environment: str) -> str:
     """What it printed; the test fails with it if it failed. The timeout is a net under hangs, not a measure."""
     done = subprocess.run(
         command,
@@ -30,7 +30,7 @@ def run_node(*command: str, timeout_s: float = 240.0) -> str:
         text=True,
         timeout=timeout_s,
         check=False,
-        env=os.environ | {"NO_COLOR": "1"},
+        env=os.environ | {"NO_COLOR": "1"} | environment,
     )
     if done.returncode:
         pytest.fail(

@@ -25,6 +25,11 @@ def test_its_own_tests_pass() -> None:
     run_node("node", "test.mjs")
 
 
+@pytest.mark.slow
+def test_a_hundred_thousand_bent_inputs() -> None:
+    run_node("node", "test.mjs", "hostile", PSYNE_FUZZ_RUNS="100000")
+
+
 def test_the_built_file_is_small(tmp_path: Path) -> None:
     sizes = json.loads(run_node("node", "build.mjs", str(tmp_path)))
     assert (tmp_path / "psyne-mesh.js").stat().st_size == sizes["bytes"]

@@ -114,8 +114,8 @@ export class Broadcast {
     if (stream.pending.size > 0) this.#askForGap(peer, message.origin, stream, now);
   }
 
-  ihaveReceived(peer: PeerId, ids: readonly MessageId[], now: number): void {
-    for (const id of ids) if (id.epoch !== KEEP_EPOCH && this.wants(id)) this.#miss(id, peer, now, true);
+  ihaveReceived(peer: PeerId, ids: readonly (readonly [MessageId, number])[], now: number): void {
+    for (const [id] of ids) if (id.epoch !== KEEP_EPOCH && this.wants(id)) this.#miss(id, peer, now, true);
   }
 
   /** Send what is asked for, within a budget. */

@@ -31,6 +31,7 @@ export class Seats {
   deadline = NEVER;
   readonly facts: SeatFact[] = [];
   readonly enabled: boolean;
+  readonly #wanted: boolean;
   readonly #count: number;
   readonly #room: Uint8Array;
   readonly #own: PeerId;
@@ -50,7 +51,9 @@ export class Seats {
   #voteAt = NEVER;
   #unsyncedUntil = NEVER;
 
-  constructor(count: number, room: Uint8Array, own: PeerId, rng: Rng) {
+  /** `wanted`: false for who only looks on. */
+  constructor(count: number, room: Uint8Array, own: PeerId, rng: Rng, wanted = true) {
+    this.#wanted = wanted && count > 0;
     this.#count = count;
     this.enabled = count > 0;
     this.#room = room;
@@ -66,7 +69,7 @@ export class Seats {
   }
 
   start(now: number): void {
-    if (!this.enabled) return;
+    if (!this.#wanted) return;
     this.#claimAt = now + ALONE_S;
     this.#unsyncedUntil = now + UNSYNCED_S;
     this.#arm();
@@ -179,7 +182,7 @@ export class Seats {
   }
 
   #react(now: number): void {
-    if (!this.enabled) return;
+    if (!this.#wanted) return;
     if (this.claimed !== null && this.ownSeat === null) {
       if (this.#yieldAt === NEVER) this.#yieldAt = now + this.#uniform(YIELD_S);
     } else if (this.claimed === null && this.#toldLost && this.#free.length > 0 && this.#claimAt === NEVER)

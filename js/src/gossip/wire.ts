@@ -572,13 +572,13 @@ function idUntrusted(reader: Reader): MessageId {
   return { origin: reader.peerUntrusted(), epoch: reader.varintUntrusted(), sequence: reader.varintUntrusted() };
 }
 
-export function ihaveUntrusted(frame: Uint8Array): MessageId[] {
+/** Ids, and how far each had come. */
+export function ihaveUntrusted(frame: Uint8Array): [id: MessageId, hops: number][] {
   const reader = new Reader(frame, 2);
-  const ids: MessageId[] = [];
+  const ids: [MessageId, number][] = [];
   while (reader.more) {
     if (ids.length === IDS_MAX) throw new ProtocolError("too many ids");
-    ids.push(idUntrusted(reader));
-    reader.u8Untrusted(); // how far it had come, which shapes a tree that we are no part of
+    ids.push([idUntrusted(reader), reader.u8Untrusted()]);
   }
   return ids;
 }
@@ -634,17 +634,26 @@ export function havesUntrusted(frame: Uint8Array): { flags: number; entries: Hav
 }
 
 /** A sign of the tree's keeper in a large room. */
-export function keepUntrusted(frame: Uint8Array, room: Uint8Array): { origin: PeerId; number: bigint; at: number; signed: Signed } {
+export interface Keep {
+  readonly hops: number;
+  readonly origin: PeerId;
+  readonly instance: bigint;
+  readonly at: number;
+  readonly number: bigint;
+  readonly signed: Signed;
+  readonly body: Uint8Array;
+}
+
+export function keepUntrusted(frame: Uint8Array, room: Uint8Array): Keep {
   const reader = new Reader(frame, 2);
-  reader.u8Untrusted();
-  const from = reader.offset;
+  const hops = reader.u8Untrusted(), from = reader.offset;
   const publicKey = reader.takeUntrusted(PUBLIC_KEY_BYTES);
-  reader.u64Untrusted();
-  const at = atUntrusted(reader), number = reader.varintUntrusted();
+  const instance = reader.u64Untrusted(), at = atUntrusted(reader), number = reader.varintUntrusted();
   const said = frame.subarray(from, reader.offset);
   const signature = reader.takeUntrusted(SIGNATURE_BYTES);
   reader.doneUntrusted();
-  return { origin: peerIdOf(publicKey), number, at, signed: [publicKey, KEEP_DOMAIN, concat(room, said), signature] };
+  const signed: Signed = [publicKey, KEEP_DOMAIN, concat(room, said), signature];
+  return { hops, origin: peerIdOf(publicKey), instance, at, number, signed, body: frame.subarray(from) };
 }
 
 // --------------------------------------------------------------------------------------------------- signals, relays
@@ -674,4 +683,29 @@ export const encodeRelay = (to: PeerId, frame: Uint8Array): Uint8Array => concat
 export function relayUntrusted(frame: Uint8Array): { to: PeerId; inner: Uint8Array } {
   const reader = new Reader(frame, 2);
   return { to: reader.peerUntrusted(), inner: reader.rest() };
+}
+
+// ------------------------------------------------------------------------------------- what shapes a large room's overlay
+
+const LINES_MAX = 16, LINE_AGE_MAX = 86_400n;
+
+export function forwardJoinUntrusted(frame: Uint8Array): { ttl: number; record: Uint8Array } {
+  const reader = new Reader(frame, 2);
+  return { ttl: reader.u8Untrusted(), record: reader.rest() };
+}
+
+export interface Line {
+  readonly record: Uint8Array;
+  readonly age: number;
+}
+
+export function shuffleUntrusted(frame: Uint8Array): { number: Uint8Array; ttl: number; lines: Line[] } {
+  const reader = new Reader(frame, 2);
+  const number = reader.takeUntrusted(8), ttl = reader.u8Untrusted(), lines: Line[] = [];
+  while (reader.more) {
+    if (lines.length === LINES_MAX) throw new ProtocolError("too many records in a shuffle");
+    const age = reader.varintUntrusted();
+    lines.push({ age: Number(age < LINE_AGE_MAX ? age : LINE_AGE_MAX), record: reader.sizedUntrusted(RECORD_MAX_BYTES) });
+  }
+  return { number, ttl, lines };
 }

@@ -199,6 +199,12 @@ export function signedManifest<R extends Described>(room: R, identity: Identity)
   return { ...room, manifest };
 }
 
+/** `ManifestRefused` unless the key of the room is that of its name. */
+export function checkKeyUntrusted(room: RoomInfo): void {
+  if (room.room !== roomKey(room.name, room.app_id, room.region, room.instance))
+    throw new ManifestRefused(`room ${room.name} is shown under a key that does not fit its name`);
+}
+
 /** `ManifestRefused` unless the room is as its creator signed it. */
 export function checkManifestUntrusted(room: RoomInfo): void {
   const { manifest } = room, shown = `room ${room.name} ${shownCode(manifest.code)}`.trimEnd();
@@ -284,14 +290,12 @@ function memberUntrusted(value: unknown): MemberInfo {
 
 export function roomInfoUntrusted(value: unknown): RoomInfo {
   const said = fieldsOf(value);
-  const info: RoomInfo = {
+  return {
     room: nameOf(said.room, 258), name: nameOf(said.name, 128), app_id: nameOf(said.app_id, 64), region: nameOf(said.region, 64),
     players: numberOf(said.players, 0, PLAYERS_MAX), max_players: numberOf(said.max_players, 1, PLAYERS_MAX),
     skill_range: said.skill_range === null ? null : bandOf(said.skill_range), metadata: metadataOf(said.metadata),
     instance: instanceOf(said.instance ?? ""), manifest: manifestOf(fieldsOf(said.manifest ?? {})),
   };
-  if (info.room !== roomKey(info.name, info.app_id, info.region, info.instance)) throw new ProtocolError("a room key that does not fit its room");
-  return info;
 }
 
 function bandOf(value: unknown): [Exact, Exact] {
