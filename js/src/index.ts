@@ -8,6 +8,8 @@ import { requestOf } from "./placement.ts";
 import { MeshRoom } from "./room.ts";
 import { checkedName, codeOf } from "./signaling/messages.ts";
 
+const GOODBYE_MS = 20; // a guess; no more than a frame or two of the page that comes
+
 export type * from "./api.ts";
 export * from "./errors.ts";
 export { Identity } from "./identity.ts";
@@ -71,7 +73,11 @@ function followPage(mesh: Mesh, room: MeshRoom): void {
   const { document, addEventListener } = globalThis;
   if (document === undefined || addEventListener === undefined) return;
   const { ended } = room;
-  addEventListener("pagehide", () => room.leaveNow(), { signal: ended });
+  addEventListener("pagehide", () => {
+    room.leaveNow();
+    // Chromium ends the connections with the page, and its network thread needs a moment for what we have just said.
+    for (const until = performance.now() + GOODBYE_MS; performance.now() < until; );
+  }, { signal: ended });
   addEventListener("online", () => mesh.wake(), { signal: ended });
   document.addEventListener("resume", () => mesh.wake(), { signal: ended });
   document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && mesh.wake(), { signal: ended });

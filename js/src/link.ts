@@ -25,6 +25,8 @@ export interface LinkOwner {
   post(link: Link, kind: Kind, sequence: number, body: string): void;
   onLinkOpen(link: Link): void;
   onFrame(link: Link, frame: Uint8Array): void;
+  /** What the peer says of the types of its channel: see `announced.ts`. */
+  onChannelTypes(link: Link, label: string, protocol: string): void;
   onChannelMessage(link: Link, label: string, data: Payload, reliable: boolean): void;
   /** It ended; `error`: it never opened, and why. */
   onLinkGone(link: Link, error: ConnectFailed | null): void;
@@ -34,6 +36,7 @@ export interface ChannelInit {
   readonly ordered: boolean;
   readonly maxRetransmits?: number;
   readonly maxPacketLifeTime?: number;
+  readonly protocol?: string;
 }
 
 interface Outgoing {
@@ -261,6 +264,7 @@ export class Link {
     const { label } = channel, reliable = channel.maxRetransmits === null && channel.maxPacketLifeTime === null;
     channel.binaryType = "arraybuffer";
     if (label.length > LABEL_CHARS_MAX) return; // not a channel of a room
+    if (channel.protocol !== "") this.#owner.onChannelTypes(this, label, channel.protocol);
     channel.onmessage = ({ data }) => {
       if (reliable && (this.came.has(label) || this.came.size < CHANNELS_MAX)) this.came.set(label, (this.came.get(label) ?? 0) + 1);
       this.#owner.onChannelMessage(this, label, typeof data === "string" ? data : new Uint8Array(data), reliable);

@@ -36,6 +36,7 @@ export interface Sink {
   onLinkOpen(peer: PeerId): void;
   onLinkDown(peer: PeerId): void;
   onLinkFailed(peer: PeerId, error: ConnectFailed): void;
+  onTypes(peer: PeerId, channel: string, protocol: string): void;
   onMessage(peer: PeerId, channel: string, data: Payload, reliable: boolean): void;
   /** So many by channel: of the peer's (`ours`: of our own) messages. */
   onLost(peer: PeerId, counts: Counts, ours: boolean): void;
@@ -479,6 +480,11 @@ export class Mesh implements LinkOwner, ClientOwner {
     if (this.#tunnels.left(now) < frame.length || !own.allow(now, frame.length)) return;
     this.#tunnels.charge(frame.length, now);
     onward.sendFrame(frame, false);
+  }
+
+  onChannelTypes(link: Link, label: string, protocol: string): void {
+    const prefix = this.label("");
+    if (!this.closed && this.#node !== null && label.startsWith(prefix)) this.#sink!.onTypes(link.peer, label.slice(prefix.length), protocol);
   }
 
   onChannelMessage(link: Link, label: string, data: Payload, reliable: boolean): void {

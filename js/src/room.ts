@@ -3,6 +3,7 @@
 import type {
   Channel, ChannelOptions, ChannelStats, DeliveryMode, EventOf, LeaveReason, Path, Peer, PeerId, Player, Room, RoomEvent, SendReport, To,
 } from "./api.ts";
+import { announcement, differenceUntrusted } from "./announced.ts";
 import { utf8 } from "./bytes.ts";
 import { carried, carriedUntrusted } from "./carried.ts";
 import { ClosedError, type ConnectFailed, EventBacklog, InvalidConfig, MessageTooLarge, PeerGone, ProtocolError } from "./errors.ts";
@@ -22,7 +23,7 @@ const OVERHEAD_BYTES = 64; // of a message that waits
 const WAITING_MAX = 1024, WAITING_BYTES_MAX = 2 ** 20, WAITING_OF_ALL_BYTES_MAX = 4 * 2 ** 20;
 const CARRIED_EVERY_S = 0.05, CARRIED_LIFE_S = 1;
 const EARLY_MAX = 1024, EARLY_BYTES_MAX = 4 * 2 ** 20, EARLY_LIFE_S = 0.5, UNKNOWN_LIFE_S = 5;
-const SILENT_S = 50, SILENT_MAX = 64, TOGETHER_S = 1, REFUSED_TOLD_MAX = 1024;
+const SILENT_S = 50, SILENT_MAX = 64, TOGETHER_S = 1, REFUSED_TOLD_MAX = 1024, ANNOUNCED_MAX = 64;
 
 type Outcome = "not connected" | "congested" | "too large" | "overflow";
 
@@ -119,7 +120,8 @@ class RoomChannel implements Channel<any> {
     this.codec = codec;
     this.mode = mode;
     this.inboxMax = inboxMax;
-    this.init = initOf(mode);
+    const protocol = announcement(codec.types);
+    this.init = { ...initOf(mode), ...(protocol === "" ? {} : { protocol }) };
     this.reliable = this.init.maxRetransmits === undefined && this.init.maxPacketLifeTime === undefined;
   }
 
@@ -242,6 +244,7 @@ export class MeshRoom implements Room, Sink {
   readonly #peers = new Map<PeerId, PeerState>();
   readonly #silent = new Map<PeerId, { readonly peer: PeerState; readonly until: number }>();
   readonly #channels = new Map<string, RoomChannel>();
+  readonly #announced = new Map<PeerId, Map<string, string>>();
   readonly #early = new Map<PeerId, Early[]>();
   #earlyCount = 0;
   #earlyBytes = 0;
@@ -310,6 +313,7 @@ export class MeshRoom implements Room, Sink {
     if (inboxMax !== undefined && !(Number.isInteger(inboxMax) && inboxMax >= 1)) throw new InvalidConfig("inboxMax is a number of messages, at least 1");
     const channel = new RoomChannel(this, name, codecFor(kinds), mode ?? "reliable", inboxMax ?? INBOX_MAX);
     this.#channels.set(name, channel);
+    for (const id of this.#announced.keys()) this.#compareTypes(id, name);
     for (const peer of this.#peers.values()) this.#deliverEarly(peer, channel.reliable ? Number.POSITIVE_INFINITY : EARLY_LIFE_S, name);
     return channel;
   }
@@ -573,6 +577,28 @@ export class MeshRoom implements Room, Sink {
     else this.#keep(id, { channel: name, payload: data, at: this.#mesh.now(), reliable });
   }
 
+  /** Another version of the game is told before a message of it came, or once its channel is declared here. */
+  onTypes(id: PeerId, name: string, protocol: string): void {
+    const said = this.#announced.get(id) ?? new Map<string, string>();
+    if (said.size >= CHANNELS_MAX) return;
+    said.set(name, protocol);
+    this.#announced.delete(id);
+    this.#announced.set(id, said);
+    forgetOldest(this.#announced, ANNOUNCED_MAX);
+    this.#compareTypes(id, name);
+  }
+
+  #compareTypes(id: PeerId, name: string): void {
+    const peer = this.#peers.get(id), channel = this.#channels.get(name), protocol = this.#announced.get(id)?.get(name);
+    if (peer === undefined || channel === undefined || protocol === undefined) return;
+    try {
+      const difference = differenceUntrusted(protocol, channel.codec.types);
+      if (difference !== null) this.refused(peer, name, difference);
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error;
+    }
+  }
+
   onLost(id: PeerId, counts: Counts, ours: boolean): void {
     const peer = this.#playerOf(id);
     if (peer === null) return;
@@ -617,6 +643,7 @@ export class MeshRoom implements Room, Sink {
     const peer = new PeerState(this.#mesh, record);
     this.#peers.set(record.peer, peer);
     this.#publish({ type: "peerDiscovered", peer });
+    for (const name of this.#announced.get(record.peer)?.keys() ?? []) this.#compareTypes(record.peer, name);
     if (this.#mesh.isLinked(record.peer)) this.#connect(peer);
     this.#deliverEarly(peer, earlier?.stay === peer.stay ? Number.POSITIVE_INFINITY : UNKNOWN_LIFE_S);
     this.#change();

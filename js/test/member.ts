@@ -1,8 +1,4 @@
-// A player in Node.js, for tests in one room with Python processes: one command a line, [name, ...arguments], one answer each.
-//
-// It says of itself what a test asks, and nothing else; `node-datachannel` stands in for the browser's peer connections.
-import { createInterface } from "node:readline";
-
+// A player for tests in one room with Python processes: one command a line, [name, ...arguments], one answer each.
 import type { Channel, DeliveryMode, Peer, Room, RoomEvent } from "../src/index.ts";
 import { Identity, joinGameRoom, joinRoom, messageType } from "../src/index.ts";
 
@@ -119,16 +115,14 @@ export class Member {
     while (performance.now() < until);
   }
 
+  /** As when a tab is closed. */
+  goAway(): void {
+    location.href = "about:blank";
+  }
+
   async leave(): Promise<void> {
     await this.room!.leave();
   }
 }
 
 const nap = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-
-if (typeof process !== "undefined" && process.versions?.node !== undefined && process.argv[2] !== undefined) {
-  const { RTCPeerConnection } = (await import(process.argv[2])) as { RTCPeerConnection: never };
-  const member = new Member({ RTCPeerConnection });
-  for await (const line of createInterface({ input: process.stdin })) process.stdout.write(`${await member.run(line)}\n`);
-  process.exit(0);
-}

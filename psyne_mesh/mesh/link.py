@@ -117,7 +117,10 @@ class Link:
     4. send once `state` is OPEN; 5. `close(reason)`, or the peer or the network does it: `on_link_gone` comes exactly once.
     """
 
-    def __init__(self, entry: TableLink, *, endpoint: Endpoint, post: Post, owner: LinkOwner, tunnel: Tunnel) -> None:
+    def __init__(
+        self, entry: TableLink, *, endpoint: Endpoint, post: Post, owner: LinkOwner, tunnel: Tunnel | None
+    ) -> None:
+        """tunnel: None for a peer that cannot be the end of one, so that nobody waits for it."""
         self.entry = entry
         self.peer_id = entry.peer
         self.session = entry.session

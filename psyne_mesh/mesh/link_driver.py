@@ -18,6 +18,7 @@ from psyne_mesh.mesh.link_table import DialFailed, HangUp, LinkDown, LinkTable, 
 from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX, TAG_BYTES, Membership
 from psyne_mesh.mesh.owed import OWED_TAG, room_untrusted
 from psyne_mesh.mesh.pause import PAUSE_TAG, pause_untrusted
+from psyne_mesh.mesh.profile import takes_tunnels
 from psyne_mesh.mesh.signaling_rung import SignalingRung
 from psyne_mesh.mesh.tunnels import SIGNAL_PREFIX, TUNNEL_TAG, PeerTunnel, Tunnels, signal_of, signal_untrusted
 from psyne_mesh.signaling.envelope import Envelope, Untimely
@@ -103,8 +104,11 @@ class LinkDriver:
             signals_per_s=lambda: self._rung.rate_of(trio.current_time()),
             links=lambda: [link for link in self.links.values() if link.peer_id != peer],
         )  # fmt: skip
+        can_tunnel = all(
+            takes_tunnels(room.node.record(peer) or room.node.hinted(peer)) for room in self._rooms.values()
+        )
         link = Link(
-            entry, endpoint=self._endpoint, owner=self, tunnel=tunnel,
+            entry, endpoint=self._endpoint, owner=self, tunnel=tunnel if can_tunnel else None,
             post=lambda kind, sequence, body: self._envelopes.post(peer, kind, session, sequence, body),
         )  # fmt: skip
         self.links[peer] = self._running[entry] = link

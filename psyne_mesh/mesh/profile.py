@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 from psyne_mesh.errors import InvalidConfig, ProtocolError
+from psyne_mesh.gossip.records import Record
 from psyne_mesh.words import read_untrusted
 
 # The record must fit into one unreliable frame beside others (gossip records carry at most this much metadata).
@@ -22,6 +23,7 @@ class Profile(msgspec.Struct, frozen=True, omit_defaults=True):
     skill: tuple[float, float] | None = None
     metadata: dict[str, str] = {}
     proof: bytes = b""  # of a locked room: that we know its secret
+    no_tunnel: bool = False  # a browser: no datagram of ours gets into its connections but by ICE
 
     @classmethod
     def make(
@@ -51,6 +53,14 @@ class Profile(msgspec.Struct, frozen=True, omit_defaults=True):
         if profile.skill is not None and not all(map(math.isfinite, profile.skill)):
             raise ProtocolError("a player's skill is no number")
         return profile
+
+
+def takes_tunnels(record: Record | None) -> bool:
+    """Whether datagrams that others carry reach the member, as far as its record says."""
+    try:
+        return record is None or not Profile.parse_untrusted(record.metadata).no_tunnel
+    except ProtocolError:
+        return True
 
 
 _DECODER = msgspec.msgpack.Decoder(Profile)

@@ -1,7 +1,7 @@
-"""A headless browser in a process of its own: `browser_peer.py chromium|firefox [FLAG...]`.
+"""A headless browser in a process of its own: `browser_peer.py chromium|firefox [--pages DIR] [FLAG...]`.
 
-Serves `js/page.html` on loopback and opens it in the browser. Its WebSocket gets each line of stdin, and what it says goes
-to stdout; no driver is needed. The browser and its profile are gone when stdin ends.
+Serves `js/page.html`, or the index.html of that directory, on loopback and opens it in the browser. Its WebSocket
+gets each line of stdin, and what it says goes to stdout; no driver is needed. The browser and its profile are gone when stdin ends.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, NoReturn
 
@@ -26,7 +27,9 @@ _PAGES = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/peer.js": ("peer.js", "text/javascript; charset=utf-8"),
 }
+_TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
 _REPLY_MAX_BYTES = 2**20
+_GO_AWAY = '["goAway"]'
 
 PROGRAMS = {"chromium": ("chromium", "chromium-browser", "google-chrome"), "firefox": ("firefox-esr", "firefox")}
 
@@ -101,13 +104,18 @@ async def _ends_too_early(process: trio.Process, log: IO[bytes]) -> NoReturn:
     raise trio.BrokenResourceError(f"the browser ended with status {status} and said: {said}")
 
 
-def page(request: Request) -> Page | None:
+def page(request: Request, directory: Path, pages: dict[str, tuple[str, str]]) -> Page | None:
     if request.wants_websocket:
         return None
-    name, content_type = _PAGES.get(request.target, ("", ""))
+    name, content_type = pages.get(request.target, ("", ""))
     if not name:
         return Page(404, b"", "text/plain")
-    return Page(200, (Path(__file__).parent / "js" / name).read_bytes(), content_type)
+    return Page(200, (directory / name).read_bytes(), content_type)
+
+
+def pages_in(directory: Path) -> dict[str, tuple[str, str]]:
+    found = {f"/{path.name}": (path.name, _TYPES[path.suffix]) for path in directory.iterdir() if path.suffix in _TYPES}
+    return found | {"/": found["/index.html"]}
 
 
 async def read_stdin(lines: trio.MemorySendChannel[str]) -> None:
@@ -120,11 +128,13 @@ async def read_stdin(lines: trio.MemorySendChannel[str]) -> None:
                 await lines.send(line.decode())
 
 
-async def serve(listener: trio.SocketListener, lines: trio.MemoryReceiveChannel[str]) -> None:
+async def serve(
+    listener: trio.SocketListener, lines: trio.MemoryReceiveChannel[str], look_up: Callable[[Request], Page | None]
+) -> None:
     """Pages for whoever asks; a WebSocket gets the lines."""
 
     async def handle(stream: trio.SocketStream) -> None:
-        upgraded = await receive_guest(stream, page)
+        upgraded = await receive_guest(stream, look_up)
         if upgraded is None:
             await stream.aclose()
             return
@@ -135,16 +145,24 @@ async def serve(listener: trio.SocketListener, lines: trio.MemoryReceiveChannel[
 
 
 async def relay(websocket: WebSocket, lines: trio.MemoryReceiveChannel[str]) -> None:
+    """Until the page is gone: the browser then goes, too, unless that was asked for."""
+    line = ""
     try:
         async for line in lines:
             await websocket.send(line)
             print(await websocket.receive(), flush=True)
     except WebSocketClosed as error:
+        if line == _GO_AWAY:
+            await trio.sleep_forever()  # as a browser whose tab is closed stays
         sys.exit(f"the page is gone: {error}")
 
 
 async def main(*arguments: str) -> None:
     name, *flags = arguments
+    look_up = partial(page, directory=Path(__file__).parent / "js", pages=_PAGES)
+    if flags[:1] == ["--pages"]:
+        directory, flags = Path(flags[1]), flags[2:]
+        look_up = partial(page, directory=directory, pages=pages_in(directory))
     program = find_browser(name)
     if program is None:
         sys.exit(f"{name} is not installed")
@@ -156,7 +174,7 @@ async def main(*arguments: str) -> None:
         (home / "profile").mkdir()
         command = command_line(name, [program, *flags], home / "profile", url)
         async with running(command, home), trio.open_nursery() as nursery:
-            nursery.start_soon(serve, listener, lines)
+            nursery.start_soon(serve, listener, lines, look_up)
             await read_stdin(to_page)
             nursery.cancel_scope.cancel()
     finally:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Sequence
+from typing import Any
 
+import msgspec
 import pytest
 import trio.testing
 from trio.testing import MockClock
@@ -14,6 +16,7 @@ from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.mesh.link import LinkState
+from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.mesh.tunnels import (
     CARRIED_FOR_MAX,
     TUNNEL_TAG,
@@ -50,6 +53,29 @@ async def talk(one: Room, other: Room) -> None:
 def kind(room: Room, other: Room) -> str:
     path = room.peers[other.me].path
     return "none" if path is None else path.kind
+
+
+async def test_nobody_waits_for_a_tunnel_to_who_cannot_be_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A browser says so in its record. What is said to it goes through others, message by message."""
+    make = Profile.make
+
+    def of_a_browser(*arguments: Any) -> Profile:
+        return msgspec.structs.replace(make(*arguments), no_tunnel=True)
+
+    monkeypatch.setattr(Profile, "make", of_a_browser)
+    async with open_party() as party:
+        ada, bob, cid = [
+            await party.join(name=name, config=c) for name, c in (("ada", FOUR), ("bob", BOTH), ("cid", SIX))
+        ]
+        for one, other in ((ada, cid), (cid, ada)):
+            async for event in one.events():
+                if isinstance(event, events.PeerUnreachable):
+                    break
+            assert event.peer.id == other.me
+            assert event.peer.relayed
+            assert kind(one, other) == "none"
+        await talk(ada, cid)
+        await talk(ada, bob)
 
 
 async def test_a_common_peer_carries_for_a_pair_without_a_path() -> None:

@@ -1,0 +1,188 @@
+"""Players in TypeScript in one room with Python players: in Node.js, in Chromium and in Firefox."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+import trio
+
+from psyne_mesh import Message, join_game_room
+from psyne_mesh.room import events
+from psyne_mesh.room.hub import EventIterator
+from psyne_mesh.room.room import Room
+from psyne_mesh.signaling.limits import ServerConfig
+from psyne_mesh.signaling.server import open_server
+from tests.js.members import KINDS, Member, build, needs, open_member
+from tests.js.node import needs_node
+
+pytestmark = pytest.mark.interop
+
+MODES = ("reliable", "reliable_unordered", "unreliable_ordered", "unreliable", "retransmits(3)", "ttl(500)")
+COUNT = 60
+GONE_S = 30.0  # a net, not a measure: the machine may be shared
+
+
+Party: TypeAlias = tuple[list[Room], list[Member], str]
+
+
+class Ping(Message):
+    sequence: int
+    x: float
+    text: str
+    blob: bytes
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    needs_node()
+    return build(tmp_path_factory.mktemp("members"))
+
+
+@asynccontextmanager
+async def open_party(built: Path, kinds: tuple[str, ...], python: int = 1) -> AsyncIterator[Party]:
+    """Players of Python, then those in TypeScript, all connected."""
+    for kind in kinds:
+        needs(kind)
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(
+            open_server("127.0.0.1", 0, config=ServerConfig(origins=frozenset("*")))
+        )
+        rooms = [
+            await stack.enter_async_context(join_game_room("arena", signaling=server.url, player_name=f"py{number}"))
+            for number in range(python)
+        ]
+        members = [await stack.enter_async_context(open_member(kind, built)) for kind in kinds]
+        for number, member in enumerate(members):
+            await member.join("arena", server.url, playerName=f"js{number}", metadata={"colour": "blue"})
+        others = python + len(members) - 1
+        with trio.fail_after(30):
+            for room in rooms:
+                await room.wait_connected(others)
+            for member in members:
+                await member.ask("waitConnected", others)
+        yield rooms, members, server.url
+
+
+async def numbers(room: Room, channel: str, sender: str, count: int) -> list[int]:
+    found: list[int] = []
+    with trio.fail_after(20):
+        while len(found) < count:
+            peer, message = await room.channel(channel).receive()
+            assert isinstance(message, Ping)
+            if peer.id == sender:
+                found.append(message.sequence)
+    return found
+
+
+class Departure:
+    """Made before the player goes: `await reasons()` is why it has, as each of the rooms was told."""
+
+    def __init__(self, rooms: list[Room], who: str) -> None:
+        self._who = who
+        self._told = [room.events() for room in rooms]
+
+    async def reasons(self) -> set[str]:
+        return {await self._reason(told) for told in self._told}
+
+    async def _reason(self, told: EventIterator) -> str:
+        with trio.fail_after(GONE_S):
+            async for event in told:
+                if isinstance(event, events.PeerLeft) and event.peer.id == self._who:
+                    return event.reason
+        raise AssertionError("the room ended")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_player_in_typescript_plays_with_a_player_in_python(built: Path, kind: str) -> None:
+    async with open_party(built, (kind,)) as ([room], [member], _url):
+        peer = room.peers[member.me]  # type: ignore[index]
+        assert (peer.name, peer.profile.metadata) == ("js0", {"colour": "blue"})
+        assert peer.profile.no_tunnel
+        [seen] = await member.ask("peers")
+        assert (seen["id"], seen["name"], seen["relayed"]) == (room.me, "py0", False)
+        for mode in MODES:
+            room.channel(mode, Ping, mode=mode)
+            await member.ask("channel", mode, mode, True)
+            assert await member.ask("send", mode, 0, COUNT) == 0
+            ordered = mode in ("reliable", "unreliable_ordered")
+            there = await numbers(room, mode, member.me, COUNT)  # loopback loses nothing
+            assert (there if ordered else sorted(there)) == list(range(COUNT))
+            for sequence in range(COUNT):
+                room.channel(mode, Ping).send_nowait(Ping(sequence, 0.5, "héllo", b"\x00\xff"))
+            here = await member.ask("numbers", mode, room.me, COUNT)
+            assert (here if ordered else sorted(here)) == list(range(COUNT))
+        departure = Departure([room], member.me)
+        await member.tell("leave")
+        assert await departure.reasons() == {"left"}
+        assert room.peers == {}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_comes_before_its_channel_is_declared_is_kept(built: Path, kind: str) -> None:
+    async with open_party(built, (kind,)) as ([room], [member], _url):
+        for sequence in range(COUNT):
+            await room.channel("early", Ping).send(Ping(sequence, 0.0, "", b""))
+        await member.ask("nap", 0.2)
+        await member.ask("channel", "early", "reliable", True)
+        assert await member.ask("numbers", "early", room.me, COUNT) == list(range(COUNT))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_player_that_is_killed_is_known_to_be_gone(built: Path, kind: str) -> None:
+    async with open_party(built, (kind,), python=2) as (rooms, [member], _url):
+        departure = Departure(rooms, member.me)
+        await member.kill()
+        assert await departure.reasons() == {"timeout"}
+
+
+async def test_a_python_player_that_vanishes_and_one_that_leaves(built: Path) -> None:
+    async with open_party(built, ("node",), python=2) as (rooms, [member], _url):
+        await rooms[1].leave()
+        assert (await member.ask("waitEvent", "peerLeft", rooms[1].me))[2] == "left"
+        assert [peer["id"] for peer in await member.ask("peers")] == [rooms[0].me]
+
+
+@pytest.mark.parametrize("kind", ["chromium", "firefox"])
+async def test_a_tab_that_is_closed_has_left(built: Path, kind: str) -> None:
+    async with open_party(built, (kind,), python=2) as (rooms, [member], _url):
+        departure = Departure(rooms, member.me)
+        await member.tell("goAway")
+        assert await departure.reasons() == {"left"}
+
+
+async def test_seats_are_the_same_for_all(built: Path) -> None:
+    async with open_party(built, ("node", "node"), python=2) as (rooms, members, _url):
+        with trio.fail_after(20):
+            while True:
+                seen = [{peer.id: peer.seat for peer in room.peers.values()} for room in rooms]
+                seen += [{peer["id"]: peer["seat"] for peer in await member.ask("peers")} for member in members]
+                merged: dict[str, set[int | None]] = {}
+                for view in seen:
+                    for peer, seat in view.items():
+                        merged.setdefault(peer, set()).add(seat)
+                taken = [seat for seats in merged.values() for seat in seats]
+                if len(merged) == len(set(taken)) == 4 and None not in taken:
+                    return
+                await trio.sleep(0.1)
+
+
+async def test_a_page_that_stands_still_for_a_second_is_not_gone(built: Path) -> None:
+    async with open_party(built, ("node",), python=2) as (rooms, [member], _url):
+        await member.ask("block", 1.0)
+        await trio.sleep(2.5)
+        assert all(member.me in room.peers for room in rooms)
+        assert not [told for told in await member.ask("told") if told[0] == "peerLeft"]
+
+
+async def test_another_version_of_the_game_is_told_by_its_field(built: Path) -> None:
+    class Other(Message, tag="Ping"):
+        sequence: int
+
+    async with open_party(built, ("node",)) as ([room], [member], _url):
+        await member.ask("channel", "pings", "reliable", True)
+        room.channel("pings", Other).send_nowait(Other(1))
+        assert "Ping.x is missing" in (await member.ask("waitEvent", "messageRefused", room.me))[2]
