@@ -18,7 +18,7 @@ const common = {
   legalComments: "none",
   outdir,
 };
-await build({ ...common, entryPoints: { "psyne-mesh": "src/index.ts" } });
+await build({ ...common, entryPoints: { "psyne-mesh": "src/index.ts", "psyne-mesh-tick": "src/tick.ts" } });
 await build({
   ...common,
   entryPoints: { app: "arena/main.ts", "net-graph": "net-graph/net-graph.ts" },
@@ -30,6 +30,6 @@ await build({
 const copied = ["index.html", "style.css", "manifest.webmanifest", "icon-192.png", "icon-512.png"];
 for (const name of copied) copyFileSync(`${here}${name}`, `${outdir}/${name}`);
 const hash = createHash("sha256");
-for (const name of [...copied, "app.js", "psyne-mesh.js"].sort()) hash.update(readFileSync(`${outdir}/${name}`));
+for (const name of [...copied, "app.js", "psyne-mesh.js", "psyne-mesh-tick.js"].sort()) hash.update(readFileSync(`${outdir}/${name}`));
 const worker = readFileSync(`${here}sw.js`, "utf8").replace("__VERSION__", hash.digest("hex").slice(0, 16));
 writeFileSync(`${outdir}/sw.js`, worker);

@@ -2,7 +2,7 @@
 // Push calls a friend back, if the game's own server sends one: {"title": "...", "body": "...", "code": "K7QM-3FHT"}.
 
 const CACHE = "psyne-app-__VERSION__"; // of the built files: another version is another cache
-const FILES = ["./", "app.js", "psyne-mesh.js", "style.css", "manifest.webmanifest", "icon-192.png", "icon-512.png"];
+const FILES = ["./", "app.js", "psyne-mesh.js", "psyne-mesh-tick.js", "style.css", "manifest.webmanifest", "icon-192.png", "icon-512.png"];
 
 self.addEventListener("install", (event) => {
   event.waitUntil(

@@ -1,7 +1,8 @@
 """A headless browser in a process of its own: `browser_peer.py chromium|firefox [--pages DIR] [FLAG...]`.
 
 Serves `js/page.html`, or the index.html of that directory, on loopback and opens it in the browser. Its WebSocket
-gets each line of stdin, and what it says goes to stdout; no driver is needed. The browser and its profile are gone when stdin ends.
+gets each line of stdin, and what it says goes to stdout; no driver is needed. The browser and its profile are gone when
+stdin ends.
 """
 
 from __future__ import annotations

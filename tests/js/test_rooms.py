@@ -23,6 +23,8 @@ pytestmark = pytest.mark.interop
 
 MODES = ("reliable", "reliable_unordered", "unreliable_ordered", "unreliable", "retransmits(3)", "ttl(500)")
 COUNT = 60
+# Every stack plays every day; what else may happen to a player happens in Node.js, and in browsers in the long tests.
+STACKS = ("node", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("chromium", "firefox")))
 GONE_S = 30.0  # a net, not a measure: the machine may be shared
 
 
@@ -121,7 +123,7 @@ async def test_a_player_in_typescript_plays_with_a_player_in_python(built: Path,
         assert room.peers == {}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", STACKS)
 async def test_what_comes_before_its_channel_is_declared_is_kept(built: Path, kind: str) -> None:
     async with open_party(built, (kind,)) as ([room], [member], _url):
         for sequence in range(COUNT):
@@ -131,7 +133,7 @@ async def test_what_comes_before_its_channel_is_declared_is_kept(built: Path, ki
         assert await member.ask("numbers", "early", room.me, COUNT) == list(range(COUNT))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", STACKS)
 async def test_a_player_that_is_killed_is_known_to_be_gone(built: Path, kind: str) -> None:
     async with open_party(built, (kind,), python=2) as (rooms, [member], _url):
         departure = Departure(rooms, member.me)
@@ -146,7 +148,7 @@ async def test_a_python_player_that_vanishes_and_one_that_leaves(built: Path) ->
         assert [peer["id"] for peer in await member.ask("peers")] == [rooms[0].me]
 
 
-@pytest.mark.parametrize("kind", ["chromium", "firefox"])
+@pytest.mark.parametrize("kind", ["chromium", pytest.param("firefox", marks=pytest.mark.slow)])
 async def test_a_tab_that_is_closed_has_left(built: Path, kind: str) -> None:
     async with open_party(built, (kind,), python=2) as (rooms, [member], _url):
         departure = Departure(rooms, member.me)

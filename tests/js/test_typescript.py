@@ -45,7 +45,7 @@ def test_the_built_file_grows_no_further(gzipped: int) -> None:
 
 
 @pytest.mark.xfail(
-    reason="not reached yet: libraries are 16 KB of it, and all of gossip, seats and repair is here", strict=True
+    reason="not reached: libraries are 16 KB of it, and gossip, seats and repair are whole", strict=True
 )
 def test_the_built_file_is_small(gzipped: int) -> None:
     assert gzipped <= SIZE_WANTED_BYTES
