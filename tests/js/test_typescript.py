@@ -44,8 +44,6 @@ def test_the_built_file_grows_no_further(gzipped: int) -> None:
     assert gzipped <= SIZE_MAX_BYTES
 
 
-@pytest.mark.xfail(
-    reason="not reached: libraries are 16 KB of it, and gossip, seats and repair are whole", strict=True
-)
+@pytest.mark.xfail(reason="not reached: libraries are 16 KB of it, and gossip, seats and repair are whole", strict=True)
 def test_the_built_file_is_small(gzipped: int) -> None:
     assert gzipped <= SIZE_WANTED_BYTES
