@@ -63,6 +63,25 @@ export class Member {
     return skipped;
   }
 
+  /** On all of these channels, so many a second, by the clock and not by naps, which are late. */
+  async play(names: string[], count: number, perSecond: number): Promise<void> {
+    const began = performance.now();
+    for (let sequence = 0; sequence < count; sequence++) {
+      for (const name of names) this.channels.get(name)!.send({ sequence, x: 0.5, text: "", blob: new Uint8Array(0) });
+      const due = began + (1000 * (sequence + 1)) / perSecond;
+      await nap(Math.max(0, due - performance.now()));
+    }
+  }
+
+  /** Milliseconds from here to the first message of somebody, as a page that has just been opened. */
+  async firstMessage(name: string, url: string): Promise<number> {
+    const began = performance.now();
+    await this.join(name, url);
+    this.channel("words", "reliable", true);
+    while (this.kept.get("words")!.length === 0) await nap(1);
+    return performance.now() - began;
+  }
+
   #typed = (name: string): boolean => !name.startsWith("raw");
 
   async waitConnected(players: number): Promise<void> {

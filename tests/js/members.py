@@ -78,6 +78,11 @@ class Member:
         self.me = await self.ask("join", name, url, options)
         return self.me
 
+    async def play(self, channels: list[str], count: int, per_second: int) -> None:
+        with trio.fail_after(count / per_second * 3 + ANSWER_S):
+            await self.tell("play", channels, count, per_second)
+            await self.answer()
+
     async def kill(self) -> None:
         """At once: the process of Node.js, or the browser and all its processes."""
         if self.kind == "node":

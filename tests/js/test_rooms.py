@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.interop
 
 MODES = ("reliable", "reliable_unordered", "unreliable_ordered", "unreliable", "retransmits(3)", "ttl(500)")
 COUNT = 60
+MIXED_S = int(os.environ.get("PSYNE_MIXED_S", "10"))
 # Every stack plays every day; what else may happen to a player happens in Node.js, and in browsers in the long tests.
 STACKS = ("node", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("chromium", "firefox")))
 GONE_S = 30.0  # a net, not a measure: the machine may be shared
@@ -188,3 +190,50 @@ async def test_another_version_of_the_game_is_told_by_its_field(built: Path) -> 
         await member.ask("channel", "pings", "reliable", True)
         room.channel("pings", Other).send_nowait(Other(1))
         assert "Ping.x is missing" in (await member.ask("waitEvent", "messageRefused", room.me))[2]
+
+
+@pytest.mark.slow
+async def test_eight_players_of_three_stacks_play(built: Path) -> None:
+    """Everybody sends to everybody, at 30 Hz: reliable messages all come, in order, and positions nearly all."""
+    count = 30 * MIXED_S
+    async with open_party(built, ("chromium", "chromium", "firefox", "firefox"), python=4) as (rooms, members, _url):
+        for name, mode in (("words", "reliable"), ("positions", "unreliable")):
+            for room in rooms:
+                room.channel(name, Ping, mode=mode)
+            for member in members:
+                await member.ask("channel", name, mode, True)
+        heard: dict[tuple[str, str, str], list[int]] = {}
+
+        async def read(room: Room, name: str) -> None:
+            async for peer, message in room.channel(name):
+                assert isinstance(message, Ping)
+                heard.setdefault((room.me, name, peer.id), []).append(message.sequence)
+
+        async def play(room: Room) -> None:
+            for sequence in range(count):
+                for name in ("words", "positions"):
+                    room.channel(name).send_nowait(Ping(sequence, 0.5, "", b""))
+                await trio.sleep(1 / 30)
+
+        async with trio.open_nursery() as nursery:
+            for room in rooms:
+                for name in ("words", "positions"):
+                    nursery.start_soon(read, room, name)
+            async with trio.open_nursery() as players:
+                for room in rooms:
+                    players.start_soon(play, room)
+                for member in members:
+                    players.start_soon(member.play, ["words", "positions"], count, 30)
+            await trio.sleep(3)  # what is under way
+            nursery.cancel_scope.cancel()
+        everybody = [*(room.me for room in rooms), *(member.me for member in members)]
+        for member in members:
+            for name in ("words", "positions"):
+                for sender in everybody:
+                    if sender != member.me:
+                        heard[member.me, name, sender] = await member.ask("numbers", name, sender, 0)
+        for hearer in everybody:
+            for sender in everybody:
+                if sender != hearer:
+                    assert heard[hearer, "words", sender] == list(range(count))
+                    assert len(heard[hearer, "positions", sender]) >= 0.99 * count
