@@ -18,6 +18,7 @@ from psyne_mesh.gossip.node import Node
 from psyne_mesh.gossip.records import Verify
 from psyne_mesh.identity import Identity, PeerId, verify_untrusted
 from psyne_mesh.interrupts import uninterrupted
+from psyne_mesh.mesh.halls import Halls
 from psyne_mesh.mesh.link_driver import LinkDriver
 from psyne_mesh.mesh.membership import Membership
 from psyne_mesh.mesh.placement import check_entered
@@ -33,6 +34,9 @@ from psyne_mesh.signaling.transport import SignalingTransport
 _GOODBYE_S = 1.0  # so long may the server take to hear that we leave; it notices by itself
 # What a player said last travels over the mesh, perhaps by many hops; its goodbye through signaling would overtake that.
 _GOODBYE_LATE_S = 2.0
+# What comes of a room before whoever enters it has heard that it is in: an answer and the next news share a packet, and tasks
+# have no order. Half a minute's news of a room of 16; more is left out, and gossip makes up for it.
+EARLY_MAX = 64
 LOOK_OUT_S = 15.0, 30.0  # between two looks at who is listed: a guess; two members of a room do so
 
 
@@ -54,21 +58,49 @@ class Admission:
     """
 
     def __init__(
-        self, identity: Identity, signaling: SignalingTransport, rooms: Mapping[str, Membership], rng: random.Random,
-        wall_ms: Callable[[], int],
+        self, identity: Identity, signaling: SignalingTransport, halls: Halls, rooms: Mapping[str, Membership],
+        rng: random.Random, wall_ms: Callable[[], int],
     ) -> None:  # fmt: skip
         self._identity = identity
         self._signaling = signaling
+        self._halls = halls
         self._rooms = rooms
         self._rng = rng
         self._wall_ms = wall_ms
         self._goodbyes: set[tuple[str, PeerId]] = set()  # that signaling has told, and that we do not believe yet
         self.given_up = False  # signaling has, for good: another process has our identity
         self._requests: dict[str, JoinRequest] = {}
-        self._shut_out: set[str] = set()  # rooms that the server would not let us enter again; they were told
+        self._early: dict[str, list[Callable[[], None]]] = {}
+        self._shut_out: set[str] = (
+            set()
+        )  # rooms that the server would not let us enter, or has not heard of; they were told
 
     async def join(self, entry: RoomEntry) -> Admitted:
-        """`entry` is placed. Typed errors as the transport's, and `RoomMismatch`, `ManifestRefused`."""
+        """`entry` is placed; `entered(...)` follows. Errors as the transport's, and `RoomMismatch`, `ManifestRefused`."""
+        room = entry.request.key
+        self._early[room] = []
+        try:
+            return await self._join(entry)
+        except BaseException:
+            del self._early[room]
+            raise
+
+    def entered(self, membership: Membership) -> None:
+        """It is among `rooms`: what came of it meanwhile is heard now."""
+        if membership.room in self._shut_out:
+            membership.sink.on_signaling("the server is away; members of another room let us into this one")
+        for act in self._early.pop(membership.room):
+            act()
+
+    def is_entering(self, room: str) -> bool:
+        return room in self._early
+
+    def hold(self, room: str, act: Callable[[], None]) -> None:
+        """For `entered`, if we are about to be in that room."""
+        if (early := self._early.get(room)) is not None and len(early) < EARLY_MAX:
+            early.append(act)
+
+    async def _join(self, entry: RoomEntry) -> Admitted:
         room, gossip = entry.request.key, entry.gossip
         digest = hashlib.sha256(b"psyne-room" + room.encode()).digest()
         epoch, now, profile = self._wall_ms(), trio.current_time(), entry.profile
@@ -100,6 +132,8 @@ class Admission:
                 ) from error
             node = node_with(gossip)
         self._requests[room] = request_into(joined.info, request)
+        if not self._signaling.is_connected:
+            self._shut_out.add(room)  # of the server's list, until that is back
         return Admitted(joined.info, digest, node, gossip, [peer.record for peer in joined.peers])
 
     async def _back_out(self, room: str, goodbye: str) -> None:
@@ -109,31 +143,52 @@ class Admission:
     async def run(self, driver: LinkDriver, nursery: trio.Nursery) -> None:
         """Drains signaling. What it begins ends with `nursery`."""
         async for event in self._signaling.events:
-            match event:
-                case events.SignalReceived(sender=sender, room=room, envelope=envelope):
+            self.hear(event, driver, nursery)
+
+    def hear(self, event: events.SignalingEvent, driver: LinkDriver, nursery: trio.Nursery) -> None:
+        """Of the server, or of who stands in for it."""
+        if (
+            isinstance(event, events.SignalReceived | events.PeerJoined | events.PeerLeft)
+            and event.room not in self._rooms
+        ):
+            self.hold(event.room, lambda: self.hear(event, driver, nursery))
+            return
+        match event:
+            case events.SignalReceived(sender=sender, room=room, envelope=envelope):
+                if membership := self._rooms.get(room):
+                    driver.deliver(membership, sender, envelope, None)
+            case events.PeerJoined(room=room, peer=peer):
+                if membership := self._rooms.get(room):
+                    membership.learn([peer.record])
+            case events.SignalRefused(to=to, room=refused_in):
+                driver.refused(refused_in, to)
+            case events.Lost(cause=cause, retrying=retrying):
+                for membership in self._rooms.values():
+                    membership.sink.on_signaling(str(cause))
+                self.given_up = not retrying
+                driver.turn()
+            case events.Restored(rooms=rooms, refused=refused):
+                driver.note_signaling()
+                for room in self._shut_out & self._rooms.keys():  # of some the server has not heard yet
+                    nursery.start_soon(self._enter_again, self._rooms[room])
+                for joined in rooms:
+                    if membership := self._rooms.get(joined.room):
+                        self._restored(membership, joined)
+                for room, error in refused:
                     if membership := self._rooms.get(room):
-                        driver.deliver(membership, sender, envelope, None)
-                case events.PeerJoined(room=room, peer=peer):
-                    if membership := self._rooms.get(room):
-                        membership.learn([peer.record])
-                case events.SignalRefused(to=to, room=refused_in):
-                    driver.refused(refused_in, to)
-                case events.Lost(cause=cause, retrying=retrying):
-                    for membership in self._rooms.values():
-                        membership.sink.on_signaling(str(cause))
-                    self.given_up = not retrying
-                    driver.turn()
-                case events.Restored(rooms=rooms, refused=refused):
-                    driver.note_signaling()
-                    for joined in rooms:
-                        if membership := self._rooms.get(joined.room):
-                            self._restored(membership, joined)
-                    for room, error in refused:
-                        if membership := self._rooms.get(room):
-                            self._refused(membership, error)
-                case events.PeerLeft(room=room, peer_id=peer, record=record):
-                    if membership := self._rooms.get(room):
-                        self._on_goodbye(membership, peer, record, nursery)
+                        self._refused(membership, error)
+            case events.PeerLeft(room=room, peer_id=peer, record=record):
+                if membership := self._rooms.get(room):
+                    self._on_goodbye(membership, peer, record, nursery)
+
+    def carried(self, driver: LinkDriver, room: str, origin: PeerId, record: str, envelope: str) -> None:
+        """Over a hall, whose member `origin` has signed it; it may be a newcomer of whom no member of the room has told us."""
+        if (membership := self._rooms.get(room)) is None:
+            self.hold(room, lambda: self.carried(driver, room, origin, record, envelope))
+            return
+        self._halls.met(room, origin)
+        membership.learn([record])
+        driver.deliver(membership, origin, envelope, origin)
 
     def _on_goodbye(self, membership: Membership, peer: PeerId, record: str, nursery: trio.Nursery) -> None:
         """A record is the player's own word, perhaps said to nobody else: it had no link yet. Without one it is the server's
@@ -169,7 +224,7 @@ class Admission:
             if not membership.closed and membership.room not in self._shut_out:
                 self._refused(membership, error)
             return
-        if membership.closed:
+        if membership.closed or not self._signaling.is_connected:
             return
         if membership.room in self._shut_out:
             self._restored(membership, joined)
@@ -188,6 +243,7 @@ class Admission:
     def forget(self, room: str) -> None:
         """The room has ended for us."""
         del self._requests[room]
+        self._halls.forget(room)
         self._shut_out.discard(room)
 
     async def leave(self, membership: Membership) -> None:

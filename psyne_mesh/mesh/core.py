@@ -23,12 +23,14 @@ from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.mesh.admission import Admission
 from psyne_mesh.mesh.envelopes import Envelopes
+from psyne_mesh.mesh.halls import Halls
 from psyne_mesh.mesh.heartbeat import Heartbeat, beating
 from psyne_mesh.mesh.link import MESSAGE_MIN_BYTES, Link
 from psyne_mesh.mesh.link_driver import LinkDriver
 from psyne_mesh.mesh.link_table import LinkTable
 from psyne_mesh.mesh.membership import Membership
 from psyne_mesh.mesh.placement import Placement
+from psyne_mesh.mesh.stand_in import StandIn
 from psyne_mesh.mesh.stays import Stays
 from psyne_mesh.nurseries import unwrapped
 from psyne_mesh.signaling.events import RoomListing
@@ -55,7 +57,13 @@ async def open_core(
         async with open_endpoint(config, sockets=sockets) as endpoint, trio.open_nursery() as nursery:
             clock = _shared_clock(signaling, wall_ms or _wall_ms)
             core = MeshCore(identity, signaling, endpoint, config, nursery, server=server, rng=rng, wall_ms=clock)
-            for task in (core.run_timer, core.admission.look_out, partial(core.admission.run, core.driver, nursery)):
+            tasks = (
+                core.run_timer,
+                core.halls.run,
+                core.admission.look_out,
+                partial(core.admission.run, core.driver, nursery),
+            )
+            for task in tasks:
                 nursery.start_soon(task)
             try:
                 # A virtual network belongs to the loop's own thread.
@@ -81,18 +89,24 @@ class MeshCore:
         self.endpoint = endpoint
         self.config = config
         self.table = LinkTable(self.me, lambda: secrets.token_hex(8), endpoint.lag_s)
-        self._signaling = signaling
         self._rooms: dict[str, Membership] = {}
+        self.halls = Halls(self.me, self._rooms, rng, wall_ms)  # rooms that stand in for the server while it is away
+        self.signaling = StandIn(signaling, self.halls)
         self._by_tag: dict[bytes, Membership] = {}
         self.wall_ms = wall_ms
-        self.admission = Admission(identity, signaling, self._rooms, rng, wall_ms)
-        envelopes = Envelopes(identity, signaling, server, self._rooms, self.table.rooms_of, wall_ms)
+        self.admission = Admission(identity, self.signaling, self.halls, self._rooms, rng, wall_ms)
+        envelopes = Envelopes(
+            identity, self.signaling, server, self._rooms, self.table.rooms_of, wall_ms, self.halls.carry
+        )
         self.driver = LinkDriver(
             self.me, self.table, endpoint, envelopes, self._rooms, self._by_tag, nursery, self._on_turned
         )
+        self.halls.on_carried = partial(self.admission.carried, self.driver)
+        self.halls.on_news = lambda event: self.admission.hear(event, self.driver, nursery)
         self.stays = Stays(
-            identity, Placement(identity, signaling, rng), self.admission, self.table, self.driver, self._rooms, self._by_tag,
-            self, nursery, message_bytes_max=config.max_message_size, refused=endpoint.gateway.refused, wall_ms=wall_ms,
+            identity, Placement(identity, self.signaling, rng), self.admission, self.table, self.driver, self._rooms,
+            self._by_tag, self, nursery, message_bytes_max=config.max_message_size, refused=endpoint.gateway.refused,
+            wall_ms=wall_ms,
         )  # fmt: skip
         self._clock = trio.lowlevel.current_clock()
         self.heartbeat: Heartbeat | None = None
@@ -105,7 +119,7 @@ class MeshCore:
 
     async def list_rooms(self, query: RoomQuery) -> RoomListing:
         """As the transport's: `SignalingLost`, `SignalingError`."""
-        return await self._signaling.list_rooms(query)
+        return await self.signaling.list_rooms(query)
 
     async def close(self) -> None:
         self.table.close()
@@ -138,7 +152,7 @@ class MeshCore:
         to be behind: a search for another path would only add to its work."""
         if (link := self.link(peer)) is not None and not self._is_behind(link):
             link.suspect()
-            self._signaling.doubt()  # the way to the server may have gone with it, and the search for a path needs it
+            self.signaling.doubt()  # the way to the server may have gone with it, and the search for a path needs it
 
     def _is_behind(self, link: Link) -> bool:
         now = self.now()
@@ -147,6 +161,9 @@ class MeshCore:
     def on_mesh_envelope(self, room: str, origin: PeerId, envelope: str, carrier: PeerId) -> None:
         if (membership := self._rooms.get(room)) is not None:
             self.driver.deliver(membership, origin, envelope, carrier)
+
+    def on_hall_word(self, room: str, origin: PeerId, word: bytes) -> None:
+        self.halls.on_word(room, origin, word)
 
     def rearm(self) -> None:
         """What is due next may have changed; the timer task sleeps on this scope."""
@@ -170,7 +187,7 @@ class MeshCore:
 
     def _network_changed(self, gone: bool) -> None:
         """This machine has other addresses: nobody needs to fall silent before new paths are sought."""
-        self._signaling.doubt()
+        self.signaling.doubt()
         self.driver.network_changed(gone)
 
     def _server_refused(self, server: str, reason: str) -> None:

@@ -185,8 +185,10 @@ class LinkDriver:
     # ------------------------------------------------------------------------------------------ from signaling or members
 
     def deliver(self, membership: Membership, claimed: PeerId, text: str, carrier: Carrier) -> None:
-        """A signal of `claimed`, or so `carrier` says (None: the server): an envelope, or datagrams of a tunnel."""
-        if claimed == self._me or (carrier is not None and not self._table.hears_over_mesh(membership.room, claimed)):
+        """A signal of `claimed`, or so `carrier` says (None: the server; `claimed` itself, where that is proved): an envelope,
+        or datagrams of a tunnel."""
+        is_hearsay = carrier not in (None, claimed)
+        if claimed == self._me or (is_hearsay and not self._table.hears_over_mesh(membership.room, claimed)):
             return
         if text.startswith(SIGNAL_PREFIX):
             with suppress(ProtocolError):

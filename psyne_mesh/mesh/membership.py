@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from enum import Enum
 from typing import Protocol, TypeVar
 
@@ -33,7 +33,7 @@ from psyne_mesh.mesh.link import HARD_BUDGET_BYTES, Link, LinkState
 from psyne_mesh.mesh.owed import Carried, Losses, Owed
 from psyne_mesh.mesh.pause import pause_frame
 from psyne_mesh.mesh.records import records_untrusted
-from psyne_mesh.mesh.sealed import CHANNEL_MESSAGE, ENVELOPE, SEAL_BYTES, Seals
+from psyne_mesh.mesh.sealed import CHANNEL_MESSAGE, ENVELOPE, HALL_WORD, SEAL_BYTES, Seals, is_hall_word
 from psyne_mesh.signaling.events import RoomInfo
 from psyne_mesh.webrtc.ice import Path
 from psyne_mesh.webrtc.stats import PeerStats
@@ -107,6 +107,7 @@ class MembershipOwner(Protocol):
     def suspect(self, peer: PeerId) -> None: ...
     def rearm(self) -> None: ...
     def on_mesh_envelope(self, room: str, origin: PeerId, envelope: str, carrier: PeerId) -> None: ...
+    def on_hall_word(self, room: str, origin: PeerId, word: bytes) -> None: ...
 
 
 @uninterrupted
@@ -192,6 +193,10 @@ class Membership:
                 self._part(peer, superseded=reason == "superseded")
             case gossip_events.SignalReceived(origin=origin, blob=blob, carrier=carrier) if blob[:1] == ENVELOPE:
                 self._owner.on_mesh_envelope(self.room, origin, blob[1:].decode("utf-8", "replace"), carrier)
+                return
+            case gossip_events.SignalReceived(origin=origin, blob=blob) if is_hall_word(blob):
+                with suppress(ProtocolError):
+                    self._owner.on_hall_word(self.room, origin, self.open_carried_untrusted(origin, blob)[1:])
                 return
             case gossip_events.BroadcastReceived(origin=origin) if self._is_parting(origin):
                 held = self._held_back.setdefault(origin, [])
@@ -445,9 +450,9 @@ class Membership:
         self.tell(lambda node, now: node.broadcast(payload, now))
 
     def send_signal(self, peer: PeerId, blob: bytes) -> None:
-        """To one member without a link, through others; it may be lost. At most `signal_max` bytes. An envelope is sealed
-        already, a message is sealed here."""
-        if blob[:1] == CHANNEL_MESSAGE:
+        """To one member, through others where there is no link; it may be lost. At most `signal_max` bytes. An envelope is
+        sealed already, a message or a word of a hall is sealed here."""
+        if blob[:1] in (CHANNEL_MESSAGE, HALL_WORD):
             record = self.node.record(peer)
             if record is None:
                 return  # it left a moment ago, and what is sealed for this stay of it is of no use to a later one

@@ -1,7 +1,8 @@
 """What members carry for others: sealed, because those who carry are not trusted.
 
-A blob that gossip brings begins with what it is: a sealed envelope of signaling, or a message of a room channel for us
-alone. The latter is `CHANNEL_MESSAGE | epoch: 8 | number: 8 | signature: 64 | message`. The signature is over recipient, its
+A blob that gossip brings begins with what it is: a sealed envelope of signaling, or a message for us alone. That is one of a
+room channel or a word of a hall, as its own first byte says, and goes as
+`CHANNEL_MESSAGE | epoch: 8 | number: 8 | signature: 64 | message`. The signature is over recipient, its
 stay, room, epoch, number and message. Epoch and key are those of the sender's membership record; the recipient's stay is
 `joined_at` of its own record, which does not travel: a message of an earlier stay is of no use in a later one. Unlike the
 epoch it does not change when a member that was called gone comes back.
@@ -17,7 +18,7 @@ from psyne_mesh.gossip.records import Record
 from psyne_mesh.identity import SIGNATURE_BYTES, Identity, PeerId, verify_untrusted
 from psyne_mesh.limits import forget_oldest
 
-ENVELOPE, CHANNEL_MESSAGE = b"\x00", b"\x01"
+ENVELOPE, CHANNEL_MESSAGE, HALL_WORD = b"\x00", b"\x01", b"\x02"
 
 _DOMAIN = b"psyne-carried"
 _HEAD = struct.Struct("!QQ")
@@ -26,6 +27,11 @@ SEAL_BYTES = len(CHANNEL_MESSAGE) + _HEAD.size + SIGNATURE_BYTES
 WINDOW = 64  # messages that overtook each other by more are taken for repeats
 RECIPIENTS_MAX = 1024  # as many as a room has
 SENDERS_MAX = 1024  # remembered; of the one heard of longest ago an old message could be played again
+
+
+def is_hall_word(blob: bytes) -> bool:
+    """Whether what is sealed is one, or so it says."""
+    return blob[:1] == CHANNEL_MESSAGE and blob[SEAL_BYTES : SEAL_BYTES + 1] == HALL_WORD
 
 
 class Seals:

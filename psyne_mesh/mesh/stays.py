@@ -43,7 +43,6 @@ class Stays:
         self._table = table
         self._driver = driver
         self._rooms, self._by_tag = rooms, by_tag
-        self._entering: set[str] = set()  # rooms that signaling has not answered for yet
         self._owner = owner
         self._nursery = nursery
         self._message_bytes_max = message_bytes_max
@@ -65,13 +64,9 @@ class Stays:
     async def _enter(self, entry: RoomEntry, sink: RoomSink) -> Membership:
         """Signaling says who is there, gossip takes it from there."""
         room = entry.request.key
-        if room in self._rooms or room in self._entering:
+        if room in self._rooms or self._admission.is_entering(room):
             raise RoomExists(f"this mesh is already in room {entry.request.name!r}")
-        self._entering.add(room)
-        try:
-            admitted = await self._admission.join(entry)
-        finally:
-            self._entering.discard(room)
+        admitted = await self._admission.join(entry)
         tag, node = admitted.digest[:TAG_BYTES], admitted.node
         seals = Seals(self._identity, tag, node.own_record.joined_at)
         membership = Membership(
@@ -85,6 +80,7 @@ class Stays:
             sink.on_server_refused(server, reason)
         membership.tell(lambda node, now: node.start(now))
         membership.learn(admitted.records)
+        self._admission.entered(membership)
         return membership
 
     def invite(self, membership: Membership, lifetime_s: float) -> str:

@@ -89,7 +89,9 @@ class Mesh:
             room = await self._enter(entry)
             with trio.move_on_after(MATCH_S):
                 await room.wait_connected(entry.request.max_players - 1)
+                self._core.signaling.note_match(room.info.room, failed=False)
                 return room
+            self._core.signaling.note_match(room.info.room, failed=True)
             await room.leave()
             wish = entry.which
             assert isinstance(wish, Anywhere)

@@ -148,8 +148,8 @@ class Room(Listening, GameRoom):
         return RoomTopology(self.me, cast(MeshMode, seen.mode), (self.me, *self._peers), links)
 
     async def rooms(self) -> tuple[RoomInfo, ...]:
-        """The rooms of the same `app_id` that our signaling server knows, up to a hundred. Raises `SignalingLost` while it is
-        out of reach, and `ClosedError` once the room was left."""
+        """The rooms of the same `app_id` that our signaling server knows, up to a hundred; while it is out of reach those that
+        the others here know. `SignalingLost` where nobody else is here, and `ClosedError` once the room was left."""
         self._joined()
         return (await self._core.list_rooms(RoomQuery(app_id=self._app_id))).rooms
 

@@ -26,7 +26,7 @@ from psyne_mesh.room import carried, described, fairness, hosting, playing, tagg
 from psyne_mesh.room import plain as plain_values
 from psyne_mesh.room.codec import MessageCodec
 from psyne_mesh.room.messages import Message
-from psyne_mesh.signaling import cluster_messages, convert, envelope, events, messages, probe, site
+from psyne_mesh.signaling import cluster_messages, convert, envelope, events, hall_wire, messages, probe, site
 from psyne_mesh.webrtc import dcep, express, sdp
 from psyne_mesh.webrtc.dtls import Fingerprint, record13
 from psyne_mesh.webrtc.dtls import records as dtls_records
@@ -455,6 +455,15 @@ READERS: dict[str, Reader] = {
     "mesh/profile.Profile.parse_untrusted": plain(profile.Profile.parse_untrusted, packs(["eu", [1.0, 2.0]])),
     "mesh/records.records_untrusted": plain(
         lambda text: records.records_untrusted([text]), ["A" * 2000, "!" * 2000, "", "é"]
+    ),
+    "signaling/hall_wire.decode_untrusted": plain(
+        hall_wire.decode_untrusted,
+        [
+            hall_wire.encode(hall_wire.Ask(1, b"{}")),
+            hall_wire.encode(hall_wire.Answer(1, 0, 1, b"x" * hall_wire.PART_BYTES)),
+            hall_wire.encode(hall_wire.Carried("//r", "r" * 2_800, "x" * hall_wire.CARRIED_CHARS_MAX)),
+            *(packed([kind, [[]] * 10_000]) for kind in tags(hall_wire.HallWord)),
+        ],
     ),
     "mesh/tunnels.frame_untrusted": plain(
         read_tunnel, [tunnels.TUNNEL_TAG + bytes(33), tunnels.TUNNEL_TAG + bytes(1400), b""]

@@ -20,7 +20,7 @@ from psyne_mesh.mesh.tunnels import frame_untrusted, signal_untrusted
 from psyne_mesh.room.carried import carried, carried_untrusted
 from psyne_mesh.room.codec import MessageCodec
 from psyne_mesh.room.messages import Message
-from psyne_mesh.signaling import cluster_messages, envelope
+from psyne_mesh.signaling import cluster_messages, envelope, hall_wire
 from psyne_mesh.signaling import messages as signals
 from psyne_mesh.signaling.convert import joined_untrusted, listing_untrusted
 from psyne_mesh.signaling.events import split_room_key_untrusted
@@ -134,6 +134,7 @@ def run_signaling(data: bytes) -> None:
         if isinstance(message, signals.RoomList):
             refused(lambda: listing_untrusted(message))
     refused(lambda: cluster_messages.decode_untrusted(data))
+    refused(lambda: hall_wire.decode_untrusted(data))
     refused(lambda: signals.from_base64_untrusted(text_of(data)))
     refused(lambda: split_room_key_untrusted(text_of(data)))
     refused(lambda: PeerId.parse_untrusted(text_of(data)))

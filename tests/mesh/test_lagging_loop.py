@@ -17,7 +17,7 @@ async def test_neither_our_own_lag_nor_the_peers_sets_off_a_search(monkeypatch: 
         searches: list[str] = []
         doubts: list[str] = []
         monkeypatch.setattr(Link, "suspect", lambda link: searches.append(link.peer_id.short))
-        monkeypatch.setattr(core._signaling, "doubt", lambda: doubts.append("server"), raising=False)
+        monkeypatch.setattr(core.signaling, "doubt", lambda: doubts.append("server"), raising=False)
         told_s = 0.0
         monkeypatch.setattr(Link, "told_delay_s", lambda link, now: told_s)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -75,3 +77,24 @@ def test_what_is_no_option_is_told(url: str) -> None:
         pass
     with pytest.raises(InvalidConfig, match="code of a room"), sync.join_room("?", signaling=url):
         pass
+
+
+def test_players_who_share_a_room_match_without_the_server() -> None:
+    """A real server, over real sockets, that dies."""
+    with contextlib.ExitStack() as stack:
+        with sync.open_server(port=0) as server:
+            ada, bob = [stack.enter_context(sync.open_mesh(server.url, config=LOOPBACK)) for _ in range(2)]
+            halls = [mesh.join_game_room("hall") for mesh in (ada, bob)]
+            for hall in halls:
+                hall.wait_connected(1, timeout=30)
+        room = ada.create_room("own", password="swordfish", timeout=30)
+        for _ in range(200):  # ada may have made it at the dying server, and says so in the hall soon
+            if bob.list_rooms("own"):
+                break
+            time.sleep(0.1)
+        assert [info.code for info in bob.list_rooms("own")] == [room.info.code]
+        guest = bob.join_room(room.code, password="swordfish", timeout=30)
+        guest.wait_connected(1, timeout=30)
+        with pytest.raises(DeadlineExceeded):
+            bob.quick_match(players=2, timeout=2)
+        assert ada.join_game_room("own", timeout=30).code != room.code
