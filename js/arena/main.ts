@@ -1,6 +1,6 @@
 // The page: a lobby that also opens offline, and the arena behind it, in one room with Python players.
 
-import { joinGameRoom, joinRoom, type Room } from "psyne-mesh";
+import { joinGameRoom, joinRoom, PeerGone, type Room } from "psyne-mesh";
 
 import type { NetGraph } from "../net-graph/net-graph.ts";
 import "../net-graph/net-graph.ts";
@@ -86,7 +86,12 @@ function play(room: Room): void {
 
   function tellShip(now: number): void {
     sent = now;
-    for (const [peer, message] of shared.messages({ ...world.me }, now)) if (room.peers.has(peer)) traffic.send(message, peer);
+    for (const [peer, message] of shared.messages({ ...world.me }, now))
+      try {
+        traffic.send(message, peer);
+      } catch (error) {
+        if (!(error instanceof PeerGone)) throw error; // it counts as lost: the next one says it all again
+      }
   }
 
   function frame(now: number): void {

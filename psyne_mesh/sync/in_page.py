@@ -18,11 +18,12 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import MappingProxyType, TracebackType
 from typing import Any, TypeVar
 
+from psyne_mesh import errors
 from psyne_mesh.errors import ClosedError, ConnectFailed, InvalidConfig, PeerGone, ProtocolError, WouldBlock
 from psyne_mesh.game.replicas import Appeared as _Appeared
 from psyne_mesh.game.replicas import Replicas, Vanished
@@ -121,13 +122,13 @@ class Channel:
     def send_payload(self, payload: Payload, to: Any) -> None:
         whole = _to_page(payload)
         if to is None:
-            self._theirs.send(whole)
+            _told(self._theirs.send, whole)
             return
         for each in [to] if isinstance(to, Peer | str) else to:
             peer = str(each.id if isinstance(each, Peer) else each)
             if PeerId(peer) not in self._room.peers:
                 raise PeerGone(f"{peer[:8]} is not in the room")
-            self._theirs.send(whole, peer)
+            _told(self._theirs.send, whole, peer)
 
     def on_message(self, callback: Callable[[Peer, Any], Any]) -> Callable[[Peer, Any], Any]:
         self._callback = callback
@@ -306,8 +307,8 @@ class Room:
         for news in self._replicas.take_events():
             self._events.append(_told_of_shared(news))
         for peer, message in self._shared.datagrams_to_send(now):
-            if peer in self._peers and not self._theirs.closed:
-                self._traffic.send(_to_page(message), str(peer))
+            with suppress(PeerGone, ClosedError):  # it counts as lost, and is sent again as it is then
+                _told(self._traffic.send, _to_page(message), str(peer))
 
     # -------------------------------------------------------------------------------------------------------- helpers
 
@@ -403,7 +404,11 @@ class Entrance:
         self._room: Room | None = None
 
     async def __aenter__(self) -> Room:
-        self._room = Room(await getattr(_member(), self._function)(self._name, _to_page(self._options)))
+        try:
+            theirs = await getattr(_member(), self._function)(self._name, _to_page(self._options))
+        except Exception as error:
+            raise _as_ours(error) from error
+        self._room = Room(theirs)
         return self._room
 
     async def __aexit__(
@@ -459,6 +464,25 @@ def _to_page(value: Any) -> Any:
     if sys.platform != "emscripten":
         return value
     return import_module("pyodide.ffi").to_js(value, dict_converter=import_module("js").Object.fromEntries)
+
+
+def _told(call: Callable[..., Any], *arguments: Any) -> None:
+    try:
+        call(*arguments)
+    except Exception as error:
+        raise _as_ours(error) from error
+
+
+def _as_ours(error: Exception) -> Exception:
+    """The member's errors have the names of ours."""
+    kind = getattr(errors, str(getattr(error, "name", "")), None)
+    if not (isinstance(kind, type) and issubclass(kind, errors.PsyneMeshError)):
+        return error
+    words = str(getattr(error, "message", error))
+    try:
+        return kind(words)
+    except TypeError:  # one that is made of more than words
+        return errors.RemoteError(words) if issubclass(kind, errors.RemoteError) else errors.LocalError(words)
 
 
 def _plain(value: Any) -> Any:

@@ -6,11 +6,19 @@ from types import SimpleNamespace
 from typing import Any
 
 
+class NotConnected(Exception):
+    """As an error of the member: its name says what it is."""
+
+    name, message = "PeerGone", "it is not connected"
+
+
 class FakeChannel:
     def __init__(self, room: FakeRoom, name: str) -> None:
         self.room, self.name, self.queue = room, name, []
 
     def send(self, payload: Any, to: str | None = None) -> None:
+        if to is not None and to in self.room.unreachable:
+            raise NotConnected(f"{to[:8]} is not connected")
         for other in self.room.others:
             if to is None or other.me == to:
                 other.channel(self.name, None).queue.append([other.seen(self.room), payload])
@@ -39,6 +47,7 @@ class FakeRoom:
         self.channels: dict[str, FakeChannel] = {}
         self.modes: dict[str, str] = {}
         self.paused: list[str | None] = []
+        self.unreachable: set[str] = set()
 
     def seen(self, other: FakeRoom) -> Any:
         path = SimpleNamespace(kind="host", protocol="udp", rttMs=1.5)

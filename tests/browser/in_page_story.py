@@ -60,6 +60,9 @@ async def story() -> None:
     raises(PeerGone, lambda: shots.send(Shot(1.0), to="f" * 32))
     raises(UnserialisableMessage, lambda: shots.send(Shot(float("nan"))))
     raises(UnserialisableMessage, lambda: shots.send(SimpleNamespace(x=1)))
+    first.unreachable.add(second.me)
+    assert "not connected" in raises(PeerGone, lambda: shots.send(Shot(1.0), to=peer))
+    first.unreachable.clear()
     words, texts = ada.channel("words"), []
     bob.channel("words").on_message(lambda sender, text: texts.append((sender.name, text)))
     words.send("hello")
