@@ -141,8 +141,12 @@ async def play(
             story.back_at = trio.current_time()
         await trio.sleep(AFTERWARDS_S)
         over.set()
-        with trio.move_on_after(PATIENCE_S):
+        with trio.move_on_after(PATIENCE_S) as patience:  # with what comes no more; bulk on a slow rung may take longer
+            came = 0
             while any(heard.untold > 0 or heard.undelivered + heard.refused < heard.lost for heard in story.heard):
+                before, came = came, sum(len(heard.numbers) + len(heard.bulk) for heard in story.heard)
+                if came > before:
+                    patience.deadline = trio.current_time() + PATIENCE_S
                 await trio.sleep(0.1)
         nursery.cancel_scope.cancel()
     return story

@@ -56,6 +56,25 @@ def test_a_lost_chunk_that_arrives_after_all_is_not_sent_again() -> None:
     assert chunk.state == ACKED
 
 
+def test_the_lowest_is_repeated_first_also_when_it_is_lost_once_more() -> None:
+    """RFC 9260 section 7.2.4 rule 3."""
+    out = table(10)
+    out.mark_lost_since(0.0)
+    for tsn in (100, 101, 102):
+        chunk = out.first_lost()
+        assert chunk is not None
+        assert chunk.tsn == tsn
+        out.repeat_first(chunk, 1.0)
+    out.mark_lost(out.chunks[101])
+    out.mark_lost(out.chunks[100])
+    out.acknowledge(99, [(5, 5)])  # 104
+    order = []
+    while (chunk := out.first_lost()) is not None:
+        order.append(chunk.tsn)
+        out.repeat_first(chunk, 2.0)
+    assert order == [100, 101, 103, 105, 106, 107, 108, 109]
+
+
 def test_a_peer_that_reneges_is_noticed_when_t3_expires() -> None:
     out = table(5)
     out.acknowledge(99, [(2, 5)])

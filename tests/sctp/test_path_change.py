@@ -47,3 +47,20 @@ def test_a_path_that_may_not_carry_is_asked_with_a_packet_or_two() -> None:
     link.run(0.09)
     assert link.counts["a"] <= sent + 2
     assert link.run_until(lambda: len(link.b.data) == 100, 20)
+
+
+def test_the_first_packet_lost_again_is_repeated_before_the_others() -> None:
+    """Everything behind it waits for it."""
+    link = LossyLink(LinkConfig(latency_s=0.1), seed=1)
+    link.connect()
+    for _ in range(500):
+        link.a.association.send(1, 51, bytes(1_000), link.now)
+    assert link.run_until(lambda: len(link.b.data) == 500, 5)  # the window is wide now
+    link.drop = lambda name, packet, serial: True
+    for number in range(250):
+        link.a.association.send(1, 51, number.to_bytes(2, "big") + bytes(1_000), link.now)
+    link.run(5)
+    first = link.counts["a"] + 1
+    link.drop = lambda name, packet, serial: name == "a" and serial == first
+    link.a.association.path_changed(link.now)
+    assert link.run_until(lambda: len(link.b.data) > 500, 0.7)  # lost, told, repeated: three times one way

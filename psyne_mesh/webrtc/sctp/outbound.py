@@ -292,17 +292,12 @@ class Outbound:
 
     def _send_lost(self, builder: PacketBuilder, now: float) -> None:
         table, congestion = self.outstanding, self.congestion
-        lost = table.lost
         # RFC 9260 section 7.2.4 rule 3: on entering fast recovery one packet leaves in spite of the window
         if (table.flight_bytes >= congestion.cwnd or self._repeats_left <= 0) and not self._force_one:
             return
         forced, self._force_one = self._force_one, False
         begun = False
-        while lost:
-            chunk = lost[0]
-            if chunk.state != LOST:
-                lost.popleft()
-                continue
+        while (chunk := table.first_lost()) is not None:
             expires_at = chunk.message.expires_at
             if expires_at is not None and now > expires_at and self.forward_tsn:
                 self._abandon(chunk, now)
@@ -316,8 +311,7 @@ class Outbound:
                     break
                 forced = forced and not begun
             begun = True
-            lost.popleft()
-            table.resent(chunk, now)
+            table.repeat_first(chunk, now)
             self.rack.sent(chunk)
             if chunk.tsn == table.cumulative_tsn + 1 and chunk.transmissions == 2:
                 self.t3 = now + self.rto.rto  # RFC 9260 section 7.2.4 rule 4; only once, or T3-rtx might never expire
@@ -442,7 +436,9 @@ class Outbound:
         table = self.outstanding
         self._counters.fast_retransmissions += len(found)
         self._give_up_or_keep(found, now)
-        if self.congestion.lost(table.next_tsn - 1):
+        # What the path before has lost says nothing of this one
+        is_of_before = found[-1].sent_at < self._path_began_at  # the last sent of them
+        if is_of_before or self.congestion.lost(table.next_tsn - 1):
             self._force_one = bool(table.lost)
 
     def _give_up_or_keep(self, found: list[Chunk], now: float) -> None:

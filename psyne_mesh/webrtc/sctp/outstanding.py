@@ -6,7 +6,7 @@ A SACK costs what it newly acknowledges plus its gap blocks; it never walks what
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -89,7 +89,9 @@ class Outstanding:
         self.chunks: dict[int, Chunk] = {}
         self.flight_bytes = 0  # user data in chunks of state IN_FLIGHT
         self.lost_bytes = 0  # user data in chunks of state LOST
-        self.lost: deque[Chunk] = deque()  # as found; those acknowledged meanwhile are skipped on the way
+        # A heap: the lowest TSN is repeated first (RFC 9260 section 7.2.4 rule 3), also if it was lost once more while the
+        # others waited, as everything behind it waits for it. Those acknowledged meanwhile are skipped on the way.
+        self.lost: list[int] = []
         self._gap_acked = Intervals()
         self.advanced_tsn = initial_tsn - 1  # RFC 3758 section 3.5: Advanced.Peer.Ack.Point
         self._skipped: dict[tuple[int, bool], tuple[int, int]] = {}  # (stream, unordered) -> (number, TSN)
@@ -111,7 +113,22 @@ class Outstanding:
         chunk.state = LOST
         self.flight_bytes -= chunk.size
         self.lost_bytes += chunk.size
-        self.lost.append(chunk)
+        heapq.heappush(self.lost, chunk.tsn)
+
+    def first_lost(self) -> Chunk | None:
+        """What is to be repeated next; `repeat_first` takes it."""
+        lost, chunks = self.lost, self.chunks
+        while lost:
+            chunk = chunks.get(lost[0])
+            if chunk is not None and chunk.state == LOST:
+                return chunk
+            heapq.heappop(lost)
+        return None
+
+    def repeat_first(self, chunk: Chunk, now: float) -> None:
+        """`chunk` is `first_lost`, and is sent again."""
+        heapq.heappop(self.lost)
+        self.resent(chunk, now)
 
     def acknowledge(self, cumulative_tsn: int, gaps: Sequence[tuple[int, int]]) -> AckResult:
         """Take in a SACK that the caller found to lie within what was sent. `gaps` are offsets, ascending."""
@@ -171,7 +188,7 @@ class Outstanding:
             size += chunk.size
         self.flight_bytes -= size
         self.lost_bytes += size
-        self.lost = deque([chunk for chunk in self.chunks.values() if chunk.state == LOST])
+        self.lost = [chunk.tsn for chunk in self.chunks.values() if chunk.state == LOST]  # sorted, so a heap
         return found
 
     def renege(self) -> list[Chunk]:
