@@ -1,7 +1,9 @@
 """A channel message on its way through other members: its channel's name, whether it is text and whether it was sent
-reliably, and its bytes."""
+reliably, and its bytes. And the answer to those that never came: how many."""
 
 from __future__ import annotations
+
+import struct
 
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.mesh.membership import CHANNEL_NAME_BYTES_MAX
@@ -11,6 +13,9 @@ from psyne_mesh.room.codec import Payload
 _TEXT, _BINARY, _UNRELIABLE = 0, 1, 2  # the last is a flag
 _KIND_MAX = _BINARY | _UNRELIABLE
 _HEAD_BYTES = len(CHANNEL_MESSAGE) + 2
+_LOST = CHANNEL_MESSAGE + b"\x04"  # no kind of a message: members of earlier versions pass it over
+_COUNT = struct.Struct("!I")
+_COUNT_MAX = 2**32 - 1
 
 
 def carried(name: str, payload: Payload, *, reliable: bool = True) -> bytes:
@@ -37,3 +42,18 @@ def carried_untrusted(blob: bytes) -> tuple[str, Payload, bool]:
     except UnicodeDecodeError as error:
         raise ProtocolError("a carried channel message holds bad UTF-8") from error
     return name, payload, not blob[1] & _UNRELIABLE
+
+
+def lost_word(count: int) -> bytes:
+    """For a member alone: so many of its broadcasts never came here, in all."""
+    return _LOST + _COUNT.pack(min(count, _COUNT_MAX))
+
+
+def lost_untrusted(blob: bytes) -> int | None:
+    """How many of our broadcasts never came there; None: it is a message. `ProtocolError` for what is neither."""
+    if not blob.startswith(_LOST):
+        return None
+    if len(blob) != len(_LOST) + _COUNT.size:
+        raise ProtocolError("a word about lost broadcasts of another size")
+    (count,) = _COUNT.unpack_from(blob, len(_LOST))
+    return int(count)

@@ -250,8 +250,8 @@ class MessagesLost:
 @attrs.frozen
 class MessagesUndelivered:
     """So many of our reliable messages do not reach the player, beyond those that a `SendReport` has named. It is the number
-    that the player's side found; or, ten seconds after a link has ended and when the player has left, how many had not been
-    acknowledged: then some of them may have come."""
+    that the player's side found (channel None: of what others carried, on whichever channel); or, ten seconds after a link
+    has ended and when the player has left, how many had not been acknowledged: then some of them may have come."""
 
     peer: Peer
     channel: str | None

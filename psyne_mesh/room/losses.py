@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 import trio
 
+from psyne_mesh.identity import PeerId
 from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.room.events import MessagesLost, MessagesUndelivered
+from psyne_mesh.room.never_came import NeverCame
 from psyne_mesh.room.peer import Peer
 
 # Of one player and channel the first loss is told at once, further ones together after so long.
@@ -31,14 +33,18 @@ class _Key(NamedTuple):
 class Losses:
     """1. `lost` and `undelivered` as they are found out, from anywhere in the room. 2. One task is in `run()`.
 
-    publish: gets the events. tell: gets peer, channel and count of what the peer does not know.
+    publish: gets the events. tell: gets peer, channel and count of what the peer does not know. tell_author: gets the peer
+    and how many of its broadcasts nobody could give, in all.
     """
 
     def __init__(
-        self, publish: Callable[[MessagesLost | MessagesUndelivered], None], tell: Callable[[Peer, str, int], None]
-    ) -> None:
+        self, publish: Callable[[MessagesLost | MessagesUndelivered], None], tell: Callable[[Peer, str, int], None],
+        tell_author: Callable[[PeerId, int], None],
+    ) -> None:  # fmt: skip
         self._publish = publish
         self._tell = tell
+        self._tell_author = tell_author
+        self._never_came = NeverCame()
         self._told_at: dict[_Key, float] = {}
         self._counts: dict[_Key, int] = {}
         self._something = trio.lowlevel.ParkingLot()
@@ -46,15 +52,27 @@ class Losses:
     def lost(self, peer: Peer, channel: str | None, count: int, *, here: bool = False) -> None:
         self._note(_Key(peer, channel, False, here), count)
 
+    def never_came(self, author: Peer, count: int) -> None:
+        """Broadcasts that others carried: whichever channels they were of, nobody could give them."""
+        self._note(_Key(author, None, False, False), count)
+        self._never_came.lost(author.id, author.stay, count, trio.current_time())
+        self._something.unpark_all()
+
+    def never_arrived(self, peer: Peer, count: int) -> None:
+        """The player says that so many of our broadcasts never came there, in all."""
+        self.undelivered(peer, None, self._never_came.news(peer.id, peer.stay, count))
+
     def undelivered(self, peer: Peer, channel: str | None, count: int) -> None:
         self._note(_Key(peer, channel, True, False), count)
 
     async def run(self) -> None:
         while True:
             due = min((self._told_at[key] + TOGETHER_S for key in self._counts), default=math.inf)
-            with trio.move_on_at(due):
+            with trio.move_on_at(min(due, self._never_came.next_timeout())):
                 await self._something.park()
             now = trio.current_time()
+            for author, count in self._never_came.due(now):
+                self._tell_author(author, count)
             for key in [key for key in self._counts if self._told_at[key] + TOGETHER_S <= now]:
                 self._say(key, self._counts.pop(key), now)
 

@@ -24,7 +24,7 @@ from psyne_mesh.names import plain
 from psyne_mesh.room import events as room_events
 from psyne_mesh.room.announced import Announced
 from psyne_mesh.room.away import Away
-from psyne_mesh.room.carried import carried_untrusted
+from psyne_mesh.room.carried import carried_untrusted, lost_untrusted, lost_word
 from psyne_mesh.room.channel import INBOX_MAX, Channel, is_channel_name
 from psyne_mesh.room.codec import Payload, codec_for
 from psyne_mesh.room.delivery import RELIABLE_ORDERED, DeliveryMode
@@ -81,7 +81,7 @@ class Room(Listening, GameRoom):
         self._away = Away()
         self._refused: dict[str, str] = {}  # what the TURN servers of the configuration, few as they are, said last
         self._hub = EventHub(self._present)
-        self._losses = Losses(self._hub.publish, self._tell_dropped)
+        self._losses = Losses(self._hub.publish, self._tell_dropped, self._tell_author)
         super().__init__(core, self._hub.publish, rng)
         self._changed = trio.lowlevel.ParkingLot()
         self._end = "was left"
@@ -292,10 +292,14 @@ class Room(Listening, GameRoom):
                 self._on_carried(origin, payload, age_s)
             case gossip_events.BroadcastsSkipped(origin=origin, count=count):
                 if peer := self._player_of(origin):
-                    self._losses.lost(peer, None, count)
+                    self._losses.never_came(peer, count)
             case gossip_events.SignalReceived(origin=origin, blob=blob):
                 with suppress(ProtocolError):
-                    self._on_carried(origin, self._joined().open_carried_untrusted(origin, blob))
+                    opened = self._joined().open_carried_untrusted(origin, blob)
+                    if (never_came := lost_untrusted(opened)) is None:
+                        self._on_carried(origin, opened)
+                    elif peer := self._player_of(origin):
+                        self._losses.never_arrived(peer, never_came)
 
     def on_link_open(self, peer_id: PeerId) -> None:
         peer = self._peers.get(peer_id)
@@ -452,6 +456,10 @@ class Room(Listening, GameRoom):
     def _tell_dropped(self, peer: Peer, channel: str, count: int) -> None:
         if self._membership is not None and not self._membership.closed:
             self._membership.tell_dropped(peer.id, {channel: count})
+
+    def _tell_author(self, author: PeerId, count: int) -> None:
+        if self._membership is not None and not self._membership.closed:
+            self._membership.send_signal(author, lost_word(count))
 
     def _left(self, peer_id: PeerId, reason: str) -> None:
         if peer := self._peers.pop(peer_id, None):

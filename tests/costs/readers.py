@@ -371,6 +371,10 @@ READERS: dict[str, Reader] = {
             b"",
         ],
     ),
+    "room/carried.lost_untrusted": plain(
+        carried.lost_untrusted,
+        [carried.lost_word(7), carried.lost_word(7)[:-1], carried.lost_word(7) + bytes(20_000), b"\1\4", b""],
+    ),
     "room/fairness.word_untrusted": plain(
         fairness.word_untrusted,
         [*packs(["echo"]), *(packed([kind, [[b"", b""]] * 1000]) for kind in tags(fairness._decoder.type))],

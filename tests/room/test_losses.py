@@ -8,6 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from psyne_mesh.events import MessagesLost, MessagesUndelivered
+from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.mesh.membership import SendOutcome
 from psyne_mesh.room.channel import Channel
 from psyne_mesh.room.messages import Message
@@ -19,6 +20,7 @@ EVERY_S = 0.2
 
 class Note(Message):
     number: int
+    data: bytes = b""
 
 
 @attrs.define
@@ -199,3 +201,42 @@ async def test_send_waits_while_everybody_is_silent(autojump_clock: MockClock) -
         await trio.sleep(10)
         nursery.cancel_scope.cancel()
     assert (got, told.lost, told.undelivered) == (sent, 0, 0)
+
+
+@pytest.mark.parametrize("lasts_s", [6.0, 12.0])
+async def test_broadcasts_that_nobody_can_give_any_more_are_told_to_both_sides(
+    autojump_clock: MockClock, lasts_s: float
+) -> None:
+    """Others carry them, and keep them for a while: who was silent for longer has lost the first of them, and says so to
+    their author, whether or not the two are linked."""
+    gossip = GossipConfig(
+        max_players=64, full_mesh_max=4, full_mesh_hysteresis=1, active_view=3, links_max=6, cache_bytes=65_536
+    )
+    async with open_world(seed=1) as world, trio.open_nursery() as nursery:
+        rooms = [await world.join("lobby", f"p{i}", max_players=64, gossip=gossip) for i in range(7)]
+        for room in rooms:
+            await room.wait_connected(6)
+        await trio.sleep(5)
+        speaker, hearer = rooms[0], rooms[-1]
+        told = Told()
+        told.listen(speaker, hearer)
+        nursery.start_soon(told.read, hearer)
+        notes, sent = speaker.channel("notes", Note), 0
+
+        async def talk(seconds: float) -> None:
+            nonlocal sent
+            for _ in range(round(seconds / 0.05)):
+                notes.send_nowait(Note(sent, bytes(4_000)))
+                sent += 1
+                await trio.sleep(0.05)
+
+        await talk(1.0)
+        others = [f"p{i}" for i in range(6)]
+        with world.net.partition(["p6"], others, signaling=False):
+            await talk(lasts_s)
+        await talk(1.0)
+        await trio.sleep(30)
+        assert told.came == sorted(set(told.came))
+        assert 0 < told.lost == sent - len(told.came)
+        assert told.undelivered == told.lost
+        nursery.cancel_scope.cancel()
