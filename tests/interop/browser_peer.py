@@ -66,16 +66,25 @@ user_pref("toolkit.telemetry.reportingpolicy.firstRun", false);
 """
 
 
+# Pages that meet each other on a machine without multicast cannot look up each other's mDNS names.
+_SHOWN = {
+    "chromium": (["--disable-features=WebRtcHideLocalIpsWithMdns"], ""),
+    "firefox": ([], 'user_pref("media.peerconnection.ice.obfuscate_host_addresses", false);\n'),
+}
+
+
 def find_browser(name: str) -> str | None:
     """Its program, or `None` when this machine has none."""
     return next((path for path in map(shutil.which, PROGRAMS[name]) if path), None)
 
 
-def command_line(name: str, program: list[str], profile: Path, url: str) -> list[str]:
+def command_line(name: str, program: list[str], profile: Path, url: str, *, shown: bool = False) -> list[str]:
+    """shown: it does not hide its addresses."""
+    flags, preference = _SHOWN[name] if shown else ([], "")
     if name == "chromium":
         sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # its sandbox refuses root
-        return [*program, *_CHROMIUM_FLAGS, *sandbox, f"--user-data-dir={profile}", url]
-    (profile / "user.js").write_text(_FIREFOX_PREFERENCES, encoding="ascii")
+        return [*program, *_CHROMIUM_FLAGS, *flags, *sandbox, f"--user-data-dir={profile}", url]
+    (profile / "user.js").write_text(_FIREFOX_PREFERENCES + preference, encoding="ascii")
     return [*program, "--headless", "--no-remote", "--profile", str(profile), url]
 
 
@@ -161,7 +170,8 @@ async def relay(websocket: WebSocket, lines: trio.MemoryReceiveChannel[str]) -> 
 async def main(*arguments: str) -> None:
     name, *flags = arguments
     look_up = partial(page, directory=Path(__file__).parent / "js", pages=_PAGES)
-    if flags[:1] == ["--pages"]:
+    serves_pages = flags[:1] == ["--pages"]
+    if serves_pages:
         directory, flags = Path(flags[1]), flags[2:]
         look_up = partial(page, directory=directory, pages=pages_in(directory))
     program = find_browser(name)
@@ -173,7 +183,7 @@ async def main(*arguments: str) -> None:
     to_page, lines = trio.open_memory_channel[str](0)
     try:
         (home / "profile").mkdir()
-        command = command_line(name, [program, *flags], home / "profile", url)
+        command = command_line(name, [program, *flags], home / "profile", url, shown=serves_pages)
         async with running(command, home), trio.open_nursery() as nursery:
             nursery.start_soon(serve, listener, lines, look_up)
             await read_stdin(to_page)
