@@ -60,7 +60,7 @@ export class View {
     this.#scores(ships);
     [...world.lines].reverse().forEach((line, row) => {
       c.globalAlpha = Math.max(0.3, 1 - (world.now - line.said) / 12);
-      this.#write(line.text, 18, HEIGHT - 40 - 22 * row, TEXT as string);
+      this.#write(line.text, 18, HEIGHT - 72 - 22 * row, TEXT as string);
     });
     c.globalAlpha = 1;
     if (world.me.hp <= 0 || world.me.paused) this.#write(world.me.paused ? "paused" : "shot down", WIDTH / 2, HEIGHT / 2, TEXT as string, 64, "center");
