@@ -1,4 +1,4 @@
-"""The command line: `psyne-mesh demo | serve | join | sim | doctor | verify`."""
+"""The command line: `psyne-mesh demo | serve | rooms | create | join | sim | doctor | verify`."""
 
 from __future__ import annotations
 

@@ -265,4 +265,8 @@ def test_a_crowd_of_wrong_passwords_locks_nobody_else_out() -> None:
     answer = join(P[0], keys.door)[0]
     assert isinstance(answer, m.Error), "who guesses too often waits, even with the right one"
     assert isinstance(join(P[1], keys.door)[0], m.JoinedRoom), "from the same address"
+    for number in range(10_000):
+        assert isinstance(join(P[2 + number % 20], "AAAA")[0], m.Error)
+    for friend in P[30:44]:
+        assert isinstance(join(friend, keys.door)[0], m.JoinedRoom)
     assert not any("swordfish" in str(delivery) or keys.door in str(delivery) for delivery in board.take_outputs())
