@@ -104,7 +104,9 @@ class Core:
         self.knocker = Knocker(config, rng, out)
         self.coordinate = Coordinate(rng)
         self.seats = Seats(config, room.raw, own, rng, out, wanted=wants_seat)
-        self.kept_seats: dict[PeerId, tuple[int, float]] = {}  # of members that restarted: (seat, until)
+        self.kept_seats: dict[
+            PeerId, tuple[Record, float]
+        ] = {}  # of members that restarted: their earlier record, until
         self._seat_changes = -1  # that the seating has seen
         self._seated_at = -math.inf
         self.rest_s = config.deaf_rest_s
@@ -445,7 +447,9 @@ class Core:
                 proven = member.met or not (self.policy.links_all or member.hint)
                 claims.append(Claim(peer, record.seat, proven, record.ballot))
             elif peer in self.kept_seats:
-                self._hold(claims, peer, *self.kept_seats[peer], now, proven=member.met)
+                earlier, until = self.kept_seats[peer]
+                assert earlier.seat is not None  # or it would not be there
+                self._hold(claims, peer, earlier.seat, until, now, proven=member.met)
         for member in view.down():
             if member.record.seat is not None:
                 until = member.since + self.config.seat_hold_s

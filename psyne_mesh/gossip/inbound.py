@@ -151,6 +151,8 @@ class Inbound:
         core.census.introduced(hello.instance, peer, now)
         core.membership.met(peer, now)
         core.introduced = True
+        if peer in core.kept_seats:  # a server told us first of its new life: it may not know which seat it had before
+            core.tell(peer, core.kept_seats[peer][0])
         if hello.mask and core.own < peer:
             core.exchange.send_digest(peer, hello.mask, link.cost, now)
         elif not hello.mask:

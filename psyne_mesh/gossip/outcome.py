@@ -238,7 +238,7 @@ class Outcome:
         """Who restarts keeps its seat for a while, until its new life claims it."""
         core = self._core
         if previous is not None and previous.seat is not None and record.seat is None and core.seats.enabled:
-            core.kept_seats[peer] = (previous.seat, now + core.config.seat_hold_s)
+            core.kept_seats[peer] = (previous, now + core.config.seat_hold_s)
             self._effects.timers[effects.SEATING] = now
 
     def _stand_aside(self, now: float) -> None:

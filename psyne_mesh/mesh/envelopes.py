@@ -172,7 +172,13 @@ class Envelopes:
             reason = f"{who} passed on what {claimed.short} did not seal: {tampering}"
             self._alarm(membership, carrier, claimed, reason)
             return Tampering(reason)
-        return envelope if self._replays.accept(envelope, now_ms) else None
+        if not self._replays.accept(envelope, now_ms):
+            return None
+        if (
+            carrier is None
+        ):  # the server knows it again; a restarted player has no link over which our answer could come
+            self._refused_at.pop((membership.room, claimed), None)
+        return envelope
 
     def _alarm(self, membership: Membership, carrier: Carrier, claimed: PeerId, reason: str) -> None:
         left_out = self._alarms.sound(membership.room, carrier, trio.current_time())

@@ -95,6 +95,23 @@ async def test_who_crashes_finds_its_seat_again_though_others_came(autojump_cloc
         assert ada.peers[bob.me].seat == again.seats.index(again.me) == seat
 
 
+@pytest.mark.parametrize("seed", range(4))
+async def test_who_is_back_is_linked_at_once_and_has_its_seat_of_many(seed: int, autojump_clock: MockClock) -> None:
+    """The server had refused what was for the dead; what is for the living goes through it again."""
+    async with open_world(seed=seed, quality=Quality(latency_s=0.03)) as world:
+        ada, bob, cid = await everybody(world, "ada", "bob", "cid")
+        await trio.sleep(5)
+        seat = ada.peers[bob.me].seat
+        assert seat is not None
+        world.crash("bob")
+        await trio.sleep(15)
+        again = await world.join("arena", "bob")
+        with trio.fail_after(2):
+            await again.wait_connected(2)
+        await trio.sleep(3)
+        assert again.seats.index(again.me) == ada.peers[bob.me].seat == cid.peers[bob.me].seat == seat
+
+
 async def test_a_killed_host_is_replaced_for_all_and_a_leaving_one_hands_over(autojump_clock: MockClock) -> None:
     async with open_world(seed=2, quality=Quality(latency_s=0.02)) as world:
         rooms = await everybody(world, "ada", "bob", "cid", "dan")
