@@ -493,6 +493,8 @@ class HostLease:
                     self._ask(now, is_trial=False)
                 else:
                     self._win(self.term, now)
+                    # Who voted votes for nobody else meanwhile: the votes are the first lease, and the first beat its word.
+                    self._lease_until = max(self._lease_until, self._asked_at + ELECTION_S * (1 - MARGIN))
 
     def _tell(self, now: float) -> None:
         seen = HostChanged(self.term, self.host(now))

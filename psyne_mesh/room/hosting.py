@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +28,9 @@ WAKE_S = 0.5
 it yet.
 """
 LOOK_S = 0.05
+"""So often seats and links are looked at."""
+SHORTEST_LOOK_S = 0.005
+"""What is due is done to within this."""
 
 _Raw = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 _Number = Annotated[int, msgspec.Meta(ge=-1, lt=1 << 53)]
@@ -116,6 +120,7 @@ class Hosting:
         self._changed = changed
         self._lease: HostLease | None = None
         self._started = trio.Event()
+        self._wake = trio.Event()
         self._channel: Any = None
         self._quiet_since = 0.0
         self.refused = 0
@@ -160,6 +165,7 @@ class Hosting:
         if self._lease is not None:
             self._lease.left(peer, trio.current_time())
             self._flush()
+            self._hurry()
 
     def resign(self) -> None:
         if self._lease is not None:
@@ -176,6 +182,7 @@ class Hosting:
             await self._started.wait()
             woke_at = -WAKE_S
             while True:
+                self._wake = trio.Event()
                 now = trio.current_time()
                 assert self._lease is not None
                 try:
@@ -193,7 +200,9 @@ class Hosting:
                     woke_at = now
                     for peer in self._room.connected:
                         self._send(peer.id, None)
-                await trio.sleep(LOOK_S)
+                due = max(self._lease.next_timeout(), now + SHORTEST_LOOK_S) if self._lease.roster else math.inf
+                with trio.move_on_at(min(due, now + LOOK_S)):
+                    await self._wake.wait()
 
     def _seats(self) -> dict[PeerId, int]:
         """Who has a seat and a link with us, and we ourselves."""
@@ -220,6 +229,13 @@ class Hosting:
                     self._quiet_since = trio.current_time()
                 self._lease.receive(sender.id, word, trio.current_time())
             self._flush()
+            self._hurry()
+
+    def _hurry(self) -> None:
+        """A host that resigns is followed at once."""
+        assert self._lease is not None
+        if self._lease.roster and self._lease.next_timeout() <= trio.current_time():
+            self._wake.set()
 
     def _flush(self) -> None:
         assert self._lease is not None
