@@ -286,18 +286,24 @@ class VirtualNetwork:
             self.named(name)
 
 
+HEADERS_BYTES = 28  # IPv4 20 (RFC 791 section 3.1), UDP 8 (RFC 768)
+
+
 class VirtualHost:
     """One machine on the network, perhaps behind a NAT of its own. Made by `VirtualNetwork.host`.
 
     A `World` carries its signaling, too: each way as late as the network's default latency and the host's slowness say. While
     the host does not reach the server everything waits; after 30 s, or a second after a peer was missed, the client counts
     the connection as lost and the server after 30 s, and it connects anew when it can: what real ones do.
+
+    bytes_sent: what it uploaded so far, with IP and UDP headers (28 bytes a datagram); what is lost on the way is counted.
     """
 
     def __init__(self, network: VirtualNetwork, name: str, public: str, private: str, nat: NatKind) -> None:
         self.name = name
         self.public = public
         self.nat = nat
+        self.bytes_sent = 0
         self.slowness_s = 0.0  # a slow machine: everything from and to it takes so much longer
         self._network = network
         self._inside = public if nat == "none" else private
@@ -382,6 +388,7 @@ class VirtualHost:
 
     def send(self, data: bytes, source: Address, destination: Address) -> None:
         if not self.is_dead and self._held is None:
+            self.bytes_sent += len(data) + HEADERS_BYTES
             self._network.carry(self, data, self._outer(source, destination), destination)
 
     def _outer(self, source: Address, destination: Address) -> Address:

@@ -12,6 +12,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.files import beside_play
 from psyne_mesh.errors import InvalidConfig, MessageTooLarge, PeerGone, ProtocolError, RequestRefused, WouldBlock
 from psyne_mesh.game import transfer_wire
 from psyne_mesh.game.transfer_wire import CHUNK_BYTES, Chunk, Done, Offer, TransferWord, Want
@@ -142,6 +143,17 @@ async def test_it_goes_on_after_a_break(autojump_clock: trio.testing.MockClock) 
             received = await files.receive()
             assert received.data == data
         assert trio.current_time() - began <= 15 + (len(data) - halves[0]) / 4e5 * 2
+
+
+@pytest.mark.parametrize("mebibytes", [2, pytest.param(64, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
+async def test_a_large_file_goes_on_after_a_cut_and_positions_do_not_wait(
+    mebibytes: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    outcome = await beside_play(mebibytes * 2**20, cut_s=5.0)
+    assert outcome.is_whole
+    assert 0.3 <= outcome.before_cut < 1.0
+    assert outcome.wire_bytes <= 1.3 * mebibytes * 2**20 + 500_000  # what was there was not sent again
+    assert outcome.ratio <= 1.3
 
 
 async def test_who_stops_or_leaves_ends_it(autojump_clock: trio.testing.MockClock) -> None:
