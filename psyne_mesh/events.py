@@ -25,6 +25,7 @@ from psyne_mesh.room.events import (
     ServerRefused,
     SharedAppeared,
     SharedGone,
+    SharedKept,
     SharedRefused,
     SignalingDown,
     SignalingUp,
@@ -39,6 +40,6 @@ __all__ = [
     "Equivocated", "Evicted", "HostChanged", "MessageRefused", "MessagesLost", "MessagesUndelivered", "MovesRevealed",
     "NotSigned", "PartitionHealed", "PartitionSuspected", "PeerAway", "PeerBack", "PeerChanged", "PeerConnected",
     "PeerDiscovered", "PeerLeft", "PeerResumed", "PeerSuspected", "PeerUnreachable", "Rolled", "RoomEvent",
-    "RoundFailed", "RuleBroken", "ServerRefused", "SharedAppeared", "SharedGone", "SharedRefused", "SignalingDown",
-    "SignalingUp", "StateChanged", "TamperingDetected", "TimerFired", "TwoFaced", "VoteCast",
+    "RoundFailed", "RuleBroken", "ServerRefused", "SharedAppeared", "SharedGone", "SharedKept", "SharedRefused",
+    "SignalingDown", "SignalingUp", "StateChanged", "TamperingDetected", "TimerFired", "TwoFaced", "VoteCast",
 ]  # fmt: skip

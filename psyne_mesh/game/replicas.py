@@ -12,7 +12,8 @@ import msgspec
 from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.game.interpolation import Playback, Track
 from psyne_mesh.game.schema import Schema, Shared, TheirSchema, Wire, schema_of
-from psyne_mesh.game.shared import CLASSES_MAX, OBJECTS_MAX, Announced, Removed, SharedEvent, Updated
+from psyne_mesh.game.shared import Announced, OwnerAbsent, Removed, SharedEvent, Updated
+from psyne_mesh.game.shared_records import CLASSES_MAX, OBJECTS_MAX, Kept, is_hosted
 from psyne_mesh.identity import PeerId
 
 S = TypeVar("S", bound=Shared)
@@ -36,6 +37,13 @@ class Vanished:
         self.shared = shared
 
 
+class Restored:
+    """An object that we had before we crashed, as the others saw it last; it is nobody's until we share it."""
+
+    def __init__(self, shared: Shared) -> None:
+        self.shared = shared
+
+
 class Refused:
     """A class of another player's objects cannot be read here, or one of its objects holds what it may not: `reason` names
     the field. None of those objects is shown. Once for each player and class."""
@@ -46,7 +54,7 @@ class Refused:
         self.reason = reason
 
 
-ReplicaEvent = Appeared | Vanished | Refused
+ReplicaEvent = Appeared | Vanished | Restored | Refused
 
 
 class _Mine:
@@ -86,6 +94,7 @@ class _Replica:
         self.smooth: tuple[float, ...] = ()
         self.track: Track | None = None
         self.is_moving = False
+        self.is_absent = False
 
 
 class Replicas:
@@ -112,6 +121,8 @@ class Replicas:
         self._theirs: dict[tuple[PeerId, int], _Replica] = {}
         self._playbacks: dict[PeerId, Playback] = {}
         self._stamps: dict[PeerId, float] = {}
+        self._kept: dict[int, Kept] = {}  # of ours from before a crash, of classes that are not known here yet
+        self._reserved: set[int] = set()  # numbers of what we had before a crash
         self._refused: set[tuple[PeerId, str]] = set()
         self._events: list[ReplicaEvent] = []
 
@@ -135,7 +146,7 @@ class Replicas:
         values = schema.values_of(shared)
         wire = [schema.wire_of(field, value) for field, value in enumerate(values)]
         self._shared_kinds.add(schema.name)
-        number = next(self._numbers)
+        number = self._number_for(shared)
         if term:
             while self._hosted_number in self._hosted:
                 self._hosted_number += 2
@@ -145,6 +156,13 @@ class Replicas:
         self._mine[number] = _Mine(number, shared, schema, values)
         shared.__dict__.update(_owner=player, _mine=True, _number=number)
         return number, schema, wire, term
+
+    def _number_for(self, shared: Shared) -> int:
+        """What we had before a crash, and share again, is the same object for the others."""
+        kept: int | None = shared.__dict__.pop("_kept", None)
+        if kept is not None and kept not in self._mine:
+            return kept
+        return next(number for number in self._numbers if number not in self._reserved and number not in self._mine)
 
     def take_over(self, term: int, player: Any) -> list[tuple[int, Schema, list[Wire], int]]:
         """We are the host: its objects are ours from now on, as they were seen last. For `SharedObjects.add`, as of `share`."""
@@ -217,7 +235,7 @@ class Replicas:
                 yield None, mine.shared, mine.past, mine.schema.smooth_names
         for replica in self._theirs.values():
             if isinstance(replica.shared, kind):
-                yield replica.owner, replica.shared, replica.track, replica.names
+                yield replica.owner, replica.shared, None if replica.is_absent else replica.track, replica.names
 
     def playback(self, owner: PeerId) -> Playback | None:
         return self._playbacks.get(owner)
@@ -234,6 +252,8 @@ class Replicas:
             for (_, number), replica in list(self._theirs.items()):
                 if replica.schema.name == schema.name:
                     self._make(replica, number, schema)
+            for kept in [kept for kept in self._kept.values() if kept.schema.name == schema.name]:
+                self._restore(kept, schema)
         elif known is not schema:
             places = f"{known.kind.__module__} and {kind.__module__}"
             raise InvalidConfig(f"two classes of shared objects are called {schema.name}, in {places}: rename one")
@@ -245,6 +265,10 @@ class Replicas:
             self._update(event, player)
         elif isinstance(event, Removed):
             self._remove(event)
+        elif isinstance(event, OwnerAbsent):
+            self._rest_absent(event.owner)
+        elif isinstance(event, Kept):
+            self._keep(event)
         elif isinstance(event, Announced):
             ours = self._kinds.get(event.schema.name)
             if ours is not None:
@@ -302,8 +326,10 @@ class Replicas:
         if replica is None or event.fresh:
             self._vanish(replica, event.number)
             replica = self._theirs[key] = _Replica(event.owner, player, event.schema)
-        elif replica.term != event.term and replica.shared is not None and _is_hosted(event.number, replica.term):
+        elif replica.term != event.term and replica.shared is not None and is_hosted(event.number, replica.term):
             self._detach(self._hosted[event.number])  # and shown again once the new term is known here
+        if replica.is_absent:
+            self._return(replica, player)
         replica.term = event.term
         ours = self._kinds.get(event.schema.name)
         replica.stamp, replica.interval_s = event.stamp, event.interval_s
@@ -314,6 +340,48 @@ class Replicas:
             return
         assert ours is not None
         self._write(replica, ours, event.values, event.at_rest)
+
+    def _rest_absent(self, owner: PeerId) -> None:
+        """Its player has crashed: what it has stays where it was seen last."""
+        for replica in self._theirs.values():
+            if replica.owner != owner:
+                continue
+            replica.is_absent, replica.is_moving = True, False
+            if replica.shared is not None:
+                for name, value in zip(replica.names, replica.smooth):
+                    setattr(replica.shared, name, value)
+                replica.shared.__dict__["_absent"] = True
+
+    def _return(self, replica: _Replica, player: Any) -> None:
+        """It is back, perhaps with another clock."""
+        replica.is_absent, replica.player = False, player
+        if replica.shared is not None:
+            replica.shared.__dict__.update(_owner=player, _absent=False)
+            if replica.track is not None:
+                replica.track = _track(self._kinds[replica.schema.name])
+
+    def _keep(self, kept: Kept) -> None:
+        if len(self._reserved) >= OBJECTS_MAX:
+            return
+        self._reserved.add(kept.number)
+        ours = self._kinds.get(kept.schema.name)
+        if ours is None:
+            self._kept[kept.number] = kept
+        else:
+            self._restore(kept, ours)
+
+    def _restore(self, kept: Kept, ours: Schema) -> None:
+        self._kept.pop(kept.number, None)
+        if kept.schema.difference(ours) is not None:
+            return  # we come back with another version of the game
+        shared = ours.kind()
+        try:
+            for field, wire in zip(ours.fields, [kept.values[number] for number in sorted(kept.values)]):
+                setattr(shared, field.name, field.from_wire(wire))
+        except (ValueError, TypeError, RecursionError, msgspec.MsgspecError):
+            return  # whoever says that we had this lies
+        shared.__dict__["_kept"] = kept.number
+        self._events.append(Restored(shared))
 
     def _is_readable(self, owner: PeerId, player: Any, theirs: TheirSchema, ours: Schema) -> bool:
         difference = theirs.difference(ours)
@@ -340,7 +408,7 @@ class Replicas:
     def _vanish(self, replica: _Replica | None, number: int) -> None:
         if replica is not None and replica.shared is not None:
             self._events.append(Vanished(replica.shared))
-            if _is_hosted(number, replica.term):
+            if is_hosted(number, replica.term):
                 del self._hosted[number]
 
     def _detach(self, hosted: _Hosted) -> None:
@@ -392,9 +460,9 @@ class Replicas:
     def _make(self, replica: _Replica, number: int, ours: Schema) -> None:
         if not self._is_readable(replica.owner, replica.player, replica.schema, ours):
             return
-        is_hosted = _is_hosted(number, replica.term)
-        is_new = not is_hosted or number not in self._hosted
-        shared = self._claimed(replica, number, ours) if is_hosted else ours.kind()
+        of_host = is_hosted(number, replica.term)
+        is_new = not of_host or number not in self._hosted
+        shared = self._claimed(replica, number, ours) if of_host else ours.kind()
         if shared is None:
             return
         shared.__dict__.update(_owner=replica.player, _mine=False)
@@ -435,10 +503,6 @@ class Replicas:
             replica.smooth = tuple([smooth.get(number, last) for number, last in zip(ours.smooth, replica.smooth)])
             replica.track.add(replica.stamp, replica.smooth, replica.interval_s, at_rest)
             replica.is_moving = True
-
-
-def _is_hosted(number: int, term: int) -> bool:
-    return bool(number & 1 and term)
 
 
 def _track(schema: Schema) -> Track | None:

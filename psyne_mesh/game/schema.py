@@ -116,6 +116,11 @@ class Shared(msgspec.Struct, metaclass=_SharedMeta):
         """Whether what we write into it counts."""
         return bool(self.__dict__.get("_mine", False))
 
+    @property
+    def is_absent(self) -> bool:
+        """Its owner has crashed. It stays as it was for 45 s, and the owner goes on with it if it comes back."""
+        return bool(self.__dict__.get("_absent", False))
+
     def __repr__(self) -> str:
         fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__)
         return f"{type(self).__name__}({fields})"

@@ -6,32 +6,27 @@ import math
 from collections.abc import Iterable
 from typing import Protocol
 
-from psyne_mesh.errors import InvalidConfig, ProtocolError
-from psyne_mesh.game.schema import Schema, TheirSchema, announced_untrusted, announcement
+from psyne_mesh.errors import InvalidConfig
+from psyne_mesh.game.schema import Schema, TheirSchema, announcement
+from psyne_mesh.game.shared_records import Kept, Records, Theirs, is_hosted, offer_of
 from psyne_mesh.game.shared_wire import (
     AT_REST,
     CLASS,
     DELTA,
     FULL,
-    HEAD,
     REMOVED,
     RESYNC,
     Head,
     Wire,
     fields_encoded,
-    fields_untrusted,
     varint,
-    varint_untrusted,
-)  # fmt: skip
+)
 from psyne_mesh.identity import PeerId
 
 # 20 to 30 Hz is what games send at (Source 20 to 66, Mirror 30, netfox 30); interpolation hides what is between.
 SEND_HZ = 30.0
 # One datagram on every path, with what SCTP and the channel put around it.
 RECORDS_BYTES = 1000
-# Of one player; `Replicas.share` refuses further ones of ours with `InvalidConfig`, others' are a `ProtocolError`.
-OBJECTS_MAX = 1024
-CLASSES_MAX = 64
 # Messages on their way to one player whose acknowledgement would still be believed: four seconds. Older ones count as lost.
 IN_FLIGHT_MAX = 128
 # Who acknowledges nothing for so long gets everything anew when it is back, and until then a message four times a second.
@@ -41,6 +36,10 @@ SILENT_INTERVAL_S = 0.25
 REST_SENDS = 2
 # After the sender has begun anew: objects that it does not name again in this time are gone.
 UNCONFIRMED_S = 2.0
+# Who is back after a crash has so long from its first word of shared objects to take up what it had before.
+RETURN_S = 5.0
+# Crashed players whose objects are kept; those who crashed first go first. More than a room of 16 loses at once.
+ABSENT_MAX = 16
 # A frame may come early by this share of an interval, and counts for the send that is due: half of a frame at 60 FPS. The
 # sends stay that regular on the whole.
 EARLY = 0.25
@@ -86,6 +85,15 @@ class Removed:
         self.with_owner = with_owner
 
 
+class OwnerAbsent:
+    """A player has crashed: its objects stay for a while as they are, `Removed` if it does not come back."""
+
+    __slots__ = ("owner",)
+
+    def __init__(self, owner: PeerId) -> None:
+        self.owner = owner
+
+
 class Announced:
     """Another player has named a class of its shared objects."""
 
@@ -96,7 +104,7 @@ class Announced:
         self.schema = schema
 
 
-SharedEvent = Updated | Removed | Announced
+SharedEvent = Updated | Removed | Announced | OwnerAbsent | Kept
 
 
 class _Own:
@@ -113,15 +121,6 @@ class _Own:
         self.newest = tick
         self.moving: dict[int, int] = {}
         self.removed = False
-
-
-class _Theirs:
-    """One object of another player. last: the number of the newest message that spoke of it."""
-
-    def __init__(self, schema: TheirSchema, term: int, last: int) -> None:
-        self.schema = schema
-        self.term = term
-        self.last = last
 
 
 class _Link:
@@ -142,9 +141,10 @@ class _Link:
         self.before = 0
         self.ack_due = False
         self.classes: dict[int, TheirSchema] = {}
-        self.objects: dict[int, _Theirs] = {}
+        self.objects: dict[int, Theirs] = {}
         self.unconfirmed: set[int] = set()
         self.unconfirmed_until = math.inf
+        self.returned_until = math.inf  # it had crashed, and until then we keep what it does not speak of
 
     def begin_anew(self, session: int, now: float) -> None:
         self.session = session
@@ -158,7 +158,8 @@ class _Link:
 class SharedObjects:
     """All shared objects of one room, as one player exchanges them with the others over an unreliable channel.
 
-    1. `peer_joined(peer, now)` and `peer_left(peer)` say who is there.
+    1. `peer_joined(peer, now)` and `peer_left(peer)` say who is there. Of who crashed (`keep_until`) the objects stay until
+       then; if it comes back meanwhile `offers_to(peer)` is what it had, for `offer_untrusted` over there.
     2. `add(number, schema, values)`, `update(number, changes, now)`, `remove(number)`: our own, after each frame.
     3. `receive(peer, data, now)` for every message of the channel; `ProtocolError` when it is none.
     4. `datagrams_to_send(now)` after an update and when `next_timeout()` has come: who gets which message.
@@ -175,6 +176,7 @@ class SharedObjects:
         self.interval_s = 1 / send_hz
         self._rng = rng
         self._links: dict[PeerId, _Link] = {}
+        self._absent: dict[PeerId, tuple[float, dict[int, Theirs]]] = {}  # crashed: until when we keep what of them
         self._own: dict[int, _Own] = {}
         self._classes: dict[int, tuple[Schema, bytes, list[int]]] = {}
         self._class_numbers: dict[str, int] = {}
@@ -189,12 +191,38 @@ class SharedObjects:
 
     def peer_joined(self, peer: PeerId, now: float) -> None:
         self.peer_left(peer)
-        self._links[peer] = _Link(self._new_session(), now)
+        link = self._links[peer] = _Link(self._new_session(), now)
+        until, objects = self._absent.pop(peer, (math.inf, None))
+        if objects is not None:
+            link.objects, link.unconfirmed, link.unconfirmed_until = objects, set(objects), until
+            link.returned_until = until
 
-    def peer_left(self, peer: PeerId) -> None:
+    def peer_left(self, peer: PeerId, keep_until: float = -math.inf) -> None:
         link = self._links.pop(peer, None)
-        if link is not None:
-            self._events.extend([Removed(peer, number, True) for number in link.objects])
+        if link is None:
+            return
+        kept: dict[int, Theirs] = {}
+        for number, theirs in link.objects.items():
+            if keep_until == -math.inf or is_hosted(number, theirs.term):  # the next host goes on with those
+                self._events.append(Removed(peer, number, True))
+            else:
+                kept[number] = theirs
+        if kept:
+            while len(self._absent) >= ABSENT_MAX:
+                self._forget_absent(next(iter(self._absent)))
+            self._absent[peer] = keep_until, kept
+            self._events.append(OwnerAbsent(peer))
+
+    def _forget_absent(self, peer: PeerId) -> None:
+        _, objects = self._absent.pop(peer)
+        self._events += [Removed(peer, number, True) for number in objects]
+
+    def offers_to(self, peer: PeerId) -> list[bytes]:
+        """What we kept of a player that is back, an object each; one that it has spoken of meanwhile is its own again."""
+        link = self._links.get(peer)
+        if link is None or link.returned_until == math.inf:
+            return []
+        return [offer_of(number, link.objects[number]) for number in sorted(link.unconfirmed)]
 
     # ------------------------------------------------------------------------------------------------------ our own
 
@@ -250,6 +278,8 @@ class SharedObjects:
             if link.next_send + patience < due and self._has_news_for(link):
                 due = link.next_send + patience
             due = min(due, link.unconfirmed_until)
+        for until, _ in self._absent.values():
+            due = min(due, until)
         return due
 
     def handle_timeout(self, now: float) -> None:
@@ -260,6 +290,8 @@ class SharedObjects:
                     del link.objects[number]
                     self._events.append(Removed(peer, number))
                 link.unconfirmed.clear()
+        for peer in [peer for peer, (until, _) in self._absent.items() if until <= now]:
+            self._forget_absent(peer)
 
     def take_events(self) -> list[SharedEvent]:
         events, self._events = self._events, []
@@ -393,7 +425,7 @@ class SharedObjects:
         if link is None:
             return
         head = Head.parse_untrusted(data)
-        records = _Records(link if head.session == link.heard_session else None)
+        records = Records(link if head.session == link.heard_session else None)
         if head.number:
             records.read_untrusted(data)
         self._acknowledged(link, head, now)
@@ -438,7 +470,9 @@ class SharedObjects:
         link.heard_session, link.heard, link.before = head.session, 0, 0
         link.classes.clear()
         link.unconfirmed = set(link.objects)
-        link.unconfirmed_until = now + UNCONFIRMED_S if link.unconfirmed else math.inf
+        patience_s = UNCONFIRMED_S if link.returned_until == math.inf else min(RETURN_S, link.returned_until - now)
+        link.unconfirmed_until = now + patience_s if link.unconfirmed else math.inf
+        link.returned_until = math.inf
 
     def _is_news(self, link: _Link, number: int) -> bool:
         back = link.heard - number
@@ -457,7 +491,7 @@ class SharedObjects:
         else:
             link.before |= 1 << (-ahead - 1)
 
-    def _take_in(self, peer: PeerId, link: _Link, head: Head, records: _Records, now: float) -> None:
+    def _take_in(self, peer: PeerId, link: _Link, head: Head, records: Records, now: float) -> None:
         for kind, schema in records.classes:
             if link.classes.get(kind) != schema:
                 link.classes[kind] = schema
@@ -470,9 +504,10 @@ class SharedObjects:
                 continue
             fresh = theirs is None or theirs.schema != schema
             if fresh or full:
-                link.objects[number] = _Theirs(schema, term, head.number)
+                link.objects[number] = Theirs(schema, term, head.number, dict(values))
             elif theirs is not None:
                 theirs.last = head.number
+                theirs.values.update(values)
             link.unconfirmed.discard(number)
             self._events.append(
                 Updated(peer, number, schema, term, fresh, at_rest, head.stamp, head.interval_s, now, values)
@@ -486,72 +521,3 @@ class SharedObjects:
 
     def _new_session(self) -> int:
         return self._rng.getrandbits(32) | 1
-
-
-class _Records:
-    """The records of one message, read whole before anything of it counts."""
-
-    def __init__(self, link: _Link | None) -> None:
-        self._known_classes = dict(link.classes) if link is not None else {}
-        self._known = link.objects if link is not None else {}
-        self.classes: list[tuple[int, TheirSchema]] = []
-        self.objects: list[tuple[int, TheirSchema, int, bool, bool, dict[int, Wire]]] = []
-        self.removed: list[int] = []
-        self.unknown = False  # it builds on what we do not have
-        self.adds = False  # it names an object that is new here
-
-    def read_untrusted(self, data: bytes) -> None:
-        at = HEAD.size
-        named: set[int] = set()
-        while at < len(data) and not self.unknown:
-            tag, at = varint_untrusted(data, at)
-            number, kind, at_rest = tag >> 3, tag & 3, bool(tag & AT_REST)
-            if kind == CLASS:
-                at = self._read_class_untrusted(number, data, at)
-                continue
-            if number in named:  # two bytes that change nothing, thousands of times, would be dear
-                raise ProtocolError("a shared object twice in one message")
-            named.add(number)
-            if kind == FULL:
-                at = self._read_full_untrusted(number, at_rest, data, at)
-            elif kind == DELTA:
-                at = self._read_delta_untrusted(number, at_rest, data, at)
-            else:
-                self.removed.append(number)
-
-    def _read_class_untrusted(self, number: int, data: bytes, at: int) -> int:
-        size, at = varint_untrusted(data, at)
-        if number >= CLASSES_MAX or at + size > len(data):
-            raise ProtocolError("too many classes of shared objects, or one that ends inside")
-        schema = announced_untrusted(data[at : at + size])
-        self._known_classes[number] = schema
-        self.classes.append((number, schema))
-        return at + size
-
-    def _read_full_untrusted(self, number: int, at_rest: bool, data: bytes, at: int) -> int:
-        kind, at = varint_untrusted(data, at)
-        term, at = varint_untrusted(data, at)
-        schema = self._known_classes.get(kind)
-        if schema is None:
-            self.unknown = True
-            return at
-        if number not in self._known:
-            self.adds = True
-            if len(self._known) + len(self.objects) >= 2 * OBJECTS_MAX:
-                raise ProtocolError("too many shared objects of one player")
-        values, at = fields_untrusted(schema.widths, (1 << len(schema.widths)) - 1, data, at)
-        self.objects.append((number, schema, term, True, at_rest, values))
-        return at
-
-    def _read_delta_untrusted(self, number: int, at_rest: bool, data: bytes, at: int) -> int:
-        theirs = self._known.get(number)
-        if theirs is None:
-            self.unknown = True
-            return at
-        length = (len(theirs.schema.widths) + 7) // 8
-        if at + length > len(data):
-            raise ProtocolError("an object ends inside its mask")
-        mask = int.from_bytes(data[at : at + length], "little")
-        values, at = fields_untrusted(theirs.schema.widths, mask, data, at + length)
-        self.objects.append((number, theirs.schema, theirs.term, False, at_rest, values))
-        return at

@@ -165,7 +165,16 @@ class SharedAppeared:
 
 @attrs.frozen(eq=False)
 class SharedGone:
-    """An object of another player is gone: its owner took it back, or left. It keeps its last values."""
+    """An object of another player is gone: its owner took it back or left, or crashed and did not come back within 45 s. It
+    keeps its last values."""
+
+    shared: Shared
+
+
+@attrs.frozen(eq=False)
+class SharedKept:
+    """We are back after a crash: an object that we shared before it, as the others saw it last. They see it as absent. Give it
+    to `share` to go on with it; what is not shared within five seconds of our first shared object is gone for them."""
 
     shared: Shared
 
@@ -298,7 +307,7 @@ RoomEvent = (
     PeerDiscovered | PeerConnected | PeerUnreachable | PeerSuspected | PeerResumed | PeerAway | PeerBack | PeerLeft
     | Evicted
     | PartitionSuspected | PartitionHealed | SignalingDown | SignalingUp | ServerRefused | TamperingDetected
-    | SharedAppeared | SharedGone | SharedRefused | MessageRefused | MessagesLost | MessagesUndelivered | HostChanged
-    | RuleBroken | Equivocated | TwoFaced | NotSigned | Rolled | MovesRevealed | RoundFailed
+    | SharedAppeared | SharedGone | SharedKept | SharedRefused | MessageRefused | MessagesLost | MessagesUndelivered
+    | HostChanged | RuleBroken | Equivocated | TwoFaced | NotSigned | Rolled | MovesRevealed | RoundFailed
     | StateChanged | TimerFired | PeerChanged | VoteCast
 )  # fmt: skip

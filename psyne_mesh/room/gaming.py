@@ -52,7 +52,9 @@ class GameRoom(Governing, Exchanging):
 
     me: Me
 
-    def __init__(self, core: MeshCore, publish: Callable[[room_events.RoomEvent], None], rng: Random) -> None:
+    def __init__(
+        self, core: MeshCore, publish: Callable[[room_events.RoomEvent], None], rng: Random, hold_s: float
+    ) -> None:
         room = cast("Room", self)
         self._core = core
         self._publish = publish
@@ -69,7 +71,7 @@ class GameRoom(Governing, Exchanging):
         )
         self.states.on_barred = self.barring.changed
         self.snapshots = Snapshots(room, core.identity, self.asking, self.file_traffic, self._joined)
-        self.traffic = SharedTraffic(room, self._hosting, rng)
+        self.traffic = SharedTraffic(room, self._hosting, rng, hold_s)
         self._sharing = Sharing(room, self.traffic, publish)
         self.fairness = Fairness(room, core.identity, publish, self._joined, self._timekeeper)
 

@@ -389,6 +389,8 @@ class Play(Generic[G, I]):
         if self._seat_of.get(peer) not in self._session.players:
             if is_new:
                 self._welcome(peer)
+            elif not word.is_live and self._feed is not None:
+                self._feed.attest_anew(peer)
         elif self._started is not None and peer.raw in [raw for _, raw in self._started.players]:
             self._tell(self._started, peer)  # it did not know yet that we are the host
 

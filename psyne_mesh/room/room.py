@@ -82,7 +82,7 @@ class Room(Listening, GameRoom):
         self._refused: dict[str, str] = {}  # what the TURN servers of the configuration, few as they are, said last
         self._hub = EventHub(self._present)
         self._losses = Losses(self._hub.publish, self._tell_dropped, self._tell_author)
-        super().__init__(core, self._hub.publish, rng)
+        super().__init__(core, self._hub.publish, rng, entry.gossip.seat_hold_s)
         self._changed = trio.lowlevel.ParkingLot()
         self._end = "was left"
         self._ended = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -11,19 +12,22 @@ import trio
 
 from psyne_mesh.errors import ClosedError, InvalidConfig, MessageTooLarge, PeerGone, ProtocolError
 from psyne_mesh.game.interpolation import Playback
-from psyne_mesh.game.replicas import Appeared, ReplicaEvent, Replicas, Vanished
+from psyne_mesh.game.replicas import Appeared, ReplicaEvent, Replicas, Restored, Vanished
 from psyne_mesh.game.rewind import Past
 from psyne_mesh.game.schema import Schema, Shared, Wire
-from psyne_mesh.game.shared import SharedEvent, SharedObjects
+from psyne_mesh.game.shared import ABSENT_MAX, SharedEvent, SharedObjects
+from psyne_mesh.game.shared_records import OBJECTS_MAX, Kept, offer_untrusted
 from psyne_mesh.identity import PeerId
 from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.room.events import (
     HostChanged,
+    PeerConnected,
     PeerDiscovered,
     PeerLeft,
     RoomEvent,
     SharedAppeared,
     SharedGone,
+    SharedKept,
     SharedRefused,
 )
 from psyne_mesh.room.hosting import Hosting
@@ -37,9 +41,16 @@ S = TypeVar("S", bound=Shared)
 CHANNEL = "psyne.shared"
 # Whom others carry our messages to, they carry 32 a second for each neighbour: shared objects leave most of that to the game.
 RELAYED_INTERVAL_S = 0.25
+KEPT_CHANNEL = "psyne.kept"
+CRASHED = ("timeout", "superseded")
+"""Why a player has left who did not mean to."""
+OFFERS_S = 0.5
+"""What is kept of an object of ours counts so long after the first word of it, as most say by then."""
+OFFERED_S = 60.0
+"""And only so long after we came: until then a link can be made to everybody who kept something."""
 
 Changes = Iterable[tuple[int, list[tuple[int, Wire]]]]
-Deliver = Callable[[SharedEvent, Peer], None]
+Deliver = Callable[[SharedEvent, Peer | Player], None]
 
 
 @uninterrupted
@@ -51,8 +62,10 @@ class SharedTraffic:
     3. `add`, `update` and `remove` say what our objects are; they leave at once if a send is due.
     """
 
-    def __init__(self, room: Room, hosting: Hosting, rng: random.Random) -> None:
+    def __init__(self, room: Room, hosting: Hosting, rng: random.Random, hold_s: float) -> None:
+        """hold_s: so long the objects of a crashed player wait for it."""
         self._room = room
+        self._hold_s = hold_s
         self._hosting = hosting
         self._take_over: Callable[[int], None] | None = None
         self._core = SharedObjects(rng)
@@ -60,6 +73,10 @@ class SharedTraffic:
         self._started = trio.Event()
         self._wake = trio.Event()
         self._peers: dict[PeerId, Peer] = {}
+        self._absent: dict[PeerId, Peer] = {}
+        self._offers: dict[int, dict[PeerId, bytes]] = {}  # by object of ours, who says that it was what
+        self._restored: set[int] = set()
+        self._offered = trio.Event()
         self._relayed_next: dict[PeerId, float] = {}
         # Messages that were none, of those whom the room holds for players.
         self.refused = 0
@@ -71,6 +88,7 @@ class SharedTraffic:
     def start(self, deliver: Deliver, take_over: Callable[[int], None] | None = None) -> None:
         if self._deliver is None:
             self._channel = self._room.channel(CHANNEL, mode="unreliable")
+            self._kept = self._room.channel(KEPT_CHANNEL, mode="reliable")
             self._deliver, self._take_over = deliver, take_over
             self._started.set()
 
@@ -113,6 +131,8 @@ class SharedTraffic:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._follow_players)
             nursery.start_soon(self._read)
+            nursery.start_soon(self._read_offers, trio.current_time() + OFFERED_S)
+            nursery.start_soon(self._restore_when_due)
             nursery.start_soon(self._send_when_due)
 
     async def _follow_players(self) -> None:
@@ -121,10 +141,16 @@ class SharedTraffic:
                 case PeerDiscovered(peer=peer):
                     self._peers[peer.id] = peer
                     self._core.peer_joined(peer.id, trio.current_time())
-                case PeerLeft(peer=peer) if self._peers.get(peer.id) is peer:
-                    self._core.peer_left(peer.id)
+                case PeerConnected(peer=peer) if self._peers.get(peer.id) is peer:
+                    self._offer(peer)
+                case PeerLeft(peer=peer, reason=reason) if self._peers.get(peer.id) is peer:
+                    until = trio.current_time() + self._hold_s if reason in CRASHED else -math.inf
+                    self._core.peer_left(peer.id, until)
                     self._hand_up(peer)
                     del self._peers[peer.id]
+                    self._absent[peer.id] = peer
+                    while len(self._absent) > ABSENT_MAX:
+                        del self._absent[next(iter(self._absent))]
                     self._relayed_next.pop(peer.id, None)
                 case HostChanged(term=term, host=host) if host == self._room.player and self._take_over is not None:
                     self._take_over(term)
@@ -147,6 +173,55 @@ class SharedTraffic:
             self._hand_up(peer)
             self._wake.set()
 
+    def _offer(self, peer: Peer) -> None:
+        """Back after a crash, in another process: it gets what it had."""
+        earlier = self._absent.pop(peer.id, None)
+        if earlier is None or peer.has_stayed(earlier):
+            return
+        for offer in self._core.offers_to(peer.id):
+            with suppress(PeerGone, MessageTooLarge, ClosedError):
+                self._kept.send_nowait(offer, to=peer)
+
+    async def _read_offers(self, until: float) -> None:
+        async for sender, data in self._kept:
+            if trio.current_time() < until:
+                self._note_offer(sender.id, data)
+            else:
+                self.refused += 1
+
+    async def _restore_when_due(self) -> None:
+        while True:
+            await self._offered.wait()
+            self._offered = trio.Event()
+            await trio.sleep(OFFERS_S)
+            self._restore()
+
+    def _note_offer(self, sender: PeerId, data: bytes | str) -> None:
+        try:
+            if not isinstance(data, bytes):
+                raise ProtocolError("text came as a shared object of ours")
+            number = offer_untrusted(self._room.me, data).number
+        except ProtocolError:
+            self.refused += 1
+            return
+        if number in self._restored or (number not in self._offers and len(self._offers) >= OBJECTS_MAX):
+            return
+        self._offers.setdefault(number, {})[sender] = data
+        self._offered.set()
+
+    def _restore(self) -> None:
+        """As most say, of several the first: what the last moment brought may have come to some only."""
+        for number, offers in sorted(self._offers.items()):
+            said = list(offers.values())
+            event = offer_untrusted(self._room.me, max(said, key=said.count))
+            self._restored.add(number)
+            self._deliver_own(event)
+        self._offers.clear()
+
+    def _deliver_own(self, event: Kept) -> None:
+        assert self._deliver is not None
+        self._deliver(event, self._room.player)
+
     def _hand_up(self, peer: Peer) -> None:
         assert self._deliver is not None
         for event in self._core.take_events():
@@ -162,7 +237,8 @@ class SharedTraffic:
     def _send(self, now: float) -> None:
         self._core.handle_timeout(now)
         for event in self._core.take_events():
-            if (peer := self._peers.get(event.owner)) is not None and self._deliver is not None:
+            peer = self._peers.get(event.owner) or self._absent.get(event.owner)
+            if peer is not None and self._deliver is not None:
                 self._deliver(event, peer)
         for peer_id, data in self._core.datagrams_to_send(now):
             peer = self._peers[peer_id]
@@ -228,7 +304,7 @@ class Sharing:
             self._traffic.add(*taken)
             self._sharing.set()
 
-    def _apply(self, event: SharedEvent, peer: Peer) -> None:
+    def _apply(self, event: SharedEvent, peer: Peer | Player) -> None:
         self._replicas.apply(event, peer)
         if self._room.peers.get(peer.id) is not peer:
             self._replicas.forget(peer.id)
@@ -248,5 +324,7 @@ def room_event(event: ReplicaEvent) -> RoomEvent:
             return SharedAppeared(shared)
         case Vanished(shared=shared):
             return SharedGone(shared)
+        case Restored(shared=shared):
+            return SharedKept(shared)
         case _:
             return SharedRefused(event.player, event.kind, event.reason)

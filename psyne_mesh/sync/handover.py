@@ -9,13 +9,15 @@ from typing import Any, TypeVar
 
 from psyne_mesh.errors import WouldBlock
 from psyne_mesh.game.schema import TheirSchema
-from psyne_mesh.game.shared import Announced, SharedEvent, Updated
+from psyne_mesh.game.shared import Announced, OwnerAbsent, SharedEvent, Updated
+from psyne_mesh.game.shared_records import Kept
 from psyne_mesh.identity import PeerId
-from psyne_mesh.room.peer import Peer
+from psyne_mesh.room.peer import Peer, Player
 from psyne_mesh.sync.thread import NetworkThread
 from psyne_mesh.webrtc.inbox import Inbox
 
 T = TypeVar("T")
+Put = tuple[SharedEvent, Peer | Player]
 
 # Messages of one channel that the network has not taken yet: a second of positions for a network's thread that gets no turn.
 # Of an unreliable channel the oldest goes then, and is counted as skipped; of a reliable one `send` raises `WouldBlock`.
@@ -89,17 +91,17 @@ class Backlog:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._events: list[tuple[SharedEvent, Peer]] = []
+        self._events: list[Put] = []
         self._compact_at = BACKLOG_MAX
 
-    def put(self, event: SharedEvent, peer: Peer) -> None:
+    def put(self, event: SharedEvent, peer: Peer | Player) -> None:
         with self._lock:
             self._events.append((event, peer))
             if len(self._events) > self._compact_at:
                 self._events = compacted(self._events)
                 self._compact_at = max(BACKLOG_MAX, 2 * len(self._events))
 
-    def take(self) -> list[tuple[SharedEvent, Peer]]:
+    def take(self) -> list[Put]:
         if not self._events:
             return []
         with self._lock:
@@ -108,17 +110,26 @@ class Backlog:
         return events
 
 
-def compacted(events: list[tuple[SharedEvent, Peer]]) -> list[tuple[SharedEvent, Peer]]:
+def compacted(events: list[Put]) -> list[Put]:
     """The same in the end with one update for each object, and without those that came and went meanwhile."""
-    announced: dict[tuple[PeerId, TheirSchema], tuple[SharedEvent, Peer]] = {}
-    kept: dict[tuple[PeerId, int], list[tuple[SharedEvent, Peer]]] = {}
+    announced: dict[tuple[PeerId, TheirSchema], Put] = {}
+    kept: dict[tuple[PeerId, int], list[Put]] = {}
+    absent: dict[PeerId, Put] = {}  # whose owner has crashed and said nothing since
+    ours: list[Put] = []
     for event, peer in events:
         if isinstance(event, Announced):
             announced[event.owner, event.schema] = event, peer
             continue
+        if isinstance(event, OwnerAbsent):
+            absent[event.owner] = event, peer
+            continue
+        if isinstance(event, Kept):
+            ours.append((event, peer))
+            continue
         of_object = kept.setdefault((event.owner, event.number), [])
         last = of_object[-1][0] if of_object else None
         if isinstance(event, Updated):
+            absent.pop(event.owner, None)
             if isinstance(last, Updated) and not event.fresh:
                 event.values = last.values | event.values
                 event.fresh = last.fresh
@@ -131,4 +142,5 @@ def compacted(events: list[tuple[SharedEvent, Peer]]) -> list[tuple[SharedEvent,
             if of_object:
                 continue
         of_object.append((event, peer))
-    return list(announced.values()) + [each for of_object in kept.values() for each in of_object]
+    of_objects = [each for of_object in kept.values() for each in of_object]
+    return list(announced.values()) + of_objects + list(absent.values()) + ours

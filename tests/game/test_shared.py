@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psyne_mesh.errors import InvalidConfig, ProtocolError, UnserialisableMessage
-from psyne_mesh.game.replicas import HOSTLESS_S, Appeared, Vanished
+from psyne_mesh.game.replicas import HOSTLESS_S, Appeared, Replicas, Restored, Vanished
 from psyne_mesh.game.schema import Shared, announced_untrusted, announcement, quantised, schema_of, smooth
-from psyne_mesh.game.shared import OBJECTS_MAX, SharedObjects
+from psyne_mesh.game.shared import Removed, SharedObjects
+from psyne_mesh.game.shared_records import OBJECTS_MAX, offer_untrusted
 from psyne_mesh.game.shared_wire import fields_encoded, fields_untrusted
 from psyne_mesh.identity import PeerId
 from tests.game.party import Party
@@ -433,3 +435,35 @@ def test_an_announcement_is_read_back() -> None:
     theirs = announced_untrusted(announcement(schema_of(Ship)))
     assert theirs.difference(schema_of(Ship)) is None
     assert list(theirs.widths) == [field.bits for field in schema_of(Ship).fields]
+
+
+@given(st.binary(max_size=200))
+def test_nothing_but_a_protocol_error_leaves_the_reader_of_offers(data: bytes) -> None:
+    with suppress(ProtocolError):
+        offer_untrusted(PeerId("a"), data)
+
+
+def test_what_is_offered_to_who_is_back_is_what_it_said_last() -> None:
+    party = Party("ab")
+    a, b = party.players.values()
+    ship = a.share(Ship())
+    party.run(0.5)
+    ship.hp = 7
+    party.run(0.5)
+    b.wire.peer_left(PeerId("a"), keep_until=party.now + 45)
+    assert b.wire.next_timeout() == party.now + 45
+    b.wire.peer_joined(PeerId("a"), party.now)
+    (offer,) = b.wire.offers_to(PeerId("a"))
+    kept = offer_untrusted(PeerId("a"), offer)
+    again = Replicas()
+    again.apply(kept, None)
+    assert not again.take_events()  # its class is not known yet
+    again.know(Ship)
+    (restored,) = again.take_events()
+    assert isinstance(restored, Restored)
+    assert restored.shared.hp == 7  # type: ignore[attr-defined]
+    assert again.share(restored.shared, None)[0] == kept.number
+    b.wire.peer_left(PeerId("a"), keep_until=party.now + 45)
+    b.wire.take_events()
+    b.wire.handle_timeout(party.now + 45)
+    assert [type(event) for event in b.wire.take_events()] == [Removed]

@@ -106,6 +106,40 @@ async def test_a_game_begins_takes_in_who_comes_later_and_lets_go_of_who_dies(au
         nursery.cancel_scope.cancel()
 
 
+async def test_who_crashes_goes_on_in_its_slot_with_what_it_had(autojump_clock: MockClock) -> None:
+    async with (
+        open_world(seed=5, quality=Quality(latency_s=0.03, jitter_s=0.005, loss=0.01)) as world,
+        trio.open_nursery() as nursery,
+    ):
+        players = await joined(world, nursery, "ada", "bob", "cid", players=3)
+        await until("begun", lambda: all(player.play.is_begun for player in players))
+        await trio.sleep(5)
+        slot = players[1].play.seat
+        assert slot is not None
+        rest = [players[0], players[2]]
+        world.crash("bob")
+        await until("cut", lambda: all(any(isinstance(event, SeatLeft) for event in player.events) for player in rest))
+        await trio.sleep(2)
+        assert rest[0].play.state is not None
+        place = rest[0].play.state.places[slot]
+        newcomer = Player(await world.join("duel", "dan"), 3, 3)
+        nursery.start_soon(newcomer.run)
+        await until("joined", lambda: newcomer.play.is_begun)
+        assert newcomer.play.seat != slot  # it is kept for the key
+        await trio.sleep(12)
+        assert rest[0].play.state.places[slot] == place  # without inputs it stays as it was
+        again = Player(await world.join("duel", "bob"), 1, 3)
+        nursery.start_soon(again.run)
+        await until("back", lambda: again.play.is_begun)
+        assert again.play.seat == slot
+        assert again.play.state is not None
+        assert abs(again.play.state.places[slot] - place) < 60
+        await trio.sleep(3)
+        assert_one_game([*rest, newcomer, again])
+        assert rest[0].play.state.places[slot] != place
+        nursery.cancel_scope.cancel()
+
+
 async def test_what_cannot_be_played_is_told_when_it_is_asked_for(autojump_clock: MockClock) -> None:
     class Endless(Game):
         needed: msgspec.Raw = msgspec.Raw()

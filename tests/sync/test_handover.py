@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from psyne_mesh.game.replicas import Replicas
 from psyne_mesh.game.schema import Shared
+from psyne_mesh.game.shared import OwnerAbsent
+from psyne_mesh.identity import PeerId
 from psyne_mesh.sync.handover import BACKLOG_MAX, Backlog, compacted
 from tests.game.party import Party
 
@@ -70,3 +72,28 @@ def test_a_backlog_stays_within_its_bound() -> None:
     assert len(backlog._events) <= BACKLOG_MAX
     assert {event.values[0] for event, _ in compacted(backlog.take())[-30:]}  # type: ignore[union-attr]
     assert backlog.take() == []
+
+
+def test_who_crashed_and_was_heard_since_is_not_absent_in_a_compacted_backlog() -> None:
+    party = Party("ab")
+    a, b = party.players.values()
+    events: list[Any] = []
+    b.take = lambda: events.extend((event, "a") for event in b.wire.take_events())  # type: ignore[method-assign]
+    thing = a.share(Thing())
+    party.run(0.5)
+    said = events.copy()
+    b.wire.peer_left(PeerId("a"), keep_until=party.now + 45)
+    gone = [(event, "a") for event in b.wire.take_events()]
+    assert [type(event) for event, _ in gone] == [OwnerAbsent]
+    b.wire.peer_joined(PeerId("a"), party.now)
+    a.wire.peer_left(PeerId("b"))
+    a.wire.peer_joined(PeerId("b"), party.now)
+    events.clear()
+    thing.a = 5  # type: ignore[attr-defined]
+    party.run(0.5)
+    for backlog, is_absent in ((said + gone, True), (said + gone + events, False)):
+        replicas = Replicas()
+        replicas.know(Thing)
+        for event, player in compacted([*backlog]):
+            replicas.apply(event, player)
+        assert [each.is_absent for each in replicas.all(Thing)] == [is_absent]

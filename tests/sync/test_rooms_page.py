@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from psyne_mesh import sync
 from psyne_mesh.errors import RequestRefused
+from psyne_mesh.identity import Identity
 from tests.sync.conftest import Join
 from tests.sync.frames import meet, until
 
@@ -32,7 +35,7 @@ def agree(*nets: sync.Room) -> sync.Room:
 
 
 def test_every_snippet_has_a_test() -> None:
-    assert set(SNIPPETS) == {"ready.py", "rounds.py", "asking.py", "level.py", "kick.py", "late.py"}
+    assert set(SNIPPETS) == {"ready.py", "rounds.py", "asking.py", "level.py", "kick.py", "late.py", "back.py"}
 
 
 def test_state(join: Join, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,3 +128,49 @@ def test_late_join(join: Join) -> None:
         until(lambda: begun.is_done, ada, bob, cid)
         assert (begun.result().version, begun.result().data) == (120, b"world 120")
         assert begun.result().signers == {ada.me, bob.me}
+
+
+CRASHING = """
+import sys, time
+from psyne_mesh import sync
+from psyne_mesh.identity import Identity
+from tests.room.players import LOOPBACK
+
+names = {"__name__": "crashing"}
+exec(open(sys.argv[2]).read(), names)
+key = Identity.from_seed(b"b" * 32)
+with sync.join_game_room(sys.argv[3], signaling=sys.argv[1], config=LOOPBACK, player_name="bob", identity=key) as net:
+    ship = names["begin"](net)
+    ship.x, ship.hp = 7.0, 33
+    while True:
+        ship = names["frame"](net, ship)
+        time.sleep(0.01)
+"""
+
+
+def test_back(join: Join, url: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    back = run("back.py")
+    path = tmp_path / "back.py"
+    path.write_text(SNIPPETS["back.py"])
+    command = [sys.executable, "-c", CRASHING, url, str(path), request.node.name[:100]]
+    with join("ada") as ada:
+        process = subprocess.Popen(command, cwd=Path(__file__).resolve().parents[2])
+        try:
+            until(lambda: [ship.hp for ship in ada.all(back["Ship"])] == [33], ada)
+            (seen,) = ada.all(back["Ship"])
+        finally:
+            process.kill()
+            process.wait()
+        with join("bob", identity=Identity.from_seed(b"b" * 32)) as bob:
+            ship = back["begin"](bob)
+
+            def frame() -> None:
+                nonlocal ship
+                ship = back["frame"](bob, ship)
+
+            until(lambda: (ship.x, ship.hp) == (7.0, 33), ada, each_frame=frame)
+            ship.hp = 32
+            until(lambda: [each.hp for each in ada.all(back["Ship"])] == [32], ada, each_frame=frame)
+            (now,) = ada.all(back["Ship"])
+            assert now is seen
+            assert not now.is_absent

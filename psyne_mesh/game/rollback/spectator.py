@@ -56,6 +56,11 @@ class Feed:
         else:
             self._attested[spectator] = -1
 
+    def attest_anew(self, spectator: Hashable) -> None:
+        """It has not begun: what we attested may have come before it knew from whom its state comes."""
+        if spectator in self._attested:
+            self._attested[spectator] = -1
+
     def remove(self, spectator: Hashable) -> None:
         for table in (self._next, self._parts, self._attested):
             table.pop(spectator, None)
