@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from psyne_mesh.errors import InvalidConfig
+from psyne_mesh.game.absences import Regained
 from psyne_mesh.game.interpolation import Playback, Track
 from psyne_mesh.game.schema import Schema, Shared, TheirSchema, Wire, schema_of
 from psyne_mesh.game.shared import Announced, OwnerAbsent, Removed, SharedEvent, Updated
@@ -121,8 +122,7 @@ class Replicas:
         self._theirs: dict[tuple[PeerId, int], _Replica] = {}
         self._playbacks: dict[PeerId, Playback] = {}
         self._stamps: dict[PeerId, float] = {}
-        self._kept: dict[int, Kept] = {}  # of ours from before a crash, of classes that are not known here yet
-        self._reserved: set[int] = set()  # numbers of what we had before a crash
+        self._regained = Regained()
         self._refused: set[tuple[PeerId, str]] = set()
         self._events: list[ReplicaEvent] = []
 
@@ -146,7 +146,10 @@ class Replicas:
         values = schema.values_of(shared)
         wire = [schema.wire_of(field, value) for field, value in enumerate(values)]
         self._shared_kinds.add(schema.name)
-        number = self._number_for(shared)
+        kept = self._regained.number_of(shared)
+        taken = self._mine.keys()
+        if (number := kept) is None or number in taken:
+            number = next(each for each in self._numbers if not (each in taken or self._regained.is_reserved(each)))
         if term:
             while self._hosted_number in self._hosted:
                 self._hosted_number += 2
@@ -156,13 +159,6 @@ class Replicas:
         self._mine[number] = _Mine(number, shared, schema, values)
         shared.__dict__.update(_owner=player, _mine=True, _number=number)
         return number, schema, wire, term
-
-    def _number_for(self, shared: Shared) -> int:
-        """What we had before a crash, and share again, is the same object for the others."""
-        kept: int | None = shared.__dict__.pop("_kept", None)
-        if kept is not None and kept not in self._mine:
-            return kept
-        return next(number for number in self._numbers if number not in self._reserved and number not in self._mine)
 
     def take_over(self, term: int, player: Any) -> list[tuple[int, Schema, list[Wire], int]]:
         """We are the host: its objects are ours from now on, as they were seen last. For `SharedObjects.add`, as of `share`."""
@@ -252,8 +248,7 @@ class Replicas:
             for (_, number), replica in list(self._theirs.items()):
                 if replica.schema.name == schema.name:
                     self._make(replica, number, schema)
-            for kept in [kept for kept in self._kept.values() if kept.schema.name == schema.name]:
-                self._restore(kept, schema)
+            self._events += [Restored(shared) for shared in self._regained.of(schema)]
         elif known is not schema:
             places = f"{known.kind.__module__} and {kind.__module__}"
             raise InvalidConfig(f"two classes of shared objects are called {schema.name}, in {places}: rename one")
@@ -268,7 +263,9 @@ class Replicas:
         elif isinstance(event, OwnerAbsent):
             self._rest_absent(event.owner)
         elif isinstance(event, Kept):
-            self._keep(event)
+            self._regained.note(event)
+            if (known := self._kinds.get(event.schema.name)) is not None:
+                self._events += [Restored(shared) for shared in self._regained.of(known)]
         elif isinstance(event, Announced):
             ours = self._kinds.get(event.schema.name)
             if ours is not None:
@@ -359,29 +356,6 @@ class Replicas:
             replica.shared.__dict__.update(_owner=player, _absent=False)
             if replica.track is not None:
                 replica.track = _track(self._kinds[replica.schema.name])
-
-    def _keep(self, kept: Kept) -> None:
-        if len(self._reserved) >= OBJECTS_MAX:
-            return
-        self._reserved.add(kept.number)
-        ours = self._kinds.get(kept.schema.name)
-        if ours is None:
-            self._kept[kept.number] = kept
-        else:
-            self._restore(kept, ours)
-
-    def _restore(self, kept: Kept, ours: Schema) -> None:
-        self._kept.pop(kept.number, None)
-        if kept.schema.difference(ours) is not None:
-            return  # we come back with another version of the game
-        shared = ours.kind()
-        try:
-            for field, wire in zip(ours.fields, [kept.values[number] for number in sorted(kept.values)]):
-                setattr(shared, field.name, field.from_wire(wire))
-        except (ValueError, TypeError, RecursionError, msgspec.MsgspecError):
-            return  # whoever says that we had this lies
-        shared.__dict__["_kept"] = kept.number
-        self._events.append(Restored(shared))
 
     def _is_readable(self, owner: PeerId, player: Any, theirs: TheirSchema, ours: Schema) -> bool:
         difference = theirs.difference(ours)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from operator import attrgetter
 from typing import Any, TypeVar, dataclass_transform, get_type_hints
@@ -160,6 +160,19 @@ class Schema:
             return field.to_wire(value)
         except (ValueError, TypeError, OverflowError, struct.error, msgspec.MsgspecError) as error:
             raise UnserialisableMessage(f"{self.name}.{field.name} = {value!r} cannot be shared: {error}") from error
+
+    def object_untrusted(self, values: Mapping[int, Wire]) -> Shared:
+        """An object with these on the wire, by number of field; those that are not named are as in a new one."""
+        shared = self.kind()
+        for number, wire in values.items():
+            if number >= len(self.fields):
+                continue  # of a newer version
+            field = self.fields[number]
+            try:
+                setattr(shared, field.name, field.from_wire(wire))
+            except (ValueError, TypeError, RecursionError, msgspec.MsgspecError) as error:
+                raise ProtocolError(f"{self.name}.{field.name} came with a value that it may not have") from error
+        return shared
 
 
 def schema_of(kind: type[Shared]) -> Schema:

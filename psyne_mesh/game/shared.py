@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from psyne_mesh.errors import InvalidConfig
+from psyne_mesh.game.absences import Absent
 from psyne_mesh.game.schema import Schema, TheirSchema, announcement
 from psyne_mesh.game.shared_records import Kept, Records, Theirs, is_hosted, offer_of
 from psyne_mesh.game.shared_wire import (
@@ -38,8 +39,6 @@ REST_SENDS = 2
 UNCONFIRMED_S = 2.0
 # Who is back after a crash has so long from its first word of shared objects to take up what it had before.
 RETURN_S = 5.0
-# Crashed players whose objects are kept; those who crashed first go first. More than a room of 16 loses at once.
-ABSENT_MAX = 16
 # A frame may come early by this share of an interval, and counts for the send that is due: half of a frame at 60 FPS. The
 # sends stay that regular on the whole.
 EARLY = 0.25
@@ -176,7 +175,7 @@ class SharedObjects:
         self.interval_s = 1 / send_hz
         self._rng = rng
         self._links: dict[PeerId, _Link] = {}
-        self._absent: dict[PeerId, tuple[float, dict[int, Theirs]]] = {}  # crashed: until when we keep what of them
+        self._absent = Absent()
         self._own: dict[int, _Own] = {}
         self._classes: dict[int, tuple[Schema, bytes, list[int]]] = {}
         self._class_numbers: dict[str, int] = {}
@@ -192,8 +191,8 @@ class SharedObjects:
     def peer_joined(self, peer: PeerId, now: float) -> None:
         self.peer_left(peer)
         link = self._links[peer] = _Link(self._new_session(), now)
-        until, objects = self._absent.pop(peer, (math.inf, None))
-        if objects is not None:
+        if (kept := self._absent.take(peer)) is not None:
+            until, objects = kept
             link.objects, link.unconfirmed, link.unconfirmed_until = objects, set(objects), until
             link.returned_until = until
 
@@ -208,14 +207,8 @@ class SharedObjects:
             else:
                 kept[number] = theirs
         if kept:
-            while len(self._absent) >= ABSENT_MAX:
-                self._forget_absent(next(iter(self._absent)))
-            self._absent[peer] = keep_until, kept
+            self._events += [Removed(*gone, True) for gone in self._absent.keep(peer, keep_until, kept)]
             self._events.append(OwnerAbsent(peer))
-
-    def _forget_absent(self, peer: PeerId) -> None:
-        _, objects = self._absent.pop(peer)
-        self._events += [Removed(peer, number, True) for number in objects]
 
     def offers_to(self, peer: PeerId) -> list[bytes]:
         """What we kept of a player that is back, an object each; one that it has spoken of meanwhile is its own again."""
@@ -273,13 +266,11 @@ class SharedObjects:
         """When `handle_timeout` and `datagrams_to_send` have something to do again; infinity when they have not."""
         # While objects move, the next frame brings the next send: before it there would be nothing new to say.
         patience = FRAME_PATIENCE * self.interval_s if self._resting else 0.0
-        due = math.inf
+        due = self._absent.next_timeout()
         for link in self._links.values():
             if link.next_send + patience < due and self._has_news_for(link):
                 due = link.next_send + patience
             due = min(due, link.unconfirmed_until)
-        for until, _ in self._absent.values():
-            due = min(due, until)
         return due
 
     def handle_timeout(self, now: float) -> None:
@@ -290,8 +281,7 @@ class SharedObjects:
                     del link.objects[number]
                     self._events.append(Removed(peer, number))
                 link.unconfirmed.clear()
-        for peer in [peer for peer, (until, _) in self._absent.items() if until <= now]:
-            self._forget_absent(peer)
+        self._events += [Removed(*gone, True) for gone in self._absent.expire(now)]
 
     def take_events(self) -> list[SharedEvent]:
         events, self._events = self._events, []

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from psyne_mesh.errors import ClosedError, InvalidConfig, MessageTooLarge, PeerGone, ProtocolError
+from psyne_mesh.game.absences import ABSENT_MAX
 from psyne_mesh.game.interpolation import Playback
 from psyne_mesh.game.replicas import Appeared, ReplicaEvent, Replicas, Restored, Vanished
 from psyne_mesh.game.rewind import Past
 from psyne_mesh.game.schema import Schema, Shared, Wire
-from psyne_mesh.game.shared import ABSENT_MAX, SharedEvent, SharedObjects
+from psyne_mesh.game.shared import SharedEvent, SharedObjects
 from psyne_mesh.game.shared_records import OBJECTS_MAX, Kept, offer_untrusted
 from psyne_mesh.identity import PeerId
 from psyne_mesh.interrupts import uninterrupted

@@ -547,6 +547,7 @@ PARTS = {
     "game/shared_wire.fields_untrusted": "game/shared.SharedObjects.receive",
     "game/shared_records.Records.read_untrusted": "game/shared.SharedObjects.receive",
     "game/shared_records.offer_untrusted": "game/shared.SharedObjects.receive",
+    "game/schema.Schema.object_untrusted": "game/shared.SharedObjects.receive",
     "mesh/owed.room_untrusted": "mesh/owed.statement_untrusted",
     "mesh/owed.Owed.receive_untrusted": "mesh/owed.statement_untrusted, and a rate of its own",
     "webrtc/dtls/embedding.Embedding.receive_untrusted": "a checksum of what an authentic check of ICE carried",
