@@ -79,6 +79,8 @@ def offer_untrusted(me: PeerId, data: bytes) -> Kept:
     records.read_untrusted(bytes(HEAD.size) + data)
     if records.unknown or records.removed or len(records.objects) != 1 or len(records.classes) != 1:
         raise ProtocolError("not an offer of one shared object")
+    if records.objects[0][0] & 1:
+        raise ProtocolError("an offer of an object of the host, which was nobody's own")
     number, schema, _, _, _, values = records.objects[0]
     return Kept(me, number, schema, values)
 
