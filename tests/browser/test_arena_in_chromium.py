@@ -63,5 +63,5 @@ async def test_a_tab_and_a_python_player_see_and_hear_each_other() -> None:
                 await tab.value("document.querySelector('#talk').requestSubmit()")
                 sender, said = await chat.receive()
                 assert (sender.name, said) == ("tab", Chat("hello python"))
-                await tab.call("Page.close")  # it says goodbye, and is not waited for
+                await tab.call("Page.navigate", url="about:blank")  # the page says goodbye as it goes
                 await until(lambda: not room.peers)
