@@ -484,6 +484,7 @@ class Census:
         never_lost = not accuser.revived or now - accuser.since >= _SAME_BREAK_S
         due = due and never_lost and self._counts(accusation, now)
         if due and self.own.joined_at <= accusation.epoch <= self.own.epoch:
+            self.verified += 1
             verify_accusation_untrusted(accusation, self._room, accuser.record.public_key, self._verify)
             self._let_go_at[peer] = now
             forget_oldest(self._let_go_at, _LET_GO_MAX)

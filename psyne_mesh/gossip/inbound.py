@@ -199,6 +199,9 @@ class Inbound:
         core, via = self._core, link.peer
         verified = core.census.verified
         for kind, data in items:
+            if core.census.verified - verified >= codec.ITEMS_MAX:  # proofs have two signatures each
+                core.stats.items_refused += 1
+                continue
             try:
                 if kind == codec.ITEM_RECORD:
                     self.learn(record_untrusted(data), now, via, welcome=welcome)
@@ -215,7 +218,11 @@ class Inbound:
             except ProtocolError:
                 core.stats.items_refused += 1
                 self.fault(link, now)
-        link.cost.add(LINE * len(items) + VERIFY * (core.census.verified - verified))
+        self._charge(link, verified, len(items))
+
+    def _charge(self, link: Link, verified: int, lines: int) -> None:
+        """`verified`: signatures that had been checked before."""
+        link.cost.add(LINE * lines + VERIFY * (self._core.census.verified - verified))
 
     def learn(self, record: Record, now: float, via: PeerId | None, *, welcome: bool, age: float = 0.0) -> None:
         core = self._core
@@ -308,8 +315,8 @@ class Inbound:
         core = self._core
         to, inner = relay_untrusted(frame)
         kind = codec.frame_type_untrusted(inner)
-        if kind not in _RELAYED:
-            raise ProtocolError("this frame type is not relayed")
+        if kind not in _RELAYED or len(inner) > SIZES[kind]:
+            raise ProtocolError("this frame type, or so much of it, is not relayed")
         if to == core.own:
             self._handlers[kind](link, inner, now)
         elif to in core.links and link.peer != to:
@@ -325,7 +332,9 @@ class Inbound:
         if record.peer == core.own or record.peer in core.links:
             return
         if core.walks.join_received(link.peer, ttl, data, record.peer, list(core.links)):
+            verified = core.census.verified
             self.learn(record, now, link.peer, welcome=True)
+            self._charge(link, verified, 1)
 
     def _on_shuffle(self, link: Link, frame: bytes, now: float) -> None:
         core = self._core
@@ -335,21 +344,23 @@ class Inbound:
         if not link.cost.may_answer(2 * len(frame), now):  # it is passed on, or answered with as many records
             return
         self._learn_lines(
-            core.walks.shuffle_received(link.peer, number, ttl, lines, known, list(core.links)), link.peer, now
+            core.walks.shuffle_received(link.peer, number, ttl, lines, known, list(core.links)), link, now
         )
 
     def _on_shuffle_reply(self, link: Link, frame: bytes, now: float) -> None:
         number, _, lines = shuffle_untrusted(frame)
-        self._learn_lines(self._core.walks.reply_received(number, lines, list(self._core.links)), link.peer, now)
+        self._learn_lines(self._core.walks.reply_received(number, lines, list(self._core.links)), link, now)
 
-    def _learn_lines(self, lines: list[Line], via: PeerId, now: float) -> None:
+    def _learn_lines(self, lines: list[Line], link: Link, now: float) -> None:
+        verified = self._core.census.verified
         for line in lines:
             try:
                 record = record_untrusted(line.record)
                 if line.age < self._core.membership.lifetime_s(record):
-                    self.learn(record, now, via, welcome=True, age=line.age)
+                    self.learn(record, now, link.peer, welcome=True, age=line.age)
             except ProtocolError:
                 self._core.stats.items_refused += 1
+        self._charge(link, verified, len(lines))
 
     def _on_disconnect(self, link: Link, frame: bytes, now: float) -> None:
         """It lives and has no use for this link. It closes it; what comes next from it is no sign of leaving."""

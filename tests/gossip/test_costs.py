@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from psyne_mesh.gossip import broadcast_wire as wire
-from psyne_mesh.gossip import codec, costs, records, sync
+from psyne_mesh.gossip import codec, costs, records, routing, sync
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.events import BroadcastReceived, CloseLink, SendFrame
+from psyne_mesh.identity import PeerId
 from psyne_mesh.testing.hostile import WORST, Frames
-from tests.gossip.cluster import CheapIdentity, Cluster, room_of
+from tests.gossip.cluster import CheapIdentity, Cluster, cheap_verify, room_of
 from tests.gossip.test_node_hostile import EVIL, KEY, infiltrated, record, say, told
 
 KINDS = sorted(costs.COSTS)
@@ -30,6 +31,12 @@ worst, spoilt = FRAMES.worst, FRAMES.spoilt
 
 def signed(n: int) -> list[records.Record]:
     return [record(CheapIdentity(9000 + number)) for number in range(n)]
+
+
+def introduce(room: Cluster, n: int) -> None:
+    crowd = signed(n)
+    for start in range(0, n, 20):
+        say(room, told(*crowd[start : start + 20]))
 
 
 def calls_of(act: Callable[[], object]) -> int:
@@ -64,7 +71,7 @@ def test_what_a_frame_makes_us_do_is_on_its_sender_s_account(kind: int, monkeypa
     for frame in worst(kind):
         assert len(frame) <= costs.SIZES[kind]
         room = infiltrated(size=4)
-        say(room, told(*signed(40)))
+        introduce(room, 40)
         for number in range(200):  # streams that every look at all of them walks over
             message = wire.sign_message(KEY, CheapIdentity(3000 + number), 1, 1, 1, b"x")
             say(room, wire.encode_gossip(wire.Head(0, 0), message.body))
@@ -79,6 +86,39 @@ def test_what_a_frame_makes_us_do_is_on_its_sender_s_account(kind: int, monkeypa
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_its_signatures_are_few_and_on_the_account(kind: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No frame holds a game up for longer than 5 ms, of which each signature takes 0.15."""
+    monkeypatch.setattr(costs, "_SETTLE_UNITS", 1e12)
+    relayed = [routing.encode_relay(infiltrated(size=1).ids()[0], frame) for frame in worst(codec.TOLD)]
+    for frame in [*worst(kind), *(relayed if kind == codec.RELAY else [])]:
+        room = infiltrated(size=1, config=GossipConfig(max_players=300))
+        node = next(iter(room.nodes.values()))
+        checked = 0
+
+        def count_and_verify(*words: Any) -> PeerId:
+            nonlocal checked
+            checked += 1
+            return cheap_verify(*words)
+
+        node._core.verify = node._core.census._verify = count_and_verify
+        cost = node._core.links[EVIL.peer_id].cost
+        before = cost.units
+        node.receive(EVIL.peer_id, frame, room.now)
+        assert checked <= codec.ITEMS_MAX + 1
+        assert cost.units - before >= costs.VERIFY * checked
+        assert codec.ITEMS_MAX * costs.VERIFY <= 4_000
+
+
+def test_what_is_carried_is_no_larger_than_what_comes_directly() -> None:
+    room = infiltrated(size=1)
+    node = next(iter(room.nodes.values()))
+    frame = codec.head(codec.TOLD) + bytes(costs.SIZES[codec.TOLD])
+    dropped = node.stats.frames_dropped
+    node.receive(EVIL.peer_id, routing.encode_relay(node.peer_id, frame), room.now)
+    assert node.stats.frames_dropped == dropped + 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_frame_larger_than_any_honest_one_is_not_read(kind: int) -> None:
     room = infiltrated(size=2)
     node = next(iter(room.nodes.values()))
@@ -90,7 +130,7 @@ def test_a_frame_larger_than_any_honest_one_is_not_read(kind: int) -> None:
 
 def test_an_answer_is_paid_for_by_who_asked() -> None:
     room = infiltrated(size=4, config=GossipConfig(max_players=300))
-    say(room, told(*signed(200)))
+    introduce(room, 200)
     node = next(iter(room.nodes.values()))
     node.take_outputs()
     asked = answered = 0
@@ -163,7 +203,8 @@ def test_who_repairs_at_once_what_we_missed_is_no_flooder() -> None:
 def test_badly_signed_records_cost_the_link() -> None:
     room = infiltrated(size=3)
     node = next(iter(room.nodes.values()))
-    node.receive(EVIL.peer_id, codec.head(codec.TOLD) + spoilt(40), room.now)
+    for _ in range(2):
+        node.receive(EVIL.peer_id, codec.head(codec.TOLD) + spoilt(20), room.now)
     closed = [out for out in node.take_outputs() if isinstance(out, CloseLink)]
     assert [(out.peer, out.reason) for out in closed] == [(EVIL.peer_id, "misbehaving")]
 

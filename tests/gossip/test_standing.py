@@ -26,8 +26,8 @@ def made_up(number: int, seats: int) -> Record:
 
 def tell(room: Cluster, way: str, records: list[Record]) -> None:
     if way == "member":
-        for start in range(0, len(records), 40):
-            say(room, told(*records[start : start + 40]))
+        for start in range(0, len(records), 20):
+            say(room, told(*records[start : start + 20]))
     else:
         for peer in room.ids():
             room.tell(peer, lambda node: node.learn(records, room.now))

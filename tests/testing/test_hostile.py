@@ -223,8 +223,6 @@ class LongestStep(trio.abc.Instrument):
 @pytest.mark.parametrize("behaviour", hostile.every(1e6), ids=name_of)
 async def test_no_step_is_long(behaviour: Any, autojump_clock: MockClock) -> None:
     longest = unit = math.inf
-    # A frame of gossip holds 80 records, and each that is new has a signature to verify
-    allowed = BYTES_OF_A_STEP * (2 if isinstance(behaviour, hostile.MadeUpMembers) else 1)
     for _ in range(3):  # the least of some tries, as whatever else runs only adds
         unit = min(unit, cost(tiny_messages(), PACKINGS["bundled"], 20_000).ns_per_byte)
         step = LongestStep()
@@ -238,9 +236,9 @@ async def test_no_step_is_long(behaviour: Any, autojump_clock: MockClock) -> Non
             trio.lowlevel.remove_instrument(step)
             gc.enable()
         longest = min(longest, step.longest_ns)
-        if longest <= allowed * unit:
+        if longest <= BYTES_OF_A_STEP * unit:
             break
-    assert longest <= allowed * unit
+    assert longest <= BYTES_OF_A_STEP * unit
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from psyne_mesh.gossip import broadcast_wire as wire
 from psyne_mesh.gossip import codec, exchange, records, routing, sync, walks
 from psyne_mesh.gossip.events import Output, SendFrame
+from psyne_mesh.gossip.proofs import prove
 from psyne_mesh.gossip.records import Accusation, OwnState, Record, RoomKey, Signer
 from psyne_mesh.identity import PeerId
 
@@ -86,6 +87,18 @@ class Frames:
             codec.item(codec.ITEM_RECORD, r.encoded[:-1] + bytes((r.encoded[-1] ^ 1,))) for r in self.records(n)
         )
 
+    def fresh(self, n: int = codec.ITEMS_MAX) -> bytes:
+        """Items: members that were made up, each with a signature of its own."""
+        return b"".join(map(exchange.encoded, self.records(n)))
+
+    def two_faced(self, n: int) -> bytes:
+        """Items: proofs against keys that were made up, each with two signatures."""
+        proofs = []
+        for one in (self.stranger() for _ in range(n)):
+            faces = [OwnState(epoch=1, joined_at=1, name=name).sign(self.key, one, *self.dated()) for name in "ab"]
+            proofs.append(exchange.encoded(prove(*faces)))
+        return b"".join(proofs)
+
     def accusations(self, n: int) -> bytes:
         """Items: nobody is gone."""
         instance, _ = self.dated()
@@ -156,12 +169,15 @@ def _probes(kind: int) -> Callable[[Frames], list[bytes]]:
 
 def _items(kind: int) -> Callable[[Frames], list[bytes]]:
     head = codec.head(kind)
-    return lambda f: [head + f.accusations(160), head + f.spoilt(15), head + b"\x09\x00" * codec.ITEMS_MAX]
+    return lambda f: [
+        head + f.accusations(codec.ITEMS_MAX), head + f.accusations(160), head + f.spoilt(15), head + f.fresh(),
+        head + f.two_faced(codec.ITEMS_MAX), head + b"\x09\x00" * codec.ITEMS_MAX, head + b"\x09\x00" * 1024,
+    ]  # fmt: skip
 
 
 def _hellos(f: Frames) -> list[bytes]:
     head = codec.head(codec.HELLO) + bytes((exchange.NEWCOMER,)) + f.rng.randbytes(exchange.HELLO_BYTES - 3)
-    return [head, head + f.accusations(160)]
+    return [head, head + f.accusations(codec.ITEMS_MAX), head + f.fresh()]
 
 
 def _digests(f: Frames) -> list[bytes]:
@@ -169,7 +185,8 @@ def _digests(f: Frames) -> list[bytes]:
 
 
 def _deltas(f: Frames) -> list[bytes]:
-    return [*sync.delta(f.ids(1024), [], 16_384), *sync.delta([], [f.accusations(160)], 1 << 20)]
+    return [*sync.delta(f.ids(1024), [], 16_384), *sync.delta([], [f.accusations(160)], 1 << 20),
+            *sync.delta([], [f.fresh()], 1 << 20)]  # fmt: skip
 
 
 WORST: dict[int, Callable[[Frames], list[bytes]]] = {
@@ -193,6 +210,6 @@ WORST: dict[int, Callable[[Frames], list[bytes]]] = {
     codec.FORWARD_JOIN: lambda f: [codec.head(codec.FORWARD_JOIN) + b"\x06" + r.encoded for r in f.records(1)],
     codec.SHUFFLE: lambda f: [f.shuffle_of(codec.SHUFFLE)],
     codec.SHUFFLE_REPLY: lambda f: [f.shuffle_of(codec.SHUFFLE_REPLY)],
-    codec.DISCONNECT: lambda f: [codec.head(codec.DISCONNECT) + f.accusations(160)],
+    codec.DISCONNECT: lambda f: [codec.head(codec.DISCONNECT) + f.fresh()],
     codec.KEEP: lambda f: [wire.encode_keep(0, wire.sign_keep(f.key, f.stranger(), 7, *f.dated()).body)],
 }
