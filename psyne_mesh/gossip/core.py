@@ -365,7 +365,11 @@ class Core:
     def resize(self, now: float) -> None:
         """The number of members or links changed: maybe the mode does, too."""
         small, large = self._sizes
-        if not self.overlay.resize(len(self.membership) + 1, now, links=len(self.links), small=small, large=large):
+        links = standing = len(self.links)
+        if self.policy.links_all and len(self.membership) >= self.config.full_mesh_max > standing:
+            standing += self.membership.seconded(now, self.links)
+        members = len(self.membership) + 1
+        if not self.overlay.resize(members, now, links=links, standing=standing, small=small, large=large):
             return
         policy = self.policy = self.exchange.policy = POLICIES[self.overlay.mode]
         self.detector.follow(policy)

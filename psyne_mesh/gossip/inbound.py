@@ -132,7 +132,8 @@ class Inbound:
     def _on_indirect(self, link: Link, frame: bytes, now: float) -> None:
         sequence, target, alive = codec.indirect_untrusted(frame)
         if alive and self._core.vouching.answered(sequence, target):
-            self._core.membership.vouched(target, now)
+            self._core.membership.vouched(target, link.peer, now)
+            self._core.resize(now)
             if target not in self._core.links:
                 self._core.census.link_heard(target)  # whoever calls it silent: a neighbour hears it
         self._core.detector.indirect_received(link.peer, target, alive, now)

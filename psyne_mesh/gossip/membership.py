@@ -18,9 +18,11 @@ from psyne_mesh.identity import PeerId
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Container
 
 _EARLY_S = 0.001
 _GONE_MAX = 4096  # records of members that are gone; of the longest gone only the version stays
+_SECONDED_S = 9.0  # so long two neighbours' words count, as one voucher does
 _WHOLE_S = 60.0  # so long whole: twice as long as messages are kept for repair, many rounds of comparing views
 _LOST_WHOLE_S = 600.0  # those lost to silence: newcomers hear of them (see `exchange`), and may knock
 _KNOCKED = 4  # of the lost stay whole, however long ago: somebody knocks on their doors
@@ -62,7 +64,8 @@ class Member:
     it was expelled, or nobody ever met it, so there is no use in waiting for it. `place` is its index among the living, or
     -1. `lives_until`: when the lives that it began will all count no more. `hint`: only a server told us of it, or a ticket:
     somebody to dial, of whom nothing is passed on. `revived`: it was down, and is back. `met`: we had a link with it once.
-    `vouched_at`: when a link of ours, or a neighbour, last stood for it."""
+    `vouched_at`: when a link of ours, or a neighbour, last stood for it; `voucher`: which one, and `seconded_at`: when last
+    another than the one before."""
 
     __slots__ = (
         "closed",
@@ -72,11 +75,13 @@ class Member:
         "place",
         "record",
         "revived",
+        "seconded_at",
         "seen_at",
         "since",
         "status",
         "via",
         "vouched_at",
+        "voucher",
     )
 
     def __init__(self, record: Record, status: Status, now: float, via: PeerId | None) -> None:
@@ -92,6 +97,8 @@ class Member:
         self.met = False
         self.revived = False
         self.vouched_at = now
+        self.voucher: PeerId | None = None
+        self.seconded_at = -math.inf
 
 
 class Membership:
@@ -221,11 +228,22 @@ class Membership:
             self.seat_changes += not member.met
             member.met, member.vouched_at = True, now
 
-    def vouched(self, peer: PeerId, now: float) -> None:
+    def vouched(self, peer: PeerId, by: PeerId, now: float) -> None:
         """A neighbour reached it."""
         member = self._table.get(peer)
         if member is not None:
-            member.vouched_at = now
+            if member.voucher not in (None, by) and now - member.vouched_at < _SECONDED_S:
+                member.seconded_at = now
+            member.vouched_at, member.voucher = now, by
+
+    def seconded(self, now: float, links: Container[PeerId]) -> int:
+        """For how many without a link two neighbours stand: one alone can make up as many as it likes."""
+        table = self._table
+        return sum(now - table[peer].seconded_at < _SECONDED_S and peer not in links for peer in self.alive)
+
+    def is_seconded(self, peer: PeerId, now: float) -> bool:
+        member = self._table.get(peer)
+        return member is not None and now - member.seconded_at < _SECONDED_S
 
     def renew_vouchers(self, now: float) -> None:
         """From now on everybody needs one."""

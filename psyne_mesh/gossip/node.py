@@ -354,11 +354,11 @@ class Node:
         helpers = [
             peer for peer in core.links if not core.detector.is_impaired(peer)
         ]  # without one nobody can be judged
-        apart: list[tuple[float, PeerId]] = []
+        apart: list[tuple[float, bool, PeerId]] = []
         for peer in core.membership.alive if core.policy.links_all and helpers else core.membership.hints:
             member = core.membership.get(peer)
             if peer not in core.links and member is not None:
-                apart.append((member.vouched_at, peer))
+                apart.append((member.vouched_at, core.membership.is_seconded(peer, now), peer))
         core.vouching.beat(now, apart, helpers)
         core.want_missing(now)
 

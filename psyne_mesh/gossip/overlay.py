@@ -68,7 +68,7 @@ class Neighbour:
 class Overlay:
     """How to drive it:
 
-    1. `resize(members, now, links=..., small=..., large=...)` whenever the number of members or links changes.
+    1. `resize(members, now, links=..., standing=..., small=..., large=...)` whenever the number of members or links changes.
     2. `link_up`, `link_down`, `parted` follow the links; `heard` passes on what probes say.
     3. `admits(peer, now, isolated=...)` when a neighbour introduced itself: False means send it on to others.
     4. `handle_timeout(now, alive, distance, pending)` at `deadline`. It wishes: `DialWanted`, `Part`.
@@ -103,19 +103,20 @@ class Overlay:
 
     # ------------------------------------------------------------------------------------------------------- mode
 
-    def resize(self, members: int, now: float, *, links: int, small: int, large: int) -> bool:
+    def resize(self, members: int, now: float, *, links: int, standing: int, small: int, large: int) -> bool:
         """Follow the size of the room, with hysteresis. True if the mode changed. Records alone make no room large, for they
-        cost nothing: it is, if with us are nearly as many as a full mesh holds (more, in a room made for no more), or if
-        more neighbours call it large than `small`. Who has no link believes what it is told, until somebody is there to ask."""
+        cost nothing: it is, if nearly as many as a full mesh holds are with us, and with those for whom two neighbours stand
+        (`standing`) more; or if more neighbours call it large than `small`. Who has no link believes what it is told, until
+        somebody is there to ask."""
         self.members = members
         config, before = self._config, self.mode
         known = config.full_knowledge_max
         few = config.full_mesh_max - config.full_mesh_hysteresis
-        enough = config.full_mesh_max if 0 < config.max_players <= config.full_mesh_max else few
         if members <= few:
             self.mode = Mode.FULL
         elif self.mode is Mode.FULL:
-            if members > config.full_mesh_max and (links >= enough or large > small or not links):
+            many = links >= few and standing >= config.full_mesh_max
+            if members > config.full_mesh_max and (many or large > small or not links):
                 self.mode = Mode.PARTIAL
         elif large < small and links < few:
             self.mode = Mode.FULL  # whoever made us believe in a large room was alone

@@ -2,6 +2,7 @@
 
 A record alone proves a key, not a player: anybody makes a thousand. So a member of a full mesh is one whom we have a link
 with, or whom a neighbour reached within 10 s (the indirect probe of SWIM). Who is neither is none.
+How large the room is, is told by links, and by members for whom two neighbours stand: one liar vouches for all that it made up.
 """
 
 from __future__ import annotations
@@ -48,21 +49,21 @@ class Vouching:
         if timers[effects.VOUCHES] == math.inf:
             timers[effects.VOUCHES] = now + _BEAT_S
 
-    def beat(self, now: float, members: Iterable[tuple[float, PeerId]], helpers: list[PeerId]) -> None:
-        """`members`: when somebody last vouched, and for whom."""
+    def beat(self, now: float, members: Iterable[tuple[float, bool, PeerId]], helpers: list[PeerId]) -> None:
+        """`members`: when somebody last vouched, whether two did, and for whom."""
         self._effects.timers[effects.VOUCHES] = math.inf
-        waiting: list[tuple[float, PeerId]] = []
-        for vouched_at, peer in members:
+        waiting: list[tuple[float, bool, PeerId]] = []
+        for vouched_at, seconded, peer in members:
             if now - vouched_at >= VOUCHED_S:
                 self._effects.facts.append(Unvouched(peer))
             else:
-                waiting.append((vouched_at, peer))
+                waiting.append((vouched_at, seconded, peer))
         if not waiting:
             return
         self._effects.timers[effects.VOUCHES] = now + _BEAT_S
         waiting.sort()
-        for vouched_at, peer in waiting[:_ASKED_MAX]:
-            if now - vouched_at >= _ASK_S:
+        for vouched_at, seconded, peer in waiting[:_ASKED_MAX]:
+            if not seconded or now - vouched_at >= _ASK_S:
                 self.ask(peer, helpers)
 
     def answered(self, sequence: int, target: PeerId) -> bool:

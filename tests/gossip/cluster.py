@@ -62,6 +62,7 @@ class Cluster:
         self.links: set[tuple[PeerId, PeerId]] = set()
         self.blocked: Callable[[PeerId, PeerId], bool] = lambda a, b: False  # frames a -> b vanish
         self.no_dial: Callable[[PeerId, PeerId], bool] = lambda a, b: False  # dials fail
+        self.by_hand: dict[PeerId, Callable[[PeerId, bytes], None]] = {}  # who is no node here gets (sender, frame)
         self.asleep: dict[PeerId, list[tuple[PeerId, bytes | None]]] = {}  # what waits; None: the link was closed
         self.log: list[tuple[float, PeerId, Event]] = []
         self.closed: list[tuple[PeerId, PeerId, str]] = []  # who ended its link to whom, and why
@@ -240,6 +241,8 @@ class Cluster:
 
     def _arrive(self, sender: PeerId, receiver: PeerId, frame: bytes) -> None:
         node = self.nodes.get(receiver)
+        if receiver in self.by_hand:
+            self.by_hand[receiver](sender, frame)
         if node is None or sender not in self.nodes or self.blocked(sender, receiver):
             return
         if receiver in self.asleep:

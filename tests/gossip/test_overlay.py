@@ -24,7 +24,7 @@ def nowhere(peer: PeerId) -> float:
 
 def partial(members: int = 100, **config: int) -> Overlay:
     overlay = Overlay(GossipConfig(**config), OWN, random.Random(1), Effects())  # type: ignore[arg-type]
-    overlay.resize(members, 0.0, links=members - 1, small=0, large=members - 1)
+    overlay.resize(members, 0.0, links=members - 1, standing=members - 1, small=0, large=members - 1)
     return overlay
 
 
@@ -45,7 +45,7 @@ def tick(overlay: Overlay, now: float, pending: int = 0) -> list[object]:
 def test_modes_change_with_hysteresis(sizes: list[int], mode: Mode) -> None:
     overlay = Overlay(GossipConfig(), OWN, random.Random(1), Effects())
     for size in sizes:
-        overlay.resize(size, 0.0, links=size - 1, small=0, large=size - 1)
+        overlay.resize(size, 0.0, links=size - 1, standing=size - 1, small=0, large=size - 1)
     assert overlay.mode is mode
 
 

@@ -31,7 +31,7 @@ class Places:
         }
         self.dials: list[tuple[PeerId, PeerId]] = []
         for node in self.nodes.values():
-            node.resize(size, 0.0, links=size - 1, small=0, large=size - 1)
+            node.resize(size, 0.0, links=size - 1, standing=size - 1, small=0, large=size - 1)
         for n, peer in enumerate(self.ids[1:], 1):  # each came through somebody who was there
             self.link(peer, self.ids[self.rng.randrange(n)], 0.0)
 

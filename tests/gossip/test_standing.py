@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
+from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.events import Evicted, PeerDiscovered, PeerLeft
 from psyne_mesh.gossip.records import OwnState, Record
@@ -58,6 +61,51 @@ def test_a_room_of_four_stays_one_whatever_records_come_and_nobody_is_shown_for_
             assert node.topology(room.now).mode == "full"
             assert len(node.members) <= 64 + 4
     assert all(set(node.members) - {EVIL.peer_id} == set(room.nodes) for node in room.nodes.values())
+
+
+def vouch_for_all(room: Cluster) -> None:
+    """EVIL says of everybody whom it is asked for that it is there."""
+
+    def answer(sender: PeerId, frame: bytes) -> None:
+        if frame[1] == codec.PING_REQ:
+            sequence, target, _ = codec.indirect_untrusted(frame)
+            words = codec.indirect(sequence, target, alive=True)
+            room.tell(sender, lambda node: node.receive(EVIL.peer_id, words, room.now))
+
+    room.by_hand[EVIL.peer_id] = answer
+
+
+@pytest.mark.parametrize(
+    ("way", "size", "vouches"),
+    [("member", 13, True), ("member", 15, False), ("member", 15, True), ("server", 15, False)],
+)
+def test_no_records_make_a_room_of_up_to_sixteen_partial(way: str, size: int, vouches: bool) -> None:
+    """It is made for 64, and nearly as many as a full mesh holds are there, the liar among them, which stands for all that it
+    made up."""
+    room = infiltrated(config=GossipConfig(max_players=64), size=size)
+    keep_talking(room, 5.0)
+    if vouches:
+        vouch_for_all(room)
+    for beat in range(25):
+        if beat % 8 == 0:
+            tell(room, way, [made_up(number, 0) for number in range(beat * 4, beat * 4 + 40)])
+        keep_talking(room, 0.4)
+        for node in room.nodes.values():
+            assert node.topology(room.now).mode == "full"
+
+
+def test_a_room_in_which_no_link_to_some_comes_about_is_partial_once_there_are_many() -> None:
+    """Three in ten pairs never reach each other, so that few ever have sixteen links; neighbours stand for the rest."""
+    room = Cluster(5, GossipConfig(max_players=64))
+    dice = random.Random(5)
+    apart = {(a, b) for a in range(20) for b in range(3, a) if dice.random() < 0.3}
+    ids = [CheapIdentity(index).peer_id for index in range(20)]
+    number = {peer: index for index, peer in enumerate(ids)}
+    room.no_dial = lambda a, b: (max(number[a], number[b]), min(number[a], number[b])) in apart
+    for index in range(20):
+        room.add(index, knows=room.ids()[:3])
+    modes = [node.topology for node in room.nodes.values()]
+    assert room.run(15.0, until=lambda: all(mode(room.now).mode == "partial" for mode in modes)) < 15.0
 
 
 @pytest.mark.parametrize("way", ["member", "server"])
