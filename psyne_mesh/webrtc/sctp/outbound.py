@@ -15,6 +15,8 @@ from psyne_mesh.webrtc.sctp.send_queue import SendQueue, SendStream
 from psyne_mesh.webrtc.sctp.stats import Counters
 
 if TYPE_CHECKING:
+    from random import Random
+
     from psyne_mesh.webrtc.sctp.scheduler import Entry
 
 # Gap blocks have 16-bit offsets; an eighth of that fills 4 MiB with chunks of 512 bytes. What one SACK may acknowledge, take
@@ -35,6 +37,12 @@ REOPENED_S_PER_CHUNK = 2e-5
 REPEATS_PER_ACKED = 2
 REPEATS_BYTES_FREE = 65_536
 ASKING_CHUNKS_MAX = 64  # of those that T3-rtx found lost: more than its first packets hold
+# An acknowledgement costs nothing, so a peer may give it for what it did not get: then no loss slows us, and its window, or
+# our own line, is all that does. Once in so many acknowledged bytes a chunk of a long message is kept back, until the peer says
+# that it lacks it (S. Savage et al., "TCP Congestion Control with a Misbehaving Receiver", CCR 1999, section 4.3; RFC 9000
+# section 21.4). An honest one waits for it for a round trip, as after a loss.
+WITHHOLD_EVERY_BYTES = 2 * 2**20  # to three times that: which one nobody knows
+WITHHOLD_CHUNKS_BEHIND = 16  # full ones that wait to be sent: what follows shows the gap
 RENEGES_MAX = (
     3  # RFC 9260 section 6.2.1 lets a receiver take its word back; none in use does, and each time costs a long look
 )
@@ -67,10 +75,15 @@ class Outbound:
         "_reopened_at",
         "_repeats_left",
         "_reported_tsn",
+        "_rng",
+        "_unproven",
         "_window_bytes_min",
+        "_withheld",
+        "_withhold_at",
         "bulk_allowance",
         "congestion",
         "forward_tsn",
+        "lied",
         "outstanding",
         "peer_a_rwnd",
         "queue",
@@ -82,8 +95,9 @@ class Outbound:
         "tail_probe_at",
     )
 
-    def __init__(self, config: SctpConfig, counters: Counters, initial_tsn: int) -> None:
+    def __init__(self, config: SctpConfig, counters: Counters, initial_tsn: int, rng: Random) -> None:
         self._config = config
+        self._rng = rng
         self._counters = counters
         self.queue = SendQueue()
         self.rto = RtoEstimator(config)
@@ -116,6 +130,10 @@ class Outbound:
         self._forward_due = False
         self._forward_sent_at = -1.0
         self._last_sent_at: float | None = None
+        self._withheld: Chunk | None = None
+        self._unproven = 0  # bytes that were acknowledged since the last one was kept back
+        self._withhold_at = WITHHOLD_EVERY_BYTES  # of them; drawn once there are so many
+        self.lied = False  # the peer acknowledged what was kept back
         self._path_is_new = False  # and T3-rtx is to repeat what the one before has swallowed
         self._path_began_at = float("-inf")
 
@@ -242,8 +260,48 @@ class Outbound:
                     break
             elif table.next_tsn - table.cumulative_tsn > TSNS_OUTSTANDING_MAX:
                 break
-            self._send_piece(builder, stream, size, now)
+            if self._unproven >= self._withhold_at and self._may_withhold(stream, size):
+                self._withhold(builder, stream, size, now)
+            else:
+                self._send_piece(builder, stream, size, now)
         scheduler.put_back(aside)
+
+    def _may_withhold(self, stream: SendStream, size: int) -> bool:
+        if self._withhold_at == WITHHOLD_EVERY_BYTES:
+            self._withhold_at += int(2 * WITHHOLD_EVERY_BYTES * self._rng.random()) + 1
+            return False
+        message = stream.messages[0]
+        is_followed = self.queue.buffered - size >= WITHHOLD_CHUNKS_BEHIND * self.queue.fragment_bytes_max
+        is_patient = message.max_retransmits is None and message.expires_at is None
+        return is_followed and is_patient and self._withheld is None and self.congestion.recovery_exit is None
+
+    def _withhold(self, builder: PacketBuilder, stream: SendStream, size: int, now: float) -> None:
+        """Do as if the next chunk were sent, and lost."""
+        table, n_parts, room = self.outstanding, len(builder.parts), builder.room
+        self._send_piece(builder, stream, size, now)
+        del builder.parts[n_parts:]
+        builder.room = room
+        chunk = self._withheld = table.chunks[table.next_tsn - 1]
+        chunk.state = LOST
+        table.flight_bytes -= size
+        table.lost_bytes += size
+        self._unproven, self._withhold_at = 0, WITHHOLD_EVERY_BYTES
+
+    def _is_lie(self, cumulative: int, sack: wire.Sack) -> bool:
+        chunk = self._withheld
+        if chunk is None or chunk.state != LOST or chunk.transmissions > 1:
+            return False
+        offset = chunk.tsn - cumulative
+        return offset <= 0 or any(first <= offset <= last for first, last in sack.gaps)
+
+    def _release(self, highest: int) -> None:
+        """The peer got what came after it: it says the truth, and gets that as well."""
+        chunk = self._withheld
+        if chunk is None or (chunk.state == LOST and highest <= chunk.tsn):
+            return
+        self._withheld = None
+        if chunk.state == LOST and chunk.transmissions == 1:
+            self.outstanding.lost.append(chunk)
 
     def _send_piece(self, builder: PacketBuilder, stream: SendStream, size: int, now: float) -> None:
         """Give the next `size` bytes of the stream's first message a TSN and put them into the open packet. This runs
@@ -337,6 +395,9 @@ class Outbound:
             return False
         if cumulative < table.cumulative_tsn:
             return True  # RFC 9260 section 6.2.1 rule D i: out of order
+        if self._withheld is not None and self._is_lie(cumulative, sack):
+            self.lied = True
+            return False
         moved = cumulative > table.cumulative_tsn
         was_full = table.flight_bytes + self.congestion.mtu > self.congestion.cwnd
         result = table.acknowledge(cumulative, sack.gaps)
@@ -352,7 +413,10 @@ class Outbound:
                 self.rack.duplicate_reported(rtt_of_first)
         if result.ambiguous:
             self._note_ambiguous(result.ambiguous, now)
+        if self._withheld is not None:
+            self._release(highest)
         if result.bytes_acked:
+            self._unproven += result.bytes_acked
             self._repeats_left = min(
                 self._repeats_left + REPEATS_PER_ACKED * result.bytes_acked, self.congestion.cwnd + REPEATS_BYTES_FREE
             )
