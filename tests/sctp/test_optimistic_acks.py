@@ -93,7 +93,7 @@ def test_an_honest_one_gets_all_of_it(interleaving: bool, loss: float) -> None:
     assert link.b.data == said
     link.run(5)
     assert_drained(link)
-    assert link.a.association._outbound._unproven < 4 * WITHHOLD_EVERY_BYTES
+    assert link.a.association._outbound._withhold_every > WITHHOLD_EVERY_BYTES
 
 
 def test_what_is_kept_back_costs_no_throughput() -> None:
@@ -101,7 +101,7 @@ def test_what_is_kept_back_costs_no_throughput() -> None:
     for every in (WITHHOLD_EVERY_BYTES, 1 << 60):
         link = LossyLink(LinkConfig(latency_s=0.02, bytes_per_s=5e6, queue_bytes=200_000, mtu=1500))
         link.connect()
-        link.a.association._outbound._withhold_at = every
+        link.a.association._outbound._withhold_every = every
         rates.append(bulk(link, 16 * MIB))
     assert rates[0] >= 0.98 * rates[1]
 
@@ -111,7 +111,7 @@ def test_the_last_one_is_not_forgotten() -> None:
     link = LossyLink(LinkConfig(latency_s=0.02, mtu=1500))
     link.connect()
     outbound = link.a.association._outbound
-    outbound._unproven, outbound._withhold_at = 1, 1
+    outbound._unproven, outbound._withhold_every = 3, 1
     link.a.association.send(1, 53, bytes(100_000), link.now)
     link.flush(link.a)
     assert outbound._withheld is not None

@@ -46,6 +46,22 @@ if TYPE_CHECKING:
         Liar,
         member,
     )
+    from psyne_mesh.testing.hostile.on_sockets import (
+        GUEST_LIES,
+        ComingAndGoing,
+        Eavesdropper,
+        EmptyFrames,
+        FalseHellos,
+        GuestLie,
+        Guests,
+        IdleSockets,
+        Impostor,
+        ManyGuests,
+        RoomHoarders,
+        guests,
+        impostor,
+        turn_server,
+    )
     from psyne_mesh.testing.hostile.outside import (
         SERVER_LIES,
         DroppedEnvelopes,
@@ -61,11 +77,13 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "ALL", "SERVER_LIES", "STORMS", "WORST", "Accusations", "BadSignatures", "Behaviour", "BulkForNobody", "ChunkStorm",
-    "DroppedEnvelopes", "Frames", "HavesFlood", "HeavyMessages", "Liar", "LyingServer", "MadeUpAuthors", "MadeUpChannels",
-    "MadeUpGoodbyes", "MadeUpMembers", "MadeUpPlayers", "ManyBroadcasts", "Nonsense", "OneAfterTheOther", "Questions",
-    "ReplayedEnvelopes", "Replays", "ServerLie", "Stranger", "TamperedEnvelopes", "TwoFaces", "Withholding", "Worst", "every",
-    "member", "server", "stranger",
+    "ALL", "GUEST_LIES", "SERVER_LIES", "STORMS", "WORST", "Accusations", "BadSignatures", "Behaviour", "BulkForNobody",
+    "ChunkStorm", "ComingAndGoing", "DroppedEnvelopes", "Eavesdropper", "EmptyFrames", "FalseHellos", "Frames", "GuestLie",
+    "Guests", "HavesFlood", "HeavyMessages", "IdleSockets", "Impostor", "Liar", "LyingServer", "MadeUpAuthors",
+    "MadeUpChannels", "MadeUpGoodbyes", "MadeUpMembers", "MadeUpPlayers", "ManyBroadcasts", "ManyGuests", "Nonsense",
+    "OneAfterTheOther", "Questions", "ReplayedEnvelopes", "Replays", "RoomHoarders", "ServerLie", "Stranger",
+    "TamperedEnvelopes", "TwoFaces", "Withholding", "Worst", "every", "guests", "impostor", "member", "server", "stranger",
+    "turn_server",
 ]  # fmt: skip
 
 __getattr__, __dir__ = exports(
@@ -79,6 +97,10 @@ __getattr__, __dir__ = exports(
         "testing.hostile.chunks": ("STORMS"),
         "testing.hostile.frames": ("WORST Frames"),
         "testing.hostile.liar": ("Behaviour Liar member"),
+        "testing.hostile.on_sockets": (
+            "GUEST_LIES ComingAndGoing Eavesdropper EmptyFrames FalseHellos GuestLie Guests IdleSockets "
+            "Impostor ManyGuests RoomHoarders guests impostor turn_server"
+        ),
         "testing.hostile.outside": (
             "SERVER_LIES DroppedEnvelopes LyingServer MadeUpGoodbyes MadeUpPlayers "
             "ReplayedEnvelopes ServerLie Stranger TamperedEnvelopes server stranger"

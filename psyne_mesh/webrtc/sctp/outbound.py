@@ -37,11 +37,12 @@ REOPENED_S_PER_CHUNK = 2e-5
 REPEATS_PER_ACKED = 2
 REPEATS_BYTES_FREE = 65_536
 ASKING_CHUNKS_MAX = 64  # of those that T3-rtx found lost: more than its first packets hold
-# An acknowledgement costs nothing, so a peer may give it for what it did not get: then no loss slows us, and its window, or
-# our own line, is all that does. Once in so many acknowledged bytes a chunk of a long message is kept back, until the peer says
-# that it lacks it (S. Savage et al., "TCP Congestion Control with a Misbehaving Receiver", CCR 1999, section 4.3; RFC 9000
-# section 21.4). An honest one waits for it for a round trip, as after a loss.
+# An acknowledgement costs nothing, so a peer may give it for what it did not get: then no loss slows us. Once in so many
+# acknowledged bytes a chunk is kept back, until the peer says that it lacks it (S. Savage et al., "TCP Congestion Control with a
+# Misbehaving Receiver", CCR 1999, section 4.3; RFC 9000 section 21.4). An honest one waits for it for a round trip, as after a
+# loss; then it is believed for four times as many.
 WITHHOLD_EVERY_BYTES = 2 * 2**20  # to three times that: which one nobody knows
+WITHHOLD_GROWTH, WITHHOLD_EVERY_MAX_BYTES = 4, 2**30
 WITHHOLD_CHUNKS_BEHIND = 16  # full ones that wait to be sent: what follows shows the gap
 RENEGES_MAX = (
     3  # RFC 9260 section 6.2.1 lets a receiver take its word back; none in use does, and each time costs a long look
@@ -80,6 +81,7 @@ class Outbound:
         "_window_bytes_min",
         "_withheld",
         "_withhold_at",
+        "_withhold_every",
         "bulk_allowance",
         "congestion",
         "forward_tsn",
@@ -132,7 +134,8 @@ class Outbound:
         self._last_sent_at: float | None = None
         self._withheld: Chunk | None = None
         self._unproven = 0  # bytes that were acknowledged since the last one was kept back
-        self._withhold_at = WITHHOLD_EVERY_BYTES  # of them; drawn once there are so many
+        self._withhold_every = WITHHOLD_EVERY_BYTES
+        self._withhold_at = 0  # of them; drawn once there are as many as `_withhold_every`
         self.lied = False  # the peer acknowledged what was kept back
         self._path_is_new = False  # and T3-rtx is to repeat what the one before has swallowed
         self._path_began_at = float("-inf")
@@ -260,15 +263,16 @@ class Outbound:
                     break
             elif table.next_tsn - table.cumulative_tsn > TSNS_OUTSTANDING_MAX:
                 break
-            if self._unproven >= self._withhold_at and self._may_withhold(stream, size):
+            if self._unproven >= self._withhold_every and self._may_withhold(stream, size):
                 self._withhold(builder, stream, size, now)
             else:
                 self._send_piece(builder, stream, size, now)
         scheduler.put_back(aside)
 
     def _may_withhold(self, stream: SendStream, size: int) -> bool:
-        if self._withhold_at == WITHHOLD_EVERY_BYTES:
-            self._withhold_at += int(2 * WITHHOLD_EVERY_BYTES * self._rng.random()) + 1
+        if not self._withhold_at:
+            self._withhold_at = int(self._withhold_every * (1 + 2 * self._rng.random()))
+        if self._unproven < self._withhold_at:
             return False
         message = stream.messages[0]
         is_followed = self.queue.buffered - size >= WITHHOLD_CHUNKS_BEHIND * self.queue.fragment_bytes_max
@@ -285,7 +289,7 @@ class Outbound:
         chunk.state = LOST
         table.flight_bytes -= size
         table.lost_bytes += size
-        self._unproven, self._withhold_at = 0, WITHHOLD_EVERY_BYTES
+        self._unproven = self._withhold_at = 0
 
     def _is_lie(self, cumulative: int, sack: wire.Sack) -> bool:
         chunk = self._withheld
@@ -300,6 +304,7 @@ class Outbound:
         if chunk is None or (chunk.state == LOST and highest <= chunk.tsn):
             return
         self._withheld = None
+        self._withhold_every = min(WITHHOLD_GROWTH * self._withhold_every, WITHHOLD_EVERY_MAX_BYTES)
         if chunk.state == LOST and chunk.transmissions == 1:
             self.outstanding.lost.append(chunk)
 
