@@ -259,7 +259,7 @@ def window_flaps(interleaving: bool = False, held: int = HELD) -> tuple[Victim, 
     window closes and opens, and whatever is outstanding is asked for again and again."""
     victim = Victim(interleaving=interleaving)
     outbound = victim.association._outbound
-    outbound._withhold_every = 1 << 60  # else it were found out before its window is so large
+    outbound.honesty.every = 1 << 60  # else it were found out before its window is so large
     for _ in range(400):
         for _ in range(20):
             victim.association.send(2, 53, bytes(1000), victim.now)

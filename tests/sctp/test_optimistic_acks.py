@@ -9,12 +9,12 @@ import pytest
 
 from benchmarks.hostile import Victim
 from psyne_mesh.webrtc.sctp import Closed, SctpConfig, wire
-from psyne_mesh.webrtc.sctp.outbound import WITHHOLD_EVERY_BYTES
+from psyne_mesh.webrtc.sctp.honesty import EVERY_BYTES
 from tests.sctp.link import LinkConfig, LossyLink, assert_drained
 from tests.sctp.test_transfer import bulk
 
 MIB = 2**20
-MOST = 3 * WITHHOLD_EVERY_BYTES + 2 * MIB  # and what may be on its way then
+MOST = 3 * EVERY_BYTES + 2 * MIB  # and what may be on its way then
 
 
 def lied_to(victim: Victim, acknowledge: Callable[[int], None], size: int) -> int:
@@ -59,7 +59,7 @@ def test_who_acknowledges_all_is_found_out(way: str, size: int) -> None:
             for tsn in range(base + 1, newest + 1):
                 acknowledge_in(victim, tsn)
         elif way == "by saying goodbye":
-            if victim.association._outbound._withheld is None:
+            if victim.association._outbound.honesty.kept is None:
                 acknowledge_in(victim, newest)
             else:
                 goodbye = wire.chunk(wire.SHUTDOWN, 0, wire.U32.pack(newest & 0xFFFFFFFF))
@@ -93,15 +93,15 @@ def test_an_honest_one_gets_all_of_it(interleaving: bool, loss: float) -> None:
     assert link.b.data == said
     link.run(5)
     assert_drained(link)
-    assert link.a.association._outbound._withhold_every > WITHHOLD_EVERY_BYTES
+    assert link.a.association._outbound.honesty.every > EVERY_BYTES
 
 
 def test_what_is_kept_back_costs_no_throughput() -> None:
     rates = []
-    for every in (WITHHOLD_EVERY_BYTES, 1 << 60):
+    for every in (EVERY_BYTES, 1 << 60):
         link = LossyLink(LinkConfig(latency_s=0.02, bytes_per_s=5e6, queue_bytes=200_000, mtu=1500))
         link.connect()
-        link.a.association._outbound._withhold_every = every
+        link.a.association._outbound.honesty.every = every
         rates.append(bulk(link, 16 * MIB))
     assert rates[0] >= 0.98 * rates[1]
 
@@ -110,15 +110,15 @@ def test_the_last_one_is_not_forgotten() -> None:
     """The path swallows all that would show the gap."""
     link = LossyLink(LinkConfig(latency_s=0.02, mtu=1500))
     link.connect()
-    outbound = link.a.association._outbound
-    outbound._unproven, outbound._withhold_every = 3, 1
+    honesty = link.a.association._outbound.honesty
+    honesty.acked_bytes, honesty.every = 3, 1
     link.a.association.send(1, 53, bytes(100_000), link.now)
     link.flush(link.a)
-    assert outbound._withheld is not None
+    assert honesty.kept is not None
     link.drop = lambda name, packet, serial: name == "a"
     link.run(0.1)
     link.drop = None
     assert link.run_until(lambda: link.b.data == [bytes(100_000)], 10)
     link.run(2)
     assert_drained(link)
-    assert outbound._withheld is None
+    assert honesty.kept is None

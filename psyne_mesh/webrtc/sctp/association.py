@@ -9,6 +9,7 @@ from psyne_mesh.errors import ClosedError, LocalError, ProtocolError, WouldBlock
 from psyne_mesh.webrtc.sctp import wire
 from psyne_mesh.webrtc.sctp.core import AssociationCore, State, exceeds
 from psyne_mesh.webrtc.sctp.events import BufferedAmountLow, SctpEvent
+from psyne_mesh.webrtc.sctp.honesty import Lie
 from psyne_mesh.webrtc.sctp.inbound import Inbound
 from psyne_mesh.webrtc.sctp.outbound import RENEGES_MAX
 from psyne_mesh.webrtc.sctp.packets import PacketBuilder
@@ -106,6 +107,8 @@ class Association(AssociationCore):
         except wire.NoUserData as empty:
             # RFC 9260 section 6.2. Dropping it would only hide that the peer's data has a hole for ever
             self._abort(wire.CAUSE_NO_USER_DATA, str(empty), wire.U32.pack(empty.tsn))
+        except Lie as lie:
+            self._abort(wire.CAUSE_PROTOCOL_VIOLATION, str(lie), str(lie).encode())
         except ProtocolError:
             self._counters.dropped("malformed")
 

@@ -335,18 +335,12 @@ class AssociationCore:
         before = self._outbound.outstanding.cumulative_tsn
         if not self._outbound.sack_received(wire.parse_sack_untrusted(packet, start, end), now):
             self._counters.dropped("sack")
-            self._end_if_lied_to()
             return
         if self._outbound.outstanding.cumulative_tsn > before:
             self._errors = 0
             self._path.data_acked(now)
         if self._state is not State.ESTABLISHED:
             self._advance_shutdown(now)
-
-    def _end_if_lied_to(self) -> None:
-        if self._outbound.lied:
-            reason = "the peer acknowledges what it did not get"
-            self._abort(wire.CAUSE_PROTOCOL_VIOLATION, reason, reason.encode())
 
     def _forward_tsn_received(self, packet: bytes, start: int, end: int, now: float) -> None:
         self._skip(wire.parse_forward_tsn_untrusted(packet, start, end), wire.DATA, now)
@@ -410,9 +404,6 @@ class AssociationCore:
             return
         (tsn,) = wire.U32.unpack_from(packet, start + 4)
         self._outbound.sack_received(wire.Sack(tsn, self._outbound.peer_a_rwnd, [], ()), now)
-        if self._outbound.lied:
-            self._end_if_lied_to()
-            return
         if self._state is State.SHUTDOWN_SENT:
             self._enter_shutdown_ack_sent(now)
             return

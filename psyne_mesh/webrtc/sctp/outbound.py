@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from psyne_mesh.webrtc.sctp import wire
 from psyne_mesh.webrtc.sctp.config import SctpConfig
 from psyne_mesh.webrtc.sctp.congestion import CongestionWindow
+from psyne_mesh.webrtc.sctp.honesty import CHUNKS_BEHIND, Honesty, Lie
 from psyne_mesh.webrtc.sctp.outstanding import ACKED, IN_FLIGHT, LOST, Chunk, Outstanding
 from psyne_mesh.webrtc.sctp.packets import PacketBuilder
 from psyne_mesh.webrtc.sctp.rack import Rack
@@ -37,13 +38,6 @@ REOPENED_S_PER_CHUNK = 2e-5
 REPEATS_PER_ACKED = 2
 REPEATS_BYTES_FREE = 65_536
 ASKING_CHUNKS_MAX = 64  # of those that T3-rtx found lost: more than its first packets hold
-# An acknowledgement costs nothing, so a peer may give it for what it did not get: then no loss slows us. Once in so many
-# acknowledged bytes a chunk is kept back, until the peer says that it lacks it (S. Savage et al., "TCP Congestion Control with a
-# Misbehaving Receiver", CCR 1999, section 4.3; RFC 9000 section 21.4). An honest one waits for it for a round trip, as after a
-# loss; then it is believed for four times as many.
-WITHHOLD_EVERY_BYTES = 2 * 2**20  # to three times that: which one nobody knows
-WITHHOLD_GROWTH, WITHHOLD_EVERY_MAX_BYTES = 4, 2**30
-WITHHOLD_CHUNKS_BEHIND = 16  # full ones that wait to be sent: what follows shows the gap
 RENEGES_MAX = (
     3  # RFC 9260 section 6.2.1 lets a receiver take its word back; none in use does, and each time costs a long look
 )
@@ -76,16 +70,11 @@ class Outbound:
         "_reopened_at",
         "_repeats_left",
         "_reported_tsn",
-        "_rng",
-        "_unproven",
         "_window_bytes_min",
-        "_withheld",
-        "_withhold_at",
-        "_withhold_every",
         "bulk_allowance",
         "congestion",
         "forward_tsn",
-        "lied",
+        "honesty",
         "outstanding",
         "peer_a_rwnd",
         "queue",
@@ -99,7 +88,7 @@ class Outbound:
 
     def __init__(self, config: SctpConfig, counters: Counters, initial_tsn: int, rng: Random) -> None:
         self._config = config
-        self._rng = rng
+        self.honesty = Honesty(rng)
         self._counters = counters
         self.queue = SendQueue()
         self.rto = RtoEstimator(config)
@@ -132,11 +121,6 @@ class Outbound:
         self._forward_due = False
         self._forward_sent_at = -1.0
         self._last_sent_at: float | None = None
-        self._withheld: Chunk | None = None
-        self._unproven = 0  # bytes that were acknowledged since the last one was kept back
-        self._withhold_every = WITHHOLD_EVERY_BYTES
-        self._withhold_at = 0  # of them; drawn once there are as many as `_withhold_every`
-        self.lied = False  # the peer acknowledged what was kept back
         self._path_is_new = False  # and T3-rtx is to repeat what the one before has swallowed
         self._path_began_at = float("-inf")
 
@@ -172,6 +156,7 @@ class Outbound:
     def restart(self, initial_tsn: int) -> None:
         """The peer began anew: all that was queued or in flight is lost."""
         self.queue.clear()
+        self.honesty.kept = None
         self._begin(initial_tsn)
 
     # ---------------------------------------------------------------------------------------------------------- sending
@@ -263,50 +248,29 @@ class Outbound:
                     break
             elif table.next_tsn - table.cumulative_tsn > TSNS_OUTSTANDING_MAX:
                 break
-            if self._unproven >= self._withhold_every and self._may_withhold(stream, size):
-                self._withhold(builder, stream, size, now)
+            if self.honesty.acked_bytes >= self.honesty.every and self._may_keep_back(stream, size):
+                self._keep_back(builder, stream, size, now)
             else:
                 self._send_piece(builder, stream, size, now)
         scheduler.put_back(aside)
 
-    def _may_withhold(self, stream: SendStream, size: int) -> bool:
-        if not self._withhold_at:
-            self._withhold_at = int(self._withhold_every * (1 + 2 * self._rng.random()))
-        if self._unproven < self._withhold_at:
-            return False
-        message = stream.messages[0]
-        is_followed = self.queue.buffered - size >= WITHHOLD_CHUNKS_BEHIND * self.queue.fragment_bytes_max
+    def _may_keep_back(self, stream: SendStream, size: int) -> bool:
+        message, queue = stream.messages[0], self.queue
         is_patient = message.max_retransmits is None and message.expires_at is None
-        return is_followed and is_patient and self._withheld is None and self.congestion.recovery_exit is None
+        is_followed = queue.buffered - size >= CHUNKS_BEHIND * queue.fragment_bytes_max
+        return is_patient and is_followed and self.congestion.recovery_exit is None and self.honesty.is_due()
 
-    def _withhold(self, builder: PacketBuilder, stream: SendStream, size: int, now: float) -> None:
+    def _keep_back(self, builder: PacketBuilder, stream: SendStream, size: int, now: float) -> None:
         """Do as if the next chunk were sent, and lost."""
         table, n_parts, room = self.outstanding, len(builder.parts), builder.room
         self._send_piece(builder, stream, size, now)
         del builder.parts[n_parts:]
         builder.room = room
-        chunk = self._withheld = table.chunks[table.next_tsn - 1]
+        chunk = table.chunks[table.next_tsn - 1]
         chunk.state = LOST
         table.flight_bytes -= size
         table.lost_bytes += size
-        self._unproven = self._withhold_at = 0
-
-    def _is_lie(self, cumulative: int, sack: wire.Sack) -> bool:
-        chunk = self._withheld
-        if chunk is None or chunk.state != LOST or chunk.transmissions > 1:
-            return False
-        offset = chunk.tsn - cumulative
-        return offset <= 0 or any(first <= offset <= last for first, last in sack.gaps)
-
-    def _release(self, highest: int) -> None:
-        """The peer got what came after it: it says the truth, and gets that as well."""
-        chunk = self._withheld
-        if chunk is None or (chunk.state == LOST and highest <= chunk.tsn):
-            return
-        self._withheld = None
-        self._withhold_every = min(WITHHOLD_GROWTH * self._withhold_every, WITHHOLD_EVERY_MAX_BYTES)
-        if chunk.state == LOST and chunk.transmissions == 1:
-            self.outstanding.lost.append(chunk)
+        self.honesty.keep_back(chunk)
 
     def _send_piece(self, builder: PacketBuilder, stream: SendStream, size: int, now: float) -> None:
         """Give the next `size` bytes of the stream's first message a TSN and put them into the open packet. This runs
@@ -391,8 +355,8 @@ class Outbound:
     # -------------------------------------------------------------------------------------------- acknowledgement, loss
 
     def sack_received(self, sack: wire.Sack, now: float) -> bool:
-        """Take in a SACK; False when it acknowledges what was never sent, and so changes nothing. Work: its gap blocks, and
-        the chunks that it acknowledges or that are lost by it; each is that once a transmission."""
+        """Take in a SACK; False when it acknowledges what was never sent, and so changes nothing. Raises `Lie`. Work: its
+        gap blocks, and the chunks that it acknowledges or that are lost by it; each is that once a transmission."""
         table = self.outstanding
         cumulative = wire.unwrap(table.cumulative_tsn, sack.cumulative_tsn)
         highest = cumulative + sack.gaps[-1][1] if sack.gaps else cumulative
@@ -400,9 +364,8 @@ class Outbound:
             return False
         if cumulative < table.cumulative_tsn:
             return True  # RFC 9260 section 6.2.1 rule D i: out of order
-        if self._withheld is not None and self._is_lie(cumulative, sack):
-            self.lied = True
-            return False
+        if self.honesty.kept is not None and self.honesty.is_lie(cumulative, sack.gaps):
+            raise Lie("the peer acknowledges what it did not get")
         moved = cumulative > table.cumulative_tsn
         was_full = table.flight_bytes + self.congestion.mtu > self.congestion.cwnd
         result = table.acknowledge(cumulative, sack.gaps)
@@ -418,15 +381,17 @@ class Outbound:
                 self.rack.duplicate_reported(rtt_of_first)
         if result.ambiguous:
             self._note_ambiguous(result.ambiguous, now)
-        if self._withheld is not None:
-            self._release(highest)
+        if (chunk := self.honesty.release(highest)) is not None:
+            table.lost.append(chunk)
         if result.bytes_acked:
-            self._unproven += result.bytes_acked
+            self.honesty.acked_bytes += result.bytes_acked
             self._repeats_left = min(
                 self._repeats_left + REPEATS_PER_ACKED * result.bytes_acked, self.congestion.cwnd + REPEATS_BYTES_FREE
             )
         if moved:
             self._cumulative_moved(result.bytes_acked, was_full, bool(sack.duplicates), now)
+        elif self.honesty.kept is not None:
+            self.congestion.acked(result.bytes_acked, was_full, now, self.rto.srtt or 0.0)
         if self._window_is_closed and sack.a_rwnd >= self._window_bytes_min:
             self._reopened = True
         self._heard = True
