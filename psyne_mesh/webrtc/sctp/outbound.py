@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from typing import TYPE_CHECKING
 
 from psyne_mesh.webrtc.sctp import wire
@@ -382,7 +383,7 @@ class Outbound:
         if result.ambiguous:
             self._note_ambiguous(result.ambiguous, now)
         if (chunk := self.honesty.release(highest)) is not None:
-            table.lost.append(chunk)
+            heapq.heappush(table.lost, chunk.tsn)
         if result.bytes_acked:
             self.honesty.acked_bytes += result.bytes_acked
             self._repeats_left = min(
