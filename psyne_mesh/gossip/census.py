@@ -257,8 +257,7 @@ class Census:
         known = self.membership.get(peer)
         if known is not None and known.record is record and known.status is Status.ALIVE:
             if via is not None and known.hint:
-                self.membership.confirm(peer, now)
-                self.effects.facts += (Confirmed(record, via), Spread(record, via))
+                self._confirm(known, via, now)
             return  # by far the most records are heard again and again
         if self.is_shut_out(peer, now):
             return
@@ -269,6 +268,8 @@ class Census:
                 self.verified += 1
                 verify_record_untrusted(record, self._room, self._verify)
                 self.convict(prove(known.record, record), now)
+            elif via is not None and known is not None and known.hint and known.status is Status.ALIVE:
+                self._confirm_by_older(known, record, via, now)
             else:
                 self._answer_old_record(record, via)
             return
@@ -317,6 +318,18 @@ class Census:
             if was_hint and change is Change.UPDATED:
                 self.effects.facts.append(Confirmed(record, via))
             self.effects.facts.append(Spread(record, via, refutes))
+
+    def _confirm(self, member: Member, via: PeerId, now: float) -> None:
+        """A neighbour knows somebody as well of whom only a server told us."""
+        self.membership.confirm(member.record.peer, now)
+        self.effects.facts += (Confirmed(member.record, via), Spread(member.record, via))
+
+    def _confirm_by_older(self, member: Member, record: Record, via: PeerId, now: float) -> None:
+        """The neighbour's record of it is no newer than the server's; of the same stay it says the same."""
+        if record.state == ALIVE and record.joined_at == member.record.joined_at and self.is_believable(record, now, via):
+            self.verified += 1
+            verify_record_untrusted(record, self._room, self._verify)
+            self._confirm(member, via, now)
 
     def learn_gone(self, record: Record, seconds: float, now: float, via: PeerId) -> None:
         """A neighbour lost this member before our time. No event: for us it never was here; unless a server showed it to us."""

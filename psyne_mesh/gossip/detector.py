@@ -46,7 +46,9 @@ _ACCUSED = 0.6  # and while others call it silent, too, to this part
 _ACCUSED_S = 3.0  # for so long
 _ASK_AGAIN_S = 0.2  # a member that spoke less than that ago is not asked because of an accusation
 _INDIRECT_AT = 0.5  # indirect probes start at this part of the patience, so that answers can still come in
-_IMPAIRED_CLOSE_S = 10.0  # a link that only others can reach for so long is closed and dialled anew
+# A link over which only others are reached for so long is closed and dialled anew. Whom nobody reaches is waited for: who hears
+# nobody has all its neighbours beyond a cut, and a link that is asleep then is its one way back.
+_IMPAIRED_CLOSE_S = 10.0
 _YOUNG_S = 5.0  # a link is asked in every interval at first: places on the latency map and numbers of links settle soon
 _SAMPLE_ROUNDS = 8  # our own RTT sample is renewed after so many, even while the other side does the pinging
 _HELPS_MAX = 64  # indirect probes that we do for others at the same time; more get no answer
@@ -273,8 +275,7 @@ class Detector:
             return
         if len(self._helps) >= _HELPS_MAX:
             return  # limit of _helps: the newest request is dropped; the asker has other helpers
-        # memberlist: at 80 % of the time, which is short when the asker has heard of accusations
-        nack_at = now + 0.8 * (1 - _INDIRECT_AT) * _ACCUSED * self.patience_min
+        nack_at = now + self._nack_s
         self._helps[self._ping(link, now)] = (asker, sequence, target, nack_at)
         self.deadline = min(self.deadline, nack_at)
 
@@ -386,7 +387,8 @@ class Detector:
                 self._ping(link, now)
         patience = self.patience(link, now)
         unseen = min(waiting, now - link.alive_at)
-        if unseen >= _INDIRECT_AT * patience and now - link.asked_at >= patience * (1 - _INDIRECT_AT):
+        again_s = max(patience * (1 - _INDIRECT_AT), self._nacks_within(link.nacks_due))
+        if unseen >= _INDIRECT_AT * patience and now - link.asked_at >= again_s:
             # Lifeguard: a helper that did not even nack speaks against ourselves; unless it has fallen silent as well.
             self._worsen(sum(self._is_good(helper) for helper in link.nacks_due))
             link.asked_at = now
@@ -398,7 +400,7 @@ class Detector:
             link.silent = True
             self.suspicions_raised += 1
             self.effects.probing.append(LinkSilent(link.peer))
-        elif not link.silent and waiting > _IMPAIRED_CLOSE_S:
+        elif not link.silent and waiting > _IMPAIRED_CLOSE_S and link.alive_at > link.waiting_since:
             self.effects.probing.append(LinkBroken(link.peer))
 
     def _look_round(self, now: float, since: float) -> None:
@@ -412,6 +414,17 @@ class Detector:
     def _is_good(self, peer: PeerId) -> bool:
         link = self.links.get(peer)
         return link is not None and link.missed == 0
+
+    @property
+    def _nack_s(self) -> float:
+        """A helper waits so long for its answer. memberlist: 80 % of the time, which is short when the asker has heard of
+        accusations."""
+        return 0.8 * (1 - _INDIRECT_AT) * _ACCUSED * self.patience_min
+
+    def _nacks_within(self, helpers: list[PeerId]) -> float:
+        """A helper that has said nothing by then owes us an answer: it waits itself, and is a round trip away."""
+        links = [link for peer in helpers if (link := self.links.get(peer)) is not None]
+        return self._nack_s + max(map(_late_after, links), default=-self._nack_s)
 
     def _ask_helpers(self, link: Link) -> list[PeerId]:
         """The half that was heard last: after a cut, the other half may be on the far side without our knowing yet."""

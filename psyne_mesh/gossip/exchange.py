@@ -246,12 +246,12 @@ class Exchange:
         return codec.items_untrusted(frame, offset), down
 
     def version(self, peer: PeerId) -> tuple[int, int, int, bytes] | None:
-        """(epoch, incarnation, digest status, hash) of what we know of `peer`."""
+        """(epoch, incarnation, digest status, hash) of what members told us of `peer`."""
         own = self._membership.own
         if own is not None and peer == own.peer:
             return own.epoch, own.incarnation, sync.ENTRY_ALIVE, own.version_hash
         member = self._membership.get(peer)
-        return _version(member) if member is not None else None
+        return None if member is None or member.hint else _version(member)  # a hint is confirmed by who brings the record
 
     # ---------------------------------------------------------------------------------------------------- helpers
 

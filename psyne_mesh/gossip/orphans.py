@@ -1,7 +1,7 @@
 """Who dies together with all its neighbours leaves nobody behind who would miss it: after many losses at once others look.
 
 In a partial mesh a member is watched by its neighbours alone. Where as many die in one moment as a member has neighbours, each
-of the living looks after two others, those before it in a ring by H(room, peer): whom it has no link with it dials, and whom
+of the living looks after three others, those before it in a ring by H(room, peer): whom it has no link with it dials, and whom
 it does not reach it calls silent. The accused hears of it through its own neighbours, if there are any, and refutes.
 """
 
@@ -21,7 +21,7 @@ _TOGETHER_S = (
     5.0  # verdicts of one disaster come within that: the longest suspicion is one second more than the shortest wait
 )
 _LOOK_S = 0.5  # from the last of them to the look: others are just being told
-_WATCHED = 2  # members that each looks after: their two watchers confirm each other
+_WATCHED = 3  # members that each looks after: three watchers are as many as Lifeguard counts (K = 2 confirm the first)
 _REACH_S = 3.0  # so long may a dial take to reach somebody: most take 0.3 to 1.5 s, and a later link closes the case
 _REST_S = 10.0  # between two looks
 

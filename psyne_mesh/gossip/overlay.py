@@ -249,13 +249,11 @@ class Overlay:
         pending += len(self.effects.wishes) - before
         target = min(self.target, len(alive))
         wanted = max(target - count, min(self.anchors, len(alive) - count) - outbound)
+        if count > self.target + _SLACK:
+            self._shed(count, now, chosen=wanted <= 0)
         if wanted > 0:
             self._fill(2 * wanted - pending, now, alive, distance)  # twice: a part of the dials fail
-        elif count > self.target + _SLACK:
-            spare = self._surplus(now)
-            if spare is not None:
-                self._part(spare, "surplus", now)
-        elif now >= self._improve_at:
+        elif count <= self.target + _SLACK and now >= self._improve_at:
             self._judge_promise(now)
             self._improve_at = now + self._improve_every_s * (0.75 + 0.5 * self._rng.random())
             self._improve(now, alive, distance)
@@ -354,6 +352,19 @@ class Overlay:
         lonely = len(self.neighbours) < self.target // 2
         return (rested or free if lonely else rested)[:count]
 
+    def _shed(self, count: int, now: float, *, chosen: bool) -> None:
+        """One link at a time. `chosen`: we have as many as we want that we dialled ourselves, and may give up one of them.
+
+        Else, over what we take from others: who was let in beyond that, because it was stranded or the room was small, is
+        sent on once it has others. Its own side never calls the link surplus, if it has few. It lacks an anchor then, and
+        dials somebody else, as we would refuse it; the youngest goes, so that a flood displaces itself.
+        """
+        spare = self._surplus(now) if chosen else None
+        if spare is not None:
+            self._part(spare, "surplus", now)
+        elif count > self.target + _ROOM_FOR_JOINS and (spare := self._spare_inbound(now)) is not None:
+            self._part(spare, "full", now)
+
     def _surplus(self, now: float) -> PeerId | None:
         """The farthest link that both sides can spare. Only who dialled calls a link surplus: if the other side did,
         the dialler would lack an anchor and dial again, for ever."""
@@ -363,7 +374,7 @@ class Overlay:
         pressed = len(self.neighbours) - outbound > self.target - self.anchors  # more than others' share of our links
         return _farthest(n for n in self._free_to_go(now, keep=_VETERANS if pressed else 0) if n.outbound)
 
-    def _spare_inbound(self, now: float, besides: PeerId) -> PeerId | None:
+    def _spare_inbound(self, now: float, besides: PeerId | None = None) -> PeerId | None:
         """Whose place an isolated newcomer gets."""
         free = [n.peer for n in self._free_to_go(now, keep=_VETERANS) if not n.outbound and n.peer != besides]
         return free[-1] if free else None  # the youngest: who floods us with newcomers displaces its own

@@ -139,8 +139,9 @@ class Suspicions:
         known = case.accusers.get(accuser)
         news = known is None or verdict > known
         if news and (known is not None or len(case.accusers) < _ACCUSERS_MAX):
+            if verdict != DOWN or DOWN not in case.accusers.values():  # the subject answers the first verdict, or none
+                case.news_at = now
             case.accusers[accuser] = verdict
-            case.news_at = now
         case.own |= own
         case.rtt_s = max(case.rtt_s, rtt_s)
         if not contested and not case.running:
@@ -156,8 +157,11 @@ class Suspicions:
         return news
 
     def cut_heals(self, now: float) -> None:
-        """Members that a cut had taken from us return."""
+        """Members that a cut had taken from us return, and with them verdicts that were spoken beyond it."""
         self._heals_until = now + _HEALING_S
+        for case in self._cases.values():
+            if case.running and case.own and DOWN in case.accusers.values():
+                case.deadline = max(case.deadline, now + self._config.suspicion_min_s)
 
     def uncontested(self, subject: PeerId, witnesses: int, now: float) -> None:
         """We have no link any more that could speak for the subject: a case that rested goes on."""
@@ -257,7 +261,7 @@ class Suspicions:
         high = max(low, self._config.suspicion_max_s)
         accusers = len(case.accusers)
         downs = sum(verdict == DOWN for verdict in case.accusers.values())
-        if case.own and downs > 0:
+        if case.own and downs > 0 and now >= self._heals_until:
             case.deadline = now  # another has waited the whole timeout already, and our own link agrees
             return
         wanted = min(self._config.confirmations, witnesses)
@@ -269,6 +273,9 @@ class Suspicions:
             # One stranger's word: the subject gets all the time to refute it, and the stranger to wait for its own verdict.
             timeout = high if downs else 2 * high
         case.deadline = case.since + timeout
+        if case.own and downs > 0:
+            # A cut heals: the verdict may be on who was beyond it for the other, and our link has just come or gone with that.
+            case.deadline = max(case.deadline, now + low)
         if confirmed < wanted and not case.own:
             # A stranger's verdict that comes late, when our own time is over, is not believed on arrival: the subject has
             # heard of it no sooner than we, and its answer is on the way.

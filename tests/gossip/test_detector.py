@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -176,6 +177,37 @@ def test_helpers_who_reach_it_keep_it_alive_until_the_link_is_called_broken() ->
             bench.detector.indirect_received(helper, X, True, bench.now)
     assert bench.facts[0][1] == LinkBroken(X)
     assert bench.facts[0][0] > 9.0
+
+
+def test_whom_nobody_reaches_is_silent_and_keeps_its_link() -> None:
+    """All neighbours may be beyond one cut: the links to them are the way back when it heals."""
+    bench = Bench()
+    bench.run(5.0)
+    bench.dead = list(PEERS)
+    bench.run(120.0)
+    assert sorted(fact.peer for _, fact in bench.facts if isinstance(fact, LinkSilent)) == sorted(PEERS[:5])
+    assert not any(isinstance(fact, LinkBroken) for _, fact in bench.facts)
+
+
+@pytest.mark.parametrize("far_s", [0.05, 0.3])
+def test_a_helper_is_not_blamed_before_its_answer_can_be_here(far_s: float) -> None:
+    """Who is accused is given less time, and helpers are not: they wait as long as ever, and are a round trip away."""
+    bench = Bench(links=6)
+    bench.run(5.0)
+    bench.dead = [X]
+    for link in bench.detector.links.values():
+        link.srtt, link.rttvar = far_s, 0.0
+    bench.detector.links[X].accused_at = math.inf  # all the time
+    answers: list[tuple[float, PeerId]] = []
+    while bench.now < 7.5:
+        bench.run(bench.now + 0.01)
+        answers += [(bench.now + bench.detector._nack_s + far_s, frame.peer) for frame in bench.frames]
+        bench.frames.clear()
+        for _, helper in [answer for answer in answers if answer[0] <= bench.now]:
+            bench.detector.indirect_received(helper, X, False, bench.now)
+        answers = [answer for answer in answers if answer[0] > bench.now]
+        assert bench.detector.local_health == 0
+    assert [fact for _, fact in bench.facts] == [LinkSilent(X)]
 
 
 def test_missing_nacks_speak_against_ourselves() -> None:

@@ -25,9 +25,9 @@ def watch_of(own: PeerId, alive: list[PeerId]) -> list[PeerId]:
     return [wish.peer for wish in out.wishes if isinstance(wish, DialWanted)]
 
 
-def test_each_member_has_two_who_look_after_it() -> None:
+def test_each_member_has_three_who_look_after_it() -> None:
     watched = [peer for own in PEERS for peer in watch_of(own, [peer for peer in PEERS if peer != own])]
-    assert sorted(watched) == sorted([*PEERS, *PEERS])
+    assert sorted(watched) == sorted([*PEERS, *PEERS, *PEERS])
 
 
 def test_few_losses_or_losses_far_apart_make_nobody_look() -> None:
@@ -44,8 +44,9 @@ def test_who_answers_a_dial_is_no_orphan_and_who_does_not_is_called_silent() -> 
     for _ in range(5):
         orphans.lost(10.0)
     orphans.handle_timeout(out.timers[effects.ORPHANS], PEERS[1:], {})
-    here, silent = [wish.peer for wish in out.wishes if isinstance(wish, DialWanted)]
+    here, there, silent = [wish.peer for wish in out.wishes if isinstance(wish, DialWanted)]
     orphans.linked(here)
+    orphans.linked(there)
     orphans.handle_timeout(out.timers[effects.ORPHANS], PEERS[1:], {})
     assert out.facts == [OrphanSilent(silent)]
     assert out.timers[effects.ORPHANS] == math.inf

@@ -216,7 +216,28 @@ def test_only_the_dialler_sheds_and_only_what_both_can_spare() -> None:
     overlay.heard(PEERS[16], 6, 0.16)
     assert tick(overlay, 12.0) == [Part(PEERS[15], "surplus")]
     overlay.link_down(PEERS[15], 12.0)
-    assert tick(overlay, 14.0) == []  # four anchors stay, whatever the number of inbound links
+    for place in (11, 10, 9, 8, 7):
+        assert tick(overlay, 14.0) == [Part(PEERS[place], "full")]  # four anchors stay, whatever the number of inbound links
+        overlay.link_down(PEERS[place], 14.0)
+    assert tick(overlay, 14.0) == []  # as many as we take from others
+
+
+@pytest.mark.parametrize("anchors", [0, 2, 4])
+def test_more_links_than_we_take_from_others_are_sent_on(anchors: int) -> None:
+    """Who was stranded and let in, or came while the room was small, goes once it has others: one after the other."""
+    overlay = partial()
+    for peer in PEERS[:20]:
+        overlay.link_up(peer, 0.0, outbound=peer in PEERS[:anchors])
+        overlay.heard(peer, 20 if peer != PEERS[19] else 1, 0.1)  # the last has nobody but us
+    parted: list[PeerId] = []
+    for now in range(10, 60):
+        parts = [fact for fact in tick(overlay, 2.0 * now) if isinstance(fact, Part)]
+        assert len(parts) <= 1
+        for part in parts:
+            overlay.link_down(part.peer, 2.0 * now)
+            parted.append(part.peer)
+    assert parted == PEERS[18 : 18 - len(parted) : -1]  # the youngest first
+    assert len(overlay.neighbours) == overlay.target + 4  # as many as we let in
 
 
 def full_house(overlay: Overlay) -> PeerId:

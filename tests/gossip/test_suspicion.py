@@ -63,6 +63,21 @@ def test_a_verdict_of_another_ends_our_own_case_at_once() -> None:
     assert len(verdicts(cases)) == 1
 
 
+@pytest.mark.parametrize("heals_first", [True, False])
+def test_while_a_cut_heals_a_verdict_from_beyond_it_does_not_end_our_own_case_at_once(heals_first: bool) -> None:
+    cases = Suspicions(CONFIG, Effects())
+    accuse(cases, ME, 0.0)
+    if heals_first:
+        cases.cut_heals(0.2)
+    accuse(cases, A, 0.3, verdict=DOWN, contested=True)  # it has just come back
+    if not heals_first:
+        cases.cut_heals(0.3)
+    cases.handle_timeout(1.2)
+    assert verdicts(cases) == []
+    cases.handle_timeout(6.0)  # it is silent still
+    assert len(verdicts(cases)) == 1
+
+
 def test_a_stranger_alone_convinces_late_and_strangers_never_at_once() -> None:
     cases = Suspicions(CONFIG, Effects())
     accuse(cases, A, 0.0, verdict=DOWN)
@@ -83,6 +98,18 @@ def test_a_strangers_late_verdict_is_not_believed_on_arrival() -> None:
     assert verdicts(cases) == []
     assert cases.deadline == pytest.approx(12.9)
     cases.handle_timeout(12.9)
+    assert len(verdicts(cases)) == 1
+
+
+def test_the_time_to_answer_a_verdict_counts_from_the_first() -> None:
+    cases = Suspicions(CONFIG, Effects())
+    accuse(cases, A, 0.0)
+    accuse(cases, B, 0.1)
+    accuse(cases, A, 2.5, verdict=DOWN)
+    accuse(cases, B, 3.4, verdict=DOWN)  # who was alive would have answered the other one
+    cases.handle_timeout(3.4)
+    assert verdicts(cases) == []
+    cases.handle_timeout(3.5)
     assert len(verdicts(cases)) == 1
 
 
