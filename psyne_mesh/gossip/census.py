@@ -326,7 +326,11 @@ class Census:
 
     def _confirm_by_older(self, member: Member, record: Record, via: PeerId, now: float) -> None:
         """The neighbour's record of it is no newer than the server's; of the same stay it says the same."""
-        if record.state == ALIVE and record.joined_at == member.record.joined_at and self.is_believable(record, now, via):
+        if (
+            record.state == ALIVE
+            and record.joined_at == member.record.joined_at
+            and self.is_believable(record, now, via)
+        ):
             self.verified += 1
             verify_record_untrusted(record, self._room, self._verify)
             self._confirm(member, via, now)

@@ -210,7 +210,9 @@ class Core:
             return
         hearings = [link.hearing for link in self.links.values()]
         # A link that fell silent is as good as lost: its other end may have given it up already.
-        silent = [peer for peer, link in self.links.items() if link.hearing.is_known and self.detector.is_impaired(peer)]
+        silent = [
+            peer for peer, link in self.links.items() if link.hearing.is_known and self.detector.is_impaired(peer)
+        ]
         former = self.detector.hearings.former(now) + silent
         for peer in self.doubt.begin(self.census.own.epoch, former, hearings, now):
             self.dialer.want(peer, now)

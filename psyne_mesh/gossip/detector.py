@@ -275,7 +275,7 @@ class Detector:
             return
         if len(self._helps) >= _HELPS_MAX:
             return  # limit of _helps: the newest request is dropped; the asker has other helpers
-        nack_at = now + self._nack_s
+        nack_at = now + nack_after_s(self.patience_min)
         self._helps[self._ping(link, now)] = (asker, sequence, target, nack_at)
         self.deadline = min(self.deadline, nack_at)
 
@@ -387,7 +387,8 @@ class Detector:
                 self._ping(link, now)
         patience = self.patience(link, now)
         unseen = min(waiting, now - link.alive_at)
-        again_s = max(patience * (1 - _INDIRECT_AT), self._nacks_within(link.nacks_due))
+        owing = [helper for peer in link.nacks_due if (helper := self.links.get(peer)) is not None]
+        again_s = max(patience * (1 - _INDIRECT_AT), _nacks_within(owing, self.patience_min))
         if unseen >= _INDIRECT_AT * patience and now - link.asked_at >= again_s:
             # Lifeguard: a helper that did not even nack speaks against ourselves; unless it has fallen silent as well.
             self._worsen(sum(self._is_good(helper) for helper in link.nacks_due))
@@ -414,17 +415,6 @@ class Detector:
     def _is_good(self, peer: PeerId) -> bool:
         link = self.links.get(peer)
         return link is not None and link.missed == 0
-
-    @property
-    def _nack_s(self) -> float:
-        """A helper waits so long for its answer. memberlist: 80 % of the time, which is short when the asker has heard of
-        accusations."""
-        return 0.8 * (1 - _INDIRECT_AT) * _ACCUSED * self.patience_min
-
-    def _nacks_within(self, helpers: list[PeerId]) -> float:
-        """A helper that has said nothing by then owes us an answer: it waits itself, and is a round trip away."""
-        links = [link for peer in helpers if (link := self.links.get(peer)) is not None]
-        return self._nack_s + max(map(_late_after, links), default=-self._nack_s)
 
     def _ask_helpers(self, link: Link) -> list[PeerId]:
         """The half that was heard last: after a cut, the other half may be on the far side without our knowing yet."""
@@ -457,6 +447,17 @@ class Detector:
 
     def _worsen(self, points: int) -> None:
         self.local_health = min(self._config.local_health_max - 1, self.local_health + points)
+
+
+def nack_after_s(patience_s: float) -> float:
+    """So long a helper waits for an answer. memberlist: 80 % of the time, which is short when the asker has heard of
+    accusations."""
+    return 0.8 * (1 - _INDIRECT_AT) * _ACCUSED * patience_s
+
+
+def _nacks_within(helpers: list[Link], patience_s: float) -> float:
+    """Helpers that have said nothing by then owe us an answer: they wait themselves, and are a round trip away."""
+    return max((nack_after_s(patience_s) + _late_after(link) for link in helpers), default=0.0)
 
 
 def _late_after(link: Link) -> float:

@@ -251,7 +251,9 @@ class Exchange:
         if own is not None and peer == own.peer:
             return own.epoch, own.incarnation, sync.ENTRY_ALIVE, own.version_hash
         member = self._membership.get(peer)
-        return None if member is None or member.hint else _version(member)  # a hint is confirmed by who brings the record
+        return (
+            None if member is None or member.hint else _version(member)
+        )  # a hint is confirmed by who brings the record
 
     # ---------------------------------------------------------------------------------------------------- helpers
 

@@ -9,7 +9,7 @@ import pytest
 
 from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.config import GossipConfig
-from psyne_mesh.gossip.detector import Detector
+from psyne_mesh.gossip.detector import Detector, nack_after_s
 from psyne_mesh.gossip.effects import Effects, FrameDue, LinkBroken, LinkHeard, LinkImpaired, LinkSilent, ProbeDue
 from psyne_mesh.gossip.policy import PARTIAL
 from psyne_mesh.identity import PeerId
@@ -201,7 +201,9 @@ def test_a_helper_is_not_blamed_before_its_answer_can_be_here(far_s: float) -> N
     answers: list[tuple[float, PeerId]] = []
     while bench.now < 7.5:
         bench.run(bench.now + 0.01)
-        answers += [(bench.now + bench.detector._nack_s + far_s, frame.peer) for frame in bench.frames]
+        answers += [
+            (bench.now + nack_after_s(bench.detector.patience_min) + far_s, frame.peer) for frame in bench.frames
+        ]
         bench.frames.clear()
         for _, helper in [answer for answer in answers if answer[0] <= bench.now]:
             bench.detector.indirect_received(helper, X, False, bench.now)

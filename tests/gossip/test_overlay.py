@@ -217,7 +217,9 @@ def test_only_the_dialler_sheds_and_only_what_both_can_spare() -> None:
     assert tick(overlay, 12.0) == [Part(PEERS[15], "surplus")]
     overlay.link_down(PEERS[15], 12.0)
     for place in (11, 10, 9, 8, 7):
-        assert tick(overlay, 14.0) == [Part(PEERS[place], "full")]  # four anchors stay, whatever the number of inbound links
+        assert tick(overlay, 14.0) == [
+            Part(PEERS[place], "full")
+        ]  # four anchors stay, whatever the number of inbound links
         overlay.link_down(PEERS[place], 14.0)
     assert tick(overlay, 14.0) == []  # as many as we take from others
 
