@@ -24,13 +24,14 @@ class Note(Message):
 
 CODEC = MessageCodec([Note])
 SENDER: Any = SimpleNamespace(id="sender")
+LOSSES = Losses([].append, lambda *_: None, lambda *_: None)
 
 
 def make(inbox_max: int = 1024, faults: list[Exception] | None = None) -> Channel[Note]:
     membership: Any = SimpleNamespace(label=lambda name: name, max_message_size=1000)
     fault = [].append if faults is None else faults.append
     return Channel(
-        membership, {}, Silent(0), Losses([].append, lambda *_: None), "notes", CODEC, UNRELIABLE_UNORDERED, 256,
+        membership, {}, Silent(0), LOSSES, "notes", CODEC, UNRELIABLE_UNORDERED, 256,
         inbox_max, fault,
     )  # fmt: skip
 
@@ -147,7 +148,7 @@ async def test_what_newer_messages_replace_is_never_decoded() -> None:
 
     membership: Any = SimpleNamespace(label=lambda name: name, max_message_size=1000)
     channel: Channel[Note] = Channel(
-        membership, {}, Silent(0), Losses([].append, lambda *_: None), "notes", Counting([Note]), UNRELIABLE_UNORDERED,
+        membership, {}, Silent(0), LOSSES, "notes", Counting([Note]), UNRELIABLE_UNORDERED,
         256, 2, [].append,
     )  # fmt: skip
     for number in range(10):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EVERY_BYTES = 2 * 2**20  # to three times that: which one nobody knows
 GROWTH, EVERY_MAX_BYTES = 4, 2**30
-CHUNKS_BEHIND = 16  # full ones that wait to be sent: what follows shows the gap
+CHUNKS_BEHIND = 16  # full ones that wait in the same stream: what follows shows the gap
 
 
 class Lie(ProtocolError):

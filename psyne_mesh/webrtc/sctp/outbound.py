@@ -256,9 +256,13 @@ class Outbound:
         scheduler.put_back(aside)
 
     def _may_keep_back(self, stream: SendStream, size: int) -> bool:
-        message, queue = stream.messages[0], self.queue
+        message, fragment_max = stream.messages[0], self.queue.fragment_bytes_max
         is_patient = message.max_retransmits is None and message.expires_at is None
-        is_followed = queue.buffered - size >= CHUNKS_BEHIND * queue.fragment_bytes_max
+        # By its own stream, and by what both windows let go: a lone message must not wait for T3-rtx
+        is_followed = (
+            stream.buffered - size >= CHUNKS_BEHIND * fragment_max
+            and min(stream.credit, self._peer_credit - size) >= fragment_max
+        )
         return is_patient and is_followed and self.congestion.recovery_exit is None and self.honesty.is_due()
 
     def _keep_back(self, builder: PacketBuilder, stream: SendStream, size: int, now: float) -> None:
