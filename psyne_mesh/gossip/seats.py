@@ -184,11 +184,14 @@ class Seats:
             for claim in proven
             if self.seats[claim.seat] == claim.peer and now - self._seated_at.get(claim.seat, now) >= _TENURE_S
         }
-        for seat, incumbent in list(held.items()):
-            rivals = [claim.peer for claim in claims if claim.seat == seat and claim.peer != incumbent]
-            if rivals:
-                held[seat] = self._judge(seat, incumbent, rivals, proven)
-                self._judged[seat] = held[seat]
+        if len(held) < len(claims):
+            claimants: dict[int, list[PeerId]] = {}
+            for claim in claims:
+                claimants.setdefault(claim.seat, []).append(claim.peer)
+            for seat, incumbent in list(held.items()):
+                if len(claimants[seat]) > 1 and (rivals := [peer for peer in claimants[seat] if peer != incumbent]):
+                    held[seat] = self._judge(seat, incumbent, rivals, proven)
+                    self._judged[seat] = held[seat]
         return assign(self._room, self._count, claims, [claim.ballot for claim in proven], held)
 
     def _judge(self, seat: int, incumbent: PeerId, rivals: list[PeerId], proven: list[Claim]) -> PeerId:
@@ -202,7 +205,8 @@ class Seats:
             and claim.peer not in rivals
             and self._tenures.get(claim.peer, math.inf) <= since - _SENIOR_S
         ]
-        votes = {peer: sum((seat, vote_of(peer)) in claim.ballot for claim in seniors) for peer in [incumbent, *rivals]}
+        asked = {peer: (seat, vote_of(peer)) for peer in [incumbent, *rivals]}
+        votes = {peer: sum(vote in claim.ballot for claim in seniors) for peer, vote in asked.items()}
         most = max(votes.values())
         best = [peer for peer in votes if votes[peer] == most] if most else [incumbent]
         oldest = min(self._tenures.get(peer, math.inf) for peer in best)
@@ -269,17 +273,21 @@ def assign(
     room: bytes, count: int, claims: Iterable[Claim], ballots: Iterable[Ballot], held: Mapping[int, PeerId] = _NOBODY
 ) -> tuple[PeerId | None, ...]:
     """The holder of each seat: who `held` it, else a pure function of what the records say, so equal views seat equally."""
-    votes: dict[tuple[int, bytes], int] = {}
-    for ballot in ballots:
-        for vote in dict.fromkeys(ballot):
-            votes[vote] = votes.get(vote, 0) + 1
-    best: dict[int, tuple[int, bytes, PeerId]] = {}
+    claimants: dict[int, list[PeerId]] = {}
     for claim in claims:
-        count_of = votes.get((claim.seat, vote_of(claim.peer)), 0)
-        standing = -count_of, _rank(room, claim.seat, claim.peer), claim.peer
-        if claim.seat not in best or standing < best[claim.seat]:
-            best[claim.seat] = standing
-    return tuple(held.get(seat, best[seat][2] if seat in best else None) for seat in range(count))
+        if claim.seat not in held:
+            claimants.setdefault(claim.seat, []).append(claim.peer)
+    seats: dict[int, PeerId] = {**held, **{seat: peers[0] for seat, peers in claimants.items()}}
+    contested = {seat: peers for seat, peers in claimants.items() if len(peers) > 1}
+    if contested:  # votes and ranks cost most of a seating, and mostly nobody needs them
+        votes: dict[tuple[int, bytes], int] = {}
+        for ballot in ballots:
+            for vote in dict.fromkeys(ballot):
+                votes[vote] = votes.get(vote, 0) + 1
+        for seat, peers in contested.items():
+            standings = [(-votes.get((seat, vote_of(peer)), 0), _rank(room, seat, peer), peer) for peer in peers]
+            seats[seat] = min(standings)[2]
+    return tuple(map(seats.get, range(count)))
 
 
 def _free(count: int, claims: list[Claim], denied: list[int]) -> list[int]:
