@@ -393,7 +393,7 @@ class Node:
     def _keep_tree(self, now: float) -> None:
         core = self._core
         alive = core.membership.alive
-        for duty in core.tree_keeper.beat(now, alive, linked=bool(core.links)):
+        for duty in core.tree_keeper.beat(now, alive, linked=core.introduced and bool(core.links)):
             if duty is Duty.SIGN:
                 number = core.broadcast.signs.next_number(self.peer_id, core.census.own.joined_at)
                 fresh = core.fresh
