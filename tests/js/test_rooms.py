@@ -20,7 +20,7 @@ from psyne_mesh.signaling.server import open_server
 from tests.js.members import KINDS, Member, build, needs, open_member
 from tests.js.node import needs_node
 
-# Real processes and pages on a machine that others share: some of these waver still, and CI shows them without deciding by them.
+# Real processes and pages on a shared machine: some of these waver still, and CI shows them without deciding by them.
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
 MODES = ("reliable", "reliable_unordered", "unreliable_ordered", "unreliable", "retransmits(3)", "ttl(500)")
