@@ -8,6 +8,8 @@ const PROTOCOL = "psyne-types/1";
 // Of one channel, in bytes: 512 of them, names included, stay within the 256 KiB that a Python member takes. What is longer
 // goes by its hashes alone.
 const PROTOCOL_BYTES_MAX = 320;
+/** What is longer is no announcement. */
+export const PROTOCOL_CHARS_MAX = PROTOCOL.length + 1 + PROTOCOL_BYTES_MAX;
 const TYPES_MAX = 64; // of one channel of a peer's
 const HASH = /^[0-9a-f]{16}$/;
 
@@ -30,7 +32,7 @@ export function announcement(types: readonly MessageSpec[]): string {
 export function differenceUntrusted(protocol: string, ours: readonly MessageSpec[]): string | null {
   const [first, ...lines] = protocol.split("\n", TYPES_MAX + 2);
   if (first !== PROTOCOL) return null;
-  if (protocol.length > PROTOCOL.length + 1 + PROTOCOL_BYTES_MAX || lines.length === 0 || lines.length > TYPES_MAX)
+  if (protocol.length > PROTOCOL_CHARS_MAX || lines.length === 0 || lines.length > TYPES_MAX)
     throw new ProtocolError("an announcement of types that is too long or empty");
   let found: string | null = null;
   for (const line of lines) {

@@ -6,7 +6,7 @@
 import type { PeerId } from "./api.ts";
 import { concat, fromHex, textUntrusted, u64, utf8 } from "./bytes.ts";
 import { ProtocolError } from "./errors.ts";
-import type { MemberRecord } from "./gossip/wire.ts";
+import type { MemberRecord, Signed } from "./gossip/wire.ts";
 import { type Identity, SIGNATURE_BYTES, type Verify } from "./identity.ts";
 import { forgetOldest } from "./limits.ts";
 import { isFresh } from "./signaling/envelope.ts";
@@ -16,6 +16,12 @@ export const ENVELOPE = 0, CHANNEL_MESSAGE = 1;
 const DOMAIN = "psyne-carried", HEAD_BYTES = 17, TABLE_MAX = 1024, NAME_BYTES_MAX = 128;
 export const SEAL_BYTES = HEAD_BYTES + SIGNATURE_BYTES;
 
+interface Window {
+  epoch: bigint;
+  highest: number;
+  seen: bigint;
+}
+
 /** Of one stay in one room. 1. `seal` our messages. 2. `openUntrusted` theirs: each is believed once. */
 export class Seals {
   readonly #identity: Identity;
@@ -23,7 +29,7 @@ export class Seals {
   readonly #toUs: Uint8Array;
   readonly #numbers = new Map<PeerId, bigint>();
   #numberMin = 0n;
-  readonly #seen = new Map<PeerId, { epoch: bigint; highest: number; seen: bigint }>();
+  readonly #seen = new Map<PeerId, Window>();
 
   constructor(identity: Identity, tag: Uint8Array, joinedAt: bigint) {
     this.#identity = identity;
@@ -45,8 +51,22 @@ export class Seals {
     return concat(Uint8Array.of(CHANNEL_MESSAGE), head, signature, message);
   }
 
+  /** What is to be verified of such a blob before it is opened. */
+  signedUntrusted(record: MemberRecord, blob: Uint8Array): Signed {
+    return this.#readUntrusted(record, blob).signed;
+  }
+
   /** The message of the member whom `record` names, or `ProtocolError`. */
   openUntrusted(record: MemberRecord, blob: Uint8Array, verify: Verify): Uint8Array {
+    const { window, message, signed } = this.#readUntrusted(record, blob);
+    verify(...signed);
+    this.#seen.delete(record.peer);
+    this.#seen.set(record.peer, window);
+    forgetOldest(this.#seen, TABLE_MAX);
+    return message;
+  }
+
+  #readUntrusted(record: MemberRecord, blob: Uint8Array): { window: Window; message: Uint8Array; signed: Signed } {
     if (blob.length < SEAL_BYTES || blob[0] !== CHANNEL_MESSAGE) throw new ProtocolError("not a sealed message");
     const head = blob.subarray(1, HEAD_BYTES), signature = blob.subarray(HEAD_BYTES, SEAL_BYTES), message = blob.subarray(SEAL_BYTES);
     const view = new DataView(head.buffer, head.byteOffset), epoch = view.getBigUint64(0), number = Number(view.getBigUint64(8));
@@ -54,11 +74,7 @@ export class Seals {
     const known = this.#seen.get(record.peer);
     const window = known?.epoch === epoch ? { ...known } : { epoch, highest: -1, seen: 0n };
     if (!isFresh(window, number)) throw new ProtocolError("a repeated message");
-    verify(record.publicKey, DOMAIN, concat(this.#toUs, this.#tag, head, message), signature);
-    this.#seen.delete(record.peer);
-    this.#seen.set(record.peer, window);
-    forgetOldest(this.#seen, TABLE_MAX);
-    return message;
+    return { window, message, signed: [record.publicKey, DOMAIN, concat(this.#toUs, this.#tag, head, message), signature] };
   }
 }
 

@@ -2,7 +2,7 @@
 
 import {
   ACK, DELTA, DIGEST, DISCONNECT, FRAME_MAX, GOSSIP, GRAFT, HAVES, HELLO, IHAVE, INDIRECT, PING, PING_REQ, RELAY, RUMOURS,
-  SHUFFLE, SHUFFLE_REPLY, SIGNAL, SUMMARY, TOLD,
+  FORWARD_JOIN, KEEP, PRUNE, SHUFFLE, SHUFFLE_REPLY, SIGNAL, SUMMARY, TOLD,
 } from "./gossip/wire.ts";
 
 /** In [0, 1). All chance comes from it: the same inputs give the same outputs. */
@@ -60,10 +60,12 @@ export class TokenBucket {
 // browser has no Ed25519, and is counted so.
 export const VERIFY = 150, VERIFY_BY_LIBRARY = 1500;
 export const ASKED_LINE = 170, ASKED_PROBE = 16;
-const COSTS: Readonly<Record<number, readonly [base: number, perByte: number]>> = {
+/** Units of a frame and of each of its bytes, by its kind: as in Python, which a test holds. */
+export const COSTS: Readonly<Record<number, readonly [base: number, perByte: number]>> = {
   [PING]: [15, 0.02], [ACK]: [15, 0.02], [PING_REQ]: [15, 0], [INDIRECT]: [5, 0], [HELLO]: [30, 0.02], [RUMOURS]: [5, 0.02],
   [SUMMARY]: [10, 0], [DIGEST]: [20, 0.1], [DELTA]: [10, 0.1], [GOSSIP]: [10, 0.005], [IHAVE]: [5, 0.15], [GRAFT]: [5, 0.1],
-  [HAVES]: [5, 0.1], [SIGNAL]: [20, 0.005], [RELAY]: [10, 0.005], [DISCONNECT]: [20, 0.02], [TOLD]: [5, 0.02],
+  [HAVES]: [5, 0.1], [SIGNAL]: [20, 0.005], [RELAY]: [10, 0.005], [DISCONNECT]: [20, 0.02], [TOLD]: [5, 0.02], [PRUNE]: [2, 0],
+  [FORWARD_JOIN]: [10, 0.02], [SHUFFLE]: [20, 0.05], [SHUFFLE_REPLY]: [10, 0.05], [KEEP]: [10, 0],
 };
 const LARGE_KINDS: readonly number[] = [GOSSIP, RELAY];
 const ITEM_KINDS: readonly number[] = [HELLO, RUMOURS, TOLD, DELTA, DISCONNECT, SHUFFLE, SHUFFLE_REPLY];
@@ -71,8 +73,8 @@ const ITEM_KINDS: readonly number[] = [HELLO, RUMOURS, TOLD, DELTA, DISCONNECT, 
 export const sizeMax = (kind: number): number =>
   LARGE_KINDS.includes(kind) ? FRAME_MAX : ITEM_KINDS.includes(kind) ? 20_480 : 40_960;
 
-const BYTES_PER_S = 4 * 2 ** 20, ITEMS_PER_S = 5_000, WORK_PER_S = 250_000, BURST_S = 1.5, PATIENCE_S = 0.5, FORGIVENESS = 0.25;
-const ANSWERS_BYTES = 192 * 1024, ANSWERS_PER_BYTE = 2, ANSWERS_PER_S = 2_048, ASKED_MAX = 100_000;
+export const BYTES_PER_S = 4 * 2 ** 20, ITEMS_PER_S = 5_000, WORK_PER_S = 250_000, BURST_S = 1.5, PATIENCE_S = 0.5, FORGIVENESS = 0.25;
+export const ANSWERS_BYTES = 192 * 1024, ANSWERS_PER_BYTE = 2, ANSWERS_PER_S = 2_048, ASKED_MAX = 100_000;
 
 /** Of one link. 1. `frame(...)` before one is read: "ok", "over" (drop it) or "part". 2. `add` what it cost beside. */
 export class Cost {
@@ -80,7 +82,8 @@ export class Cost {
   readonly #items: TokenBucket;
   readonly #work: TokenBucket;
   readonly #patience: TokenBucket;
-  #credit = 0;
+  #credit = 0; // of answers that we asked for, and of nothing else
+  #isAnswer = false; // what is being handled
   #answers = ANSWERS_BYTES;
   #answersAt: number;
 
@@ -95,19 +98,25 @@ export class Cost {
   frame(kind: number, size: number, now: number): "ok" | "over" | "part" {
     const [base, perByte] = COSTS[kind] ?? [10, 0.05];
     const units = base + perByte * size;
-    if (Math.min(this.#bytes.left(now), this.#items.left(now), this.#work.left(now)) <= 0) {
+    if (this.isOver(now)) {
       const excess = Math.max(size / BYTES_PER_S, 1 / ITEMS_PER_S, units / WORK_PER_S);
       return this.#patience.allow(now, excess) ? "over" : "part";
     }
     this.#bytes.charge(size, now, BYTES_PER_S * BURST_S);
     this.#items.charge(1, now, ITEMS_PER_S * BURST_S);
     this.#earn(size, now);
+    this.#isAnswer = kind === GOSSIP || kind === ACK;
     this.add(units, now);
     return "ok";
   }
 
+  /** Nothing more of it is read for now. */
+  isOver(now: number): boolean {
+    return Math.min(this.#bytes.left(now), this.#items.left(now), this.#work.left(now)) <= 0;
+  }
+
   add(units: number, now: number): void {
-    const free = Math.min(this.#credit, units);
+    const free = this.#isAnswer ? Math.min(this.#credit, units) : 0;
     this.#credit -= free;
     this.#work.charge(units - free, now, WORK_PER_S * BURST_S);
   }

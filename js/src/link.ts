@@ -6,6 +6,7 @@
 import type { Path, PeerId, Platform } from "./api.ts";
 import { utf8 } from "./bytes.ts";
 import { ConnectFailed } from "./errors.ts";
+import { TokenBucket } from "./limits.ts";
 import type { Payload } from "./schema.ts";
 import type { Envelope, Kind } from "./signaling/envelope.ts";
 
@@ -14,6 +15,8 @@ export const UNRELIABLE_BUDGET_BYTES = 256 * 1024; // 50 ms at 40 Mbit/s
 const GOSSIP_BUDGET_BYTES = 128 * 1024;
 const DIAL_S = 20, INBOX_MAX = 64, CHANNELS_MAX = 256, LABEL_CHARS_MAX = 145, EARLY_MAX = 64;
 const FLUSH_S = 0.5, SEARCH_S = 0.5, SEARCH_EVERY_S = 3, SEARCH_MAX_S = 20, PATH_S = 2, MESSAGE_MIN_BYTES = 131_080;
+const ADOPTED_MAX = 512, MESSAGE_MAX_BYTES = 262_144; // channels of a peer, of all our rooms; what Python takes, too
+const WORDS = 64, WORDS_PER_S = 8, NEGOTIATIONS = 8, NEGOTIATIONS_PER_S = 0.5, CANDIDATES_MAX = 64;
 const PARTING = 3, PARTED = 4; // the last byte of these frames; the others are 0xff
 const NEVER = Number.POSITIVE_INFINITY;
 const MID = "0"; // of the data section, in an offer of Python
@@ -28,6 +31,8 @@ export interface LinkOwner {
   /** What the peer says of the types of its channel: see `announced.ts`. */
   onChannelTypes(link: Link, label: string, protocol: string): void;
   onChannelMessage(link: Link, label: string, data: Payload, reliable: boolean): void;
+  /** The peer sends more than it may. */
+  onFlood(link: Link): void;
   /** It ended; `error`: it never opened, and why. */
   onLinkGone(link: Link, error: ConnectFailed | null): void;
 }
@@ -61,6 +66,8 @@ export class Link {
   /** It took the place of a link that the room counts on. */
   replacesOpen = false;
   path: Path | null = null;
+  /** What the peer may say beside gossip and channels: pauses, losses, that it parts. */
+  readonly words: TokenBucket;
   /** Reliable messages by label that went and came over it. */
   readonly came = new Map<string, number>();
   readonly #owner: LinkOwner;
@@ -80,6 +87,9 @@ export class Link {
   #pathAt = NEVER;
   #parting: { readonly until: number } | null = null;
   #heard = false; // an envelope of the peer: it knows of us
+  #adopted = 0; // channels of the peer
+  #candidatesLeft = CANDIDATES_MAX; // of one description: each is a path that the browser tries
+  readonly #negotiations: TokenBucket;
 
   constructor(
     peer: PeerId, session: string, offerer: boolean, owner: LinkOwner, platform: Platform, iceServers: RTCIceServer[],
@@ -89,6 +99,8 @@ export class Link {
     this.offerer = offerer;
     this.#owner = owner;
     this.#deadline = owner.now() + DIAL_S;
+    this.words = new TokenBucket(WORDS, WORDS_PER_S, owner.now());
+    this.#negotiations = new TokenBucket(NEGOTIATIONS, NEGOTIATIONS_PER_S, owner.now());
     const pc = (this.#pc = new platform.RTCPeerConnection({ iceServers }));
     this.#control = pc.createDataChannel("psyne-control", { negotiated: true, id: 0 });
     this.#gossip = pc.createDataChannel("psyne-gossip", { negotiated: true, id: 1, ordered: false, maxRetransmits: 0 });
@@ -264,8 +276,17 @@ export class Link {
     const { label } = channel, reliable = channel.maxRetransmits === null && channel.maxPacketLifeTime === null;
     channel.binaryType = "arraybuffer";
     if (label.length > LABEL_CHARS_MAX) return; // not a channel of a room
+    if (++this.#adopted > ADOPTED_MAX) {
+      channel.close();
+      this.#owner.onFlood(this);
+      return;
+    }
     if (channel.protocol !== "") this.#owner.onChannelTypes(this, label, channel.protocol);
     channel.onmessage = ({ data }) => {
+      if (sizeOf(data) > MESSAGE_MAX_BYTES) {
+        this.#owner.onFlood(this);
+        return;
+      }
       if (reliable && (this.came.has(label) || this.came.size < CHANNELS_MAX)) this.came.set(label, (this.came.get(label) ?? 0) + 1);
       this.#owner.onChannelMessage(this, label, typeof data === "string" ? data : new Uint8Array(data), reliable);
     };
@@ -336,7 +357,8 @@ export class Link {
     const pc = this.#pc;
     switch (kind) {
       case "offer":
-        if (this.offerer) return;
+        if (this.offerer || !this.#negotiations.allow(this.#owner.now())) return;
+        this.#candidatesLeft = CANDIDATES_MAX;
         await pc.setRemoteDescription({ type: "offer", sdp: body });
         await this.#addCandidates();
         await pc.setLocalDescription(await pc.createAnswer());
@@ -344,16 +366,17 @@ export class Link {
         return;
       case "answer":
         if (!this.#awaitsAnswer || pc.signalingState !== "have-local-offer") return;
+        this.#candidatesLeft = CANDIDATES_MAX;
         await pc.setRemoteDescription({ type: "answer", sdp: body });
         this.#awaitsAnswer = false;
         await this.#addCandidates();
         return;
       case "candidate":
-        if (this.#candidates.length < INBOX_MAX) this.#candidates.push(body);
+        if (this.#candidates.length < INBOX_MAX && this.#candidatesLeft-- > 0) this.#candidates.push(body);
         if (pc.remoteDescription !== null) await this.#addCandidates();
         return;
       case "restart":
-        if (this.offerer && this.state === "open") this.#searchAt = Math.min(this.#searchAt, this.#owner.now());
+        if (this.offerer && this.state === "open" && this.#negotiations.allow(this.#owner.now())) this.#searchAt = Math.min(this.#searchAt, this.#owner.now());
         return;
       case "bye":
         if (this.state === "dialing") this.#ended(new ConnectFailed("signaling", `the other side gave up: ${body.slice(0, 80)}`));
@@ -418,4 +441,5 @@ export class Link {
   }
 }
 
-export const sizeOf = (payload: Payload): number => (typeof payload === "string" ? utf8(payload).length : payload.length);
+export const sizeOf = (payload: Payload | ArrayBuffer): number =>
+  typeof payload === "string" ? utf8(payload).length : payload.byteLength;

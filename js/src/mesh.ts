@@ -26,6 +26,8 @@ const PAUSE_TAG = Uint8Array.of(255, 255, 255, 255, 255, 255, 255, 1);
 const LINKS_MAX = 64, STRANGERS_MAX = 16, DIALS_IN_A_ROW = 6, DIAL_EVERY_S = 2, DIALLERS_MAX = 256;
 const ASLEEP_S = 1800, ASLEEP_MAX = 16, REFUSED_S = 5, POSTED_MAX = 16, REMEMBERED_MAX = 64, REPEATED_S = 15;
 const GOODBYE_LATE_S = 2, LOOK_OUT_S = [15, 30], ALARM_EVERY_S = 10, VERIFYING_MAX = 256, STALL_S = 0.25;
+const INBOUND_MAX = 512; // lines of those who wait to be verified
+const SERVER_WORDS = 1024, SERVER_WORDS_PER_S = 128; // each may cost a signature; a server that says more is not heard
 const NEVER = Number.POSITIVE_INFINITY;
 // What becomes of an open link when the room gives it up: the peer is silent, and may come back.
 const SLEEPS: readonly string[] = ["timeout", "impaired"];
@@ -83,6 +85,7 @@ export class Mesh implements LinkOwner, ClientOwner {
   readonly #refusedAt = new Map<PeerId, number>();
   readonly #alarmedAt = new Map<string, number>();
   readonly #tunnels: TokenBucket;
+  readonly #words: TokenBucket;
   readonly #tunnelsOf = new Map<PeerId, TokenBucket>();
   #pumping = false;
   #paused: string | null = null;
@@ -94,6 +97,7 @@ export class Mesh implements LinkOwner, ClientOwner {
     this.#client = new SignalingClient(options.urls, options.identity, options.platform.WebSocket, this, options.rng, () => this.now());
     this.#alarm = new Alarm(() => this.#ring(), options.workerUrl);
     this.#tunnels = new TokenBucket(TUNNEL_BYTES_PER_S, TUNNEL_BYTES_PER_S, this.now());
+    this.#words = new TokenBucket(SERVER_WORDS, SERVER_WORDS_PER_S, this.now());
   }
 
   now = (): number => performance.now() / 1000;
@@ -148,7 +152,11 @@ export class Mesh implements LinkOwner, ClientOwner {
     this.#request = requestInto(info, request);
     this.#tag = digest.slice(0, TAG_BYTES);
     this.#node = node;
-    this.#seals = new Seals(this.#identity, this.#tag, node.ownRecord.joinedAt);
+    const seals = (this.#seals = new Seals(this.#identity, this.#tag, node.ownRecord.joinedAt));
+    node.signedSignal = (origin, blob) => {
+      const record = blob[0] === CHANNEL_MESSAGE ? node.record(origin) : null;
+      return record === null ? [] : [seals.signedUntrusted(record, blob)];
+    };
     this.#owed = new Owed(this.#tag, node.ownRecord.joinedAt);
     this.#sink = sinkOf(info, node);
     this.#lookLater();
@@ -420,6 +428,10 @@ export class Mesh implements LinkOwner, ClientOwner {
   }
 
   #control(link: Link, tag: Uint8Array, frame: Uint8Array): void {
+    if (!link.words.allow(this.now())) {
+      this.onFlood(link);
+      return;
+    }
     try {
       if (equal(tag, PAUSE_TAG) && equal(frame.subarray(8, 16), this.#tag)) {
         const reason = textUntrusted(frame.subarray(16));
@@ -444,7 +456,8 @@ export class Mesh implements LinkOwner, ClientOwner {
       node.receive(peer, frame, this.now());
       this.pump();
     };
-    if (line === undefined && (!this.#verifier.isNative || node.statements(frame).length === 0)) {
+    const signed = (): readonly Signed[] => node.statements(peer, frame, this.now());
+    if (line === undefined && (!this.#verifier.isNative || signed().length === 0)) {
       handle();
       return;
     }
@@ -454,7 +467,7 @@ export class Mesh implements LinkOwner, ClientOwner {
     entry.waiting = waiting;
     this.#inbound.set(peer, entry);
     entry.chain = entry.chain
-      .then(() => this.#prepare(node.statements(frame)))
+      .then(() => this.#prepare(signed()))
       .then(handle)
       .finally(() => {
         if (--entry.waiting === 0 && this.#inbound.get(peer) === entry) this.#inbound.delete(peer);
@@ -492,6 +505,14 @@ export class Mesh implements LinkOwner, ClientOwner {
     this.#alive(link);
     const prefix = this.label("");
     if (label.startsWith(prefix)) this.#sink!.onMessage(link.peer, label.slice(prefix.length), data, reliable);
+  }
+
+  /** More of something than any honest peer has: it is parted from, and stays out for a while. */
+  onFlood(link: Link): void {
+    if (this.closed || this.#node === null) return;
+    this.node.flooded(link.peer, this.now());
+    this.pump();
+    link.close("flooding");
   }
 
   #settle(peer: PeerId): void {
@@ -552,7 +573,7 @@ export class Mesh implements LinkOwner, ClientOwner {
       return;
     }
     const line = this.#inbound.get(`envelopes of ${claimed}`) ?? { chain: Promise.resolve(), waiting: 0 };
-    if (line.waiting >= VERIFYING_MAX) return;
+    if (line.waiting >= VERIFYING_MAX || this.#inbound.size > INBOUND_MAX) return;
     line.waiting++;
     this.#inbound.set(`envelopes of ${claimed}`, line);
     line.chain = line.chain
@@ -634,7 +655,7 @@ export class Mesh implements LinkOwner, ClientOwner {
   // ------------------------------------------------------------------------------------------------------- signaling
 
   onSignaling(event: Exclude<SessionEvent, { type: "ready" | "lost" | "answer" }>): void {
-    if (this.#node === null || event.room !== this.#key) return;
+    if (this.#node === null || event.room !== this.#key || !this.#words.allow(this.now())) return;
     if (event.type === "signal") this.#deliver(event.from, event.envelope, null);
     else if (event.type === "joined") this.#learn([event.record]);
     else if (event.type === "refused") {

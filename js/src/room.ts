@@ -3,7 +3,7 @@
 import type {
   Channel, ChannelOptions, ChannelStats, DeliveryMode, EventOf, LeaveReason, Path, Peer, PeerId, Player, Room, RoomEvent, SendReport, To,
 } from "./api.ts";
-import { announcement, differenceUntrusted } from "./announced.ts";
+import { announcement, differenceUntrusted, PROTOCOL_CHARS_MAX } from "./announced.ts";
 import { utf8 } from "./bytes.ts";
 import { carried, carriedUntrusted } from "./carried.ts";
 import { ClosedError, type ConnectFailed, EventBacklog, InvalidConfig, MessageTooLarge, PeerGone, ProtocolError } from "./errors.ts";
@@ -255,6 +255,7 @@ export class MeshRoom implements Room, Sink {
   readonly #changed = new Set<() => void>();
   readonly #refusedTold = new Set<string>();
   readonly #lossesTold = new Map<string, { at: number; count: number }>();
+  readonly #dropped = new Map<string, number>(); // of a player and channel, whose author hears of it in a moment
   readonly #ended = new AbortController();
   #end = "was left";
 
@@ -579,6 +580,7 @@ export class MeshRoom implements Room, Sink {
 
   /** Another version of the game is told before a message of it came, or once its channel is declared here. */
   onTypes(id: PeerId, name: string, protocol: string): void {
+    if (protocol.length > PROTOCOL_CHARS_MAX) return; // nobody announces so much
     const said = this.#announced.get(id) ?? new Map<string, string>();
     if (said.size >= CHANNELS_MAX) return;
     said.set(name, protocol);
@@ -622,9 +624,21 @@ export class MeshRoom implements Room, Sink {
 
   // ------------------------------------------------------------------------------------------------------ for channels
 
+  /** Its author is told of the first at once, and of further ones together: a flood is not answered word by word. */
   dropped(peer: PeerState, channel: string, count: number): void {
     this.#noteLoss(peer, channel, count, false);
+    const key = `${peer.id}/${channel}`, since = this.#dropped.get(key);
+    if (since !== undefined) {
+      this.#dropped.set(key, since + count);
+      return;
+    }
+    this.#dropped.set(key, 0);
     this.#mesh.tellDropped(peer.id, channel, count);
+    setTimeout(() => {
+      const together = this.#dropped.get(key)!;
+      this.#dropped.delete(key);
+      if (together > 0 && !this.closed) this.#mesh.tellDropped(peer.id, channel, together);
+    }, TOGETHER_S * 1000);
   }
 
   refused(peer: PeerState, channel: string, reason: string): void {

@@ -12,6 +12,7 @@ import * as wire from "../src/gossip/wire.ts";
 import { Identity, Verifier, verifyUntrusted } from "../src/identity.ts";
 import { statementUntrusted } from "../src/owed.ts";
 import { profileOf } from "../src/placement.ts";
+import { pack, unpackUntrusted } from "../src/schema.ts";
 import { openUntrusted } from "../src/signaling/envelope.ts";
 import { decodeServerUntrusted } from "../src/signaling/messages.ts";
 import { bytesOf, type Case, vectors } from "./vectors.ts";
@@ -74,6 +75,25 @@ test("words of a server, and envelopes", () => {
   );
 });
 
+test("a message that promises more than it holds is refused before room is made for it", () => {
+  const [array, map] = [Uint8Array.of(0xdd, 0, 4, 0, 0), Uint8Array.of(0xdf, 0, 2, 0, 0)]; // 262,144 values each
+  for (const head of [array, map]) {
+    const bomb = concat(...Array.from({ length: 50_000 }, () => head), new Uint8Array(12_144));
+    const before = process.memoryUsage().heapTotal;
+    assert.throws(() => unpackUntrusted(bomb), ProtocolError);
+    assert.ok(process.memoryUsage().heapTotal - before < 64 * 2 ** 20);
+  }
+  fc.assert(
+    fc.property(fc.jsonValue(), fc.nat(200), fc.nat(255), (value, at, byte) => {
+      const packed = pack(value);
+      assert.deepEqual(JSON.stringify(unpackUntrusted(packed), (_, each: unknown) => (typeof each === "bigint" ? Number(each) : each)), JSON.stringify(value));
+      packed[at % packed.length] = byte;
+      only(() => unpackUntrusted(packed));
+    }),
+    { numRuns: Math.ceil(RUNS / 20), seed: 6 },
+  );
+});
+
 const SIGNATURE_COST = 1500;
 
 function nodeWith(seed: number): Node {
@@ -95,7 +115,7 @@ test("a node takes any frames of a neighbour, and a flooder is parted from withi
     fc.property(bent(GOOD), fc.nat(1000), (frame, gap) => {
       now += gap / 1e6;
       node.receive(flooder, frame, now);
-      node.statements(frame);
+      node.statements(flooder, frame, now);
       if (node.nextTimeout() <= now) node.handleTimeout(now);
       node.takeEvents();
       if (!node.linked.includes(flooder)) {

@@ -8,7 +8,7 @@ from typing import Any
 
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.gossip import broadcast_wire as wire
-from psyne_mesh.gossip import codec, exchange, proofs, records, routing, sync, walks
+from psyne_mesh.gossip import codec, costs, exchange, proofs, records, routing, sync, walks
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.effects import Effects
 from psyne_mesh.gossip.records import OwnState, Record, RoomKey
@@ -356,6 +356,8 @@ def frames() -> Iterator[tuple[str, bytes]]:
     yield "keep", wire.encode_keep(2, wire.sign_keep(ROOM, ADA, 300, INSTANCE, AT).body)
     yield "of a later kind", codec.head(99) + b"whatever"
     yield "of another version", b"\x01\x01" + bytes(40)
+    yield "told of as much as a frame holds", codec.head(codec.TOLD) + codec.item(99, b"") * codec.ITEMS_MAX
+    yield "told of more", codec.head(codec.TOLD) + codec.item(99, b"") * (codec.ITEMS_MAX + 1)
 
 
 def frame_cases() -> list[dict[str, Any]]:
@@ -402,6 +404,13 @@ def hostile_frames() -> Iterator[dict[str, Any]]:
         yield {"name": f"delta that wants {text}", **check(read_frame, codec.head(codec.DELTA) + bytes.fromhex(text))}
 
 
+def neighbour() -> dict[str, Any]:
+    """What a neighbour may cost, in the numbers that both stacks count with."""
+    budget = {name: getattr(costs.NEIGHBOUR, name) for name in costs.NEIGHBOUR.__slots__}
+    answers = {"bytes": costs.ANSWERS_BYTES, "per_byte": costs.ANSWERS_PER_BYTE, "per_s": costs.ANSWERS_PER_S}
+    return {"budget": budget, "answers": answers, "verify": costs.VERIFY, "asked_line": costs.ASKED_LINE}
+
+
 def files() -> dict[str, str]:
     keys = [{"seed": person.seed, "public_key": person.public_key, "peer_id": person.peer_id} for person in PEOPLE]
     signatures = [
@@ -445,6 +454,12 @@ def files() -> dict[str, str]:
             limits=limits,
             cases=frame_cases(),
             signatures=list(signature_cases()),
+        ),
+        "costs": document(
+            "What a frame costs, for itself and for each byte; the largest that is read; what a neighbour may cost.",
+            frames={kind: [*cost, costs.SIZES[kind]] for kind, cost in sorted(costs.COSTS.items())},
+            neighbour=neighbour(),
+            items_max=codec.ITEMS_MAX,
         ),
         "hostile": document("Bent frames, with the verdict.", limits=limits, cases=list(hostile_frames())),
     }

@@ -10,9 +10,10 @@ import {
   REPAIR,
 } from "./wire.ts";
 
-const CACHE_S = 30, CACHE_BYTES = 4 * 2 ** 20, GAP_S = 3, NEWCOMERS_GAP_S = 0.5, GRAFT_MIN_S = 0.1, GRAFT_MAX_S = 1;
+const CACHE_S = 30, CACHE_BYTES = 4 * 2 ** 20, CACHE_MAX = 8192, GAP_S = 3, NEWCOMERS_GAP_S = 0.5, GRAFT_MIN_S = 0.1, GRAFT_MAX_S = 1;
 const STREAMS_MAX = 1024, PENDING_MAX = 512, MISSING_MAX = 4096, MISSING_FROM_MAX = 1024, ADVERTISERS_MAX = 8;
 const REPAIR_MAX = 256, REPAIR_CACHES = 2, SLOWEST_S = 1, HAVES_UNITS = 200, TURN_UNITS = 0.2;
+const GRAIN_S = 0.02; // deadlines in common: a look at all that is missing is not to be had for each line that is announced
 const NEVER = Number.POSITIVE_INFINITY;
 
 export type BroadcastFact =
@@ -179,10 +180,12 @@ export class Broadcast {
         this.#dropMissing(key); // nobody is left to ask
         continue;
       }
-      grafts.set(peer, [...(grafts.get(peer) ?? []), missing.id]);
+      const asked = grafts.get(peer);
+      if (asked === undefined) grafts.set(peer, [missing.id]);
+      else asked.push(missing.id);
       this.#promised.set(`${peer}.${key}`, missing.fresh);
       forgetOldest(this.#promised, MISSING_MAX);
-      missing.deadline = now + this.#graftTimeout(peer);
+      missing.deadline = grained(now + this.#graftTimeout(peer));
     }
     for (const [peer, ids] of grafts)
       for (let at = 0; at < ids.length; at += IDS_MAX)
@@ -249,7 +252,7 @@ export class Broadcast {
       stream.giveUpAt = NEVER;
     }
     if (stream.pending.size > 0 && stream.giveUpAt === NEVER) {
-      stream.giveUpAt = now + patienceS;
+      stream.giveUpAt = grained(now + patienceS);
       this.deadline = Math.min(this.deadline, stream.giveUpAt);
     }
   }
@@ -269,7 +272,7 @@ export class Broadcast {
     if (missing === undefined) {
       if (link === undefined || this.#missing.size >= MISSING_MAX || link.missing >= MISSING_FROM_MAX) return false;
       link.missing++;
-      missing = { id, advertisers: [], known: new Set(), first: peer, deadline: now + this.#graftTimeout(peer), fresh: false };
+      missing = { id, advertisers: [], known: new Set(), first: peer, deadline: grained(now + this.#graftTimeout(peer)), fresh: false };
       this.#missing.set(key, missing);
       this.deadline = Math.min(this.deadline, missing.deadline);
     }
@@ -306,13 +309,14 @@ export class Broadcast {
     this.#trim(now);
   }
 
-  /** Oldest first, by age and by bytes. */
+  /** Oldest first, by age, by bytes and by number. */
   #trim(now: number): void {
     for (const [key, { message, sentAt }] of this.#cache) {
-      if (sentAt > now - CACHE_S && this.#cacheBytes <= CACHE_BYTES) return;
+      if (sentAt > now - CACHE_S && this.#cacheBytes <= CACHE_BYTES && this.#cache.size <= CACHE_MAX) return;
       this.#cache.delete(key);
       this.#cacheBytes -= message.body.length;
     }
   }
 }
 
+const grained = (at: number): number => Math.ceil(at / GRAIN_S) * GRAIN_S;

@@ -91,6 +91,8 @@ export class Node {
   readonly peerId: PeerId;
   readonly stats = { framesIn: 0, framesDropped: 0, framesOverBudget: 0, itemsRefused: 0, verified: 0, verdicts: 0, refutations: 0 };
   running = false;
+  /** Set by the parent: the signatures in a blob that `sendSignal` brought us. */
+  signedSignal: (origin: PeerId, blob: Uint8Array) => readonly wire.Signed[] = () => [];
   readonly #options: NodeOptions;
   readonly #identity: Identity;
   readonly #room: Uint8Array;
@@ -126,6 +128,7 @@ export class Node {
   #seatChanges = -1;
   readonly #refutedAt: [number, number] = [-NEVER, -NEVER];
   readonly #letGoAt = new Map<PeerId, number>();
+  readonly #verdicts = new WeakMap<MemberRecord, wire.Accusation>();
   readonly #expelled = new Set<PeerId>();
   readonly #barred = new Map<PeerId, { readonly proof: wire.Proof; readonly until: number }>();
   readonly #convictions: TokenBucket;
@@ -276,6 +279,12 @@ export class Node {
     this.#settle(now);
   }
 
+  /** `peer` floods our shell by other ways than frames of gossip. */
+  flooded(peer: PeerId, now: number): void {
+    if (this.#links.has(peer)) this.#shun(peer, now);
+    this.#settle(now);
+  }
+
   /** The event loop was late by so much: silence in that time is our own fault. */
   noteLoopLag(seconds: number, now: number): void {
     this.#detector.noteLoopLag(seconds, now);
@@ -377,15 +386,28 @@ export class Node {
     return this.running && lower < 2;
   }
 
-  /** The signatures in a frame, as far as it can be told before it is handled. */
-  statements(frame: Uint8Array): wire.Signed[] {
+  /**
+   * The signatures in a frame of `peer`, as far as it can be told before it is handled. None of a frame that will not be read:
+   * to verify them would be on nobody's account.
+   */
+  statements(peer: PeerId, frame: Uint8Array, now: number): wire.Signed[] {
+    const link = this.#links.get(peer);
+    return link === undefined || link.probed.cost.isOver(now) ? [] : this.#statements(frame, true);
+  }
+
+  #statements(frame: Uint8Array, isWhole: boolean): wire.Signed[] {
     const found: wire.Signed[] = [];
     try {
       const kind = wire.frameTypeUntrusted(frame);
-      if (kind === wire.RELAY) return this.statements(wire.relayUntrusted(frame).inner);
+      if (frame.length > sizeMax(kind)) return [];
+      if (kind === wire.RELAY && isWhole) return this.#statements(wire.relayUntrusted(frame).inner, false);
       if (kind === wire.GOSSIP) {
         const { message } = wire.gossipUntrusted(frame, this.#room, BROADCAST_MAX_BYTES);
         return this.#broadcast.wants(message) ? [message.signed] : [];
+      }
+      if (kind === wire.SIGNAL) {
+        const signal = wire.signalUntrusted(frame, SIGNAL_MAX_BYTES, SIGNAL_TTL);
+        return signal.to === this.peerId ? [...this.signedSignal(signal.origin, signal.blob)] : [];
       }
       for (const [itemKind, data] of itemsOf(kind, frame))
         if (itemKind === wire.ITEM_RECORD) {
@@ -551,16 +573,18 @@ export class Node {
     const verdict = probed.cost.frame(kind, frame.length, now);
     if (verdict !== "ok") {
       this.stats.framesOverBudget++;
-      if (verdict === "part") {
-        this.#shunned.delete(probed.peer);
-        this.#shunned.set(probed.peer, now + SHUN_S);
-        forgetOldest(this.#shunned, SHUNNED_MAX);
-        this.#part(probed.peer, "flooding", now);
-      }
+      if (verdict === "part") this.#shun(probed.peer, now);
       return;
     }
     this.#detector.heard(probed, now);
     this.#read(kind, link, frame, now);
+  }
+
+  #shun(peer: PeerId, now: number): void {
+    this.#shunned.delete(peer);
+    this.#shunned.set(peer, now + SHUN_S);
+    forgetOldest(this.#shunned, SHUNNED_MAX);
+    this.#part(peer, "flooding", now);
   }
 
   #read(kind: number, link: Link, frame: Uint8Array, now: number): void {
@@ -627,12 +651,14 @@ export class Node {
       case wire.SIGNAL: {
         const signal = wire.signalUntrusted(frame, SIGNAL_MAX_BYTES, SIGNAL_TTL);
         this.#router.received(peer, signal, this.#view.get(signal.to)?.via ?? null, [...this.#links.keys()], now);
+        if (this.#router.arrived.length > 0) probed.cost.add(this.#verifyUnits, now); // who opens it verifies
         break;
       }
       case wire.RELAY: {
         const { to, inner } = wire.relayUntrusted(frame);
         const carried = wire.frameTypeUntrusted(inner);
-        if (carried !== wire.TOLD && carried !== wire.GOSSIP) throw new ProtocolError("this frame type is not relayed");
+        if ((carried !== wire.TOLD && carried !== wire.GOSSIP) || inner.length > sizeMax(carried))
+          throw new ProtocolError("this frame type, or so much of it, is not relayed");
         if (to === this.peerId) this.#read(carried, link, inner, now);
         else if (to !== peer) this.#send(to, wire.encodeRelay(to, inner));
         break;
@@ -729,7 +755,7 @@ export class Node {
   #onDelta(link: Link, frame: Uint8Array, now: number): void {
     const { probed } = link;
     const { wants, items } = wire.deltaUntrusted(frame);
-    const known = wants.map((peer) => this.#view.get(peer)).filter((member) => member !== undefined);
+    const known = [...new Set(wants)].map((peer) => this.#view.get(peer)).filter((member) => member !== undefined);
     const given = known.filter((member) => member.status !== STATUS_DOWN).map((member) => wire.encodedNews(member.record));
     if (wants.includes(this.peerId)) given.push(wire.encodedNews(this.#own));
     this.#answer(probed, wire.delta([], [...given, ...goneItems(known, now)], DELTA_BYTES), wants.length, now);
@@ -762,7 +788,11 @@ export class Node {
   /** Learn what came; one bad item does not spoil the rest, but who brings many is parted from. */
   #take(items: readonly (readonly [number, Uint8Array])[], link: Link, now: number): void {
     const { probed } = link, via = probed.peer, before = this.stats.verified;
-    for (const [kind, data] of items)
+    for (const [kind, data] of items) {
+      if (this.stats.verified - before >= wire.ITEMS_MAX) { // proofs have two signatures each
+        this.stats.itemsRefused++;
+        continue;
+      }
       this.#guarded(link, now, () => {
         if (kind === wire.ITEM_RECORD) this.#learn(wire.recordUntrusted(data), now, via);
         else if (kind === wire.ITEM_ACCUSATION) this.#hear(wire.accusationUntrusted(data), now, via);
@@ -771,6 +801,7 @@ export class Node {
           this.#learnGone(wire.recordUntrusted(encoded), seconds, now, via);
         } else if (kind === wire.ITEM_PROOF) this.#convict(wire.proofUntrusted(data), now);
       });
+    }
     probed.cost.add(items.length + this.#verifyUnits * (this.stats.verified - before), now);
   }
 
@@ -965,9 +996,15 @@ export class Node {
     this.#tellDown(via, member);
   }
 
-  /** Let a neighbour know our verdict, signed, so that the subject can raise its epoch. */
+  /** Let a neighbour know our verdict, signed once, so that the subject can raise its epoch: whoever asks again costs nothing. */
   #tellDown(to: PeerId, member: Member): void {
-    if (member.status === STATUS_DOWN) this.#tell(to, this.#accusation(member.record, DOWN));
+    if (member.status !== STATUS_DOWN) return;
+    let said = this.#verdicts.get(member.record);
+    if (said?.instance !== this.#fresh.instance) {
+      said = this.#accusation(member.record, DOWN);
+      this.#verdicts.set(member.record, said);
+    }
+    this.#tell(to, said);
   }
 
   #accusation(record: MemberRecord, verdict: number): wire.Accusation {

@@ -13,7 +13,8 @@ import { type Identity, peerIdOf, PUBLIC_KEY_BYTES, SIGNATURE_BYTES, type Verify
 export const VERSION = 2;
 export const UNRELIABLE_FRAME_MAX = 1100; // one SCTP chunk in one packet: nothing is fragmented on the unreliable channel
 export const FRAME_MAX = 131_072;
-const ITEMS_MAX = 1024;
+/** Signatures of one frame: no honest one holds more items, and nobody verifies more. */
+export const ITEMS_MAX = 24;
 
 export const PING = 1, ACK = 2, PING_REQ = 3, INDIRECT = 4;
 export const HELLO = 5, RUMOURS = 6, SUMMARY = 7, DIGEST = 8, DELTA = 9;

@@ -1,0 +1,65 @@
+"""Rooms of eight, half of them TypeScript members, in the scenarios that Python's own rooms are held to, with the same bars."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+from psyne_mesh.simulations.run import Result, Run
+from psyne_mesh.simulations.scenario import Target, load
+from tests.js.node import needs_node
+from tests.js.simulated import Process, build, seat
+
+SCENARIOS = load()
+NODES = 8
+# What happens to the room, and how long that is looked at. The bars are those of the scenario, or where that is of a larger
+# room the ones that are named here, which are no lower.
+STORIES = {
+    "join-storm": {}, "crash-16": {}, "loss-10-room-16": {"duration_s": 60}, "one-way-pair": {}, "mass-crash-50": {},
+    "broadcast-one-source": {}, "churn": {"duration_s": 40, "churn_s": 30}, "split-with-signaling": {"duration_s": 60, "split_s": 30},
+    "split-without-signaling": {"duration_s": 90, "split_s": 30}, "restart-storm": {}, "seat-race": {}, "incarnation-attacks": {},
+    "phantoms-room-8": {}, "signaling-dead": {},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    needs_node()
+    started = Process(build(tmp_path_factory.mktemp("simulated")))
+    yield started
+    started.close()
+
+
+def played(name: str, seed: int, process: Process | None) -> Result:
+    scenario = SCENARIOS[name].scaled("tiny")
+    scenario = attrs.evolve(scenario, params={**scenario.params, **STORIES[name]}, arms=())
+    run = Run(scenario, scenario.nodes if name == "seat-race" else NODES, seed)
+    if process is not None:
+        seat(run, process)
+    run.play()
+    return run.result()
+
+
+def missed(name: str, seed: int, process: Process | None) -> dict[str, tuple[float, str]]:
+    figures = played(name, seed, process).findings.figures
+    targets: dict[str, Target] = dict(SCENARIOS[name].targets)
+    return {
+        figure: (figures.get(figure, float("nan")), str(target))
+        for figure, target in targets.items()
+        if not target.met(figures.get(figure, float("nan")))
+    }
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_half_of_the_room_is_in_typescript(name: str, process: Process) -> None:
+    assert missed(name, 0, process) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 6))
+@pytest.mark.parametrize("name", STORIES)
+def test_with_more_seeds(name: str, seed: int, process: Process) -> None:
+    assert missed(name, seed, process) == {}
