@@ -276,17 +276,10 @@ export class Link {
     const { label } = channel, reliable = channel.maxRetransmits === null && channel.maxPacketLifeTime === null;
     channel.binaryType = "arraybuffer";
     if (label.length > LABEL_CHARS_MAX) return; // not a channel of a room
-    if (++this.#adopted > ADOPTED_MAX) {
-      channel.close();
-      this.#owner.onFlood(this);
-      return;
-    }
+    if (++this.#adopted > ADOPTED_MAX) return this.#owner.onFlood(this);
     if (channel.protocol !== "") this.#owner.onChannelTypes(this, label, channel.protocol);
     channel.onmessage = ({ data }) => {
-      if (sizeOf(data) > MESSAGE_MAX_BYTES) {
-        this.#owner.onFlood(this);
-        return;
-      }
+      if (sizeOf(data) > MESSAGE_MAX_BYTES) return this.#owner.onFlood(this);
       if (reliable && (this.came.has(label) || this.came.size < CHANNELS_MAX)) this.came.set(label, (this.came.get(label) ?? 0) + 1);
       this.#owner.onChannelMessage(this, label, typeof data === "string" ? data : new Uint8Array(data), reliable);
     };

@@ -26,7 +26,6 @@ const PAUSE_TAG = Uint8Array.of(255, 255, 255, 255, 255, 255, 255, 1);
 const LINKS_MAX = 64, STRANGERS_MAX = 16, DIALS_IN_A_ROW = 6, DIAL_EVERY_S = 2, DIALLERS_MAX = 256;
 const ASLEEP_S = 1800, ASLEEP_MAX = 16, REFUSED_S = 5, POSTED_MAX = 16, REMEMBERED_MAX = 64, REPEATED_S = 15;
 const GOODBYE_LATE_S = 2, LOOK_OUT_S = [15, 30], ALARM_EVERY_S = 10, VERIFYING_MAX = 256, STALL_S = 0.25;
-const INBOUND_MAX = 512; // lines of those who wait to be verified
 const SERVER_WORDS = 1024, SERVER_WORDS_PER_S = 128; // each may cost a signature; a server that says more is not heard
 const NEVER = Number.POSITIVE_INFINITY;
 // What becomes of an open link when the room gives it up: the peer is silent, and may come back.
@@ -428,10 +427,7 @@ export class Mesh implements LinkOwner, ClientOwner {
   }
 
   #control(link: Link, tag: Uint8Array, frame: Uint8Array): void {
-    if (!link.words.allow(this.now())) {
-      this.onFlood(link);
-      return;
-    }
+    if (!link.words.allow(this.now())) return this.onFlood(link);
     try {
       if (equal(tag, PAUSE_TAG) && equal(frame.subarray(8, 16), this.#tag)) {
         const reason = textUntrusted(frame.subarray(16));
@@ -573,7 +569,7 @@ export class Mesh implements LinkOwner, ClientOwner {
       return;
     }
     const line = this.#inbound.get(`envelopes of ${claimed}`) ?? { chain: Promise.resolve(), waiting: 0 };
-    if (line.waiting >= VERIFYING_MAX || this.#inbound.size > INBOUND_MAX) return;
+    if (line.waiting >= VERIFYING_MAX || this.#inbound.size > VERIFYING_MAX) return;
     line.waiting++;
     this.#inbound.set(`envelopes of ${claimed}`, line);
     line.chain = line.chain

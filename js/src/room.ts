@@ -628,16 +628,16 @@ export class MeshRoom implements Room, Sink {
   dropped(peer: PeerState, channel: string, count: number): void {
     this.#noteLoss(peer, channel, count, false);
     const key = `${peer.id}/${channel}`, since = this.#dropped.get(key);
-    if (since !== undefined) {
-      this.#dropped.set(key, since + count);
-      return;
-    }
+    this.#dropped.set(key, (since ?? 0) + count);
+    if (since !== undefined) return;
+    const tell = (): void => {
+      if (this.#dropped.get(key)! > 0) this.#mesh.tellDropped(peer.id, channel, this.#dropped.get(key)!);
+    };
+    tell();
     this.#dropped.set(key, 0);
-    this.#mesh.tellDropped(peer.id, channel, count);
     setTimeout(() => {
-      const together = this.#dropped.get(key)!;
+      tell();
       this.#dropped.delete(key);
-      if (together > 0 && !this.closed) this.#mesh.tellDropped(peer.id, channel, together);
     }, TOGETHER_S * 1000);
   }
 

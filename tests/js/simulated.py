@@ -1,6 +1,6 @@
 """Members in TypeScript among those of Python in the simulator's world: same virtual time, same links, same seeds.
 
-One process of Node.js holds all of them. Its core is asked one word at a time and answers with what it wants, as Python's own does.
+One process of Node.js holds all of them. The core is asked one thing at a time and answers with what it wants, as ours does.
 """
 
 from __future__ import annotations

@@ -24,14 +24,19 @@ pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
 RATE_BPS = 1e6
 LIES_S = 3.0
-SETTLED_S = 5.0  # who has just sat down may lose its seat to another newcomer; after three seconds to nobody who is not there
+SETTLED_S = (
+    5.0  # who has just sat down may lose its seat to another newcomer; after three seconds to nobody who is not there
+)
 COUNT = 60
-NET_S = 30.0  # under hangs, no measure: how soon it is parted from is measured in virtual time, `js/test/bounds.test.ts`
+NET_S = (
+    30.0  # under hangs, no measure: how soon it is parted from is measured in virtual time, `js/test/bounds.test.ts`
+)
 # Chunks of SCTP meet the browser's own stack or libdatachannel's, which is not ours to judge.
 PLAYED_BESIDE: tuple[Any, ...] = (
-    hostile.MadeUpMembers(), hostile.MadeUpMembers(n=40, ballots=True), hostile.TwoFaces(), hostile.Accusations(), hostile.Replays(),
-    hostile.HavesFlood(), hostile.Questions(), hostile.MadeUpAuthors(), hostile.ManyBroadcasts(), hostile.Worst(),
-    hostile.HeavyMessages(channel="words"), hostile.MadeUpChannels(), hostile.BulkForNobody(), hostile.Withholding(),
+    hostile.MadeUpMembers(), hostile.MadeUpMembers(n=40, ballots=True), hostile.TwoFaces(), hostile.Accusations(),
+    hostile.Replays(), hostile.HavesFlood(), hostile.Questions(), hostile.MadeUpAuthors(), hostile.ManyBroadcasts(),
+    hostile.Worst(), hostile.HeavyMessages(channel="words"), hostile.MadeUpChannels(), hostile.BulkForNobody(),
+    hostile.Withholding(),
 )  # fmt: skip
 PARTED_FROM: tuple[Any, ...] = (hostile.BadSignatures(), hostile.Nonsense())
 
@@ -45,7 +50,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @asynccontextmanager
 async def beside(behaviour: Any, url: str, members: list[Member]) -> AsyncIterator[Liar]:
     """It joins as an honest one does, and lies once it is connected to all."""
-    async with join_game_room("arena", signaling=url, player_name="mallory") as room, open_background_nursery() as nursery:
+    async with (
+        join_game_room("arena", signaling=url, player_name="mallory") as room,
+        open_background_nursery() as nursery,
+    ):
         with trio.fail_after(NET_S):
             await room.wait_connected(1 + len(members))
         liar = Liar(room, room._core.identity, random.Random(repr(behaviour)))
@@ -69,8 +77,8 @@ async def play(room: Room, members: list[Member]) -> None:
 
 
 async def lost(honest: set[str], members: list[Member]) -> list[Any]:
-    """Whom of the honest the TypeScript members called gone, and whether one of them lost its place. Silent for a moment is what
-    a busy machine is, too: virtual time has no excuse, and asks for it (`js/test/bounds.test.ts`)."""
+    """Whom of the honest the TypeScript members called gone, and whether one of them lost its place. A busy machine is silent
+    for a moment, too: virtual time has no such excuse, and allows none (`js/test/bounds.test.ts`)."""
     told = [said for player in members for said in await player.ask("told")]
     return [said for said in told if said[0] == "evicted" or (said[0] == "peerLeft" and said[1] in honest)]
 

@@ -31,7 +31,9 @@ def worst() -> dict[str, object]:
         variants = [[frame for frame in frames.worst(kind) if len(frame) <= SIZES[kind]] for _ in range(VARIANTS)]
         kinds[kind] = [[frame.hex() for frame in shape] for shape in zip(*variants, strict=True)]
     streams = [
-        wire.encode_gossip(wire.Head(0, 0), wire.sign_message(ROOM, CheapIdentity(3000 + n), 1, 1, 1, b"x", *DATED).body)
+        wire.encode_gossip(
+            wire.Head(0, 0), wire.sign_message(ROOM, CheapIdentity(3000 + n), 1, 1, 1, b"x", *DATED).body
+        )
         for n in range(STREAMS)
     ]
     return {

@@ -281,7 +281,7 @@ export class Node {
 
   /** `peer` floods our shell by other ways than frames of gossip. */
   flooded(peer: PeerId, now: number): void {
-    if (this.#links.has(peer)) this.#shun(peer, now);
+    this.#shun(peer, now);
     this.#settle(now);
   }
 
@@ -399,7 +399,6 @@ export class Node {
     const found: wire.Signed[] = [];
     try {
       const kind = wire.frameTypeUntrusted(frame);
-      if (frame.length > sizeMax(kind)) return [];
       if (kind === wire.RELAY && isWhole) return this.#statements(wire.relayUntrusted(frame).inner, false);
       if (kind === wire.GOSSIP) {
         const { message } = wire.gossipUntrusted(frame, this.#room, BROADCAST_MAX_BYTES);
