@@ -12,6 +12,7 @@ in it; `mesh16_processes` has them.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import signal
@@ -149,28 +150,31 @@ async def open_bare(players: int) -> AsyncIterator[Game]:
         nursery.cancel_scope.cancel()
 
 
-async def serve(players: int, bare: bool, callback: bool, profile: bool) -> None:
+async def serve(players: int, bare: bool, callback: bool, profile: bool, shares: bool) -> None:
     """For each line on standard input one segment, its figure on standard output."""
     async with open_bare(players) if bare else open_rooms(players, callback=callback) as game:
         await game.segment(0.5)
         print("ready", flush=True)
-        seen: Counter[str] = Counter()
-        if profile:
+        seen: Counter[tuple[str, str]] = Counter()
+        if profile or shares:
             _sample_into(seen)
         for _ in sys.stdin:
             print(await game.segment(SEGMENT_S), flush=True)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        if shares:
+            by_file: Counter[str] = Counter()
+            for (path, _name), count in seen.items():
+                by_file[path] += count
+            print(json.dumps(by_file), flush=True)
         if profile:
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            for place, count in seen.most_common(70):
-                print(f"{100 * count / seen.total():5.1f} %  {place}", file=sys.stderr)
+            for (path, name), count in seen.most_common(70):
+                print(f"{100 * count / seen.total():5.1f} %  {'/'.join(path.split('/')[-2:])}:{name}", file=sys.stderr)
 
 
-def _sample_into(seen: Counter[str]) -> None:
+def _sample_into(seen: Counter[tuple[str, str]]) -> None:
     def look(_: int, frame: FrameType | None) -> None:
         if frame is not None:
-            code = frame.f_code
-            path = "/".join(code.co_filename.split("/")[-2:])
-            seen[f"{path}:{code.co_qualname}"] += 1
+            seen[frame.f_code.co_filename, frame.f_code.co_qualname] += 1
 
     signal.signal(signal.SIGPROF, look)
     signal.setitimer(signal.ITIMER_PROF, 0.001, 0.001)
@@ -179,8 +183,8 @@ def _sample_into(seen: Counter[str]) -> None:
 class Child:
     def __init__(self, where: str, arguments: argparse.Namespace) -> None:
         options = ["--serve", "--players", str(arguments.players)]
-        for name in ("bare", "callback", "profile"):
-            options += [f"--{name}"] * getattr(arguments, name)
+        for name in ("bare", "callback", "profile", "shares"):
+            options += [f"--{name}"] * getattr(arguments, name, False)
         self.process = subprocess.Popen(
             [sys.executable, os.path.abspath(__file__), *options],
             env={**os.environ, "PYTHONPATH": where},
@@ -203,6 +207,13 @@ class Child:
         print("go", file=self.process.stdin, flush=True)
         self.figures.append(float(self._line()))
 
+    def last_words(self) -> str:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        line = self._line()
+        self.process.wait()
+        return line
+
     def end(self) -> float:
         assert self.process.stdin is not None
         self.process.stdin.close()
@@ -219,9 +230,10 @@ def main() -> None:
     parser.add_argument("--against", default="")
     parser.add_argument("--segments", type=int, default=SEGMENTS)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--shares", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
-        trio.run(serve, arguments.players, arguments.bare, arguments.callback, arguments.profile)
+        trio.run(serve, arguments.players, arguments.bare, arguments.callback, arguments.profile, arguments.shares)
         return
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     children = [Child(here, arguments)] + [Child(arguments.against, arguments)] * bool(arguments.against)

@@ -15,10 +15,10 @@ from enum import Enum
 from operator import attrgetter
 from typing import Any, TypeVar, dataclass_transform, get_type_hints
 
-import attrs
 import msgspec
 
 from psyne_mesh.errors import InvalidConfig, ProtocolError, UnserialisableMessage
+from psyne_mesh.frozen import Frozen
 from psyne_mesh.words import read_untrusted
 
 T = TypeVar("T")
@@ -35,8 +35,7 @@ OBJECT_BYTES_MAX = 4096
 Wire = int | bytes
 
 
-@attrs.frozen
-class FieldSpec:
+class FieldSpec(Frozen):
     """What `smooth` and `quantised` leave in the class for its schema."""
 
     default: Any
@@ -126,8 +125,7 @@ class Shared(msgspec.Struct, metaclass=_SharedMeta):
         return f"{type(self).__name__}({fields})"
 
 
-@attrs.frozen(eq=False)
-class Field:
+class Field(Frozen, eq=False):
     """One field: its name, how it travels, and the two ways between a value and the wire."""
 
     name: str
@@ -190,8 +188,7 @@ def schema_of(kind: type[Shared]) -> Schema:
 # ----------------------------------------------------------------------------------------------------- two versions
 
 
-@attrs.frozen
-class TheirSchema:
+class TheirSchema(Frozen):
     """A class as another player announced it. widths: the bits of each field, 0 for MessagePack."""
 
     name: str

@@ -10,6 +10,7 @@ from typing import TypeAlias
 import attrs
 
 from psyne_mesh.errors import ProtocolError
+from psyne_mesh.frozen import Frozen
 from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.codec import Reader, raw_of, sized, varint
 from psyne_mesh.gossip.records import RoomKey, Signer, Verify, at_untrusted, instance_bytes, instance_untrusted
@@ -48,8 +49,7 @@ class Message:
     body: bytes = attrs.field(repr=False)
 
 
-@attrs.frozen
-class Head:
+class Head(Frozen):
     """What changes on the way: hops so far, flags, and the seconds since the origin sent it, as far as known."""
 
     hops: int
@@ -69,8 +69,7 @@ class Keep:
     body: bytes = attrs.field(repr=False)
 
 
-@attrs.frozen
-class Have:
+class Have(Frozen):
     """The sender holds `origin`'s messages up to `high` without a gap, can repeat those from `low` on, and knows of the
     newest since `age_s`."""
 

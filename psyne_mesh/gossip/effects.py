@@ -15,8 +15,7 @@ from __future__ import annotations
 import math
 from typing import Final, TypeAlias
 
-import attrs
-
+from psyne_mesh.frozen import Frozen
 from psyne_mesh.gossip.events import Event, LeaveReason, SendFrame
 from psyne_mesh.gossip.proofs import Proof
 from psyne_mesh.gossip.records import Accusation, Record
@@ -69,81 +68,70 @@ class Effects:
 # ---------------------------------------------------------------------------------------------------------- probing
 
 
-@attrs.frozen
-class ProbeDue:
+class ProbeDue(Frozen):
     """Send a ping with this sequence to `peer`."""
 
     peer: PeerId
     sequence: int
 
 
-@attrs.frozen
-class FrameDue:
+class FrameDue(Frozen):
     """Send this ready frame to `peer`, unreliably."""
 
     peer: PeerId
     frame: bytes
 
 
-@attrs.frozen
-class LinkImpaired:
+class LinkImpaired(Frozen):
     """So many pings in a row are unanswered that frames on this link do not come through now: see `Detector.is_impaired`."""
 
     peer: PeerId
 
 
-@attrs.frozen
-class LinkSilent:
+class LinkSilent(Frozen):
     """The link was silent for longer than our patience, and no helper reached the peer either."""
 
     peer: PeerId
 
 
-@attrs.frozen
-class LinkHeard:
+class LinkHeard(Frozen):
     """A link that was reported silent speaks again."""
 
     peer: PeerId
 
 
-@attrs.frozen
-class LinkBroken:
+class LinkBroken(Frozen):
     """Only others can reach the peer, for so long that the link should be made anew."""
 
     peer: PeerId
 
 
-@attrs.frozen
-class Deaf:
+class Deaf(Frozen):
     """For a long time most links have found that we do not hear them while they hear us."""
 
 
 # -------------------------------------------------------------------------------------------------------- suspicion
 
 
-@attrs.frozen
-class CaseOpened:
+class CaseOpened(Frozen):
     """The subject is suspected now."""
 
     subject: PeerId
 
 
-@attrs.frozen
-class CaseClosed:
+class CaseClosed(Frozen):
     """The subject is no longer suspected."""
 
     subject: PeerId
 
 
-@attrs.frozen
-class SecondOpinionDue:
+class SecondOpinionDue(Frozen):
     """Others' word alone will be believed in a moment: a neighbour may know better."""
 
     subject: PeerId
 
 
-@attrs.frozen
-class VerdictReached:
+class VerdictReached(Frozen):
     """The subject is down. `own`: our own link was among the evidence."""
 
     subject: PeerId
@@ -155,24 +143,21 @@ class VerdictReached:
 # ----------------------------------------------------------------------------------------------------------- people
 
 
-@attrs.frozen
-class Tell:
+class Tell(Frozen):
     """Send this record or accusation to one neighbour, if we have a link to it."""
 
     peer: PeerId
     news: Record | Accusation
 
 
-@attrs.frozen
-class TellAll:
+class TellAll(Frozen):
     """Send this to everybody whom we can reach. `urgent`: it answers an accusation, and must be as quick."""
 
     news: Record | Accusation
     urgent: bool = False
 
 
-@attrs.frozen
-class Spread:
+class Spread(Frozen):
     """New to us, so maybe to others: `via` brought it. `urgent` as in `TellAll`."""
 
     news: Record | Accusation
@@ -180,8 +165,7 @@ class Spread:
     urgent: bool = False
 
 
-@attrs.frozen
-class Joined:
+class Joined(Frozen):
     """A new member, or one that is back; `previous` is the newest record of its life before, if we knew one."""
 
     record: Record
@@ -189,15 +173,13 @@ class Joined:
     previous: Record | None
 
 
-@attrs.frozen
-class Renamed:
+class Renamed(Frozen):
     """A member that we show has another name or other metadata."""
 
     record: Record
 
 
-@attrs.frozen
-class Restarted:
+class Restarted(Frozen):
     """A member's new life, while its old one still counted as alive."""
 
     record: Record
@@ -205,30 +187,26 @@ class Restarted:
     previous: Record
 
 
-@attrs.frozen
-class Confirmed:
+class Confirmed(Frozen):
     """A member of whom only a server had told us: now somebody brought it whom we are linked to."""
 
     record: Record
     via: PeerId
 
 
-@attrs.frozen
-class Unvouched:
+class Unvouched(Frozen):
     """Nobody whom we are linked to reaches this member."""
 
     peer: PeerId
 
 
-@attrs.frozen
-class OrphanSilent:
+class OrphanSilent(Frozen):
     """We looked after this member, for its neighbours may all be dead, and did not reach it."""
 
     peer: PeerId
 
 
-@attrs.frozen
-class Gone:
+class Gone(Frozen):
     """`missed`: it may have been taken from us by a cut, and is worth a knock."""
 
     peer: PeerId
@@ -236,138 +214,119 @@ class Gone:
     missed: bool = True
 
 
-@attrs.frozen
-class Proved:
+class Proved(Frozen):
     """This key signed two records of one version, and is barred. News to us, so maybe to others."""
 
     proof: Proof
 
 
-@attrs.frozen
-class Forgotten:
+class Forgotten(Frozen):
     """Gone for so long that nothing of it can still be under way."""
 
     peer: PeerId
 
 
-@attrs.frozen
-class OwnSeatKnown:
+class OwnSeatKnown(Frozen):
     """An older life of ours held this seat."""
 
     seat: int
 
 
-@attrs.frozen
-class CalledGone:
+class CalledGone(Frozen):
     """Somebody holds us for down in this epoch: `Census.revive` says that we are not."""
 
     epoch: int
 
 
-@attrs.frozen
-class LetGo:
+class LetGo(Frozen):
     """A neighbour, never lost to us, had held us for gone, and hears us again."""
 
     record: Record
 
 
-@attrs.frozen
-class Superseded:
+class Superseded(Frozen):
     """The same key lives elsewhere, and is newer."""
 
 
 # ------------------------------------------------------------------------------------------------------------ seats
 
 
-@attrs.frozen
-class Seating:
+class Seating(Frozen):
     """The holders changed."""
 
     seats: tuple[PeerId | None, ...]
     own: int | None
 
 
-@attrs.frozen
-class ClaimDue:
+class ClaimDue(Frozen):
     """Put this seat (or none) into our record."""
 
     seat: int | None
 
 
-@attrs.frozen
-class BallotDue:
+class BallotDue(Frozen):
     """Put this ballot into our record."""
 
     ballot: tuple[tuple[int, bytes], ...]
 
 
-@attrs.frozen
-class SeatLost:
+class SeatLost(Frozen):
     """No seat is free for us."""
 
 
 # ----------------------------------------------------------------------------------------------------------- wishes
 
 
-@attrs.frozen
-class Part:
+class Part(Frozen):
     """Close this link in good order: it is not needed any more."""
 
     peer: PeerId
     reason: str
 
 
-@attrs.frozen
-class DialWanted:
+class DialWanted(Frozen):
     """A vacancy: dial this member once."""
 
     peer: PeerId
 
 
-@attrs.frozen
-class Adopt:
+class Adopt(Frozen):
     """A newcomer whose walk ended here: dial it if there is room. Its record."""
 
     record: bytes
 
 
-@attrs.frozen
-class Knock:
+class Knock(Frozen):
     """Dial this member that was lost."""
 
     peer: PeerId
 
 
-@attrs.frozen
-class DialDue:
+class DialDue(Frozen):
     """Now dial."""
 
     peer: PeerId
 
 
-@attrs.frozen
-class ViewsDiffer:
+class ViewsDiffer(Frozen):
     """It is time to compare views with this neighbour: send it a summary."""
 
     peer: PeerId
 
 
-@attrs.frozen
-class Withholding:
+class Withholding(Frozen):
     """These neighbours announce what they do not send."""
 
     peers: tuple[PeerId, ...]
 
 
-@attrs.frozen
-class CutSeen:
+class CutSeen(Frozen):
     lost: tuple[PeerId, ...]
     remaining: tuple[PeerId, ...]
     majority: bool
 
 
-@attrs.frozen
-class CutMended:
+class CutMended(Frozen):
     returned: tuple[PeerId, ...]
     missing: tuple[PeerId, ...]
 

@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 
 import attrs
 
+from psyne_mesh.frozen import Frozen
 from psyne_mesh.gossip.proofs import Proof
 from psyne_mesh.gossip.records import Record
 from psyne_mesh.identity import PeerId
@@ -16,8 +17,7 @@ EvictionReason: TypeAlias = Literal["capacity", "superseded", "kicked"]
 # ---------------------------------------------------------------------------------------------------------- outputs
 
 
-@attrs.frozen
-class SendFrame:
+class SendFrame(Frozen):
     """Send `frame` to `peer` over the link that is up. An unreliable frame is <= 1100 bytes and may be lost freely."""
 
     peer: PeerId
@@ -25,16 +25,14 @@ class SendFrame:
     reliable: bool
 
 
-@attrs.frozen
-class Dial:
+class Dial(Frozen):
     """Open a link to `peer`. Answer with `link_up` or `dial_failed`; until then no second `Dial` for it comes."""
 
     peer: PeerId
     record: Record
 
 
-@attrs.frozen
-class CloseLink:
+class CloseLink(Frozen):
     """Close the link to `peer` once what was sent to it is flushed. `link_down` may, but need not, follow."""
 
     peer: PeerId
@@ -46,36 +44,31 @@ Output: TypeAlias = SendFrame | Dial | CloseLink
 # ----------------------------------------------------------------------------------------------------------- events
 
 
-@attrs.frozen
-class PeerDiscovered:
+class PeerDiscovered(Frozen):
     """A member is known for the first time, or again after its `PeerLeft`. No link to it need exist yet."""
 
     record: Record
 
 
-@attrs.frozen
-class PeerRenamed:
+class PeerRenamed(Frozen):
     """A discovered member's record has another name or other metadata."""
 
     record: Record
 
 
-@attrs.frozen
-class PeerSuspected:
+class PeerSuspected(Frozen):
     """A discovered member fell silent. `PeerResumed` or `PeerLeft` follows."""
 
     peer: PeerId
 
 
-@attrs.frozen
-class PeerResumed:
+class PeerResumed(Frozen):
     """A suspected member was heard again, or refuted the suspicion with a newer record."""
 
     peer: PeerId
 
 
-@attrs.frozen
-class PeerLeft:
+class PeerLeft(Frozen):
     """A discovered member is gone. Comes exactly once for each `PeerDiscovered`.
 
     reason: "left" (it said so), "timeout" (silence), "kicked" (`expel`), "capacity" (it gave up its
@@ -97,8 +90,7 @@ class TwoFaced:
     proof: Proof = attrs.field(repr=False)
 
 
-@attrs.frozen
-class LetGo:
+class LetGo(Frozen):
     """A member of `record` said `PeerLeft` of us while we stood still or were not heard, and takes us back now. We never lost
     it, and would know nothing of that. In a room above the full mesh neighbours say so, and it holds for all members."""
 
@@ -116,8 +108,7 @@ class BroadcastReceived:
     age_s: float = attrs.field(default=0.0, eq=False)
 
 
-@attrs.frozen
-class BroadcastsSkipped:
+class BroadcastsSkipped(Frozen):
     """So many broadcasts of `origin`, before the next one that comes, are gone from every neighbour's cache, or nobody gave
     them in time. Only of an origin of whom something had come before."""
 
@@ -125,8 +116,7 @@ class BroadcastsSkipped:
     count: int
 
 
-@attrs.frozen
-class SignalReceived:
+class SignalReceived(Frozen):
     """An opaque blob that `origin` sent with `send_signal`. The origin is not proved: the blob must be signed. `carrier`
     is the neighbour that handed it over."""
 
@@ -135,8 +125,7 @@ class SignalReceived:
     carrier: PeerId
 
 
-@attrs.frozen
-class PartitionSuspected:
+class PartitionSuspected(Frozen):
     """Three or more members were lost within one second: one event for the whole cut.
 
     `majority`: this side holds more than half of the members known before the cut.
@@ -147,24 +136,21 @@ class PartitionSuspected:
     majority: bool
 
 
-@attrs.frozen
-class PartitionHealed:
+class PartitionHealed(Frozen):
     """Members lost in a `PartitionSuspected` came back; `missing` are those of the same cut that did not."""
 
     returned: tuple[PeerId, ...]
     missing: tuple[PeerId, ...]
 
 
-@attrs.frozen
-class SeatsChanged:
+class SeatsChanged(Frozen):
     """Who holds which seat; the index is the seat number. `own` is our seat, or None without one."""
 
     seats: tuple[PeerId | None, ...]
     own: int | None
 
 
-@attrs.frozen
-class Evicted:
+class Evicted(Frozen):
     """We lost our place. "capacity": our seat claim lost and no seat is free; we stay in the mesh without a seat.
     "superseded": the same key started elsewhere; this node has stopped. "kicked": the room expelled us; stopped."""
 

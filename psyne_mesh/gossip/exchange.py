@@ -9,9 +9,8 @@ import math
 import struct
 from typing import TYPE_CHECKING, TypeAlias
 
-import attrs
-
 from psyne_mesh.errors import ProtocolError
+from psyne_mesh.frozen import Frozen
 from psyne_mesh.gossip import codec, effects, sync
 from psyne_mesh.gossip.codec import NO_HASH, Reader, item, varint
 from psyne_mesh.gossip.config import GossipConfig
@@ -57,8 +56,7 @@ LARGE = 16  # the sender takes the room for one in which nobody is linked to all
 _ITEMS = {Record: codec.ITEM_RECORD, Accusation: codec.ITEM_ACCUSATION, Proof: codec.ITEM_PROOF}
 
 
-@attrs.frozen
-class Hello:
+class Hello(Frozen):
     flags: int
     instance: int  # of the room, as the sender knows it; its record may not say so yet
     wall_s: int  # the sender's time of day, Unix seconds

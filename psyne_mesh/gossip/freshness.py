@@ -12,8 +12,9 @@ from collections import OrderedDict
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-import attrs
+import msgspec
 
+from psyne_mesh.frozen import Frozen
 from psyne_mesh.limits import TokenBucket, forget_oldest
 
 if TYPE_CHECKING:
@@ -29,8 +30,7 @@ _BEFORE_MAX = 8  # instances that we were in, all within `FRESH_S`; the oldest i
 _ADOPTIONS, _ADOPTIONS_PER_S = 8.0, 1 / 30
 
 
-@attrs.frozen
-class Calendar:
+class Calendar(Frozen):
     """What day it is: Unix seconds are `now + offset_s`. `told`: by a server whom all ask; else it is our own clock, which may
     be wrong, and we go by our first neighbour's."""
 
@@ -83,7 +83,7 @@ class Freshness:
         calendar = self._calendar
         if calendar.told or abs(wall_s - (now + calendar.offset_s)) <= _CLOCK_S:
             return False
-        self._calendar = attrs.evolve(calendar, offset_s=wall_s - now)
+        self._calendar = msgspec.structs.replace(calendar, offset_s=wall_s - now)
         return True
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-import attrs
+from psyne_mesh.frozen import Frozen
 
 
 class Mode(Enum):
@@ -13,8 +13,7 @@ class Mode(Enum):
     LOBBY = "lobby"  # few known, few links
 
 
-@attrs.frozen
-class Policy:
+class Policy(Frozen):
     """`links_all`: everybody wants a link to everybody. `knows_all`: who has no record is no member; views are compared, and
     others watch whom we watch. `by_tree`: news and broadcasts take the broadcast tree. `together`: verdicts of one cut wait
     for each other. `pace` stretches the times of probing: in a large room neighbours are fewer, but rooms and costs larger.

@@ -17,6 +17,7 @@ from typing import Literal, Protocol, TypeAlias
 import attrs
 
 from psyne_mesh.errors import InvalidConfig, ProtocolError
+from psyne_mesh.frozen import Frozen
 from psyne_mesh.gossip.codec import HASH_BYTES, ID_BYTES, Reader, peer_of, peer_of_key, raw_of, sized, varint
 from psyne_mesh.identity import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, PeerId, verify_untrusted
 
@@ -63,8 +64,7 @@ class Signer(Protocol):
     def sign(self, domain: bytes, payload: bytes, /) -> bytes: ...
 
 
-@attrs.frozen
-class RoomKey:
+class RoomKey(Frozen):
     """16 bytes that name a room on the wire. `RoomKey.of(b"any bytes")` hashes other lengths."""
 
     raw: bytes

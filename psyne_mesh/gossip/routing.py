@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-import attrs
+import msgspec
 
 from psyne_mesh.errors import ProtocolError
+from psyne_mesh.frozen import Frozen
 from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.codec import Reader, raw_of
 from psyne_mesh.gossip.config import GossipConfig
@@ -31,8 +32,7 @@ _BURST = 64  # signals that one neighbour may have passed on at once; more are d
 _RATE = 32.0  # and so many a second after that
 
 
-@attrs.frozen
-class Signal:
+class Signal(Frozen):
     number: int
     origin: PeerId
     to: PeerId
@@ -70,7 +70,7 @@ class Router:
                 self.effects.events.append(SignalReceived(signal.origin, signal.blob, peer))
         elif signal.ttl > 1 and len(ways) < _WAYS_MAX and signal.to not in ways and self._may_pass(peer, now):
             self.passed_on += 1
-            onward = attrs.evolve(signal, ttl=signal.ttl - 1)
+            onward = msgspec.structs.replace(signal, ttl=signal.ttl - 1)
             self._pass_on(onward, direction, links, ways, peer, 1)
         else:
             self.dropped += 1

@@ -18,8 +18,7 @@ from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import TYPE_CHECKING, TypeAlias
 
-import attrs
-
+from psyne_mesh.frozen import Frozen
 from psyne_mesh.gossip import effects
 from psyne_mesh.gossip.codec import raw_of
 from psyne_mesh.gossip.config import GossipConfig
@@ -52,8 +51,7 @@ _TENURES_PER_SEAT, _TENURES_MIN = (
 )  # who held a seat and since when; of the others it is forgotten, the oldest first
 
 
-@attrs.frozen
-class Claim:
+class Claim(Frozen):
     """`peer` wants `seat`, or held it until it fell silent a short while ago. `proven`: we know that somebody is there.
     `ballot`: whom it sees where."""
 

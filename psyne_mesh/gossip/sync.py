@@ -13,9 +13,8 @@ from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
-import attrs
-
 from psyne_mesh.errors import ProtocolError
+from psyne_mesh.frozen import Frozen
 from psyne_mesh.gossip import codec, effects
 from psyne_mesh.gossip.codec import HASH_BYTES, NO_HASH, Reader, raw_of, varint
 from psyne_mesh.gossip.config import GossipConfig
@@ -38,8 +37,7 @@ _REST_MAX = 4  # beats between two comparisons of a room that agrees: 20 s, whil
 ENTRY_ALIVE, ENTRY_DOWN, ENTRY_LEFT = 0, 1, 2
 
 
-@attrs.frozen
-class Entry:
+class Entry(Frozen):
     """One line of a digest: which version of `peer` the sender has, what it holds of it, and the hash of the record."""
 
     peer: PeerId
@@ -56,8 +54,7 @@ class Versioned(Protocol):
         """(epoch, incarnation, entry status, hash of the record), or None for somebody unknown."""
 
 
-@attrs.frozen
-class Comparison:
+class Comparison(Frozen):
     """What follows from a neighbour's digest."""
 
     theirs_newer: list[PeerId]  # ask for these

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 
+from psyne_mesh.frozen import Frozen
 from psyne_mesh.identity import PeerId
 
 
@@ -38,8 +39,7 @@ class Stats:
     knocks: int = 0
 
 
-@attrs.frozen
-class LinkView:
+class LinkView(Frozen):
     """One link, for people and pictures. `srtt` is in seconds, None while unknown; `eager`: it is part of the broadcast
     tree; `outbound`: we dialled; `impaired`: frames on it do not come through now."""
 
@@ -50,8 +50,7 @@ class LinkView:
     impaired: bool
 
 
-@attrs.frozen
-class Topology:
+class Topology(Frozen):
     """What this node sees of the mesh. `mode`: "full", "partial" or "lobby". `local_health`: 0 is good, 7 is deaf.
     `coordinates`: (x, y, z, height) of Vivaldi in seconds."""
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import attrs
-
 from psyne_mesh.errors import ProtocolError
+from psyne_mesh.frozen import Frozen
 from psyne_mesh.gossip import codec, effects
 from psyne_mesh.gossip.codec import Reader, sized, varint
 from psyne_mesh.gossip.config import GossipConfig
@@ -32,8 +31,7 @@ _TTL_MAX = 16
 _AGE_MAX_S = 86_400
 
 
-@attrs.frozen
-class Line:
+class Line(Frozen):
     """A record, and how many seconds ago somebody last had a sign of its subject."""
 
     record: bytes

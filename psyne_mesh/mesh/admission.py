@@ -12,6 +12,7 @@ import msgspec
 import trio
 
 from psyne_mesh.errors import InvalidConfig, LocalError, ManifestRefused, RemoteError, RoomMismatch, SignalingLost
+from psyne_mesh.frozen import Frozen
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.freshness import Calendar
 from psyne_mesh.gossip.node import Node
@@ -40,8 +41,7 @@ EARLY_MAX = 64
 LOOK_OUT_S = 15.0, 30.0  # between two looks at who is listed: a guess; two members of a room do so
 
 
-@attrs.frozen
-class Admitted:
+class Admitted(Frozen):
     """What signaling let us into. `records` are those of the members that it named."""
 
     info: events.RoomInfo

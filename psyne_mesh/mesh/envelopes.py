@@ -7,10 +7,10 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-import attrs
 import trio
 
 from psyne_mesh.errors import LocalError, ProtocolError, SignalingError, WouldBlock
+from psyne_mesh.frozen import Frozen
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.limits import TokenBucket, forget_oldest
 from psyne_mesh.mesh.alarms import Alarms, Carrier
@@ -31,8 +31,7 @@ UNTIMELY_BURST = 16.0
 UNTIMELY_PER_S = 1.0
 
 
-@attrs.frozen
-class Tampering:
+class Tampering(Frozen):
     """What came was not sealed by whom it names."""
 
     reason: str

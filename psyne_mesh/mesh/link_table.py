@@ -10,10 +10,11 @@ import math
 from collections.abc import Callable, Mapping
 from enum import Enum
 from types import MappingProxyType
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import attrs
 
+from psyne_mesh.frozen import Frozen
 from psyne_mesh.identity import PeerId
 from psyne_mesh.mesh.dial_limits import DialLimits, handshakes_max
 from psyne_mesh.mesh.restarts import Restarts
@@ -35,32 +36,27 @@ ASLEEP = "asleep"
 """The cause of a `DialFailed` when the link is kept for a silent peer: it knocks by itself."""
 
 
-@attrs.frozen
-class Dialing:
+class Dialing(Frozen):
     """Offer, answer and handshake are under way."""
 
 
-@attrs.frozen
-class Open:
+class Open(Frozen):
     """It carries, and rooms may count on it."""
 
 
-@attrs.frozen
-class Lingering:
+class Lingering(Frozen):
     """Open, but no room wants it any more. One may again in a moment: players go from a lobby to a game together."""
 
     until: float
 
 
-@attrs.frozen
-class Asleep:
+class Asleep(Frozen):
     """The peer is silent and was given up by its rooms. Keys and queues are kept, and the first sign of life revives it."""
 
     since: float
 
 
-@attrs.frozen
-class Closing:
+class Closing(Frozen):
     """It was given up, and still flushes what was sent reliably. `was_open`: it carried until then."""
 
     reason: str
@@ -68,6 +64,9 @@ class Closing:
 
 
 Phase: TypeAlias = Dialing | Open | Lingering | Asleep | Closing
+
+
+_DIALING: Final = Dialing()
 
 
 @attrs.define(eq=False)
@@ -78,7 +77,7 @@ class TableLink:
     session: str
     offerer: bool
     born: float
-    phase: Phase = Dialing()
+    phase: Phase = _DIALING
     was_open: bool = False
     # It took the place of a link that rooms count on: if it fails, they must hear of a link that went down.
     replaces_open: bool = False
@@ -94,23 +93,20 @@ class TableLink:
         return isinstance(self.phase, Closing) and self.phase.reason == "superseded"
 
 
-@attrs.frozen
-class StartLink:
+class StartLink(Frozen):
     """Have the transport offer a link, or answer the offer of `link.session`. Followed by `opened` or `gone`."""
 
     link: TableLink
 
 
-@attrs.frozen
-class HangUp:
+class HangUp(Frozen):
     """Have the transport close it, behind what was sent reliably. Followed by `gone`."""
 
     link: TableLink
     reason: str
 
 
-@attrs.frozen
-class SleepLink:
+class SleepLink(Frozen):
     """Have the transport keep it and knock. Followed by `revived`, or `gone`."""
 
     link: TableLink
@@ -119,16 +115,14 @@ class SleepLink:
 Output: TypeAlias = StartLink | HangUp | SleepLink
 
 
-@attrs.frozen
-class LinkUp:
+class LinkUp(Frozen):
     """For the node of `room`: it has a link to `peer`. Comes again when a sleeping link was revived."""
 
     room: str
     peer: PeerId
 
 
-@attrs.frozen
-class LinkDown:
+class LinkDown(Frozen):
     """For the node of `room`: the link that it had is gone."""
 
     room: str
@@ -136,8 +130,7 @@ class LinkDown:
     reason: str
 
 
-@attrs.frozen
-class DialFailed:
+class DialFailed(Frozen):
     """For the node of `room`: no link came of it. `error` is what the transport raised, if it did."""
 
     room: str

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import re
 
-import attrs
-
 from psyne_mesh.config import DataChannelConfig
 from psyne_mesh.errors import InvalidConfig
+from psyne_mesh.frozen import Frozen
 
 _PARTIAL = re.compile(r"(retransmits|ttl)\((\d{1,5})\)")
 
 
-@attrs.frozen
-class DeliveryMode:
+class DeliveryMode(Frozen):
     """How messages travel. Use the constants or `retransmits(n)` and `ttl(ms)`; strings of the same spelling work too.
 
     name                    ordered  lost messages

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import inspect
 
 from psyne_mesh.errors import InvalidConfig, ProtocolError
+from psyne_mesh.frozen import Frozen
 
 Described: TypeAlias = dict[str, Any]
 """A type as plain data, in the words of the member in TypeScript (js/src/schema.ts): `{"kind": "int", "ge": 0}`,
@@ -32,8 +33,7 @@ TYPES_MAX = 64  # of one channel of a peer's
 _HASH_BYTES = 8
 
 
-@attrs.frozen
-class DescribedField:
+class DescribedField(Frozen):
     """wire: its name in a struct that travels as a map. default: as on the wire."""
 
     name: str
@@ -43,8 +43,7 @@ class DescribedField:
     default: Any = None
 
 
-@attrs.frozen
-class DescribedType:
+class DescribedType(Frozen):
     """A struct: a message, or what is inside of one. array: it travels as `[tag, field, ...]`, else as a map."""
 
     kind: type[Any]
@@ -66,8 +65,7 @@ class DescribedType:
         return hashlib.blake2b(self.text.encode(), digest_size=_HASH_BYTES).hexdigest()
 
 
-@attrs.frozen
-class DescribedEnum:
+class DescribedEnum(Frozen):
     kind: type[Any]
     name: str
     members: tuple[tuple[str, str | int], ...]
@@ -268,8 +266,7 @@ def _lengths_in_words(described: Described) -> str:
 # -------------------------------------------------------------------------------------------------------- two versions
 
 
-@attrs.frozen
-class TheirTypes:
+class TheirTypes(Frozen):
     """What a channel of another player carries, as it announced it: by hash, with the text where that was short enough."""
 
     texts: dict[str, str | None]

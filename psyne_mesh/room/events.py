@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from psyne_mesh.errors import ConnectFailed, RemoteError
+from psyne_mesh.frozen import Frozen
 from psyne_mesh.game.commitments import MovesRevealed, Rolled, RoundFailed
 from psyne_mesh.game.schema import Shared
 from psyne_mesh.identity import PeerId
@@ -19,22 +18,19 @@ if TYPE_CHECKING:
     from psyne_mesh.room.peer import Peer, Player
 
 
-@attrs.frozen
-class PeerDiscovered:
+class PeerDiscovered(Frozen):
     """Gossip or signaling named a player who was not known before. A link is being made."""
 
     peer: Peer
 
 
-@attrs.frozen
-class PeerConnected:
+class PeerConnected(Frozen):
     """Channels to the player are open. Comes after its `PeerDiscovered`, and again after a reconnect."""
 
     peer: Peer
 
 
-@attrs.frozen
-class HostChanged:
+class HostChanged(Frozen):
     """`host` is the player whose decisions count from now on, `room.player` if it is us; None: nobody we know of, as on the
     side of a cut that has no majority. `term` never falls. Comes only in rooms in which somebody asks for the host.
     """
@@ -43,30 +39,26 @@ class HostChanged:
     host: Peer | Player | None
 
 
-@attrs.frozen
-class PeerUnreachable:
+class PeerUnreachable(Frozen):
     """No link could be made; `error` says in which phase it stopped. The player is still in the room; tries go on."""
 
     peer: Peer
     error: ConnectFailed | RemoteError
 
 
-@attrs.frozen
-class PeerSuspected:
+class PeerSuspected(Frozen):
     """The player has been silent for longer than its link explains. Followed by `PeerResumed` or `PeerLeft`."""
 
     peer: Peer
 
 
-@attrs.frozen
-class PeerResumed:
+class PeerResumed(Frozen):
     """A suspected player was heard again. Nothing that is reliable was lost, but for what a `SendReport` called OVERFLOW."""
 
     peer: Peer
 
 
-@attrs.frozen
-class PeerAway:
+class PeerAway(Frozen):
     """The player is here and not at play: it said why (`room.pause`), or `reason` is "stands still": its program does not let
     our loop turn, as while a level loads. What is sent reliably waits for it. `PeerBack` or `PeerLeft` follows."""
 
@@ -74,15 +66,13 @@ class PeerAway:
     reason: str
 
 
-@attrs.frozen
-class PeerBack:
+class PeerBack(Frozen):
     """A player that was away is at play again."""
 
     peer: Peer
 
 
-@attrs.frozen
-class PeerLeft:
+class PeerLeft(Frozen):
     """The player is gone. Comes exactly once for each stay.
 
     reason: "left" (said goodbye), "timeout" (silent too long), "capacity" (lost its seat), "superseded" (the same key
@@ -93,8 +83,7 @@ class PeerLeft:
     reason: str
 
 
-@attrs.frozen
-class Evicted:
+class Evicted(Frozen):
     """We lost our own place in the room.
 
     reason: "superseded" (the same key entered the room elsewhere) or "kicked": the last event, for the room has ended as
@@ -105,8 +94,7 @@ class Evicted:
     reason: str
 
 
-@attrs.frozen
-class PartitionSuspected:
+class PartitionSuspected(Frozen):
     """Several players fell silent together: the network broke rather than they. It comes once enough of them are lost (three
     by default, `GossipConfig.partition_min_lost`), so among or after their `PeerLeft`. `majority`: whether we are the larger
     part; neither half is."""
@@ -116,28 +104,24 @@ class PartitionSuspected:
     majority: bool
 
 
-@attrs.frozen
-class PartitionHealed:
+class PartitionHealed(Frozen):
     """Players that a partition had taken are back."""
 
     returned: tuple[PeerId, ...]
 
 
-@attrs.frozen
-class SignalingDown:
+class SignalingDown(Frozen):
     """The signaling server is out of reach, or no longer serves this room, as `reason` says. Play goes on over the links
     that stand, and tries to come back go on."""
 
     reason: str
 
 
-@attrs.frozen
-class SignalingUp:
+class SignalingUp(Frozen):
     """The signaling server is back, and we are in its list of the room."""
 
 
-@attrs.frozen
-class ServerRefused:
+class ServerRefused(Frozen):
     """A TURN server of the configuration answered, and refused us: a wrong or expired credential, or it is full; `reason`
     says what to do. Players with another way to us connect as ever. Comes once for each server and cause."""
 
@@ -145,8 +129,7 @@ class ServerRefused:
     reason: str
 
 
-@attrs.frozen
-class TamperingDetected:
+class TamperingDetected(Frozen):
     """A signaling message did not carry the signature of the peer that it names. It was dropped. `server` names who
     carried it: the signaling server, or by its id the member that handed it over in place of one (the change may have been
     made before it). Of each carrier the first comes at once, then one in ten seconds; `reason` counts those left out."""
@@ -156,31 +139,27 @@ class TamperingDetected:
     reason: str
 
 
-@attrs.frozen(eq=False)
-class SharedAppeared:
+class SharedAppeared(Frozen, eq=False):
     """An object that another player shares is here: `shared.owner` says whose."""
 
     shared: Shared
 
 
-@attrs.frozen(eq=False)
-class SharedGone:
+class SharedGone(Frozen, eq=False):
     """An object of another player is gone: its owner took it back or left, or crashed and did not come back within 45 s. It
     keeps its last values."""
 
     shared: Shared
 
 
-@attrs.frozen(eq=False)
-class SharedKept:
+class SharedKept(Frozen, eq=False):
     """We are back after a crash: an object that we shared before it, as the others saw it last. They see it as absent. Give it
     to `share` to go on with it; what is not shared within five seconds of our first shared object is gone for them."""
 
     shared: Shared
 
 
-@attrs.frozen
-class SharedRefused:
+class SharedRefused(Frozen):
     """Objects of that class and player cannot be shown here, as its game declares them otherwise; `reason` names the field.
     Once for each player and class. The other side is told the same of ours."""
 
@@ -189,8 +168,7 @@ class SharedRefused:
     reason: str
 
 
-@attrs.frozen
-class MessageRefused:
+class MessageRefused(Frozen):
     """What came from the player on that channel is no message of it, as when its game has another version of the class;
     `reason` says where it differs. Once for each player and channel; `channel.stats.refused` counts all of them."""
 
@@ -199,8 +177,7 @@ class MessageRefused:
     reason: str
 
 
-@attrs.frozen
-class RuleBroken:
+class RuleBroken(Frozen):
     """The player sent a message that `rule` of its type forbids, as `reason` says; it was not delivered. `before` is its last
     message of that type that was. Of each player, channel and rule the first comes at once, then one a second at most, and
     `count` has how many there were since the one before. `room.evidence(path)` writes what proves it."""
@@ -214,8 +191,7 @@ class RuleBroken:
     count: int = 1
 
 
-@attrs.frozen
-class Equivocated:
+class Equivocated(Frozen):
     """The player told two stories: it signed two different records of one span of `stream` (a channel or a simulation), as
     anybody can check (`room.evidence(path)`, `psyne-mesh verify`). Once for each player."""
 
@@ -224,16 +200,14 @@ class Equivocated:
     span: int
 
 
-@attrs.frozen
-class TwoFaced:
+class TwoFaced(Frozen):
     """The player told members different things of itself (its name, its seat, whom it sees where) under one version,
     and signed both, as anybody can check. Everybody bars its key, for ten minutes; its `PeerLeft` comes first."""
 
     player: PeerId
 
 
-@attrs.frozen
-class NotSigned:
+class NotSigned(Frozen):
     """The player does not sign what it says in `stream`, or signs something else: it may tell others another story. It proves
     nothing to others. Once for each player and stream."""
 
@@ -242,8 +216,7 @@ class NotSigned:
     reason: str
 
 
-@attrs.frozen
-class MessagesLost:
+class MessagesLost(Frozen):
     """So many reliable messages of the player never came, or found no room here (`channel.stats.dropped`): what comes next on
     that channel follows a gap. channel: its name; None: of what others carried, on whichever channel.
 
@@ -256,8 +229,7 @@ class MessagesLost:
     count: int
 
 
-@attrs.frozen
-class MessagesUndelivered:
+class MessagesUndelivered(Frozen):
     """So many of our reliable messages do not reach the player, beyond those that a `SendReport` has named. It is the number
     that the player's side found (channel None: of what others carried, on whichever channel); or, ten seconds after a link
     has ended and when the player has left, how many had not been acknowledged: then some of them may have come."""
@@ -267,8 +239,7 @@ class MessagesUndelivered:
     count: int
 
 
-@attrs.frozen
-class StateChanged:
+class StateChanged(Frozen):
     """A key of a player's state (`owner`, `room.player` for our own) or of the room's (None) holds another value; None: it was
     taken away. Who begins to listen is told of what each holds."""
 
@@ -277,8 +248,7 @@ class StateChanged:
     value: Any
 
 
-@attrs.frozen
-class VoteCast:
+class VoteCast(Frozen):
     """A player votes to bar another one (`room.vote_kick`); `votes` of `needed` are there now. Once they are, the other is
     gone (`PeerLeft` with "kicked") and stays barred."""
 
@@ -289,15 +259,13 @@ class VoteCast:
     reason: str
 
 
-@attrs.frozen
-class TimerFired:
+class TimerFired(Frozen):
     """A timer of the room (`room.after`) was due. Everybody who is here is told once, whoever was host meanwhile."""
 
     message: Message
 
 
-@attrs.frozen
-class PeerChanged:
+class PeerChanged(Frozen):
     """The player has another name or other metadata (`room.update_player`): `peer` shows them."""
 
     peer: Peer

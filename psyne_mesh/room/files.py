@@ -20,6 +20,7 @@ from psyne_mesh.errors import (
     RequestRefused,
     WouldBlock,
 )
+from psyne_mesh.frozen import Frozen
 from psyne_mesh.game import transfer_wire
 from psyne_mesh.game.transfer_wire import FILE_BYTES_MAX, NAME_MAX
 from psyne_mesh.game.transfers import Arrived, Progress, Sent, Transfers, digest_of
@@ -53,8 +54,7 @@ class ReceivedFile:
     data: bytes = attrs.field(repr=False)
 
 
-@attrs.frozen
-class ArrivingFile:
+class ArrivingFile(Frozen):
     """`done` of `size` bytes are here."""
 
     peer: PeerId

@@ -9,7 +9,7 @@ from random import Random
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import attrs
+import msgspec
 import trio
 
 from psyne_mesh.errors import InvalidConfig
@@ -134,7 +134,7 @@ class GameRoom(Governing, Exchanging):
         profile = own if metadata is None else Profile.make(own.region, own.skill, metadata)
         membership.tell(lambda node, now: node.update(now, name=name, metadata=profile.encode()))
         if name is not None:
-            self.player = attrs.evolve(self.player, name=plain(name))
+            self.player = msgspec.structs.replace(self.player, name=plain(name))
 
     def shown_time(self, shared: Shared) -> float:
         """When what we see of this object now was so at its owner, by the room's clock: the moment that a shot at it is to

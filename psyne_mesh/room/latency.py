@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import attrs
-
 from psyne_mesh.errors import InvalidConfig
+from psyne_mesh.frozen import Frozen
 from psyne_mesh.game.interpolation import Playback
 from psyne_mesh.game.schema import Shared
 from psyne_mesh.identity import PeerId
 
 
-@attrs.frozen
-class LatencyReport:
+class LatencyReport(Frozen):
     """Of one player, in milliseconds; None where it is not known (yet).
 
     rtt_ms: the round trip of packets. clock_ahead_ms: by how much its clock of the room is ahead of ours, known to within

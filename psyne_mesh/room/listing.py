@@ -7,10 +7,10 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 from typing import Any, Literal, TypedDict
 
-import attrs
 import trio
 
 from psyne_mesh.errors import InvalidConfig, SignalingError, SignalingLost
+from psyne_mesh.frozen import Frozen
 from psyne_mesh.signaling.events import RoomInfo, RoomListing, SkillRange
 from psyne_mesh.signaling.joining import RoomQuery
 from psyne_mesh.signaling.requests import checked_list
@@ -29,8 +29,7 @@ class ListOptions(TypedDict, total=False):
     limit: int
 
 
-@attrs.frozen
-class RoomChange:
+class RoomChange(Frozen):
     """kind: "new" for a room that was not in the list before, "changed", or "gone" with the room as it was."""
 
     kind: Literal["new", "changed", "gone"]

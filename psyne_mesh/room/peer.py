@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
-
+from psyne_mesh.frozen import Frozen
 from psyne_mesh.identity import PeerId
 from psyne_mesh.names import plain
 
@@ -135,8 +134,7 @@ class Peer:
         return f"<Peer {self.name!r} {self.id.short} {state}>"
 
 
-@attrs.frozen
-class Player:
+class Player(Frozen):
     """Ourselves, as far as we are shown like the others: `room.player`."""
 
     id: PeerId

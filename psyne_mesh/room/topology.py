@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-import attrs
-
+from psyne_mesh.frozen import Frozen
 from psyne_mesh.identity import PeerId
 from psyne_mesh.webrtc.ice import Path
 
 MeshMode: TypeAlias = Literal["full", "partial"]
 
 
-@attrs.frozen
-class TopologyLink:
+class TopologyLink(Frozen):
     """One of our own links. `rtt_ms` is None before it was measured, `path` while the link is being made."""
 
     peer: PeerId
@@ -21,8 +19,7 @@ class TopologyLink:
     path: Path | None
 
 
-@attrs.frozen
-class RoomTopology:
+class RoomTopology(Frozen):
     """`mode`: "full" (a link to everybody) or "partial" (to some, the rest through them).
 
     The mode goes by the number of members known, whether or not there is a link. nodes: all members known, ourselves first.

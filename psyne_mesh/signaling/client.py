@@ -33,6 +33,7 @@ from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.nurseries import open_background_nursery
 from psyne_mesh.signaling import messages
 from psyne_mesh.signaling.convert import joined_untrusted, listing_untrusted, peer_info, room_info_untrusted
+from psyne_mesh.signaling.dialing import WebSocketUrl, dial_tcp
 from psyne_mesh.signaling.events import (
     Joined,
     Lost,
@@ -56,7 +57,6 @@ from psyne_mesh.signaling.requests import (
     message_of,
     request_into,
 )
-from psyne_mesh.signaling.websocket import WebSocketUrl, dial_tcp
 
 _PENDING_MAX = 64  # requests under way at once; one more raises WouldBlock
 _GOODBYE_S = 1.0  # how long leaving the block may take to flush the queue and to close

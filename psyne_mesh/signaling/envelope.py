@@ -12,10 +12,10 @@ import binascii
 from collections import OrderedDict
 from typing import Annotated, Literal
 
-import attrs
 import msgspec
 
 from psyne_mesh.errors import InvalidConfig, MessageTooLarge, ProtocolError, TamperedSignaling
+from psyne_mesh.frozen import Frozen
 from psyne_mesh.identity import Identity, PeerId, verify_untrusted
 
 SIGNAL_DOMAIN = b"psyne-signal"
@@ -34,8 +34,7 @@ CLOCK_SKEW_MS = 600_000 - LIFETIME_MAX_MS
 Kind = Literal["offer", "answer", "candidate", "restart", "bye"]
 
 
-@attrs.frozen(kw_only=True)
-class Envelope:
+class Envelope(Frozen, kw_only=True):
     """What one peer says to another about one connection between them.
 
     session: names the connection attempt; whoever offers chooses it at random, all envelopes about it carry it.

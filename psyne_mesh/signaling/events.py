@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import attrs
 
 from psyne_mesh.errors import ProtocolError, RemoteError, RoomError, SignalingError
+from psyne_mesh.frozen import Frozen
 from psyne_mesh.identity import PeerId
 from psyne_mesh.names import normal
 from psyne_mesh.signaling.manifest import CODE_PATTERN, Manifest, Policy
@@ -41,8 +42,7 @@ def split_room_key_untrusted(key: str) -> tuple[str, str, str]:
     return parts[0], parts[1], parts[2]
 
 
-@attrs.frozen
-class PeerInfo:
+class PeerInfo(Frozen):
     """One member of a room. `record` is the opaque text it joined with; `index` grows with each arrival in the room,
     so that of two members the older one has the smaller index."""
 
@@ -78,16 +78,14 @@ class RoomInfo:
         return self.manifest.policy
 
 
-@attrs.frozen
-class RoomListing:
+class RoomListing(Frozen):
     """The rooms that matched. `truncated`: there were more than the limit."""
 
     rooms: tuple[RoomInfo, ...]
     truncated: bool
 
 
-@attrs.frozen
-class Joined:
+class Joined(Frozen):
     """We are in the room. `info` holds the room's properties as its creator set them, which may differ from what we
     asked for; `peers` are the others, oldest first, without us; `index` is our own place in the order of arrival.
     Of a room with more than 256 players `peers` is a sample, and later events concern a sample: gossip knows the rest."""
@@ -106,8 +104,7 @@ class Joined:
 # -------------------------------------------------------------------------------------------------------------- events
 
 
-@attrs.frozen
-class PeerJoined:
+class PeerJoined(Frozen):
     """A peer entered a room that we joined. `rejoined`: it was there before and came back within the seat's hold time
     (a crash and restart, or its signaling connection was renewed); a `PeerLeft` came before."""
 
@@ -116,8 +113,7 @@ class PeerJoined:
     rejoined: bool = False
 
 
-@attrs.frozen
-class PeerLeft:
+class PeerLeft(Frozen):
     """A peer's place in the room list is gone. After `PeerJoined` or a list that named it, exactly once.
 
     reason: "left" said goodbye; "lost" its connection broke; "timeout" it fell silent; "superseded" the same identity
@@ -132,8 +128,7 @@ class PeerLeft:
     record: str = ""
 
 
-@attrs.frozen
-class SignalReceived:
+class SignalReceived(Frozen):
     """A sealed envelope for us. `sender` is what the server claims; only `envelope.open_untrusted` proves it."""
 
     sender: PeerId
@@ -141,8 +136,7 @@ class SignalReceived:
     envelope: str
 
 
-@attrs.frozen
-class SignalRefused:
+class SignalRefused(Frozen):
     """The server did not pass on a `send_signal` of ours: the peer is not there (`PeerGone`), or we sent too much."""
 
     to: PeerId | None
@@ -150,8 +144,7 @@ class SignalRefused:
     error: RemoteError
 
 
-@attrs.frozen
-class Lost:
+class Lost(Frozen):
     """The connection to the signaling server is gone, not rooms and links. `retrying`: a `Restored` follows when the
     server is back; else another process has taken this identity, and the client has given up for good."""
 
@@ -159,8 +152,7 @@ class Lost:
     retrying: bool = True
 
 
-@attrs.frozen
-class Restored:
+class Restored(Frozen):
     """Connected again, after a `Lost`. `rooms` are the full present lists: compare them with what you knew.
     `refused` are rooms that would not have us back, with the reason; we are no longer in those."""
 

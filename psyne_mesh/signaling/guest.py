@@ -15,9 +15,10 @@ from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.limits import TokenBucket
 from psyne_mesh.names import plain
 from psyne_mesh.signaling import messages
+from psyne_mesh.signaling.dialing import WebSocketClosed
 from psyne_mesh.signaling.limits import QueueShares, ServerConfig
 from psyne_mesh.signaling.switchboard import Switchboard
-from psyne_mesh.signaling.websocket import WebSocket, WebSocketClosed
+from psyne_mesh.signaling.websocket import WebSocket
 
 _LABELS = {
     messages.GOING_AWAY: "closing",

@@ -6,8 +6,8 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
-import attrs
 import trio
 
 from psyne_mesh.errors import (
@@ -18,17 +18,15 @@ from psyne_mesh.errors import (
     SignalingUnreachable,
     WouldBlock,
 )
+from psyne_mesh.frozen import Frozen
 from psyne_mesh.identity import Identity
 from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.nurseries import unwrapped
 from psyne_mesh.signaling import messages
-from psyne_mesh.signaling.websocket import (
-    WebSocket,
-    WebSocketClosed,
-    WebSocketRefused,
-    WebSocketUrl,
-    open_websocket,
-)
+from psyne_mesh.signaling.dialing import WebSocketClosed, WebSocketRefused, WebSocketUrl
+
+if TYPE_CHECKING:
+    from psyne_mesh.signaling.websocket import WebSocket
 
 Dial = Callable[[], Awaitable[trio.abc.Stream]]
 Deliver = Callable[[messages.ServerMessage], None]
@@ -36,8 +34,7 @@ Deliver = Callable[[messages.ServerMessage], None]
 _GARBAGE_MAX = 100  # frames of one connection that we do not understand; a newer server may send a few
 
 
-@attrs.frozen(kw_only=True)
-class SignalingConfig:
+class SignalingConfig(Frozen, kw_only=True):
     """How patient a client is. All times in seconds."""
 
     connect_timeout_s: float = 10.0  # dial, TLS and WebSocket; and again as long for the hello
@@ -63,6 +60,10 @@ async def open_link(
 ) -> AsyncIterator[Link]:
     """Dial and prove who we are. Raises `SignalingUnreachable`, of it `SignalingBusy`, `VersionMismatch`, `SignalingError`
     (refused)."""
+    from psyne_mesh.signaling.websocket import (
+        open_websocket,  # an eighth of all imports, and only for who dials a server
+    )
+
     is_open = False
     try:
         async with open_websocket(

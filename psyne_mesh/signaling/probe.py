@@ -13,10 +13,10 @@ import trio
 from psyne_mesh.errors import InvalidUri, SignalingError
 from psyne_mesh.identity import Identity
 from psyne_mesh.signaling.client import connect_signaling
+from psyne_mesh.signaling.dialing import WebSocketUrl, dial_tcp
 from psyne_mesh.signaling.joining import RoomQuery
 from psyne_mesh.signaling.link import SignalingConfig
 from psyne_mesh.signaling.messages import PROTOCOL_VERSION
-from psyne_mesh.signaling.websocket import WebSocketUrl, dial_tcp
 
 HEAD_BYTES_MAX = 16_384  # of an HTTP answer; the rest is not for us
 HEALTH_S = 2.0  # for the look at /healthz, which nothing depends on

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
 
 import attrs
+import msgspec
 
 from psyne_mesh.errors import (
     AppVersionMismatch,
@@ -132,7 +133,7 @@ class RoomRegistry:
             member = PeerInfo(peer, request.record, room.arrivals)
             room.arrivals += 1
         else:
-            member = attrs.evolve(present, record=request.record)
+            member = msgspec.structs.replace(present, record=request.record)
         room.members[peer] = member
         room.empty_since = None
         self._empty.pop(room.key, None)

@@ -33,6 +33,7 @@ from psyne_mesh.signaling.backplane import Backplane
 from psyne_mesh.signaling.cluster import ClusterSwitchboard, Dismissal
 from psyne_mesh.signaling.cluster_member import ClusterMember
 from psyne_mesh.signaling.convert import room_of
+from psyne_mesh.signaling.dialing import WebSocketClosed
 from psyne_mesh.signaling.doors import Doors, Entry, Standing, address_of
 from psyne_mesh.signaling.front_door import Page, Request, receive_guest
 from psyne_mesh.signaling.guest import Guest, Refused, prove, refusal
@@ -44,7 +45,7 @@ from psyne_mesh.signaling.server_stats import ServerStats, Tally
 from psyne_mesh.signaling.site import Site
 from psyne_mesh.signaling.sparse_log import SparseLog
 from psyne_mesh.signaling.switchboard import Switchboard
-from psyne_mesh.signaling.websocket import WebSocket, WebSocketClosed, accept_websocket
+from psyne_mesh.signaling.websocket import WebSocket, accept_websocket
 
 DEFAULT_PORT = 8080  # psyne's own
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, overload
 
-import attrs
+import msgspec
 
 from psyne_mesh.errors import ClosedError, EventBacklog, InvalidConfig
 from psyne_mesh.game.commitments import MOVE_S, Round
@@ -310,7 +310,7 @@ class Room(Listening, Governing, Exchanging):
         report = self._thread.call(partial(self._room.latency, peer))
         playback, correction = self._replicas.playback(peer.id), self._correction(peer.id)
         ours = latency_report(None, None, playback, correction, self.time())
-        return attrs.evolve(
+        return msgspec.structs.replace(
             report, lateness_ms=ours.lateness_ms, smoothing_ms=ours.smoothing_ms, seen_ago_ms=ours.seen_ago_ms
         )
 

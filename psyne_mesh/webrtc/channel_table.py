@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Sequence
 
-import attrs
-
 from psyne_mesh.config import DataChannelConfig
 from psyne_mesh.errors import (
     ClosedError,
@@ -17,6 +15,7 @@ from psyne_mesh.errors import (
     UnserialisableMessage,
     WouldBlock,
 )
+from psyne_mesh.frozen import Frozen
 from psyne_mesh.webrtc import sctp
 from psyne_mesh.webrtc.channel import (
     PPID_BINARY,
@@ -52,8 +51,7 @@ _REFUSED = DataChannelConfig(label="refused stream")
 _IDS_LEFT_ALONE = 100
 
 
-@attrs.frozen(kw_only=True)
-class ChannelLimits:
+class ChannelLimits(Frozen, kw_only=True):
     """What one peer may make us hold, and what we make it hold. What it opens takes no room from what we open.
 
     channels_max: channels of ours alive at once.

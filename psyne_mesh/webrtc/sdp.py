@@ -14,8 +14,10 @@ import re
 from typing import Literal, TypeAlias
 
 import attrs
+import msgspec
 
 from psyne_mesh.errors import ProtocolError
+from psyne_mesh.frozen import Frozen
 
 Setup: TypeAlias = Literal["actpass", "active", "passive"]
 DtlsVersion: TypeAlias = Literal["1.3", "1.2"]
@@ -48,8 +50,7 @@ _ICE_CHARS = re.compile(r"[A-Za-z0-9+/=_-]+", re.ASCII)  # RFC 8839 section 5.4,
 _PRINTABLE = re.compile(r"[ -~]+", re.ASCII)
 
 
-@attrs.frozen
-class Section:
+class Section(Frozen):
     """One m-section, as much of it as an answer has to repeat. `port` 0 means rejected, or bundle-only."""
 
     kind: str
@@ -116,7 +117,9 @@ def make_offer(local: Description, *, session_id: int, version: int = 1) -> str:
 def make_answer(local: Description, offer: Description, *, session_id: int, version: int = 1) -> str:
     """The SDP that answers `offer`: its data section taken, the others rejected with port 0, in the same order."""
     sections = tuple(
-        attrs.evolve(section, port=9) if index == offer.data_section else attrs.evolve(section, port=0, bundled=False)
+        msgspec.structs.replace(section, port=9)
+        if index == offer.data_section
+        else msgspec.structs.replace(section, port=0, bundled=False)
         for index, section in enumerate(offer.sections)
     )
     return _write(attrs.evolve(local, sections=sections, data_section=offer.data_section), session_id, version)
@@ -196,7 +199,7 @@ def parse_sdp_untrusted(text: object) -> Description:
         end_of_candidates=bool(transport.all("end-of-candidates")),
         ice_options=tuple(option for option in transport.first("ice-options").split()[:16] if _TOKEN.fullmatch(option)),
         ice_lite="ice-lite" in session,
-        sections=tuple(attrs.evolve(s, bundled=s.mid is not None and s.mid in group) for s in sections),
+        sections=tuple(msgspec.structs.replace(s, bundled=s.mid is not None and s.mid in group) for s in sections),
         data_section=at,
     )
 
@@ -223,7 +226,7 @@ def _split_untrusted(text: str) -> tuple[_Attributes, list[Section], list[_Attri
             current.setdefault(name, []).append(value)
     for at, (section, found) in enumerate(zip(sections, attributes)):
         if found.get("mid"):
-            sections[at] = attrs.evolve(section, mid=_token_untrusted(found["mid"][0], "mid"))
+            sections[at] = msgspec.structs.replace(section, mid=_token_untrusted(found["mid"][0], "mid"))
     return session, sections, attributes
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-import attrs
-
+from psyne_mesh.frozen import Frozen
 from psyne_mesh.webrtc.dtls import DtlsStats
 from psyne_mesh.webrtc.ice import IceStats, Path
 from psyne_mesh.webrtc.stack import StackStats
@@ -31,8 +30,7 @@ class PhaseClock:
             self.took_s.setdefault(phase, now - self._began[phase])
 
 
-@attrs.frozen(kw_only=True)
-class PeerStats:
+class PeerStats(Frozen, kw_only=True):
     """A snapshot. Times in seconds, sizes in bytes.
 
     phase_s: how long each phase of connecting took: "ice-gathering", "signaling" (until the peer's description came),

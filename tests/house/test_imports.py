@@ -70,18 +70,17 @@ def test_every_public_name_is_there_and_where_type_checkers_see_it(package: str)
 # What a plain join may load of ours; the rest waits until a game asks for it.
 OF_A_JOIN = {
     "psyne_mesh": {
-        "base64", "blocks", "config", "errors", "events", "game", "gossip", "identity", "in_trio", "interrupts", "key_file",
-        "lazy", "limits", "mesh", "names", "nurseries", "room", "signaling", "streams", "webrtc", "words",
+        "base64", "blocks", "config", "errors", "events", "frozen", "game", "gossip", "identity", "in_trio", "interrupts",
+        "key_file", "lazy", "limits", "mesh", "names", "nurseries", "room", "signaling", "streams", "webrtc", "words",
     },
     "psyne_mesh.signaling": {
-        "base64", "client", "convert", "envelope", "events", "inbox", "joining", "link", "locks", "manifest", "messages",
-        "requests", "transport", "websocket",
+        "base64", "client", "convert", "dialing", "envelope", "events", "inbox", "joining", "link", "locks", "manifest",
+        "messages", "requests", "transport",
     },
 }  # fmt: skip
 THIRD_PARTY = {
-    "OpenSSL", "_cffi_backend", "_openssl", "attr", "attrs", "cryptography", "google_crc32c", "h11", "idna", "msgspec",
-    "outcome", "psyne_mesh", "sniffio", "sortedcontainers", "trio", "trio_websocket", "typing_extensions", "wsproto",
-    "exceptiongroup", "cffi", "pycparser",
+    "OpenSSL", "_cffi_backend", "_openssl", "attr", "attrs", "cryptography", "google_crc32c", "idna", "msgspec", "outcome",
+    "psyne_mesh", "sniffio", "sortedcontainers", "trio", "typing_extensions", "exceptiongroup", "cffi", "pycparser",
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ SETTINGS = {
     node.name: [ast.unparse(field.target) for field in node.body if isinstance(field, ast.AnnAssign)]
     for tree in TREES.values()
     for node in ast.walk(tree)
-    if isinstance(node, ast.ClassDef) and node.decorator_list
+    if isinstance(node, ast.ClassDef) and (node.decorator_list or "Frozen" in map(ast.unparse, node.bases))
     if re.search(r"(Config|Policy|Limits|Settings|Budget)$", node.name)
 }
 # Read from an object whose name says what it is, so that a field of the same name elsewhere does not count.

@@ -32,6 +32,7 @@ FLOORS = {
     "key_file": 7,
     "nurseries": 8,
     "interrupts": 9,
+    "frozen": 9,
     "streams": 7,
     "config": 7,
     "uri": 7,
@@ -67,7 +68,7 @@ PURE = ["gossip", "game", "webrtc/sctp", "webrtc/dtls", "webrtc/sdp.py", "webrtc
         "room/codec.py", "room/described.py", "room/typescript.py", "room/announced.py",
         "room/messages.py", "room/delivery.py", "room/events.py",
         "testing/hostile/frames.py", "testing/hostile/chunks.py",
-        "errors.py", "limits.py", "names.py", "words.py", "identity.py", "config.py", "uri.py"]  # fmt: skip
+        "errors.py", "frozen.py", "limits.py", "names.py", "words.py", "identity.py", "config.py", "uri.py"]  # fmt: skip
 
 
 def module_parts(path: Path) -> list[str]:

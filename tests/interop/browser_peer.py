@@ -21,8 +21,9 @@ from typing import IO, NoReturn
 
 import trio
 
+from psyne_mesh.signaling.dialing import WebSocketClosed
 from psyne_mesh.signaling.front_door import Page, Request, receive_guest
-from psyne_mesh.signaling.websocket import WebSocket, WebSocketClosed, accept_websocket
+from psyne_mesh.signaling.websocket import WebSocket, accept_websocket
 
 _PAGES = {
     "/": ("page.html", "text/html; charset=utf-8"),

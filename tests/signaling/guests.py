@@ -11,15 +11,10 @@ import trio
 
 from psyne_mesh.identity import Identity
 from psyne_mesh.signaling import messages as m
+from psyne_mesh.signaling.dialing import WebSocketClosed, WebSocketUrl, dial_tcp
 from psyne_mesh.signaling.limits import ServerConfig
 from psyne_mesh.signaling.server import SignalingServer, open_server
-from psyne_mesh.signaling.websocket import (
-    WebSocket,
-    WebSocketClosed,
-    WebSocketUrl,
-    dial_tcp,
-    open_websocket,
-)
+from psyne_mesh.signaling.websocket import WebSocket, open_websocket
 
 from .worlds import player
 

@@ -14,7 +14,8 @@ from psyne_mesh.identity import Identity
 from psyne_mesh.nurseries import open_background_nursery
 from psyne_mesh.signaling import messages as m
 from psyne_mesh.signaling.client import SignalingClient, connect_signaling
-from psyne_mesh.signaling.websocket import WebSocket, WebSocketClosed, accept_websocket
+from psyne_mesh.signaling.dialing import WebSocketClosed
+from psyne_mesh.signaling.websocket import WebSocket, accept_websocket
 
 from .worlds import player
 

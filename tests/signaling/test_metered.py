@@ -10,10 +10,11 @@ import trio
 from trio.testing import MockClock, lockstep_stream_pair
 
 from psyne_mesh.signaling import messages as m
+from psyne_mesh.signaling.dialing import WebSocketUrl
 from psyne_mesh.signaling.doors import DoorLimits
 from psyne_mesh.signaling.limits import ServerConfig
 from psyne_mesh.signaling.sparse_log import SparseLog
-from psyne_mesh.signaling.websocket import WebSocketUrl, open_websocket
+from psyne_mesh.signaling.websocket import open_websocket
 
 from .guests import hello
 from .worlds import Network, open_network, player

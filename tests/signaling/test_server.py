@@ -16,14 +16,11 @@ from trio.testing import wait_all_tasks_blocked
 from psyne_mesh.errors import InvalidUri, SignalingUnreachable, VersionMismatch
 from psyne_mesh.signaling import messages as m
 from psyne_mesh.signaling.client import connect_signaling
+from psyne_mesh.signaling.dialing import WebSocketClosed, WebSocketUrl
 from psyne_mesh.signaling.events import Lost, PeerJoined, PeerLeft, Restored, SignalReceived
 from psyne_mesh.signaling.joining import JoinRequest
 from psyne_mesh.signaling.server import open_server, serve
-from psyne_mesh.signaling.websocket import (
-    WebSocketClosed,
-    WebSocketUrl,
-    accept_websocket,
-)
+from psyne_mesh.signaling.websocket import accept_websocket
 
 from .guests import calm_server, closed, hello, http, raw_guest, raw_websocket, said
 from .worlds import QUICK, player

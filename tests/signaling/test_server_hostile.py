@@ -11,12 +11,12 @@ import trio
 from psyne_mesh.errors import SignalingUnreachable
 from psyne_mesh.signaling import messages as m
 from psyne_mesh.signaling.client import connect_signaling
+from psyne_mesh.signaling.dialing import WebSocketClosed
 from psyne_mesh.signaling.doors import DoorLimits
 from psyne_mesh.signaling.events import PeerJoined, PeerLeft, SignalReceived
 from psyne_mesh.signaling.joining import JoinRequest
 from psyne_mesh.signaling.limits import ServerConfig
 from psyne_mesh.signaling.link import SignalingConfig
-from psyne_mesh.signaling.websocket import WebSocketClosed
 
 from .guests import calm_server, closed, http, raw_guest, said
 from .worlds import player

@@ -20,7 +20,8 @@ from psyne_mesh.errors import InvalidConfig, ProtocolError
 from psyne_mesh.identity import Identity
 from psyne_mesh.nurseries import open_background_nursery
 from psyne_mesh.signaling import messages as m
-from psyne_mesh.signaling.websocket import WebSocket, WebSocketClosed, WebSocketUrl, dial_tcp, open_websocket
+from psyne_mesh.signaling.dialing import WebSocketClosed, WebSocketUrl, dial_tcp
+from psyne_mesh.signaling.websocket import WebSocket, open_websocket
 
 _TIMEOUT_S = 10.0  # of a connection: a server under attack is slow to strangers
 _AGAIN_S = 0.05  # a refused guest comes again after that

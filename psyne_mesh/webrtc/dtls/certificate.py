@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from psyne_mesh.errors import ProtocolError
+from psyne_mesh.frozen import Frozen
 from psyne_mesh.webrtc.dtls.context import SharedContext
 
 _HASHES = {"sha-256": hashlib.sha256, "sha-384": hashlib.sha384, "sha-512": hashlib.sha512}
@@ -27,8 +28,7 @@ _BACKDATED = datetime.timedelta(days=1)  # for peers whose clock is behind
 _LIFETIME = datetime.timedelta(days=30)  # what browsers use
 
 
-@attrs.frozen
-class Fingerprint:
+class Fingerprint(Frozen):
     """A hash over a DER certificate: `algorithm` in lower case ("sha-256"), `value` in upper case hex with colons."""
 
     algorithm: str

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-import attrs
-
 from psyne_mesh.errors import RemoteError
+from psyne_mesh.frozen import Frozen
 
 State = Literal["new", "handshaking", "established", "closed", "failed"]
 
 
-@attrs.frozen
-class HandshakeCompleted:
+class HandshakeCompleted(Frozen):
     """The peer showed a certificate with one of the expected fingerprints; `send` may be called from now on.
 
     cipher: the name of the suite. version: "DTLSv1.3" or "DTLSv1.2". group: of the key exchange; None if it is not known.
@@ -27,8 +25,7 @@ class HandshakeCompleted:
     is_path_small: bool = False
 
 
-@attrs.frozen
-class Failed:
+class Failed(Frozen):
     """The session is over, by a fault: of the handshake before `HandshakeCompleted`, or by an authentic fatal alert of
     the peer after it. Comes at most once, and is the last event.
 
@@ -38,8 +35,7 @@ class Failed:
     error: RemoteError
 
 
-@attrs.frozen
-class Closed:
+class Closed(Frozen):
     """The session is over in good order: by `close()`, or by the peer's authentic close_notify. The last event."""
 
     by_peer: bool
@@ -48,8 +44,7 @@ class Closed:
 DtlsEvent = HandshakeCompleted | Failed | Closed
 
 
-@attrs.frozen(kw_only=True)
-class DtlsStats:
+class DtlsStats(Frozen, kw_only=True):
     """A snapshot. Handshake records count as dropped only when they were malformed or came too late."""
 
     records_sent: int  # of application data

@@ -6,6 +6,8 @@ from typing import Literal, Protocol, TypeAlias
 
 import attrs
 
+from psyne_mesh.frozen import Frozen
+
 CandidateKind: TypeAlias = Literal["host", "srflx", "prflx", "relay"]
 PathKind: TypeAlias = Literal["host", "srflx", "prflx", "relay", "peer", "signaling"]
 Address: TypeAlias = tuple[str, int]  # numeric IP address and port; IPv6 without flow and scope
@@ -23,8 +25,7 @@ class IceParameters:
     lite: bool = False
 
 
-@attrs.frozen
-class Path:
+class Path(Frozen):
     """The selected pair, as far as this side can know it.
 
     kind: the costlier of the two ends, so "relay" whenever a relay carries the data and "host" only when both are. The
@@ -63,38 +64,32 @@ class Path:
         return self.kind == "host" and self.local[0] == self.remote[0]
 
 
-@attrs.frozen
-class LocalCandidate:
+class LocalCandidate(Frozen):
     """A candidate was found; `text` is its SDP form, "candidate:..." (RFC 8839 section 5.1). Send it to the peer."""
 
     text: str
 
 
-@attrs.frozen
-class GatheringComplete:
+class GatheringComplete(Frozen):
     """No further local candidate of this generation will come. Comes once, after the last `LocalCandidate`."""
 
 
-@attrs.frozen
-class PathSelected:
+class PathSelected(Frozen):
     """Data can flow over `path`. Comes first when ICE connects, again when a better path won, and again when the path
     of a `Disconnected` proved to be alive."""
 
     path: Path
 
 
-@attrs.frozen
-class Disconnected:
+class Disconnected(Frozen):
     """The selected path has been silent for a while. Either `PathSelected` or `Failed` follows. Sending goes on."""
 
 
-@attrs.frozen
-class PeerStandsStill:
+class PeerStandsStill(Frozen):
     """The peer's loop does not turn, and its process lives: a thread of it says so, a few times a second."""
 
 
-@attrs.frozen
-class Failed:
+class Failed(Frozen):
     """ICE gave up: no path was found, or consent to send on it expired (RFC 7675). Nothing follows but a restart."""
 
     error: Exception
@@ -103,8 +98,7 @@ class Failed:
 IceEvent: TypeAlias = LocalCandidate | GatheringComplete | PathSelected | Disconnected | PeerStandsStill | Failed
 
 
-@attrs.frozen
-class PairStats:
+class PairStats(Frozen):
     """One row of the candidate-pair table (RTCIceCandidatePairStats of W3C webrtc-stats). Times in seconds."""
 
     local: Address
@@ -118,8 +112,7 @@ class PairStats:
     rtt_s: float | None
 
 
-@attrs.frozen(kw_only=True)
-class IceStats:
+class IceStats(Frozen, kw_only=True):
     """A snapshot of one transport."""
 
     generation: int

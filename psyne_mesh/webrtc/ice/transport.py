@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-import attrs
+import msgspec
 import trio
 from aioice import ice
 
@@ -114,7 +114,7 @@ class IceTransport:
     def path(self) -> Path | None:
         """The selected path, also while it is silent; `None` before there is one."""
         if self._rtt_s is not None and self._path is not None:
-            self._path, self._rtt_s = attrs.evolve(self._path, rtt_s=self._rtt_s), None
+            self._path, self._rtt_s = msgspec.structs.replace(self._path, rtt_s=self._rtt_s), None
         return self._path
 
     # ------------------------------------------------------------------------------------------------------- the data

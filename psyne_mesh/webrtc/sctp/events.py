@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
 
-import attrs
+from psyne_mesh.frozen import Frozen
 
 
-@attrs.frozen
-class Established:
+class Established(Frozen):
     """The handshake is complete, both directions work. Comes once, before every other event but `Closed`."""
 
 
@@ -21,35 +20,30 @@ class MessageReceived(NamedTuple):
     unordered: bool = False
 
 
-@attrs.frozen
-class StreamsResetByPeer:
+class StreamsResetByPeer(Frozen):
     """The peer closed its side of these streams (RFC 6525): every message it sent on them was delivered before."""
 
     stream_ids: tuple[int, ...]
 
 
-@attrs.frozen
-class StreamsReset:
+class StreamsReset(Frozen):
     """The peer has done what `reset_streams` asked. From now on our next message on them starts a new generation."""
 
     stream_ids: tuple[int, ...]
     error: str = ""  # "" when performed; else why the peer refused. Either way the request is over.
 
 
-@attrs.frozen
-class BufferedAmountLow:
+class BufferedAmountLow(Frozen):
     """`buffered_amount(stream_id)` fell from above its threshold to the threshold or below."""
 
     stream_id: int
 
 
-@attrs.frozen
-class Restarted:
+class Restarted(Frozen):
     """The peer began anew (RFC 9260 section 5.2.4 action A). Everything queued or half received is gone, both ways."""
 
 
-@attrs.frozen
-class Closed:
+class Closed(Frozen):
     """The association has ended; comes once, last. `by_peer`: it aborted or shut down first."""
 
     reason: str

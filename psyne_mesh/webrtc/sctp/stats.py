@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
+from psyne_mesh.frozen import Frozen
 
 if TYPE_CHECKING:
     from psyne_mesh.webrtc.sctp.outbound import Outbound
@@ -45,8 +45,7 @@ class Counters:
         self.discarded[reason] = self.discarded.get(reason, 0) + 1
 
 
-@attrs.frozen(kw_only=True)
-class SctpStats:
+class SctpStats(Frozen, kw_only=True):
     """A snapshot of one association. Bytes and packets are those of SCTP packets, user bytes those of messages."""
 
     state: str
