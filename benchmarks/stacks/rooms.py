@@ -17,7 +17,6 @@ class Rooms(Ours):
     """Instead of `dial`: enter {url, room, names, players}, which ends when everybody sees everybody.
 
     greet   {}: from now on the players here send a newcomer one reliable message as soon as there is a link.
-    join    {url, room}: enter, wait for the first message. -> {join_ns, at_ns}
     """
 
     def connecting(self, **_: Any) -> Any:
@@ -49,13 +48,6 @@ class Rooms(Ours):
             task_status.started()
             async for _, message in positions:
                 self.latencies.add(message)
-
-    async def do_join(self, *, url: str, room: str) -> dict[str, int]:
-        began = now_ns()
-        async with join_game_room(room, signaling=url) as joined:
-            await joined.channel("greeting", mode="reliable").receive()
-            at = now_ns()
-        return {"join_ns": at - began, "at_ns": at}
 
 
 if __name__ == "__main__":

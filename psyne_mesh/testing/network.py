@@ -17,11 +17,11 @@ from typing import Any, Literal, get_args
 
 import attrs
 import trio
-from aioice import stun
 
 from psyne_mesh.config import StunServer, WebRTCConfig
 from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.webrtc.ice import DatagramSocket
+from psyne_mesh.webrtc.ice.library import stun
 
 Address = tuple[str, int]
 NatKind = Literal["none", "full-cone", "address", "port", "symmetric"]

@@ -93,3 +93,15 @@ def test_a_plain_join_loads_what_it_uses() -> None:
         }
         assert inside <= parts, package
     assert not {name for name in loaded if name.startswith(("psyne_mesh.game.rollback", "psyne_mesh.room.playing"))}
+
+
+def test_multicast_dns_is_loaded_when_a_local_name_comes() -> None:
+    """A link needs aioice, and aioice's part for `.local` names needs dnspython: both ways of getting at it end at the same."""
+    loads = "import psyne_mesh.webrtc.ice.gateway"
+    assert not {name for name in loaded_by(loads) if name.partition(".")[0] == "dns" or name == "aioice.mdns"}
+    uses = (
+        "from aioice import ice; assert ice.mdns.is_mdns_hostname; from aioice import mdns; "
+        "assert ice.mdns.MDnsProtocol is mdns.MDnsProtocol"
+    )
+    assert "dns" in loaded_by(f"{loads}; {uses}")
+    assert "dns" in loaded_by(f"import aioice; {loads}; from aioice import ice, mdns; assert ice.mdns is mdns")

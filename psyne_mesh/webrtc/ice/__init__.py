@@ -1,6 +1,6 @@
 """ICE over one UDP port for all peers: aioice for control, our own sockets for data.
 
-What stands on aioice is looked up when it is first used: with it come asyncio and dnspython, a seventh of all our imports.
+What stands on aioice is looked up when it is first used: with it comes asyncio, a twentieth of all our imports.
 """
 
 from __future__ import annotations

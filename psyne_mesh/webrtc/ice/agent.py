@@ -12,14 +12,13 @@ import ipaddress
 from collections import Counter
 from typing import Final, Protocol
 
-from aioice import Candidate, ice, mdns, stun
-
 from psyne_mesh.limits import TokenBucket
 from psyne_mesh.webrtc.ice.binding import binding_answer
 from psyne_mesh.webrtc.ice.candidates import COMPONENT, may_check
 from psyne_mesh.webrtc.ice.checks import CheckProtocol
 from psyne_mesh.webrtc.ice.embedded import put, taken
 from psyne_mesh.webrtc.ice.events import Address, Embedder, IceParameters
+from psyne_mesh.webrtc.ice.library import Candidate, ice, is_mdns_hostname, stun
 from psyne_mesh.webrtc.ice.names import NameResolver
 from psyne_mesh.webrtc.ice.port import PEER_BURST, PEER_PER_SECOND, Base, StunReceiver, UdpPort
 from psyne_mesh.webrtc.ice.stun_guard import (
@@ -146,7 +145,7 @@ class Agent(ice.Connection):
             self.refused["not-udp-component-1"] += 1
         elif len(self._remote_candidates) >= REMOTE_CANDIDATES_MAX:
             self.refused["too-many"] += 1
-        elif mdns.is_mdns_hostname(candidate.host):
+        elif is_mdns_hostname(candidate.host):
             self._resolve(candidate)
         elif not may_check(candidate.host, loopback=self._loopback):
             self.refused["address"] += 1
@@ -420,7 +419,7 @@ class Agent(ice.Connection):
 
 def _worth_relaying(protocol: ice.StunProtocol, remote: Candidate) -> bool:
     """Not to the loopback of the server, and not to the address behind a .local name, which the server would learn."""
-    if mdns.is_mdns_hostname(remote.host):
+    if is_mdns_hostname(remote.host):
         return False
     here, there = ipaddress.ip_address(protocol.local_candidate.host), ipaddress.ip_address(remote._network_host)
     return here.is_loopback or not there.is_loopback

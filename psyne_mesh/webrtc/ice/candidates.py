@@ -7,12 +7,11 @@ import ipaddress
 from typing import Final
 
 import attrs
-from aioice import Candidate
-from aioice.candidate import candidate_priority
 
 from psyne_mesh.config import without_zone
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.webrtc.ice.events import Address, CandidateKind
+from psyne_mesh.webrtc.ice.library import Candidate, candidate_priority
 
 CANDIDATE_CHARACTERS_MAX: Final = 512  # browsers send about 150
 COMPONENT: Final = 1  # data channels have no other (RFC 8841)

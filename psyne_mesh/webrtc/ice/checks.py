@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 import trio
-from aioice import ice, stun
 
 from psyne_mesh.webrtc.ice.binding import binding_request, mapped_address
 from psyne_mesh.webrtc.ice.events import Address
+from psyne_mesh.webrtc.ice.library import ice, stun
 from psyne_mesh.webrtc.ice.port import Base, UdpPort
 from psyne_mesh.webrtc.ice.stun_guard import (
     BINDING,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from aioice import stun
-
+from psyne_mesh.webrtc.ice.library import stun
 from psyne_mesh.webrtc.ice.stun_guard import DTLS_ACK, DTLS_DATA
 
 _ACK, _DATA = "DTLS-ACK", "DTLS-DATA"

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import trio
-from aioice import stun
 
 from psyne_mesh.config import StunServer, TurnServer
 from psyne_mesh.errors import ProtocolError
@@ -17,6 +16,7 @@ from psyne_mesh.nurseries import open_background_nursery
 from psyne_mesh.streams import forget_unsent, open_tcp
 from psyne_mesh.webrtc.ice.candidates import Found
 from psyne_mesh.webrtc.ice.events import Address
+from psyne_mesh.webrtc.ice.library import stun
 from psyne_mesh.webrtc.ice.port import SocketBase
 from psyne_mesh.webrtc.ice.rate_limit import QuotaLimit
 from psyne_mesh.webrtc.ice.stun_client import ask_mapped_address, family_of, resolve, source_towards

@@ -6,11 +6,10 @@ import math
 import secrets
 from typing import Final
 
-from aioice import Candidate
-
 from psyne_mesh.webrtc.ice.agent import Agent
 from psyne_mesh.webrtc.ice.candidates import Found
 from psyne_mesh.webrtc.ice.events import IceParameters
+from psyne_mesh.webrtc.ice.library import Candidate
 
 PENDING_MAX: Final = 64  # remote candidates that came before the credentials; the newest is refused
 

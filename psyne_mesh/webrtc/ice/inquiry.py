@@ -8,13 +8,13 @@ from typing import Final
 
 import attrs
 import trio
-from aioice import stun
 
 from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.nurseries import open_background_nursery
 from psyne_mesh.webrtc.ice.events import Address
 from psyne_mesh.webrtc.ice.gateway import open_sockets
+from psyne_mesh.webrtc.ice.library import stun
 from psyne_mesh.webrtc.ice.port import Base, UdpPort
 from psyne_mesh.webrtc.ice.stun_client import mapped_in
 from psyne_mesh.webrtc.ice.udp import SocketFactory

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
-from aioice import mdns
+if TYPE_CHECKING:
+    from aioice import mdns
 
 
 class NameResolver:
@@ -19,6 +21,8 @@ class NameResolver:
     async def resolve(self, name: str) -> str | None:
         """Its address, or `None` when nobody answers within a second. Raises `OSError` where there is no multicast."""
         if self._opening is None:
+            from aioice import mdns  # with dnspython
+
             self._opening = asyncio.ensure_future(mdns.create_mdns_protocol())
         protocol = await asyncio.shield(self._opening)  # others wait for the same socket
         return await protocol.resolve(name)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Literal, cast
 
-from aioice import ice
-
 from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import ConnectFailed
 from psyne_mesh.webrtc.ice.agent import Agent
 from psyne_mesh.webrtc.ice.checks import CheckProtocol
 from psyne_mesh.webrtc.ice.events import Address, CandidateKind, PairStats, Path
+from psyne_mesh.webrtc.ice.library import ice
 
 if TYPE_CHECKING:
     from psyne_mesh.webrtc.ice.gateway import IceGateway

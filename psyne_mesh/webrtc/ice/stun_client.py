@@ -7,10 +7,10 @@ import socket
 from typing import Final
 
 import trio
-from aioice import stun
 
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.webrtc.ice.events import Address
+from psyne_mesh.webrtc.ice.library import stun
 from psyne_mesh.webrtc.ice.port import Base, UdpPort
 
 RTO_INITIAL_S: Final = 0.25  # RFC 8489 section 6.2.1 says 0.5; one small datagram more is worth a quarter second

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 import trio
-from aioice import ice
 
 from psyne_mesh.config import WebRTCConfig
 from psyne_mesh.errors import ClosedError, ConnectFailed, LocalError, ProtocolError, Superseded
@@ -34,6 +33,7 @@ from psyne_mesh.webrtc.ice.events import (
     PeerStandsStill,
 )
 from psyne_mesh.webrtc.ice.generation import Generation
+from psyne_mesh.webrtc.ice.library import ice
 from psyne_mesh.webrtc.ice.port import Base
 from psyne_mesh.webrtc.ice.report import connect_failure, describe_pair, describe_path, gathering_failure, protocol_of
 

@@ -16,10 +16,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Literal
 
 import trio
-from aioice import stun, turn
 
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.webrtc.ice.events import Address
+from psyne_mesh.webrtc.ice.library import stun, turn
 from psyne_mesh.webrtc.ice.port import Route, ServerLink, UdpPort
 from psyne_mesh.webrtc.ice.rate_limit import QuotaLimit
 from psyne_mesh.webrtc.ice.stun_guard import REQUEST, check_stun_untrusted
