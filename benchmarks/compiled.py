@@ -101,9 +101,10 @@ def main() -> None:
     parser.add_argument("--builds", type=Path, default=Path(tempfile.gettempdir(), "psyne-mesh-builds"))
     parser.add_argument("--players", type=int, default=16)
     parser.add_argument("--segments", type=int, default=9)
+    parser.add_argument("--bare", action="store_true", help="peers without rooms: gossip's time is not in it")
     parser.add_argument("--build-only", action="store_true")
     arguments = parser.parse_args()
-    arguments.bare = arguments.callback = arguments.profile = False
+    arguments.callback = arguments.profile = False
     everything = listed(arguments.among.split(","))
     lists = {"whole": everything}
     for name in filter(None, arguments.groups.split(",")):

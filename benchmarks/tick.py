@@ -158,7 +158,8 @@ async def serve(players: int, bare: bool, callback: bool, profile: bool, shares:
         seen: Counter[tuple[str, str]] = Counter()
         if profile or shares:
             _sample_into(seen)
-        for _ in sys.stdin:
+        # In a thread: the links must live through the turns of the others.
+        while await trio.to_thread.run_sync(sys.stdin.readline):
             print(await game.segment(SEGMENT_S), flush=True)
         signal.setitimer(signal.ITIMER_PROF, 0)
         if shares:
