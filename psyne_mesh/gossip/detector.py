@@ -13,6 +13,7 @@ from psyne_mesh.gossip import codec, effects
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.costs import Cost
 from psyne_mesh.gossip.effects import (
+    CutOff,
     Deaf,
     Effects,
     FrameDue,
@@ -46,8 +47,8 @@ _ACCUSED = 0.6  # and while others call it silent, too, to this part
 _ACCUSED_S = 3.0  # for so long
 _ASK_AGAIN_S = 0.2  # a member that spoke less than that ago is not asked because of an accusation
 _INDIRECT_AT = 0.5  # indirect probes start at this part of the patience, so that answers can still come in
-# A link over which only others are reached for so long is closed and dialled anew. Whom nobody reaches is waited for: who hears
-# nobody has all its neighbours beyond a cut, and a link that is asleep then is its one way back.
+# A link whose peer only others reach for so long is closed and dialled anew. Where nobody at all is heard it is we who are cut
+# off: then the links fall asleep, as they are the one way back.
 _IMPAIRED_CLOSE_S = 10.0
 _YOUNG_S = 5.0  # a link is asked in every interval at first: places on the latency map and numbers of links settle soon
 _SAMPLE_ROUNDS = 8  # our own RTT sample is renewed after so many, even while the other side does the pinging
@@ -401,8 +402,11 @@ class Detector:
             link.silent = True
             self.suspicions_raised += 1
             self.effects.probing.append(LinkSilent(link.peer))
-        elif not link.silent and waiting > _IMPAIRED_CLOSE_S and link.alive_at > link.waiting_since:
-            self.effects.probing.append(LinkBroken(link.peer))
+        elif not link.silent and waiting > _IMPAIRED_CLOSE_S:
+            if link.alive_at > link.waiting_since:
+                self.effects.probing.append(LinkBroken(link.peer))
+            elif all(other.missed >= config.missed_pings for other in self.links.values()):
+                self.effects.probing.append(CutOff(link.peer))
 
     def _look_round(self, now: float, since: float) -> None:
         """Two late links may be the first sign of something larger: whoever has not spoken since the last of them was

@@ -106,6 +106,12 @@ class LinkBroken(Frozen):
     peer: PeerId
 
 
+class CutOff(Frozen):
+    """Nobody at all is heard, and this peer for so long that the link counts for nothing until it carries again."""
+
+    peer: PeerId
+
+
 class Deaf(Frozen):
     """For a long time most links have found that we do not hear them while they hear us."""
 
@@ -331,7 +337,7 @@ class CutMended(Frozen):
     missing: tuple[PeerId, ...]
 
 
-Probing: TypeAlias = ProbeDue | FrameDue | LinkImpaired | LinkSilent | LinkHeard | LinkBroken | Deaf
+Probing: TypeAlias = ProbeDue | FrameDue | LinkImpaired | LinkSilent | LinkHeard | LinkBroken | CutOff | Deaf
 Fact: TypeAlias = (
     CaseOpened
     | CaseClosed

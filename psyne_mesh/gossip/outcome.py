@@ -90,6 +90,9 @@ class Outcome:
                 core.census.link_heard(peer)
             case effects.LinkBroken(peer):
                 self._renew_link(peer, now)
+            case effects.CutOff(peer):
+                if not core.policy.links_all:  # else everybody is watched by ourselves: its silence will be told
+                    core.hang_up(peer, "timeout", now)
             case effects.Deaf():
                 self._stand_aside(now)
 

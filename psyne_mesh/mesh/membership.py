@@ -127,6 +127,7 @@ class Membership:
         self.partial_from = gossip.full_mesh_max - gossip.full_mesh_hysteresis + 1
         self._silence_s = gossip.seat_hold_s
         self._partial_until = self._broadcast_at = -math.inf
+        self._was_linked = False
         self.broadcast_max = gossip.broadcast_max_bytes
         self.signal_max = gossip.signal_max_bytes - SEAL_BYTES
         self._seals = seals
@@ -228,11 +229,14 @@ class Membership:
                 self._owner.dial(self.room, peer)
             case gossip_events.CloseLink(peer=peer, reason=reason):
                 self._owner.unwant(self.room, peer, reason)
+                if (link := self._owner.link(peer)) is not None and link.entry.is_asleep:
+                    self.link_parting(peer)
 
     # What the table of links tells this room.
 
     def link_up(self, peer: PeerId) -> None:
         link = self._owner.link(peer)
+        self._was_linked = True
         self.tell(lambda node, now: node.link_up(peer, now, None if link is None else link.rtt))
         if self.paused is not None:
             self._tell_pause(peer)
@@ -409,6 +413,8 @@ class Membership:
         link = self._owner.link(peer)
         if link is None or link.state is not LinkState.OPEN or link.is_superseded or link.is_parting:
             return SendOutcome.NOT_CONNECTED
+        if not reliable and link.entry.is_asleep:
+            return SendOutcome.NOT_CONNECTED  # what is reliable waits in it
         if not reliable and link.buffered(config.label) > UNRELIABLE_BUDGET_BYTES:
             return SendOutcome.CONGESTED  # a late position is worth nothing, so it is not queued behind others
         try:
@@ -437,8 +443,9 @@ class Membership:
         link_of, label = self._owner.link, config.label
         skipped: dict[PeerId, SendOutcome] = {}
         for peer in peers:
-            if not reliable and (link := link_of(peer)) is not None and link.send_express(label, payload):
-                continue
+            if not reliable and (link := link_of(peer)) is not None and not link.entry.is_asleep:
+                if link.send_express(label, payload):
+                    continue
             outcome = self.send(peer, config, payload, reliable=reliable)
             if outcome is not SendOutcome.SENT:
                 skipped[peer] = outcome
@@ -522,6 +529,11 @@ class Membership:
         """There may be members at this moment whom we are not meant to have a link to."""
         n_members = self.node.n_members
         return n_members >= self.partial_from and (n_members > self._full_mesh_max or not self.node.links_all)
+
+    @property
+    def is_cut_off(self) -> bool:
+        """In a large room, we have lost every link: who comes back carries to all."""
+        return self._was_linked and not self.node.has_links and self.is_large
 
     def impaired(self) -> list[PeerId]:
         """Whose links do not carry now, perhaps one way only, whoever else may reach them."""

@@ -352,6 +352,10 @@ class Channel(Generic[M]):
 
     def send_waiting(self, peer_id: PeerId, payload: Payload) -> bool:
         """A message that has waited: False when there is still no way, and it must wait on."""
+        if peer_id == self._membership.node.peer_id:  # it is for all
+            if self._membership.has_links:
+                self._membership.broadcast(self._carried(payload))
+            return self._membership.has_links
         outcome = self._membership.send(peer_id, self._config, payload, reliable=True)
         if outcome is SendOutcome.NOT_CONNECTED:
             outcome = self._through_others(peer_id, payload, thinned=False)
@@ -471,6 +475,8 @@ class Channel(Generic[M]):
             else:
                 self._membership.broadcast(blob)
             return self._reported(targets, skipped)
+        if everybody and self._reliable and (held := self._held_for_all(payload, targets)) is not None:
+            return held
         if everybody and self._reliable and self._silent:
             self._hand_to_silent(payload)
         # Who is not here: a link that another room shares would take it
@@ -487,6 +493,12 @@ class Channel(Generic[M]):
                 waiting.append(peer_id)
             elif outcome is not SendOutcome.SENT:
                 skipped[peer_id] = outcome
+        if self._reliable:  # in a link that is asleep it waits, too
+            waiting += [
+                peer_id
+                for peer_id in here
+                if (peer := self._peers.get(peer_id)) is not None and not (peer.connected or peer_id in missed)
+            ]
         if self._reliable and not (alone and skipped.get(targets[0]) in _NOT_SENT):
             for peer_id in skipped:  # it will see a gap, and be told so with the next link
                 if peer_id in self._peers:
@@ -550,6 +562,14 @@ class Channel(Generic[M]):
         if self._membership.is_large:
             raise self._too_large(payload, self._membership.broadcast_max)
         return None
+
+    def _held_for_all(self, payload: Payload, targets: list[PeerId]) -> SendReport | None:
+        """In a large room whose every link we have lost: it waits for the first to come back, and goes to all in one stream."""
+        if not self._membership.is_cut_off or len(self._carried(payload)) > self._membership.broadcast_max:
+            return None
+        if self._waiting.put(self._membership.node.peer_id, self.name, payload):
+            return self._reported(targets, {}, targets)
+        return self._reported(targets, dict.fromkeys(targets, SendOutcome.CONGESTED))
 
     def _too_large(self, payload: Payload, limit: int) -> MessageTooLarge:
         """`limit`: of what others carry, which is the payload with its channel's name."""

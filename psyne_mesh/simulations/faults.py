@@ -208,11 +208,11 @@ def _signaling_side(step: Step, sides: int) -> int | None:
 
 @verb
 def isolate(run: Run, step: Step) -> None:
-    """Cut the picked hosts off from everybody else (and from each other), signaling included."""
+    """Cut the picked hosts off from everybody else, signaling included; and from each other, unless `together`."""
     picked = run.pick(step)
     sides = {host.index: 0 for host in run.world.hosts} | {SIGNALING: 0}
     for number, host in enumerate(picked, 1):
-        sides[host.index] = number
+        sides[host.index] = 1 if step.get("together") else number
     _cut(run, step, Cut(sides))
 
 

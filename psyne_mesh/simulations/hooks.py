@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from psyne_mesh.simulations import attacks
+from psyne_mesh.simulations import attacks, terms
 from psyne_mesh.simulations.series import neighbours, percentile
 
 if TYPE_CHECKING:
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 BEFORE: dict[str, Callable[[Run], None]] = {
     "incarnations": attacks.seat_forgers,
     "sybils": attacks.seat_sybils,
+    "hosts": terms.seat_players,
 }
 AFTER: dict[str, Callable[[Run], None]] = {
     "incarnations": attacks.judge_forgers,
     "sybils": attacks.judge_sybils,
+    "hosts": terms.judge_players,
 }
 COMPARE: dict[str, Callable[[Run, Run], None]] = {}
 

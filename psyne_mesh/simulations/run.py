@@ -85,6 +85,7 @@ class Run:
         self.series: list[Sample] = []
         self.mended_at = float("nan")
         self.unmarked_sent: dict[PeerId, int] = {}  # how many identical payloads each origin has sent
+        self.watch: Any = None  # of a hook that looks on while the run is played
         self.weights: list[tuple[float, float]] = []  # (time, bytes of the median node)
         self.t0 = 0.0
         self.end = 0.0

@@ -16,13 +16,13 @@ from typing import Any, TypeAlias, get_args
 import attrs
 import msgspec
 
-from psyne_mesh.game import attestation, bans, requests, schema, shared_wire, state_wire, timers, transfer_wire
+from psyne_mesh.game import attestation, bans, host_wire, requests, schema, shared_wire, state_wire, timers, transfer_wire
 from psyne_mesh.game.rollback import wire as rollback
 from psyne_mesh.game.schema import Shared, announcement, schema_of
 from psyne_mesh.game.shared_wire import CLASS, DELTA, FULL, REMOVED, Head, varint
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.mesh import owed, pause, profile, records, tunnels
-from psyne_mesh.room import carried, described, fairness, hosting, playing, tagged, timekeeper
+from psyne_mesh.room import carried, described, fairness, playing, tagged, timekeeper
 from psyne_mesh.room import plain as plain_values
 from psyne_mesh.room.codec import MessageCodec
 from psyne_mesh.room.messages import Message
@@ -431,12 +431,12 @@ READERS: dict[str, Reader] = {
     ),
     "mesh/owed.statement_untrusted": plain(owed.statement_untrusted, statements()),
     "room/timekeeper.word_untrusted": plain(timekeeper.word_untrusted, [timekeeper.ask(1.0), bytes(40), b""]),
-    "room/hosting.decode_untrusted": plain(
-        hosting.decode_untrusted,
+    "game/host_wire.decode_untrusted": plain(
+        host_wire.decode_untrusted,
         [
             *packs(["beat", 1, 1, 1]),
             packed(["beat", 1, 1, 1, [[i, bytes(16)] for i in range(1000)]]),
-            *(packed([kind, 1]) for kind in tags(hosting._decoder.type)),
+            *(packed([kind, 1]) for kind in tags(host_wire._decoder.type)),
         ],
     ),
     "room/playing.control_untrusted": plain(

@@ -18,9 +18,9 @@ import pytest
 
 from benchmarks.hostile import without_collections
 from psyne_mesh.errors import ProtocolError, VersionMismatch
-from psyne_mesh.game import requests, state_wire, transfer_wire
+from psyne_mesh.game import host_wire, requests, state_wire, transfer_wire
 from psyne_mesh.game.rollback import wire as rollback
-from psyne_mesh.room import fairness, hosting, playing
+from psyne_mesh.room import fairness, playing
 from psyne_mesh.signaling import cluster_messages, messages
 from tests.costs.measures import MESSAGE_STEPS, ROUGHLY, SMALL_BYTES, STEPS, TURNS, honest_steps, steps_of, time_ratio
 from tests.costs.readers import READERS, Reader, Said
@@ -37,7 +37,7 @@ KINDS = {
     "game/state_wire.decode_untrusted": state_wire._decoder.type,
     "game/transfer_wire.decode_untrusted": transfer_wire._decoder.type,
     "room/fairness.word_untrusted": fairness._decoder.type,
-    "room/hosting.decode_untrusted": hosting._decoder.type,
+    "game/host_wire.decode_untrusted": host_wire._decoder.type,
     "room/playing.control_untrusted": playing._control.type,
     "game/rollback/wire.decode_word_untrusted": rollback._decoder.type,
 }

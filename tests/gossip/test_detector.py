@@ -10,7 +10,7 @@ import pytest
 from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.detector import Detector, nack_after_s
-from psyne_mesh.gossip.effects import Effects, FrameDue, LinkBroken, LinkHeard, LinkImpaired, LinkSilent, ProbeDue
+from psyne_mesh.gossip.effects import CutOff, Effects, FrameDue, LinkBroken, LinkHeard, LinkImpaired, LinkSilent, ProbeDue
 from psyne_mesh.gossip.policy import PARTIAL
 from psyne_mesh.identity import PeerId
 
@@ -186,6 +186,19 @@ def test_whom_nobody_reaches_is_silent_and_keeps_its_link() -> None:
     bench.dead = list(PEERS)
     bench.run(120.0)
     assert sorted(fact.peer for _, fact in bench.facts if isinstance(fact, LinkSilent)) == sorted(PEERS[:5])
+    assert not any(isinstance(fact, LinkBroken) for _, fact in bench.facts)
+
+
+@pytest.mark.parametrize("n_dead", range(1, 6))
+def test_who_hears_nobody_in_a_large_room_is_cut_off_itself(n_dead: int) -> None:
+    """Its patience grows with each round that nobody answers: it knows after ten seconds all the same."""
+    bench = Bench()
+    bench.detector.follow(PARTIAL)
+    bench.run(5.0)
+    bench.dead = PEERS[:n_dead]
+    bench.run(17.0)
+    cut_off = {fact.peer for _, fact in bench.facts if isinstance(fact, CutOff)}
+    assert cut_off == (set(PEERS[:5]) if n_dead == 5 else set())
     assert not any(isinstance(fact, LinkBroken) for _, fact in bench.facts)
 
 

@@ -15,7 +15,8 @@ from psyne_mesh.errors import ProtocolError
 from psyne_mesh.game.host import Answer, Ask, Beat, Grant, HostWord, Place, Resign
 from psyne_mesh.game.room_clock import Reading
 from psyne_mesh.identity import Identity
-from psyne_mesh.room import hosting, timekeeper
+from psyne_mesh.game import host_wire
+from psyne_mesh.room import timekeeper
 from psyne_mesh.room.events import HostChanged
 from psyne_mesh.room.room import Room
 from psyne_mesh.testing import Quality, World, open_world
@@ -142,11 +143,11 @@ async def test_a_killed_host_is_replaced_for_all_and_a_leaving_one_hands_over(au
 
 @given(st.binary(max_size=200))
 def test_nothing_but_a_protocol_error_leaves_their_words(data: bytes) -> None:
-    for parse in (hosting.decode_untrusted, timekeeper.word_untrusted):
+    for parse in (host_wire.decode_untrusted, timekeeper.word_untrusted):
         with suppress(ProtocolError):
             parse(data)
     with pytest.raises(ProtocolError):
-        hosting.decode_untrusted("text")
+        host_wire.decode_untrusted("text")
     with pytest.raises(ProtocolError):
         timekeeper.word_untrusted("text")
 
@@ -161,8 +162,8 @@ def test_words_come_back_as_they_were() -> None:
         Resign(3),
     ]
     for word in words:
-        assert hosting.decode_untrusted(hosting.encode(word)) == word
-    assert hosting.decode_untrusted(hosting.encode(None)) is None
+        assert host_wire.decode_untrusted(host_wire.encode(word)) == word
+    assert host_wire.decode_untrusted(host_wire.encode(None)) is None
     assert timekeeper.word_untrusted(timekeeper.ask(1.5)) == (1.5, None)
     assert timekeeper.word_untrusted(timekeeper.answer(1.5, Reading(2.0, 3.0, 0.0))) == (1.5, Reading(2.0, 3.0, 0.0))
     assert struct.calcsize("!Bdddf") == 29
