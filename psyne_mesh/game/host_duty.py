@@ -34,9 +34,7 @@ class HostDuty:
         self._quiet_since = now
         self._woke_at = -math.inf
 
-    def look(
-        self, seats: dict[Member, int], linked: Iterable[Member], now: float, *, all_linked: bool
-    ) -> list[Member]:
+    def look(self, seats: dict[Member, int], linked: Iterable[Member], now: float, *, all_linked: bool) -> list[Member]:
         """`seats`: of those whom we are linked with, and ours."""
         lease = self.lease
         lease.set_members(seats, now)

@@ -357,12 +357,17 @@ class Overlay:
 
         Else, over what we take from others: who was let in beyond that, because it was stranded or the room was small, is
         sent on once it has others. Its own side never calls the link surplus, if it has few. It lacks an anchor then, and
-        dials somebody else, as we would refuse it; the youngest goes, so that a flood displaces itself.
+        dials somebody else, as we would refuse it; the youngest goes, so that a flood displaces itself. Until its youngest
+        have settled nobody goes: an older one would give way to them.
         """
         spare = self._surplus(now) if chosen else None
         if spare is not None:
             self._part(spare, "surplus", now)
-        elif count > self.target + _ROOM_FOR_JOINS and (spare := self._spare_inbound(now)) is not None:
+        elif (
+            count > self.target + _ROOM_FOR_JOINS
+            and not any(n.since + _SETTLING_S >= now and not n.outbound for n in self.neighbours.values())
+            and (spare := self._spare_inbound(now)) is not None
+        ):
             self._part(spare, "full", now)
 
     def _surplus(self, now: float) -> PeerId | None:

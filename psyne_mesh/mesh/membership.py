@@ -443,9 +443,9 @@ class Membership:
         link_of, label = self._owner.link, config.label
         skipped: dict[PeerId, SendOutcome] = {}
         for peer in peers:
-            if not reliable and (link := link_of(peer)) is not None and not link.entry.is_asleep:
-                if link.send_express(label, payload):
-                    continue
+            link = None if reliable else link_of(peer)
+            if link is not None and not link.entry.is_asleep and link.send_express(label, payload):
+                continue
             outcome = self.send(peer, config, payload, reliable=reliable)
             if outcome is not SendOutcome.SENT:
                 skipped[peer] = outcome

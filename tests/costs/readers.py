@@ -16,7 +16,17 @@ from typing import Any, TypeAlias, get_args
 import attrs
 import msgspec
 
-from psyne_mesh.game import attestation, bans, host_wire, requests, schema, shared_wire, state_wire, timers, transfer_wire
+from psyne_mesh.game import (
+    attestation,
+    bans,
+    host_wire,
+    requests,
+    schema,
+    shared_wire,
+    state_wire,
+    timers,
+    transfer_wire,
+)
 from psyne_mesh.game.rollback import wire as rollback
 from psyne_mesh.game.schema import Shared, announcement, schema_of
 from psyne_mesh.game.shared_wire import CLASS, DELTA, FULL, REMOVED, Head, varint

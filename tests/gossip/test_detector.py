@@ -10,7 +10,16 @@ import pytest
 from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.detector import Detector, nack_after_s
-from psyne_mesh.gossip.effects import CutOff, Effects, FrameDue, LinkBroken, LinkHeard, LinkImpaired, LinkSilent, ProbeDue
+from psyne_mesh.gossip.effects import (
+    CutOff,
+    Effects,
+    FrameDue,
+    LinkBroken,
+    LinkHeard,
+    LinkImpaired,
+    LinkSilent,
+    ProbeDue,
+)
 from psyne_mesh.gossip.policy import PARTIAL
 from psyne_mesh.identity import PeerId
 

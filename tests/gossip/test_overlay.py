@@ -242,6 +242,27 @@ def test_more_links_than_we_take_from_others_are_sent_on(anchors: int) -> None:
     assert len(overlay.neighbours) == overlay.target + 4  # as many as we let in
 
 
+def test_a_flood_of_newcomers_sends_nobody_on_who_came_before_it() -> None:
+    """The links of the flood are too young to be judged: those before it would be the youngest that may go."""
+    overlay = partial()
+    before = overlay.target + 4  # as many as we let in
+    for peer in PEERS[:before]:
+        overlay.link_up(peer, 0.0, outbound=False)
+        overlay.heard(peer, 20, 0.1)
+    flood = PEERS[before : before + 10]
+    for second, peer in enumerate(flood, 10):
+        overlay.link_up(peer, float(second), outbound=False)
+        overlay.heard(peer, 20, 0.1)
+        assert not any(isinstance(fact, Part) for fact in tick(overlay, second + 0.9))
+    parted = []
+    for second in range(22, 60):
+        for part in [fact for fact in tick(overlay, float(second)) if isinstance(fact, Part)]:
+            overlay.link_down(part.peer, float(second))
+            parted.append(part.peer)
+    assert parted == flood[::-1]
+    assert list(overlay.neighbours) == PEERS[:before]
+
+
 def full_house(overlay: Overlay) -> PeerId:
     for peer in PEERS[:4]:
         overlay.link_up(peer, 0.0, outbound=True)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from psyne_mesh.errors import ProtocolError
+from psyne_mesh.game import host_wire
 from psyne_mesh.game.host import Answer, Ask, Beat, Grant, HostWord, Place, Resign
 from psyne_mesh.game.room_clock import Reading
 from psyne_mesh.identity import Identity
-from psyne_mesh.game import host_wire
 from psyne_mesh.room import timekeeper
 from psyne_mesh.room.events import HostChanged
 from psyne_mesh.room.room import Room
