@@ -227,7 +227,7 @@ class Node:
         if len(blob) > core.config.signal_max_bytes:
             raise MessageTooLarge(len(blob), core.config.signal_max_bytes)
         member = core.membership.get(to)
-        core.router.send(to, blob, member.via if member is not None else None, list(core.links))
+        core.router.send(to, blob, member.via if member is not None else None, list(core.links), now)
         self._outcome.settle(now)
 
     def leave(self, now: float, reason: LeaveReason = "left") -> None:

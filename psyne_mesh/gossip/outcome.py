@@ -216,6 +216,7 @@ class Outcome:
         if peer not in core.hints or missed:
             core.dialer.drop(peer)
         core.kept_seats.pop(peer, None)
+        core.router.gone(peer)
         core.hang_up(peer, reason, now)
         core.detector.link_down(peer)
         if reason == "timeout" and missed:

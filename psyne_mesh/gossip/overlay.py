@@ -357,17 +357,12 @@ class Overlay:
 
         Else, over what we take from others: who was let in beyond that, because it was stranded or the room was small, is
         sent on once it has others. Its own side never calls the link surplus, if it has few. It lacks an anchor then, and
-        dials somebody else, as we would refuse it; the youngest goes, so that a flood displaces itself. Until its youngest
-        have settled nobody goes: an older one would give way to them.
+        dials somebody else, as we would refuse it; the youngest goes, so that a flood displaces itself.
         """
         spare = self._surplus(now) if chosen else None
         if spare is not None:
             self._part(spare, "surplus", now)
-        elif (
-            count > self.target + _ROOM_FOR_JOINS
-            and not any(n.since + _SETTLING_S >= now and not n.outbound for n in self.neighbours.values())
-            and (spare := self._spare_inbound(now)) is not None
-        ):
+        elif count > self.target + _ROOM_FOR_JOINS and (spare := self._spare_inbound(now)) is not None:
             self._part(spare, "full", now)
 
     def _surplus(self, now: float) -> PeerId | None:
@@ -380,9 +375,13 @@ class Overlay:
         return _farthest(n for n in self._free_to_go(now, keep=_VETERANS if pressed else 0) if n.outbound)
 
     def _spare_inbound(self, now: float, besides: PeerId | None = None) -> PeerId | None:
-        """Whose place an isolated newcomer gets."""
+        """Whose place an isolated newcomer gets: the youngest's, for who floods us with newcomers displaces its own. While
+        others are too young to be judged it is nobody's: somebody older would give way to the flood."""
+        inbound = [n for n in self.neighbours.values() if not n.outbound and n.peer != besides]
+        if any(now <= n.since + _SETTLING_S for n in inbound):
+            return None
         free = [n.peer for n in self._free_to_go(now, keep=_VETERANS) if not n.outbound and n.peer != besides]
-        return free[-1] if free else None  # the youngest: who floods us with newcomers displaces its own
+        return free[-1] if free else None
 
     def _free_to_go(self, now: float, *, keep: int) -> list[Neighbour]:
         """Links that nobody needs, without the `keep` oldest. The table is in the order in which they came up."""

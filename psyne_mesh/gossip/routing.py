@@ -24,7 +24,9 @@ from psyne_mesh.limits import forget_oldest
 if TYPE_CHECKING:
     import random
 
-_SEEN_MAX = 4096  # signals remembered against loops; the oldest is forgotten
+# Signals remembered against loops, the oldest is forgotten; and no longer than twice as long as an envelope counts
+# (`signaling/envelope.py`).
+_SEEN_MAX, _SEEN_S = 4096, 60.0
 _ROUTES_MAX = 1024  # directions remembered; the oldest is forgotten
 _WALKERS = 4  # a signal without a direction starts so many walks
 _WAYS_MAX = 3  # a node passes one signal on so often, each time to somebody else
@@ -49,20 +51,22 @@ class Router:
         self._own = own
         self._rng = rng
         self._routes: OrderedDict[PeerId, PeerId] = OrderedDict()
-        self._seen: OrderedDict[tuple[PeerId, int], list[PeerId]] = OrderedDict()  # and whom it was passed on to
+        self._seen: OrderedDict[tuple[PeerId, int], tuple[float, list[PeerId]]] = (
+            OrderedDict()
+        )  # when, and passed on to
         self._credit: dict[PeerId, tuple[float, float]] = {}
         self.effects = out
         self.passed_on = 0
         self.dropped = 0
 
-    def send(self, to: PeerId, blob: bytes, direction: PeerId | None, links: list[PeerId]) -> None:
+    def send(self, to: PeerId, blob: bytes, direction: PeerId | None, links: list[PeerId], now: float) -> None:
         signal = Signal(self._rng.getrandbits(63), self._own, to, self._config.signal_ttl, blob)
-        self._pass_on(signal, direction, links, self._ways(signal), None, _WALKERS)
+        self._pass_on(signal, direction, links, self._ways(signal, now), None, _WALKERS)
 
     def received(self, peer: PeerId, signal: Signal, direction: PeerId | None, links: list[PeerId], now: float) -> None:
         if signal.origin == self._own:
             return
-        first, ways = (signal.origin, signal.number) not in self._seen, self._ways(signal)
+        first, ways = (signal.origin, signal.number) not in self._seen, self._ways(signal, now)
         if first:
             self._learn_route(signal.origin, peer)
         if signal.to == self._own:
@@ -77,6 +81,10 @@ class Router:
 
     def link_down(self, peer: PeerId) -> None:
         self._credit.pop(peer, None)
+
+    def gone(self, peer: PeerId) -> None:
+        """It is no member any more: no way leads to it."""
+        self._routes.pop(peer, None)
 
     def _pass_on(
         self, signal: Signal, direction: PeerId | None, links: list[PeerId], ways: list[PeerId], source: PeerId | None,
@@ -96,13 +104,15 @@ class Router:
         for peer in targets:
             self.effects.frames.append(SendFrame(peer, frame, True))
 
-    def _ways(self, signal: Signal) -> list[PeerId]:
+    def _ways(self, signal: Signal, now: float) -> list[PeerId]:
         """Whom we passed this signal on to so far."""
-        ways = self._seen.get((signal.origin, signal.number))
-        if ways is None:
-            ways = self._seen[signal.origin, signal.number] = []
+        known = self._seen.get((signal.origin, signal.number))
+        if known is None:
+            while self._seen and next(iter(self._seen.values()))[0] + _SEEN_S <= now:
+                self._seen.popitem(last=False)
+            known = self._seen[signal.origin, signal.number] = (now, [])
             forget_oldest(self._seen, _SEEN_MAX)
-        return ways
+        return known[1]
 
     def _learn_route(self, origin: PeerId, link: PeerId) -> None:
         self._routes.pop(origin, None)

@@ -66,7 +66,7 @@ class Player(Shell):
         here = {self._host.peer, *linked}
         seats = {peer: seat for seat, peer in enumerate(self.node.seats) if peer is not None and peer in here}
         all_linked = len(here) == len(members)
-        for peer in self.duty.look(seats, linked, now, all_linked=all_linked):  # type: ignore[arg-type]
+        for peer in self.duty.look(seats, linked, now, all_linked=all_linked):
             self._send(peer, _WORD + host_wire.encode(None))
         self._flush()
         if now >= self._write_at and self.duty.lease.is_host(now):

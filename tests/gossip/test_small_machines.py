@@ -185,7 +185,7 @@ def test_a_signal_goes_straight_or_in_its_direction_or_on_walks() -> None:
     links = PEERS[1:6]
     for to, direction, expected in ((B, None, [B]), (PEERS[9], D, [D]), (PEERS[9], PEERS[10], [])):
         router = Router(CONFIG, A, random.Random(1), Effects())
-        router.send(to, b"x", direction, links)
+        router.send(to, b"x", direction, links, 0.0)
         targets = [out.peer for out in router.effects.frames]
         assert targets[: len(expected)] == expected
         assert len(set(targets)) == (1 if to == B else 4)
@@ -212,8 +212,26 @@ def test_a_signal_that_comes_back_takes_another_way_and_not_for_ever() -> None:
 def test_an_answer_finds_the_way_back() -> None:
     router = Router(CONFIG, A, random.Random(1), Effects())
     router.received(C, Signal(1, PEERS[9], A, 3, b"offer"), None, PEERS[1:6], 0.0)
-    router.send(PEERS[9], b"answer", None, PEERS[1:6])
+    router.send(PEERS[9], b"answer", None, PEERS[1:6], 0.0)
     assert router.effects.frames[0].peer == C
+
+
+def test_what_is_long_over_is_forgotten() -> None:
+    """Or every signal and everybody that ever was would be remembered, up to thousands."""
+    router = Router(CONFIG, A, random.Random(1), Effects())
+    for now, events in ((0.0, 1), (59.0, 1), (61.0, 2)):
+        router.received(D, Signal(int(now), PEERS[8], B, 1, b"another"), None, PEERS[1:6], now)
+        router.received(C, Signal(7, PEERS[9], A, 3, b"mine"), None, PEERS[1:6], now)
+        assert len(router.effects.events) == events
+    firsts = []
+    for is_gone in (False, True):
+        if is_gone:
+            router.gone(PEERS[9])
+        for _ in range(8):
+            router.effects.frames.clear()
+            router.send(PEERS[9], b"answer", None, PEERS[1:6], 62.0)
+            firsts.append(router.effects.frames[0].peer)
+    assert set(firsts[:8]) == {C} < set(firsts[8:])
 
 
 def test_a_flood_of_signals_is_cut_for_its_neighbour_only() -> None:

@@ -12,7 +12,7 @@ from psyne_mesh.simulations.run import run_once
 from psyne_mesh.simulations.scenario import load
 
 SCENARIOS = load()
-NUMBERS = {str(number) for number in range(1, 33)} | {"12b"}
+NUMBERS = {str(number) for number in range(1, 34)} | {"12b"}
 # What a room of a handful can be held to: no protocol is judged here, only that the scenario makes sense.
 MUST_PASS_WHEN_TINY = ("join-storm", "crash-16", "one-way-pair", "signaling-dead", "duplicates", "wrong-clocks")
 
