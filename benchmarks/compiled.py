@@ -135,9 +135,9 @@ def main() -> None:
         own = pure * sum(share for path, share in shares.items() if path.startswith(GROUPS[name]))
         more = ratio(f"without {name}", "whole")
         saved = (more - 1) * whole
-        gain = f"{own / (own - saved):.2f}" if own > saved else "all"
+        gain = f"{own / (own - saved):.2f}" if own > saved else "more than its own lines"
         few = " **leaves**" if own > saved and own / (own - saved) < GAIN_LEAST else ""
-        print(f"| {name} | {own:.1f} | {own - saved:.1f} | {gain}{few} | x {more:.3f} |")
+        print(f"| {name} | {own:.1f} | {max(0.0, own - saved):.1f} | {gain}{few} | x {more:.3f} |")
     if arguments.also:
         own = pure * sum(shares.get(f"/{path}", 0.0) for path in arguments.also)
         less = ratio("with more", "whole")
