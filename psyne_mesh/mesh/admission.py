@@ -21,7 +21,7 @@ from psyne_mesh.identity import Identity, PeerId, verify_untrusted
 from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.mesh.halls import Halls
 from psyne_mesh.mesh.link_driver import LinkDriver
-from psyne_mesh.mesh.membership import Membership
+from psyne_mesh.mesh.membership import CARRIED_S, Membership
 from psyne_mesh.mesh.placement import check_entered
 from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.mesh.records import goodbye_of, record_of
@@ -33,8 +33,9 @@ from psyne_mesh.signaling.requests import request_into
 from psyne_mesh.signaling.transport import SignalingTransport
 
 _GOODBYE_S = 1.0  # so long may the server take to hear that we leave; it notices by itself
-# What a player said last travels over the mesh, perhaps by many hops; its goodbye through signaling would overtake that.
-_GOODBYE_LATE_S = 2.0
+# What a player said last travels over the mesh, perhaps by many hops; its goodbye through signaling would overtake that. Once
+# its link has ended, or is silent, no more comes; and a goodbye after the verdict of gossip, a second later, would be none.
+_GOODBYE_LOOKS, _GOODBYE_LOOK_S = 40, 0.05
 # What comes of a room before whoever enters it has heard that it is in: an answer and the next news share a packet, and tasks
 # have no order. Half a minute's news of a room of 16; more is left out, and gossip makes up for it.
 EARLY_MAX = 64
@@ -199,7 +200,12 @@ class Admission:
             nursery.start_soon(self._learn_goodbye, membership, peer, record)
 
     async def _learn_goodbye(self, membership: Membership, peer: PeerId, record: str) -> None:
-        await trio.sleep(_GOODBYE_LATE_S)
+        for _ in range(_GOODBYE_LOOKS):
+            if not membership.is_heard(peer):
+                break
+            await trio.sleep(_GOODBYE_LOOK_S)
+        if membership.is_partial:
+            await trio.sleep(CARRIED_S)
         self._goodbyes.discard((membership.room, peer))
         membership.learn([record])
 

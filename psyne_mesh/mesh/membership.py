@@ -550,6 +550,10 @@ class Membership:
             return False
         return not (link.entry.is_asleep or link.is_superseded or link.is_parting)
 
+    def is_heard(self, peer: PeerId) -> bool:
+        """More may come from it over a link of ours."""
+        return self.is_linked(peer) and not self.node.is_suspected(peer)
+
     def hold(self, peer: PeerId, label: str, size: int) -> None:
         """The room holds `size` bytes more (or fewer) of this peer on the channel of that label that nobody has read."""
         unread = self._unread.setdefault(peer, {})

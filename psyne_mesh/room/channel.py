@@ -450,6 +450,8 @@ class Channel(Generic[M]):
         peer = self._peers.get(peer_id)
         if peer is None or not peer.relayed:
             return SendOutcome.NOT_CONNECTED
+        if self._reliable and peer.was_linked and not self._membership.is_partial:
+            return SendOutcome.NOT_CONNECTED  # it waits: what others carry may be lost, and may overtake
         now = trio.current_time()
         if thinned and now < self._carried_next.get(peer_id, now):
             return SendOutcome.CONGESTED

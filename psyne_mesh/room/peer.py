@@ -41,6 +41,7 @@ class Peer:
         "profile",
         "state",
         "suspected",
+        "was_linked",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +59,8 @@ class Peer:
         self.state = state
         self.connected = False
         self.dial_failed = False
+        # Channels were open once in this stay, so they can be again.
+        self.was_linked = False
         self.suspected = False
         # Why the player is away though it is here: what it said (`room.pause`), or "stands still". None: it is not.
         self.away: str | None = None

@@ -305,6 +305,8 @@ class Room(Listening, GameRoom):
         peer = self._peers.get(peer_id)
         if peer is not None and not peer.connected:
             self._connected(peer)
+        elif peer is not None:  # a link that took the place of another: what waits since the other was given up
+            self._waiting.send(peer_id, self._channels)
 
     def on_link_failed(self, peer_id: PeerId, error: RemoteError) -> None:
         if peer := self._peers.get(peer_id):
@@ -406,6 +408,7 @@ class Room(Listening, GameRoom):
             if name in self._channels:
                 self._channels[name].compare_types(peer, protocol)
         has_stayed = peer.has_stayed(earlier)
+        peer.was_linked |= has_stayed and earlier is not None and earlier.was_linked
         for channel in self._channels.values():
             channel.give_kept(peer_id, peer if has_stayed else None)
         self._deliver_early(peer, math.inf if has_stayed else UNKNOWN_LIFE_S)
@@ -433,7 +436,7 @@ class Room(Listening, GameRoom):
                 channel.dropped(self._player_of(peer_id), lost)
 
     def _connected(self, peer: Peer) -> None:
-        peer.connected, peer.dial_failed = True, False
+        peer.connected, peer.dial_failed, peer.was_linked = True, False, True
         for peer_id in self._waiting.peers():  # to this one, and through it to others
             self._waiting.send(peer_id, self._channels)
         self._hub.publish(room_events.PeerConnected(peer))

@@ -6,6 +6,7 @@ import hashlib
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -299,3 +300,31 @@ async def test_who_changes_its_mind_while_it_joins_is_gone_at_once(autojump_cloc
             await trio.sleep(5)
             assert [peer.name for peer in ada.peers.values()] == ["bob"]
             nursery.cancel_scope.cancel()
+
+
+async def test_a_goodbye_that_only_the_server_hears_comes_before_the_verdict_of_gossip(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a page: the browser ends its links with it, and what it said over them last may not have left."""
+    async with open_world(seed=1) as world, mesh_of(world, "bob") as bob, trio.open_nursery() as nursery:
+        ada, cid = await world.join("lobby", "ada"), await world.join("lobby", "cid")
+        room, seen = await bob.join_game_room("lobby"), list[events.RoomEvent]()
+        nursery.start_soon(collect, ada, seen)
+        await room.wait_connected(2)
+        node = room._joined().node
+        say_goodbye = node.leave
+
+        def leave_unheard(now: float, **reason: Any) -> None:
+            say_goodbye(now, **reason)
+            node.take_outputs()
+
+        monkeypatch.setattr(node, "leave", leave_unheard)
+        began = trio.current_time()
+        nursery.start_soon(room.leave)
+        with trio.fail_after(20):
+            await ada.wait_left(ada.peers[room.me])
+            assert trio.current_time() - began < 2
+            while room.me in cid.peers:
+                await trio.sleep(0.1)
+        assert [event.reason for event in seen if isinstance(event, events.PeerLeft)] == ["left"]
+        nursery.cancel_scope.cancel()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -52,6 +54,33 @@ async def test_a_reliable_message_sent_right_after_joining_waits_for_the_links(a
         await new.wait_connected(1)
         await said.send(Hello("after"))
         assert [(await heard.receive())[1].text for _ in range(3)] == ["everybody", "you", "after"]
+
+
+async def test_what_waits_goes_over_the_link_that_took_the_place_of_another(autojump_clock: MockClock) -> None:
+    """One side has lost its link and dials again, as a browser's that was ended under it; the other had not noticed."""
+    async with open_world(seed=1) as world:
+        ada, bob = await world.join("lobby", "ada"), await world.join("lobby", "bob")
+        await ada.wait_connected(1)
+        got, sent = list[str](), 0
+        heard = bob.channel("hello", Hello).on_message(lambda peer, message: got.append(message.text))
+        assert heard is not None
+        cut = ExitStack()
+        for tick in range(300):
+            if tick == 60:  # it says nothing
+                cut.enter_context(world.net.cut(("bob", "ada")))
+                link = bob._joined()._owner.link(ada.me)
+                assert link is not None
+                link.close("left")
+            if tick == 90:
+                cut.close()
+            ada.channel("hello", Hello).send_nowait(Hello(str(sent)))
+            sent += 1
+            await trio.sleep(1 / 30)
+        await trio.sleep(5)
+        assert got[-1] == str(sent - 1)
+        numbers = [int(text) for text in got]
+        assert numbers == sorted(numbers)
+        assert len(numbers) > 250
 
 
 async def test_what_is_sent_when_a_player_is_discovered_arrives(autojump_clock: MockClock) -> None:
