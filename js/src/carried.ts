@@ -2,6 +2,7 @@
 //
 // A message for one: `1 | epoch: 8 | number: 8 | signature: 64 | message`, the signature over recipient, its stay, room and
 // the rest. The message itself: `1 | kind | length | channel | payload`; kind has bit 0 for bytes and bit 1 for unreliable.
+// And the answer to broadcasts that never came, to their author alone: `1 | 4 | how many, in all: 4`.
 
 import type { PeerId } from "./api.ts";
 import { concat, fromHex, textUntrusted, u64, utf8 } from "./bytes.ts";
@@ -13,6 +14,7 @@ import { isFresh } from "./signaling/envelope.ts";
 import type { Payload } from "./schema.ts";
 
 export const ENVELOPE = 0, CHANNEL_MESSAGE = 1;
+const LOST = 4, LOST_BYTES = 6, COUNT_MAX = 2 ** 32 - 1; // no kind of a message: members of earlier versions pass it over
 const DOMAIN = "psyne-carried", HEAD_BYTES = 17, TABLE_MAX = 1024, NAME_BYTES_MAX = 128;
 export const SEAL_BYTES = HEAD_BYTES + SIGNATURE_BYTES;
 
@@ -90,4 +92,18 @@ export function carriedUntrusted(blob: Uint8Array): { name: string; payload: Pay
     throw new ProtocolError("not a carried channel message");
   const name = textUntrusted(blob.subarray(3, 3 + size!)), rest = blob.subarray(3 + size!);
   return { name, payload: kind! & 1 ? rest.slice() : textUntrusted(rest), reliable: (kind! & 2) === 0 };
+}
+
+/** For a member alone: so many of its broadcasts never came here, in all. */
+export function lostWord(count: number): Uint8Array {
+  const word = Uint8Array.of(CHANNEL_MESSAGE, LOST, 0, 0, 0, 0);
+  new DataView(word.buffer).setUint32(2, Math.min(count, COUNT_MAX));
+  return word;
+}
+
+/** How many of our broadcasts never came there; null: it is a message. `ProtocolError` for what is neither. */
+export function lostUntrusted(blob: Uint8Array): number | null {
+  if (blob[0] !== CHANNEL_MESSAGE || blob[1] !== LOST) return null;
+  if (blob.length !== LOST_BYTES) throw new ProtocolError("a word about lost broadcasts of another size");
+  return new DataView(blob.buffer, blob.byteOffset).getUint32(2);
 }

@@ -24,14 +24,27 @@ export type Verify = (publicKey: Uint8Array, domain: string, payload: Uint8Array
 
 /** `Identity.generate()`, `Identity.fromSeed(32 bytes)` or, kept in the browser, `Identity.load()`. */
 export class Identity {
-  readonly publicKey: Uint8Array;
-  readonly peerId: PeerId;
   readonly #seed: Uint8Array;
+  #public: { readonly key: Uint8Array; readonly peerId: PeerId } | null = null; // once it is asked for: a page has to start first
 
   private constructor(seed: Uint8Array) {
     this.#seed = seed.slice();
-    this.publicKey = getPublicKey(this.#seed);
-    this.peerId = peerIdOf(this.publicKey);
+  }
+
+  get publicKey(): Uint8Array {
+    return this.#made().key;
+  }
+
+  get peerId(): PeerId {
+    return this.#made().peerId;
+  }
+
+  #made(): { readonly key: Uint8Array; readonly peerId: PeerId } {
+    if (this.#public === null) {
+      const key = getPublicKey(this.#seed);
+      this.#public = { key, peerId: peerIdOf(key) };
+    }
+    return this.#public;
   }
 
   static generate(): Identity {

@@ -55,7 +55,7 @@ async function enter(wish: { name: string; byCode: boolean; options: JoinOptions
   let room: MeshRoom | null = null;
   const aborted = new Promise<never>((_, reject) => signal?.addEventListener("abort", () => reject(signal.reason as Error), { once: true }));
   aborted.catch(() => undefined);
-  const entering = mesh.enter((info, node) => (room = new MeshRoom(mesh, info, node, playerName)));
+  const entering = mesh.enter((info) => (room = new MeshRoom(mesh, info, playerName)));
   try {
     await Promise.race([entering, aborted]);
   } catch (error) {

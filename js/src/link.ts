@@ -14,7 +14,7 @@ const HARD_BUDGET_BYTES = 12 * 2 ** 20; // of one receiver on all channels; Chro
 export const UNRELIABLE_BUDGET_BYTES = 256 * 1024; // 50 ms at 40 Mbit/s
 const GOSSIP_BUDGET_BYTES = 128 * 1024;
 const DIAL_S = 20, INBOX_MAX = 64, CHANNELS_MAX = 256, LABEL_CHARS_MAX = 145, EARLY_MAX = 64;
-const FLUSH_S = 0.5, SEARCH_S = 0.5, SEARCH_EVERY_S = 3, SEARCH_MAX_S = 20, PATH_S = 2, MESSAGE_MIN_BYTES = 131_080;
+const FLUSH_S = 0.5, SEARCH_S = 0.5, SEARCH_EVERY_S = 3, ANSWER_S = 2, SEARCH_MAX_S = 20, PATH_S = 2, MESSAGE_MIN_BYTES = 131_080;
 const ADOPTED_MAX = 512, MESSAGE_MAX_BYTES = 262_144; // channels of a peer, of all our rooms; what Python takes, too
 const WORDS = 64, WORDS_PER_S = 8, NEGOTIATIONS = 8, NEGOTIATIONS_PER_S = 0.5, CANDIDATES_MAX = 64;
 const PARTING = 3, PARTED = 4; // the last byte of these frames; the others are 0xff
@@ -81,6 +81,7 @@ export class Link {
   #sequence = 0;
   #newest: Record<"offer" | "answer", number> = { offer: -1, answer: -1 };
   #awaitsAnswer = false;
+  #rollBackAt = NEVER;
   #deadline: number;
   #searchAt = NEVER;
   #searchPauseS = SEARCH_EVERY_S;
@@ -150,8 +151,8 @@ export class Link {
     this.#put(channel, frame);
   }
 
-  /** On our own channel of that label, which is announced with its first message. */
-  sendMessage(label: string, init: ChannelInit, payload: Payload): "sent" | "not connected" | "congested" | "too large" | "overflow" {
+  /** On our own channel of that label, which is announced with its first message. `parts`: who is too far behind loses its link. */
+  sendMessage(label: string, init: ChannelInit, payload: Payload, parts: boolean): "sent" | "not connected" | "congested" | "too large" | "overflow" {
     if (this.state !== "open" || this.isParting) return "not connected";
     const reliable = init.maxRetransmits === undefined && init.maxPacketLifeTime === undefined;
     if (sizeOf(payload) > this.messageMax) return "too large";
@@ -159,14 +160,17 @@ export class Link {
     if (out === null) return "not connected";
     if (!reliable && out.channel.bufferedAmount + out.earlyBytes > UNRELIABLE_BUDGET_BYTES) return "congested";
     if (reliable && this.waiting > HARD_BUDGET_BYTES) {
-      this.close("overflow");
+      if (parts) this.close("overflow");
       return "overflow";
     }
     if (out.channel.readyState === "connecting") {
       if (!reliable && out.early.length >= EARLY_MAX) out.earlyBytes -= sizeOf(out.early.shift()!);
       out.early.push(payload);
       out.earlyBytes += sizeOf(payload);
-    } else if (!this.#put(out.channel, payload)) return "not connected";
+    } else {
+      this.#sendEarly(out);
+      if (!this.#put(out.channel, payload)) return "not connected";
+    }
     out.sent++;
     return "sent";
   }
@@ -221,7 +225,7 @@ export class Link {
 
   nextTimeout(): number {
     const waits = this.state === "dialing" || this.state === "closing" || this.#parting !== null;
-    return Math.min(waits ? (this.state === "open" ? this.#owner.now() + 0.05 : this.#deadline) : NEVER, this.#searchAt, this.#pathAt);
+    return Math.min(waits ? (this.state === "open" ? this.#owner.now() + 0.05 : this.#deadline) : NEVER, this.#searchAt, this.#rollBackAt, this.#pathAt);
   }
 
   handleTimeout(now: number): void {
@@ -234,6 +238,7 @@ export class Link {
       this.#parting = null;
       this.sendFrame(Uint8Array.of(255, 255, 255, 255, 255, 255, 255, PARTED), true);
     }
+    if (now >= this.#rollBackAt) this.#run(() => this.#rollBack());
     if (now >= this.#searchAt) this.#search(now);
     if (now >= this.#pathAt) {
       this.#pathAt = now + (this.path === null ? PATH_S : 10 * PATH_S);
@@ -264,12 +269,15 @@ export class Link {
     channel.binaryType = "arraybuffer";
     const out: Outgoing = { channel, early: [], earlyBytes: 0, reliable, sent: 0 };
     this.#outgoing.set(label, out);
-    channel.onopen = () => {
-      for (const payload of out.early) this.#put(channel, payload);
-      out.early = [];
-      out.earlyBytes = 0;
-    };
+    channel.onopen = () => this.#sendEarly(out);
     return out;
+  }
+
+  /** Before anything else goes: in Chromium a channel is open for some tasks before its event says so. */
+  #sendEarly(out: Outgoing): void {
+    for (const payload of out.early) this.#put(out.channel, payload);
+    out.early = [];
+    out.earlyBytes = 0;
   }
 
   #adopt(channel: RTCDataChannel): void {
@@ -321,9 +329,19 @@ export class Link {
     if (!this.offerer) this.#post("restart", "");
     else
       this.#run(async () => {
+        await this.#rollBack();
         this.#pc.restartIce();
+        this.#rollBackAt = this.#owner.now() + ANSWER_S;
         await this.#offer();
       });
+  }
+
+  /** Nobody answers the search: the old path is all there is. Firefox ends a connection five seconds into a search without answer. */
+  async #rollBack(): Promise<void> {
+    this.#rollBackAt = NEVER;
+    if (!this.#awaitsAnswer || this.state !== "open" || this.#pc.signalingState !== "have-local-offer") return;
+    this.#awaitsAnswer = false;
+    await this.#pc.setLocalDescription({ type: "rollback" });
   }
 
   async #offer(): Promise<void> {
@@ -360,8 +378,9 @@ export class Link {
       case "answer":
         if (!this.#awaitsAnswer || pc.signalingState !== "have-local-offer") return;
         this.#candidatesLeft = CANDIDATES_MAX;
-        await pc.setRemoteDescription({ type: "answer", sdp: body });
         this.#awaitsAnswer = false;
+        this.#rollBackAt = NEVER;
+        await pc.setRemoteDescription({ type: "answer", sdp: body });
         await this.#addCandidates();
         return;
       case "candidate":
@@ -425,7 +444,7 @@ export class Link {
     if (this.state === "gone") return;
     const { state } = this;
     this.state = "gone";
-    this.#searchAt = this.#pathAt = NEVER;
+    this.#searchAt = this.#rollBackAt = this.#pathAt = NEVER;
     this.#parting = null;
     this.#pc.onicecandidate = this.#pc.onconnectionstatechange = this.#pc.ondatachannel = null;
     this.#control.onclose = this.#gossip.onclose = null;

@@ -25,7 +25,7 @@ const TUNNEL_BYTES_PER_S = 256_000, TUNNEL_SHARE = 0.5;
 const PAUSE_TAG = Uint8Array.of(255, 255, 255, 255, 255, 255, 255, 1);
 const LINKS_MAX = 64, STRANGERS_MAX = 16, DIALS_IN_A_ROW = 6, DIAL_EVERY_S = 2, DIALLERS_MAX = 256;
 const ASLEEP_S = 1800, ASLEEP_MAX = 16, REFUSED_S = 5, POSTED_MAX = 16, REMEMBERED_MAX = 64, REPEATED_S = 15;
-const GOODBYE_LATE_S = 2, LOOK_OUT_S = [15, 30], ALARM_EVERY_S = 10, VERIFYING_MAX = 256, STALL_S = 0.25;
+const GOODBYE_LATE_S = 2, CARRIED_S = 0.5, STATED_S = 1, HELD_BACK_MAX = 4096, LOOK_OUT_S = [15, 30], ALARM_EVERY_S = 10, VERIFYING_MAX = 256, STALL_S = 0.25;
 const SERVER_WORDS = 1024, SERVER_WORDS_PER_S = 128; // each may cost a signature; a server that says more is not heard
 const NEVER = Number.POSITIVE_INFINITY;
 // What becomes of an open link when the room gives it up: the peer is silent, and may come back.
@@ -44,6 +44,8 @@ export interface Sink {
   onPause(peer: PeerId, reason: string | null): void;
   onTampering(server: string, peer: PeerId, reason: string): void;
   onSignaling(down: string | null): void;
+  nextTimeout(): number;
+  handleTimeout(now: number): void;
 }
 
 export interface MeshOptions {
@@ -65,6 +67,7 @@ export class Mesh implements LinkOwner, ClientOwner {
   readonly #client: SignalingClient;
   readonly #verifier = new Verifier();
   readonly #alarm: Alarm;
+  readonly #connected: Promise<void>;
   #armedFor = NEVER;
   #node: Node | null = null;
   #sink: Sink | null = null;
@@ -73,8 +76,11 @@ export class Mesh implements LinkOwner, ClientOwner {
   #tag = new Uint8Array(TAG_BYTES) as Uint8Array;
   #key = "";
   #request: JoinRequest | null = null;
-  #goodbyes: { readonly at: number; readonly record: string }[] = [];
+  readonly #goodbyes = new Map<PeerId, { at: number; readonly record: string }>(); // that signaling has told
   #lookAt = NEVER;
+  readonly #toState = new Set<PeerId>(); // players for whom there was no link, and who do not know it
+  #stateAt = NEVER;
+  readonly #heldBack = new Map<PeerId, NodeEvent[]>();
   readonly #links = new Map<PeerId, Link>();
   readonly #ending = new Set<Link>(); // superseded, and still flushing
   readonly #inbound = new Map<PeerId, { chain: Promise<void>; waiting: number }>();
@@ -92,9 +98,13 @@ export class Mesh implements LinkOwner, ClientOwner {
   constructor(options: MeshOptions) {
     this.#options = options;
     this.#identity = options.identity;
-    this.me = options.identity.peerId;
     this.#client = new SignalingClient(options.urls, options.identity, options.platform.WebSocket, this, options.rng, () => this.now());
     this.#alarm = new Alarm(() => this.#ring(), options.workerUrl);
+    this.#connected = this.#client.connect();
+    this.#connected.catch(() => undefined); // `enter` says it
+    // While the connection is being made: our keys, and what a browser does before its first peer connection.
+    this.me = options.identity.peerId;
+    warmUp(options.platform);
     this.#tunnels = new TokenBucket(TUNNEL_BYTES_PER_S, TUNNEL_BYTES_PER_S, this.now());
     this.#words = new TokenBucket(SERVER_WORDS, SERVER_WORDS_PER_S, this.now());
   }
@@ -109,8 +119,8 @@ export class Mesh implements LinkOwner, ClientOwner {
   // ------------------------------------------------------------------------------------------------------------ entry
 
   /** Signaling says who is there, gossip takes it from there. */
-  async enter(sinkOf: (info: RoomInfo, node: Node) => Sink): Promise<void> {
-    await this.#client.connect();
+  async enter(sinkOf: (info: RoomInfo) => Sink): Promise<void> {
+    await this.#connected;
     const { wish, rng } = this.#options, tried: string[] = [];
     const placement = new Placement(wish, this.#client, this.#identity, rng);
     for (;;) {
@@ -126,7 +136,7 @@ export class Mesh implements LinkOwner, ClientOwner {
     }
   }
 
-  async #join(asked: JoinRequest, placement: Placement, sinkOf: (info: RoomInfo, node: Node) => Sink): Promise<void> {
+  async #join(asked: JoinRequest, placement: Placement, sinkOf: (info: RoomInfo) => Sink): Promise<void> {
     const key = keyOf(asked), digest = roomOf(key), now = this.now(), epoch = Math.floor(this.wallMs());
     const { options } = this.#options.wish, { playerName = "", metadata = {}, region = "", skillRange = null } = options;
     const nodeOptions: Omit<NodeOptions, "maxPlayers"> = {
@@ -157,7 +167,7 @@ export class Mesh implements LinkOwner, ClientOwner {
       return record === null ? [] : [seals.signedUntrusted(record, blob)];
     };
     this.#owed = new Owed(this.#tag, node.ownRecord.joinedAt);
-    this.#sink = sinkOf(info, node);
+    this.#sink = sinkOf(info);
     this.#lookLater();
     node.start(now);
     this.#learn(peers.map((peer) => peer.record));
@@ -201,10 +211,11 @@ export class Mesh implements LinkOwner, ClientOwner {
     return this.node.linked.length > 0;
   }
 
-  send(peer: PeerId, channel: string, init: ChannelInit, payload: Payload): ReturnType<Link["sendMessage"]> {
+  /** `asleep`: into a link that is given up, too, where it waits for the peer to be heard again. */
+  send(peer: PeerId, channel: string, init: ChannelInit, payload: Payload, asleep = false): ReturnType<Link["sendMessage"]> {
     const link = this.#links.get(peer);
-    if (link === undefined || link.asleepSince !== null) return "not connected";
-    return link.sendMessage(this.label(channel), init, payload);
+    if (link === undefined || (link.asleepSince !== null && !asleep)) return "not connected";
+    return link.sendMessage(this.label(channel), init, payload, !asleep);
   }
 
   /** To one member without a link, through others; it may be lost. */
@@ -238,9 +249,11 @@ export class Mesh implements LinkOwner, ClientOwner {
     for (const link of this.#links.values()) this.#tellPause(link);
   }
 
-  /** Of a reliable message that went by no link, and of messages that came and found no room here. */
-  missed(peer: PeerId, channel: string): void {
-    this.#owed!.missed(peer, channel, this.now());
+  /** A reliable message went by no link; `told`: the game knows. */
+  missed(peer: PeerId, channel: string, told: boolean): void {
+    this.#owed!.missed(peer, channel, told, this.now());
+    this.#toState.add(peer);
+    this.#stateAt = Math.min(this.#stateAt, this.now() + STATED_S);
   }
 
   tellDropped(peer: PeerId, channel: string, count: number): void {
@@ -271,11 +284,16 @@ export class Mesh implements LinkOwner, ClientOwner {
       if (link.nextTimeout() <= now) link.handleTimeout(now);
       if (link.asleepSince !== null && link.asleepSince + ASLEEP_S <= now) link.abandon();
     }
-    const due = this.#goodbyes.filter((one) => one.at <= now);
-    if (due.length > 0) {
-      this.#goodbyes = this.#goodbyes.filter((one) => one.at > now);
-      this.#learn(due.map((one) => one.record));
+    for (const [peer, { at, record }] of this.#goodbyes)
+      if (at <= now) {
+        this.#goodbyes.delete(peer);
+        this.#learn([record]);
+      }
+    if (now >= this.#stateAt) {
+      this.#stateAt = NEVER;
+      for (const peer of this.#toState) if (this.isLinked(peer)) this.#state(peer);
     }
+    if (this.#sink !== null && now >= this.#sink.nextTimeout()) this.#sink.handleTimeout(now);
     if (now >= this.#lookAt) void this.#lookOut();
     this.pump();
   }
@@ -283,10 +301,12 @@ export class Mesh implements LinkOwner, ClientOwner {
   rearm(): void {
     if (this.closed && this.#links.size === 0 && this.#ending.size === 0) return;
     const now = this.now();
-    let next = Math.min(this.#node?.nextTimeout() ?? NEVER, this.#client?.nextTimeout() ?? NEVER, this.#lookAt);
+    let next = Math.min(
+      this.#node?.nextTimeout() ?? NEVER, this.#client?.nextTimeout() ?? NEVER, this.#sink?.nextTimeout() ?? NEVER, this.#lookAt, this.#stateAt,
+    );
     for (const link of this.#links.values()) next = Math.min(next, link.nextTimeout());
     for (const link of this.#ending) next = Math.min(next, link.nextTimeout());
-    for (const goodbye of this.#goodbyes) next = Math.min(next, goodbye.at);
+    for (const goodbye of this.#goodbyes.values()) next = Math.min(next, goodbye.at);
     next = Math.max(next, now);
     if (next === this.#armedFor || next === NEVER) return;
     this.#armedFor = next;
@@ -328,8 +348,21 @@ export class Mesh implements LinkOwner, ClientOwner {
       }
       if (event.blob[0] !== CHANNEL_MESSAGE) return;
     } else if (event.type === "discovered") this.#owed!.meet(event.record.peer, event.record.joinedAt, this.now());
-    else if (event.type === "left" && event.reason !== "timeout" && event.reason !== "capacity") this.#owed!.part(event.peer);
-    else if (event.type === "suspected") this.#links.get(event.peer)?.suspect();
+    else if (event.type === "left" && event.reason !== "timeout" && event.reason !== "capacity") {
+      this.#owed!.part(event.peer);
+      this.#toState.delete(event.peer);
+    } else if (event.type === "suspected") {
+      this.#links.get(event.peer)?.suspect();
+      this.#hearNoMore(event.peer);
+    }
+    if ((event.type === "broadcast" || event.type === "signal") && this.#links.get(event.origin)?.isParting) {
+      const held = this.#heldBack.get(event.origin) ?? []; // what it sent before over that link comes first
+      this.#heldBack.set(event.origin, held);
+      if (held.length < HELD_BACK_MAX) {
+        held.push(event);
+        return;
+      }
+    }
     this.#sink!.onGossip(event);
     if (event.type === "discovered") this.#settle(event.record.peer);
   }
@@ -380,7 +413,7 @@ export class Mesh implements LinkOwner, ClientOwner {
   #up(link: Link): void {
     this.node.linkUp(link.peer, this.now(), null);
     if (this.#paused !== null) this.#tellPause(link);
-    this.#sendAll(link.peer, this.#owed!.statement(link.peer));
+    this.#state(link.peer);
     this.#sink!.onLinkOpen(link.peer);
     this.pump();
   }
@@ -396,8 +429,11 @@ export class Mesh implements LinkOwner, ClientOwner {
     const prefix = this.label("");
     const ofRoom = (counts: ReadonlyMap<string, number>) =>
       new Map([...counts].filter(([label]) => label.startsWith(prefix)).map(([label, count]) => [label.slice(prefix.length), count]));
+    for (const event of this.#heldBack.get(peer) ?? []) this.#sink!.onGossip(event);
+    this.#heldBack.delete(peer);
     this.#owed!.linkEnded(peer, ofRoom(link.sent), ofRoom(link.came), this.now());
     if (isNewest) {
+      this.#hearNoMore(peer);
       if (error !== null && !link.replacesOpen) {
         this.#sink!.onLinkFailed(peer, error);
         this.node.dialFailed(peer, this.now());
@@ -503,6 +539,19 @@ export class Mesh implements LinkOwner, ClientOwner {
     if (label.startsWith(prefix)) this.#sink!.onMessage(link.peer, label.slice(prefix.length), data, reliable);
   }
 
+  /** What the player should have had by now from earlier links, so that it knows what it lacks. */
+  #state(peer: PeerId): void {
+    this.#toState.delete(peer);
+    this.#sendAll(peer, this.#owed!.statement(peer));
+  }
+
+  /** Its goodbye need not wait for more of it; later than the verdict of gossip it would be none. */
+  #hearNoMore(peer: PeerId): void {
+    const goodbye = this.#goodbyes.get(peer);
+    if (goodbye !== undefined) goodbye.at = Math.min(goodbye.at, this.now() + (this.node.isLarge ? CARRIED_S : 0));
+    this.rearm();
+  }
+
   /** More of something than any honest peer has: it is parted from, and stays out for a while. */
   onFlood(link: Link): void {
     if (this.closed || this.#node === null) return;
@@ -598,6 +647,7 @@ export class Mesh implements LinkOwner, ClientOwner {
       return;
     }
     if (!this.#replays.accept(envelope, nowMs)) return;
+    if (carrier === null) this.#refusedAt.delete(claimed); // the server knows it again; who restarted has no link for our answer
     const { sender, session, kind, expiresAtMs } = envelope, link = this.#links.get(sender);
     if (link !== undefined && link.session === session) {
       link.newestHeardMs = Math.max(link.newestHeardMs, expiresAtMs);
@@ -660,9 +710,10 @@ export class Mesh implements LinkOwner, ClientOwner {
       this.#refusedAt.set(event.peer, this.now());
       forgetOldest(this.#refusedAt, REMEMBERED_MAX);
       this.#again(event.peer, REFUSED_S);
-    } else if (event.record !== "" && this.node.record(event.peer) !== null && this.#goodbyes.length < REMEMBERED_MAX) {
+    } else if (event.record !== "" && this.node.record(event.peer) !== null && this.#goodbyes.size < REMEMBERED_MAX) {
       // The player's own word, perhaps said to nobody else. What it said last travels over the mesh, and is waited for.
-      this.#goodbyes.push({ at: this.now() + GOODBYE_LATE_S, record: event.record });
+      if (!this.#goodbyes.has(event.peer)) this.#goodbyes.set(event.peer, { at: this.now() + GOODBYE_LATE_S, record: event.record });
+      if (!this.isLinked(event.peer) || this.node.isSuspected(event.peer)) this.#hearNoMore(event.peer);
       this.rearm();
     }
   }
@@ -714,3 +765,14 @@ export class Mesh implements LinkOwner, ClientOwner {
   }
 }
 
+
+/** The first peer connection of a page starts threads and makes a key, which takes tenths of a second in Firefox. */
+function warmUp({ RTCPeerConnection }: Platform): void {
+  try {
+    const unused = new RTCPeerConnection();
+    unused.createDataChannel("-");
+    unused.createOffer().then(() => unused.close(), () => unused.close());
+  } catch {
+    return; // a page has so many connections and no more; the first link says so
+  }
+}

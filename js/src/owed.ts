@@ -65,11 +65,11 @@ export class Owed {
     for (const [name, count] of came) add(account.came, name, count);
   }
 
-  /** A message for the player that no link took; our application knows. */
-  missed(peer: PeerId, name: string, now: number): void {
+  /** A message for the player that no link took; `told`: our application knows. */
+  missed(peer: PeerId, name: string, told: boolean, now: number): void {
     const account = this.#account(peer, now);
     add(account.sent, name, 1);
-    add(account.told, name, 1);
+    if (told) add(account.told, name, 1);
   }
 
   /** Frames for a new link: what we had sent before it. */

@@ -5,23 +5,26 @@ import type {
 } from "./api.ts";
 import { announcement, differenceUntrusted, PROTOCOL_CHARS_MAX } from "./announced.ts";
 import { utf8 } from "./bytes.ts";
-import { carried, carriedUntrusted } from "./carried.ts";
+import { carried, carriedUntrusted, lostUntrusted, lostWord } from "./carried.ts";
 import { ClosedError, type ConnectFailed, EventBacklog, InvalidConfig, MessageTooLarge, PeerGone, ProtocolError } from "./errors.ts";
-import { BROADCAST_MAX_BYTES, type Node, type NodeEvent } from "./gossip/node.ts";
+import { BROADCAST_MAX_BYTES, type NodeEvent } from "./gossip/node.ts";
 import type { MemberRecord } from "./gossip/wire.ts";
-import { forgetOldest } from "./limits.ts";
+import { forgetOldest, TokenBucket } from "./limits.ts";
 import { type ChannelInit, sizeOf } from "./link.ts";
+import { Losses } from "./losses.ts";
 import type { Mesh, Sink } from "./mesh.ts";
 import type { Counts } from "./owed.ts";
 import { encodeProfile, type Profile, profileOf } from "./placement.ts";
 import { type Codec, codecFor, type MessageType, type Payload } from "./schema.ts";
 import { checkedName, type RoomInfo, shownCode, shownName } from "./signaling/messages.ts";
+import { CARRIED_LIFE_S, Waiting } from "./waiting.ts";
 
 const CHANNELS_MAX = 256, NAME_BYTES_MAX = 128, INBOX_MAX = 1024, BACKLOG_MAX = 10_000;
 const UNREAD_BYTES_MAX = 16 * 2 ** 20; // of one author on one reliable channel: no browser lets us shrink its window
 const OVERHEAD_BYTES = 64; // of a message that waits
-const WAITING_MAX = 1024, WAITING_BYTES_MAX = 2 ** 20, WAITING_OF_ALL_BYTES_MAX = 4 * 2 ** 20;
-const CARRIED_EVERY_S = 0.05, CARRIED_LIFE_S = 1;
+const CARRIED_EVERY_S = 0.05;
+// A neighbour passes on 64 signals of ours at once, and 32 a second; it drops what is beyond. Reliable ones wait, and come first.
+const CARRIED_BURST = 48, CARRIED_PER_S = 28, FOR_RELIABLE = 16;
 const EARLY_MAX = 1024, EARLY_BYTES_MAX = 4 * 2 ** 20, EARLY_LIFE_S = 0.5, UNKNOWN_LIFE_S = 5;
 const SILENT_S = 50, SILENT_MAX = 64, TOGETHER_S = 1, REFUSED_TOLD_MAX = 1024, ANNOUNCED_MAX = 64;
 
@@ -37,6 +40,7 @@ class PeerState implements Peer {
   suspected = false;
   away: string | null = null;
   carriedNext = 0; // when others may carry the next unreliable message to it
+  wasLinked = false; // so it can be linked again
   readonly #mesh: Mesh;
 
   constructor(mesh: Mesh, record: MemberRecord) {
@@ -248,18 +252,22 @@ export class MeshRoom implements Room, Sink {
   readonly #early = new Map<PeerId, Early[]>();
   #earlyCount = 0;
   #earlyBytes = 0;
-  readonly #waiting = new Map<PeerId, { readonly channel: RoomChannel; readonly payload: Payload }[]>();
+  readonly #waiting = new Waiting<{ readonly channel: RoomChannel; readonly payload: Payload }>();
   readonly #handlers = new Map<RoomEvent["type"], Set<(event: any) => void>>();
   readonly #iterators = new Set<{ events: RoomEvent[]; wake: (() => void) | null; overrun: boolean }>();
   #polled: RoomEvent[] | null = null; // null until the first poll
   readonly #changed = new Set<() => void>();
+  readonly #carriers: TokenBucket;
   readonly #refusedTold = new Set<string>();
-  readonly #lossesTold = new Map<string, { at: number; count: number }>();
+  readonly #losses = new Losses<PeerState>(
+    (peer, channel, count, ours) => this.#publish({ type: ours ? "messagesUndelivered" : "messagesLost", peer, channel, count }),
+    (author, count) => this.#mesh.carry(author, lostWord(count)),
+  );
   readonly #dropped = new Map<string, number>(); // of a player and channel, whose author hears of it in a moment
   readonly #ended = new AbortController();
   #end = "was left";
 
-  constructor(mesh: Mesh, info: RoomInfo, node: Node, playerName: string) {
+  constructor(mesh: Mesh, info: RoomInfo, playerName: string) {
     this.#mesh = mesh;
     this.me = mesh.me;
     this.player = { id: mesh.me, name: shownName(playerName) || mesh.me.slice(0, 8) };
@@ -267,7 +275,7 @@ export class MeshRoom implements Room, Sink {
     this.maxPlayers = info.max_players;
     this.metadata = info.metadata;
     this.code = shownCode(info.manifest.code);
-    void node;
+    this.#carriers = new TokenBucket(CARRIED_BURST, CARRIED_PER_S, mesh.now());
   }
 
   // ------------------------------------------------------------------------------------------------------------ views
@@ -332,62 +340,79 @@ export class MeshRoom implements Room, Sink {
       if (blob.length > BROADCAST_MAX_BYTES)
         throw new MessageTooLarge(`a message of ${size} bytes; in so large a room ${BROADCAST_MAX_BYTES - (blob.length - size)} is the most`);
       this.#mesh.broadcast(blob);
-    } else
+      if (channel.reliable) for (const id of targets) this.#waiting.noteCarried(id, this.#mesh.now());
+    } else {
+      if (to == null && channel.reliable) for (const id of this.#silent.keys()) this.#handToSilent(channel, payload, id);
       for (const id of targets) {
         const outcome = this.#handOne(channel, payload, id, to == null);
         if (outcome === "waiting") waiting.push(id);
         else if (outcome !== "sent") skipped.set(id, outcome);
       }
+    }
     if (alone && skipped.size > 0) {
       const why = skipped.get(targets[0]!)!;
       if (why === "not connected") throw new PeerGone(`${targets[0]!.slice(0, 8)} is not connected`);
       if (why === "too large") throw new MessageTooLarge(`a message of ${size} bytes is too large for this player`);
     }
-    if (channel.reliable) for (const id of skipped.keys()) if (this.#peers.has(id)) this.#mesh.missed(id, channel.name);
+    if (channel.reliable) for (const id of skipped.keys()) if (this.#peers.has(id)) this.#mesh.missed(id, channel.name, true);
     channel.counts.sent += targets.length - skipped.size;
     channel.counts.skipped += skipped.size;
     return { sent: targets.length - skipped.size, skipped, waiting };
   }
 
   #handOne(channel: RoomChannel, payload: Payload, id: PeerId, everybody: boolean): Outcome | "sent" | "waiting" {
-    const peer = this.#peers.get(id);
-    if (peer === undefined) return "not connected";
-    const mustWait = channel.reliable && this.#waiting.has(id); // behind what waits already
-    let outcome: Outcome | "sent" = mustWait ? "not connected" : this.#mesh.send(id, channel.name, channel.init, payload);
-    if (outcome === "not connected" && !mustWait && peer.relayed) outcome = this.#through(channel, payload, peer, everybody && !channel.reliable);
-    if (outcome === "not connected" && channel.reliable && this.#wait(id, channel, payload)) return "waiting";
+    const peer = this.#peers.get(id), size = sizeOf(payload);
+    if (peer === undefined) return channel.reliable && this.#silent.has(id) && this.#handToSilent(channel, payload, id) ? "sent" : "not connected";
+    let outcome: Outcome | "sent" = "not connected";
+    // Behind what waits already, and behind what others still carry.
+    const mustWait = channel.reliable && (this.#waiting.has(id) || (this.#mesh.isLinked(id) && this.#waiting.isHeld(id, this.#mesh.now())));
+    if (!mustWait) {
+      outcome = this.#mesh.send(id, channel.name, channel.init, payload);
+      if (outcome === "not connected" && peer.relayed) outcome = this.#through(channel, payload, peer, everybody && !channel.reliable);
+    }
+    if (outcome === "not connected" && channel.reliable && this.#waiting.put(id, { channel, payload }, size)) {
+      this.#mesh.rearm();
+      return "waiting";
+    }
     return outcome;
+  }
+
+  /** Silent, perhaps only for seconds: it waits in the link. Who comes back later is told how much it missed. */
+  #handToSilent(channel: RoomChannel, payload: Payload, id: PeerId): boolean {
+    const hopedFor = this.#mesh.now() < this.#silent.get(id)!.until || this.#mesh.isLinked(id); // the room hears it soon
+    if (hopedFor && this.#mesh.send(id, channel.name, channel.init, payload, true) === "sent") return true;
+    this.#mesh.missed(id, channel.name, false);
+    return false;
   }
 
   #through(channel: RoomChannel, payload: Payload, peer: PeerState, thinned: boolean): Outcome | "sent" {
-    const now = this.#mesh.now();
+    const now = this.#mesh.now(), { reliable } = channel;
     if (thinned && now < peer.carriedNext) return "congested";
+    if (!reliable && this.#carriers.left(now) < FOR_RELIABLE) return "congested";
+    // What others carry may be lost, and may overtake. Whom we could reach once we shall reach again, and that is waited for.
+    if (reliable && peer.wasLinked && !this.#mesh.node.isLarge) return "not connected";
+    if (reliable && this.#carriers.left(now) < 1) {
+      this.#waiting.noteCarried(peer.id, now); // and again when that has come
+      return "not connected";
+    }
     const outcome = this.#mesh.carry(peer.id, carried(channel.name, payload, channel.reliable));
-    if (thinned && outcome === "sent") peer.carriedNext = now + CARRIED_EVERY_S;
+    if (outcome !== "sent") return outcome;
+    this.#carriers.charge(1, now);
+    if (thinned) peer.carriedNext = now + CARRIED_EVERY_S;
+    if (reliable) this.#waiting.noteCarried(peer.id, now);
     return outcome;
-  }
-
-  /** A reliable message to a player to whom a link is being made. */
-  #wait(id: PeerId, channel: RoomChannel, payload: Payload): boolean {
-    const queue = this.#waiting.get(id) ?? [], size = sizeOf(payload);
-    const bytes = (waiting: readonly { payload: Payload }[]): number => waiting.reduce((sum, one) => sum + sizeOf(one.payload), 0);
-    if (queue.length >= WAITING_MAX || bytes(queue) + size > WAITING_BYTES_MAX) return false;
-    if ([...this.#waiting.values()].reduce((sum, one) => sum + bytes(one), size) > WAITING_OF_ALL_BYTES_MAX) return false;
-    queue.push({ channel, payload });
-    this.#waiting.set(id, queue);
-    return true;
   }
 
   /** There may be a way: what finds none waits on, with all that is behind it. */
   #sendWaiting(id: PeerId): void {
-    const queue = this.#waiting.get(id), peer = this.#peers.get(id);
-    if (queue === undefined || peer === undefined) return;
-    this.#waiting.delete(id);
+    const peer = this.#peers.get(id);
+    if (peer === undefined || (this.#mesh.isLinked(id) && this.#waiting.isHeld(id, this.#mesh.now()))) return;
+    const queue = this.#waiting.take(id);
     queue.forEach(({ channel, payload }, at) => {
       if (this.#waiting.has(id)) return;
       let outcome: Outcome | "sent" = this.#mesh.send(id, channel.name, channel.init, payload);
       if (outcome === "not connected" && peer.relayed) outcome = this.#through(channel, payload, peer, false);
-      if (outcome === "not connected") this.#waiting.set(id, queue.slice(at));
+      if (outcome === "not connected") for (const later of queue.slice(at)) this.#waiting.put(id, later, sizeOf(later.payload));
       else if (outcome !== "sent") this.#inVain(peer, channel);
     });
   }
@@ -395,7 +420,7 @@ export class MeshRoom implements Room, Sink {
   #inVain(peer: PeerState, channel: RoomChannel): void {
     channel.counts.sent--;
     channel.counts.skipped++;
-    this.#mesh.missed(peer.id, channel.name);
+    this.#mesh.missed(peer.id, channel.name, true);
     this.#noteLoss(peer, channel.name, 1, true);
   }
 
@@ -539,16 +564,29 @@ export class MeshRoom implements Room, Sink {
         break;
       case "skipped": {
         const peer = this.#playerOf(event.origin);
-        if (peer !== null) this.#noteLoss(peer, null, event.count, false);
+        if (peer !== null) this.#losses.neverCame(peer, event.count, this.#mesh.now());
+        this.#mesh.rearm();
         break;
       }
       case "signal":
         try {
-          this.#onCarried(event.origin, this.#mesh.openCarriedUntrusted(event.origin, event.blob), 0);
+          const opened = this.#mesh.openCarriedUntrusted(event.origin, event.blob), neverCame = lostUntrusted(opened);
+          const peer = this.#playerOf(event.origin);
+          if (neverCame === null) this.#onCarried(event.origin, opened, 0);
+          else if (peer !== null) this.#losses.neverArrived(peer, neverCame, this.#mesh.now());
         } catch (error) {
           if (!(error instanceof ProtocolError)) throw error;
         }
     }
+  }
+
+  nextTimeout(): number {
+    return Math.min(this.#waiting.nextTimeout(), this.#losses.nextTimeout());
+  }
+
+  handleTimeout(now: number): void {
+    for (const id of this.#waiting.ready(now)) this.#sendWaiting(id);
+    this.#losses.handleTimeout(now);
   }
 
   onLinkOpen(id: PeerId): void {
@@ -655,6 +693,7 @@ export class MeshRoom implements Room, Sink {
     const earlier = this.#silent.get(record.peer)?.peer;
     this.#silent.delete(record.peer);
     const peer = new PeerState(this.#mesh, record);
+    peer.wasLinked = earlier?.wasLinked ?? false;
     this.#peers.set(record.peer, peer);
     this.#publish({ type: "peerDiscovered", peer });
     for (const name of this.#announced.get(record.peer)?.keys() ?? []) this.#compareTypes(record.peer, name);
@@ -664,9 +703,9 @@ export class MeshRoom implements Room, Sink {
   }
 
   #connect(peer: PeerState): void {
-    peer.connected = true;
+    peer.connected = peer.wasLinked = true;
     peer.dialFailed = false;
-    for (const id of [...this.#waiting.keys()]) this.#sendWaiting(id); // to this one, and through it to others
+    for (const id of this.#waiting.peers) this.#sendWaiting(id); // to this one, and through it to others
     this.#publish({ type: "peerConnected", peer });
     this.#change();
   }
@@ -676,10 +715,10 @@ export class MeshRoom implements Room, Sink {
     if (peer === undefined) return;
     this.#peers.delete(id);
     peer.connected = false;
-    const waited = this.#waiting.get(id) ?? [];
-    this.#waiting.delete(id);
-    for (const { channel } of waited) this.#inVain(peer, channel);
-    if (reason === "timeout") {
+    const isSilent = reason === "timeout";
+    for (const { channel, payload } of this.#waiting.take(id))
+      if (!isSilent || this.#mesh.send(id, channel.name, channel.init, payload, true) !== "sent") this.#inVain(peer, channel);
+    if (isSilent) {
       this.#silent.set(id, { peer, until: this.#mesh.now() + SILENT_S });
       forgetOldest(this.#silent, SILENT_MAX);
     } else this.#forgetEarly(id);
@@ -740,25 +779,9 @@ export class MeshRoom implements Room, Sink {
     return this.#peers.get(id) ?? (silent !== undefined && this.#mesh.now() < silent.until ? silent.peer : null);
   }
 
-  /** The first loss of a player and channel is told at once, further ones together after a second. */
   #noteLoss(peer: PeerState, channel: string | null, count: number, ours: boolean): void {
-    const key = `${peer.id}/${channel}/${ours}`, now = this.#mesh.now(), known = this.#lossesTold.get(key);
-    const type = ours ? "messagesUndelivered" : "messagesLost";
-    if (known !== undefined && now - known.at < TOGETHER_S) {
-      if (known.count === 0)
-        setTimeout(() => {
-          const together = known.count;
-          known.count = 0;
-          known.at = this.#mesh.now();
-          this.#publish({ type, peer, channel, count: together });
-        }, TOGETHER_S * 1000);
-      known.count += count;
-      return;
-    }
-    this.#lossesTold.delete(key);
-    this.#lossesTold.set(key, { at: now, count: 0 });
-    forgetOldest(this.#lossesTold, REFUSED_TOLD_MAX);
-    this.#publish({ type, peer, channel, count });
+    this.#losses.note(peer, channel, count, ours, this.#mesh.now());
+    this.#mesh.rearm();
   }
 
   #publish(event: RoomEvent): void {

@@ -4,9 +4,10 @@
 // types from the Python classes. Numbers: "int" is a JavaScript number, and what does not fit into one is refused;
 // "bigint" holds all 64 bits, such as nanoseconds. NaN and infinite floats are refused on both sides.
 
-import { decode, encode } from "@msgpack/msgpack";
-
 import { InvalidConfig, ProtocolError, UnserialisableMessage } from "./errors.ts";
+import { pack, unpackUntrusted } from "./msgpack.ts";
+
+export { pack, unpackUntrusted } from "./msgpack.ts";
 
 export interface Bounds {
   readonly ge?: number;
@@ -116,7 +117,7 @@ export function codecFor(types: readonly MessageType<any, any>[]): Codec {
       if (typeof message !== "object" || message === null || Array.isArray(message))
         throw new UnserialisableMessage(`${type.tag} is sent as an object of its fields`);
       try {
-        return encode([type.tag, ...writtenFields(type.fields, message as Record<string, unknown>, String(type.tag))], ENCODING);
+        return pack([type.tag, ...writtenFields(type.fields, message as Record<string, unknown>, String(type.tag))]);
       } catch (error) {
         throw new UnserialisableMessage(`${type.tag} cannot be sent: ${(error as Error).message}`);
       }
@@ -132,43 +133,6 @@ export function codecFor(types: readonly MessageType<any, any>[]): Codec {
     },
   };
 }
-
-/** One MessagePack value, or `ProtocolError`. */
-export function unpackUntrusted(payload: Uint8Array): unknown {
-  checkPromisesUntrusted(payload);
-  try {
-    return decode(payload, { useBigInt64: true });
-  } catch (error) {
-    throw new ProtocolError(`not MessagePack: ${(error as Error).message}`);
-  }
-}
-
-// Of what begins with 0xc0 to 0xdf: the bytes of the value, or of its size.
-const WIDTHS = "000012412448124812482359h1242424"; // in base 36
-
-/** No head may promise more values than there are bytes left: the decoder makes room for all of them when it reads it. */
-function checkPromisesUntrusted(payload: Uint8Array): void {
-  let at = 0;
-  for (let due = 1; due > 0; due--) {
-    if (due > payload.length - at) throw new ProtocolError("frame ends too early");
-    const head = payload[at++]!;
-    if (head < 0x80 || head >= 0xe0) continue;
-    if (head < 0xa0) due += (head & 15) * (head < 0x90 ? 2 : 1);
-    else if (head < 0xc0) at += head & 31;
-    else {
-      const width = Number.parseInt(WIDTHS[head - 0xc0]!, 36), isSized = (head >= 0xc4 && head < 0xca) || head >= 0xd9;
-      let size = 0;
-      for (let byte = 0; isSized && byte < width; byte++) size = size * 256 + (payload[at + byte] ?? 0);
-      at += width;
-      if (head >= 0xdc) due += size * (head < 0xde ? 1 : 2);
-      else at += size + (head >= 0xc7 && head < 0xca ? 1 : 0); // an extension has a type, too
-    }
-  }
-}
-
-export const pack = (value: unknown): Uint8Array => encode(value, ENCODING);
-
-const ENCODING = { useBigInt64: true, ignoreUndefined: true };
 
 // ---------------------------------------------------------------------------------------------------------- helpers
 

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { concat, equal, fromHex, toHex, utf8, varint } from "../src/bytes.ts";
-import { carried, carriedUntrusted, Seals } from "../src/carried.ts";
+import { carried, carriedUntrusted, lostUntrusted, lostWord, Seals } from "../src/carried.ts";
 import { ManifestRefused, ProtocolError, VersionMismatch } from "../src/errors.ts";
 import { assign, Seats } from "../src/gossip/seats.ts";
 import { View } from "../src/gossip/view.ts";
@@ -298,7 +298,7 @@ test("an envelope of ours is opened again", () => {
 });
 
 test("what members carry for each other", () => {
-  const { carried: cases, seals } = vectors("links");
+  const { carried: cases, never_came: neverCame, seals } = vectors("links");
   for (const one of cases) {
     held(one, () => {
       const { name: channel, payload, reliable } = carriedUntrusted(bytesOf(one));
@@ -308,6 +308,10 @@ test("what members carry for each other", () => {
       const { channel, payload, reliable } = one.read;
       assert.equal(toHex(carried(channel, one.is_text ? payload : fromHex(payload), reliable)), one.bytes);
     }
+  }
+  for (const one of neverCame) {
+    held(one, () => lostUntrusted(bytesOf(one)));
+    if (one.count !== undefined) assert.equal(toHex(lostWord(one.count)), one.bytes);
   }
   for (const story of [seals]) {
     const me = vectors("identity").keys.find(({ peer_id }: any) => peer_id === story.recipient);

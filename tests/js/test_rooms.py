@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -29,6 +30,7 @@ QUIET = ("peerDiscovered", "peerConnected", "seatsChanged")
 MIXED_S = int(os.environ.get("PSYNE_MIXED_S", "10"))
 # Every stack plays every day; what else may happen to a player happens in Node.js, and in browsers in the long tests.
 STACKS = ("node", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("chromium", "firefox")))
+STILL_S = 8.0  # longer than Firefox waits
 GONE_S = 30.0  # a net, not a measure: the machine may be shared
 
 
@@ -183,6 +185,55 @@ async def test_a_page_that_stands_still_for_a_second_is_not_gone(built: Path) ->
         await trio.sleep(2.5)
         assert all(member.me in room.peers for room in rooms)
         assert not [told for told in await member.ask("told") if told[0] == "peerLeft"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["chromium", "firefox"])
+async def test_others_may_stand_still_for_longer_than_a_search_for_a_path(built: Path, kind: str) -> None:
+    """Firefox ends a connection five seconds into a restart of ICE that nobody answers; and who is back has missed nothing."""
+    count = 30 * 20
+    async with open_party(built, (kind, kind), python=2) as (rooms, members, _url):
+        heard: dict[tuple[str, str], list[int]] = {}
+        for room in rooms:
+            room.channel("words", Ping)
+        for member in members:
+            await member.ask("channel", "words", "reliable", True)
+
+        async def read(room: Room) -> None:
+            async for peer, message in room.channel("words"):
+                heard.setdefault((room.me, peer.id), []).append(message.sequence)
+
+        async def play(room: Room) -> None:
+            for sequence in range(count):
+                room.channel("words").send_nowait(Ping(sequence, 0.5, "", b""))
+                await trio.sleep(1 / 30)
+
+        async with trio.open_nursery() as nursery:
+            for room in rooms:
+                nursery.start_soon(read, room)
+            async with trio.open_nursery() as players:
+                for room in rooms:
+                    players.start_soon(play, room)
+                for member in members:
+                    players.start_soon(member.play, ["words"], count, 30)
+                await trio.sleep(3)
+                time.sleep(STILL_S)  # noqa: ASYNC251 - both Python players
+            everybody = [*(room.me for room in rooms), *(member.me for member in members)]
+            with trio.fail_after(GONE_S):
+                for member in members:
+                    for other in everybody:
+                        if other != member.me:
+                            heard[member.me, other] = await member.ask("numbers", "words", other, count)
+                while not all(
+                    len(heard.get((room.me, other), ())) >= count
+                    for room in rooms
+                    for other in everybody
+                    if other != room.me
+                ):
+                    await trio.sleep(0.1)
+            nursery.cancel_scope.cancel()
+        assert all(there == list(range(count)) for there in heard.values())
+        assert len(heard) == 12
 
 
 async def test_another_version_of_the_game_is_told_by_its_field(built: Path) -> None:

@@ -18,7 +18,7 @@ from psyne_mesh.mesh import owed, pause
 from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.mesh.sealed import Seals
 from psyne_mesh.room import described, timekeeper
-from psyne_mesh.room.carried import carried, carried_untrusted
+from psyne_mesh.room.carried import carried, carried_untrusted, lost_untrusted, lost_word
 from psyne_mesh.room.codec import MessageCodec
 from psyne_mesh.room.messages import Action, CombatAction, FloatVector, Message, PlayerPosition
 from psyne_mesh.signaling import envelope, manifest, messages
@@ -320,6 +320,20 @@ def carried_cases() -> Iterator[dict[str, Any]]:
         yield {"name": name, "is_text": False, **check(read, data)}
 
 
+def lost_cases() -> Iterator[dict[str, Any]]:
+    """How many broadcasts never came; None: it is a message."""
+    for count in (0, 1, 2**32 - 1, 2**40):
+        yield {"name": f"{count}", "count": count, **check(lost_untrusted, lost_word(count))}
+    word = lost_word(7)
+    for name, data in (
+        ("a message", carried("shots", "text")),
+        ("short", word[:5]),
+        ("long", word + b"\0"),
+        ("empty", b""),
+    ):
+        yield {"name": name, **check(lost_untrusted, data)}
+
+
 def seal_cases() -> dict[str, Any]:
     """Messages that others carry to one player: sealed for a stay, each believed once."""
     stay, tag = 5_000, TAG
@@ -583,7 +597,11 @@ def files() -> dict[str, str]:
             ],
         ),
         "links": document(
-            "What links say beside gossip.", carried=list(carried_cases()), seals=seal_cases(), **link_words()
+            "What links say beside gossip.",
+            carried=list(carried_cases()),
+            never_came=list(lost_cases()),
+            seals=seal_cases(),
+            **link_words(),
         ),
         "clocks": document("The room's clock.", cases=list(clocks())),
         "signaling": document(

@@ -290,7 +290,7 @@ export class Detector {
     if (unseen >= patience && link.missed >= MISSED_PINGS && !link.silent) {
       link.silent = true;
       this.found.push({ type: "silent", peer: link.peer });
-    } else if (!link.silent && waiting > IMPAIRED_CLOSE_S) this.found.push({ type: "broken", peer: link.peer });
+    } else if (!link.silent && waiting > IMPAIRED_CLOSE_S && link.aliveAt > link.waitingSince) this.found.push({ type: "broken", peer: link.peer });
   }
 
   /** Two late links may be the first sign of something larger: whoever has not spoken since is asked at once. */

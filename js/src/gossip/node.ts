@@ -134,7 +134,7 @@ export class Node {
   readonly #convictions: TokenBucket;
   readonly #shunned = new Map<PeerId, number>();
   readonly #hints = new Map<PeerId, { readonly record: MemberRecord; readonly until: number }>();
-  readonly #keptSeats = new Map<PeerId, { readonly seat: number; readonly until: number }>();
+  readonly #keptSeats = new Map<PeerId, { readonly record: MemberRecord; readonly until: number }>(); // earlier, of who restarted
 
   constructor(options: NodeOptions) {
     const { identity, room, rng, epoch, name, metadata, maxPlayers, calendar, now } = options;
@@ -601,7 +601,8 @@ export class Node {
       case wire.INDIRECT: {
         const { sequence, target, alive } = wire.indirectUntrusted(frame);
         if (alive && this.#vouching.answered(sequence, target)) {
-          this.#view.vouched(target, now);
+          this.#view.vouched(target, now, peer);
+          this.#resize(now);
           if (!this.#links.has(target)) this.#suspicions.clear(target); // a neighbour hears it
         }
         this.#detector.indirectReceived(peer, target, alive, now);
@@ -716,6 +717,8 @@ export class Node {
     else this.#agree(hello.instance, now);
     this.#view.metWith(peer, now);
     this.#introduced = true;
+    const kept = this.#keptSeats.get(peer); // a server told us first of its new life: it may not know which seat it had
+    if (kept !== undefined) this.#send(peer, wire.told(kept.record));
     if (mask !== 0 && this.peerId < peer) this.#sendDigest(probed, mask, now);
     else if (mask === 0) this.#seats.synced(now);
     this.#resize(now);
@@ -913,6 +916,21 @@ export class Node {
     forgetOldest(this.#hints, HINTS_MAX);
   }
 
+  /** A neighbour knows somebody as well of whom only a server told us. */
+  #confirm({ record }: Member, via: PeerId, now: number): void {
+    this.#view.confirm(record.peer, now);
+    this.#announce(record, via);
+    this.#later(() => this.#wantMember(record, now));
+    this.#spread(record, via);
+  }
+
+  /** The neighbour's record of it is no newer than the server's; of the same stay it says the same. */
+  #confirmByOlder(known: Member, record: MemberRecord, via: PeerId, now: number): void {
+    if (record.state !== ALIVE || record.joinedAt !== known.record.joinedAt || !this.#isBelievable(record, now, via)) return;
+    this.#verifyRecord(record);
+    this.#confirm(known, via, now);
+  }
+
   #learn(record: MemberRecord, now: number, via: PeerId | null): void {
     const { peer } = record;
     if (peer === this.peerId) {
@@ -921,12 +939,7 @@ export class Node {
     }
     const known = this.#view.get(peer);
     if (known !== undefined && this.#view.isAlive(peer) && equal(known.record.encoded, record.encoded)) {
-      if (via !== null && known.hint) {
-        this.#view.confirm(peer, now);
-        this.#announce(record, via);
-        this.#later(() => this.#wantMember(record, now));
-        this.#spread(record, via);
-      }
+      if (via !== null && known.hint) this.#confirm(known, via, now);
       return; // by far the most records are heard again and again
     }
     if (this.#isShutOut(peer, now)) return;
@@ -935,7 +948,8 @@ export class Node {
       if (known !== undefined && wire.contradict(known.record, record)) {
         this.#verifyRecord(record);
         this.#convict(wire.prove(known.record, record), now);
-      } else this.#answerOldRecord(record, via);
+      } else if (via !== null && known?.hint && known.status === STATUS_ALIVE) this.#confirmByOlder(known, record, via, now);
+      else this.#answerOldRecord(record, via);
       return;
     }
     if (this.#view.isHasty(record, now) || !(via === null || this.#isBelievable(record, now, via))) return;
@@ -1050,7 +1064,7 @@ export class Node {
   /** Who restarts keeps its seat for a while, until its new life claims it. */
   #keepSeat(previous: MemberRecord | null, record: MemberRecord, now: number): void {
     if (previous === null || previous.seat === null || record.seat !== null || !this.#seats.enabled) return;
-    this.#keptSeats.set(record.peer, { seat: previous.seat, until: now + SEAT_HOLD_S });
+    this.#keptSeats.set(record.peer, { record: previous, until: now + SEAT_HOLD_S });
     this.#seatingAt = now;
   }
 
@@ -1257,16 +1271,19 @@ export class Node {
     return this.#dialer.wishes.size + this.#links.size < FULL_MESH_MAX + SPARE_DIALS;
   }
 
-  /** Records alone make no room large, for they cost nothing: nearly as many links do, or neighbours that call it so. */
+  /**
+   * Records alone make no room large, for they cost nothing: nearly as many links do as a full mesh has, and with those for whom
+   * two neighbours stand more; or neighbours that call it so.
+   */
   #resize(now: number): void {
     const members = this.#view.alive.size + 1, links = this.#links.size, few = FULL_MESH_MAX - HYSTERESIS;
-    const { maxPlayers } = this.#options;
-    const enough = maxPlayers > 0 && maxPlayers <= FULL_MESH_MAX ? FULL_MESH_MAX : few;
+    const seconded = links < FULL_MESH_MAX && members > FULL_MESH_MAX && !this.#isLarge ? this.#view.seconded(now, this.#links) : 0;
+    const many = links >= few && links + seconded >= FULL_MESH_MAX;
     const sayLarge = [...this.#links.values()].filter((link) => link.large === true).length;
     const saySmall = [...this.#links.values()].filter((link) => link.large === false).length;
     const before = this.#isLarge;
     if (members <= few) this.#isLarge = false;
-    else if (!before) this.#isLarge = members > FULL_MESH_MAX && (links >= enough || sayLarge > saySmall || links === 0);
+    else if (!before) this.#isLarge = members > FULL_MESH_MAX && (many || sayLarge > saySmall || links === 0);
     else if (sayLarge < saySmall && links < few) this.#isLarge = false;
     if (this.#isLarge === before) return;
     if (this.#isLarge) {
@@ -1297,7 +1314,9 @@ export class Node {
   #vouch(now: number): void {
     const helpers = [...this.#links.keys()].filter((peer) => !this.#detector.isImpaired(peer)); // without one nobody can be judged
     const needs = this.#view.living().filter((m) => !this.#links.has(m.record.peer) && (m.hint || (!this.#isLarge && helpers.length > 0)));
-    const gone = this.#vouching.beat(now, needs.map((member) => [member.vouchedAt, member.record.peer] as const), helpers);
+    const gone = this.#vouching.beat(
+      now, needs.map((member) => [member.vouchedAt, this.#view.isSeconded(member, now), member.record.peer] as const), helpers,
+    );
     for (const peer of gone) {
       const member = this.#view.get(peer)!;
       if (!member.hint) this.#lose(peer, "timeout", !member.met, now);
@@ -1341,9 +1360,11 @@ export class Node {
     this.#answer(probed, [wire.digest(mask, entries)], entries.length, now);
   }
 
+  /** What members told us of it: a hint is confirmed by who brings the record. */
   #version(peer: PeerId): { record: MemberRecord; status: number } | null {
     if (peer === this.peerId) return { record: this.#own, status: wire.ENTRY_ALIVE };
-    return this.#view.get(peer) ?? null;
+    const member = this.#view.get(peer);
+    return member === undefined || member.hint ? null : member;
   }
 
   /** Who asked pays: without means it gets nothing, and may ask again. */
@@ -1371,7 +1392,7 @@ export class Node {
       const { peer, seat, ballot } = member.record;
       const kept = this.#keptSeats.get(peer);
       if (seat !== null) claims.push({ peer, seat, proven: member.met || (this.#isLarge && !member.hint), ballot });
-      else if (kept !== undefined) hold(peer, kept.seat, kept.until, member.met);
+      else if (kept !== undefined) hold(peer, kept.record.seat!, kept.until, member.met);
     }
     for (const { record, since, met } of this.#view.down())
       if (record.seat !== null) hold(record.peer, record.seat, since + SEAT_HOLD_S, met);

@@ -88,13 +88,13 @@ export class Vouching {
     if (this.deadline === NEVER) this.deadline = now + BEAT_S;
   }
 
-  /** `members`: when somebody last vouched, and for whom. Returns for whom nobody did in time. */
-  beat(now: number, members: readonly (readonly [number, PeerId])[], helpers: readonly PeerId[]): PeerId[] {
+  /** `members`: when somebody last vouched, whether two did, and for whom. Returns for whom nobody did in time. */
+  beat(now: number, members: readonly (readonly [number, boolean, PeerId])[], helpers: readonly PeerId[]): PeerId[] {
     this.deadline = NEVER;
-    const gone = members.filter(([at]) => now - at >= VOUCHED_S).map(([, peer]) => peer);
+    const gone = members.filter(([at]) => now - at >= VOUCHED_S).map(([, , peer]) => peer);
     const waiting = members.filter(([at]) => now - at < VOUCHED_S).sort(([one], [other]) => one - other);
     if (waiting.length > 0) this.deadline = now + BEAT_S;
-    for (const [at, peer] of waiting.slice(0, ASKED_MAX)) if (now - at >= ASK_S) this.#ask(peer, helpers);
+    for (const [at, seconded, peer] of waiting.slice(0, ASKED_MAX)) if (!seconded || now - at >= ASK_S) this.#ask(peer, helpers);
     return gone;
   }
 

@@ -13,6 +13,7 @@ export type Change = "stale" | "same" | "joined" | "updated" | "restarted" | "le
 
 const GONE_MAX = 256; // records of members that are gone; of the longest gone only the version stays
 const WHOLE_S = 600; // so long whole: newcomers hear of those lost to silence, and their doors are knocked on
+const SECONDED_S = 9; // so long two neighbours' words count, as one voucher does
 const PAST_S = 3600, PAST_MAX = 1024; // versions of the gone, which keep a late rumour from reviving them
 const TIDY_S = 30;
 const LIVES_MAX = 8, LIFE_EVERY_S = 2; // a member begins a new life so often at once, then once in this time
@@ -31,6 +32,9 @@ export class Member {
   met = false;
   /** When a link of ours, or a neighbour, last stood for it. */
   vouchedAt: number;
+  /** Which neighbour that was, and when last another than the one before. */
+  voucher: PeerId | null = null;
+  secondedAt = Number.NEGATIVE_INFINITY;
   /** It was down, and is back. */
   revived = false;
   /** It is down because it was expelled, or nobody ever met it. */
@@ -181,9 +185,19 @@ export class View {
     member.vouchedAt = now;
   }
 
-  vouched(peer: PeerId, now: number): void {
+  vouched(peer: PeerId, now: number, by: PeerId | null = null): void {
     const member = this.members.get(peer);
-    if (member !== undefined) member.vouchedAt = now;
+    if (member === undefined) return;
+    if (by !== null && member.voucher !== null && member.voucher !== by && now - member.vouchedAt < SECONDED_S) member.secondedAt = now;
+    member.vouchedAt = now;
+    member.voucher = by ?? member.voucher;
+  }
+
+  isSeconded = (member: Member, now: number): boolean => now - member.secondedAt < SECONDED_S;
+
+  /** For how many without a link two neighbours stand: one alone can make up as many as it likes. */
+  seconded(now: number, links: ReadonlyMap<PeerId, unknown>): number {
+    return this.living().filter((member) => this.isSeconded(member, now) && !links.has(member.record.peer)).length;
   }
 
   /** Nobody's voucher was heard meanwhile. */
