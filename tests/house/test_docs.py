@@ -30,6 +30,19 @@ def test_every_decision_is_listed_in_the_architecture() -> None:
     assert listed == [page.name for page in DECISIONS]
 
 
+def test_what_works_in_a_page_names_the_test_that_holds_it() -> None:
+    text = (ROOT / "docs" / "browser.md").read_text(encoding="utf-8")
+    tables = re.findall(r"^\|.*\| held by \|\n\|[-|]+\|\n((?:\|.*\n)+)", text, re.M)
+    rows = [[cell.strip() for cell in line.strip("|").split(" |")] for table in tables for line in table.splitlines()]
+    assert len(tables) == 2
+    holds = re.compile(r"\b(works|tested|refused)\b")
+    for what, *said, held_by in rows:
+        named = re.findall(r"`([^`]+)`", held_by)
+        assert bool(named) == bool(holds.search(" ".join(said))), what
+        for name in named:
+            assert re.search(r"\btest\(|def test_", (ROOT / name).read_text(encoding="utf-8")), f"{what}: {name}"
+
+
 def test_the_walks_lead_somewhere() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     walks = text[text.index("### Four walks") : text.index("## Decisions")]

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import pytest
 import trio
 
-from psyne_mesh import Message, join_game_room
+from psyne_mesh import Message, create_room, join_game_room
 from psyne_mesh.room import events
 from psyne_mesh.room.hub import EventIterator
 from psyne_mesh.room.room import Room
@@ -302,3 +302,30 @@ async def test_eight_players_of_three_stacks_play(built: Path) -> None:
         bar = 0.99 if own >= 0.99 else own - 0.05
         few = [f"{kind[sender]} to {kind[hearer]}: {part:.3f}" for (hearer, sender), part in came.items() if part < bar]
         assert not few
+
+
+async def test_a_page_enters_by_the_code_of_a_room_and_says_which_rooms_it_cannot_enter(built: Path) -> None:
+    """A room that is named by its code only; one with a password; one for the invited."""
+    needs("node")
+    async with open_server("127.0.0.1", 0, config=ServerConfig(origins=frozenset("*"))) as server:
+        async with (
+            create_room("duel", policy="code", signaling=server.url, max_players=4) as room,
+            open_member("node", built) as member,
+        ):
+            await member.join("", server.url, code=room.code)
+            with trio.fail_after(30):
+                await room.wait_connected(1)
+            assert await member.ask("code") == room.code
+            assert list(room.peers) == [member.me]
+        for locked, wanted in (
+            ({"policy": "password", "password": "open sesame"}, "WrongPassword"),
+            ({"policy": "invite"}, "NotInvited"),
+        ):
+            async with (
+                create_room("duel", signaling=server.url, max_players=4, **locked) as room,
+                open_member("node", built) as member,
+            ):
+                with pytest.raises(AssertionError, match=f"{wanted}: .*pages cannot"):
+                    await member.join("", server.url, code=room.code)
+                with pytest.raises(AssertionError, match="UnknownCode"):
+                    await member.join("", server.url, code="ZZZZ-ZZZZ")

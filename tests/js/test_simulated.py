@@ -34,20 +34,20 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     started.close()
 
 
-def played(name: str, seed: int, process: Process | None) -> Result:
+def played(name: str, seed: int, process: Process | None, nodes: int = NODES) -> Result:
     scenario = SCENARIOS[name].scaled("tiny")
     scenario = attrs.evolve(scenario, params={**scenario.params, **STORIES[name]}, arms=())
-    run = Run(scenario, scenario.nodes if name == "seat-race" else NODES, seed)
+    run = Run(scenario, scenario.nodes if name == "seat-race" else nodes, seed)
     if process is not None:
         seat(run, process)
     run.play()
     return run.result()
 
 
-def missed(name: str, seeds: range, process: Process | None) -> dict[str, tuple[float, str]]:
+def missed(name: str, seeds: range, process: Process | None, nodes: int = NODES) -> dict[str, tuple[float, str]]:
     """The figures that do not meet their bars, of all seeds together, as the table of scenarios has them."""
     targets = SCENARIOS[name].targets
-    figures = pool([played(name, seed, process).findings for seed in seeds], targets)
+    figures = pool([played(name, seed, process, nodes).findings for seed in seeds], targets)
     return {
         figure: (figures.get(figure, math.nan), str(target))
         for figure, target in targets.items()
@@ -65,3 +65,11 @@ def test_half_of_the_room_is_in_typescript(name: str, process: Process) -> None:
 @pytest.mark.parametrize("name", STORIES)
 def test_with_more_seeds(name: str, process: Process) -> None:
     assert missed(name, range(1, 7), process) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", ["crash-16", "broadcast-one-source", "churn"])
+def test_a_room_that_is_no_full_mesh(name: str, process: Process) -> None:
+    """Of 24, half of them leaves of its tree."""
+    assert missed(name, range(1), process, nodes=24) == {}

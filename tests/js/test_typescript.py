@@ -51,3 +51,16 @@ def test_the_built_file_grows_no_further(gzipped: int) -> None:
 )
 def test_the_built_file_is_small(gzipped: int) -> None:
     assert gzipped <= SIZE_WANTED_BYTES
+
+
+def test_errors_have_their_names_in_the_built_file(tmp_path: Path) -> None:
+    """Minified classes have other names; games, and Python in the page, go by `error.name`."""
+    run_node("node", "build.mjs", str(tmp_path))
+    shown = (
+        f"const all = await import({json.dumps((tmp_path / 'psyne-mesh.js').as_uri())});"
+        "const kinds = Object.entries(all).filter(([, each]) => each.prototype instanceof Error);"
+        "console.log(JSON.stringify(kinds.map(([name, each]) => [name, new each('ice', 'x').name])));"
+    )
+    named = json.loads(run_node("node", "--input-type=module", "-e", shown))
+    assert len(named) > 20
+    assert [(name, told) for name, told in named if name != told] == []
