@@ -1,8 +1,8 @@
 """What a message costs a page: `python -m benchmarks.page [PLAYERS] [SECONDS] [TURNS]`, a Chromium and Python players.
 
 By turns: nothing, messages on an unreliable channel of the room, and the same bytes on bare data channels of the same
-connections, of which the page only counts the messages: what any library has to pay. Processor time of the page's thread, and of
-all threads of its process, as its DevTools say; so what else runs does not matter much.
+connections, of which the page only counts the messages: what any library has to pay. Processor time of the page's thread, and
+of all threads of its process, as its DevTools say; so what else runs does not matter much.
 """
 
 from __future__ import annotations
@@ -97,10 +97,9 @@ async def main(players: int = 5, seconds: float = 10.0, turns: int = 3) -> None:
                 )
         for number, whose in enumerate(("page's thread", "tab's process")):
             room_us, bare_us = (statistics.median(each[number] for each in found) for found in costs.values())
-            share, bare_share = (100 * 15 * HZ * each / 1e6 for each in (room_us, bare_us))
-            print(
-                f"{whose}: 15 players at {HZ} Hz are {share:.1f} % of a core, bare {bare_share:.1f} %; ratio {room_us / bare_us:.2f}"
-            )
+            share, bare = (100 * 15 * HZ * each / 1e6 for each in (room_us, bare_us))
+            ratio = room_us / bare_us
+            print(f"{whose}: 15 players at {HZ} Hz are {share:.1f} % of a core, bare {bare:.1f} %; ratio {ratio:.2f}")
 
 
 if __name__ == "__main__":

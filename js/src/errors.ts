@@ -1,6 +1,11 @@
 // Every error raised on purpose, in one tree, by the names that the Python package has.
 
-export class PsyneMeshError extends Error {}
+export class PsyneMeshError extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = new.target.name;
+  }
+}
 
 /** The caller's doing: nothing was sent. */
 export class LocalError extends PsyneMeshError {}
@@ -41,17 +46,3 @@ export class InviteExpired extends NotInvited {}
 export class UnknownCode extends RoomError {}
 /** The room plays another version of the game. */
 export class AppVersionMismatch extends RoomError {}
-
-// Not the names of the classes: the built file has shorter ones, and Python in the page goes by these.
-const NAMES = (
-  "PsyneMeshError LocalError InvalidConfig UnserialisableMessage MessageTooLarge ClosedError EventBacklog " +
-  "WebRtcMissing RemoteError ProtocolError VersionMismatch PeerGone ConnectFailed SignalingError " +
-  "SignalingUnreachable SignalingLost RoomError RoomFull RoomNotFound RoomExists RoomMismatch ManifestRefused " +
-  "WrongPassword NotInvited InviteExpired UnknownCode AppVersionMismatch"
-).split(" ");
-[
-  PsyneMeshError, LocalError, InvalidConfig, UnserialisableMessage, MessageTooLarge, ClosedError, EventBacklog,
-  WebRtcMissing, RemoteError, ProtocolError, VersionMismatch, PeerGone, ConnectFailed, SignalingError,
-  SignalingUnreachable, SignalingLost, RoomError, RoomFull, RoomNotFound, RoomExists, RoomMismatch, ManifestRefused,
-  WrongPassword, NotInvited, InviteExpired, UnknownCode, AppVersionMismatch,
-].forEach(({ prototype }, at) => (prototype.name = NAMES[at]!));

@@ -16,6 +16,11 @@ export { Identity } from "./identity.ts";
 export type { Bounds, Fields, FieldType, Input, MessageSpec, MessageType } from "./schema.ts";
 export { messageType } from "./schema.ts";
 
+// The built file has classes of one or two letters: by its own exports they get their names back, which `error.name` shows.
+import(import.meta.url)
+  .then((all) => Object.entries(all).forEach(([value, kind]) => Object.defineProperty(kind, "name", { value })))
+  .catch(() => undefined);
+
 /**
  * `const room = await joinGameRoom("arena", { signaling: "wss://play.example.org", maxPlayers: 8 })`: the best room of that
  * lobby that has a seat for us, or a new one.

@@ -297,7 +297,7 @@ export class Link {
     if (this.state !== "dialing" || this.#control.readyState !== "open" || this.#gossip.readyState !== "open") return;
     if (this.messageMax < MESSAGE_MIN_BYTES) {
       this.#post("bye", "its messages are too small");
-      this.#ended(new ConnectFailed("channels", `the peer takes messages of ${this.messageMax} bytes, and gossip needs ${MESSAGE_MIN_BYTES}`));
+      this.#ended(new ConnectFailed("channels", `${this.messageMax} bytes a message; gossip needs ${MESSAGE_MIN_BYTES}`));
       return;
     }
     this.state = "open";

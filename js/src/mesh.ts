@@ -385,7 +385,7 @@ export class Mesh implements LinkOwner, ClientOwner {
     } catch (error) {
       // A page has so many connections and no more.
       if (offerer) this.node.dialFailed(peer, this.now());
-      this.#sink!.onLinkFailed(peer, new ConnectFailed("ice", `this page makes no more connections: ${(error as Error).message}`));
+      this.#sink!.onLinkFailed(peer, new ConnectFailed("ice", `no more connections: ${(error as Error).message}`));
       return null;
     }
   }

@@ -95,7 +95,7 @@ export class Placement {
     const info = await this.#client.seek(request, tried.slice(-16));
     checkShown(info);
     if (lobbyOf(info.room) !== lobbyOf(keyOf(request)) || info.manifest.policy !== "open")
-      throw new ManifestRefused(`the server shows room ${info.room} to who asked for ${name}`);
+      throw new ManifestRefused(`the server shows ${info.room} for ${name}`);
     return requestInto(info, request, info.players > 0 ? "never" : "or");
   }
 
@@ -109,7 +109,7 @@ export class Placement {
     checkKeyUntrusted(info);
     checkManifestUntrusted(info);
     if (this.#wish.options.create !== true && JSON.stringify(info.manifest) !== JSON.stringify(asked.manifest))
-      throw new ManifestRefused(`the server let us into another room than the ${info.name} that it had shown`);
+      throw new ManifestRefused(`the server let us into another room than it had shown`);
   }
 
   async #found(code: string, options: JoinOptions): Promise<JoinRequest> {

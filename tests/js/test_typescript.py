@@ -58,6 +58,7 @@ def test_errors_have_their_names_in_the_built_file(tmp_path: Path) -> None:
     run_node("node", "build.mjs", str(tmp_path))
     shown = (
         f"const all = await import({json.dumps((tmp_path / 'psyne-mesh.js').as_uri())});"
+        "await new Promise((done) => setTimeout(done));"
         "const kinds = Object.entries(all).filter(([, each]) => each.prototype instanceof Error);"
         "console.log(JSON.stringify(kinds.map(([name, each]) => [name, new each('ice', 'x').name])));"
     )

@@ -658,7 +658,7 @@ export class Node {
         const { to, inner } = wire.relayUntrusted(frame);
         const carried = wire.frameTypeUntrusted(inner);
         if ((carried !== wire.TOLD && carried !== wire.GOSSIP) || inner.length > sizeMax(carried))
-          throw new ProtocolError("this is not relayed");
+          throw new ProtocolError("not relayed");
         if (to === this.peerId) this.#read(carried, link, inner, now);
         else if (to !== peer) this.#send(to, wire.encodeRelay(to, inner));
         break;

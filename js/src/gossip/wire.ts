@@ -288,7 +288,7 @@ export function proofUntrusted(encoded: Uint8Array): Proof {
   const one = recordUntrusted(reader.sizedUntrusted(RECORD_MAX_BYTES));
   const other = recordUntrusted(reader.sizedUntrusted(RECORD_MAX_BYTES));
   reader.doneUntrusted();
-  if (!contradict(one, other)) throw new ProtocolError("these two records do not contradict each other");
+  if (!contradict(one, other)) throw new ProtocolError("no contradiction");
   return prove(one, other);
 }
 
