@@ -62,6 +62,10 @@ class NotHost(LocalError):
     """Only the host of a room may do this, and we are not the host now. The message says who is; `room.request` asks it."""
 
 
+class OnlyWatching(LocalError):
+    """A spectator sees the room and says nothing in it. Who wants to play joins without `spectate=True`."""
+
+
 class CannotListen(LocalError, OSError):
     """Another program has the port, or the address is not this machine's. Nothing was opened."""
 
@@ -119,6 +123,10 @@ class RoomError(RemoteError):
 
 class RoomFull(RoomError):
     """The room has `max_players` players already. `join_game_room` finds another instance of it, `create_room` makes one."""
+
+
+class SpectatorsFull(RoomError):
+    """As many watch the room as its creator allows (`create_room(spectators=...)`); none is as many, too."""
 
 
 class RoomNotFound(RoomError):

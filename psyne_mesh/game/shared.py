@@ -511,3 +511,29 @@ class SharedObjects:
 
     def _new_session(self) -> int:
         return self._rng.getrandbits(32) | 1
+
+
+# ------------------------------------------------------------------------------------------------- to many as to one
+
+
+def tell_anew(core: SharedObjects, peer: PeerId, now: float) -> None:
+    """It is told everything that we share once more."""
+    link = core._links[peer]
+    link.begin_anew(core._new_session(), now)
+    link.next_send = now
+
+
+def note_all_came(core: SharedObjects, peer: PeerId, now: float) -> None:
+    """What was sent to it so far goes a reliable way: nobody acknowledges it."""
+    link = core._links[peer]
+    for tick, numbers, kinds in link.in_flight.values():
+        link.classes_known.update(kinds)
+        for each in numbers:
+            link.baselines[each] = tick
+    link.in_flight.clear()
+    link.answered = now
+
+
+def ours(core: SharedObjects) -> list[tuple[int, Schema, list[Wire], int]]:
+    """Our objects as `SharedObjects.add` takes them, with values of their own."""
+    return [(number, own.schema, list(own.values), own.term) for number, own in core._own.items() if not own.removed]

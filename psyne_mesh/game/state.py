@@ -313,3 +313,9 @@ class States:
                 del self._wants[owner]
             else:
                 want.ask_at, want.pause_s = now + ASK_EVERY_S, ASK_EVERY_S  # more of it is on its way
+
+
+def whole_of(states: States) -> list[Part]:
+    """All of the maps that we write, for who has nothing of them."""
+    logs = [log for log in states._logs() if log.stand.sequence or log.values]
+    return [part for log in logs for part in log.parts(NOWHERE)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 
 import attrs
 import msgspec
@@ -16,6 +17,7 @@ from psyne_mesh.errors import (
     RoomGone,
     RoomMismatch,
     RoomNotFound,
+    SpectatorsFull,
     UnknownCode,
 )
 from psyne_mesh.identity import Identity
@@ -64,6 +66,32 @@ class Placement:
                 return await self._sought(entry, wish, tried)
             case Exactly():
                 return attrs.evolve(entry, request=self._signed(entry.request, Keys("", "", b"")))
+
+    async def found(self, entry: RoomEntry, tried: Collection[str]) -> tuple[RoomInfo, bytes]:
+        """For who only watches: the room, and what members of a locked one prove to know. No seat is held. Of several rooms
+        the one with most players, of our region if there is any. Raises as `place`, and `RoomNotFound`, `SpectatorsFull`
+        where nobody may watch."""
+        if isinstance(entry.which, ByCode | Invite):
+            placed = await self.place(entry, [])
+            info, secret = await self._found(placed.request.manifest.code, entry), placed.secret
+            if not info.manifest.spectators:
+                raise SpectatorsFull(f"nobody may watch room {info.name!r}: its creator allows no spectators")
+            return info, secret
+        request = entry.request
+        listing = await self._signaling.list_rooms(RoomQuery(app_id=request.app_id, name=request.name))
+        fitting = [
+            info
+            for info in listing.rooms
+            if info.room not in tried and info.manifest.spectators and info.policy == "open"
+            and info.manifest.app_version == request.manifest.app_version
+        ]  # fmt: skip
+        for info in sorted(fitting, key=lambda info: (info.region == request.region, info.players), reverse=True):
+            try:
+                _check_untrusted(info)
+            except ManifestRefused:
+                continue
+            return info, b""
+        raise RoomNotFound(f"no room of {request.name!r} may be watched now: rooms made with spectators=32 are")
 
     def another(self, entry: RoomEntry, room: str, error: RoomError, tried: list[str]) -> bool:
         """Whether some other room will do. Raises what else to say of `error`."""

@@ -16,6 +16,7 @@ from psyne_mesh.mesh.membership import TAG_BYTES, Membership, MembershipOwner, R
 from psyne_mesh.mesh.placement import Placement
 from psyne_mesh.mesh.request import RoomEntry
 from psyne_mesh.mesh.sealed import Seals
+from psyne_mesh.signaling.events import RoomInfo
 from psyne_mesh.signaling.locks import INVITE_LIFETIME_MAX_S, Invite
 from psyne_mesh.signaling.manifest import shown_code
 
@@ -60,6 +61,10 @@ class Stays:
             except RoomError as error:
                 if not self._placement.another(entry, placed.request.key, error, tried):
                     raise
+
+    async def found(self, entry: RoomEntry, tried: Collection[str]) -> tuple[RoomInfo, bytes]:
+        """For who only watches; see `Placement.found`."""
+        return await self._placement.found(entry, tried)
 
     async def _enter(self, entry: RoomEntry, sink: RoomSink) -> Membership:
         """Signaling says who is there, gossip takes it from there."""
@@ -139,8 +144,11 @@ class Stays:
             membership.sink.on_leaving()
         await self._flush(leaving)
         leaving = [membership for membership in leaving if not membership.closed]
-        for membership in leaving:
-            self._say_goodbye(membership)
+        for membership in list(leaving):
+            if membership.closed:  # another room has taken it along
+                leaving.remove(membership)
+            else:
+                self._say_goodbye(membership)
         async with trio.open_nursery() as nursery:  # together: a server that does not answer must not hold us for each
             for membership in leaving:
                 nursery.start_soon(self._admission.leave, membership)

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from psyne_mesh.room.snapshots import Snapshot
     from psyne_mesh.room.state_views import WrittenState
     from psyne_mesh.room.topology import RoomTopology, TopologyLink
+    from psyne_mesh.room.watched import WatchedChannel, WatchedPlayer, WatchedRoom
 
 __all__ = [
     "Action", "ArrivingFile", "ChannelStats", "DeliveryMode", "EventIterator", "Files", "Finite", "FloatVector",
     "Int64", "LatencyReport", "Me", "Mesh", "Party", "PeerChannel", "Play", "Player", "ReceivedFile", "RoomChange", "RoomList",
-    "RoomTopology", "Round", "SendOutcome", "SendReport", "Snapshot", "TopologyLink", "WrittenState",
+    "RoomTopology", "Round", "SendOutcome", "SendReport", "Snapshot", "TopologyLink", "WatchedChannel", "WatchedPlayer",
+    "WatchedRoom", "WrittenState",
 ]  # fmt: skip
 
 __getattr__, __dir__ = exports(
@@ -51,5 +53,6 @@ __getattr__, __dir__ = exports(
         "room.snapshots": "Snapshot",
         "room.state_views": "WrittenState",
         "room.topology": "RoomTopology TopologyLink",
+        "room.watched": "WatchedChannel WatchedPlayer WatchedRoom",
     },
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from threading import get_ident
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 import attrs
 import trio
@@ -54,6 +54,12 @@ _OTHER_THREAD = (
 )
 _NOT_SENT = (SendOutcome.NOT_CONNECTED, SendOutcome.TOO_LARGE)  # of one alone: raised, and nothing was sent
 _TO = "must be a Peer, a PeerId or several of these; room.peers has those who are here"
+
+
+class Overhear(Protocol):
+    """What spectators are told, too."""
+
+    def __call__(self, channel: str, payload: Payload, n_peers: int, *, to_all: bool, is_reliable: bool) -> None: ...
 
 
 @attrs.frozen
@@ -109,6 +115,7 @@ class Channel(Generic[M]):
         on_refused: Callable[[MessageRefused], None] = lambda refused: None,
         waiting: Waiting | None = None,
         referee: Referee | None = None,
+        overhear: Overhear | None = None,
     ) -> None:
         self.name = name
         self.mode = mode
@@ -130,6 +137,7 @@ class Channel(Generic[M]):
         self._thread = get_ident()
         self._waiting = Waiting() if waiting is None else waiting
         self._referee = referee
+        self._overhear = overhear
         self._end = "the room was left"
         # Of peers without a link: when others carry the next unreliable message to them.
         self._carried_next: dict[PeerId, float] = {}
@@ -468,6 +476,8 @@ class Channel(Generic[M]):
         if self._referee is not None:
             self._referee.said(payload)
         alone, everybody = isinstance(to, Peer | PeerId), to is None
+        if self._overhear is not None:
+            self._overhear(self.name, payload, len(targets), to_all=everybody, is_reliable=self._reliable)
         skipped: dict[PeerId, SendOutcome] = {}
         waiting: list[PeerId] = []
         blob = self._blob_for_all(payload) if everybody else None

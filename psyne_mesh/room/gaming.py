@@ -25,6 +25,7 @@ from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.names import is_plain, plain
 from psyne_mesh.room import events as room_events
 from psyne_mesh.room.asking import Asking
+from psyne_mesh.room.audience import Audience
 from psyne_mesh.room.barring import Barring
 from psyne_mesh.room.exchanging import Exchanging
 from psyne_mesh.room.fairness import Fairness, write_evidence
@@ -72,12 +73,14 @@ class GameRoom(Governing, Exchanging):
         self.states.on_barred = self.barring.changed
         self.snapshots = Snapshots(room, core.identity, self.asking, self.file_traffic, self._joined)
         self.traffic = SharedTraffic(room, self._hosting, rng, hold_s)
+        self.audience = Audience(room, core, self._hosting)
         self._sharing = Sharing(room, self.traffic, publish)
         self.fairness = Fairness(room, core.identity, publish, self._joined, self._timekeeper)
 
     def _start_parts(self, nursery: trio.Nursery) -> None:
         """Their tasks, which end with the room's."""
         nursery.start_soon(self._sharing.run)
+        nursery.start_soon(self.audience.run)
         nursery.start_soon(self._timekeeper.run)
         nursery.start_soon(self._hosting.run)
         nursery.start_soon(self.states.run)

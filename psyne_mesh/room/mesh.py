@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, TypeAlias, Unpack, cast
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, cast, overload
 
 import attrs
 import trio
 
 from psyne_mesh.blocks import async_block
 from psyne_mesh.config import WebRTCConfig
-from psyne_mesh.errors import InvalidConfig
+from psyne_mesh.errors import InvalidConfig, SpectatorsFull
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.in_trio import check_in_trio
 from psyne_mesh.interrupts import uninterrupted
@@ -41,11 +41,15 @@ from psyne_mesh.signaling.client import connect_signaling
 from psyne_mesh.signaling.transport import SignalingTransport
 from psyne_mesh.webrtc.ice import SocketFactory
 
+if TYPE_CHECKING:
+    from psyne_mesh.room.watched import WatchedRoom
+
 DEFAULT_SIGNALING = "ws://127.0.0.1:8080"  # where `psyne-mesh serve` listens; psyne's demos used the same port
 QUICK_MATCH = "quick-match"
 # So long those who were put together may take to be connected: a link over a slow relay takes some seconds.
 MATCH_S = 12.0
 MATCHES_AVOIDED = 8
+WATCH_TRIES_MAX = 8  # full galleries, until somebody who wants to watch is told so
 Signaling: TypeAlias = str | Sequence[str] | SignalingTransport
 
 
@@ -63,17 +67,37 @@ class Mesh:
     def me(self) -> PeerId:
         return self._core.me
 
-    async def join_game_room(self, name: str, **options: Unpack[RoomOptions]) -> Room:
+    @overload
+    async def join_game_room(
+        self, name: str, *, spectate: Literal[False] = False, **options: Unpack[RoomOptions]
+    ) -> Room: ...
+    @overload
+    async def join_game_room(
+        self, name: str, *, spectate: Literal[True], **options: Unpack[RoomOptions]
+    ) -> WatchedRoom: ...
+    async def join_game_room(
+        self, name: str, *, spectate: bool = False, **options: Unpack[RoomOptions]
+    ) -> Room | WatchedRoom:
         """Enter a room; it ends with `await room.leave()` or with the mesh. Options and errors: see `join_game_room`."""
-        return await self._enter(lobby_entry(name, self._name, **options))
+        entry = lobby_entry(name, self._name, **options)
+        return await (self._watch(entry) if spectate else self._enter(entry))
 
     async def create_room(self, name: str, **options: Unpack[CreateOptions]) -> Room:
         """Make a room of our own. See `create_room`."""
         return await self._enter(new_entry(name, self._name, **options))
 
-    async def join_room(self, code: str, **options: Unpack[CodeOptions]) -> Room:
+    @overload
+    async def join_room(
+        self, code: str, *, spectate: Literal[False] = False, **options: Unpack[CodeOptions]
+    ) -> Room: ...
+    @overload
+    async def join_room(self, code: str, *, spectate: Literal[True], **options: Unpack[CodeOptions]) -> WatchedRoom: ...
+    async def join_room(
+        self, code: str, *, spectate: bool = False, **options: Unpack[CodeOptions]
+    ) -> Room | WatchedRoom:
         """Enter the room with that code, or to which we are invited. See `join_room`."""
-        return await self._enter(code_entry(code, self._name, **options))
+        entry = code_entry(code, self._name, **options)
+        return await (self._watch(entry) if spectate else self._enter(entry))
 
     async def quick_match(self, name: str = QUICK_MATCH, *, players: int, **options: Unpack[MatchOptions]) -> Room:
         """Wait for others, and enter a fresh room with them. See `quick_match`."""
@@ -103,6 +127,24 @@ class Mesh:
         await self._core.stays.enter(entry, room)
         self._nursery.start_soon(room.run, name=f"events of room {entry.request.name}")
         return room
+
+    async def _watch(self, entry: RoomEntry) -> WatchedRoom:
+        """Of a lobby, the next room that may be watched where one is full."""
+        from psyne_mesh.room.watched import WatchedRoom  # few programs watch
+
+        tried: list[str] = []
+        while True:
+            info, secret = await self._core.stays.found(entry, tried)
+            room = WatchedRoom(self._core, entry, info, secret, self._rng)
+            try:
+                await room.enter()
+            except SpectatorsFull:
+                tried.append(info.room)
+                if not isinstance(entry.which, Anywhere) or len(tried) >= WATCH_TRIES_MAX:
+                    raise
+                continue
+            self._nursery.start_soon(room.run, name=f"events of watched room {info.name}")
+            return room
 
 
 @async_block(without_trio="psyne_mesh.sync.open_mesh")
@@ -166,10 +208,18 @@ async def open_mesh(
                 nursery.cancel_scope.cancel()
 
 
+@overload
+def join_game_room(
+    name: str, *, signaling: Signaling = ..., spectate: Literal[False] = ..., **options: Unpack[JoinOptions]
+) -> AbstractAsyncContextManager[Room]: ...
+@overload
+def join_game_room(
+    name: str, *, signaling: Signaling = ..., spectate: Literal[True], **options: Unpack[JoinOptions]
+) -> AbstractAsyncContextManager[WatchedRoom]: ...
 @async_block(without_trio="psyne_mesh.sync.join_game_room")
 async def join_game_room(
-    name: str, *, signaling: Signaling = DEFAULT_SIGNALING, **options: Unpack[JoinOptions]
-) -> AsyncIterator[Room]:
+    name: str, *, signaling: Signaling = DEFAULT_SIGNALING, spectate: bool = False, **options: Unpack[JoinOptions]
+) -> AsyncIterator[Room | WatchedRoom]:
     """`async with join_game_room("fps-lobby", max_players=16, region="us-west", skill_range=(1200, 1400)) as room:`
 
     `name` is a lobby: we get the best of its rooms that has a seat for us, or a new one. Entering returns once signaling
@@ -184,16 +234,19 @@ async def join_game_room(
     create=None: joins or creates; False insists on a room that exists, True on the first of a new lobby.
     player_name: what others see. metadata: up to about 400 bytes of text about the player; room_metadata: about the room, its
         creator's holds.
+    spectators=0: so many may watch the room if we make it. spectate=True: watch one of the lobby's rooms, without a seat; the
+        block's value is a `WatchedRoom`.
     gossip, and what `open_mesh` takes: identity, config, rng, sockets, wall_ms.
 
     Raises `SignalingUnreachable`, `SignalingLost`, `VersionMismatch`, `InvalidConfig`; with create=False `RoomNotFound`,
-    `RoomFull`, `RoomMismatch`, `AppVersionMismatch`, with create=True `RoomExists`. In each case nothing is left behind.
+    `RoomFull`, `RoomMismatch`, `AppVersionMismatch`, with create=True `RoomExists`; with
+    spectate=True `SpectatorsFull`. In each case nothing is left behind.
     """
     check_in_trio()
     of_room, of_mesh = split(options)
     entry = lobby_entry(name, **of_room)  # what can be refused here is refused before anything is opened
     async with open_mesh(signaling, **of_mesh) as mesh:
-        yield await mesh._enter(entry)
+        yield await (mesh._watch(entry) if spectate else mesh._enter(entry))
 
 
 @async_block(without_trio="psyne_mesh.sync.create_room")
@@ -216,22 +269,31 @@ async def create_room(
         yield await mesh._enter(entry)
 
 
+@overload
+def join_room(
+    code: str, *, signaling: Signaling = ..., spectate: Literal[False] = ..., **options: Unpack[CodeJoinOptions]
+) -> AbstractAsyncContextManager[Room]: ...
+@overload
+def join_room(
+    code: str, *, signaling: Signaling = ..., spectate: Literal[True], **options: Unpack[CodeJoinOptions]
+) -> AbstractAsyncContextManager[WatchedRoom]: ...
 @async_block(without_trio="psyne_mesh.sync.join_room")
 async def join_room(
-    code: str, *, signaling: Signaling = DEFAULT_SIGNALING, **options: Unpack[CodeJoinOptions]
-) -> AsyncIterator[Room]:
+    code: str, *, signaling: Signaling = DEFAULT_SIGNALING, spectate: bool = False, **options: Unpack[CodeJoinOptions]
+) -> AsyncIterator[Room | WatchedRoom]:
     """`async with join_room("K7QM-3FHT") as room:` the room with that code; `code` may be an invitation as well.
 
-    password: of a room that has one; a wrong one is found out on this machine.
+    password: of a room that has one; a wrong one is found out on this machine. spectate=True: only watch, without a seat;
+    the block's value is a `WatchedRoom`.
 
     Raises `UnknownCode`, `RoomFull`, `WrongPassword`, `NotInvited`, `InviteExpired`, `AppVersionMismatch`, `ManifestRefused`,
-    `RoomGone` (it ended while we came), `SignalingUnreachable`, `SignalingLost`, `InvalidConfig`.
+    `RoomGone` (it ended while we came), `SpectatorsFull`, `SignalingUnreachable`, `SignalingLost`, `InvalidConfig`.
     """
     check_in_trio()
     of_room, of_mesh = split(options)
     entry = code_entry(code, **of_room)
     async with open_mesh(signaling, **of_mesh) as mesh:
-        yield await mesh._enter(entry)
+        yield await (mesh._watch(entry) if spectate else mesh._enter(entry))
 
 
 @async_block(without_trio="psyne_mesh.sync.quick_match")

@@ -19,11 +19,13 @@ from psyne_mesh.names import is_plain
 from psyne_mesh.signaling.events import is_lobby_name
 from psyne_mesh.signaling.joining import JoinRequest
 from psyne_mesh.signaling.locks import Invite, check_password, is_invite
-from psyne_mesh.signaling.manifest import Manifest, Policy, code_of
+from psyne_mesh.signaling.manifest import SPECTATORS_MAX, Manifest, Policy, code_of
 from psyne_mesh.signaling.messages import MAX_MATCH_PLAYERS
 from psyne_mesh.webrtc.ice import SocketFactory
 
 SkillRange = tuple[float, float]
+# In larger ones players depend on others for each other's words; whoever wants that watched finds no measure of it here.
+WATCHED_PLAYERS_MAX = 16
 
 
 @attrs.frozen
@@ -61,11 +63,12 @@ class PlayerOptions(TypedDict, total=False):
 
 class LobbyOptions(PlayerOptions, total=False):
     """Of a room that may be new. region, skill_range: (low, high), where it is and for whom; room_metadata: about it, its
-    creator's holds."""
+    creator's holds. spectators: so many may watch, 0 if nothing is said; rooms of up to 16 players can be watched."""
 
     region: str | None
     skill_range: SkillRange | None
     room_metadata: Mapping[str, str] | None
+    spectators: int
 
 
 class MatchOptions(LobbyOptions, total=False):
@@ -199,6 +202,7 @@ def entry_of(
     player_name: str | None = None,
     metadata: Mapping[str, str] | None = None,
     room_metadata: Mapping[str, str] | None = None,
+    spectators: int = 0,
     gossip: GossipConfig | None = None,
 ) -> RoomEntry:
     """Of exactly the room of that name."""
@@ -217,6 +221,13 @@ def entry_of(
         raise InvalidConfig(f"skill_range = {skill_range!r}: must be (low, high)")
     if room_metadata is not None and not isinstance(room_metadata, Mapping):
         raise InvalidConfig(f"room_metadata = {room_metadata!r}: must be a mapping of names to values")
+    if not isinstance(spectators, int) or not 0 <= spectators <= SPECTATORS_MAX:
+        raise InvalidConfig(f"spectators = {spectators!r}: must lie in [0, {SPECTATORS_MAX}]")
+    if spectators and max_players > WATCHED_PLAYERS_MAX:
+        raise InvalidConfig(
+            f"spectators = {spectators!r}: a room of max_players = {max_players} cannot be watched, "
+            f"one of up to {WATCHED_PLAYERS_MAX} can"
+        )
     if gossip is not None and not isinstance(gossip, GossipConfig):
         raise InvalidConfig(f"gossip = {gossip!r}: must be a GossipConfig")
     shown = player_name or default_name or ""
@@ -224,7 +235,7 @@ def entry_of(
         raise InvalidConfig(f"player_name = {shown!r}: must be text without controls and marks that turn it round")
     request = JoinRequest(
         name, app_id=app_id, region=region or "", max_players=max_players, skill_range=skill_range,
-        metadata=dict(room_metadata or {}), manifest=Manifest(app_version=app_version),
+        metadata=dict(room_metadata or {}), manifest=Manifest(app_version=app_version, spectators=spectators),
     )  # fmt: skip
     profile = Profile.make(region, skill_range, metadata)
     return RoomEntry(request, shown, profile, gossip or GossipConfig(max_players=max_players))

@@ -64,7 +64,6 @@ class Room(Listening, GameRoom):
     def __init__(self, entry: RoomEntry, core: MeshCore, rng: Random) -> None:
         request = entry.request
         self.name = request.name
-        self._app_id = request.app_id
         self.region = request.region
         self.max_players = request.max_players
         self.skill_range = request.skill_range
@@ -151,7 +150,7 @@ class Room(Listening, GameRoom):
         """The rooms of the same `app_id` that our signaling server knows, up to a hundred; while it is out of reach those that
         the others here know. `SignalingLost` where nobody else is here, and `ClosedError` once the room was left."""
         self._joined()
-        return (await self._core.list_rooms(RoomQuery(app_id=self._app_id))).rooms
+        return (await self._core.list_rooms(RoomQuery(app_id=self.info.app_id))).rooms
 
     @property
     def info(self) -> RoomInfo:
@@ -209,6 +208,7 @@ class Room(Listening, GameRoom):
         channel = Channel(
             membership, self._peers, self._silent, self._losses, name, codec, mode, priority, inbox_max,
             self._hub.fail, self._hub.publish, self._waiting, self.fairness.referee(name, codec, mode),
+            self.audience.overhear if self.audience.is_open else None,
         )  # fmt: skip
         self._channels[name] = channel
         for peer_id, protocol in self._announced.of_channel(name):
@@ -244,6 +244,7 @@ class Room(Listening, GameRoom):
         self.name, self.region, self.skill_range = info.name, info.region, info.skill_range
         self.max_players = membership.max_players
         self.states.admitted(membership.node.own_record.joined_at)
+        self.audience.admitted(membership)
 
     def on_leaving(self) -> None:
         """What was said last is waited for, as far as it is on its way by now."""
@@ -252,6 +253,7 @@ class Room(Listening, GameRoom):
     def on_goodbye(self) -> None:
         self.states.tell_now()
         self._hosting.resign()
+        self.audience.tell_goodbye()
 
     def on_ended(self) -> None:
         """However it ended: by `leave`, with the mesh, or because we lost our place."""

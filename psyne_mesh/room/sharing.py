@@ -16,8 +16,9 @@ from psyne_mesh.game.interpolation import Playback
 from psyne_mesh.game.replicas import Appeared, ReplicaEvent, Replicas, Restored, Vanished
 from psyne_mesh.game.rewind import Past
 from psyne_mesh.game.schema import Schema, Shared, Wire
-from psyne_mesh.game.shared import SharedEvent, SharedObjects
+from psyne_mesh.game.shared import SharedEvent, SharedObjects, note_all_came, ours, tell_anew
 from psyne_mesh.game.shared_records import OBJECTS_MAX, Kept, offer_untrusted
+from psyne_mesh.game.watching.feed import INTERVAL_S as SPECTATORS_S
 from psyne_mesh.identity import PeerId
 from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.room.events import (
@@ -50,6 +51,9 @@ OFFERS_S = 0.5
 OFFERED_S = 60.0
 """And only so long after we came: until then a link can be made to everybody who kept something."""
 
+SPECTATORS = PeerId("0" * 32)
+"""All of them as one receiver, to whom everything goes a reliable way."""
+
 Changes = Iterable[tuple[int, list[tuple[int, Wire]]]]
 Deliver = Callable[[SharedEvent, Peer | Player], None]
 
@@ -70,6 +74,8 @@ class SharedTraffic:
         self._hosting = hosting
         self._take_over: Callable[[int], None] | None = None
         self._core = SharedObjects(rng)
+        self._rng = rng
+        self._for_spectators: SharedObjects | None = None  # the same at their pace, while somebody watches
         self._deliver: Deliver | None = None
         self._started = trio.Event()
         self._wake = trio.Event()
@@ -112,18 +118,44 @@ class SharedTraffic:
 
     def add(self, number: int, schema: Schema, values: list[Wire], term: int) -> None:
         self._core.add(number, schema, values, term)
+        if self._for_spectators is not None:
+            self._for_spectators.add(number, schema, list(values), term)
         self._wake.set()
 
     def release(self, number: int) -> None:
-        self._core.release(number)
+        for core in self._cores():
+            core.release(number)
 
     def remove(self, number: int) -> None:
-        self._core.remove(number)
+        for core in self._cores():
+            core.remove(number)
         self._wake.set()
 
+    def _cores(self) -> list[SharedObjects]:
+        return [self._core] if self._for_spectators is None else [self._core, self._for_spectators]
+
+    def for_spectators(self, now: float, *, is_whole: bool) -> list[bytes]:
+        """What of our objects has changed since the last call; is_whole: all of them."""
+        core = self._for_spectators
+        if core is None:
+            core = self._for_spectators = SharedObjects(self._rng, 1 / SPECTATORS_S)
+            core.peer_joined(SPECTATORS, now)
+            for one in ours(self._core):
+                core.add(*one)
+        if is_whole:
+            tell_anew(core, SPECTATORS, now)
+        said = [data for _, data in core.datagrams_to_send(now)]
+        note_all_came(core, SPECTATORS, now)
+        return said
+
+    def forget_spectators(self) -> None:
+        self._for_spectators = None
+
     def update(self, changes: Changes, now: float) -> None:
+        cores = self._cores()
         for number, fields in changes:
-            self._core.update(number, fields, now)
+            for core in cores:
+                core.update(number, fields, now)
         self._send(now)
         self._wake.set()
 

@@ -13,7 +13,7 @@ import trio
 from psyne_mesh.errors import ClosedError, MessageTooLarge, NotHost, PeerGone, ProtocolError
 from psyne_mesh.game import state_wire
 from psyne_mesh.game.bans import BARRED
-from psyne_mesh.game.state import Changed, States
+from psyne_mesh.game.state import Changed, States, whole_of
 from psyne_mesh.game.state_wire import Part, StateWord
 from psyne_mesh.game.timers import PAYLOAD_BYTES_MAX, TIMER, Timers, timer_value
 from psyne_mesh.identity import PeerId
@@ -78,6 +78,10 @@ class StateTraffic:
         if self._core is not None:
             self._core.host_changed(term, host, trio.current_time())
             self._wake.set()
+
+    def for_spectators(self) -> list[bytes]:
+        """The maps that we write, whole."""
+        return [] if self._core is None else [state_wire.encode(part) for part in whole_of(self._core)]
 
     def tell_now(self) -> None:
         """What was written goes out at once: we are about to leave."""
@@ -159,7 +163,7 @@ class StateTraffic:
         async for sender, data in self._channel:
             try:
                 word = state_wire.decode_untrusted(data)
-                _check_values_untrusted(word)
+                check_values_untrusted(word)
                 self._open().receive(sender.id, word, trio.current_time())
             except ProtocolError:
                 self.refused += 1
@@ -233,7 +237,7 @@ class StateTraffic:
         return self._core
 
 
-def _check_values_untrusted(word: StateWord) -> None:
+def check_values_untrusted(word: StateWord) -> None:
     if isinstance(word, Part):
         for key, value in word.entries:
             if value is not None and not (word.owner == b"" and key[0] in (TIMER, BARRED)):

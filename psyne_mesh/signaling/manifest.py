@@ -25,6 +25,7 @@ MANIFEST_DOMAIN = b"psyne-manifest"
 CODE_CHARS = (
     8  # 40 bits: with 10,000 rooms, one guess in 100 million finds one, and a client may ask ten times a second
 )
+SPECTATORS_MAX = 256  # whose records one list of members holds
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32: nothing that is read as something else
 CODE_PATTERN = f"[{_ALPHABET}]{{{CODE_CHARS}}}"
 _MISREAD = str.maketrans("OIL", "011", " -")
@@ -37,7 +38,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a room's creator signs beside name, application, region, `max_players`, skill range and metadata.
 
     code: names the room to friends; chosen at random by its creator. lock: what a proof at the door is compared with, see
-    `locks.py`. creator: its public key; empty with `signature` for a room that nobody answers for, which is open.
+    `locks.py`. spectators: so many may watch. creator: its public key; empty with `signature` for a room that nobody answers
+    for, which is open.
     """
 
     code: Code = ""
@@ -45,6 +47,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     policy: Policy = "open"
     visible: bool = True
     lock: Annotated[str, msgspec.Meta(max_length=128, pattern=_PLAIN)] = ""
+    spectators: Annotated[int, msgspec.Meta(ge=0, le=SPECTATORS_MAX)] = 0
     creator: Annotated[str, msgspec.Meta(max_length=64, pattern=_PLAIN)] = ""
     signature: Annotated[str, msgspec.Meta(max_length=128, pattern=_PLAIN)] = ""
 
@@ -126,10 +129,11 @@ def check_untrusted(room: Described, players: int = 0) -> None:
 
 
 def _payload(manifest: Manifest, room: Described) -> bytes:
-    return _encoder.encode((
+    signed = (
         room.name, room.app_id, room.region, room.max_players, room.skill_range, room.metadata,
         manifest.code, manifest.app_version, manifest.policy, manifest.visible, manifest.lock,
-    ))  # fmt: skip
+    )  # fmt: skip
+    return _encoder.encode((*signed, manifest.spectators) if manifest.spectators else signed)
 
 
 _encoder = msgspec.json.Encoder(order="deterministic")

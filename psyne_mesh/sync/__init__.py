@@ -35,9 +35,10 @@ else:
     from psyne_mesh.sync.exchanging import Files, FileSending, Request, Requests, SnapshotRequest
     from psyne_mesh.sync.listening import EventFeed
     from psyne_mesh.sync.room import Room
+    from psyne_mesh.sync.watched import WatchedChannel, WatchedRoom
 
 __all__ = [
-    "Channel", "EventFeed", "FileSending", "Files", "Mesh", "Message", "Party", "Request", "Requests", "Room", "RoomChanges",
-    "Shared", "SnapshotRequest", "create_room", "join_game_room", "join_room", "list_rooms", "open_mesh", "open_server",
-    "quantised", "quick_match", "smooth",
+    "Channel", "EventFeed", "FileSending", "Files", "Mesh", "Message", "Party", "Request", "Requests", "Room",
+    "RoomChanges", "Shared", "SnapshotRequest", "WatchedChannel", "WatchedRoom", "create_room", "join_game_room",
+    "join_room", "list_rooms", "open_mesh", "open_server", "quantised", "quick_match", "smooth",
 ]  # fmt: skip

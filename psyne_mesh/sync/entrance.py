@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Any, Generic, NoReturn, TypeVar, Unpack
+from typing import Any, Generic, Literal, NoReturn, TypeVar, Unpack, overload
 
 import trio
 
@@ -26,12 +26,14 @@ from psyne_mesh.room.options import (
     MeshOptions,
     RoomOptions,
 )  # fmt: skip
+from psyne_mesh.room.watched import WatchedRoom as TrioWatchedRoom
 from psyne_mesh.signaling import server as trio_server
 from psyne_mesh.signaling.events import RoomInfo
 from psyne_mesh.signaling.limits import ServerConfig
 from psyne_mesh.signaling.server import DEFAULT_PORT, SignalingServer
 from psyne_mesh.sync.room import Room
 from psyne_mesh.sync.thread import NetworkThread
+from psyne_mesh.sync.watched import WatchedRoom
 
 V = TypeVar("V")
 T = TypeVar("T")
@@ -108,7 +110,7 @@ class Mesh:
 
     def join_game_room(self, name: str, *, timeout: float = JOIN_TIMEOUT_S, **options: Unpack[RoomOptions]) -> Room:
         """Enter a room; it ends with `room.leave()` or with the mesh. Each room has its own `poll()`. Arguments and
-        errors: as under Trio, and `DeadlineExceeded`."""
+        errors: as under Trio, and `DeadlineExceeded`. Who only watches calls `sync.join_game_room(..., spectate=True)`."""
         return self._entered(lambda: self._mesh.join_game_room(name, **options), timeout)
 
     def create_room(self, name: str, *, timeout: float = JOIN_TIMEOUT_S, **options: Unpack[CreateOptions]) -> Room:
@@ -141,16 +143,32 @@ class Mesh:
         return Room(self._thread, self._thread.call_async(enter, timeout=timeout))
 
 
+@overload
+def join_game_room(
+    name: str, *, signaling: str | Sequence[str] = ..., timeout: float = ..., spectate: Literal[False] = ...,
+    **options: Unpack[JoinOptions],
+) -> AbstractContextManager[Room]: ...  # fmt: skip
+@overload
+def join_game_room(
+    name: str, *, signaling: str | Sequence[str] = ..., timeout: float = ..., spectate: Literal[True],
+    **options: Unpack[JoinOptions],
+) -> AbstractContextManager[WatchedRoom]: ...  # fmt: skip
 def join_game_room(
     name: str, *, signaling: str | Sequence[str] = DEFAULT_SIGNALING, timeout: float = JOIN_TIMEOUT_S,
-    **options: Unpack[JoinOptions],
-) -> AbstractContextManager[Room]:  # fmt: skip
+    spectate: bool = False, **options: Unpack[JoinOptions],
+) -> AbstractContextManager[Room | WatchedRoom]:  # fmt: skip
     """`with sync.join_game_room("arena", max_players=8) as net:`, for a program with a loop of its own.
 
     Options and errors are those of `psyne_mesh.join_game_room`. Entering waits until signaling has admitted us,
     `timeout` seconds at most (`DeadlineExceeded`). However the block is left (its end, an exception, `sys.exit`,
     Ctrl-C), the others see us leave.
     """
+    if spectate:
+        return _watched(
+            "join_game_room",
+            lambda: trio_mesh.join_game_room(name, signaling=signaling, spectate=True, **options),
+            timeout,
+        )
     return _room("join_game_room", lambda: trio_mesh.join_game_room(name, signaling=signaling, **options), timeout)
 
 
@@ -162,11 +180,25 @@ def create_room(
     return _room("create_room", lambda: trio_mesh.create_room(name, signaling=signaling, **options), timeout)
 
 
+@overload
+def join_room(
+    code: str, *, signaling: str | Sequence[str] = ..., timeout: float = ..., spectate: Literal[False] = ...,
+    **options: Unpack[CodeJoinOptions],
+) -> AbstractContextManager[Room]: ...  # fmt: skip
+@overload
+def join_room(
+    code: str, *, signaling: str | Sequence[str] = ..., timeout: float = ..., spectate: Literal[True],
+    **options: Unpack[CodeJoinOptions],
+) -> AbstractContextManager[WatchedRoom]: ...  # fmt: skip
 def join_room(
     code: str, *, signaling: str | Sequence[str] = DEFAULT_SIGNALING, timeout: float = JOIN_TIMEOUT_S,
-    **options: Unpack[CodeJoinOptions],
-) -> AbstractContextManager[Room]:  # fmt: skip
+    spectate: bool = False, **options: Unpack[CodeJoinOptions],
+) -> AbstractContextManager[Room | WatchedRoom]:  # fmt: skip
     """`with sync.join_room("K7QM-3FHT") as net:` a room by its code or an invitation. As `psyne_mesh.join_room`."""
+    if spectate:
+        return _watched(
+            "join_room", lambda: trio_mesh.join_room(code, signaling=signaling, spectate=True, **options), timeout
+        )
     return _room("join_room", lambda: trio_mesh.join_room(code, signaling=signaling, **options), timeout)
 
 
@@ -198,6 +230,12 @@ def list_rooms(
 
 def _room(what: str, opened: Callable[[], AbstractAsyncContextManager[trio_room.Room]], timeout: float) -> Block[Room]:
     return Block(what, what.replace("_", " "), opened, Room, timeout)
+
+
+def _watched(
+    what: str, opened: Callable[[], AbstractAsyncContextManager[TrioWatchedRoom]], timeout: float
+) -> Block[WatchedRoom]:
+    return Block(what, what.replace("_", " "), opened, WatchedRoom, timeout)
 
 
 def open_mesh(

@@ -30,6 +30,7 @@ from psyne_mesh.game import (
 from psyne_mesh.game.rollback import wire as rollback
 from psyne_mesh.game.schema import Shared, announcement, schema_of
 from psyne_mesh.game.shared_wire import CLASS, DELTA, FULL, REMOVED, Head, varint
+from psyne_mesh.game.watching import wire as watching
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.mesh import owed, pause, profile, records, tunnels
 from psyne_mesh.room import carried, described, fairness, playing, tagged, timekeeper
@@ -398,6 +399,29 @@ READERS: dict[str, Reader] = {
             for tail in (1, [], [[]] * 50_000, [1] * 50_000)
         ],
     ),
+    "game/watching/wire.decode_untrusted": plain(
+        watching.decode_untrusted,
+        [
+            watching.encode(watching.Signed(b"x" * 10_000, bytes(64), bytes(32))),
+            watching.encode(watching.Need(bytes(16), 1, 1)),
+            *(packed([kind, [[]] * 1000]) for kind in tags(watching._words.type)),
+            *packs(["want"]),
+        ],
+    ),
+    "game/watching/wire.batch_untrusted": plain(
+        watching.batch_untrusted,
+        [
+            watching.encode(
+                watching.Batch(
+                    1, 1, 1, True, None, [b""] * 64, [b""] * 64, [(str(i), [(0, b"x")] * 8) for i in range(200)]
+                )
+            ),
+            packed([1, 1, 1, True, ["n", b"", 1, 1, [bytes(16)] * 64, 1, b"", False]]),
+            packed([1, 1, 1, True, ["n", b"", 1, 1, [bytes(16)] * 64, 1, b"x", False]]),
+            *packs([1, 1, 1, False, None, [], [], []]),
+            *packs([1, 1, 1, False, None, [], []]),
+        ],
+    ),
     "game/state_wire.decode_untrusted": plain(
         state_wire.decode_untrusted,
         [
@@ -545,6 +569,7 @@ ELSEWHERE = {
     "webrtc/sctp": "tests/sctp/test_hostile_cost.py",
 }
 PARTS = {
+    "room/states.check_values_untrusted": "room/plain.decode_plain_untrusted, once for each value",
     "room/codec.RawCodec.difference_untrusted": "looks at nothing",
     "room/described.announced_untrusted": "room/codec.MessageCodec.difference_untrusted",
     "room/codec.RawCodec.decode_untrusted": "gives the bytes as they are",

@@ -34,6 +34,7 @@ export interface Manifest {
   readonly policy: Policy;
   readonly visible: boolean;
   readonly lock: string;
+  readonly spectators: number;
   readonly creator: string;
   readonly signature: string;
 }
@@ -180,15 +181,16 @@ export function codeOf(text: string): string {
 
 export const shownCode = (code: string): string => (code === "" ? "" : `${code.slice(0, 4)}-${code.slice(4)}`);
 
-export const OPEN: Manifest = { code: "", app_version: "", policy: "open", visible: true, lock: "", creator: "", signature: "" };
+export const OPEN: Manifest = { code: "", app_version: "", policy: "open", visible: true, lock: "", spectators: 0, creator: "", signature: "" };
 
 export type Described = Pick<RoomInfo, "name" | "app_id" | "region" | "max_players" | "skill_range" | "metadata" | "manifest">;
 
 export const manifestPayload = (room: Described): Uint8Array => {
-  const { code, app_version, policy, visible, lock } = room.manifest;
+  const { code, app_version, policy, visible, lock, spectators } = room.manifest;
   return utf8(
     stringifyExact([
       room.name, room.app_id, room.region, room.max_players, room.skill_range, room.metadata, code, app_version, policy, visible, lock,
+      ...(spectators ? [spectators] : []),
     ]),
   );
 };
@@ -329,6 +331,6 @@ function manifestOf(said: Fields): Manifest {
   if (typeof visible !== "boolean") throw new ProtocolError("visible or not");
   return {
     code: instanceOf(said.code ?? ""), app_version: nameOf(said.app_version ?? "", 64), policy, visible,
-    lock: plainText(said.lock ?? "", 128), creator: plainText(said.creator ?? "", 64), signature: plainText(said.signature ?? "", 128),
+    lock: plainText(said.lock ?? "", 128), spectators: numberOf(said.spectators ?? 0, 0, 256), creator: plainText(said.creator ?? "", 64), signature: plainText(said.signature ?? "", 128),
   };
 }

@@ -1,0 +1,1 @@
+"""What spectators see of a room, pure: what players say (`feed`), who fetches it (`gate`), what is believed (`viewer`)."""

@@ -1,0 +1,186 @@
+"""A spectator's part in the gallery: it hears what players said, passes it on, and is a gate when its seat says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from psyne_mesh.errors import ClosedError, LocalError, ProtocolError, RemoteError, RoomFull, SpectatorsFull
+from psyne_mesh.game.watching.gate import GATES, Gate, gates_of
+from psyne_mesh.game.watching.viewer import Viewer, ViewerEvent
+from psyne_mesh.game.watching.wire import FeedWord, Need, Signed, Want
+from psyne_mesh.identity import PeerId, verify_untrusted
+from psyne_mesh.interrupts import uninterrupted
+from psyne_mesh.limits import TokenBucket
+from psyne_mesh.mesh.core import MeshCore
+from psyne_mesh.mesh.profile import Profile
+from psyne_mesh.room.audience import FEED_DOMAIN
+from psyne_mesh.room.companion import GATE, Companion, Seen, companion_entry
+
+LOOK_S = 0.25
+"""So often seats are looked at: who is a gate now."""
+SETTLE_S = 0.75
+"""Who has just come hears first who else sits here."""
+HAND_OVER_S = 4.0
+"""Who is no gate any more goes on so long: its successor dials the players meanwhile."""
+BELIEVED = 2 * GATES
+"""Members in the lowest seats whose broadcasts are read: views of the seats differ for a moment while gates change."""
+ANSWERS_PER_S, ANSWERS_BURST = 20.0, 100.0
+"""Batches that one member may ask us for: those of eight players that a break of three seconds swallowed, at once."""
+TRY_AGAIN_S = 1.0
+
+
+@uninterrupted
+class Spectating:
+    """1. `enter(name, profile)`. 2. The room's task is in `run()`; `happened` gets what is new. 3. `want_whole(player)`.
+    4. `leave()`."""
+
+    def __init__(self, core: MeshCore, seen: Seen, happened: Callable[[list[ViewerEvent]], None]) -> None:
+        self._core = core
+        self._seen = seen
+        self._happened = happened
+        self._domain = seen.domain
+        self.viewer = Viewer(seen.info.manifest.creator_id, seen.info.max_players, self._verify_untrusted)
+        self.gallery = Companion(core, self._heard, self._changed)
+        self._gates = Companion(core, self._heard_at_gate, self._changed)
+        self._gate: Gate | None = None
+        self._gate_until = 0.0
+        self._allowances: dict[PeerId, TokenBucket] = {}
+        self._wake = trio.Event()
+
+    async def enter(self, name: str, profile: Profile) -> None:
+        """Raises as `Stays.enter`, and `SpectatorsFull`."""
+        try:
+            await self.gallery.enter(companion_entry("gallery", self._seen.info, self._seen.secret, name, profile))
+        except RoomFull as error:
+            info = self._seen.info
+            raise SpectatorsFull(
+                f"{info.manifest.spectators} watch room {info.name!r} already, as many as its creator allows"
+            ) from error
+
+    @property
+    def is_gate(self) -> bool:
+        """We fetch what players say, for all."""
+        return self._gate is not None
+
+    def want_whole(self, player: PeerId) -> None:
+        self.viewer.want_whole(player, trio.current_time())
+
+    async def leave(self) -> None:
+        await self._gates.leave()
+        await self.gallery.leave()
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._be_gate)
+            while self.gallery.is_in:
+                self.viewer.handle_timeout(trio.current_time())
+                self._settle()
+                self._wake = trio.Event()
+                due = self.viewer.next_timeout()
+                if self._gate is not None:
+                    due = min(due, self._gate.next_timeout())
+                with trio.move_on_at(due):
+                    await self._wake.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _be_gate(self) -> None:
+        """In and out of the room where gates meet players, as our seat says."""
+        entry = companion_entry("gates", self._seen.info, self._seen.secret, "", Profile.make(None, None, GATE))
+        await trio.sleep(SETTLE_S)
+        while self.gallery.is_in:
+            if self._is_elected():
+                self._gate_until = trio.current_time() + HAND_OVER_S
+                if not self._gates.is_in:
+                    try:
+                        await self._gates.enter(entry)
+                        self._gate = Gate(self._core.me, self.viewer.heard_at, self.viewer.cursor)
+                        self._changed()
+                    except (RemoteError, LocalError):
+                        await trio.sleep(TRY_AGAIN_S)
+            elif self._gate is not None and trio.current_time() >= self._gate_until:
+                self._gate = None
+                await self._gates.leave()
+            await trio.sleep(LOOK_S)
+
+    # --------------------------------------------------------------------------------------------------------- helpers
+
+    def _elected(self, count: int = GATES) -> list[PeerId]:
+        node = self.gallery.membership.node
+        members = set(node.members)
+        return gates_of(node.seats, lambda peer: peer in members and not node.is_suspected(peer), count)
+
+    def _is_elected(self) -> bool:
+        return self.gallery.is_in and self._core.me in self._elected()
+
+    def _verify_untrusted(self, signed: Signed) -> PeerId:
+        return verify_untrusted(signed.key, FEED_DOMAIN, self._domain + signed.body, signed.signature)
+
+    def _changed(self) -> None:
+        self._wake.set()
+        if self._gate is None or not self._gates.is_in:
+            return
+        linked = self._gates.linked()
+        gates = [peer for peer in linked if self._gates.is_gate(peer)]
+        players = [peer for peer in linked if peer not in gates]
+        self._gate.meet(players, gates, trio.current_time())
+        self._settle()
+
+    def _heard(self, member: PeerId, word: FeedWord) -> None:
+        """In the gallery."""
+        match word:
+            case Signed() if member in self._elected(BELIEVED):
+                self.viewer.receive(word, trio.current_time())
+                self._settle()
+            case Need():
+                self._answer(member, word)
+
+    def _heard_at_gate(self, player: PeerId, word: FeedWord) -> None:
+        if not isinstance(word, Signed):
+            raise ProtocolError("no word of a player to a gate")
+        signed = Signed(word.body, word.signature, self._gates.key_of(player))
+        if self.viewer.receive(signed, trio.current_time()) is not None and self.gallery.is_in:
+            self.gallery.broadcast(signed)
+        self._settle()
+
+    def _answer(self, member: PeerId, need: Need) -> None:
+        author, now = PeerId(need.author.hex()), trio.current_time()
+        kept = self.viewer.kept(author, need.session, need.next) if need.session else []
+        allowance = self._allowances.setdefault(
+            member, TokenBucket(burst=ANSWERS_BURST, per_second=ANSWERS_PER_S, now=now)
+        )
+        for signed in kept:
+            if allowance.allow(now):
+                self.gallery.signal(member, signed)
+        if not kept and self._gate is not None and allowance.allow(now):
+            self._gate.whole(author, now)
+            self._settle()
+
+    def _settle(self) -> None:
+        """What the pure parts want."""
+        now = trio.current_time()
+        try:
+            for need in self.viewer.take_outputs():
+                for gate in self._elected():
+                    if gate == self._core.me:
+                        self._answer_ourselves(need, now)
+                    else:
+                        self.gallery.signal(gate, need)
+            if self._gate is not None:
+                self._gate.handle_timeout(now)
+                for player, want in self._gate.take_outputs():
+                    self._want(player, want)
+        except ClosedError:
+            return
+        if events := self.viewer.take_events():
+            self._happened(events)
+        self._wake.set()
+
+    def _answer_ourselves(self, need: Need, now: float) -> None:
+        if self._gate is not None:
+            self._gate.whole(PeerId(need.author.hex()), now)
+
+    def _want(self, player: PeerId, want: Want) -> None:
+        if self._gates.is_in:
+            self._gates.tell(player, want)
