@@ -98,11 +98,17 @@ def serve(
     web: Annotated[
         Path | None, typer.Option(help="The folder of a game's page, with an index.html, to hand out at /.")
     ] = None,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=STUN: a region and a STUN server in it, by which players measure how far it is."),
+    ] = None,
 ) -> None:
     """Run a signaling server: WebSocket for players, /healthz and /stats for people, /app/ and --web for browsers."""
     from psyne_mesh.cli.serve import run_serve
 
-    trio.run(run_serve, host, port, certificate, key, redis, public_name or (), origin or (), list_rooms, web)
+    trio.run(
+        run_serve, host, port, certificate, key, redis, public_name or (), origin or (), list_rooms, web, region or ()
+    )
 
 
 @app.command()

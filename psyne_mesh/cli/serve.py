@@ -29,10 +29,15 @@ async def run_serve(
     origins: Iterable[str] = (),
     shows_rooms: bool = False,
     web: Path | None = None,
+    regions: Iterable[str] = (),
 ) -> None:
     console = Console()
     config = ServerConfig(
-        public_names=frozenset(public_names), origins=frozenset(origins), shows_rooms=shows_rooms, web=web
+        public_names=frozenset(public_names),
+        origins=frozenset(origins),
+        shows_rooms=shows_rooms,
+        web=web,
+        regions=dict(_region(text) for text in regions),
     )
     context = None
     if certificate or key:
@@ -51,6 +56,13 @@ async def run_serve(
         raise SignalingError(f"cannot listen on {host}:{port}: {error.strerror or error}; try --port 0") from error
     except KeyboardInterrupt:
         console.print("stopped")
+
+
+def _region(text: str) -> tuple[str, str]:
+    region, equals, server = text.partition("=")
+    if not equals:
+        raise InvalidConfig(f"--region {text!r}: must be NAME=STUN, such as us-west=stun.example:3478")
+    return region, server
 
 
 def _introduce(console: Console, server: SignalingServer) -> None:

@@ -10,7 +10,7 @@ import math
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 
@@ -38,6 +38,7 @@ from psyne_mesh.signaling.joining import RoomQuery
 from psyne_mesh.signaling.transport import SignalingTransport
 from psyne_mesh.webrtc.endpoint import Endpoint, open_endpoint
 from psyne_mesh.webrtc.ice import SocketFactory
+from psyne_mesh.webrtc.ice.round_trips import round_trips_ms
 from psyne_mesh.webrtc.loop_lag import LAGGING_S
 
 # So often links are looked at that carry nothing though nobody misses the peer: a path that is cut one way only.
@@ -56,7 +57,10 @@ async def open_core(
     with unwrapped():
         async with open_endpoint(config, sockets=sockets) as endpoint, trio.open_nursery() as nursery:
             clock = _shared_clock(signaling, wall_ms or _wall_ms)
-            core = MeshCore(identity, signaling, endpoint, config, nursery, server=server, rng=rng, wall_ms=clock)
+            measure = partial(round_trips_ms, config=config, sockets=sockets)
+            core = MeshCore(
+                identity, signaling, endpoint, config, nursery, server=server, rng=rng, wall_ms=clock, measure=measure
+            )  # fmt: skip
             tasks = (
                 core.run_timer,
                 core.halls.run,
@@ -82,6 +86,7 @@ class MeshCore:
     def __init__(
         self, identity: Identity, signaling: SignalingTransport, endpoint: Endpoint, config: WebRTCConfig,
         nursery: trio.Nursery, *, server: str, rng: random.Random, wall_ms: Callable[[], int],
+        measure: Callable[[Mapping[str, str]], Awaitable[Mapping[str, float]]],
     ) -> None:  # fmt: skip
         self.identity = identity
         self.me = identity.peer_id
@@ -106,7 +111,7 @@ class MeshCore:
         self.stays = Stays(
             identity, Placement(identity, self.signaling, rng), self.admission, self.table, self.driver, self._rooms,
             self._by_tag, self, nursery, message_bytes_max=config.max_message_size, refused=endpoint.gateway.refused,
-            wall_ms=wall_ms,
+            wall_ms=wall_ms, measure=measure,
         )  # fmt: skip
         self._clock = trio.lowlevel.current_clock()
         self.heartbeat: Heartbeat | None = None

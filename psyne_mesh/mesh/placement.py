@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import attrs
 import msgspec
@@ -43,6 +43,10 @@ class Placement:
         self._identity = identity
         self._signaling = signaling
         self._rng = rng
+
+    def regions(self) -> Mapping[str, str]:
+        """STUN servers by region, as far as the server told."""
+        return self._signaling.regions
 
     async def place(self, entry: RoomEntry, tried: list[str]) -> RoomEntry:
         """Raises as `SignalingTransport.seek`, and `UnknownCode`, `WrongPassword`, `NotInvited`, `AppVersionMismatch`,

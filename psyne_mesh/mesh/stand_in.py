@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
@@ -98,6 +98,10 @@ class StandIn:
 
     def time_ms(self) -> int | None:
         return self._server.time_ms()
+
+    @property
+    def regions(self) -> Mapping[str, str]:
+        return self._server.regions
 
     @property
     def signals_per_s(self) -> float:

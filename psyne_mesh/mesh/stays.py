@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
+import attrs
 import trio
 
 from psyne_mesh.errors import InvalidConfig, RoomError, RoomExists
@@ -14,7 +15,7 @@ from psyne_mesh.mesh.link_driver import LinkDriver
 from psyne_mesh.mesh.link_table import LinkTable
 from psyne_mesh.mesh.membership import TAG_BYTES, Membership, MembershipOwner, RoomSink
 from psyne_mesh.mesh.placement import Placement
-from psyne_mesh.mesh.request import RoomEntry
+from psyne_mesh.mesh.request import Anywhere, RoomEntry
 from psyne_mesh.mesh.sealed import Seals
 from psyne_mesh.signaling.events import RoomInfo
 from psyne_mesh.signaling.locks import INVITE_LIFETIME_MAX_S, Invite
@@ -30,13 +31,14 @@ class Stays:
     3. `close()` leaves what is left.
 
     rooms, by_tag: the memberships that there are, which it keeps for the whole mesh. refused: servers that want nothing of us,
-    and why.
+    and why. measure: round trips in ms, by region, to STUN servers.
     """
 
     def __init__(
         self, identity: Identity, placement: Placement, admission: Admission, table: LinkTable, driver: LinkDriver,
         rooms: dict[str, Membership], by_tag: dict[bytes, Membership], owner: MembershipOwner, nursery: trio.Nursery,
         *, message_bytes_max: int, refused: Mapping[str, str], wall_ms: Callable[[], int],
+        measure: Callable[[Mapping[str, str]], Awaitable[Mapping[str, float]]],
     ) -> None:  # fmt: skip
         self._identity = identity
         self._placement = placement
@@ -49,11 +51,14 @@ class Stays:
         self._message_bytes_max = message_bytes_max
         self._refused = refused
         self._wall_ms = wall_ms
+        self._measure = measure
+        self._rtt_ms: Mapping[str, float] | None = None
 
     async def enter(self, entry: RoomEntry, sink: RoomSink) -> Membership:
         """Enter the room that is meant; where several will do, the next one when one ends before we are in. Typed errors as
         the transport's, and those of `Placement`."""
         tried: list[str] = []
+        entry = await self._with_measured(entry)
         while True:
             placed = await self._placement.place(entry, tried)
             try:
@@ -61,6 +66,15 @@ class Stays:
             except RoomError as error:
                 if not self._placement.another(entry, placed.request.key, error, tried):
                     raise
+
+    async def _with_measured(self, entry: RoomEntry) -> RoomEntry:
+        """How far we are from the regions of which the server told, unless the game says; measured once for the mesh."""
+        which = entry.which
+        if not isinstance(which, Anywhere) or which.rtt_ms or not (regions := self._placement.regions()):
+            return entry
+        if self._rtt_ms is None:
+            self._rtt_ms = await self._measure(regions)
+        return attrs.evolve(entry, which=attrs.evolve(which, rtt_ms=self._rtt_ms))
 
     async def found(self, entry: RoomEntry, tried: Collection[str]) -> tuple[RoomInfo, bytes]:
         """For who only watches; see `Placement.found`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import count
@@ -119,6 +119,7 @@ class SignalingClient:
         self._needed = trio.Event()  # somebody cannot wait until we are back
         self._clock: tuple[int, float] | None = None  # what the server's clock said, and when, on ours
         self._signals_per_s = math.inf
+        self.regions: Mapping[str, str] = {}
         self._inbox = Inbox(config.inbox_max)
         self._rooms: dict[str, JoinRequest] = {}  # how to enter again
         self._pending: dict[int, _Pending] = {}
@@ -388,6 +389,7 @@ class SignalingClient:
         if welcome.time_ms is not None:
             self._clock = welcome.time_ms, trio.current_time()
         self._signals_per_s = welcome.messages_per_s or math.inf
+        self.regions = welcome.regions
 
     async def _connect_again(self) -> SignalingError | None:
         """What ended it, or None after the goodbye."""

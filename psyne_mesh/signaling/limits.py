@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
 
+from psyne_mesh.config import StunServer
+from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.identity import PeerId
 from psyne_mesh.signaling.churn import ChurnLimits
 from psyne_mesh.signaling.doors import DoorLimits
 from psyne_mesh.signaling.registry import RegistryLimits
+
+REGIONS_MAX = 32  # as many as a welcome tells of
+
+
+def _regions(config: object, attribute: object, regions: Mapping[str, str]) -> None:
+    if len(regions) > REGIONS_MAX:
+        raise InvalidConfig(f"regions: {len(regions)} of them; at most {REGIONS_MAX}")
+    for region, server in regions.items():
+        if not region or len(region) > 64 or "/" in region or len(server) > 256:
+            raise InvalidConfig(f"regions: {region!r} is no name of a region, or its server's is too long")
+        StunServer.parse(server)
 
 
 @attrs.frozen(kw_only=True)
@@ -38,6 +52,9 @@ class ServerConfig:
     public_names: frozenset[str] = frozenset()
     # Of web pages that may connect, such as "https://game.example"; "*" for any. Pages of our own public names may.
     origins: frozenset[str] = frozenset()
+    # A STUN server in each region, such as {"us-west": "stun.us-west.example:3478"}: clients measure how far they are by it,
+    # and are placed by that. At most 32; what a server says in its welcome.
+    regions: Mapping[str, str] = attrs.field(factory=dict, validator=_regions)
     shows_rooms: bool = False  # /rooms lists them for everybody
     web: Path | None = (
         None  # a game's page, with index.html, at /; the lobby that comes with us is at /app/ in any case

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import attrs
@@ -67,6 +67,7 @@ class MemorySignaling:
     - `hub.intercept = lambda sender, to, room, envelope: ...`: returns the envelope to pass on, another in its place,
       or None to drop it.
     - `hub.delay_s`: how long an envelope is under way.
+    - `hub.regions = {"us-west": "stun.example"}`: STUN servers by which clients measure how far regions are.
     - `hub.wall_ms = lambda: ...`: the hub's clock, which its clients go by; None: they go by their own.
     - `hub.inject(sender, to, room, envelope)`: as if `sender` had sent it.
     - `hub.disconnect(peer_id)` / `hub.reconnect(peer_id)`: one client loses its connection and finds it again.
@@ -77,6 +78,7 @@ class MemorySignaling:
         self.intercept: Intercept | None = None
         self.delay_s = 0.0
         self.wall_ms: Callable[[], int] | None = None
+        self.regions: Mapping[str, str] = {}
         self.is_running = True
         self._nursery = nursery
         self._limits = limits
@@ -293,6 +295,10 @@ class MemorySignalingClient:
 
     def time_ms(self) -> int | None:
         return None if self._hub.wall_ms is None else self._hub.wall_ms()
+
+    @property
+    def regions(self) -> Mapping[str, str]:
+        return self._hub.regions
 
     @property
     def signals_per_s(self) -> float:

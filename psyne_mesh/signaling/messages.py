@@ -208,7 +208,8 @@ class Welcome(Message, frozen=True, tag="welcome"):
     """The server knows us. It drops a client that says nothing for three times `keepalive_s`.
 
     time_ms: its wall clock, Unix milliseconds. messages_per_s and burst: how fast it reads a client, in frames, where a
-    frame of more than 4 KiB counts more. None: an older server does not tell.
+    frame of more than 4 KiB counts more. None: an older server does not tell. regions: by name, a STUN server there, by
+    which clients measure how far they are.
     """
 
     ref: Ref
@@ -217,6 +218,9 @@ class Welcome(Message, frozen=True, tag="welcome"):
     time_ms: Annotated[int, msgspec.Meta(ge=0, le=_EXACT)] | None = None
     messages_per_s: Annotated[float, msgspec.Meta(gt=0, le=1e9)] | None = None
     burst: Annotated[int, msgspec.Meta(ge=1, le=_EXACT)] | None = None
+    regions: Annotated[
+        dict[Part, Annotated[str, msgspec.Meta(max_length=256)]], msgspec.Meta(max_length=MAX_REGIONS)
+    ] = {}
 
 
 class Member(msgspec.Struct, frozen=True):

@@ -266,7 +266,7 @@ class SignalingServer:
         guest.push(
             messages.Welcome(
                 ref=ref, peer_id=peer, keepalive_s=self.config.keepalive_s, time_ms=self.wall_ms(),
-                messages_per_s=self.config.messages_per_s, burst=self.config.burst,
+                messages_per_s=self.config.messages_per_s, burst=self.config.burst, regions=dict(self.config.regions),
             )
         )  # fmt: skip
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
 
 from psyne_mesh.identity import PeerId
@@ -79,6 +79,11 @@ class SignalingTransport(Protocol):
         """What the server's clock says now, Unix milliseconds; None where nobody tells. It goes on by the monotonic clock
         while the connection is lost, and members who share a server share it, however wrong their own clocks are. It is the
         server's word: a lie keeps them from each other, which the server can do anyhow."""
+        ...
+
+    @property
+    def regions(self) -> Mapping[str, str]:
+        """By name, a STUN server in that region, as the server told us; empty where nobody tells."""
         ...
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -150,6 +150,10 @@ class HostSignaling:
     def time_ms(self) -> int | None:
         """See `SignalingTransport.time_ms`. What the hub said when we entered, and our monotonic clock since then."""
         return self._client.time_ms()
+
+    @property
+    def regions(self) -> Mapping[str, str]:
+        return self._client.regions
 
     @property
     def signals_per_s(self) -> float:
