@@ -38,7 +38,6 @@ from psyne_mesh.signaling.joining import RoomQuery
 from psyne_mesh.signaling.transport import SignalingTransport
 from psyne_mesh.webrtc.endpoint import Endpoint, open_endpoint
 from psyne_mesh.webrtc.ice import SocketFactory
-from psyne_mesh.webrtc.ice.round_trips import round_trips_ms
 from psyne_mesh.webrtc.loop_lag import LAGGING_S
 
 # So often links are looked at that carry nothing though nobody misses the peer: a path that is cut one way only.
@@ -54,10 +53,15 @@ async def open_core(
     """A mesh core for as long as the block. `InvalidConfig` if the configuration takes smaller messages than a room needs."""
     if config.max_message_size < MESSAGE_MIN_BYTES:
         raise InvalidConfig(f"max_message_size = {config.max_message_size}: a room needs {MESSAGE_MIN_BYTES} at least")
+
+    async def measure(regions: Mapping[str, str]) -> Mapping[str, float]:
+        from psyne_mesh.webrtc.ice.round_trips import round_trips_ms  # few servers name regions
+
+        return await round_trips_ms(regions, config, sockets)
+
     with unwrapped():
         async with open_endpoint(config, sockets=sockets) as endpoint, trio.open_nursery() as nursery:
             clock = _shared_clock(signaling, wall_ms or _wall_ms)
-            measure = partial(round_trips_ms, config=config, sockets=sockets)
             core = MeshCore(
                 identity, signaling, endpoint, config, nursery, server=server, rng=rng, wall_ms=clock, measure=measure
             )  # fmt: skip
