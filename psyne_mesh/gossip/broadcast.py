@@ -33,10 +33,10 @@ from psyne_mesh.gossip.broadcast_wire import (
     message_line,
 )
 from psyne_mesh.gossip.config import GossipConfig
-from psyne_mesh.gossip.costs import Cost
 from psyne_mesh.gossip.effects import Effects, Withholding
 from psyne_mesh.gossip.events import SendFrame
 from psyne_mesh.gossip.missing import Missing, Promise
+from psyne_mesh.gossip.neighbours import PROVEN, Neighbour
 from psyne_mesh.gossip.streams import Stream, Streams
 from psyne_mesh.gossip.tree_keeper import Signs
 from psyne_mesh.identity import PeerId
@@ -58,7 +58,6 @@ _ONE_SOURCE_S, _ONE_SOURCE_HOPS = 10.0, 1
 _SHORTCUT_S, _SHORTCUT_BUSY_S = 0.01, 0.04
 _BUSY_S = 10.0
 _BROKEN_MAX = 4  # promises in a row, then the link is given up: it withholds, or is of no use
-_PROVEN = -1  # instead of that number: what we lacked came from it
 _PROMISE_S = 2.0  # what was announced and asked for should be here by then, or in four round trips
 _PROMISES_MAX = 4096  # more are not watched, and what comes of them is never history
 _SLOWEST_S = 1.0  # a message may be so long under way: one that was sent shortly before our first link is no history
@@ -92,36 +91,33 @@ class BroadcastStats:
 class Broadcast:
     """How to drive it:
 
-    1. `link_up`, `link_down` follow the links; `note_rtt` gives the round trip of a link in seconds; `branch_impaired`
-       says that nothing comes through one.
+    1. `link_up`, `link_down` follow `links`; `branch_impaired` says that nothing comes through one.
     2. `next_sequence(now)`, then `publish(message, now)` for our own; `wants(...)`, then `gossip_received` for a
        verified message of a neighbour.
     3. `ihave_received`, `graft_received`, `prune_received`, `haves_received` for the other frames.
     4. `handle_timeout(now)` at `deadline`. It wishes: `Withholding`.
     """
 
-    def __init__(self, config: GossipConfig, out: Effects) -> None:
+    def __init__(
+        self, config: GossipConfig, links: dict[PeerId, Neighbour], standing: Callable[[PeerId], int], out: Effects
+    ) -> None:
         self._config = config
-        self.streams = Streams(config, out)
+        self.links = links
+        self.streams = Streams(config, standing, out)
         self.stats = BroadcastStats()
         self.effects = out
         self.deadline = math.inf
-        self.eager: dict[PeerId, None] = {}
-        self.lazy: dict[PeerId, None] = {}
-        self._srtt: dict[PeerId, float] = {}
-        self._pruned_at: dict[PeerId, float] = {}
+        # Each link is in one of them: in the tree, or beside it.
+        self.eager: dict[PeerId, Neighbour] = {}
+        self.lazy: dict[PeerId, Neighbour] = {}
         self._cache: dict[Id, tuple[Message, int, float]] = {}  # message, hops, when it was sent
         self._cache_bytes = 0
         self._missing: dict[Id, Missing] = {}
-        self._missing_of: dict[PeerId, int] = {}
         self._timers: list[tuple[float, Id]] = []
         self._announce: list[tuple[bytes, tuple[PeerId, ...]]] = []  # and who needs it no more
         self._announce_at = math.inf
-        self._repaid: dict[PeerId, float] = {}  # neighbour -> when the repairs that it got will all count no more
         self._published_at = -math.inf
         self._linked_at: float | None = None  # our first link ever: what was sent before is history to us
-        # Announcements in a row that a neighbour did not make good when asked; or _PROVEN.
-        self._broken: dict[PeerId, int] = {}
         self._promises: dict[tuple[PeerId, Id], Promise] = {}  # what we asked a neighbour for
         self.signs = Signs()  # of the tree keepers
         self._origins: deque[tuple[PeerId, float]] = deque(
@@ -140,13 +136,13 @@ class Broadcast:
 
     # ----------------------------------------------------------------------------------------------------- links
 
-    def link_up(self, peer: PeerId, now: float) -> None:
+    def link_up(self, neighbour: Neighbour, now: float) -> None:
         """A new neighbour is eager, as in the paper: it may know nothing yet. If neither of us needs the other for that,
         `link_spare` follows."""
         if self._linked_at is None:
             self._linked_at = now
-        self.lazy.pop(peer, None)
-        self.eager[peer] = None
+        self.lazy.pop(neighbour.peer, None)
+        self.eager[neighbour.peer] = neighbour
 
     def link_spare(self, peer: PeerId) -> None:
         """Both ends have other links: this one would only close a cycle in the tree."""
@@ -154,20 +150,17 @@ class Broadcast:
             self._make_lazy(peer)
 
     def link_down(self, peer: PeerId) -> None:
-        for table in (self.eager, self.lazy, self._srtt, self._pruned_at, self._missing_of, self._broken, self._repaid):
-            table.pop(peer, None)
+        self.eager.pop(peer, None)
+        self.lazy.pop(peer, None)
 
-    def branch_impaired(self, peer: PeerId, is_impaired: Callable[[PeerId], bool]) -> None:
+    def branch_impaired(self, peer: PeerId) -> None:
         """Frames on this link do not come through now. If it was our last good branch of the tree, the nearest lazy link
         joins the tree at once: the alarms that say why are on their way, and a graft would come a second after them."""
-        if peer not in self.eager or not all(is_impaired(other) for other in self.eager):
+        if peer not in self.eager or not all(other.probe.impaired for other in self.eager.values()):
             return
-        good = [other for other in self.lazy if not is_impaired(other)]
+        good = [other for other in self.lazy.values() if not other.probe.impaired]
         if 2 * len(good) >= len(self.eager) + len(self.lazy):  # else it is most likely our own fault
-            self._take_in(min(good, key=lambda other: self._srtt.get(other, math.inf)))
-
-    def note_rtt(self, peer: PeerId, srtt: float) -> None:
-        self._srtt[peer] = srtt
+            self._take_in(min(good, key=lambda other: other.tree.srtt or math.inf).peer)
 
     # -------------------------------------------------------------------------------------------------- messages
 
@@ -220,8 +213,9 @@ class Broadcast:
         """What is in the cache came already, even if its stream has been forgotten since."""
         return self.streams.is_new(*identity) and identity not in self._cache
 
-    def gossip_received(self, peer: PeerId, message: Message, head: Head, now: float, *, flat: bool) -> None:
+    def gossip_received(self, neighbour: Neighbour, message: Message, head: Head, now: float, *, flat: bool) -> None:
         """A message that we want, its signature checked. `flat`: we are a full mesh ourselves."""
+        peer = neighbour.peer
         identity = (message.origin, message.epoch, message.sequence)
         sent_at = now - head.age_s
         # How old a message is, its neighbours say, unsigned: what is pushed or was announced is new, whatever they say. Only
@@ -236,36 +230,37 @@ class Broadcast:
         waited = self._drop_missing(identity) if self._missing else None
         self._remember(message, head.hops, sent_at, now)
         self._origins.append((message.origin, now))
-        self._prove(peer, head.flags)
+        _prove(neighbour, head.flags)
         if head.flags & REPAIR:
             self.stats.repaired += 1
         elif head.flags & BESIDE and not head.hops:
             pass  # our link to the origin lies beside the tree, and stays there
-        elif peer in self.lazy and now - self._pruned_at.get(peer, -math.inf) >= self._config.prune_interval_s:
+        elif peer in self.lazy and now - neighbour.tree.pruned_at >= self._config.prune_interval_s:
             self._make_eager(peer)  # but what was under way when we pruned the link says nothing
         if stream.pending:
-            self._ask_for_gap(peer, message.origin, stream, now)
+            self._ask_for_gap(neighbour, message.origin, stream, now)
         if (flat and head.flags & (FLAT | REPAIR)) or head.hops >= _HOPS_MAX:
             return
         having = (peer, message.origin, *waited.hops) if waited is not None else (peer, message.origin)
         self._forward(message, head.hops + 1, having, sent_at, now, flags=head.flags & BESIDE)
         if waited is not None and not head.flags & (REPAIR | BESIDE) and self._shapes(message, now):
-            self._optimise(peer, head.hops, waited, now)
+            self._optimise(neighbour, head.hops, waited, now)
 
-    def duplicate_received(self, peer: PeerId, message: Message, flags: int, now: float) -> None:
+    def duplicate_received(self, neighbour: Neighbour, message: Message, flags: int, now: float) -> None:
         """A message that we had: this link closes a cycle, so it becomes lazy on both sides."""
         self.stats.duplicates += 1
         if flags & REPAIR:
-            self._promises.pop((peer, (message.origin, message.epoch, message.sequence)), None)
-            self._prove(peer, flags)
+            self._promises.pop((neighbour.peer, (message.origin, message.epoch, message.sequence)), None)
+            _prove(neighbour, flags)
         if not flags & (REPAIR | FLAT | BESIDE) and self._shapes(message, now):
-            self.prune(peer, now)
+            self.prune(neighbour, now)
 
-    def prune(self, peer: PeerId, now: float) -> None:
+    def prune(self, neighbour: Neighbour, now: float) -> None:
+        peer = neighbour.peer
         if peer in self.lazy or (peer in self.eager and len(self.eager) > 1):
-            if now - self._pruned_at.get(peer, -math.inf) < self._config.prune_interval_s:
+            if now - neighbour.tree.pruned_at < self._config.prune_interval_s:
                 return  # a star of duplicates must not make links flap (libp2p/specs#215)
-            self._pruned_at[peer] = now
+            neighbour.tree.pruned_at = now
             self._make_lazy(peer)
             self.stats.prunes += 1
             self._send(peer, codec.head(codec.PRUNE))
@@ -278,18 +273,19 @@ class Broadcast:
         """Send an empty message of our own down the tree: it shapes and mends the tree while nobody broadcasts."""
         self._keep(sign, 0, (), now)
 
-    def keep_received(self, peer: PeerId, sign: Keep, hops: int, now: float) -> None:
+    def keep_received(self, neighbour: Neighbour, sign: Keep, hops: int, now: float) -> None:
         """A sign that we want, its signature checked."""
+        peer = neighbour.peer
         waited = self._drop_missing((sign.origin, KEEP_EPOCH, sign.number))
         self._make_eager(peer)
         self._keep(sign, hops + 1, (peer,) if waited is None else (peer, *waited.hops), now)
         if waited is not None:
-            self._shorten(peer, next(iter(waited.hops)), now - waited.since, now)
+            self._shorten(neighbour, next(iter(waited.hops)), now - waited.since, now)
 
-    def keep_repeated(self, peer: PeerId, sign: Keep, now: float) -> None:
+    def keep_repeated(self, neighbour: Neighbour, sign: Keep, now: float) -> None:
         """A sign that we do not want. One that we had says that this link closes a cycle."""
-        if sign.number <= self.signs.number(sign.origin) and peer in self.eager:
-            self.prune(peer, now)
+        if sign.number <= self.signs.number(sign.origin) and neighbour.peer in self.eager:
+            self.prune(neighbour, now)
 
     def _keep(self, sign: Keep, hops: int, having: tuple[PeerId, ...], now: float) -> None:
         self.signs.take(sign, now)
@@ -300,20 +296,21 @@ class Broadcast:
         self._announce_later(message_line((sign.origin, KEEP_EPOCH, sign.number), hops), having, now)
         self._flush_announcements()  # when they come tells which link would have been the shorter way
 
-    def ihave_received(self, peer: PeerId, ids: list[tuple[Id, int]], now: float) -> None:
+    def ihave_received(self, neighbour: Neighbour, ids: list[tuple[Id, int]], now: float) -> None:
         for identity, hops in ids:
             origin, epoch, sequence = identity
             if sequence > self.signs.number(origin) if epoch == KEEP_EPOCH else self._is_new(identity):
-                self._miss(identity, peer, hops, now, fresh=True)
+                self._miss(identity, neighbour, hops, now, fresh=True)
 
-    def graft_received(self, peer: PeerId, ids: list[Id], flags: int, now: float) -> None:
+    def graft_received(self, neighbour: Neighbour, ids: list[Id], flags: int, now: float) -> None:
         """Send what is asked for; unless it is a mere repair, the link joins the tree."""
+        peer = neighbour.peer
         if not flags & REPAIR:
             self._make_eager(peer)
         asked = dict.fromkeys(ids)
         self.stats.repairs_refused += len(ids) - len(asked)
         seconds_per_byte = self._config.cache_s / (_REPAIR_CACHES * self._config.cache_bytes)
-        until = max(now, self._repaid.get(peer, now))
+        until = max(now, neighbour.tree.repaid_at)
         for identity in asked:
             cached = self._cache.get(identity)
             sign = self.signs.newest(identity[0])
@@ -329,7 +326,7 @@ class Broadcast:
                 continue
             until += len(frame) * seconds_per_byte
             self._send(peer, frame)
-        self._repaid[peer] = until
+        neighbour.tree.repaid_at = until
 
     def haves(self, now: float) -> list[Have]:
         """What streams of the last while we have, and how far: for a new neighbour, and with each summary."""
@@ -342,17 +339,17 @@ class Broadcast:
             entries.append(Have(origin, stream.epoch, high, low + 1, now - stream.active_at))
         return entries
 
-    def answer_haves(self, peer: PeerId, theirs: list[Have], cost: Cost, now: float) -> None:
+    def answer_haves(self, neighbour: Neighbour, theirs: list[Have], now: float) -> None:
         """A neighbour asked what it lacks, and pays for the answer and for looking."""
         known = {(have.origin, have.epoch): have.high for have in theirs}
         ours = self.haves(now)
-        cost.add(_HAVES_UNITS + _TURN_UNITS * sum(have.high - have.low for have in ours))
+        neighbour.cost.add(_HAVES_UNITS + _TURN_UNITS * sum(have.high - have.low for have in ours))
         ahead = [have for have in ours if have.high > known.get((have.origin, have.epoch), 0)]
         frame = encode_haves(ahead, 0)
-        if ahead and cost.may_answer(len(frame), now):
-            self._send(peer, frame)
+        if ahead and neighbour.cost.may_answer(len(frame), now):
+            self._send(neighbour.peer, frame)
 
-    def haves_received(self, peer: PeerId, entries: list[Have], now: float) -> None:
+    def haves_received(self, neighbour: Neighbour, entries: list[Have], now: float) -> None:
         """Nothing here is signed, so it only makes us ask; and not for what was sent before our time. Bound: as many turns as
         one advertiser may have us wait for, and one for each entry."""
         turns = _MISSING_FROM_MAX
@@ -364,7 +361,7 @@ class Broadcast:
                     return
                 turns -= 1
                 identity = have.origin, have.epoch, sequence
-                if self._is_new(identity) and not self._miss(identity, peer, 0, now):
+                if self._is_new(identity) and not self._miss(identity, neighbour, 0, now):
                     return
 
     # ---------------------------------------------------------------------------------------------------- timers
@@ -392,12 +389,13 @@ class Broadcast:
         while missing.advertisers:
             peer = self._first_to_ask(missing)
             missing.advertisers.remove(peer)
-            if peer in self.eager or peer in self.lazy:
+            neighbour = self.links.get(peer)
+            if neighbour is not None:
                 grafts.setdefault(peer, []).append(identity)
                 if len(self._promises) < _PROMISES_MAX:
-                    patience = max(_PROMISE_S, 4 * self._srtt.get(peer, 0.0))
+                    patience = max(_PROMISE_S, 4 * neighbour.tree.srtt)
                     self._promises.setdefault((peer, identity), Promise(now + patience, missing.fresh))
-                missing.deadline = now + self._graft_timeout(peer)
+                missing.deadline = now + self._graft_timeout(neighbour)
                 heappush(self._timers, (missing.deadline, identity))
                 return
         self._drop_missing(identity)  # nobody is left to ask: an id that nobody sends must not stay
@@ -405,24 +403,18 @@ class Broadcast:
     def _first_to_ask(self, missing: Missing) -> PeerId:
         """Who says that it has the message, before who may have it; who kept its word, before a stranger, and who broke it
         last of all. Of those alike, who told us first."""
-        broken, guesses = self._broken, missing.guesses
+        links, guesses = self.links, missing.guesses
 
         def order(peer: PeerId) -> tuple[bool, bool, int]:
-            count = broken.get(peer, 0)
+            neighbour = links.get(peer)
+            count = 0 if neighbour is None else neighbour.tree.broken
             return count > 0, peer in guesses, count
 
         return min(missing.advertisers, key=order)
 
-    def _graft_timeout(self, peer: PeerId) -> float:
+    def _graft_timeout(self, neighbour: Neighbour) -> float:
         config = self._config
-        return min(config.graft_timeout_max_s, max(config.graft_timeout_min_s, 3 * self._srtt.get(peer, 0.0)))
-
-    def _prove(self, peer: PeerId, flags: int) -> None:
-        """It passes on what it has. What is pushed makes no broken promise good."""
-        if flags & REPAIR:
-            self._broken[peer] = _PROVEN
-        else:
-            self._broken.setdefault(peer, _PROVEN)
+        return min(config.graft_timeout_max_s, max(config.graft_timeout_min_s, 3 * neighbour.tree.srtt))
 
     def _judge_promises(self, now: float) -> None:
         """The oldest first; one whose deadline is far holds up those behind it, which does no harm."""
@@ -432,11 +424,11 @@ class Broadcast:
             if promise.until > now:
                 break
             del self._promises[promised]
-            peer = promised[0]
-            if peer in self.eager or peer in self.lazy:
-                broken = self._broken[peer] = max(0, self._broken.get(peer, 0)) + 1
-                if broken == _BROKEN_MAX:
-                    withholding.append(peer)
+            neighbour = self.links.get(promised[0])
+            if neighbour is not None:
+                neighbour.tree.broken = max(0, neighbour.tree.broken) + 1
+                if neighbour.tree.broken == _BROKEN_MAX:
+                    withholding.append(neighbour.peer)
         if withholding:
             self.effects.wishes.append(Withholding(tuple(withholding)))
 
@@ -479,18 +471,18 @@ class Broadcast:
         self._announce_at = math.inf
 
     def _miss(
-        self, identity: Id, peer: PeerId, hops: int, now: float, *, fresh: bool = False, guess: bool = False
+        self, identity: Id, neighbour: Neighbour, hops: int, now: float, *, fresh: bool = False, guess: bool = False
     ) -> bool:
         """False: we wait for too much already, all told or because of this neighbour."""
         missing = self._missing.get(identity)
         if missing is None:
-            owed = self._missing_of.get(peer, 0)
-            if len(self._missing) >= _MISSING_MAX or owed >= _MISSING_FROM_MAX:
+            if len(self._missing) >= _MISSING_MAX or neighbour.tree.awaited >= _MISSING_FROM_MAX:
                 return False
-            missing = self._missing[identity] = Missing(now, now + self._graft_timeout(peer))
-            self._missing_of[peer] = owed + 1
+            missing = self._missing[identity] = Missing(now, now + self._graft_timeout(neighbour))
+            neighbour.tree.awaited += 1
             heappush(self._timers, (missing.deadline, identity))
             self.deadline = min(self.deadline, missing.deadline)
+        peer = neighbour.peer
         missing.fresh |= fresh
         if not guess:
             missing.guesses.pop(peer, None)
@@ -504,21 +496,18 @@ class Broadcast:
     def _drop_missing(self, identity: Id) -> Missing | None:
         missing = self._missing.pop(identity, None)
         if missing is not None:
-            first = next(iter(missing.hops))
-            left = self._missing_of.get(first, 0) - 1
-            if left > 0:
-                self._missing_of[first] = left
-            else:
-                self._missing_of.pop(first, None)
+            first = self.links.get(next(iter(missing.hops)))
+            if first is not None:
+                first.tree.awaited = max(0, first.tree.awaited - 1)  # 0: this was announced over an earlier link
         return missing
 
-    def _ask_for_gap(self, peer: PeerId, origin: PeerId, stream: Stream, now: float) -> None:
+    def _ask_for_gap(self, neighbour: Neighbour, origin: PeerId, stream: Stream, now: float) -> None:
         """Who has a message has most likely those before it: ask it, unless they come by themselves."""
         for sequence in range(stream.expected, stream.high)[:_REPAIR_MAX]:
             if sequence not in stream.pending:
-                self._miss((origin, stream.epoch, sequence), peer, 0, now, guess=True)
+                self._miss((origin, stream.epoch, sequence), neighbour, 0, now, guess=True)
 
-    def _optimise(self, peer: PeerId, hops: int, waited: Missing, now: float) -> None:
+    def _optimise(self, neighbour: Neighbour, hops: int, waited: Missing, now: float) -> None:
         """Plumtree section 3.8: a lazy link that would have been much shorter takes the place of the eager one."""
         best = min(waited.hops, key=lambda p: waited.hops[p])
         threshold = self._config.optimisation_threshold
@@ -527,13 +516,13 @@ class Broadcast:
         elif self._sources(_ONE_SOURCE_S, now) == 1:
             threshold = min(threshold, _ONE_SOURCE_HOPS)
         if waited.hops[best] + threshold < hops and self._take_in(best):
-            self.prune(peer, now)
+            self.prune(neighbour, now)
 
-    def _shorten(self, peer: PeerId, better: PeerId, gain_s: float, now: float) -> None:
-        """The keeper's sign came so much later over `peer` than `better` had announced it."""
+    def _shorten(self, neighbour: Neighbour, better: PeerId, gain_s: float, now: float) -> None:
+        """The keeper's sign came so much later from `neighbour` than `better` had announced it."""
         if self._origins and now - self._origins[-1][1] < _BUSY_S:
             if gain_s > _SHORTCUT_BUSY_S and self._take_in(better):
-                self.prune(peer, now)
+                self.prune(neighbour, now)
         elif gain_s > _SHORTCUT_S:
             # The next sign comes twice then, and the link of the later one is pruned: at no moment is a branch missing.
             self._take_in(better)
@@ -547,14 +536,14 @@ class Broadcast:
         return True
 
     def _make_eager(self, peer: PeerId) -> None:
-        if peer in self.lazy:
-            del self.lazy[peer]
-            self.eager[peer] = None
+        neighbour = self.lazy.pop(peer, None)
+        if neighbour is not None:
+            self.eager[peer] = neighbour
 
     def _make_lazy(self, peer: PeerId) -> None:
-        if peer in self.eager:
-            del self.eager[peer]
-            self.lazy[peer] = None
+        neighbour = self.eager.pop(peer, None)
+        if neighbour is not None:
+            self.lazy[peer] = neighbour
 
     def _remember(self, message: Message, hops: int, sent_at: float, now: float) -> None:
         self._cache[message.origin, message.epoch, message.sequence] = (message, hops, sent_at)
@@ -582,3 +571,9 @@ class Broadcast:
 
     def _send(self, peer: PeerId, frame: bytes) -> None:
         self.effects.frames.append(SendFrame(peer, frame, True))
+
+
+def _prove(neighbour: Neighbour, flags: int) -> None:
+    """It passes on what it has. What is pushed makes no broken promise good."""
+    if flags & REPAIR or not neighbour.tree.broken:
+        neighbour.tree.broken = PROVEN

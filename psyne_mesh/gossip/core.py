@@ -17,7 +17,7 @@ from psyne_mesh.gossip.codec import LARGE_ROOM, LINKS_MASK, PROBE
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.coordinates import Coordinate, distance
 from psyne_mesh.gossip.costs import ASKED_PROBE
-from psyne_mesh.gossip.detector import Detector, Link
+from psyne_mesh.gossip.detector import Detector
 from psyne_mesh.gossip.dialer import Dialer
 from psyne_mesh.gossip.doubt import Doubt
 from psyne_mesh.gossip.effects import Effects
@@ -26,6 +26,7 @@ from psyne_mesh.gossip.exchange import ISOLATED, LARGE, NEWCOMER, OUTBOUND, Exch
 from psyne_mesh.gossip.freshness import Calendar, Freshness
 from psyne_mesh.gossip.healing import Cuts, Knocker
 from psyne_mesh.gossip.membership import Membership
+from psyne_mesh.gossip.neighbours import Neighbour, Neighbours
 from psyne_mesh.gossip.orphans import Orphans
 from psyne_mesh.gossip.overlay import Overlay
 from psyne_mesh.gossip.policy import FULL, POLICIES
@@ -83,19 +84,18 @@ class Core:
         self.stats = Stats()
         self.outputs: list[Output] = []
         out = self.effects = Effects()
-        self.links: dict[PeerId, Link] = {}
+        self.neighbours = Neighbours()
+        self.links = self.neighbours.links
         self._sizes = [0, 0]  # how many neighbours call the room small, and how many large
         self.fresh = Freshness(calendar, now)
         self.census = Census(config, identity, room, rng, verify, state, self.fresh, out, now)
         self.membership: Membership = self.census.membership
-        self.detector = Detector(config, rng, out)
-        self.exchange = Exchange(config, rng, self.membership, out)
-        self.exchange.hears = lambda peer: not self.detector.is_impaired(peer)
+        self.detector = Detector(config, rng, self.neighbours, out)
+        self.exchange = Exchange(config, rng, self.membership, self.neighbours, out)
         self.dialer = Dialer(config, rng, out)
-        self.overlay = Overlay(config, own, rng, out)
+        self.overlay = Overlay(config, own, rng, self.links, out)
         self.walks = Walks(config, rng, out)
-        self.broadcast = Broadcast(config, out)
-        self.broadcast.streams.standing = self._standing
+        self.broadcast = Broadcast(config, self.links, self.membership.standing, out)
         self.tree_keeper = TreeKeeper(room.raw, own, rng, self.broadcast.signs, out)
         self.vouching = Vouching(rng, out)
         self.orphans = Orphans(room.raw, own, out)
@@ -130,42 +130,47 @@ class Core:
         self.stats.bytes_out += len(output.frame)
         self.outputs.append(output)
 
-    def send_probe(self, kind: int, sequence: int, link: Link) -> None:
+    def send_probe(self, kind: int, sequence: int, neighbour: Neighbour) -> None:
         """A ping or ack, with whatever news still fit in."""
         if kind == codec.PING:
-            link.cost.asked(ASKED_PROBE)
-        hearing = link.hearing
-        hearing.sent = (hearing.sent + 1) & 0xFFFF
+            neighbour.cost.asked(ASKED_PROBE)
+        loss = neighbour.loss
+        loss.sent = (loss.sent + 1) & 0xFFFF
         frame = PROBE.pack(
             codec.VERSION,
             kind,
             sequence,
             self.exchange.view_hash,
-            link.srtt_wire,
+            neighbour.probe.srtt_wire,
             min(LINKS_MASK, len(self.links)) | (0 if self.policy.links_all else LARGE_ROOM),
             *self.coordinate.wire,
-            hearing.sent,
-            hearing.got,
+            loss.sent,
+            loss.got,
         )
         if self.exchange.rumours.queue:
             frame += self.exchange.rumours.take(codec.UNRELIABLE_FRAME_MAX - PROBE.size)
-        self.emit(SendFrame(link.peer, frame, False))
+        self.emit(SendFrame(neighbour.peer, frame, False))
 
     def send_anyhow(self, peer: PeerId, frame: bytes) -> None:
         """Over the link, or through two neighbours where there is no working one."""
-        if peer in self.links and not self.detector.is_impaired(peer):
+        if self.carries(peer):
             self.send(peer, frame)
             return
-        helpers = [p for p in self.links if p != peer and not self.detector.is_impaired(p)]
+        helpers = [neighbour.peer for neighbour in self.neighbours.good if neighbour.peer != peer]
         relayed = encode_relay(peer, frame)
         for helper in self.rng.sample(helpers, min(2, len(helpers))):
             self.send(helper, relayed)
+
+    def carries(self, peer: PeerId) -> bool:
+        """Whether there is a link to `peer` on which frames come through."""
+        neighbour = self.links.get(peer)
+        return neighbour is not None and not neighbour.probe.impaired
 
     def send_to_unlinked(self, frame: bytes) -> None:
         """To members of a full mesh whom we have no working link to."""
         count = 0
         for peer in self.membership.alive:
-            if count < _CARRIED_MAX and (peer not in self.links or self.detector.is_impaired(peer)):
+            if count < _CARRIED_MAX and not self.carries(peer):
                 self.send_anyhow(peer, frame)
                 count += 1
 
@@ -188,13 +193,6 @@ class Core:
         if self.policy.links_all:
             self.send_to_unlinked(frame)
 
-    def _standing(self, origin: PeerId) -> int:
-        """Of an author of broadcasts: nobody invents members as cheaply as keys. In a lobby, and just after joining, honest
-        ones are strangers, too."""
-        if origin == self.own or self.membership.is_alive(origin):
-            return 2
-        return 0 if self.membership.get(origin) is None else 1
-
     # ---------------------------------------------------------------------------------------------------- doubt
 
     def doubts(self, now: float) -> bool:
@@ -208,12 +206,10 @@ class Core:
         """Who had lost most links asks former neighbours why (see `hearing`)."""
         if self.policy.links_all:
             return
-        hearings = [link.hearing for link in self.links.values()]
+        hearings = [neighbour.loss for neighbour in self.links.values()]
         # A link that fell silent is as good as lost: its other end may have given it up already.
-        silent = [
-            peer for peer, link in self.links.items() if link.hearing.is_known and self.detector.is_impaired(peer)
-        ]
-        former = self.detector.hearings.former(now) + silent
+        silent = [peer for peer, other in self.links.items() if other.loss.is_known and other.probe.impaired]
+        former = self.neighbours.hearings.former(now) + silent
         for peer in self.doubt.begin(self.census.own.epoch, former, hearings, now):
             self.dialer.want(peer, now)
 
@@ -228,7 +224,7 @@ class Core:
 
     def settle_doubt(self, now: float) -> None:
         """We are not deaf, or nobody can tell: who called us gone is answered now."""
-        hearings = {peer: link.hearing for peer, link in self.links.items()}
+        hearings = {peer: neighbour.loss for peer, neighbour in self.links.items()}
         if self.doubt.is_over(hearings, self.detector.seems_deaf, now) and self.doubt.called_gone:
             self.census.revive(self.doubt.begun_for, now)
 
@@ -239,7 +235,7 @@ class Core:
         self.detector.stood_still(now)
         suspicions = self.census.suspicions
         for peer in suspicions.suspected:
-            if peer not in self.detector.links:
+            if peer not in self.neighbours.watched:
                 suspicions.retract(peer, self.own)
 
     def link_opened(self, peer: PeerId, now: float, rtt: float | None) -> None:
@@ -248,12 +244,12 @@ class Core:
         flags |= (0 if self.introduced else NEWCOMER) | (0 if self.policy.links_all else LARGE)
         self.dialer.linked(peer)
         self.hints.pop(peer, None)
-        self.detector.link_up(peer, now, rtt, at_once=self.is_asked(peer))
         if (replaced := self.links.get(peer)) is not None:
             self.size_told(replaced, None)
-        link = self.links[peer] = self.detector.links[peer]
-        link.lonely = bool(flags & ISOLATED)
-        self.overlay.link_up(peer, now, outbound=outbound)
+        neighbour = self.neighbours.open(peer, now, outbound=outbound)
+        neighbour.lonely = bool(flags & ISOLATED)
+        self.detector.link_up(neighbour, now, rtt, at_once=self.is_asked(peer))
+        self.overlay.link_up(neighbour, now)
         self.orphans.linked(peer)
         self.census.link_heard(peer)  # its handshake is a sign of life: whatever case was open is closed
         haves = self.broadcast.haves(now)
@@ -263,7 +259,7 @@ class Core:
             self.send(peer, told(proof))
         if haves:
             self.effects.frames.append(SendFrame(peer, encode_haves(haves, 0), True))
-        self.broadcast.link_up(peer, now)
+        self.broadcast.link_up(neighbour, now)
         member = self.membership.get(peer)
         if member is not None:
             self.census.tell_down(peer, member)
@@ -272,25 +268,26 @@ class Core:
             self.effects.timers[effects.SEATING] = now  # its claim counts from now on
         self.resize(now)
 
-    def link_closed(self, peer: PeerId, now: float) -> None:
-        """Forget the link; the detector is told by the caller, because it may want to go on asking helpers."""
-        link = self.links.pop(peer, None)
-        if link is not None:
-            self.size_told(link, None)
-            self.membership.met(peer, now)
-            if self.policy.links_all:
-                self.vouching.arm(now)
+    def link_closed(self, peer: PeerId, now: float, *, lost: bool = False) -> None:
+        """Forget the neighbour. `lost`: its link broke without a word, and helpers are asked for it from now on."""
+        neighbour = self.neighbours.lose(peer) if lost else self.neighbours.close(peer)
+        if neighbour is None:
+            return
+        self.size_told(neighbour, None)
+        self.membership.met(peer, now)
+        if self.policy.links_all:
+            self.vouching.arm(now)
         self.census.link_closed(peer, now)
-        self.overlay.link_down(peer, now)
-        self.exchange.link_down(peer)
+        self.overlay.link_down(now)
+        self.exchange.sync.link_down()
         self.broadcast.link_down(peer)
-        self.router.link_down(peer)
+        if lost:
+            self.detector.link_lost(neighbour, now)
 
     def hang_up(self, peer: PeerId, reason: str, now: float) -> None:
         """Close a link to somebody who is gone."""
         if peer in self.links:
             self.link_closed(peer, now)
-            self.detector.link_down(peer)
             self.outputs.append(CloseLink(peer, reason))
 
     def shun(self, peer: PeerId, now: float) -> None:
@@ -359,11 +356,11 @@ class Core:
             del self.hints[next(iter(self.hints))]
         self.hints[record.peer] = record, until
 
-    def size_told(self, link: Link, large: bool | None) -> None:
+    def size_told(self, neighbour: Neighbour, large: bool | None) -> None:
         """What a neighbour takes the room for; None: it is one no more."""
-        if link.large is not None:
-            self._sizes[link.large] -= 1
-        link.large = large
+        if neighbour.large is not None:
+            self._sizes[neighbour.large] -= 1
+        neighbour.large = large
         if large is not None:
             self._sizes[large] += 1
 
@@ -422,7 +419,7 @@ class Core:
     def second_opinion(self, subject: PeerId) -> None:
         """Ask two neighbours what they know of a member whom others call silent, for a refutation may have missed us; and
         all whether they reach it: who had lost it beyond a cut says so first, and its own answer comes later."""
-        good = [peer for peer in self.links if peer != subject and not self.detector.is_impaired(peer)]
+        good = [neighbour.peer for neighbour in self.neighbours.good if neighbour.peer != subject]
         self.vouching.ask(subject, good, len(good))
         for peer in self.rng.sample(good, min(_OPINIONS, len(good))):
             self.exchange.ask(peer, subject)

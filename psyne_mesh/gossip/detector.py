@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from psyne_mesh.gossip import codec, effects
 from psyne_mesh.gossip.config import GossipConfig
-from psyne_mesh.gossip.costs import Cost
 from psyne_mesh.gossip.effects import (
     CutOff,
     Deaf,
@@ -23,7 +22,8 @@ from psyne_mesh.gossip.effects import (
     LinkSilent,
     ProbeDue,
 )
-from psyne_mesh.gossip.hearing import Hearing, Hearings, deaf_for
+from psyne_mesh.gossip.hearing import deaf_for
+from psyne_mesh.gossip.neighbours import Neighbour, Neighbours, Probe
 from psyne_mesh.gossip.policy import FULL, Policy
 from psyne_mesh.identity import PeerId
 
@@ -50,74 +50,16 @@ _INDIRECT_AT = 0.5  # indirect probes start at this part of the patience, so tha
 # A link whose peer only others reach for so long is closed and dialled anew. Where nobody at all is heard it is we who are cut
 # off: then the links fall asleep, as they are the one way back.
 _IMPAIRED_CLOSE_S = 10.0
-_YOUNG_S = 5.0  # a link is asked in every interval at first: places on the latency map and numbers of links settle soon
 _SAMPLE_ROUNDS = 8  # our own RTT sample is renewed after so many, even while the other side does the pinging
 _HELPS_MAX = 64  # indirect probes that we do for others at the same time; more get no answer
 _PENDING_MAX = 16  # unanswered pings remembered for each link; the oldest is forgotten
 
 
-class Link:
-    """One probed link. `alive_at` is the last sign of life, by the link itself or through a helper; `waiting_since` is
-    when we first asked after that, or infinity."""
-
-    __slots__ = (
-        "accused_at",
-        "alive_at",
-        "asked_at",
-        "cost",
-        "degree",
-        "fast_at",
-        "faults",
-        "heard_at",
-        "hearing",
-        "large",
-        "lonely",
-        "lost",
-        "missed",
-        "nacks_due",
-        "peer",
-        "pending",
-        "ping_at",
-        "probed_at",
-        "rttvar",
-        "sampled_at",
-        "silent",
-        "spread",
-        "srtt",
-        "srtt_wire",
-        "waiting_since",
-        "young_until",
-    )
-
-    def __init__(self, peer: PeerId, now: float, hearing: Hearing) -> None:
-        self.peer = peer
-        self.heard_at = self.alive_at = now
-        self.waiting_since = math.inf
-        self.ping_at = now  # when to look whether a ping is due
-        self.spread = 1.0
-        self.young_until = now + _YOUNG_S
-        self.sampled_at = self.probed_at = -math.inf
-        self.fast_at = self.asked_at = self.accused_at = -math.inf
-        self.hearing = hearing
-        self.missed = 0
-        self.degree = 0  # links that the peer says it has; 0: not said yet
-        self.cost = Cost(now)
-        self.faults = 0  # broken frames that came over it
-        self.nacks_due: list[PeerId] = []  # helpers that have not answered
-        self.silent = False
-        self.large: bool | None = None  # whether the peer takes the room for a large one; None: not said yet
-        self.lonely = False  # it was our only link when it came up
-        self.lost = False  # the link itself is gone; only helpers can say whether the peer lives
-        self.srtt = 0.0  # 0: unknown
-        self.srtt_wire = 0  # the same in 0.1 ms, as probes tell it
-        self.rttvar = 0.0
-        self.pending: dict[int, float] = {}
-
-
 class Detector:
     """Probes links. How to drive it:
 
-    1. `link_up(peer, now, rtt)` and `link_down(peer)` follow the links; `heard(link, now)` for every frame of a link.
+    1. `link_up(neighbour, now, rtt)`, `link_lost(neighbour, now)` and `Neighbours.close` follow the links; `heard(neighbour,
+       now)` for every frame of a link.
     2. `ping_received`, `ack_received`, `ping_req_received`, `indirect_received` feed the probe frames; `accused` says
        that somebody calls a peer silent.
     3. `handle_timeout(now)` when `deadline` is reached.
@@ -125,10 +67,11 @@ class Detector:
        `Deaf`.
     """
 
-    def __init__(self, config: GossipConfig, rng: random.Random, out: Effects) -> None:
+    def __init__(self, config: GossipConfig, rng: random.Random, neighbours: Neighbours, out: Effects) -> None:
         self._config = config
         self._rng = rng
-        self.links: dict[PeerId, Link] = {}
+        self._neighbours = neighbours
+        self._watched = neighbours.watched
         self.effects = out
         self.deadline = math.inf
         self.local_health = 0  # Lifeguard's LHM score: 0 healthy ... local_health_max - 1
@@ -139,8 +82,7 @@ class Detector:
         self._better_at = 0.0
         self._judge_at = self._alone_at = 0.0
         self._late_then = 0  # how many links were late then
-        self._looked_at = self._awake_at = -math.inf  # when we last looked at all links, when we last looked at any
-        self.hearings = Hearings()
+        self._looked_at = -math.inf  # when we last looked at all links at once
         self._helps: dict[
             int, tuple[PeerId, int, PeerId, float]
         ] = {}  # our ping -> (asker, its sequence, target, nack at)
@@ -163,50 +105,45 @@ class Detector:
 
     # ---------------------------------------------------------------------------------------------------- links
 
-    def link_up(self, peer: PeerId, now: float, rtt: float | None, *, at_once: bool = False) -> None:
+    def link_up(self, neighbour: Neighbour, now: float, rtt: float | None, *, at_once: bool = False) -> None:
         """`at_once`: the first ping does not wait for its turn."""
-        self.link_down(peer)
-        link = self.links[peer] = Link(peer, now, self.hearings.link_up(peer, now))
+        probe = neighbour.probe
         if rtt is not None:
-            link.srtt, link.rttvar = rtt, rtt / 2
-        link.ping_at = now if at_once else now + self._calm() * self._rng.random()
-        self.deadline = min(self.deadline, link.ping_at)
+            probe.srtt, probe.rttvar = rtt, rtt / 2
+        probe.ping_at = now if at_once else now + self._calm() * self._rng.random()
+        self.deadline = min(self.deadline, probe.ping_at)
 
-    def link_down(self, peer: PeerId) -> None:
-        link = self.links.pop(peer, None)
-        if link is not None:
-            self.hearings.link_down(peer, link.hearing, max(self._awake_at, link.heard_at))
-
-    def link_lost(self, peer: PeerId, now: float) -> None:
+    def link_lost(self, neighbour: Neighbour, now: float) -> None:
         """The link broke without a word: helpers are asked; then `LinkSilent` comes, or the peer is theirs to watch."""
-        link = self.links.get(peer)
-        if link is not None:
-            link.lost = True
-            # Ask now, and leave them time to answer.
-            link.waiting_since = link.alive_at = now - _INDIRECT_AT * self.patience(link, now)
-            self.deadline = now
+        probe = neighbour.probe
+        probe.lost = True
+        # Ask now, and leave them time to answer.
+        probe.waiting_since = probe.alive_at = now - _INDIRECT_AT * self.patience(probe, now)
+        self.deadline = now
 
-    def heard(self, link: Link, now: float) -> None:
-        link.heard_at = link.alive_at = now
-        link.waiting_since = math.inf
-        if link.missed:
-            link.missed = 0
-            link.nacks_due.clear()
-        if link.silent:
-            link.silent = False
-            self.effects.probing.append(LinkHeard(link.peer))
+    def heard(self, neighbour: Neighbour, now: float) -> None:
+        probe = neighbour.probe
+        probe.heard_at = probe.alive_at = now
+        probe.waiting_since = math.inf
+        if probe.missed:
+            probe.missed = 0
+            probe.impaired = False
+            probe.nacks_due.clear()
+        if probe.silent:
+            probe.silent = False
+            self.effects.probing.append(LinkHeard(neighbour.peer))
 
     def note_alive(self, peer: PeerId, now: float) -> None:
         """The peer's process lives, its loop stands still: it is not missed, and what it answers late is no round trip."""
-        link = self.links.get(peer)
-        if link is not None:
-            self.heard(link, now)
-            link.pending.clear()
+        neighbour = self._watched.get(peer)
+        if neighbour is not None:
+            self.heard(neighbour, now)
+            neighbour.probe.pending.clear()
 
     def note_rtt(self, peer: PeerId, rtt: float) -> None:
-        link = self.links.get(peer)
-        if link is not None and 0.0 <= rtt < 60.0:
-            _smooth(link, rtt)
+        neighbour = self._watched.get(peer)
+        if neighbour is not None and 0.0 <= rtt < 60.0:
+            _smooth(neighbour.probe, rtt)
 
     def note_loop_lag(self, seconds: float, now: float) -> None:
         """We were deaf for so long: nobody's silence in that time counts, and our health is worse (Lifeguard)."""
@@ -214,55 +151,54 @@ class Detector:
         if seconds < self.interval / 5:
             return
         self._worsen(min(3, math.ceil(seconds / self.interval)))
-        for link in self.links.values():
-            link.heard_at += seconds
-            link.alive_at += seconds
-            if link.waiting_since < now:
-                link.waiting_since = min(now, link.waiting_since + seconds)
+        for neighbour in self._watched.values():
+            probe = neighbour.probe
+            probe.heard_at += seconds
+            probe.alive_at += seconds
+            if probe.waiting_since < now:
+                probe.waiting_since = min(now, probe.waiting_since + seconds)
 
     def stood_still(self, now: float) -> None:
         """Our process did, for longer than the buffers in front of it last: what was lost is no deafness."""
-        self.hearings.stood_still(now)
-        for link in self.links.values():
-            link.hearing.stood_still(now)
+        self._neighbours.hearings.stood_still(now)
+        for neighbour in self._watched.values():
+            neighbour.loss.stood_still(now)
 
-    def patience(self, link: Link, now: float) -> float:
+    def patience(self, probe: Probe, now: float) -> float:
         """A link that owes us an answer for so long is a suspicion."""
-        rto = link.srtt + 4 * link.rttvar
+        rto = probe.srtt + 4 * probe.rttvar
         patience = max(self.patience_min, rto + self.interval * _RTT_MARGIN) * (1 + self.local_health)
-        return patience * _ACCUSED if now - link.accused_at < _ACCUSED_S else patience
+        return patience * _ACCUSED if now - probe.accused_at < _ACCUSED_S else patience
 
     def accused(self, peer: PeerId, now: float) -> bool:
         """Somebody calls `peer` silent: we ask it at once ourselves. True as long as our own link does not confirm it."""
-        link = self.links.get(peer)
-        if link is None or link.silent or link.lost:
+        neighbour = self._watched.get(peer)
+        if neighbour is None or neighbour.probe.silent or neighbour.probe.lost:
             return False
-        link.accused_at = now
-        if link.waiting_since == math.inf and now - link.heard_at > _ASK_AGAIN_S:
-            self._ping(link, now)
-            self.deadline = min(self.deadline, now + _late_after(link))
-        return now - link.waiting_since < self.patience_min
-
-    def is_impaired(self, peer: PeerId) -> bool:
-        """The link is up, and yet frames on it do not come through now: better go through a helper."""
-        link = self.links.get(peer)
-        return link is not None and (link.silent or link.missed >= self._config.missed_pings)
+        probe = neighbour.probe
+        probe.accused_at = now
+        if probe.waiting_since == math.inf and now - probe.heard_at > _ASK_AGAIN_S:
+            self._ping(neighbour, now)
+            self.deadline = min(self.deadline, now + _late_after(probe))
+        return now - probe.waiting_since < self.patience_min
 
     # --------------------------------------------------------------------------------------------------- frames
 
-    def ping_received(self, link: Link, now: float, srtt_of_peer: float) -> None:
-        link.probed_at = now
-        if srtt_of_peer and not link.srtt:
-            link.srtt, link.rttvar = srtt_of_peer, srtt_of_peer / 2
+    def ping_received(self, neighbour: Neighbour, now: float, srtt_of_peer: float) -> None:
+        probe = neighbour.probe
+        probe.probed_at = now
+        if srtt_of_peer and not probe.srtt:
+            probe.srtt, probe.rttvar = srtt_of_peer, srtt_of_peer / 2
 
-    def ack_received(self, link: Link, sequence: int, now: float) -> float | None:
+    def ack_received(self, neighbour: Neighbour, sequence: int, now: float) -> float | None:
         """The measured round trip in seconds, or None if the ack answers no ping of ours."""
-        sent = link.pending.pop(sequence, None)
+        probe = neighbour.probe
+        sent = probe.pending.pop(sequence, None)
         if sent is None:
             return None
         rtt = max(0.0, now - sent)
-        _smooth(link, rtt)
-        link.sampled_at = now
+        _smooth(probe, rtt)
+        probe.sampled_at = now
         help_for = self._helps.pop(sequence, None) if self._helps else None
         if help_for is not None:
             asker, asked, target, _ = help_for
@@ -270,30 +206,31 @@ class Detector:
         return rtt
 
     def ping_req_received(self, asker: PeerId, sequence: int, target: PeerId, now: float) -> None:
-        link = self.links.get(target)
-        if link is None:
+        neighbour = self._watched.get(target)
+        if neighbour is None:
             self.effects.probing.append(FrameDue(asker, codec.indirect(sequence, target, alive=False)))
             return
         if len(self._helps) >= _HELPS_MAX:
             return  # limit of _helps: the newest request is dropped; the asker has other helpers
         nack_at = now + nack_after_s(self.patience_min)
-        self._helps[self._ping(link, now)] = (asker, sequence, target, nack_at)
+        self._helps[self._ping(neighbour, now)] = (asker, sequence, target, nack_at)
         self.deadline = min(self.deadline, nack_at)
 
     def indirect_received(self, helper: PeerId, target: PeerId, alive: bool, now: float) -> None:
-        link = self.links.get(target)
-        if link is None:
+        neighbour = self._watched.get(target)
+        if neighbour is None:
             return
+        probe = neighbour.probe
         if alive:
-            link.alive_at = now
-            link.nacks_due.clear()
-            if link.silent:
-                link.silent = False
+            probe.alive_at = now
+            probe.nacks_due.clear()
+            if probe.silent:
+                probe.silent = False
                 self.effects.probing.append(LinkHeard(target))
-            if link.lost:
-                self.link_down(target)
-        elif helper in link.nacks_due:
-            link.nacks_due.remove(helper)
+            if probe.lost:
+                self._neighbours.close(target)
+        elif helper in probe.nacks_due:
+            probe.nacks_due.remove(helper)
 
     # --------------------------------------------------------------------------------------------------- timers
 
@@ -302,24 +239,25 @@ class Detector:
         late_by = now - max(timers[effects.PROBES], self._lag_known_at)
         if late_by > self.interval / 2:
             self.note_loop_lag(late_by, now)
-        self._awake_at = now
+        self._neighbours.awake_at = now
         self._nack_late_helps(now)
         calm = self._calm()
         late, asked_at = 0, -math.inf
         deadline = math.inf
-        for link in self.links.values():
-            if now >= link.ping_at and not link.lost:
-                self._ping_if_due(link, calm, now)
-            if link.waiting_since == math.inf:
-                deadline = min(deadline, link.ping_at)
+        for neighbour in self._watched.values():
+            probe = neighbour.probe
+            if now >= probe.ping_at and not probe.lost:
+                self._ping_if_due(neighbour, probe, calm, now)
+            if probe.waiting_since == math.inf:
+                deadline = min(deadline, probe.ping_at)
                 continue
-            late_at = link.waiting_since + _late_after(link)
-            if now < late_at and not link.lost:
+            late_at = probe.waiting_since + _late_after(probe)
+            if now < late_at and not probe.lost:
                 deadline = min(deadline, max(late_at, now + _GRAIN_S))
                 continue
             late += 1
-            asked_at = max(asked_at, link.waiting_since)
-            self._chase(link, now)
+            asked_at = max(asked_at, probe.waiting_since)
+            self._chase(neighbour, probe, now)
         if late > 1 and (now - self._looked_at > calm or late >= 2 * self._late_then):
             self._late_then = late
             self._look_round(now, asked_at)
@@ -342,105 +280,108 @@ class Detector:
     @property
     def is_calm(self) -> bool:
         """Nobody is late, so a ping may come a little later."""
-        return not self.local_health and not any(
-            link.missed or link.silent or link.lost for link in self.links.values()
-        )
+        if self.local_health:
+            return False
+        probes = (neighbour.probe for neighbour in self._watched.values())
+        return not any(probe.missed or probe.silent or probe.lost for probe in probes)
 
     @property
     def seems_deaf(self) -> bool:
         """For long, most links have found that we do not hear them while they hear us."""
-        return deaf_for(link.hearing for link in self.links.values()) >= self._config.deaf_after_s
+        return deaf_for(neighbour.loss for neighbour in self._watched.values()) >= self._config.deaf_after_s
 
     def _calm(self) -> float:
         """One ping on each link in this time, from either side, while all is well."""
-        return max(self.interval, self.interval * len(self.links) / self._contacts)
+        return max(self.interval, self.interval * len(self._watched) / self._contacts)
 
-    def _ping_if_due(self, link: Link, calm: float, now: float) -> None:
+    def _ping_if_due(self, neighbour: Neighbour, probe: Probe, calm: float, now: float) -> None:
         """One ping in `calm` seconds tells both sides what they want to know, and so do other frames while they come. But a
         single frame does not put a ping off for long: one that travels the whole room would bring all links into step,
         and a crash right behind it would be found late. Now and then we ask all the same, for the round trip and what
         else an answer says."""
-        if now < link.young_until:
+        if now < probe.young_until:
             calm = self.interval
-        due = max(link.probed_at + calm * link.spread, link.heard_at + calm * _LULL)
-        link.ping_at = min(due, link.sampled_at + _SAMPLE_ROUNDS * calm)
-        if now >= link.ping_at:
-            link.spread = 1 + _SPREAD * (2 * self._rng.random() - 1)
-            link.ping_at = now + calm * link.spread
-            if link.waiting_since == math.inf:  # else it is asked faster, anyhow
-                self._ask(link, now)
+        due = max(probe.probed_at + calm * probe.spread, probe.heard_at + calm * _LULL)
+        probe.ping_at = min(due, probe.sampled_at + _SAMPLE_ROUNDS * calm)
+        if now >= probe.ping_at:
+            probe.spread = 1 + _SPREAD * (2 * self._rng.random() - 1)
+            probe.ping_at = now + calm * probe.spread
+            if probe.waiting_since == math.inf:  # else it is asked faster, anyhow
+                self._ask(neighbour, now)
 
-    def _ask(self, link: Link, now: float) -> None:
-        link.probed_at = now
-        self._ping(link, now)
+    def _ask(self, neighbour: Neighbour, now: float) -> None:
+        neighbour.probe.probed_at = now
+        self._ping(neighbour, now)
 
-    def _chase(self, link: Link, now: float) -> None:
+    def _chase(self, neighbour: Neighbour, probe: Probe, now: float) -> None:
         """A late link: ping fast, then ask helpers, then give it up."""
         config = self._config
-        waiting = now - link.waiting_since
-        if now >= link.fast_at:
-            settled = link.silent and waiting > 4 * self.patience_min
-            link.fast_at = now + (self.interval if settled else 0.0)
-            link.missed += 1
-            if link.missed == config.missed_pings:
-                self.effects.probing.append(LinkImpaired(link.peer))
-            if not link.lost:
-                self._ping(link, now)
-        patience = self.patience(link, now)
-        unseen = min(waiting, now - link.alive_at)
-        owing = [helper for peer in link.nacks_due if (helper := self.links.get(peer)) is not None]
+        waiting = now - probe.waiting_since
+        if now >= probe.fast_at:
+            settled = probe.silent and waiting > 4 * self.patience_min
+            probe.fast_at = now + (self.interval if settled else 0.0)
+            probe.missed += 1
+            if probe.missed == config.missed_pings:
+                probe.impaired = True
+                self.effects.probing.append(LinkImpaired(neighbour.peer))
+            if not probe.lost:
+                self._ping(neighbour, now)
+        patience = self.patience(probe, now)
+        unseen = min(waiting, now - probe.alive_at)
+        owing = [helper.probe for peer in probe.nacks_due if (helper := self._watched.get(peer)) is not None]
         again_s = max(patience * (1 - _INDIRECT_AT), _nacks_within(owing, self.patience_min))
-        if unseen >= _INDIRECT_AT * patience and now - link.asked_at >= again_s:
+        if unseen >= _INDIRECT_AT * patience and now - probe.asked_at >= again_s:
             # Lifeguard: a helper that did not even nack speaks against ourselves; unless it has fallen silent as well.
-            self._worsen(sum(self._is_good(helper) for helper in link.nacks_due))
-            link.asked_at = now
-            link.nacks_due = self._ask_helpers(link)
-            if not link.nacks_due and len(self.links) > 1 and now >= self._alone_at:
+            self._worsen(sum(self._is_good(helper) for helper in probe.nacks_due))
+            probe.asked_at = now
+            probe.nacks_due = self._ask_helpers(neighbour)
+            if not probe.nacks_due and len(self._watched) > 1 and now >= self._alone_at:
                 self._alone_at = now + self.interval
                 self._worsen(1)  # nobody at all is heard: are we deaf?
-        if unseen >= patience and link.missed >= config.missed_pings and not link.silent:
-            link.silent = True
+        if unseen >= patience and probe.impaired and not probe.silent:
+            probe.silent = True
             self.suspicions_raised += 1
-            self.effects.probing.append(LinkSilent(link.peer))
-        elif not link.silent and waiting > _IMPAIRED_CLOSE_S:
-            if link.alive_at > link.waiting_since:
-                self.effects.probing.append(LinkBroken(link.peer))
-            elif all(other.missed >= config.missed_pings for other in self.links.values()):
-                self.effects.probing.append(CutOff(link.peer))
+            self.effects.probing.append(LinkSilent(neighbour.peer))
+        elif not probe.silent and waiting > _IMPAIRED_CLOSE_S:
+            if probe.alive_at > probe.waiting_since:
+                self.effects.probing.append(LinkBroken(neighbour.peer))
+            elif all(other.probe.impaired for other in self._watched.values()):
+                self.effects.probing.append(CutOff(neighbour.peer))
 
     def _look_round(self, now: float, since: float) -> None:
         """Two late links may be the first sign of something larger: whoever has not spoken since the last of them was
         asked is asked at once. And again when twice as many are late."""
         self._looked_at = now
-        for link in self.links.values():
-            if link.waiting_since == math.inf and link.heard_at < since:
-                self._ask(link, now)
+        for neighbour in self._watched.values():
+            if neighbour.probe.waiting_since == math.inf and neighbour.probe.heard_at < since:
+                self._ask(neighbour, now)
 
     def _is_good(self, peer: PeerId) -> bool:
-        link = self.links.get(peer)
-        return link is not None and link.missed == 0
+        neighbour = self._watched.get(peer)
+        return neighbour is not None and neighbour.probe.missed == 0
 
-    def _ask_helpers(self, link: Link) -> list[PeerId]:
+    def _ask_helpers(self, neighbour: Neighbour) -> list[PeerId]:
         """The half that was heard last: after a cut, the other half may be on the far side without our knowing yet."""
         count = self._config.indirect_probes
-        good = [other for other in self.links.values() if other.missed == 0 and other is not link]
-        good.sort(key=lambda other: -other.heard_at)
+        good = [other for other in self._watched.values() if other.probe.missed == 0 and other is not neighbour]
+        good.sort(key=lambda other: -other.probe.heard_at)
         fresh = [other.peer for other in good[: max(count, len(good) // 2)]]
         helpers = self._rng.sample(fresh, min(len(fresh), count))
         self._sequence = (self._sequence + 1) & 0xFFFFFFFF
-        frame = codec.ping_req(self._sequence, link.peer)
+        frame = codec.ping_req(self._sequence, neighbour.peer)
         for helper in helpers:
             self.effects.probing.append(FrameDue(helper, frame))
         return helpers
 
-    def _ping(self, link: Link, now: float) -> int:
+    def _ping(self, neighbour: Neighbour, now: float) -> int:
+        probe = neighbour.probe
         sequence = self._sequence = (self._sequence + 1) & 0xFFFFFFFF
-        pending = link.pending
+        pending = probe.pending
         if len(pending) >= _PENDING_MAX:
             del pending[next(iter(pending))]
         pending[sequence] = now
-        link.waiting_since = min(link.waiting_since, now)
-        self.effects.probing.append(ProbeDue(link.peer, sequence))
+        probe.waiting_since = min(probe.waiting_since, now)
+        self.effects.probing.append(ProbeDue(neighbour.peer, sequence))
         return sequence
 
     def _nack_late_helps(self, now: float) -> None:
@@ -459,21 +400,21 @@ def nack_after_s(patience_s: float) -> float:
     return 0.8 * (1 - _INDIRECT_AT) * _ACCUSED * patience_s
 
 
-def _nacks_within(helpers: list[Link], patience_s: float) -> float:
+def _nacks_within(helpers: list[Probe], patience_s: float) -> float:
     """Helpers that have said nothing by then owe us an answer: they wait themselves, and are a round trip away."""
-    return max((nack_after_s(patience_s) + _late_after(link) for link in helpers), default=0.0)
+    return max((nack_after_s(patience_s) + _late_after(probe) for probe in helpers), default=0.0)
 
 
-def _late_after(link: Link) -> float:
+def _late_after(probe: Probe) -> float:
     """An answer that takes longer than that is late."""
-    return max(_LATE_MIN_S, link.srtt + 4 * link.rttvar)
+    return max(_LATE_MIN_S, probe.srtt + 4 * probe.rttvar)
 
 
-def _smooth(link: Link, rtt: float) -> None:
+def _smooth(probe: Probe, rtt: float) -> None:
     """RFC 6298 section 2."""
-    if not link.srtt:
-        link.srtt, link.rttvar = rtt, rtt / 2
+    if not probe.srtt:
+        probe.srtt, probe.rttvar = rtt, rtt / 2
     else:
-        link.rttvar += (abs(link.srtt - rtt) - link.rttvar) / 4
-        link.srtt += (rtt - link.srtt) / 8
-    link.srtt_wire = min(65_535, int(link.srtt * 10_000))
+        probe.rttvar += (abs(probe.srtt - rtt) - probe.rttvar) / 4
+        probe.srtt += (rtt - probe.srtt) / 8
+    probe.srtt_wire = min(65_535, int(probe.srtt * 10_000))

@@ -14,10 +14,11 @@ from psyne_mesh.frozen import Frozen
 from psyne_mesh.gossip import codec, effects, sync
 from psyne_mesh.gossip.codec import NO_HASH, Reader, item, varint
 from psyne_mesh.gossip.config import GossipConfig
-from psyne_mesh.gossip.costs import LINE, Cost
+from psyne_mesh.gossip.costs import LINE
 from psyne_mesh.gossip.effects import Effects
 from psyne_mesh.gossip.events import SendFrame
 from psyne_mesh.gossip.membership import Member, Membership, Status
+from psyne_mesh.gossip.neighbours import Neighbour, Neighbours
 from psyne_mesh.gossip.policy import FULL
 from psyne_mesh.gossip.proofs import Proof
 from psyne_mesh.gossip.records import Accusation, Record
@@ -28,7 +29,7 @@ from psyne_mesh.identity import PeerId
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterable
+    from collections.abc import Collection, Iterable
 
 News: TypeAlias = Record | Accusation | Proof
 
@@ -67,19 +68,21 @@ class Hello(Frozen):
 class Exchange:
     """How to drive it:
 
-    1. `link_up`, `link_down` follow the links.
+    1. `link_up`, `link_down` follow the links of `neighbours`.
     2. `spread` sends news, `flush` at `flush_at`; `rumours.take(room)` fills a probe; `send_summary` begins a comparison.
     3. `hello_received`, `digest_received`, `delta_received` return the items that the parent must weigh.
     4. `sync` has a timer of its own.
     """
 
-    def __init__(self, config: GossipConfig, rng: random.Random, membership: Membership, out: Effects) -> None:
+    def __init__(
+        self, config: GossipConfig, rng: random.Random, membership: Membership, neighbours: Neighbours, out: Effects
+    ) -> None:
         self._config = config
         self._membership = membership
         self._rng = rng
-        self.hears: Callable[[PeerId], bool] = lambda peer: True  # set by the parent: frames on this link come through
+        self._neighbours = neighbours
         self.rumours = Rumours()
-        self.sync = Sync(config, rng, out)
+        self.sync = Sync(config, rng, neighbours.links, out)
         self.effects = out
         self.policy = FULL  # set by the parent
         self._alarms: list[tuple[bytes, PeerId | None]] = []
@@ -106,20 +109,17 @@ class Exchange:
     # ------------------------------------------------------------------------------------------------------ links
 
     def link_up(self, peer: PeerId, own: Record, now: float, flags: int, instance: int, wall_s: int) -> None:
-        self.sync.link_up(peer, now)
+        self.sync.link_up(now)
         if not self.policy.knows_all:
             flags |= UNSUMMARISED
         hashes = sync.summary(self._membership.buckets)[2:]
         head = codec.head(codec.HELLO) + _HELLO.pack(flags, instance) + wall_s.to_bytes(WALL_BYTES, "big")
         self._send(peer, head + hashes + encoded(own))
 
-    def link_down(self, peer: PeerId) -> None:
-        self.sync.link_down(peer)
-
     # ------------------------------------------------------------------------------------------------------- news
 
     def spread(
-        self, news: News, via: PeerId | None, now: float, eager: dict[PeerId, None], *, urgent: bool = False
+        self, news: News, via: PeerId | None, now: float, eager: Collection[PeerId], *, urgent: bool = False
     ) -> None:
         """Pass on what was new to us. `urgent`: it refutes an accusation."""
         data = encoded(news)
@@ -137,7 +137,7 @@ class Exchange:
             times = self._config.rumour_factor * max(1, len(self._membership)).bit_length()
             self.rumours.add(_key(news), data, times)
 
-    def flush(self, eager: dict[PeerId, None]) -> None:
+    def flush(self, eager: Collection[PeerId]) -> None:
         self.flush_at = math.inf
         news, self._news = self._news, []
         self._scatter(codec.RUMOURS, news, eager)
@@ -148,9 +148,9 @@ class Exchange:
         if answers:
             self._scatter(codec.TOLD, answers, self._alarmed(eager, _ANSWER_SPARES))
 
-    def _alarmed(self, eager: dict[PeerId, None], count: int) -> list[PeerId]:
+    def _alarmed(self, eager: Collection[PeerId], count: int) -> list[PeerId]:
         """Who is told at once: the tree, and `count` links beside it. Dead links count for nothing."""
-        good = [peer for peer in self.sync.neighbours if self.hears(peer)]
+        good = [neighbour.peer for neighbour in self._neighbours.good]
         spares = [peer for peer in good if peer not in eager]
         told = [peer for peer in good if peer in eager]
         return told + self._rng.sample(spares, min(len(spares), count))
@@ -195,20 +195,20 @@ class Exchange:
         for frame in sync.delta([subject], [], FRAME_BYTES):
             self._send(peer, frame)
 
-    def summary_received(self, peer: PeerId, frame: bytes, cost: Cost, now: float) -> None:
+    def summary_received(self, neighbour: Neighbour, frame: bytes, now: float) -> None:
         if self.policy.knows_all:
             mask = sync.differing_untrusted(frame, 2, self._membership.buckets)
             if mask:
                 self.sync.differed()
-                self.send_digest(peer, mask, cost, now)
+                self.send_digest(neighbour, mask, now)
 
-    def send_digest(self, peer: PeerId, mask: int, cost: Cost, now: float) -> None:
-        """`cost`: of the neighbour that asked, by a summary or a hello."""
-        if self.sync.may_send_digest(peer, now):
+    def send_digest(self, neighbour: Neighbour, mask: int, now: float) -> None:
+        """For a neighbour that asked, by a summary or a hello."""
+        if self.sync.may_send_digest(neighbour, now):
             lines = [(m.record.peer, *_version(m)) for m in self._membership.entries(mask)]
-            self._answer(peer, [sync.digest(mask, lines)], len(lines), cost, now)
+            self._answer(neighbour, [sync.digest(mask, lines)], len(lines), now)
 
-    def digest_received(self, peer: PeerId, frame: bytes, cost: Cost, now: float) -> tuple[list[Member], bool]:
+    def digest_received(self, neighbour: Neighbour, frame: bytes, now: float) -> tuple[list[Member], bool]:
         """Answer with what the neighbour lacks and ask for what we lack. Returns members that are alive for the
         neighbour and down for us: it should hear our accusation; and whether we lacked nothing, so that no delta comes."""
         mask, entries = sync.digest_untrusted(frame)
@@ -219,17 +219,17 @@ class Exchange:
         listed = {entry.peer for entry in entries}
         view = self._membership
         unlisted = [m for m in view.entries(mask) if m.record.peer not in listed]
-        lacking = [m.record for m in unlisted if m.status is Status.ALIVE and m.record.peer != peer]
+        lacking = [m.record for m in unlisted if m.status is Status.ALIVE and m.record.peer != neighbour.peer]
         newer = [self._record(p) for p in found.ours_newer + found.two_faced]
         gone = [m for m in unlisted if m.status is Status.DOWN]
         items = [encoded(record) for record in lacking + newer] + _gone_items(gone, now)
         wanted = found.theirs_newer + found.they_call_down
         replies = sync.delta(wanted, items, FRAME_BYTES) or [sync.nothing()]  # who has just come waits for our view
-        self._answer(peer, replies, len(items) + len(entries), cost, now)
+        self._answer(neighbour, replies, len(items) + len(entries), now)
         return [member for p in found.we_call_down if (member := view.get(p)) is not None], not wanted
 
     def delta_received(
-        self, peer: PeerId, frame: bytes, cost: Cost, now: float
+        self, neighbour: Neighbour, frame: bytes, now: float
     ) -> tuple[list[tuple[int, bytes]], list[Member]]:
         """(items, members down for us that the neighbour asked for). Records that it asked for are sent."""
         wants, offset = sync.delta_untrusted(frame)
@@ -240,7 +240,7 @@ class Exchange:
             records.append(own)
         down = [m for m in known if m.status is Status.DOWN]
         replies = sync.delta([], [*map(encoded, records), *_gone_items(down, now)], FRAME_BYTES)
-        self._answer(peer, replies, len(wants), cost, now)
+        self._answer(neighbour, replies, len(wants), now)
         return codec.items_untrusted(frame, offset), down
 
     def version(self, peer: PeerId) -> tuple[int, int, int, bytes] | None:
@@ -261,12 +261,12 @@ class Exchange:
         assert record is not None  # `compare` found a version of it
         return record
 
-    def _answer(self, peer: PeerId, frames: list[bytes], lines: int, cost: Cost, now: float) -> None:
+    def _answer(self, neighbour: Neighbour, frames: list[bytes], lines: int, now: float) -> None:
         """Who asked pays: `lines` looked at, and all bytes. Without means it gets nothing, and may ask again."""
-        cost.add(LINE * lines)
-        if cost.may_answer(sum(map(len, frames)), now):
+        neighbour.cost.add(LINE * lines)
+        if neighbour.cost.may_answer(sum(map(len, frames)), now):
             for frame in frames:
-                self._send(peer, frame)
+                self._send(neighbour.peer, frame)
 
     def _send(self, peer: PeerId, frame: bytes) -> None:
         self.effects.frames.append(SendFrame(peer, frame, True))

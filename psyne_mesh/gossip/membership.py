@@ -129,6 +129,13 @@ class Membership:
         """How many others are alive."""
         return len(self.alive)
 
+    def standing(self, origin: PeerId) -> int:
+        """Of an author of broadcasts: nobody invents members as cheaply as keys. In a lobby, and just after joining, honest
+        ones are strangers, too."""
+        if self.is_alive(origin) or (self.own is not None and origin == self.own.peer):
+            return 2
+        return 1 if origin in self._table else 0
+
     def is_alive(self, peer: PeerId) -> bool:
         member = self._table.get(peer)
         return member is not None and member.place >= 0

@@ -13,11 +13,11 @@ from psyne_mesh.gossip import codec, effects
 from psyne_mesh.gossip.broadcast_wire import FLAT, Head, encode_gossip, sign_keep, sign_message
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.core import Core
-from psyne_mesh.gossip.detector import Link
 from psyne_mesh.gossip.events import CloseLink, Event, LeaveReason, Output
 from psyne_mesh.gossip.freshness import UNTOLD, Calendar
 from psyne_mesh.gossip.healing import is_lookout
 from psyne_mesh.gossip.inbound import Inbound
+from psyne_mesh.gossip.neighbours import Neighbour
 from psyne_mesh.gossip.outcome import Outcome
 from psyne_mesh.gossip.records import (
     ALIVE,
@@ -158,13 +158,10 @@ class Node:
         core = self._core
         if peer not in core.links:
             return
-        core.link_closed(peer, now)
-        if not core.membership.is_alive(peer):
-            core.detector.link_down(peer)
-        else:
-            core.detector.link_lost(peer, now)
-            if core.policy.links_all:
-                core.dialer.want(peer, now)
+        lost = core.membership.is_alive(peer)
+        core.link_closed(peer, now, lost=lost)
+        if lost and core.policy.links_all:
+            core.dialer.want(peer, now)
         self._outcome.settle(now)
 
     def dial_failed(self, peer: PeerId, cause: str, now: float) -> None:
@@ -186,18 +183,18 @@ class Node:
         core.stats.frames_in += 1
         if not core.running:
             return
-        link = core.links.get(peer) or self._link_of_stranger(peer, frame, now)
-        if link is None:
+        neighbour = core.links.get(peer) or self._stranger(peer, frame, now)
+        if neighbour is None:
             core.stats.frames_dropped += 1
             return
         try:
-            self._inbound.handle(link, frame, now)
+            self._inbound.handle(neighbour, frame, now)
         except ProtocolError:
             core.stats.frames_dropped += 1
-            self._inbound.fault(link, now)
+            self._inbound.fault(neighbour, now)
         self._outcome.settle(now)
 
-    def _link_of_stranger(self, peer: PeerId, frame: bytes, now: float) -> Link | None:
+    def _stranger(self, peer: PeerId, frame: bytes, now: float) -> Neighbour | None:
         """A peer may use a link that we share for another room before our shell knew that it is in this one, too."""
         if len(frame) > 1 and frame[1] == codec.HELLO:
             self.link_up(peer, now)
@@ -239,7 +236,7 @@ class Node:
         core.census.reissue(now, attrs.evolve(core.census.state, state=LEAVING, reason=code, seat=None, ballot=()))
         self._outcome.settle(now)
         core.running = False
-        core.links.clear()
+        core.neighbours.clear()
 
     def update(self, now: float, *, name: str | None = None, metadata: bytes | None = None) -> None:
         """Change what our record says, and tell everybody."""
@@ -344,16 +341,13 @@ class Node:
 
     def _tend_links(self, now: float) -> None:
         core = self._core
-        for peer, link in core.links.items():
-            core.overlay.heard(peer, link.degree, link.srtt, audible=not core.detector.is_impaired(peer))
+        core.overlay.look()
         core.overlay.handle_timeout(now, core.candidates(), core.how_far, len(core.dialer.wanted))
 
     def _vouch(self, now: float) -> None:
         """In a full mesh whoever has no link needs a voucher; in a larger room, whom only a server told of."""
         core = self._core
-        helpers = [
-            peer for peer in core.links if not core.detector.is_impaired(peer)
-        ]  # without one nobody can be judged
+        helpers = [neighbour.peer for neighbour in core.neighbours.good]  # without one nobody can be judged
         apart: list[tuple[float, bool, PeerId]] = []
         for peer in core.membership.alive if core.policy.links_all and helpers else core.membership.hints:
             member = core.membership.get(peer)
@@ -435,7 +429,7 @@ class Node:
     def links_all(self) -> bool:
         """Everybody wants a link to everybody: we do, and no neighbour has said that it takes the room for a large one."""
         core = self._core
-        return core.policy.links_all and not any(link.large for link in core.links.values())
+        return core.policy.links_all and not any(neighbour.large for neighbour in core.links.values())
 
     @property
     def n_members(self) -> int:
@@ -501,21 +495,20 @@ class Node:
 
     def rtt(self, peer: PeerId) -> float | None:
         """Seconds, smoothed, over our own link; None without one, or before it was measured."""
-        link = self._core.links.get(peer)
-        return None if link is None else link.srtt or None
+        neighbour = self._core.links.get(peer)
+        return None if neighbour is None else neighbour.probe.srtt or None
 
     def topology(self, now: float) -> Topology:
         core = self._core
-        neighbours = core.overlay.neighbours
         links = tuple(
             LinkView(
                 peer,
-                link.srtt or None,
+                neighbour.probe.srtt or None,
                 core.policy.links_all or peer in core.broadcast.eager,
-                neighbours[peer].outbound,
-                core.detector.is_impaired(peer),
+                neighbour.place.outbound,
+                neighbour.probe.impaired,
             )
-            for peer, link in core.links.items()
+            for peer, neighbour in core.links.items()
         )
         return Topology(
             own=self.peer_id,

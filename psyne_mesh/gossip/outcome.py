@@ -59,11 +59,11 @@ class Outcome:
                 out.forget()
                 return
             for frame in out.frames:
-                link = core.links.get(frame.peer)
-                if link is not None:
+                neighbour = core.links.get(frame.peer)
+                if neighbour is not None:
                     core.emit(frame)
                     if frame.frame[1] == codec.GRAFT:
-                        link.cost.asked(ASKED_LINE * grafted(frame.frame))
+                        neighbour.cost.asked(ASKED_LINE * grafted(frame.frame))
             out.frames.clear()
             for wish in out.wishes:
                 self._grant(wish, now)
@@ -75,17 +75,17 @@ class Outcome:
         core = self._core
         match found:
             case effects.ProbeDue(peer, sequence):
-                link = core.links.get(peer)
-                if link is not None:
-                    core.send_probe(codec.PING, sequence, link)
+                neighbour = core.links.get(peer)
+                if neighbour is not None:
+                    core.send_probe(codec.PING, sequence, neighbour)
             case effects.FrameDue(peer, frame):
                 if peer in core.links:
                     core.send(peer, frame, reliable=False)
             case effects.LinkImpaired(peer):
                 if not core.policy.links_all:
-                    core.broadcast.branch_impaired(peer, core.detector.is_impaired)
+                    core.broadcast.branch_impaired(peer)
             case effects.LinkSilent(peer):
-                core.census.link_silent(peer, now, core.links[peer].srtt if peer in core.links else 0.0)
+                core.census.link_silent(peer, now, core.links[peer].probe.srtt if peer in core.links else 0.0)
             case effects.LinkHeard(peer):
                 core.census.link_heard(peer)
             case effects.LinkBroken(peer):
@@ -218,7 +218,7 @@ class Outcome:
         core.kept_seats.pop(peer, None)
         core.router.gone(peer)
         core.hang_up(peer, reason, now)
-        core.detector.link_down(peer)
+        core.neighbours.close(peer)  # nor do helpers look for it any more
         if reason == "timeout" and missed:
             core.cuts.lost(peer, now)
             core.knocker.arm(now)
@@ -261,7 +261,7 @@ class Outcome:
             core.hang_up(peer, "deaf", now)
         for peer in list(core.membership.alive):
             core.census.forget(peer, "timeout", now)
-        core.detector.hearings.clear()
+        core.neighbours.hearings.clear()
         core.doubt = Doubt(self._effects)
         core.dialer = Dialer(core.config, core.rng, self._effects)
 
@@ -280,7 +280,7 @@ class Outcome:
         core = self._core
         self._effects.events.append(Evicted(reason))
         core.outputs += [CloseLink(peer, reason) for peer in core.links]
-        core.links.clear()
+        core.neighbours.clear()
         core.running = False
 
     # ------------------------------------------------------------------------------------------------------- links

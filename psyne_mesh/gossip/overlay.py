@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from psyne_mesh.gossip import effects
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.effects import DialWanted, Effects, Part
+from psyne_mesh.gossip.neighbours import SETTLING_S, Neighbour
 from psyne_mesh.gossip.policy import Mode
 from psyne_mesh.identity import PeerId
 from psyne_mesh.limits import forget_oldest
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     import random
 
 _TICK_S = 1.0  # maintenance, jittered
-_SETTLING_S = 5.0  # a link younger than that is not judged
 _BACKOFF_S = 60.0  # who parted from whom does not come back so soon (GossipSub's prune backoff)
 _UNREACHABLE_S = 900.0  # a lobby forgets whom it cannot reach, and is told of it again and again: longer than most cuts
 _BACKOFFS_MAX = 1024  # the oldest is forgotten
@@ -51,36 +51,24 @@ Distance: TypeAlias = Callable[[PeerId], float]
 """Foretold round trip to a member in seconds; infinity if nothing is known."""
 
 
-class Neighbour:
-    __slots__ = ("audible", "degree", "keep_until", "outbound", "peer", "since", "srtt", "unbiased")
-
-    def __init__(self, peer: PeerId, now: float, *, outbound: bool) -> None:
-        self.peer = peer
-        self.since = now
-        self.outbound = outbound
-        self.unbiased = False  # drawn by lot: it stays, however far it is
-        self.keep_until = now + _SETTLING_S
-        self.degree = 0  # links that the neighbour says it has; 0: not said yet
-        self.srtt = 0.0
-        self.audible = True  # frames on the link come through, as far as we know
-
-
 class Overlay:
     """How to drive it:
 
     1. `resize(members, now, links=..., standing=..., small=..., large=...)` whenever the number of members or links changes.
-    2. `link_up`, `link_down`, `parted` follow the links; `heard` passes on what probes say.
-    3. `admits(peer, now, isolated=...)` when a neighbour introduced itself: False means send it on to others.
+    2. `link_up`, `link_down`, `parted` follow `links`.
+    3. `admits(neighbour, now, isolated=...)` when a neighbour introduced itself: False means send it on to others.
     4. `handle_timeout(now, alive, distance, pending)` at `deadline`. It wishes: `DialWanted`, `Part`.
     """
 
-    def __init__(self, config: GossipConfig, own: PeerId, rng: random.Random, out: Effects) -> None:
+    def __init__(
+        self, config: GossipConfig, own: PeerId, rng: random.Random, links: dict[PeerId, Neighbour], out: Effects
+    ) -> None:
         self._config = config
         self._own = own
         self._rng = rng
         self.mode = Mode.FULL
         self.members = 1
-        self.neighbours: dict[PeerId, Neighbour] = {}
+        self.links = links
         self.effects = out
         self.deadline = math.inf
         self._backoff: OrderedDict[PeerId, float] = OrderedDict()
@@ -146,7 +134,7 @@ class Overlay:
 
     @property
     def _audible(self) -> int:
-        return sum(neighbour.audible for neighbour in self.neighbours.values())
+        return sum(neighbour.place.audible for neighbour in self.links.values())
 
     @property
     def hollow(self) -> bool:
@@ -162,21 +150,19 @@ class Overlay:
 
     @property
     def _unbiased(self) -> int:
-        return sum(neighbour.unbiased for neighbour in self.neighbours.values())
+        return sum(neighbour.place.unbiased for neighbour in self.links.values())
 
     # ------------------------------------------------------------------------------------------------------ links
 
-    def link_up(self, peer: PeerId, now: float, *, outbound: bool) -> None:
-        replaced = self.neighbours.pop(peer, None)
-        neighbour = self.neighbours[peer] = Neighbour(peer, now, outbound=outbound)
-        neighbour.unbiased = outbound and replaced is not None and replaced.unbiased
-        if self._drawn.pop(peer, None) is not None and outbound and not neighbour.unbiased:
+    def link_up(self, neighbour: Neighbour, now: float) -> None:
+        place = neighbour.place
+        if self._drawn.pop(neighbour.peer, None) is not None and place.outbound and not place.unbiased:
             self._make_unbiased(neighbour)
         if self.mode is not Mode.FULL:
             self.deadline = min(self.deadline, now + _TICK_S)
 
-    def link_down(self, peer: PeerId, now: float) -> None:
-        if self.neighbours.pop(peer, None) is not None and self.mode is not Mode.FULL:
+    def link_down(self, now: float) -> None:
+        if self.mode is not Mode.FULL:
             self.deadline = min(self.deadline, now)  # a vacancy is filled at once
 
     def parted(self, peer: PeerId, now: float) -> None:
@@ -194,33 +180,26 @@ class Overlay:
     def shuns(self, peer: PeerId, epoch: int, now: float) -> bool:
         """Whether what others tell of that life is not worth learning; who has few links is glad of anybody."""
         failed = self._unreachable.get(peer)
-        if failed is None or len(self.neighbours) < self.target // 2:
+        if failed is None or len(self.links) < self.target // 2:
             return False
         return epoch <= failed[0] and now < failed[1]
 
-    def heard(self, peer: PeerId, degree: int, srtt: float, *, audible: bool = True) -> None:
-        neighbour = self.neighbours.get(peer)
-        if neighbour is not None:
-            neighbour.degree = degree
-            neighbour.srtt = srtt
-            neighbour.audible = audible
-
     def keep(self, peer: PeerId, until: float) -> None:
         """A link with a purpose, such as crossing a healed cut: it is not closed before."""
-        neighbour = self.neighbours.get(peer)
+        neighbour = self.links.get(peer)
         if neighbour is not None:
-            neighbour.keep_until = max(neighbour.keep_until, until)
+            neighbour.place.keep_until = max(neighbour.place.keep_until, until)
 
-    def admits(self, peer: PeerId, now: float, *, isolated: bool) -> bool:
+    def admits(self, neighbour: Neighbour, now: float, *, isolated: bool) -> bool:
         """Whether a link that is up may stay. An isolated newcomer takes the place of somebody who can spare us."""
-        count = len(self.neighbours)
+        count = len(self.links)
         if self.mode is Mode.FULL:
             return count <= self._config.links_max
         if self.hollow and count <= self._config.links_max:
             count = self._audible  # the silent ones keep nobody out
-        neighbour = self.neighbours[peer]
-        if neighbour.outbound or count <= min(self.target + _ROOM_FOR_JOINS, self._config.links_max):
+        if neighbour.place.outbound or count <= min(self.target + _ROOM_FOR_JOINS, self._config.links_max):
             return True
+        peer = neighbour.peer
         if isolated and now - self._honoured.get(peer, -math.inf) >= _BACKOFF_S:  # once a minute for each peer
             spare = self._spare_inbound(now, besides=peer)
             if spare is not None:
@@ -242,8 +221,8 @@ class Overlay:
             return
         self.deadline = now + _TICK_S * (0.75 + 0.5 * self._rng.random())
         hollow = self.hollow
-        counted = [n for n in self.neighbours.values() if n.audible or not hollow]
-        count, outbound = len(counted), sum(neighbour.outbound for neighbour in counted)
+        counted = [n.place for n in self.links.values() if n.place.audible or not hollow]
+        count, outbound = len(counted), sum(place.outbound for place in counted)
         before = len(self.effects.wishes)
         self._draw(now, alive)
         pending += len(self.effects.wishes) - before
@@ -258,19 +237,26 @@ class Overlay:
             self._improve_at = now + self._improve_every_s * (0.75 + 0.5 * self._rng.random())
             self._improve(now, alive, distance)
 
+    def look(self) -> None:
+        """What probes say of each link now: that counts until the next look."""
+        for neighbour in self.links.values():
+            place = neighbour.place
+            place.degree, place.srtt = neighbour.degree, neighbour.probe.srtt
+            place.audible = not neighbour.probe.impaired
+
     def _draw(self, now: float, alive: list[PeerId]) -> None:
         """Choose the unbiased links, by our own hash order of a sample. Whom we have dialled already counts as drawn, else
         a small room would draw from the far ones only; no more are dialled than are missing, else the fastest would win."""
         for peer, since in list(self._drawn.items()):
-            if since + _DRAW_S <= now or peer in self.neighbours:
+            if since + _DRAW_S <= now or peer in self.links:
                 del self._drawn[peer]
         lacking = _UNBIASED - self._unbiased - len(self._drawn)
         if lacking <= 0:
             return
-        sample = self._rng.sample(alive, min(len(alive), 8 + len(self.neighbours)))
+        sample = self._rng.sample(alive, min(len(alive), 8 + len(self.links)))
         for peer in sorted(sample, key=self._rank):
-            neighbour = self.neighbours.get(peer)
-            if neighbour is not None and neighbour.outbound and not neighbour.unbiased:
+            neighbour = self.links.get(peer)
+            if neighbour is not None and neighbour.place.outbound and not neighbour.place.unbiased:
                 self._make_unbiased(neighbour)
             elif neighbour is None and peer not in self._drawn and self._backoff.get(peer, 0.0) <= now:
                 self._drawn[peer] = now
@@ -284,8 +270,8 @@ class Overlay:
     def _make_unbiased(self, neighbour: Neighbour) -> None:
         """No more are drawn than are missing, unless we seem cut off: then the eldest led nowhere, and gives way."""
         if self._unbiased >= _UNBIASED:
-            next(n for n in self.neighbours.values() if n.unbiased).unbiased = False
-        neighbour.unbiased = True
+            next(n for n in self.links.values() if n.place.unbiased).place.unbiased = False
+        neighbour.place.unbiased = True
 
     def cut_off(self, now: float, alive: list[PeerId]) -> None:
         """What the whole room should have got has not come for long: dial somebody by lot, who may be beyond the cut. Ever
@@ -294,7 +280,7 @@ class Overlay:
             return
         self._stray_at = now + self._stray_every_s
         self._stray_every_s = min(_STRAY_MAX_S, 2 * self._stray_every_s)
-        strangers = [peer for peer in alive if peer not in self.neighbours]
+        strangers = [peer for peer in alive if peer not in self.links]
         if strangers:
             peer = self._rng.choice(strangers)
             self._remember(self._drawn, peer, now)
@@ -320,12 +306,12 @@ class Overlay:
     def _improve(self, now: float, alive: list[PeerId], distance: Distance) -> None:
         """Exchange a far link of ours for a near one: dial now, close the far one when the near one kept its promise."""
         pool = self._candidates(16, now, alive)
-        far = [n for n in self._free_to_go(now, keep=0) if n.srtt and n.outbound]
+        far = [n for n in self._free_to_go(now, keep=0) if n.place.srtt and n.place.outbound]
         if not pool or not far:
             return
         nearest = min(pool, key=distance)
-        farthest = max(far, key=lambda n: n.srtt)
-        if distance(nearest) < _NEAR_GAIN * farthest.srtt:
+        farthest = max(far, key=lambda n: n.place.srtt)
+        if distance(nearest) < _NEAR_GAIN * farthest.place.srtt:
             self._promise = (nearest, farthest)
             self.effects.wishes.append(DialWanted(nearest))
 
@@ -336,20 +322,20 @@ class Overlay:
             return
         peer, far = self._promise
         self._promise = None
-        neighbour = self.neighbours.get(peer)
-        kept = neighbour is not None and 0.0 < neighbour.srtt < (1 + _NEAR_GAIN) / 2 * far.srtt
-        stands = self.neighbours.get(far.peer) is far
-        if kept and stands and len(self.neighbours) > self.target and self._can_go(far, now):
+        neighbour = self.links.get(peer)
+        kept = neighbour is not None and 0.0 < neighbour.place.srtt < (1 + _NEAR_GAIN) / 2 * far.place.srtt
+        stands = self.links.get(far.peer) is far
+        if kept and stands and len(self.links) > self.target and self._can_go(far, now):
             self._part(far.peer, "surplus", now)
         longest = _IMPROVE_EVERY_MAX_S
         self._improve_every_s = self._config.shuffle_interval_s if kept else min(longest, 2 * self._improve_every_s)
 
     def _candidates(self, count: int, now: float, alive: list[PeerId]) -> list[PeerId]:
         """A random sample of members that are not linked and not in backoff: O(count), whatever the room's size."""
-        sample = self._rng.sample(alive, min(len(alive), count + len(self.neighbours)))
-        free = [p for p in sample if p not in self.neighbours and p not in self._drawn]
+        sample = self._rng.sample(alive, min(len(alive), count + len(self.links)))
+        free = [p for p in sample if p not in self.links and p not in self._drawn]
         rested = [p for p in free if self._backoff.get(p, 0.0) <= now]
-        lonely = len(self.neighbours) < self.target // 2
+        lonely = len(self.links) < self.target // 2
         return (rested or free if lonely else rested)[:count]
 
     def _shed(self, count: int, now: float, *, chosen: bool) -> None:
@@ -368,28 +354,29 @@ class Overlay:
     def _surplus(self, now: float) -> PeerId | None:
         """The farthest link that both sides can spare. Only who dialled calls a link surplus: if the other side did,
         the dialler would lack an anchor and dial again, for ever."""
-        outbound = sum(n.outbound for n in self.neighbours.values())
+        outbound = sum(n.place.outbound for n in self.links.values())
         if outbound <= self.anchors:
             return None
-        pressed = len(self.neighbours) - outbound > self.target - self.anchors  # more than others' share of our links
-        return _farthest(n for n in self._free_to_go(now, keep=_VETERANS if pressed else 0) if n.outbound)
+        pressed = len(self.links) - outbound > self.target - self.anchors  # more than others' share of our links
+        return _farthest(n for n in self._free_to_go(now, keep=_VETERANS if pressed else 0) if n.place.outbound)
 
     def _spare_inbound(self, now: float, besides: PeerId | None = None) -> PeerId | None:
         """Whose place an isolated newcomer gets: the youngest's, for who floods us with newcomers displaces its own. While
         others are too young to be judged it is nobody's: somebody older would give way to the flood."""
-        inbound = [n for n in self.neighbours.values() if not n.outbound and n.peer != besides]
-        if any(now <= n.since + _SETTLING_S for n in inbound):
+        inbound = [n for n in self.links.values() if not n.place.outbound and n.peer != besides]
+        if any(now <= n.place.since + SETTLING_S for n in inbound):
             return None
-        free = [n.peer for n in self._free_to_go(now, keep=_VETERANS) if not n.outbound and n.peer != besides]
+        free = [n.peer for n in self._free_to_go(now, keep=_VETERANS) if not n.place.outbound and n.peer != besides]
         return free[-1] if free else None
 
     def _free_to_go(self, now: float, *, keep: int) -> list[Neighbour]:
         """Links that nobody needs, without the `keep` oldest. The table is in the order in which they came up."""
-        return [n for n in islice(self.neighbours.values(), keep, None) if self._can_go(n, now)]
+        return [n for n in islice(self.links.values(), keep, None) if self._can_go(n, now)]
 
     def _can_go(self, neighbour: Neighbour, now: float) -> bool:
-        settled = now > neighbour.keep_until and not neighbour.unbiased
-        return settled and neighbour.degree > self.target  # else the other side needs it
+        place = neighbour.place
+        settled = now > place.keep_until and not place.unbiased
+        return settled and place.degree > self.target  # else the other side needs it
 
     def _part(self, peer: PeerId, reason: str, now: float) -> None:
         self.parted(peer, now)
@@ -407,5 +394,5 @@ class Overlay:
 
 
 def _farthest(neighbours: Iterable[Neighbour]) -> PeerId | None:
-    farthest = max(neighbours, key=lambda n: (n.srtt, n.peer), default=None)
+    farthest = max(neighbours, key=lambda n: (n.place.srtt, n.peer), default=None)
     return None if farthest is None else farthest.peer

@@ -18,6 +18,7 @@ from psyne_mesh.gossip.codec import Reader, raw_of
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.effects import Effects
 from psyne_mesh.gossip.events import SendFrame, SignalReceived
+from psyne_mesh.gossip.neighbours import Neighbour
 from psyne_mesh.identity import PeerId
 from psyne_mesh.limits import forget_oldest
 
@@ -30,8 +31,6 @@ _SEEN_MAX, _SEEN_S = 4096, 60.0
 _ROUTES_MAX = 1024  # directions remembered; the oldest is forgotten
 _WALKERS = 4  # a signal without a direction starts so many walks
 _WAYS_MAX = 3  # a node passes one signal on so often, each time to somebody else
-_BURST = 64  # signals that one neighbour may have passed on at once; more are dropped, the newest first
-_RATE = 32.0  # and so many a second after that
 
 
 class Signal(Frozen):
@@ -54,7 +53,6 @@ class Router:
         self._seen: OrderedDict[tuple[PeerId, int], tuple[float, list[PeerId]]] = (
             OrderedDict()
         )  # when, and passed on to
-        self._credit: dict[PeerId, tuple[float, float]] = {}
         self.effects = out
         self.passed_on = 0
         self.dropped = 0
@@ -63,24 +61,24 @@ class Router:
         signal = Signal(self._rng.getrandbits(63), self._own, to, self._config.signal_ttl, blob)
         self._pass_on(signal, direction, links, self._ways(signal, now), None, _WALKERS)
 
-    def received(self, peer: PeerId, signal: Signal, direction: PeerId | None, links: list[PeerId], now: float) -> None:
+    def received(
+        self, neighbour: Neighbour, signal: Signal, direction: PeerId | None, links: list[PeerId], now: float
+    ) -> None:
         if signal.origin == self._own:
             return
+        peer = neighbour.peer
         first, ways = (signal.origin, signal.number) not in self._seen, self._ways(signal, now)
         if first:
             self._learn_route(signal.origin, peer)
         if signal.to == self._own:
             if first:
                 self.effects.events.append(SignalReceived(signal.origin, signal.blob, peer))
-        elif signal.ttl > 1 and len(ways) < _WAYS_MAX and signal.to not in ways and self._may_pass(peer, now):
+        elif signal.ttl > 1 and len(ways) < _WAYS_MAX and signal.to not in ways and neighbour.signals.allow(now):
             self.passed_on += 1
             onward = msgspec.structs.replace(signal, ttl=signal.ttl - 1)
             self._pass_on(onward, direction, links, ways, peer, 1)
         else:
             self.dropped += 1
-
-    def link_down(self, peer: PeerId) -> None:
-        self._credit.pop(peer, None)
 
     def gone(self, peer: PeerId) -> None:
         """It is no member any more: no way leads to it."""
@@ -118,12 +116,6 @@ class Router:
         self._routes.pop(origin, None)
         self._routes[origin] = link
         forget_oldest(self._routes, _ROUTES_MAX)
-
-    def _may_pass(self, peer: PeerId, now: float) -> bool:
-        credit, since = self._credit.get(peer, (float(_BURST), now))
-        credit = min(_BURST, credit + (now - since) * _RATE)
-        self._credit[peer] = (credit - 1.0 if credit >= 1.0 else credit, now)
-        return credit >= 1.0
 
 
 def encode_signal(signal: Signal) -> bytes:

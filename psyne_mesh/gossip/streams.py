@@ -59,10 +59,14 @@ class Stream:
 
 
 class Streams:
-    """How to drive it: `accept` for each new message, `handle_timeout` at `deadline`. What is delivered is an event."""
+    """How to drive it: `accept` for each new message, `handle_timeout` at `deadline`. What is delivered is an event.
 
-    def __init__(self, config: GossipConfig, out: Effects) -> None:
+    `standing(origin)`: 0 for strangers ... 2 for members.
+    """
+
+    def __init__(self, config: GossipConfig, standing: Callable[[PeerId], int], out: Effects) -> None:
         self._gap_timeout_s = config.gap_timeout_s
+        self._standing = standing
         self._streams: dict[PeerId, Stream] = {}
         # Who stands how, as of its newest message, the one silent for longest first: a place is found without a search.
         self._standings: tuple[dict[PeerId, None], ...] = ({}, {}, {})
@@ -72,7 +76,6 @@ class Streams:
         self.deadline = math.inf
         self.skipped = 0
         self.refused = 0  # of strangers, while the table was full of members
-        self.standing: Callable[[PeerId], int] = lambda origin: 0  # set by the parent: members stand above strangers
 
     def get(self, origin: PeerId) -> Stream | None:
         return self._streams.get(origin)
@@ -89,7 +92,7 @@ class Streams:
         stream = self._streams.get(origin)
         if stream is None or epoch > stream.epoch:
             self.forget(origin)
-            standing = self.standing(origin)
+            standing = self._standing(origin)
             if len(self._streams) >= _STREAMS_MAX and not self._make_room(standing):
                 self.refused += 1
                 return None
@@ -143,7 +146,7 @@ class Streams:
     def _stand(self, origin: PeerId, stream: Stream) -> None:
         """To the end of those that stand as it does now."""
         self._standings[stream.standing].pop(origin, None)
-        stream.standing = self.standing(origin)
+        stream.standing = self._standing(origin)
         self._standings[stream.standing][origin] = None
 
     def _make_room(self, standing: int) -> bool:
@@ -151,7 +154,7 @@ class Streams:
         at streams whose origin has risen or fallen since its last message."""
         for place in range(standing + 1):
             for origin in list(islice(self._standings[place], _LOOKS)):
-                now_stands = self.standing(origin)
+                now_stands = self._standing(origin)
                 if now_stands <= standing:
                     self.forget(origin)
                     return True

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Protocol
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.frozen import Frozen
 from psyne_mesh.gossip import codec, effects
-from psyne_mesh.gossip.codec import HASH_BYTES, NO_HASH, Reader, raw_of, varint
+from psyne_mesh.gossip.codec import HASH_BYTES, Reader, raw_of, varint
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.effects import Effects, ViewsDiffer
+from psyne_mesh.gossip.neighbours import Neighbour
 from psyne_mesh.gossip.view_hash import BUCKETS
 from psyne_mesh.identity import PeerId
 
@@ -64,29 +65,18 @@ class Comparison(Frozen):
     two_faced: list[PeerId]  # same version, alive for both, and other words: send ours, which proves it
 
 
-class Neighbour:
-    """`view_hash` is what its probes say since `since`; no comparison before `next_at`."""
-
-    __slots__ = ("digest_at", "next_at", "since", "view_hash")
-
-    def __init__(self) -> None:
-        self.view_hash = NO_HASH
-        self.since = math.inf
-        self.next_at = self.digest_at = -math.inf
-
-
 class Sync:
     """When to compare views, and with whom. How to drive it:
 
-    1. `link_up`, `link_down` follow the links.
+    1. `link_up`, `link_down` follow `links`.
     2. `hash_seen(...)` for every probe.
     3. `handle_timeout(now)` at `deadline`. It wishes: `ViewsDiffer`: send that neighbour a SUMMARY.
     """
 
-    def __init__(self, config: GossipConfig, rng: random.Random, out: Effects) -> None:
+    def __init__(self, config: GossipConfig, rng: random.Random, links: dict[PeerId, Neighbour], out: Effects) -> None:
         self._config = config
         self._rng = rng
-        self.neighbours: dict[PeerId, Neighbour] = {}
+        self._links = links
         self.effects = out
         self.deadline = math.inf
         self._rest = 1  # a comparison in so many beats
@@ -100,37 +90,32 @@ class Sync:
     def deadline(self, deadline: float) -> None:
         self.effects.timers[effects.SYNC] = deadline
 
-    def link_up(self, peer: PeerId, now: float) -> None:
-        self.neighbours[peer] = Neighbour()
+    def link_up(self, now: float) -> None:
         if self.deadline == math.inf:
             self.deadline = now + self._config.sync_interval_s * (0.5 + self._rng.random())
 
-    def link_down(self, peer: PeerId) -> None:
-        self.neighbours.pop(peer, None)
-        if not self.neighbours:
+    def link_down(self) -> None:
+        if not self._links:
             self.deadline = math.inf
 
-    def hash_seen(self, peer: PeerId, theirs: bytes, ours: bytes, ours_since: float, now: float) -> None:
+    def hash_seen(self, neighbour: Neighbour, theirs: bytes, ours: bytes, ours_since: float, now: float) -> None:
         """The view hash of a probe. It says something only if neither view moves: news are always on their way."""
-        neighbour = self.neighbours.get(peer)
-        if neighbour is None:
-            return
-        if theirs != neighbour.view_hash:
-            neighbour.view_hash, neighbour.since = theirs, now
-        elif theirs != ours and now - max(neighbour.since, ours_since) >= _MISMATCH_S and now >= neighbour.next_at:
-            neighbour.next_at = now + _PAIR_GAP_S
-            self.effects.wishes.append(ViewsDiffer(peer))
+        views = neighbour.views
+        if theirs != views.hash:
+            views.hash, views.since = theirs, now
+        elif theirs != ours and now - max(views.since, ours_since) >= _MISMATCH_S and now >= views.next_at:
+            views.next_at = now + _PAIR_GAP_S
+            self.effects.wishes.append(ViewsDiffer(neighbour.peer))
             self.differed()
 
     def differed(self) -> None:
         """Two views differed, or there is traffic to repair: compare at every beat again."""
         self._rest = 1
 
-    def may_send_digest(self, peer: PeerId, now: float) -> bool:
-        neighbour = self.neighbours.get(peer)
-        if neighbour is None or now - neighbour.digest_at < _DIGEST_GAP_S:
+    def may_send_digest(self, neighbour: Neighbour, now: float) -> bool:
+        if now - neighbour.views.digest_at < _DIGEST_GAP_S:
             return False
-        neighbour.digest_at = now
+        neighbour.views.digest_at = now
         return True
 
     def handle_timeout(self, now: float) -> None:
@@ -138,11 +123,11 @@ class Sync:
             return
         self.deadline = now + self._config.sync_interval_s * (0.8 + 0.4 * self._rng.random())
         self._beats += 1
-        if self.neighbours and self._beats >= self._rest:
+        if self._links and self._beats >= self._rest:
             self._beats, self._rest = 0, min(_REST_MAX, 2 * self._rest)
-            partner = self._rng.choice(list(self.neighbours))
-            self.neighbours[partner].next_at = now + _PAIR_GAP_S
-            self.effects.wishes.append(ViewsDiffer(partner))
+            partner = self._rng.choice(list(self._links.values()))
+            partner.views.next_at = now + _PAIR_GAP_S
+            self.effects.wishes.append(ViewsDiffer(partner.peer))
 
 
 # ------------------------------------------------------------------------------------------------------- the frames

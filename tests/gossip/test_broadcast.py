@@ -7,11 +7,9 @@ import pytest
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.gossip import broadcast_wire as wire
 from psyne_mesh.gossip import codec
-from psyne_mesh.gossip.broadcast import Broadcast
 from psyne_mesh.gossip.broadcast_wire import FLAT, REPAIR, Have, Head
 from psyne_mesh.gossip.config import GossipConfig
-from psyne_mesh.gossip.costs import Cost
-from psyne_mesh.gossip.effects import Effects, Withholding
+from psyne_mesh.gossip.effects import Withholding
 from psyne_mesh.gossip.records import RoomKey
 from tests.gossip.cluster import CheapIdentity, cheap_verify
 from tests.gossip.neighbours import (
@@ -22,6 +20,7 @@ from tests.gossip.neighbours import (
     B,
     C,
     delivered,
+    link_up,
     message,
     receive,
     sent,
@@ -51,7 +50,7 @@ def test_an_announced_message_that_does_not_come_is_grafted_from_one_after_the_o
     broadcast = tree(A, B, C)
     for peer in (B, C):
         broadcast.prune_received(peer)
-        broadcast.ihave_received(peer, [((ORIGIN.peer_id, 1, 1), 2)], 0.0)
+        broadcast.ihave_received(broadcast.links[peer], [((ORIGIN.peer_id, 1, 1), 2)], 0.0)
     broadcast.handle_timeout(0.1)
     assert sent(broadcast) == [(B, codec.GRAFT)]
     assert B in broadcast.eager
@@ -60,14 +59,14 @@ def test_an_announced_message_that_does_not_come_is_grafted_from_one_after_the_o
     broadcast.handle_timeout(broadcast.deadline)  # nobody is left to ask
     assert sent(broadcast) == []
     assert broadcast._missing == {}
-    assert broadcast._missing_of == {}
+    assert not any(neighbour.tree.awaited for neighbour in broadcast.links.values())
 
 
 def test_who_announced_a_message_gets_no_copy_and_keeps_its_place_in_the_tree() -> None:
     """Else a graft that came a little too early would bring a copy back, be pruned for it, and so on with each message."""
     broadcast = tree(A, B)
     broadcast.prune_received(B)
-    broadcast.ihave_received(B, [((ORIGIN.peer_id, 1, 1), 1)], 0.0)
+    broadcast.ihave_received(broadcast.links[B], [((ORIGIN.peer_id, 1, 1), 1)], 0.0)
     broadcast.handle_timeout(0.1)
     assert list(broadcast.eager) == [A, B]
     broadcast.effects.frames.clear()
@@ -82,12 +81,12 @@ def test_who_announced_a_message_gets_no_copy_and_keeps_its_place_in_the_tree() 
 def test_those_who_kept_their_word_are_asked_first_and_those_who_broke_it_last() -> None:
     broadcast = tree(A, B, C)
     receive(broadcast, C, message(1), 0.0)
-    broadcast.ihave_received(A, [((ORIGIN.peer_id, 1, 9), 1)], 0.0)
+    broadcast.ihave_received(broadcast.links[A], [((ORIGIN.peer_id, 1, 9), 1)], 0.0)
     broadcast.handle_timeout(0.1)
     broadcast.handle_timeout(2.5)  # A did not send it
     broadcast.effects.frames.clear()
     for peer in (A, B, C):
-        broadcast.ihave_received(peer, [((ORIGIN.peer_id, 1, 2), 1)], 3.0)
+        broadcast.ihave_received(broadcast.links[peer], [((ORIGIN.peer_id, 1, 2), 1)], 3.0)
     asked = []
     for at in (3.15, 3.3, 3.5):
         broadcast.handle_timeout(at)
@@ -100,7 +99,7 @@ def test_who_says_that_it_has_a_message_is_asked_before_who_only_sent_the_next()
     broadcast = tree(A, B)
     receive(broadcast, A, message(1), 0.0)
     receive(broadcast, A, message(3), 0.0)  # A has kept its word, and may have the second message
-    broadcast.ihave_received(B, [((ORIGIN.peer_id, 1, 2), 1)], 0.01)  # B says that it has it
+    broadcast.ihave_received(broadcast.links[B], [((ORIGIN.peer_id, 1, 2), 1)], 0.01)  # B says that it has it
     broadcast.effects.frames.clear()
     broadcast.handle_timeout(0.11)
     assert [out.peer for out in broadcast.effects.frames] == [B]
@@ -109,7 +108,7 @@ def test_who_says_that_it_has_a_message_is_asked_before_who_only_sent_the_next()
 def test_a_message_in_time_cancels_the_graft() -> None:
     broadcast = tree(A, B)
     broadcast.prune_received(B)
-    broadcast.ihave_received(B, [((ORIGIN.peer_id, 1, 1), 2)], 0.0)
+    broadcast.ihave_received(broadcast.links[B], [((ORIGIN.peer_id, 1, 1), 2)], 0.0)
     receive(broadcast, A, message(1), 0.05)
     sent(broadcast)
     broadcast.handle_timeout(0.1)
@@ -119,8 +118,8 @@ def test_a_message_in_time_cancels_the_graft() -> None:
 @pytest.mark.parametrize(("srtt", "timeout"), [(0.0, 0.1), (0.01, 0.1), (0.1, 0.3), (2.0, 1.0)])
 def test_the_graft_timeout_follows_the_round_trip_within_bounds(srtt: float, timeout: float) -> None:
     broadcast = tree(A)
-    broadcast.note_rtt(A, srtt)
-    broadcast.ihave_received(A, [((ORIGIN.peer_id, 1, 1), 2)], 5.0)
+    broadcast.links[A].tree.srtt = srtt
+    broadcast.ihave_received(broadcast.links[A], [((ORIGIN.peer_id, 1, 1), 2)], 5.0)
     assert broadcast.deadline == pytest.approx(5.0 + timeout)
 
 
@@ -129,7 +128,7 @@ def test_a_graft_is_answered_from_the_cache_and_makes_the_link_eager() -> None:
     broadcast.prune_received(B)
     receive(broadcast, A, message(1), 0.0, hops=4)
     broadcast.effects.frames.clear()
-    broadcast.graft_received(B, [(ORIGIN.peer_id, 1, 1), (ORIGIN.peer_id, 1, 2)], 0, 2.5)
+    broadcast.graft_received(broadcast.links[B], [(ORIGIN.peer_id, 1, 1), (ORIGIN.peer_id, 1, 2)], 0, 2.5)
     [reply] = broadcast.effects.frames
     assert reply.peer == B
     assert wire.gossip_untrusted(reply.frame, 1000) == (Head(5, REPAIR, 2.5), message(1))
@@ -138,23 +137,23 @@ def test_a_graft_is_answered_from_the_cache_and_makes_the_link_eager() -> None:
 
 def test_a_neighbour_that_asks_again_and_again_gets_two_caches_and_then_as_much_in_time() -> None:
     config = GossipConfig(cache_bytes=65_536)
-    broadcast = Broadcast(config, Effects())
-    broadcast.link_up(A, 0.0)
-    broadcast.link_up(B, 0.0)
+    broadcast = tree(config=config)
+    link_up(broadcast, A, 0.0)
+    link_up(broadcast, B, 0.0)
     payload = bytes(16_000)
     for number in range(1, 5):
         receive(broadcast, A, message(number, payload=payload), 1.0)
     names = [(ORIGIN.peer_id, 1, number) for number in range(1, 5)]
     sent(broadcast)
-    broadcast.graft_received(B, names * 100, REPAIR, 1.0)
+    broadcast.graft_received(broadcast.links[B], names * 100, REPAIR, 1.0)
     assert sent(broadcast) == [(B, codec.GOSSIP)] * 4
     for _ in range(10):
-        broadcast.graft_received(B, names, REPAIR, 1.0)
+        broadcast.graft_received(broadcast.links[B], names, REPAIR, 1.0)
     assert len(sent(broadcast)) == 5  # the last of them passes the line
     assert broadcast.stats.repairs_refused == 4 * 99 + 10 * 4 - 5
-    broadcast.graft_received(A, names, REPAIR, 1.0)
+    broadcast.graft_received(broadcast.links[A], names, REPAIR, 1.0)
     assert len(sent(broadcast)) == 4  # another one's budget is its own
-    broadcast.graft_received(B, names, REPAIR, 1.0 + 0.5 * config.cache_s)
+    broadcast.graft_received(broadcast.links[B], names, REPAIR, 1.0 + 0.5 * config.cache_s)
     assert len(sent(broadcast)) == 4
 
 
@@ -191,13 +190,13 @@ def test_what_neighbours_have_is_compared_and_missing_ends_are_repaired() -> Non
     receive(two, B, message(1), 0.0)
     assert two.haves(1.0) == [Have(ORIGIN.peer_id, 1, 1, 1, 1.0)]
     two.effects.frames.clear()
-    two.answer_haves(B, one.haves(1.0), Cost(0.0), 1.0)
+    two.answer_haves(two.links[B], one.haves(1.0), 1.0)
     assert two.effects.frames == []
     one.effects.frames.clear()
-    one.answer_haves(A, two.haves(1.0), Cost(0.0), 1.0)
+    one.answer_haves(one.links[A], two.haves(1.0), 1.0)
     [answer] = one.effects.frames
     assert wire.haves_untrusted(answer.frame) == (0, [Have(ORIGIN.peer_id, 1, 3, 1, 1.0)])
-    two.haves_received(B, one.haves(1.0), 1.0)
+    two.haves_received(two.links[B], one.haves(1.0), 1.0)
     two.effects.frames.clear()
     two.handle_timeout(1.1)
     [graft] = two.effects.frames
@@ -205,9 +204,9 @@ def test_what_neighbours_have_is_compared_and_missing_ends_are_repaired() -> Non
 
 
 def test_for_a_newcomer_what_was_before_is_history() -> None:
-    broadcast = Broadcast(CONFIG, Effects())
-    broadcast.link_up(A, 100.0)
-    broadcast.haves_received(A, [Have(ORIGIN.peer_id, 1, 7, 1, 5.0)], 100.1)
+    broadcast = tree()
+    link_up(broadcast, A, 100.0)
+    broadcast.haves_received(broadcast.links[A], [Have(ORIGIN.peer_id, 1, 7, 1, 5.0)], 100.1)
     assert broadcast.deadline == float("inf")  # nothing there is worth asking for
     receive(broadcast, A, message(8, floor=6), 102.0)
     assert delivered(broadcast) == []
@@ -220,11 +219,11 @@ def test_for_a_newcomer_what_was_before_is_history() -> None:
 @pytest.mark.parametrize("announced", [False, True])
 def test_what_was_not_asked_for_as_history_is_none(announced: bool) -> None:
     """Ages are not signed: a hostile neighbour that is first to pass a message on must not make us swallow it."""
-    broadcast = Broadcast(CONFIG, Effects())
-    broadcast.link_up(A, 100.0)
-    broadcast.link_up(B, 100.0)
+    broadcast = tree()
+    link_up(broadcast, A, 100.0)
+    link_up(broadcast, B, 100.0)
     if announced:
-        broadcast.ihave_received(A, [((ORIGIN.peer_id, 1, 1), 1)], 101.0)
+        broadcast.ihave_received(broadcast.links[A], [((ORIGIN.peer_id, 1, 1), 1)], 101.0)
         broadcast.handle_timeout(101.1)
     receive(broadcast, A, message(1), 101.2, flags=REPAIR, age=600.0)
     receive(broadcast, A, message(2), 101.3, age=600.0)
@@ -232,8 +231,8 @@ def test_what_was_not_asked_for_as_history_is_none(announced: bool) -> None:
 
 
 def test_a_newcomer_does_not_wait_long_for_history() -> None:
-    broadcast = Broadcast(CONFIG, Effects())
-    broadcast.link_up(A, 100.0)
+    broadcast = tree()
+    link_up(broadcast, A, 100.0)
     receive(broadcast, A, message(8, floor=6), 102.0)
     while broadcast.deadline <= 102.5:
         broadcast.handle_timeout(broadcast.deadline)
@@ -241,8 +240,8 @@ def test_a_newcomer_does_not_wait_long_for_history() -> None:
 
 
 def test_a_newcomer_that_has_begun_waits_for_a_gap_like_anybody() -> None:
-    broadcast = Broadcast(CONFIG, Effects())
-    broadcast.link_up(A, 100.0)
+    broadcast = tree()
+    link_up(broadcast, A, 100.0)
     receive(broadcast, A, message(1), 101.0)
     receive(broadcast, A, message(3), 102.0)
     while broadcast.deadline <= 104.0:
@@ -253,8 +252,8 @@ def test_a_newcomer_that_has_begun_waits_for_a_gap_like_anybody() -> None:
 
 
 def test_history_does_not_live_on_in_the_caches_of_newcomers() -> None:
-    broadcast = Broadcast(CONFIG, Effects())
-    broadcast.link_up(A, 100.0)
+    broadcast = tree()
+    link_up(broadcast, A, 100.0)
     receive(broadcast, A, message(1), 110.0, flags=REPAIR, age=28.0)
     assert broadcast.haves(110.0) == [Have(ORIGIN.peer_id, 1, 1, 1, 28.0)]
     assert broadcast.haves(113.0) == []
@@ -262,7 +261,7 @@ def test_history_does_not_live_on_in_the_caches_of_newcomers() -> None:
 
 def test_what_neighbours_say_they_have_is_no_proof() -> None:
     broadcast = tree(A)
-    broadcast.haves_received(A, [Have(ORIGIN.peer_id, 1, 1_000_000, 999_000, 0.0)], 50.0)
+    broadcast.haves_received(broadcast.links[A], [Have(ORIGIN.peer_id, 1, 1_000_000, 999_000, 0.0)], 50.0)
     receive(broadcast, A, message(7, floor=7), 51.0)
     receive(broadcast, A, message(8, floor=7), 51.0)
     assert delivered(broadcast) == [7, 8]
@@ -272,14 +271,14 @@ def test_who_announces_what_it_does_not_send_is_reported_once() -> None:
     broadcast = tree(A, B)
     broadcast.prune_received(B)
     for sequence in range(1, 6):
-        broadcast.ihave_received(B, [((ORIGIN.peer_id, 1, sequence), 1)], float(sequence))
+        broadcast.ihave_received(broadcast.links[B], [((ORIGIN.peer_id, 1, sequence), 1)], float(sequence))
     while broadcast.deadline < 20.0:
         broadcast.handle_timeout(broadcast.deadline)
     assert broadcast.effects.wishes == [Withholding((B,))]
     kept = tree(A, B)
     kept.prune_received(B)
     for sequence in range(1, 6):
-        kept.ihave_received(B, [((ORIGIN.peer_id, 1, sequence), 1)], float(sequence))
+        kept.ihave_received(kept.links[B], [((ORIGIN.peer_id, 1, sequence), 1)], float(sequence))
         kept.handle_timeout(sequence + 0.1)
         receive(kept, B, message(sequence), sequence + 1.5, flags=REPAIR)  # slow, but it comes
     while kept.deadline < 20.0:
@@ -293,8 +292,8 @@ def test_what_a_flood_made_us_forget_is_taken_and_passed_on_no_second_time() -> 
     broadcast.streams.forget(ORIGIN.peer_id)
     sent(broadcast)
     receive(broadcast, B, message(1), 1.1)
-    broadcast.ihave_received(B, [((ORIGIN.peer_id, 1, 1), 3)], 1.1)
-    broadcast.haves_received(B, [wire.Have(ORIGIN.peer_id, 1, 1, 1, 0.0)], 1.1)
+    broadcast.ihave_received(broadcast.links[B], [((ORIGIN.peer_id, 1, 1), 3)], 1.1)
+    broadcast.haves_received(broadcast.links[B], [wire.Have(ORIGIN.peer_id, 1, 1, 1, 0.0)], 1.1)
     broadcast.handle_timeout(3.0)
     assert delivered(broadcast) == [1]
     assert sent(broadcast) == [(B, codec.PRUNE)]
@@ -306,16 +305,16 @@ def test_a_lying_announcer_fills_no_table() -> None:
     broadcast = tree(A, B)
     for number in range(10):
         broadcast.ihave_received(
-            A, [((CheapIdentity(9).peer_id, 1, 1 + number * 1000 + i), 1) for i in range(1000)], 0.0
+            broadcast.links[A], [((CheapIdentity(9).peer_id, 1, 1 + number * 1000 + i), 1) for i in range(1000)], 0.0
         )
     assert len(broadcast._missing) == 1024
-    broadcast.ihave_received(B, [((ORIGIN.peer_id, 1, 1), 1)], 0.0)
+    broadcast.ihave_received(broadcast.links[B], [((ORIGIN.peer_id, 1, 1), 1)], 0.0)
     assert len(broadcast._missing) == 1025
 
 
 def test_the_cache_is_bounded_by_age_and_bytes() -> None:
-    broadcast = Broadcast(GossipConfig(cache_bytes=65_536, cache_s=10.0), Effects())
-    broadcast.link_up(A, 0.0)
+    broadcast = tree(config=GossipConfig(cache_bytes=65_536, cache_s=10.0))
+    link_up(broadcast, A, 0.0)
     for sequence in range(1, 101):
         receive(broadcast, A, message(sequence, payload=bytes(1000)), 0.0)
     assert broadcast._cache_bytes <= 65_536

@@ -18,6 +18,7 @@ from tests.gossip.neighbours import (
     C,
     D,
     another,
+    link_up,
     message,
     receive,
     sent,
@@ -52,7 +53,7 @@ def test_repairs_and_flat_copies_do_not_shape_the_tree() -> None:
 def test_a_much_shorter_lazy_link_takes_the_place_of_the_eager_one() -> None:
     broadcast = tree(A, B)
     broadcast.prune_received(B)
-    broadcast.ihave_received(B, [((ORIGIN.peer_id, 1, 1), 2)], 0.0)
+    broadcast.ihave_received(broadcast.links[B], [((ORIGIN.peer_id, 1, 1), 2)], 0.0)
     receive(broadcast, A, message(1), 0.05, hops=6)
     assert sent(broadcast) == [(B, codec.GRAFT), (A, codec.PRUNE)]
     assert list(broadcast.eager) == [B]
@@ -66,7 +67,7 @@ def test_who_alone_speaks_may_have_the_tree_shorter(alone: bool) -> None:
         broadcast.handle_timeout(0.2)
         sent(broadcast)
     broadcast.prune_received(B)
-    broadcast.ihave_received(B, [((ORIGIN.peer_id, 1, 1), 2)], 5.0)
+    broadcast.ihave_received(broadcast.links[B], [((ORIGIN.peer_id, 1, 1), 2)], 5.0)
     receive(broadcast, A, message(1), 5.05, hops=4)
     assert list(broadcast.eager) == [B if alone else A]
 
@@ -77,11 +78,11 @@ def test_while_many_send_at_once_the_tree_is_not_shortened_for_each_in_turn() ->
     for number in (5, 6, 7):
         other = CheapIdentity(number)
         receive(broadcast, A, wire.sign_message(ROOM, other, 1, 1, 1, b"at once"), 0.0)
-    broadcast.ihave_received(B, [((ORIGIN.peer_id, 1, 1), 2)], 0.0)
+    broadcast.ihave_received(broadcast.links[B], [((ORIGIN.peer_id, 1, 1), 2)], 0.0)
     receive(broadcast, A, message(1), 0.05, hops=9)
     assert list(broadcast.eager) == [A]
     drawn = next(number for number in range(2, 200) if broadcast._shapes(message(number), 0.15))
-    broadcast.ihave_received(B, [((ORIGIN.peer_id, 1, drawn), 2)], 0.1)
+    broadcast.ihave_received(broadcast.links[B], [((ORIGIN.peer_id, 1, drawn), 2)], 0.1)
     receive(broadcast, A, message(drawn), 0.15, hops=10)  # but what is much too long is too long for everybody
     assert list(broadcast.eager) == [B]
 
@@ -160,7 +161,7 @@ def test_where_several_speak_few_messages_shape_the_tree_and_the_same_ones_for_e
             receive(broadcast, B, msg, at + 0.01)
             if (B, codec.PRUNE) in sent(broadcast):
                 pruned[-1].append(number)
-                broadcast.graft_received(B, [], 0, at)
+                broadcast.graft_received(broadcast.links[B], [], 0, at)
     assert pruned[0] == pruned[1]
     assert 10 <= len(pruned[0]) <= 30  # about one in two seconds
 
@@ -169,7 +170,7 @@ def test_a_link_that_neither_end_needs_starts_lazy() -> None:
     broadcast = tree(A)
     broadcast.link_spare(A)
     assert list(broadcast.eager) == [A]  # but never the last
-    broadcast.link_up(B, 1.0)
+    link_up(broadcast, B, 1.0)
     broadcast.link_spare(B)
     assert (list(broadcast.eager), list(broadcast.lazy)) == ([A], [B])
 
@@ -179,32 +180,34 @@ def test_who_loses_its_last_good_branch_takes_in_the_nearest_lazy_link_at_once()
     broadcast.prune_received(C)
     broadcast.prune_received(D)
     for peer, rtt in ((A, 0.01), (B, 0.01), (C, 0.2), (D, 0.1)):
-        broadcast.note_rtt(peer, rtt)
-    impaired = {A}
-    broadcast.branch_impaired(A, impaired.__contains__)
+        broadcast.links[peer].tree.srtt = rtt
+    broadcast.links[A].probe.impaired = True
+    broadcast.branch_impaired(A)
     assert sent(broadcast) == []  # B is left
-    impaired.add(B)
-    broadcast.branch_impaired(B, impaired.__contains__)
+    broadcast.links[B].probe.impaired = True
+    broadcast.branch_impaired(B)
     assert sent(broadcast) == [(D, codec.GRAFT)]
     assert list(broadcast.eager) == [A, B, D]
-    impaired |= {C, D}
-    broadcast.branch_impaired(D, impaired.__contains__)
+    broadcast.links[C].probe.impaired = broadcast.links[D].probe.impaired = True
+    broadcast.branch_impaired(D)
     assert sent(broadcast) == []  # nobody is left to take in
-    broadcast.branch_impaired(C, impaired.__contains__)  # that was no branch
+    broadcast.branch_impaired(C)  # that was no branch
     assert sent(broadcast) == []
 
 
 def test_the_keeper_shapes_and_mends_the_tree() -> None:
     broadcast = tree(A, B, C)
-    broadcast.keep_received(A, sign(5), 0, 0.0)
+    broadcast.keep_received(broadcast.links[A], sign(5), 0, 0.0)
     assert sent(broadcast) == [(B, codec.KEEP), (C, codec.KEEP)]
     assert not broadcast.signs.wants(sign(5), 0.0)
-    broadcast.keep_repeated(B, sign(5), 0.0)
+    broadcast.keep_repeated(broadcast.links[B], sign(5), 0.0)
     assert sent(broadcast) == [(B, codec.PRUNE)]
-    broadcast.ihave_received(B, [((ORIGIN.peer_id, wire.KEEP_EPOCH, 6), 1)], 1.0)
+    broadcast.ihave_received(broadcast.links[B], [((ORIGIN.peer_id, wire.KEEP_EPOCH, 6), 1)], 1.0)
     broadcast.handle_timeout(1.2)
     assert sent(broadcast) == [(B, codec.GRAFT)]
-    broadcast.graft_received(B, [(ORIGIN.peer_id, wire.KEEP_EPOCH, 5), (C, wire.KEEP_EPOCH, 5)], 0, 2.0)
+    broadcast.graft_received(
+        broadcast.links[B], [(ORIGIN.peer_id, wire.KEEP_EPOCH, 5), (C, wire.KEEP_EPOCH, 5)], 0, 2.0
+    )
     assert sent(broadcast) == [(B, codec.KEEP)]  # of C's it knows nothing
 
 
@@ -212,14 +215,14 @@ def test_a_keepers_sign_that_was_announced_long_before_it_came_moves_the_branch(
     broadcast = tree(A, B, C)
     broadcast.prune_received(B)
     broadcast.prune_received(C)
-    broadcast.ihave_received(B, [((ORIGIN.peer_id, wire.KEEP_EPOCH, 5), 3)], 0.0)
-    broadcast.keep_received(A, sign(5), 0, 0.005)
+    broadcast.ihave_received(broadcast.links[B], [((ORIGIN.peer_id, wire.KEEP_EPOCH, 5), 3)], 0.0)
+    broadcast.keep_received(broadcast.links[A], sign(5), 0, 0.005)
     assert list(broadcast.eager) == [A]  # about as quick
-    broadcast.ihave_received(C, [((ORIGIN.peer_id, wire.KEEP_EPOCH, 6), 3)], 10.0)
-    broadcast.keep_received(A, sign(6), 0, 10.05)
+    broadcast.ihave_received(broadcast.links[C], [((ORIGIN.peer_id, wire.KEEP_EPOCH, 6), 3)], 10.0)
+    broadcast.keep_received(broadcast.links[A], sign(6), 0, 10.05)
     assert list(broadcast.eager) == [A, C]  # at no moment without a branch
-    broadcast.keep_received(C, sign(7), 3, 20.0)
-    broadcast.keep_repeated(A, sign(7), 20.05)
+    broadcast.keep_received(broadcast.links[C], sign(7), 3, 20.0)
+    broadcast.keep_repeated(broadcast.links[A], sign(7), 20.05)
     assert (list(broadcast.eager), list(broadcast.lazy)) == ([C], [B, A])
 
 
@@ -228,8 +231,8 @@ def test_while_somebody_broadcasts_a_branch_moves_for_a_large_gain_only_and_at_o
     broadcast.prune_received(B)
     receive(broadcast, A, message(1), 9.0)
     for number, gain in ((5, 0.03), (6, 0.05)):
-        broadcast.ihave_received(B, [((ORIGIN.peer_id, wire.KEEP_EPOCH, number), 3)], 10.0)
-        broadcast.keep_received(A, sign(number), 0, 10.0 + gain)
+        broadcast.ihave_received(broadcast.links[B], [((ORIGIN.peer_id, wire.KEEP_EPOCH, number), 3)], 10.0)
+        broadcast.keep_received(broadcast.links[A], sign(number), 0, 10.0 + gain)
         assert list(broadcast.eager) == ([A] if number == 5 else [B])
 
 
@@ -244,17 +247,17 @@ def test_the_keepers_numbers_outlive_its_process() -> None:
 def test_a_sign_is_wanted_when_it_is_new_and_no_flood() -> None:
     broadcast = tree(A, B)
     assert broadcast.signs.wants(sign(5), 1.0)
-    broadcast.keep_received(A, sign(5), 0, 1.0)
+    broadcast.keep_received(broadcast.links[A], sign(5), 0, 1.0)
     sent(broadcast)
     assert not broadcast.signs.wants(sign(5), 2.0)
     assert not broadcast.signs.wants(sign(6), 1.1)
-    broadcast.keep_repeated(A, sign(6), 1.1)
+    broadcast.keep_repeated(broadcast.links[A], sign(6), 1.1)
     assert sent(broadcast) == []  # dropped, but no cycle
     assert broadcast.signs.wants(sign(6), 1.25)
     others = [wire.sign_keep(ROOM, CheapIdentity(100 + n), 1) for n in range(16)]
     for other in others[:15]:
         assert broadcast.signs.wants(other, 1.5)
-        broadcast.keep_received(A, other, 0, 1.5)
+        broadcast.keep_received(broadcast.links[A], other, 0, 1.5)
     assert not broadcast.signs.wants(others[15], 1.6)
     assert broadcast.signs.wants(others[15], 2.1)  # ORIGIN has been quiet
 

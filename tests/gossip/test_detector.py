@@ -20,6 +20,7 @@ from psyne_mesh.gossip.effects import (
     LinkSilent,
     ProbeDue,
 )
+from psyne_mesh.gossip.neighbours import Neighbours
 from psyne_mesh.gossip.policy import PARTIAL
 from psyne_mesh.identity import PeerId
 
@@ -31,7 +32,8 @@ class Bench:
     """A detector whose peers answer every probe at once, unless they are in `dead`."""
 
     def __init__(self, links: int = 5) -> None:
-        self.detector = Detector(GossipConfig(), random.Random(1), Effects())
+        self.neighbours = Neighbours()
+        self.detector = Detector(GossipConfig(), random.Random(1), self.neighbours, Effects())
         self.now = 0.0
         self.dead: list[PeerId] = []
         self.frames: list[FrameDue] = []
@@ -39,7 +41,12 @@ class Bench:
         self.impaired: list[tuple[float, PeerId]] = []
         self.facts: list[tuple[float, object]] = []
         for peer in PEERS[:links]:
-            self.detector.link_up(peer, self.now, 0.05)
+            self.detector.link_up(self.neighbours.open(peer, self.now, outbound=True), self.now, 0.05)
+
+    def lose(self, peer: PeerId) -> None:
+        lost = self.neighbours.lose(peer)
+        assert lost is not None
+        self.detector.link_lost(lost, self.now)
 
     def run(self, until: float) -> None:
         while self.detector.deadline <= until:
@@ -54,7 +61,7 @@ class Bench:
             if isinstance(fact, ProbeDue):
                 self.pings.append(fact)
                 if fact.peer not in self.dead:
-                    link = self.detector.links[fact.peer]
+                    link = self.neighbours.watched[fact.peer]
                     self.detector.heard(link, self.now)
                     self.detector.ack_received(link, fact.sequence, self.now)
             elif isinstance(fact, FrameDue):
@@ -78,7 +85,7 @@ def test_everybody_is_pinged_again_and_again() -> None:
 
 def test_who_pings_us_need_not_be_pinged() -> None:
     bench = Bench(links=1)
-    link = bench.detector.links[X]
+    link = bench.neighbours.watched[X]
     for tick in range(100):
         bench.now = tick / 10
         bench.detector.heard(link, bench.now)
@@ -113,10 +120,10 @@ def test_two_late_links_make_us_ask_all_who_have_not_spoken_since() -> None:
     died_at = bench.now
     bench.run(died_at + 2.0)
     silent = {fact.peer for _, fact in bench.facts if isinstance(fact, LinkSilent)}
-    waiting = [bench.detector.links[peer].waiting_since for peer in PEERS[:6]]
+    waiting = [bench.neighbours.watched[peer].probe.waiting_since for peer in PEERS[:6]]
     assert silent
     assert sorted(waiting)[-1] - sorted(waiting)[1] <= 0.3  # the second late one raised the alarm
-    asked_last = bench.detector.links[PEERS[6]].waiting_since
+    asked_last = bench.neighbours.watched[PEERS[6]].probe.waiting_since
     assert asked_last > bench.now  # who speaks is not waited for
 
 
@@ -124,9 +131,9 @@ def test_an_accusation_makes_us_ask_at_once_and_halves_our_patience() -> None:
     bench = Bench(links=7)
     bench.run(5.0)
     bench.dead = [X]
-    link = bench.detector.links[X]
+    link = bench.neighbours.watched[X]
     before = len(bench.pings)
-    bench.now = max(link.heard_at + 0.3, bench.now)
+    bench.now = max(link.probe.heard_at + 0.3, bench.now)
     assert bench.detector.accused(X, bench.now)  # as far as we know it lives
     asked_at = bench.now
     bench.drain()
@@ -150,14 +157,14 @@ def test_accusations_cannot_make_us_ask_without_end() -> None:
 def test_silence_is_a_suspicion_after_a_second_and_three_pings() -> None:
     bench = Bench()
     bench.run(5.0)
-    heard = bench.detector.links[X].heard_at
+    heard = bench.neighbours.watched[X].probe.heard_at
     bench.dead = [X]
     bench.run(8.0)
     [(when, fact)] = bench.facts
     assert fact == LinkSilent(X)
-    assert 0.6 <= when - bench.detector.links[X].waiting_since <= 0.75
+    assert 0.6 <= when - bench.neighbours.watched[X].probe.waiting_since <= 0.75
     assert when - heard <= 1.5
-    assert bench.detector.is_impaired(X)
+    assert bench.neighbours.watched[X].probe.impaired
     asked = [codec.indirect_untrusted(frame.frame) for frame in bench.frames]
     assert {(target, alive) for _, target, alive in asked} == {(X, False)}
     assert len({frame.peer for frame in bench.frames[:3]}) == 3
@@ -172,7 +179,7 @@ def test_a_voice_ends_the_suspicion() -> None:
     bench.dead = []
     bench.run(4.0)
     assert [fact for _, fact in bench.facts] == [LinkSilent(X), LinkHeard(X)]
-    assert not bench.detector.is_impaired(X)
+    assert not bench.neighbours.watched[X].probe.impaired
 
 
 def test_helpers_who_reach_it_keep_it_alive_until_the_link_is_called_broken() -> None:
@@ -217,9 +224,9 @@ def test_a_helper_is_not_blamed_before_its_answer_can_be_here(far_s: float) -> N
     bench = Bench(links=6)
     bench.run(5.0)
     bench.dead = [X]
-    for link in bench.detector.links.values():
-        link.srtt, link.rttvar = far_s, 0.0
-    bench.detector.links[X].accused_at = math.inf  # all the time
+    for link in bench.neighbours.watched.values():
+        link.probe.srtt, link.probe.rttvar = far_s, 0.0
+    bench.neighbours.watched[X].probe.accused_at = math.inf  # all the time
     answers: list[tuple[float, PeerId]] = []
     while bench.now < 7.5:
         bench.run(bench.now + 0.01)
@@ -239,7 +246,7 @@ def test_missing_nacks_speak_against_ourselves() -> None:
     silent_helpers.dead = [X]
     silent_helpers.run(1.3)
     assert silent_helpers.detector.local_health > 0
-    patient = silent_helpers.detector.patience(silent_helpers.detector.links[X], silent_helpers.now)
+    patient = silent_helpers.detector.patience(silent_helpers.neighbours.watched[X].probe, silent_helpers.now)
     assert patient >= 1.2
     nacking = Bench()
     nacking.dead = [X]
@@ -326,13 +333,13 @@ def test_help_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_lost_link_asks_helpers_and_is_theirs_to_watch_if_they_reach_it() -> None:
     bench = Bench()
     bench.run(2.0)
-    bench.detector.link_lost(X, bench.now)
+    bench.lose(X)
     pings = len(bench.pings)
     bench.run(2.2)
     assert all(ping.peer != X for ping in bench.pings[pings:])
     assert bench.frames
     bench.detector.indirect_received(bench.frames[0].peer, X, True, bench.now)
-    assert X not in bench.detector.links
+    assert X not in bench.neighbours.watched
     bench.run(6.0)
     assert bench.facts == []
 
@@ -340,28 +347,28 @@ def test_a_lost_link_asks_helpers_and_is_theirs_to_watch_if_they_reach_it() -> N
 def test_a_lost_link_without_a_good_word_is_silent() -> None:
     bench = Bench()
     bench.run(2.0)
-    bench.detector.link_lost(X, bench.now)
+    bench.lose(X)
     bench.run(4.0)
     assert [fact for _, fact in bench.facts] == [LinkSilent(X)]
 
 
 def test_large_round_trips_get_more_patience() -> None:
     bench = Bench()
-    link = bench.detector.links[X]
+    link = bench.neighbours.watched[X]
     for _ in range(50):
         bench.detector.note_rtt(X, 0.8)
-    assert bench.detector.patience(link, bench.now) > 1.2
+    assert bench.detector.patience(link.probe, bench.now) > 1.2
     bench.detector.follow(PARTIAL)
-    assert bench.detector.patience(link, bench.now) > bench.detector.patience_min
+    assert bench.detector.patience(link.probe, bench.now) > bench.detector.patience_min
 
 
 def test_acks_measure_and_strange_acks_do_not() -> None:
     bench = Bench(links=1)
-    link = bench.detector.links[X]
+    link = bench.neighbours.watched[X]
     bench.detector.handle_timeout(bench.detector.deadline)
     [probe] = bench.detector.effects.probing
     assert isinstance(probe, ProbeDue)
     assert bench.detector.ack_received(link, probe.sequence + 1, 1.0) is None
-    sent = link.pending[probe.sequence]
+    sent = link.probe.pending[probe.sequence]
     assert bench.detector.ack_received(link, probe.sequence, sent + 0.03) == pytest.approx(0.03)
     assert bench.detector.ack_received(link, probe.sequence, sent + 9.0) is None  # replayed

@@ -150,8 +150,8 @@ def test_a_deaf_member_stands_aside_and_comes_back() -> None:
     ids = list(room.ids())
     victim, others = ids[0], ids[1:]
     node = room.nodes[victim]
-    for link in node._core.detector.links.values():
-        link.hearing.deaf_s = 100.0
+    for link in node._core.links.values():
+        link.loss.deaf_s = 100.0
     room.run(5.0)
     assert node.members == (victim,)
     left = [event.reason for _, at, event in room.events(PeerLeft) if at != victim and event.peer == victim]  # type: ignore[attr-defined]

@@ -404,9 +404,8 @@ def check(node: Node, events: list[Event], present: dict[PeerId, None]) -> None:
         assert set(node.members) == {*present, node.peer_id}
         assert sum(holder is not None for holder in node.seats) <= 3
         assert len(core.links) <= 2 * core.config.links_max
-        assert set(core.links) == set(core.overlay.neighbours) == set(core.exchange.sync.neighbours)
         assert set(core.links) == {*core.broadcast.eager, *core.broadcast.lazy}
-        assert set(core.links) <= set(core.detector.links)
+        assert set(core.links) <= set(core.neighbours.watched)
 
 
 @settings(max_examples=60)

@@ -110,7 +110,7 @@ def test_an_accusation_takes_the_tree_and_two_more_good_links_and_its_subject() 
     node = next(iter(room.nodes.values()))
     core = node._core
     subject, dead = list(core.links)[:2]
-    core.detector.links[dead].missed = 9
+    core.links[dead].probe.impaired = True
     member = core.membership.get(subject)
     assert member is not None
     core.tell_all(core.census.accusation(member, SUSPECT), room.now)
@@ -186,8 +186,9 @@ def test_while_most_links_are_silent_nobody_is_dialled_whom_anybody_accuses() ->
         subject, member.record.order[:2], core.own, SUSPECT, room.now, own=True, contested=False, witnesses=9
     )
     assert subject in core.candidates()
-    for peer in core.links:
-        core.overlay.heard(peer, 7, 0.05, audible=False)
+    for neighbour in core.links.values():
+        neighbour.probe.impaired = True
+    core.overlay.look()
     assert subject not in core.candidates()
     assert len(core.candidates()) == len(core.membership.alive) - 1
 

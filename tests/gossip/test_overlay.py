@@ -13,6 +13,7 @@ from psyne_mesh.gossip.effects import DialWanted, Effects, Part
 from psyne_mesh.gossip.overlay import Overlay
 from psyne_mesh.gossip.policy import Mode
 from psyne_mesh.identity import PeerId
+from tests.gossip.neighbours import displaced, heard, placed
 
 OWN = PeerId("f" * 32)
 PEERS = [PeerId(f"{n:032x}") for n in range(1, 101)]
@@ -23,7 +24,7 @@ def nowhere(peer: PeerId) -> float:
 
 
 def partial(members: int = 100, **config: int) -> Overlay:
-    overlay = Overlay(GossipConfig(**config), OWN, random.Random(1), Effects())  # type: ignore[arg-type]
+    overlay = Overlay(GossipConfig(**config), OWN, random.Random(1), {}, Effects())  # type: ignore[arg-type]
     overlay.resize(members, 0.0, links=members - 1, standing=members - 1, small=0, large=members - 1)
     return overlay
 
@@ -43,7 +44,7 @@ def tick(overlay: Overlay, now: float, pending: int = 0) -> list[object]:
     ],
 )  # fmt: skip
 def test_modes_change_with_hysteresis(sizes: list[int], mode: Mode) -> None:
-    overlay = Overlay(GossipConfig(), OWN, random.Random(1), Effects())
+    overlay = Overlay(GossipConfig(), OWN, random.Random(1), {}, Effects())
     for size in sizes:
         overlay.resize(size, 0.0, links=size - 1, standing=size - 1, small=0, large=size - 1)
     assert overlay.mode is mode
@@ -57,37 +58,37 @@ def test_the_target_grows_with_the_logarithm(members: int, target: int) -> None:
 def test_when_most_links_fall_silent_others_are_dialled_without_a_verdict() -> None:
     overlay = partial()
     for peer in PEERS[:8]:
-        overlay.link_up(peer, 0.0, outbound=True)
+        placed(overlay, peer, 0.0, outbound=True)
     tick(overlay, 9.0)  # draws by lot
     assert tick(overlay, 10.0) == []
     for peer in PEERS[:4]:
-        overlay.heard(peer, 7, 0.05, audible=False)
+        heard(overlay, peer, 7, 0.05, audible=False)
     assert not overlay.hollow  # half: the failure detector's affair
     assert tick(overlay, 12.0) == []
     for peer in PEERS[:7]:
-        overlay.heard(peer, 7, 0.05, audible=False)
+        heard(overlay, peer, 7, 0.05, audible=False)
     assert overlay.hollow
     assert overlay.isolated
     wishes = tick(overlay, 14.0)
     assert len(wishes) == 12
     assert not {wish.peer for wish in wishes if isinstance(wish, DialWanted)} & set(PEERS[:8])
-    overlay.heard(PEERS[0], 7, 0.05, audible=True)
+    heard(overlay, PEERS[0], 7, 0.05, audible=True)
     assert not overlay.isolated
 
 
 def test_silent_links_keep_nobody_out_while_most_are_silent() -> None:
     overlay = partial()
     for peer in PEERS[:11]:
-        overlay.link_up(peer, 0.0, outbound=False)
-    overlay.link_up(PEERS[20], 1.0, outbound=False)
-    assert not overlay.admits(PEERS[20], 1.0, isolated=False)
+        placed(overlay, peer, 0.0, outbound=False)
+    placed(overlay, PEERS[20], 1.0, outbound=False)
+    assert not overlay.admits(overlay.links[PEERS[20]], 1.0, isolated=False)
     for peer in PEERS[:9]:
-        overlay.heard(peer, 7, 0.05, audible=False)
-    assert overlay.admits(PEERS[20], 1.0, isolated=False)
+        heard(overlay, peer, 7, 0.05, audible=False)
+    assert overlay.admits(overlay.links[PEERS[20]], 1.0, isolated=False)
     for peer in PEERS[30:43]:  # but who floods us with links and falls silent makes room for no more than there is
-        overlay.link_up(peer, 2.0, outbound=False)
-        overlay.heard(peer, 7, 0.05, audible=False)
-    assert not overlay.admits(PEERS[42], 2.0, isolated=False)
+        placed(overlay, peer, 2.0, outbound=False)
+        heard(overlay, peer, 7, 0.05, audible=False)
+    assert not overlay.admits(overlay.links[PEERS[42]], 2.0, isolated=False)
 
 
 def test_vacancies_are_dialled_twice_over_in_parallel() -> None:
@@ -101,20 +102,20 @@ def test_vacancies_are_dialled_twice_over_in_parallel() -> None:
 def test_half_of_the_view_is_our_own_choice() -> None:
     overlay = partial()
     for peer in PEERS[:7]:
-        overlay.link_up(peer, 0.0, outbound=False)
+        placed(overlay, peer, 0.0, outbound=False)
     assert len(tick(overlay, 10.0)) == 8  # four anchors are missing, though there are links enough
     for peer in PEERS[7:11]:
-        overlay.link_up(peer, 0.0, outbound=True)
+        placed(overlay, peer, 0.0, outbound=True)
     assert not any(isinstance(fact, DialWanted) for fact in tick(overlay, 20.0))
 
 
 def drawn_by_lot(overlay: Overlay, *peers: PeerId) -> None:
     for peer in peers:
-        overlay.neighbours[peer].unbiased = True
+        overlay.links[peer].place.unbiased = True
 
 
 def unbiased(overlay: Overlay) -> list[PeerId]:
-    return [peer for peer, neighbour in overlay.neighbours.items() if neighbour.unbiased]
+    return [peer for peer, neighbour in overlay.links.items() if neighbour.place.unbiased]
 
 
 def test_two_links_are_drawn_by_our_own_hash_whatever_is_near() -> None:
@@ -123,20 +124,20 @@ def test_two_links_are_drawn_by_our_own_hash_whatever_is_near() -> None:
     first = [wish.peer for wish in overlay.effects.wishes if isinstance(wish, DialWanted)]
     assert first[:2] == sorted(PEERS[:8], key=overlay._rank)[:2]
     for peer in first:
-        overlay.link_up(peer, 2.0, outbound=True)
+        placed(overlay, peer, 2.0, outbound=True)
     assert unbiased(overlay) == first[:2]
 
 
 def test_a_lot_that_comes_to_nothing_is_drawn_again() -> None:
     overlay = partial()
     for peer in PEERS[:8]:
-        overlay.link_up(peer, 0.0, outbound=peer in PEERS[4:8])
+        placed(overlay, peer, 0.0, outbound=peer in PEERS[4:8])
     wishes = [wish.peer for wish in tick(overlay, 1.0) if isinstance(wish, DialWanted)]
     assert len(wishes) + len(unbiased(overlay)) == 2
     for peer in wishes:
         overlay.parted(peer, 2.0)  # so says a dial that failed
     for peer in unbiased(overlay):
-        overlay.link_down(peer, 2.0)
+        displaced(overlay, peer, 2.0)
     again = [wish.peer for wish in tick(overlay, 3.0) if isinstance(wish, DialWanted)]
     assert len(again) + len(unbiased(overlay)) >= 2
     assert not set(again) & set(wishes)
@@ -145,7 +146,7 @@ def test_a_lot_that_comes_to_nothing_is_drawn_again() -> None:
 def test_whom_we_dialled_already_may_be_drawn_and_an_inbound_link_may_not() -> None:
     overlay = partial(20)
     for peer in PEERS[:10]:
-        overlay.link_up(peer, 0.0, outbound=peer in PEERS[:5])
+        placed(overlay, peer, 0.0, outbound=peer in PEERS[:5])
     overlay.handle_timeout(1.0, PEERS[:10], nowhere, 0)
     assert overlay.effects.wishes == []
     assert len(unbiased(overlay)) == 2
@@ -155,18 +156,18 @@ def test_whom_we_dialled_already_may_be_drawn_and_an_inbound_link_may_not() -> N
 def test_nearness_and_surplus_never_take_what_was_drawn() -> None:
     overlay = partial(active_view=4)
     for place, peer in enumerate(PEERS[:12]):
-        overlay.link_up(peer, 0.0, outbound=True)
-        overlay.heard(peer, 20, place / 100)
+        placed(overlay, peer, 0.0, outbound=True)
+        heard(overlay, peer, 20, place / 100)
     drawn_by_lot(overlay, PEERS[10], PEERS[11])  # the farthest
     parted: list[PeerId] = []
     for now in range(10, 300):
         for fact in tick_near(overlay, float(now)):
             if isinstance(fact, Part):
                 parted.append(fact.peer)
-                overlay.link_down(fact.peer, float(now))
+                displaced(overlay, fact.peer, float(now))
             elif isinstance(fact, DialWanted):
-                overlay.link_up(fact.peer, float(now), outbound=True)
-                overlay.heard(fact.peer, 20, 0.001)
+                placed(overlay, fact.peer, float(now), outbound=True)
+                heard(overlay, fact.peer, 20, 0.001)
     assert set(PEERS[:10]) & set(parted)
     assert unbiased(overlay) == PEERS[10:12]
 
@@ -174,7 +175,7 @@ def test_nearness_and_surplus_never_take_what_was_drawn() -> None:
 def test_who_seems_cut_off_dials_by_lot_less_and_less_often_and_keeps_the_link() -> None:
     overlay = partial()
     for peer in PEERS[:8]:
-        overlay.link_up(peer, 0.0, outbound=True)
+        placed(overlay, peer, 0.0, outbound=True)
     drawn_by_lot(overlay, PEERS[0], PEERS[1])
     dialled = []
     for now in range(0, 2000, 10):
@@ -188,7 +189,7 @@ def test_who_seems_cut_off_dials_by_lot_less_and_less_often_and_keeps_the_link()
     overlay.cut_off(2440.0, PEERS)
     [wish] = overlay.effects.wishes
     assert isinstance(wish, DialWanted)
-    overlay.link_up(wish.peer, 2441.0, outbound=True)
+    placed(overlay, wish.peer, 2441.0, outbound=True)
     assert unbiased(overlay) == [PEERS[1], wish.peer]
 
 
@@ -204,23 +205,23 @@ def test_near_members_are_half_of_the_rest() -> None:
 def test_only_the_dialler_sheds_and_only_what_both_can_spare() -> None:
     overlay = partial()
     for peer in PEERS[:12]:
-        overlay.link_up(peer, 0.0, outbound=False)
+        placed(overlay, peer, 0.0, outbound=False)
     for peer in PEERS[12:18]:
-        overlay.link_up(peer, 0.0, outbound=True)
+        placed(overlay, peer, 0.0, outbound=True)
     for place, peer in enumerate(PEERS[:18]):
-        overlay.heard(peer, 20, place / 100)
+        heard(overlay, peer, 20, place / 100)
     drawn_by_lot(overlay, PEERS[12], PEERS[13])
     assert tick(overlay, 2.0) == []  # too young
     assert tick(overlay, 10.0) == [Part(PEERS[17], "surplus")]
-    overlay.link_down(PEERS[17], 10.0)
-    overlay.heard(PEERS[16], 6, 0.16)
+    displaced(overlay, PEERS[17], 10.0)
+    heard(overlay, PEERS[16], 6, 0.16)
     assert tick(overlay, 12.0) == [Part(PEERS[15], "surplus")]
-    overlay.link_down(PEERS[15], 12.0)
+    displaced(overlay, PEERS[15], 12.0)
     for place in (11, 10, 9, 8, 7):
         assert tick(overlay, 14.0) == [
             Part(PEERS[place], "full")
         ]  # four anchors stay, whatever the number of inbound links
-        overlay.link_down(PEERS[place], 14.0)
+        displaced(overlay, PEERS[place], 14.0)
     assert tick(overlay, 14.0) == []  # as many as we take from others
 
 
@@ -229,17 +230,17 @@ def test_more_links_than_we_take_from_others_are_sent_on(anchors: int) -> None:
     """Who was stranded and let in, or came while the room was small, goes once it has others: one after the other."""
     overlay = partial()
     for peer in PEERS[:20]:
-        overlay.link_up(peer, 0.0, outbound=peer in PEERS[:anchors])
-        overlay.heard(peer, 20 if peer != PEERS[19] else 1, 0.1)  # the last has nobody but us
+        placed(overlay, peer, 0.0, outbound=peer in PEERS[:anchors])
+        heard(overlay, peer, 20 if peer != PEERS[19] else 1, 0.1)  # the last has nobody but us
     parted: list[PeerId] = []
     for now in range(10, 60):
         parts = [fact for fact in tick(overlay, 2.0 * now) if isinstance(fact, Part)]
         assert len(parts) <= 1
         for part in parts:
-            overlay.link_down(part.peer, 2.0 * now)
+            displaced(overlay, part.peer, 2.0 * now)
             parted.append(part.peer)
     assert parted == PEERS[18 : 18 - len(parted) : -1]  # the youngest first
-    assert len(overlay.neighbours) == overlay.target + 4  # as many as we let in
+    assert len(overlay.links) == overlay.target + 4  # as many as we let in
 
 
 def test_a_flood_of_newcomers_sends_nobody_on_who_came_before_it() -> None:
@@ -247,63 +248,63 @@ def test_a_flood_of_newcomers_sends_nobody_on_who_came_before_it() -> None:
     overlay = partial()
     before = overlay.target + 4  # as many as we let in
     for peer in PEERS[:before]:
-        overlay.link_up(peer, 0.0, outbound=False)
-        overlay.heard(peer, 20, 0.1)
+        placed(overlay, peer, 0.0, outbound=False)
+        heard(overlay, peer, 20, 0.1)
     flood = PEERS[before : before + 10]
     for second, peer in enumerate(flood, 10):
-        overlay.link_up(peer, float(second), outbound=False)
-        overlay.heard(peer, 20, 0.1)
+        placed(overlay, peer, float(second), outbound=False)
+        heard(overlay, peer, 20, 0.1)
         assert not any(isinstance(fact, Part) for fact in tick(overlay, second + 0.9))
     parted = []
     for second in range(22, 60):
         for part in [fact for fact in tick(overlay, float(second)) if isinstance(fact, Part)]:
-            overlay.link_down(part.peer, float(second))
+            displaced(overlay, part.peer, float(second))
             parted.append(part.peer)
     assert parted == flood[::-1]
-    assert list(overlay.neighbours) == PEERS[:before]
+    assert list(overlay.links) == PEERS[:before]
 
 
 def full_house(overlay: Overlay) -> PeerId:
     for peer in PEERS[:4]:
-        overlay.link_up(peer, 0.0, outbound=True)
+        placed(overlay, peer, 0.0, outbound=True)
     for peer in PEERS[4:12]:
-        overlay.link_up(peer, 0.0, outbound=False)
-        overlay.heard(peer, 20, 0.1)
+        placed(overlay, peer, 0.0, outbound=False)
+        heard(overlay, peer, 20, 0.1)
     return PEERS[11]
 
 
 def test_a_full_house_refuses_but_makes_room_for_the_isolated_once() -> None:
     overlay = partial()
     newcomer = full_house(overlay)
-    assert not overlay.admits(newcomer, 10.0, isolated=False)
-    assert overlay.admits(newcomer, 10.0, isolated=True)
+    assert not overlay.admits(overlay.links[newcomer], 10.0, isolated=False)
+    assert overlay.admits(overlay.links[newcomer], 10.0, isolated=True)
     [part] = overlay.effects.wishes
     assert isinstance(part, Part)
     assert part.peer == PEERS[10]  # an inbound link, never an anchor; the youngest, so that a flood displaces itself
     overlay.effects.wishes.clear()
-    assert not overlay.admits(newcomer, 20.0, isolated=True)
-    assert overlay.admits(newcomer, 80.0, isolated=True)
+    assert not overlay.admits(overlay.links[newcomer], 20.0, isolated=True)
+    assert overlay.admits(overlay.links[newcomer], 80.0, isolated=True)
 
 
 def test_a_flood_of_newcomers_does_not_displace_the_oldest_links() -> None:
     overlay = partial()
     for peer in PEERS[:6]:
-        overlay.link_up(peer, 0.0, outbound=True)
-        overlay.heard(peer, 20, 0.5)
+        placed(overlay, peer, 0.0, outbound=True)
+        heard(overlay, peer, 20, 0.5)
     for peer in PEERS[6:20]:  # near newcomers, who want to be all that we know
-        overlay.link_up(peer, 1.0, outbound=peer in PEERS[6:12])
-        overlay.heard(peer, 20, 0.05)
+        placed(overlay, peer, 1.0, outbound=peer in PEERS[6:12])
+        heard(overlay, peer, 20, 0.05)
     drawn_by_lot(overlay, PEERS[6], PEERS[7])
     parted: list[PeerId] = []
     for now in range(10, 40):
         for fact in tick(overlay, 2.0 * now):
             assert isinstance(fact, Part)
             parted.append(fact.peer)
-            overlay.link_down(fact.peer, 2.0 * now)
+            displaced(overlay, fact.peer, 2.0 * now)
     for newcomer in PEERS[40:60]:
-        overlay.link_up(newcomer, 100.0, outbound=False)
-        overlay.heard(newcomer, 20, 0.05)
-        overlay.admits(newcomer, 100.0, isolated=True)
+        placed(overlay, newcomer, 100.0, outbound=False)
+        heard(overlay, newcomer, 20, 0.05)
+        overlay.admits(overlay.links[newcomer], 100.0, isolated=True)
     parted += [fact.peer for fact in overlay.effects.wishes if isinstance(fact, Part)]
     assert set(PEERS[2:6]) <= set(parted)
     assert not set(PEERS[:2]) & set(parted)
@@ -312,13 +313,13 @@ def test_a_flood_of_newcomers_does_not_displace_the_oldest_links() -> None:
 def test_a_near_link_that_keeps_its_promise_replaces_the_far_one_however_old() -> None:
     overlay = partial(active_view=4)
     for place, peer in enumerate(PEERS[:5]):
-        overlay.link_up(peer, 0.0, outbound=True)
-        overlay.heard(peer, 20, 0.4 + place / 100)
+        placed(overlay, peer, 0.0, outbound=True)
+        heard(overlay, peer, 20, 0.4 + place / 100)
     drawn_by_lot(overlay, PEERS[0], PEERS[1])
     [wish] = tick_near(overlay, 10.0)
     assert isinstance(wish, DialWanted)
-    overlay.link_up(wish.peer, 11.0, outbound=True)
-    overlay.heard(wish.peer, 20, 0.1)
+    placed(overlay, wish.peer, 11.0, outbound=True)
+    heard(overlay, wish.peer, 20, 0.1)
     assert Part(PEERS[4], "surplus") in tick_near(overlay, 40.0)
 
 
@@ -339,8 +340,8 @@ def test_the_backoff_is_forgotten_when_it_is_over() -> None:
 def test_what_we_dialled_ourselves_is_admitted() -> None:
     overlay = partial()
     full_house(overlay)
-    overlay.link_up(PEERS[20], 10.0, outbound=True)
-    assert overlay.admits(PEERS[20], 10.0, isolated=False)
+    placed(overlay, PEERS[20], 10.0, outbound=True)
+    assert overlay.admits(overlay.links[PEERS[20]], 10.0, isolated=False)
 
 
 def test_who_parted_is_not_dialled_for_a_minute() -> None:
@@ -348,7 +349,7 @@ def test_who_parted_is_not_dialled_for_a_minute() -> None:
     for peer in PEERS[:90]:
         overlay.parted(peer, 0.0)
     for peer in PEERS[90:94]:
-        overlay.link_up(peer, 0.0, outbound=True)
+        placed(overlay, peer, 0.0, outbound=True)
     first = {wish.peer for wish in tick(overlay, 30.0) if isinstance(wish, DialWanted)}
     assert first <= set(PEERS[94:])
     later = {wish.peer for wish in tick(overlay, 70.0) if isinstance(wish, DialWanted)}
@@ -365,22 +366,22 @@ def test_a_lonely_node_ignores_the_backoff() -> None:
 def test_a_link_across_a_healed_cut_is_kept() -> None:
     overlay = partial()
     for peer in PEERS[:18]:
-        overlay.link_up(peer, 0.0, outbound=True)
-        overlay.heard(peer, 20, 0.1)
+        placed(overlay, peer, 0.0, outbound=True)
+        heard(overlay, peer, 20, 0.1)
     drawn_by_lot(overlay, PEERS[0], PEERS[1])
     overlay.keep(PEERS[17], 60.0)
     for now in range(6, 59):
         for fact in tick(overlay, float(now)):
             assert isinstance(fact, Part)
             assert fact.peer != PEERS[17]
-            overlay.link_down(fact.peer, float(now))
+            displaced(overlay, fact.peer, float(now))
 
 
 def test_a_promise_that_coordinates_do_not_keep_makes_us_try_less() -> None:
     overlay = partial(active_view=4)
     for peer in PEERS[:5]:
-        overlay.link_up(peer, 0.0, outbound=True)
-        overlay.heard(peer, 20, 0.1)
+        placed(overlay, peer, 0.0, outbound=True)
+        heard(overlay, peer, 20, 0.1)
     drawn_by_lot(overlay, PEERS[0], PEERS[1])
     tries = []
     for now in range(10, 600):
@@ -396,31 +397,31 @@ def test_a_promise_that_coordinates_do_not_keep_makes_us_try_less() -> None:
 def test_who_has_nobody_else_is_let_in_although_nobody_can_be_spared_but_not_many() -> None:
     overlay = partial()
     for peer in PEERS[:4]:
-        overlay.link_up(peer, 0.0, outbound=True)
+        placed(overlay, peer, 0.0, outbound=True)
     for peer in PEERS[4:11]:  # newcomers themselves, with few links
-        overlay.link_up(peer, 0.0, outbound=False)
+        placed(overlay, peer, 0.0, outbound=False)
     admitted = 0
     for stranded in PEERS[20:30]:
-        overlay.link_up(stranded, 10.0, outbound=False)
-        if overlay.admits(stranded, 10.0, isolated=True):
+        placed(overlay, stranded, 10.0, outbound=False)
+        if overlay.admits(overlay.links[stranded], 10.0, isolated=True):
             admitted += 1
         else:
-            overlay.link_down(stranded, 10.0)
+            displaced(overlay, stranded, 10.0)
     assert admitted == 4
     assert overlay.effects.wishes == []
     small = partial(members=24)  # a room that has just outgrown its full mesh: what stands there is no reason to refuse
     for peer in PEERS[:17]:
-        small.link_up(peer, 0.0, outbound=False)
+        placed(small, peer, 0.0, outbound=False)
     for number, stranded in enumerate(PEERS[20:30]):
-        small.link_up(stranded, 10.0, outbound=False)
-        assert small.admits(stranded, 10.0, isolated=True) == (number < 7)  # links_max: 24
-        assert not small.admits(stranded, 10.0, isolated=False)
+        placed(small, stranded, 10.0, outbound=False)
+        assert small.admits(small.links[stranded], 10.0, isolated=True) == (number < 7)  # links_max: 24
+        assert not small.admits(small.links[stranded], 10.0, isolated=False)
         if number >= 7:
-            small.link_down(stranded, 10.0)
+            displaced(small, stranded, 10.0)
     for peer in PEERS[20:24]:  # they have found others: the next takes the place of the youngest
-        overlay.heard(peer, 20, 0.1)
-    overlay.link_up(PEERS[31], 60.0, outbound=False)
-    assert overlay.admits(PEERS[31], 60.0, isolated=True)
+        heard(overlay, peer, 20, 0.1)
+    placed(overlay, PEERS[31], 60.0, outbound=False)
+    assert overlay.admits(overlay.links[PEERS[31]], 60.0, isolated=True)
     assert [fact.peer for fact in overlay.effects.wishes if isinstance(fact, Part)] == [PEERS[23]]
 
 
@@ -429,7 +430,7 @@ def test_whom_a_lobby_could_not_reach_it_hears_nothing_of_until_that_life_is_lon
     overlay.unreachable(PEERS[0], epoch=5, now=0.0)
     assert not overlay.shuns(PEERS[0], 5, 1.0)  # who has no links is glad of anybody
     for peer in PEERS[10:18]:
-        overlay.link_up(peer, 0.0, outbound=True)
+        placed(overlay, peer, 0.0, outbound=True)
     assert overlay.shuns(PEERS[0], 5, 1.0)
     assert not overlay.shuns(PEERS[0], 6, 1.0)  # it has restarted
     assert not overlay.shuns(PEERS[1], 5, 1.0)

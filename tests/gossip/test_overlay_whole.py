@@ -13,6 +13,7 @@ from psyne_mesh.gossip.effects import DialWanted, Effects, Part
 from psyne_mesh.gossip.overlay import Overlay
 from psyne_mesh.identity import PeerId
 from tests.gossip.cluster import Cluster
+from tests.gossip.neighbours import displaced, heard, placed
 from tests.gossip.test_node_partial_mesh import components, crowd
 
 NEAR_S, FAR_S = 0.002, 0.17
@@ -27,7 +28,7 @@ class Places:
         self.ids = [PeerId(f"{n:032x}") for n in range(1, size + 1)]
         self.place = {peer: n % places for n, peer in enumerate(self.ids)}
         self.nodes = {
-            peer: Overlay(config, peer, random.Random(self.rng.getrandbits(64)), Effects()) for peer in self.ids
+            peer: Overlay(config, peer, random.Random(self.rng.getrandbits(64)), {}, Effects()) for peer in self.ids
         }
         self.dials: list[tuple[PeerId, PeerId]] = []
         for node in self.nodes.values():
@@ -39,13 +40,13 @@ class Places:
         return NEAR_S if self.place[a] == self.place[b] else FAR_S
 
     def link(self, a: PeerId, b: PeerId, now: float) -> None:
-        self.nodes[a].link_up(b, now, outbound=True)
-        self.nodes[b].link_up(a, now, outbound=False)
+        placed(self.nodes[a], b, now, outbound=True)
+        placed(self.nodes[b], a, now, outbound=False)
 
     def unlink(self, a: PeerId, b: PeerId, now: float) -> None:
         for here, there in ((a, b), (b, a)):
             self.nodes[here].parted(there, now)
-            self.nodes[here].link_down(there, now)
+            displaced(self.nodes[here], there, now)
 
     def run(self, seconds: int) -> None:
         for now in range(1, seconds + 1):
@@ -56,18 +57,18 @@ class Places:
                 self._tick(peer, node, float(now))
 
     def _dialled(self, a: PeerId, b: PeerId, now: float) -> None:
-        if b in self.nodes[a].neighbours:
+        if b in self.nodes[a].links:
             return
         if self.rng.random() < 0.1:
             self.nodes[a].parted(b, now)
             return
         self.link(a, b, now)
-        if not self.nodes[b].admits(a, now, isolated=self.nodes[a].isolated):
+        if not self.nodes[b].admits(self.nodes[b].links[a], now, isolated=self.nodes[a].isolated):
             self.unlink(a, b, now)
 
     def _tick(self, peer: PeerId, node: Overlay, now: float) -> None:
-        for other in node.neighbours:
-            node.heard(other, len(self.nodes[other].neighbours), self.rtt(peer, other))
+        for other in node.links:
+            heard(node, other, len(self.nodes[other].links), self.rtt(peer, other))
         others = [other for other in self.ids if other != peer]
         pending = sum(dialler == peer for dialler, _ in self.dials)
         node.deadline = min(node.deadline, now)
@@ -88,14 +89,14 @@ class Places:
                 peer = front.pop()
                 if peer in left:
                     del left[peer]
-                    front += self.nodes[peer].neighbours
+                    front += self.nodes[peer].links
         return count
 
     def crossing(self) -> int:
-        return sum(self.place[a] != self.place[b] for a, node in self.nodes.items() for b in node.neighbours) // 2
+        return sum(self.place[a] != self.place[b] for a, node in self.nodes.items() for b in node.links) // 2
 
     def near_part(self) -> float:
-        near = [self.place[a] == self.place[b] for a, node in self.nodes.items() for b in node.neighbours]
+        near = [self.place[a] == self.place[b] for a, node in self.nodes.items() for b in node.links]
         return sum(near) / len(near)
 
 

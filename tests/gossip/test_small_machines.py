@@ -21,6 +21,7 @@ from psyne_mesh.gossip.sync import Entry, Sync
 from psyne_mesh.gossip.walks import Line, Walks, join_untrusted, shuffle_untrusted
 from psyne_mesh.identity import PeerId
 from tests.gossip.cluster import CheapIdentity
+from tests.gossip.neighbours import neighbour
 
 PEERS = [PeerId(f"{n:032x}") for n in range(1, 21)]
 A, B, C, D = PEERS[:4]
@@ -134,36 +135,36 @@ def partners(machine: Sync) -> list[PeerId]:
 
 
 def test_two_still_views_that_differ_are_compared_and_moving_ones_are_not() -> None:
-    machine = Sync(CONFIG, random.Random(1), Effects())
-    machine.link_up(A, 0.0)
+    a = neighbour(A)
+    machine = Sync(CONFIG, random.Random(1), {A: a}, Effects())
+    machine.link_up(0.0)
     for tick in range(10):
-        machine.hash_seen(A, theirs=bytes([tick]), ours=b"ours", ours_since=0.0, now=tick / 2)  # theirs moves
+        machine.hash_seen(a, theirs=bytes([tick]), ours=b"ours", ours_since=0.0, now=tick / 2)  # theirs moves
     for tick in range(10):
-        machine.hash_seen(A, theirs=b"7", ours=b"ours", ours_since=5 + tick / 2, now=5 + tick / 2)  # ours moves
+        machine.hash_seen(a, theirs=b"7", ours=b"ours", ours_since=5 + tick / 2, now=5 + tick / 2)  # ours moves
     assert partners(machine) == []
-    machine.hash_seen(A, theirs=b"7", ours=b"ours", ours_since=9.5, now=10.6)
-    machine.hash_seen(A, theirs=b"7", ours=b"ours", ours_since=9.5, now=11.0)
+    machine.hash_seen(a, theirs=b"7", ours=b"ours", ours_since=9.5, now=10.6)
+    machine.hash_seen(a, theirs=b"7", ours=b"ours", ours_since=9.5, now=11.0)
     assert partners(machine) == [A]
 
 
 def test_one_neighbour_is_compared_with_every_few_seconds() -> None:
-    machine = Sync(CONFIG, random.Random(1), Effects())
-    for peer in PEERS[:4]:
-        machine.link_up(peer, 0.0)
+    links = {peer: neighbour(peer) for peer in PEERS[:4]}
+    machine = Sync(CONFIG, random.Random(1), links, Effects())
+    machine.link_up(0.0)
     while machine.deadline < 100.0:
         machine.differed()
         machine.handle_timeout(machine.deadline)
     assert 16 <= len(partners(machine)) <= 26
     assert set(partners(machine)) == set(PEERS[:4])
-    assert machine.may_send_digest(A, 100.0)
-    assert not machine.may_send_digest(A, 100.2)  # our costliest answer
-    assert not machine.may_send_digest(D.__class__("e" * 32), 100.0)
+    assert machine.may_send_digest(links[A], 100.0)
+    assert not machine.may_send_digest(links[A], 100.2)  # our costliest answer
 
 
 def test_a_room_that_agrees_is_compared_less_often_until_something_differs() -> None:
-    machine = Sync(CONFIG, random.Random(1), Effects())
-    for peer in PEERS[:4]:
-        machine.link_up(peer, 0.0)
+    links = {peer: neighbour(peer) for peer in PEERS[:4]}
+    machine = Sync(CONFIG, random.Random(1), links, Effects())
+    machine.link_up(0.0)
     while machine.deadline < 100.0:
         machine.handle_timeout(machine.deadline)
     assert 4 <= len(partners(machine)) <= 8
@@ -172,7 +173,7 @@ def test_a_room_that_agrees_is_compared_less_often_until_something_differs() -> 
         (101.0, b"7"),
         (102.0, b"7"),
     ):  # two probes of a neighbour whose view stands still, and is not ours
-        machine.hash_seen(A, theirs, b"8", 0.0, now)
+        machine.hash_seen(links[A], theirs, b"8", 0.0, now)
     assert partners(machine) == [A]
     machine.handle_timeout(machine.deadline)
     assert len(partners(machine)) == 2
@@ -194,24 +195,25 @@ def test_a_signal_goes_straight_or_in_its_direction_or_on_walks() -> None:
 def test_a_signal_that_comes_back_takes_another_way_and_not_for_ever() -> None:
     router = Router(CONFIG, A, random.Random(1), Effects())
     signal = Signal(1, B, PEERS[9], 2, b"x")
-    for source in (C, D, C, D):
+    c, d = neighbour(C), neighbour(D)
+    for source in (c, d, c, d):
         router.received(source, signal, C, PEERS[1:8], 0.0)
     ways = [out.peer for out in router.effects.frames]
     assert len(ways) == len(set(ways)) == 3
     assert ways[1] == C  # its direction, unless it came from there
-    router.received(C, Signal(2, B, PEERS[9], 1, b"x"), None, PEERS[1:6], 0.0)
+    router.received(c, Signal(2, B, PEERS[9], 1, b"x"), None, PEERS[1:6], 0.0)
     assert len(router.effects.frames) == 3
     for _ in range(2):
-        router.received(C, Signal(3, PEERS[8], A, 1, b"mine"), None, PEERS[1:6], 0.0)
+        router.received(c, Signal(3, PEERS[8], A, 1, b"mine"), None, PEERS[1:6], 0.0)
     assert router.effects.events == [SignalReceived(PEERS[8], b"mine", C)]
-    for source in (C, D):
+    for source in (c, d):
         router.received(source, Signal(4, B, PEERS[5], 2, b"x"), None, PEERS[1:6], 0.0)
     assert len(router.effects.frames) == 4  # handed to its addressee: that is the end of it
 
 
 def test_an_answer_finds_the_way_back() -> None:
     router = Router(CONFIG, A, random.Random(1), Effects())
-    router.received(C, Signal(1, PEERS[9], A, 3, b"offer"), None, PEERS[1:6], 0.0)
+    router.received(neighbour(C), Signal(1, PEERS[9], A, 3, b"offer"), None, PEERS[1:6], 0.0)
     router.send(PEERS[9], b"answer", None, PEERS[1:6], 0.0)
     assert router.effects.frames[0].peer == C
 
@@ -220,8 +222,8 @@ def test_what_is_long_over_is_forgotten() -> None:
     """Or every signal and everybody that ever was would be remembered, up to thousands."""
     router = Router(CONFIG, A, random.Random(1), Effects())
     for now, events in ((0.0, 1), (59.0, 1), (61.0, 2)):
-        router.received(D, Signal(int(now), PEERS[8], B, 1, b"another"), None, PEERS[1:6], now)
-        router.received(C, Signal(7, PEERS[9], A, 3, b"mine"), None, PEERS[1:6], now)
+        router.received(neighbour(D), Signal(int(now), PEERS[8], B, 1, b"another"), None, PEERS[1:6], now)
+        router.received(neighbour(C), Signal(7, PEERS[9], A, 3, b"mine"), None, PEERS[1:6], now)
         assert len(router.effects.events) == events
     firsts = []
     for is_gone in (False, True):
@@ -236,12 +238,13 @@ def test_what_is_long_over_is_forgotten() -> None:
 
 def test_a_flood_of_signals_is_cut_for_its_neighbour_only() -> None:
     router = Router(CONFIG, A, random.Random(1), Effects())
+    c, d = neighbour(C), neighbour(D)
     for number in range(200):
-        router.received(C, Signal(number, B, PEERS[9], 3, b"x"), None, PEERS[1:6], 0.0)
+        router.received(c, Signal(number, B, PEERS[9], 3, b"x"), None, PEERS[1:6], 0.0)
     assert router.passed_on == 64
-    router.received(D, Signal(1000, B, PEERS[9], 3, b"x"), None, PEERS[1:6], 0.0)
+    router.received(d, Signal(1000, B, PEERS[9], 3, b"x"), None, PEERS[1:6], 0.0)
     assert router.passed_on == 65
-    router.received(C, Signal(1001, B, PEERS[9], 3, b"x"), None, PEERS[1:6], 1.0)
+    router.received(c, Signal(1001, B, PEERS[9], 3, b"x"), None, PEERS[1:6], 1.0)
     assert router.passed_on == 66
 
 

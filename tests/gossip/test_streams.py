@@ -32,6 +32,10 @@ class Numbered:
     payload: bytes = b""
 
 
+def stranger(origin: PeerId) -> int:
+    return 0
+
+
 def accept(streams: Streams, origin: PeerId, epoch: int, sequence: int, floor: int, now: float) -> Stream | None:
     return streams.accept(Numbered(origin, epoch, sequence, floor), now, now)
 
@@ -41,7 +45,7 @@ def sequences(streams: Streams) -> list[int]:
 
 
 def test_fifo_steps_over_what_nobody_can_give() -> None:
-    streams = Streams(GossipConfig(gap_timeout_s=3.0), Effects())
+    streams = Streams(GossipConfig(gap_timeout_s=3.0), stranger, Effects())
     for sequence in (1, 4, 5):
         accept(streams, A, 1, sequence, 1, 10.0)
     assert sequences(streams) == [1]
@@ -53,7 +57,7 @@ def test_fifo_steps_over_what_nobody_can_give() -> None:
 
 
 def test_the_floor_ends_hopeless_waits() -> None:
-    streams = Streams(CONFIG, Effects())
+    streams = Streams(CONFIG, stranger, Effects())
     accept(streams, A, 1, 1, 1, 0.0)
     accept(streams, A, 1, 3, 1, 0.0)
     accept(streams, A, 1, 1000, 1000, 60.0)
@@ -62,7 +66,7 @@ def test_the_floor_ends_hopeless_waits() -> None:
 
 
 def test_a_new_life_starts_anew_and_the_old_one_is_over() -> None:
-    streams = Streams(CONFIG, Effects())
+    streams = Streams(CONFIG, stranger, Effects())
     accept(streams, A, 1, 9, 9, 0.0)
     accept(streams, A, 2, 1, 1, 0.0)
     assert not streams.is_new(A, 1, 10)
@@ -73,7 +77,7 @@ def test_a_new_life_starts_anew_and_the_old_one_is_over() -> None:
 def test_streams_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("psyne_mesh.gossip.streams._STREAMS_MAX", 2)
     monkeypatch.setattr("psyne_mesh.gossip.streams._PENDING_MAX", 3)
-    streams = Streams(CONFIG, Effects())
+    streams = Streams(CONFIG, stranger, Effects())
     for peer in (A, B, C):
         accept(streams, peer, 1, 1, 1, 0.0)
     assert streams.get(A) is None
@@ -86,8 +90,7 @@ def test_streams_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_strangers_take_no_place_of_members(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("psyne_mesh.gossip.streams._STREAMS_MAX", 2)
-    streams = Streams(CONFIG, Effects())
-    streams.standing = lambda origin: {A: 2, B: 1, C: 2}.get(origin, 0)
+    streams = Streams(CONFIG, lambda origin: {A: 2, B: 1, C: 2}.get(origin, 0), Effects())
     accept(streams, A, 1, 1, 1, 0.0)
     for peer in (D, B, D):  # of those who are gone no more than of members
         accept(streams, peer, 1, 1, 1, 0.0)
@@ -99,7 +102,7 @@ def test_strangers_take_no_place_of_members(monkeypatch: pytest.MonkeyPatch) -> 
 
 @given(st.permutations(range(1, 13)), st.sets(st.integers(1, 12), max_size=4), st.integers(0, 2**32))
 def test_any_order_with_any_losses_is_delivered_in_order_once(order: list[int], lost: set[int], seed: int) -> None:
-    streams, rng, now = Streams(GossipConfig(gap_timeout_s=3.0), Effects()), random.Random(seed), 0.0
+    streams, rng, now = Streams(GossipConfig(gap_timeout_s=3.0), stranger, Effects()), random.Random(seed), 0.0
     streams.position(A, 1, 1)
     for sequence in order:
         now += rng.random() / 10
@@ -113,7 +116,7 @@ def test_any_order_with_any_losses_is_delivered_in_order_once(order: list[int], 
 
 def test_the_stream_that_was_silent_for_longest_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("psyne_mesh.gossip.streams._STREAMS_MAX", 2)
-    streams = Streams(GossipConfig(), Effects())
+    streams = Streams(GossipConfig(), stranger, Effects())
     for origin, sequence in ((A, 1), (B, 1), (A, 2), (C, 1)):
         accept(streams, origin, 1, sequence, 1, 10.0)
     assert streams.get(B) is None
