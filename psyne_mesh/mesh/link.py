@@ -127,6 +127,7 @@ class Link:
         self.offerer = entry.offerer
         self.born = entry.born
         self.state = LinkState.DIALING
+        self.path_proven_at = entry.born  # when the path of its own answered after a break
         self.tampering: str | None = None
         self._still_since: float | None = None  # the peer's loop does not turn, and a thread of it says that it lives
         self.tunnel = tunnel
@@ -275,6 +276,9 @@ class Link:
             await self._suspected.wait()
             self._suspected = trio.Event()
             if not self._restart_wanted:
+                self._search_anew = trio.Event()
+                if await self._has_just_answered(connection):
+                    continue
                 connection.distrust_path()
                 with trio.move_on_after(PATH_PATIENCE_S):
                     await self._search_anew.wait()
@@ -290,6 +294,15 @@ class Link:
                         nursery.cancel_scope.cancel()
                 pause_s = min(1.5 * pause_s, RESTART_PAUSE_MAX_S)
             self._suspected = trio.Event()  # what was suspected meanwhile has found its answer
+
+    async def _has_just_answered(self, connection: PeerConnection) -> bool:
+        """Whether the path answered a moment ago, after a break, and goes on to bring something: what was missed until
+        then says nothing of it."""
+        since = trio.current_time()
+        with trio.move_on_at(self.path_proven_at + PATH_PATIENCE_S):
+            await self._search_anew.wait()
+        heard = connection.last_received_at
+        return heard is not None and heard > since and not self._restart_wanted and not self.entry.is_asleep
 
     async def _knock(self) -> None:
         """A tunnel has nothing else that finds out when it carries again, where nothing waits to be repeated."""
@@ -552,6 +565,8 @@ class Link:
             elif type(event) is PathRevived:
                 if type(self.entry.phase) is Asleep:
                     self._owner.on_link_revived(self)
+                self.path_proven_at = trio.current_time()
+                self._search_anew.set()  # it ends the search, whose pauses have grown: the next break needs one of its own
             elif type(event) is PeerStandsStill:
                 now = trio.current_time()
                 self._still_since = now if self._still_since is None else self._still_since

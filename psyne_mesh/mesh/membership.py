@@ -337,7 +337,8 @@ class Membership:
 
     def owed_received(self, peer: PeerId, frame: bytes) -> None:
         """`ProtocolError` for what is not understood."""
-        self._tell_lost(peer, self._owed.receive_untrusted(peer, frame, self._owner.now()), ours=True)
+        live = self._carried_by(self._links_of(peer, earlier=False))
+        self._tell_lost(peer, self._owed.receive_untrusted(peer, frame, self._owner.now(), live), ours=True)
         self._settle(peer)
 
     def tell_dropped(self, peer: PeerId, losses: Losses) -> None:
@@ -454,7 +455,13 @@ class Membership:
     def broadcast(self, payload: bytes) -> None:
         """To every member over the overlay, linked or not, in order; at most `broadcast_max` bytes."""
         self._broadcast_at = self._owner.now()
+        self._owed.broadcasts += 1
         self.tell(lambda node, now: node.broadcast(payload, now))
+
+    @property
+    def broadcasts_sent(self) -> int:
+        """In this stay: nobody can lack more of them, whatever it says."""
+        return self._owed.broadcasts
 
     def send_signal(self, peer: PeerId, blob: bytes) -> None:
         """To one member, through others where there is no link; it may be lost. At most `signal_max` bytes. An envelope is
@@ -464,6 +471,7 @@ class Membership:
             if record is None:
                 return  # it left a moment ago, and what is sealed for this stay of it is of no use to a later one
             blob = self._seals.seal(record, self.node.own_record.epoch, blob)
+            self._owed.carried += 1
         self.tell(lambda node, now: node.send_signal(peer, blob, now))
 
     def open_carried_untrusted(self, origin: PeerId, blob: bytes) -> bytes:

@@ -62,15 +62,16 @@ Losses = dict[str, int]
 
 class _Account:
     """Of one player. sent, came: over links that have ended. told: losses that our application knows of already. unsure: not
-    acknowledged when their link ended. stated: what came of it before we know the player."""
+    acknowledged when their link ended. stated: what came of it before we know the player. claimed: what it says it lacks."""
 
-    __slots__ = ("came", "frames", "sent", "stated", "stay", "told", "unsure", "unsure_until")
+    __slots__ = ("came", "claimed", "frames", "sent", "stated", "stay", "told", "unsure", "unsure_until")
 
     def __init__(self, now: float) -> None:
         self.stay: int | None = None
         self.sent: Losses = {}
         self.came: Losses = {}
         self.told: Losses = {}
+        self.claimed: Losses = {}
         self.unsure: Losses = {}
         self.unsure_until = math.inf
         self.stated: Statement | None = None
@@ -89,6 +90,7 @@ class Owed:
         self._stay = stay
         self._accounts: OrderedDict[PeerId, _Account] = OrderedDict()
         self._unsure_until = math.inf
+        self.broadcasts = self.carried = 0  # that others took for us: to everybody, and to one player
 
     def meet(self, peer: PeerId, stay: int, live: Mapping[str, Carried], now: float) -> Losses:
         """The player is here, for that stay: what is left of an earlier one is lost. `live`: what has gone over links of an
@@ -145,9 +147,10 @@ class Owed:
         account = self._accounts.get(peer)
         return [] if account is None or account.stay is None else self._frames(Kind.DROPPED, account.stay, counts)
 
-    def receive_untrusted(self, peer: PeerId, frame: bytes, now: float) -> Losses:
+    def receive_untrusted(self, peer: PeerId, frame: bytes, now: float, live: Mapping[str, Carried]) -> Losses:
         """A frame of the player. Of our own messages so many are lost, which the application does not know yet; a statement
-        waits for `settle`. `ProtocolError` for what is none, or comes too often."""
+        waits for `settle`. `ProtocolError` for what is none, or comes too often. `live`: what has gone over links that have
+        not ended: nobody lacks more than was sent, whatever it says."""
         statement = statement_untrusted(frame)
         account = self._account(peer, now)
         if not account.frames.allow(now):
@@ -160,11 +163,16 @@ class Owed:
                 raise ProtocolError("a statement about more channels than a room has")
             account.stated = statement._replace(counts=counts | statement.counts)
             return {}
-        return self._learn(account, statement)
+        return self._learn(account, statement, live)
 
-    def _learn(self, account: _Account, statement: Statement) -> Losses:
+    def _learn(self, account: _Account, statement: Statement, live: Mapping[str, Carried]) -> Losses:
         news: Losses = {}
-        for name, count in statement.counts.items():
+        for name, said in statement.counts.items():
+            sent = account.sent.get(name, 0) + (live[name].sent if name in live else 0)
+            if statement.kind is Kind.DROPPED:
+                sent += self.broadcasts + self.carried  # whichever channels they were of
+            count = max(0, min(said, sent - account.claimed.get(name, 0)))
+            _add(account.claimed, name, count)
             if statement.kind is Kind.MISSING:
                 account.unsure.pop(name, None)
                 known = min(count, account.told.get(name, 0))

@@ -42,6 +42,9 @@ CARRIED_SHARE = 0.5
 CARRIED_FOR_MAX = 64
 # Before that both rungs of a young link may be in use: what is still in the tunnel then says nothing of the path.
 SETTLED_S = 3.0
+# The same after a break: it left before its sender could know that the path answers again. A second for the tunnel, which may
+# be the longer way, and two round trips; else two ends far apart send each other into the tunnel for ever.
+REVIVED_S, REVIVED_ROUND_TRIPS = 1.0, 2.0
 
 
 class PeerTunnel:
@@ -151,8 +154,13 @@ class Tunnels:
         link.deliver_tunnelled(datagrams, late=late)
         proven = link.last_heard != before
         link.tunnel.heard(carrier, proven=proven)
-        if proven and link.is_direct and self._now() - link.born > SETTLED_S:
+        if proven and link.is_direct and self._is_settled(link):
             link.suspect()  # it goes a longer way, so it does not hear us on the path, though we may hear it there
+
+    def _is_settled(self, link: Link) -> bool:
+        now = self._now()
+        revived_s = REVIVED_S + REVIVED_ROUND_TRIPS * (link.rtt or 0.0)
+        return now - link.born > SETTLED_S and now - link.path_proven_at > revived_s
 
 
 class CarrierBudget:

@@ -301,7 +301,7 @@ class Room(Listening, GameRoom):
                     if (never_came := lost_untrusted(opened)) is None:
                         self._on_carried(origin, opened)
                     elif peer := self._player_of(origin):
-                        self._losses.never_arrived(peer, never_came)
+                        self._losses.never_arrived(peer, min(never_came, self._joined().broadcasts_sent))
 
     def on_link_open(self, peer_id: PeerId) -> None:
         peer = self._peers.get(peer_id)

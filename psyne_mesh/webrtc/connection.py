@@ -131,7 +131,8 @@ class Connection:
             self._take_tunnel()
             was_silent = self._is_silent
             self.link.deliver(authentic, late=late)  # says nothing of the path of ICE, so ICE does not hear of it
-            if was_silent and not self._is_silent:
+            # While the path of ICE is trusted still, all would go there, where the peer hears nothing: `distrust` comes first.
+            if was_silent and not self._is_silent and not self.ladder.is_direct:
                 self._hurry()
             self._wake_drained()
 
@@ -195,8 +196,8 @@ class Connection:
         if now >= self.ladder.deadline and not self._is_late(now):
             self._take_tunnel()
         if now >= self._probe_at:
-            self._probe_at = now + _PROBE_S
-            if self._is_silent:
+            self._probe_at = math.inf if self.ladder.is_direct else now + _PROBE_S
+            if self._is_silent and not self.ladder.is_direct:
                 self._hurry(carries=False)
         self.link.handle_timeout(now)
         self._wake_drained()

@@ -57,6 +57,11 @@ class Ladder:
         return self._tunnel is not None
 
     @property
+    def is_direct(self) -> bool:
+        """Datagrams go over the path of ICE, as far as is known."""
+        return self._is_direct
+
+    @property
     def path(self) -> Path | None:
         if self._tunnelling and not self._is_direct and self._tunnel is not None:
             return self._tunnel.path

@@ -37,11 +37,11 @@ def met() -> tuple[Owed, Owed]:
 def stated(speaker: Owed, hearer: Owed, now: float = 0.0) -> tuple[dict[str, int], dict[str, int]]:
     """What bob lacks, and what ada hears of it, after ada has opened a link."""
     for frame in speaker.statement(BOB, []):
-        assert hearer.receive_untrusted(ADA, frame, now) == {}
+        assert hearer.receive_untrusted(ADA, frame, now, {}) == {}
     missing, answers = hearer.settle(ADA)
     heard: dict[str, int] = {}
     for answer in answers:
-        heard |= speaker.receive_untrusted(BOB, answer, now)
+        heard |= speaker.receive_untrusted(BOB, answer, now, {})
     return missing, heard
 
 
@@ -88,7 +88,7 @@ def test_who_leaves_is_owed_nothing_more_and_a_new_stay_begins_at_nothing() -> N
     assert ada.meet(BOB, STAY_OF_BOB + 1, {}, 2.0) == {}
     ada.link_ended(BOB, {"chat": Carried(7 + 2, 0, 2)}, 3.0)  # the same link, for another room
     assert list(map(counts_of, ada.statement(BOB, []))) == [{"chat": 2}]
-    assert bob.receive_untrusted(ADA, ada.statement(BOB, [])[0], 3.0) == {}  # not of bob's stay
+    assert bob.receive_untrusted(ADA, ada.statement(BOB, [])[0], 3.0, {}) == {}  # not of bob's stay
     assert bob.settle(ADA) == ({}, [])
 
 
@@ -106,7 +106,7 @@ def test_a_statement_waits_until_the_player_is_known_and_counts_links_that_still
     ada.link_ended(BOB, {"chat": Carried(4, 0)}, 0.0)
     (frame,) = ada.statement(BOB, [{"chat": Carried(6, 0)}])
     assert counts_of(frame) == {"chat": 10}
-    stranger.receive_untrusted(ADA, frame, 0.0)
+    stranger.receive_untrusted(ADA, frame, 0.0, {})
     assert stranger.settle(ADA) == ({}, [])
     stranger.link_ended(ADA, {"chat": Carried(0, 9)}, 0.0)
     stranger.meet(ADA, STAY_OF_ADA, {}, 0.0)
@@ -116,8 +116,21 @@ def test_a_statement_waits_until_the_player_is_known_and_counts_links_that_still
 def test_what_came_and_found_no_room_is_told() -> None:
     ada, bob = met()
     (frame,) = bob.dropped(ADA, {"chat": 3})
-    assert ada.receive_untrusted(BOB, frame, 0.0) == {"chat": 3}
+    assert ada.receive_untrusted(BOB, frame, 0.0, {"chat": Carried(5, 0)}) == {"chat": 3}
     assert Owed(TAG, 1).dropped(ADA, {"chat": 3}) == []
+
+
+def test_nobody_lacks_more_than_was_sent_whatever_it_says() -> None:
+    for kind in (Kind.MISSING, Kind.DROPPED):
+        ada, bob = met()
+        ada.link_ended(BOB, {"chat": Carried(4, 0)}, 0.0)
+        live = {"chat": Carried(6, 0)}
+        for said, news in ((7, 7), (2**40, 3), (1, 0)):
+            (frame,) = bob._frames(kind, STAY_OF_ADA, {"chat": said, "never": said})
+            assert ada.receive_untrusted(BOB, frame, 0.0, live) == ({"chat": news} if news else {})
+        ada.broadcasts, ada.carried = 2, 1  # these have no channel here, and can find no room there all the same
+        (frame,) = bob._frames(kind, STAY_OF_ADA, {"chat": 100})
+        assert ada.receive_untrusted(BOB, frame, 0.0, live) == ({"chat": 3} if kind is Kind.DROPPED else {})
 
 
 def test_as_many_channels_as_a_room_has_fit_into_frames_that_everybody_takes() -> None:
@@ -137,12 +150,12 @@ def test_words_of_one_player_are_bounded() -> None:
         bob.missed(ADA, str(number), 0.0, told=False)
     *first, last = bob.statement(ADA, [])
     for frame in first:
-        ada.receive_untrusted(BOB, frame, 0.0)
+        ada.receive_untrusted(BOB, frame, 0.0, {})
     with pytest.raises(ProtocolError, match="more channels"):
-        ada.receive_untrusted(BOB, last, 0.0)
+        ada.receive_untrusted(BOB, last, 0.0, {})
     with pytest.raises(ProtocolError, match="too many words"):
         for _ in range(70):
-            ada.receive_untrusted(BOB, first[0], 0.0)
+            ada.receive_untrusted(BOB, first[0], 0.0, {})
     for number in range(ACCOUNTS_MAX + 10):
         ada.missed(Identity.from_seed(number.to_bytes(32, "big")).peer_id, "chat", 0.0, told=True)
     assert len(ada._accounts) == ACCOUNTS_MAX
@@ -158,7 +171,7 @@ def test_no_frame_does_more_than_be_refused() -> None:
         if bad and rng.random() < 0.8:
             bad[rng.randrange(len(bad))] = rng.randrange(256)
         try:
-            ada.receive_untrusted(BOB, bytes(bad), 0.0)
+            ada.receive_untrusted(BOB, bytes(bad), 0.0, {})
         except ProtocolError:
             continue
     head = struct.pack("!8s8sBQQ", OWED_TAG, TAG, 0, STAY_OF_ADA, STAY_OF_BOB)

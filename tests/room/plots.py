@@ -1,12 +1,14 @@
 """Plots drawn by a seed: who is behind what, what breaks, when and for how long, and what goes on beside. In virtual time.
 
-`python -m tests.room.plots FIRST LAST` plays the seeds from FIRST to before LAST and names those whose promise was broken.
+`python -m tests.room.plots FIRST LAST [RESULTS]` plays the seeds from FIRST to before LAST and names whose promise was broken.
+RESULTS is a file with a line for each seed as it ends; what stands there already is not played again, so a run can be cut.
 """
 
 from __future__ import annotations
 
 import random
 import sys
+from pathlib import Path
 from typing import get_args
 
 import attrs
@@ -16,6 +18,9 @@ from trio.testing import MockClock
 from psyne_mesh.testing import Quality, seeded_randomness, seeded_scheduling
 from psyne_mesh.testing.network import NatKind
 from tests.room.breaks import NATS, Act, Break, Story, play
+
+KEPT = "kept"
+MTUS = (1280, 1100, 1000, 600, 576)
 
 
 @attrs.frozen
@@ -60,23 +65,40 @@ def _act(rng: random.Random, kind: Break | None = None) -> Act:
     kind = kind or rng.choice([kind for kind in get_args(Break) if kind != "silence, server dead"])
     after_s = rng.choice((rng.uniform(0.5, 5.0), rng.uniform(20.0, 40.0)))
     lasts_s = 0.0 if kind in ("rebinding", "move") else rng.choice((rng.uniform(0.3, 12.0), rng.uniform(12.0, 90.0)))
-    return Act(after_s, kind, lasts_s)
+    return Act(after_s, kind, lasts_s, rng.choice(MTUS))
 
 
 def main() -> int:
-    first, last = map(int, sys.argv[1:])
-    broken = 0
+    first, last = map(int, sys.argv[1:3])
+    results = Path(sys.argv[3]) if len(sys.argv) > 3 else None
+    verdicts = _read(results)
     for seed in range(first, last):
-        plot = Plot.of(seed)
-        with seeded_scheduling(seed), seeded_randomness(seed):  # else a broken promise comes and goes
-            story = trio.run(plot.play, clock=MockClock(autojump_threshold=0))
-        try:
-            plot.check(story)
-        except AssertionError as error:
-            broken += 1
-            print(f"{seed}: {str(error).splitlines()[0]}\n    {plot}", flush=True)
+        if seed in verdicts:
+            continue
+        verdicts[seed] = verdict = _verdict(Plot.of(seed))
+        if verdict != KEPT:
+            print(f"{seed}: {verdict}\n    {Plot.of(seed)}", flush=True)
+        if results:
+            with results.open("a") as file:
+                file.write(f"{seed} {verdict}\n")
+    broken = sum(verdicts[seed] != KEPT for seed in range(first, last))
     print(f"{last - first} plots, {broken} broken promises")
     return min(broken, 1)
+
+
+def _read(results: Path | None) -> dict[int, str]:
+    lines = results.read_text().splitlines() if results and results.exists() else []
+    return {int(seed): verdict for seed, _, verdict in (line.partition(" ") for line in lines)}
+
+
+def _verdict(plot: Plot) -> str:
+    with seeded_scheduling(plot.seed), seeded_randomness(plot.seed):  # else a broken promise comes and goes
+        story = trio.run(plot.play, clock=MockClock(autojump_threshold=0))
+    try:
+        plot.check(story)
+    except AssertionError as error:
+        return str(error).splitlines()[0]
+    return KEPT
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import itertools
 import pytest
 from trio.testing import MockClock
 
+from psyne_mesh.testing import Quality
 from psyne_mesh.testing.network import NatKind
 from tests.room.breaks import NATS, Act, Break, Rung, play
 from tests.room.plots import Plot
@@ -56,8 +57,19 @@ async def test_a_stale_answer_does_not_end_a_link(autojump_clock: MockClock, see
     story.check()
 
 
-# A silence over the direct path, over a peer and over the server; loss, bulk, a move.
-@pytest.mark.parametrize("seed", [0, 11, 19, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(100, 140))])
+@pytest.mark.parametrize("seed", [1, 3])
+async def test_a_rebinding_far_away_heals_as_quickly(autojump_clock: MockClock, seed: int) -> None:
+    """800 ms there and back, and as much to the server: what the first word through the tunnel sets off may go no wrong way."""
+    far = Quality(latency_s=0.4)
+    story = await play(seed, [Act(20.0, "rebinding")], ("port", "port"), carrier=False, quality=far)
+    assert story.rungs == ("direct", "direct")
+    story.check()
+
+
+# A rebinding with loss; one way, where the server carries; with bulk a move, and a rebinding just after another break.
+@pytest.mark.parametrize(
+    "seed", [0, 11, 19, 52, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(100, 140))]
+)
 async def test_random_breaks(autojump_clock: MockClock, seed: int) -> None:
     """More of them by `python -m tests.room.plots FIRST LAST`."""
     plot = Plot.of(seed)

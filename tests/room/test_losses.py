@@ -10,6 +10,7 @@ from trio.testing import MockClock
 from psyne_mesh.events import MessagesLost, MessagesUndelivered
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.mesh.membership import SendOutcome
+from psyne_mesh.room.carried import carried, lost_word
 from psyne_mesh.room.channel import Channel
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.room import Room
@@ -239,4 +240,16 @@ async def test_broadcasts_that_nobody_can_give_any_more_are_told_to_both_sides(
         assert told.came == sorted(set(told.came))
         assert 0 < told.lost == sent - len(told.came)
         assert told.undelivered == told.lost
+        nursery.cancel_scope.cancel()
+
+
+async def test_nobody_lacks_more_broadcasts_than_there_were_whatever_it_says(autojump_clock: MockClock) -> None:
+    async with open_world(seed=1) as world, trio.open_nursery() as nursery:
+        told = Told()
+        ada, bob = await pair(world, told, nursery)
+        for number in range(3):
+            ada._joined().broadcast(carried("notes", b"%d" % number))
+        bob._joined().send_signal(ada.me, lost_word(2**32 - 1))
+        await trio.sleep(5)
+        assert told.undelivered == 3
         nursery.cancel_scope.cancel()
