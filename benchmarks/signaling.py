@@ -5,20 +5,24 @@
 
 flood: one address makes rooms, opens silent connections and sends empty frames at the given rate; players of other addresses
 enter a room all the while. Told are their p50 and p99, the same without the flood, and how many rooms the flooder has.
-return: the server is killed and comes back on its port; told is when how many of its clients were in a room again.
+return: the server is killed and comes back on its port; told is when how many of its clients were in a room again, how many
+connections were turned away meanwhile, and the processor's seconds of the server and of the clients, which share this machine.
 Addresses of 127.0.0.0/8 stand for those of the network, so it needs Linux or Windows.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import trio
 import typer
@@ -150,11 +154,7 @@ async def measure_flood(seconds: float, mbit_s: float) -> dict[str, float]:
             beside = await enter_for(seconds, port)
         finally:
             attacker.kill()
-        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
-            await stream.send_all(b"GET /stats HTTP/1.1\r\nHost: x\r\n\r\n")
-            page = b""
-            while data := await stream.receive_some():
-                page += data
+        rooms = (await stats(port))["rooms"]
     return {
         "calm_p50_s": round(calm[len(calm) // 2], 4),
         "calm_p99_s": round(calm[int(len(calm) * 0.99)], 4),
@@ -162,8 +162,26 @@ async def measure_flood(seconds: float, mbit_s: float) -> dict[str, float]:
         "flooded_p99_s": round(beside[int(len(beside) * 0.99)], 4),
         "joins": len(beside),
         "refused": sum(value == float("inf") for value in beside),
-        "rooms_of_10000": json.loads(page.partition(b"\r\n\r\n")[2])["rooms"],
+        "rooms_of_10000": rooms,
     }
+
+
+async def stats(port: int) -> dict[str, Any]:
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await stream.send_all(b"GET /stats HTTP/1.1\r\nHost: x\r\n\r\n")
+        page = b""
+        while data := await stream.receive_some():
+            page += data
+    return json.loads(page.partition(b"\r\n\r\n")[2])  # type: ignore[no-any-return]
+
+
+def cpu_s(process: trio.Process) -> float:
+    """Seconds of the processor that a living process took, where there is /proc; else -1."""
+    try:
+        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return -1.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def measure_return(clients: int) -> dict[str, float]:
@@ -196,11 +214,13 @@ async def measure_return(clients: int) -> dict[str, float]:
                     await trio.sleep(0.1)
             server.kill()
         await trio.sleep(5)
-        async with serving(port):
-            began = trio.current_time()
+        async with serving(port) as (_, server):
+            began, ours_before = trio.current_time(), time.process_time()
             with trio.move_on_after(120):
                 while len(back) < clients:
                     await trio.sleep(0.1)
+            ours_s, server_s = time.process_time() - ours_before, cpu_s(server)
+            turned_away = (await stats(port)).get("turned_away", 0)
             nursery.cancel_scope.cancel()
     back.sort()
     return {
@@ -208,6 +228,9 @@ async def measure_return(clients: int) -> dict[str, float]:
         "back": len(back),
         "half_s": round(back[len(back) // 2], 2) if back else -1.0,
         "all_s": round(back[-1], 2) if len(back) == clients else -1.0,
+        "turned_away": turned_away,
+        "server_cpu_s": round(server_s, 2),
+        "clients_cpu_s": round(ours_s, 2),
     }
 
 

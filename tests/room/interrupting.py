@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -132,8 +133,10 @@ async def _doom(program: str, url: str, after_s: float, told: list[str]) -> Outc
     return Outcome(process.returncode, tuple(told), errors.decode(errors="replace"))
 
 
-async def interrupted(door: str, times: int, seed: int = 0) -> list[Outcome]:
-    """What became of each of so many games."""
+async def interrupted(
+    door: str, times: int, seed: int = 0, tell: Callable[[Outcome], None] = lambda outcome: None
+) -> list[Outcome]:
+    """What became of each of so many games; `tell` hears it as it comes."""
     rng = random.Random(seed)
     outcomes: list[Outcome] = []
     async with AsyncExitStack() as stack:
@@ -149,8 +152,15 @@ async def interrupted(door: str, times: int, seed: int = 0) -> list[Outcome]:
         for _ in range(times):
             told.clear()
             outcomes.append(await _doom(DOORS[door], server.url, rng.uniform(0.0, LATEST_S), told))
+            tell(outcomes[-1])
         nursery.cancel_scope.cancel()
     return outcomes
+
+
+def _show(outcome: Outcome) -> None:
+    """A dot, or what went wrong, so that a run that is cut has said something."""
+    bad = f"\nexit {outcome.code}, told {Counter(outcome.told)}\n{outcome.errors}"
+    print("." if outcome.is_good else bad, end="", flush=True)
 
 
 def main() -> None:
@@ -161,13 +171,10 @@ def main() -> None:
     arguments = parser.parse_args()
     bad = 0
     for door in arguments.door or DOORS:
-        outcomes = trio.run(interrupted, door, arguments.times, arguments.seed)
+        outcomes = trio.run(interrupted, door, arguments.times, arguments.seed, _show)
         good = sum(outcome.is_good for outcome in outcomes)
         bad += len(outcomes) - good
-        print(f"{door}: {good} of {len(outcomes)} ended as interrupted, and all others were told", flush=True)
-        for outcome in outcomes:
-            if not outcome.is_good:
-                print(f"exit {outcome.code}, told {Counter(outcome.told)}\n{outcome.errors}")
+        print(f"\n{door}: {good} of {len(outcomes)} ended as interrupted, and all others were told", flush=True)
     sys.exit(bool(bad))
 
 

@@ -236,6 +236,41 @@ class TestPieces:
         assert link.run_until(lambda: bool(link.b.data), 3)
         assert self.flow(link, 10) <= 3
 
+    @pytest.mark.parametrize("mtu", [1100, 600, 576])
+    def test_what_is_large_and_never_repeated_finds_its_size_beside_what_is_small(self, mtu: int) -> None:
+        """As the datagrams of a tunnel, which a carrier does not repeat: what is small is acknowledged, so no timeout tells."""
+        link = self.link(1500)
+
+        def large_that_come(seconds: float) -> int:
+            had = len(link.b.data)
+            for _ in range(round(seconds / 0.1)):
+                for size in (40, 1150):
+                    link.a.association.send(1, 53, bytes(size), link.now, unordered=True, max_retransmits=0)
+                link.flush(link.a)
+                link.run(0.1)
+            return sum(len(data) == 1150 for data in link.b.data[had:])
+
+        assert large_that_come(5.0) >= 49
+        link.links["a"].mtu = mtu - 65
+        assert large_that_come(2.0) >= 10
+        assert large_that_come(10.0) >= 99
+        link.links["a"].mtu = 1500 - 65
+        large_that_come(40.0)
+        assert link.a.association.path_mtu == 1435
+
+    def test_large_losses_at_random_leave_the_path_as_it_is(self) -> None:
+        link = LossyLink(LinkConfig(latency_s=0.02, loss=0.05), config_a=self.CONFIG)
+        link.connect()
+        link.run(2.0)
+        narrow = 0
+        for _ in range(2_000):
+            for size in (40, 1150):
+                link.a.association.send(1, 53, bytes(size), link.now, unordered=True, max_retransmits=0)
+            link.flush(link.a)
+            link.run(0.02)
+            narrow += link.a.association.path_mtu < 1191
+        assert narrow <= 20
+
     def test_a_silence_costs_no_more_than_a_few_packets_in_pieces(self) -> None:
         link = self.link(1500)
         self.flow(link, 5)

@@ -18,7 +18,7 @@ from psyne_mesh.webrtc.sctp.inbound import Inbound
 from psyne_mesh.webrtc.sctp.ootb import answer_out_of_the_blue
 from psyne_mesh.webrtc.sctp.outbound import Outbound
 from psyne_mesh.webrtc.sctp.pieces import Pieces
-from psyne_mesh.webrtc.sctp.pmtud import PathMtu
+from psyne_mesh.webrtc.sctp.pmtud import LARGE_LOST_MAX, PathMtu
 from psyne_mesh.webrtc.sctp.reassembly import HELD_LIFE_S
 from psyne_mesh.webrtc.sctp.reset import StreamResets
 from psyne_mesh.webrtc.sctp.stats import Counters
@@ -339,6 +339,10 @@ class AssociationCore:
         if self._outbound.outstanding.cumulative_tsn > before:
             self._errors = 0
             self._path.data_acked(now)
+        if self._outbound.large_losses.count >= LARGE_LOST_MAX:
+            self._outbound.large_losses.count = 0
+            self._path.narrowed(now)
+            self._fit_chunks()
         if self._state is not State.ESTABLISHED:
             self._advance_shutdown(now)
 

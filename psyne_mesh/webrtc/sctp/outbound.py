@@ -11,6 +11,7 @@ from psyne_mesh.webrtc.sctp.congestion import CongestionWindow
 from psyne_mesh.webrtc.sctp.honesty import CHUNKS_BEHIND, Honesty, Lie
 from psyne_mesh.webrtc.sctp.outstanding import ACKED, IN_FLIGHT, LOST, Chunk, Outstanding
 from psyne_mesh.webrtc.sctp.packets import PacketBuilder
+from psyne_mesh.webrtc.sctp.pmtud import LargeLosses
 from psyne_mesh.webrtc.sctp.rack import Rack
 from psyne_mesh.webrtc.sctp.rto import RtoEstimator
 from psyne_mesh.webrtc.sctp.send_queue import SendQueue, SendStream
@@ -76,6 +77,7 @@ class Outbound:
         "congestion",
         "forward_tsn",
         "honesty",
+        "large_losses",
         "outstanding",
         "peer_a_rwnd",
         "queue",
@@ -102,6 +104,7 @@ class Outbound:
         self.outstanding = Outstanding(initial_tsn)
         self.congestion = CongestionWindow(self._config)
         self.rack = Rack()
+        self.large_losses = LargeLosses(self._config.packet_bytes_floor)
         self.peer_a_rwnd = 0
         self._peer_credit = 0  # what the peer's window still takes
         self.forward_tsn = False  # the peer understands RFC 3758
@@ -404,6 +407,8 @@ class Outbound:
         self._peer_credit = sack.a_rwnd - table.flight_bytes - table.lost_bytes
         if result.newest is not None:
             self.rack.acked(result.newest, now, self.rto.min_rtt)
+            if self.large_losses.count and result.newest.size > self.large_losses.above:
+                self.large_losses.count = 0
             self._reported_tsn = highest if len(sack.gaps) >= GAP_BLOCKS_COMPLETE else table.next_tsn
             self._detect_losses(now)
         # RFC 3758 section 3.5 rules C1-C3, with one round trip's patience for the answer to the last FORWARD-TSN
@@ -474,6 +479,7 @@ class Outbound:
             return
         table = self.outstanding
         self._counters.fast_retransmissions += len(found)
+        self.large_losses.lost([chunk.size for chunk in found], now)
         self._give_up_or_keep(found, now)
         # What the path before has lost says nothing of this one
         is_of_before = found[-1].sent_at < self._path_began_at  # the last sent of them

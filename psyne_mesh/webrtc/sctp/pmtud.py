@@ -7,11 +7,38 @@ packets. On a path that cannot shrink a repetition may be longer than the size t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from psyne_mesh.webrtc.sctp.config import SctpConfig
 
 PROBES_MAX = 3  # RFC 8899 section 5.1.2 MAX_PROBES
 BASE_TIMEOUTS_MAX = 2  # of T3-rtx in a row: with the least RTO they take a second, and a silence is mostly shorter
 PROBE_TIMER_MIN_S = 1.0  # RFC 8899 section 5.1.1: not below one second
+
+
+# So many large chunks lost one after the other within so long are a black hole: where one packet in twenty is lost at random
+# that happens once in 160,000 times, and costs a round trip in pieces.
+LARGE_LOST_MAX = 4
+LARGE_LOST_S = 3.0
+
+
+class LargeLosses:
+    """What is large is lost, and nothing else (RFC 8899 section 4.3): T3-rtx does not expire while what is small is
+    acknowledged. 1. `lost(sizes, now)`. 2. `count = 0` when one above `above` was acknowledged. 3. `count` says enough at
+    `LARGE_LOST_MAX`."""
+
+    __slots__ = ("_since", "above", "count")
+
+    def __init__(self, above: int) -> None:
+        self.above = above  # bytes
+        self.count = 0
+        self._since = 0.0
+
+    def lost(self, sizes: Iterable[int], now: float) -> None:
+        lost = sum(size > self.above for size in sizes)
+        if lost and (not self.count or now - self._since > LARGE_LOST_S):
+            self.count, self._since = 0, now
+        self.count += lost
 
 
 class PathMtu:
@@ -110,6 +137,12 @@ class PathMtu:
             self._ceiling = self._ladder[-1] + 1 if self._ladder else self._floor
             self._probe = None
             self._climb(now)
+
+    def narrowed(self, now: float) -> None:
+        """Large chunks are lost, and small ones come: as if it had been repeated in vain."""
+        self._timeouts = BASE_TIMEOUTS_MAX
+        self.timed_out(now)
+        self._timeouts = 0
 
     def data_acked(self, now: float) -> None:
         """The cumulative TSN has moved. After a silence, whatever probes found in it says nothing: ask anew."""
