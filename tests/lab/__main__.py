@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, cast, get_args
 
@@ -120,16 +121,23 @@ def breaks(
     only: Annotated[list[str] | None, typer.Option(help="Only breaks whose name holds this word; repeatable.")] = None,
     write_docs: Annotated[bool, typer.Option(help="Rewrite the table of breaks in docs/networks.md.")] = False,
     repeat: Annotated[int, typer.Option(min=1, help="So often each: the table tells the worst beside the median.")] = 1,
+    results: Annotated[
+        Path | None, typer.Option(help="A file with a line a break as it ends; what stands there is not played again.")
+    ] = None,
 ) -> None:
     """Break the network in the middle of a game in many ways, and see how the players come back together."""
     intact = True
-    founds: list[healing.Healing] = []
+    founds = report.read_healings(results) if results else []
+    played = Counter(found.name for found in founds)
     for broken in healing.BREAKS * repeat:
-        if all(word in broken.name for word in only or ()):
+        if all(word in broken.name for word in only or ()) and played[broken.name] < repeat:
             found = trio.run(healing.run_break, broken)
             intact = intact and found.intact
             mark = "[green]ok [/green]" if found.intact else "[red]BAD[/red]"
             founds.append(found)
+            played[broken.name] += 1
+            if results:
+                report.add_healing(results, found)
             words = f"{found.name}: {'healed' if found.healed else 'not healed'}, outage {found.outage_s} s, "
             words += f"{found.missing} reliable missing, {found.doubled} doubled, "
             words += f"oldest fast message {found.replayed_ms:.0f} ms, path {found.path_before} to "

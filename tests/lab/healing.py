@@ -8,6 +8,7 @@ anything reliable was lost or doubled. The players heal by themselves: nobody he
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -26,6 +27,9 @@ LATE_S = 28.0  # and late in play: ICE has given up by then where it found no pa
 WATCH_S = 12.0  # after traffic is possible again
 ALIVE_S = 0.5  # a channel that was silent for so long at the end has not healed
 CONNECT_DEADLINE_S = 30.0
+BULK_BYTES = 8_000
+BULK_TAIL_S = 15.0  # half a megabyte waits, and a carrier takes a quarter of one a second
+VPN_S = 4.0
 REPLAYED_MS = 1000.0  # nothing unreliable is older: a position of before the break is worth nothing
 Report = Mapping[str, Any]
 HOMES = (Site("a", "port-restricted"), Site("b", "port-restricted"))
@@ -39,7 +43,7 @@ FOUR = tuple(Site(name, kind) for name, kind in zip("abcd", ("port-restricted", 
 @attrs.frozen(kw_only=True)
 class Break:
     """lasts_s: how long traffic is impossible; None: the cause stays, but there is a way around it from the start.
-    settle_s: of play before it.
+    settle_s: of play before it. bulk: large messages are the reliable ones, as many as `send` takes.
     turn: whether the players know the TURN servers; as STUN servers they know them always."""
 
     name: str
@@ -49,6 +53,7 @@ class Break:
     settle_s: float = SETTLE_S
     turn_servers: tuple[str, ...] = ("turn",)
     turn: bool = True
+    bulk: bool = False
 
     @property
     def players(self) -> tuple[str, ...]:
@@ -61,6 +66,20 @@ def cut_in_two_without_servers(lab: Lab) -> Iterator[None]:
     assert lab.signaling is not None
     lab.signaling.kill()
     with lab.breaks.partitioned(["a", "b"], ["c", "d"], ["turn"]):
+        yield
+
+
+@contextmanager
+def vpn_for_a_while(lab: Lab) -> Iterator[None]:
+    with lab.breaks.tunnel_up("a", "mobile"):
+        time.sleep(VPN_S)
+    yield
+
+
+@contextmanager
+def moved_while_signaling_is_away(lab: Lab) -> Iterator[None]:
+    """Whoever is still linked to both has to tell them."""
+    with lab.breaks.signaling_killed(), lab.breaks.player_address_changed("a"):
         yield
 
 
@@ -137,6 +156,22 @@ BREAKS = (
         lasts_s=10,
     ),
     Break(name="a VPN comes up", apply=lambda lab: lab.breaks.tunnel_up("a", "mobile"), sites=(*HOMES, OPEN_MOBILE)),
+    Break(name="a VPN comes up and goes down again", apply=vpn_for_a_while, sites=(*HOMES, OPEN_MOBILE)),
+    Break(
+        name="NAT rebinding into a pool of four ports", apply=lambda lab: lab.breaks.nat_rebound("a", (20_000, 20_003))
+    ),
+    Break(name="new address while signaling is away", apply=moved_while_signaling_is_away, sites=FOUR[:3]),
+    Break(name="silence of 8 s under bulk", apply=lambda lab: lab.breaks.silenced("a"), lasts_s=8, bulk=True),
+    Break(
+        name="silence of 10 s late in play under bulk, a peer carries",
+        apply=lambda lab: lab.breaks.silenced("a"),
+        sites=OVER_A_PEER,
+        turn=False,
+        settle_s=LATE_S,
+        lasts_s=10,
+        bulk=True,
+    ),
+    Break(name="MTU 1100, ICMP blocked, under bulk", apply=lambda lab: lab.breaks.mtu_fallen("a", 1100), bulk=True),
     Break(name="MTU 1100, ICMP blocked", apply=lambda lab: lab.breaks.mtu_fallen("a", 1100)),
     Break(
         name="MTU 1000, ICMP blocked, relayed over TCP",
@@ -188,7 +223,11 @@ async def _play(lab: Lab, broken: Break, players: Sequence[RemotePlayer]) -> Hea
         for player in players:
             await everybody_connected(player, set(broken.players) - {player.name})
     for player in players:
-        await player.tell(do="traffic", interval_ms=INTERVAL_MS)
+        if broken.bulk:
+            await player.tell(do="traffic", interval_ms=INTERVAL_MS, channels=["fast"])
+            await player.tell(do="bulk", message_bytes=BULK_BYTES)
+        else:
+            await player.tell(do="traffic", interval_ms=INTERVAL_MS)
     await trio.sleep(broken.settle_s)
     before, told = await _reports(players), len(players[0].events)
     block = broken.apply(lab)
@@ -203,7 +242,7 @@ async def _play(lab: Lab, broken: Break, players: Sequence[RemotePlayer]) -> Hea
         during = await _reports(players)
         for player in players:
             await player.tell(do="stop")
-        await trio.sleep(2)  # what is reliable and under way may come still
+        await trio.sleep(BULK_TAIL_S if broken.bulk else 2)  # what is reliable and under way may come still
         after = await _reports(players)
     finally:
         if broken.lasts_s is None:

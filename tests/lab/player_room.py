@@ -76,7 +76,12 @@ class RoomPlayer:
     async def _send_bulk(self, message_bytes: int, scope: trio.CancelScope) -> None:
         with scope:
             while True:
-                await self._channels["reliable"].send(self._out["reliable"].next_message(message_bytes))
+                message = self._out["reliable"].next_message(message_bytes)
+                try:
+                    await self._channels["reliable"].send(message)
+                except trio.Cancelled:  # nothing was sent
+                    self._out["reliable"].sent -= 1
+                    raise
 
 
 async def main(spec: Spec) -> None:

@@ -100,6 +100,16 @@ def special(cells: Sequence[Cell]) -> str:
     return "\n".join(["| special case (A / B) | |", "|---|---|", *rows]) if rows else ""
 
 
+def read_healings(file: Path) -> list[Healing]:
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return [Healing(**row | {"events": tuple(row["events"])}) for row in map(json.loads, lines)]
+
+
+def add_healing(file: Path, found: Healing) -> None:
+    with file.open("a", encoding="utf-8") as to:
+        to.write(json.dumps(attrs.asdict(found)) + "\n")
+
+
 def breaks_table(found: Sequence[Healing]) -> str:
     """One line a break, however often it was played; in bold what did not come back whole, of the worst time."""
     lines = [
