@@ -339,7 +339,7 @@ class AssociationCore:
         if self._outbound.outstanding.cumulative_tsn > before:
             self._errors = 0
             self._path.data_acked(now)
-        if self._outbound.large_losses.count >= LARGE_LOST_MAX:
+        if self._outbound.large_losses.count >= LARGE_LOST_MAX and not self._path_is_fixed:
             self._outbound.large_losses.count = 0
             self._path.narrowed(now)
             self._fit_chunks()

@@ -479,7 +479,7 @@ class Outbound:
             return
         table = self.outstanding
         self._counters.fast_retransmissions += len(found)
-        self.large_losses.lost([chunk.size for chunk in found], now)
+        self.large_losses.lost([chunk.size for chunk in found if chunk.message.max_retransmits is not None], now)
         self._give_up_or_keep(found, now)
         # What the path before has lost says nothing of this one
         is_of_before = found[-1].sent_at < self._path_began_at  # the last sent of them

@@ -23,9 +23,9 @@ LARGE_LOST_S = 3.0
 
 
 class LargeLosses:
-    """What is large is lost, and nothing else (RFC 8899 section 4.3): T3-rtx does not expire while what is small is
-    acknowledged. 1. `lost(sizes, now)`. 2. `count = 0` when one above `above` was acknowledged. 3. `count` says enough at
-    `LARGE_LOST_MAX`."""
+    """What is large is lost, and nothing else (RFC 8899 section 4.3): where it is not repeated, T3-rtx does not expire
+    while what is small is acknowledged. 1. `lost(sizes, now)` of what may be lost. 2. `count = 0` when one above `above` was
+    acknowledged. 3. `count` says enough at `LARGE_LOST_MAX`."""
 
     __slots__ = ("_since", "above", "count")
 
@@ -35,7 +35,9 @@ class LargeLosses:
         self._since = 0.0
 
     def lost(self, sizes: Iterable[int], now: float) -> None:
-        lost = sum(size > self.above for size in sizes)
+        lost = min(
+            LARGE_LOST_MAX // 2, sum(size > self.above for size in sizes)
+        )  # a queue that overflows loses many at once
         if lost and (not self.count or now - self._since > LARGE_LOST_S):
             self.count, self._since = 0, now
         self.count += lost
