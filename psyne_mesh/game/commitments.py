@@ -15,6 +15,7 @@ import msgspec
 
 from psyne_mesh.errors import InvalidConfig, ProtocolError, UnserialisableMessage
 from psyne_mesh.identity import PeerId
+from psyne_mesh.words import read_untrusted
 
 SECRET_BYTES = 32
 VALUE_BYTES_MAX = 1024
@@ -61,6 +62,7 @@ class Reveal(msgspec.Struct, frozen=True, array_like=True, tag="reveal"):
 
 
 CommitmentWord = Roll | Commit | Reveal
+_values: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Any)
 
 
 class Rolled(msgspec.Struct, frozen=True):
@@ -80,7 +82,8 @@ class MovesRevealed(msgspec.Struct, frozen=True):
 
 class RoundFailed(msgspec.Struct, frozen=True):
     """Nothing came of a roll or a round of moves (`label`, "" of a roll). `refused` has for each player to blame why:
-    "does not reveal", "revealed something else", "does not commit", "left", "plays with other players"."""
+    "does not reveal", "revealed something else", "revealed what cannot be read", "does not commit", "left", "plays with other
+    players"."""
 
     label: str
     refused: dict[PeerId, str]
@@ -244,6 +247,8 @@ class Commitments:
                 and self._digest(key, of.players, peer, said.secret, said.value) != state.commits[peer].digest
             ):
                 wrong[peer] = "revealed something else"
+            elif said is not None and not of.sides and not _is_plain(said.value):
+                wrong[peer] = "revealed what cannot be read"
         if wrong:
             self._fail(key, state, wrong)
         elif all(peer in state.reveals for peer in of.players):
@@ -257,7 +262,7 @@ class Commitments:
             of.value = int.from_bytes(drawn, "big") % of.sides + 1  # 2**256 and up to 2**53 sides: no bias to speak of
             self._events.append(Rolled(of.by, of.sides, of.value))
         else:
-            of.moves = {peer: msgspec.msgpack.decode(state.reveals[peer].value) for peer in of.players}
+            of.moves = {peer: _values.decode(state.reveals[peer].value) for peer in of.players}
             self._events.append(MovesRevealed(of.label, of.moves))
         of.is_done = True
 
@@ -301,9 +306,10 @@ class Commitments:
 
 
 def _is_plain(value: bytes) -> bool:
+    """A player commits to bytes, and what they are is seen when it reveals them."""
     try:
-        msgspec.msgpack.decode(value)
-    except (ValueError, RecursionError):
+        read_untrusted(_values, value, "a secret move")
+    except ProtocolError:
         return False
     return True
 

@@ -13,13 +13,14 @@ whole map, so that all hold the same whatever of the last host's words came to w
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
 from psyne_mesh.errors import MessageTooLarge, ProtocolError
 from psyne_mesh.game.state_map import COPY_BYTES_MAX, STATE_BYTES_MAX, Copy, Log, size_of
 from psyne_mesh.game.state_wire import NOWHERE, At, Have, Part, Stand, StateWord, encode
 from psyne_mesh.identity import PeerId
-from psyne_mesh.limits import TokenBucket
+from psyne_mesh.limits import TokenBucket, forget_oldest
 
 TELL_EVERY_S = 1 / 30
 """As shared objects: what is written meanwhile goes out as one."""
@@ -33,8 +34,15 @@ ASK_EVERY_MAX_S = 8.0
 HOST_WORD_S = 0.3
 """A new host speaks by itself; who has not heard it for so long asks."""
 ANSWER_BURST_BYTES = 4 * COPY_BYTES_MAX
-ANSWER_BYTES_PER_S = COPY_BYTES_MAX
-"""One player may ask for so much: four copies at once, one a second. Who asks for more gets none until then."""
+ANSWER_BYTES_PER_S = COPY_BYTES_MAX / ASK_EVERY_MAX_S
+"""One player may ask for so much: four copies at once, then one as often as who hears nothing asks. Who asks for more gets none
+until then, and nothing is looked up for it.
+"""
+LEFT_MAX = 1024
+"""Who had a map and has left; the oldest is forgotten."""
+
+_LOOK_BYTES = 512
+"""Of an allowance, for looking up what has changed: though it is nothing, the look takes as long as sending so much."""
 
 ROOM = b""
 KINDS = {"=": STATE_BYTES_MAX, "@": STATE_BYTES_MAX // 2, "!": STATE_BYTES_MAX // 4}
@@ -78,7 +86,8 @@ class States:
         self._accepts = accepts
         self.own = Log(me.raw, me.raw, stay)
         self._copies: dict[PeerId, Copy] = {}
-        self._left: set[PeerId] = set()  # who had a map and is gone: it may not know that we forgot it
+        # Who had a map and is gone: it may not know that we forgot it
+        self._left: OrderedDict[PeerId, None] = OrderedDict()
         self.room = Copy()
         self._hosted: Log | None = None  # the same, while we write it
         self._told: dict[bytes, Stand] = {}  # by map of ours, what everybody was told
@@ -131,7 +140,7 @@ class States:
             self.host_changed(term, self._me, now)
         assert self._hosted is not None
         if self._hosted.write(key, value):
-            self.room.values, self.room.stand = self._hosted.values, self._hosted.stand
+            self.room.put(self._hosted.values, self._hosted.stand)
             self._events.append(Changed(None, key, value))
             self._due(ROOM, now)
 
@@ -142,13 +151,14 @@ class States:
             if log.values:
                 self._outputs += [(peer, part) for part in log.parts(NOWHERE)]
         if peer in self._left:
-            self._left.discard(peer)
+            del self._left[peer]
             self._want(peer, peer.raw, 1, 0, now)
 
     def peer_left(self, peer: PeerId) -> None:
         copy = self._copies.pop(peer, None)
         if copy is not None and copy.values:
-            self._left.add(peer)
+            self._left[peer] = None
+            forget_oldest(self._left, LEFT_MAX)
         self._greetings.pop(peer, None)
         self._allowances.pop(peer, None)
         self._wants = {owner: want for owner, want in self._wants.items() if want.peer != peer}
@@ -268,15 +278,16 @@ class States:
         for log in self._logs():
             if log.owner != word.owner:
                 continue
-            parts = log.parts(word.stand)
-            cost = sum(len(encode(part)) for part in parts)
             allowance = self._allowances.get(peer)
             if allowance is None:
                 allowance = self._allowances[peer] = TokenBucket(
                     burst=ANSWER_BURST_BYTES, per_second=ANSWER_BYTES_PER_S, now=now
                 )
-            if allowance.allow(now, cost):
-                self._outputs += [(peer, part) for part in parts]
+            if allowance.left(now) <= 0.0:
+                continue
+            parts = log.parts(word.stand)
+            allowance.charge(_LOOK_BYTES + sum(len(encode(part)) for part in parts), now)
+            self._outputs += [(peer, part) for part in parts]
 
     # -------------------------------------------------------------------------------------------------- what we read
 

@@ -125,16 +125,21 @@ class Copy:
     def __init__(self) -> None:
         self.stand = NOWHERE
         self.values: Mapping[str, bytes] = _NOTHING
-        self._staged: tuple[Stand, int, dict[str, bytes]] | None = (
-            None  # what it will be, the next piece, what has come
-        )
+        self._size: int | None = 0  # of `values`; None: they came from elsewhere
+        # What it will be, the next piece, what has come and its size
+        self._staged: tuple[Stand, int, dict[str, bytes], int] | None = None
+
+    def put(self, values: Mapping[str, bytes], stand: Stand) -> None:
+        """What was written here."""
+        self.values, self.stand, self._size = values, stand, None
 
     def is_old(self, term: int, sequence: int, writer: bytes) -> bool:
         stand = self.stand
         return term < stand.term or (term == stand.term and writer == stand.writer and sequence <= stand.sequence)
 
     def take(self, part: Part, writer: bytes) -> list[Change] | None:
-        """Raises ProtocolError for a map that is too large; what was here stays."""
+        """Raises ProtocolError for a map that is too large; what was here stays. The cost follows what came, but for one copy
+        of a dict."""
         if self.is_old(part.term, part.sequence, writer):
             return []
         reached = Stand(part.term, part.sequence, writer)
@@ -142,35 +147,40 @@ class Copy:
             return self._stage(part, reached)
         if part.after != self.stand:
             return None
-        values = dict(self.values)
-        changes: list[Change] = []
-        for key, value in part.entries:
-            if values.get(key) != value:
-                changes.append((key, value))
-            if value is None:
-                values.pop(key, None)
-            else:
-                values[key] = value
-        _check(values)
-        self.values, self.stand = values, reached
+        values, changes = dict(self.values), list[Change]()
+        size = _put(values, size_of(values) if self._size is None else self._size, part.entries, changes)
+        self.values, self.stand, self._size = values, reached, size
         return changes
 
     def _stage(self, part: Part, reached: Stand) -> list[Change] | None:
         if part.piece == 0:
-            self._staged = reached, 0, {}
+            self._staged = reached, 0, {}, 0
         if self._staged is None or self._staged[:2] != (reached, part.piece):
             return None
-        values = self._staged[2] | {key: value for key, value in part.entries if value is not None}
+        _, _, values, size = self._staged
         self._staged = None
-        _check(values)
+        size = _put(values, size, [entry for entry in part.entries if entry[1] is not None], [])
         if part.piece + 1 < part.pieces:
-            self._staged = reached, part.piece + 1, values
+            self._staged = reached, part.piece + 1, values, size
             return []
-        before, self.values, self.stand = self.values, values, reached
+        before, self.values, self.stand, self._size = self.values, values, reached, size
         gone: list[Change] = [(key, None) for key in before if key not in values]
         return gone + [(key, value) for key, value in values.items() if before.get(key) != value]
 
 
-def _check(values: dict[str, bytes]) -> None:
-    if len(values) > ENTRIES_MAX or size_of(values) > COPY_BYTES_MAX:
+def _put(values: dict[str, bytes], size: int, entries: list[Change], changes: list[Change]) -> int:
+    """Into `values`, which are of that size; the size afterwards. Raises ProtocolError where they become too large."""
+    for key, value in entries:
+        before = values.get(key)
+        if before != value:
+            changes.append((key, value))
+        if before is not None:
+            size -= len(key.encode()) + len(before)
+        if value is None:
+            values.pop(key, None)
+        else:
+            values[key] = value
+            size += len(key.encode()) + len(value)
+    if len(values) > ENTRIES_MAX or size > COPY_BYTES_MAX:
         raise ProtocolError("a map that is too large")
+    return size

@@ -17,6 +17,7 @@ import msgspec
 
 from psyne_mesh.errors import ProtocolError
 from psyne_mesh.identity import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, Identity, PeerId, verify_untrusted
+from psyne_mesh.limits import TokenBucket
 from psyne_mesh.words import read_untrusted
 
 DOMAIN = b"psyne-transcript"
@@ -50,6 +51,10 @@ takes a tenth of a millisecond, and who signs wrongly is found out in a second o
 """
 PINNED_MAX = 512
 """Messages that broke rules, and those before them."""
+SHOWS_BURST, SHOWS_PER_S = 16.0, 1.0
+"""Statements shown to one player, who says that it has heard another. Each is 8 KiB at most for a line of some 40 bytes, and
+one is enough to prove what its author did.
+"""
 _OVERHEAD_BYTES = 120
 
 _Raw = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
@@ -256,6 +261,7 @@ class Archive:
         self._echo_at = math.inf
         self._words: list[tuple[PeerId | None, TranscriptWord]] = []
         self._echo_due = False
+        self._shows: dict[PeerId, TokenBucket] = {}
         self._events: list[TranscriptEvent] = []
         self._pinned: dict[tuple[PeerId, str, bytes], Signed | None] = {}
         self.proofs: dict[PeerId, Proof] = {}
@@ -332,7 +338,7 @@ class Archive:
             self._take(author, statement, word.signed, now)
         elif isinstance(word, Echo):
             for raw, stream, span, digest in word.heard:
-                self._compare(sender, PeerId.from_raw_untrusted(raw), stream, span, digest)
+                self._compare(sender, PeerId.from_raw_untrusted(raw), stream, span, digest, now)
         elif isinstance(word, Show):
             author, statement = author_untrusted(word.signed)
             known = self._authors.get(author)
@@ -371,7 +377,7 @@ class Archive:
         self._echo_at = min(self._echo_at, now + ECHO_AFTER_S)
         early = self._early.pop((author, statement.stream, statement.span), None)
         if early is not None and early[1] != signed.digest:
-            self._words.append((early[0], Show(signed)))
+            self._show(early[0], author, signed, now)
 
     def _contradicted(self, author: PeerId, of: _Stream, statement: Statement, signed: Signed) -> bool:
         for span in (statement.span, statement.span - 1, statement.span + 1):
@@ -387,7 +393,15 @@ class Archive:
                 return True
         return False
 
-    def _compare(self, sender: PeerId, author: PeerId, stream: str, span: int, digest: bytes) -> None:
+    def _show(self, to: PeerId, author: PeerId, signed: Signed, now: float) -> None:
+        """The other one may have what contradicts it, or only say so."""
+        bucket = self._shows.get(to)
+        if bucket is None:
+            bucket = self._shows[to] = TokenBucket(burst=SHOWS_BURST, per_second=SHOWS_PER_S, now=now)
+        if author not in self.proofs and bucket.allow(now):
+            self._words.append((to, Show(signed)))
+
+    def _compare(self, sender: PeerId, author: PeerId, stream: str, span: int, digest: bytes, now: float) -> None:
         known = self._authors.get(author)
         of = known.streams.get(stream) if known is not None else None
         if author == self._me or of is None:
@@ -395,7 +409,7 @@ class Archive:
         kept = of.statements.get((of.stay, span))
         if kept is not None:
             if kept[2].digest != digest:
-                self._words.append((sender, Show(kept[2])))
+                self._show(sender, author, kept[2], now)
         elif span > of.last_span:
             self._early[author, stream, span] = sender, digest
             while len(self._early) > EARLY_MAX:
@@ -469,6 +483,7 @@ class Archive:
 
     def forget(self, author: PeerId) -> None:
         """It left. What it said goes with its half minute; what is proved of it stays."""
+        self._shows.pop(author, None)
         known = self._authors.get(author)
         if known is not None:
             known.left = True

@@ -49,7 +49,9 @@ KEPT_S = 60.0
 INCOMING_MAX = 4
 """Files that one player may be sending us at once."""
 INCOMING_BYTES_MAX: Final = 2 * FILE_BYTES_MAX
-"""Of all that is coming and all that waits to be taken. What is offered beyond it is refused."""
+"""Of all that is coming and all that waits to be taken, half of it from one player. What is offered beyond it is refused; what
+we asked for is beside it.
+"""
 
 
 def digest_of(data: bytes) -> bytes:
@@ -145,7 +147,7 @@ class Transfers:
         self._outgoing: dict[int, _Outgoing] = {}
         self._incoming: dict[tuple[PeerId, bytes], _Incoming] = {}
         self._bytes_max = -1
-        self.expected: set[bytes] = set()  # hashes that we have asked for
+        self._expected: dict[tuple[PeerId, bytes], int] = {}  # whom we have asked for what, and how large that is
         self._waiting_bytes = 0  # of files that the game has not taken
         self._outputs: list[tuple[PeerId, TransferWord]] = []
         self._events: list[TransferEvent] = []
@@ -172,6 +174,22 @@ class Transfers:
 
     def accept(self, bytes_max: int) -> None:
         self._bytes_max = max(self._bytes_max, bytes_max)
+
+    def expect(self, peer: PeerId, digest: bytes, size: int) -> None:
+        """We have asked that player for it."""
+        self._expected[peer, digest] = size
+
+    def expect_no_more(self, peer: PeerId, digest: bytes) -> None:
+        """It has come, or shall come no more."""
+        self._expected.pop((peer, digest), None)
+        incoming = self._incoming.pop((peer, digest), None)
+        if incoming is not None:
+            self._outputs.append((peer, Done(incoming.number, "the player has it from another one")))
+
+    def came(self, peer: PeerId, digest: bytes) -> int:
+        """So many bytes of that file are here."""
+        incoming = self._incoming.get((peer, digest))
+        return 0 if incoming is None else len(incoming.data)
 
     def taken(self, size: int) -> None:
         self._waiting_bytes -= size
@@ -292,7 +310,7 @@ class Transfers:
                 self._outputs.append((peer, Done(offer.number, why_not[:REASON_MAX])))
                 return
             incoming = self._incoming[peer, offer.digest] = _Incoming(
-                offer, URGENT_QUEUE_S if offer.digest in self.expected else QUEUE_MIN_S
+                offer, URGENT_QUEUE_S if (peer, offer.digest) in self._expected else QUEUE_MIN_S
             )
         incoming.came_at = now
         incoming.window.begin_anew()
@@ -302,14 +320,18 @@ class Transfers:
             self._ask(peer, incoming, now, is_anew=True)
 
     def _why_not(self, peer: PeerId, offer: Offer) -> str:
-        coming = sum(each.size for each in self._incoming.values()) + self._waiting_bytes
-        if offer.digest in self.expected:
-            return "" if coming + offer.size <= INCOMING_BYTES_MAX else "the player has no room for it now"
+        expected = self._expected.get((peer, offer.digest))
+        if expected is not None:
+            return "" if offer.size == expected else "the player asked for something else"
+        unasked = {key: each.size for key, each in self._incoming.items() if key not in self._expected}
+        theirs = [size for key, size in unasked.items() if key[0] == peer]
+        coming = sum(unasked.values()) + self._waiting_bytes
         if self._bytes_max < 0:
             return "the player's game expects no files"
         if offer.size > self._bytes_max:
             return f"the player takes files of up to {self._bytes_max} bytes"
-        if sum(key[0] == peer for key in self._incoming) >= INCOMING_MAX or coming + offer.size > INCOMING_BYTES_MAX:
+        is_too_much = sum(theirs) + offer.size > INCOMING_BYTES_MAX // 2 or coming + offer.size > INCOMING_BYTES_MAX
+        if len(theirs) >= INCOMING_MAX or is_too_much:
             return "the player has no room for it now"
         return ""
 

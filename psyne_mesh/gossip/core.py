@@ -36,7 +36,7 @@ from psyne_mesh.gossip.routing import Router, encode_relay
 from psyne_mesh.gossip.seats import Claim, Seats
 from psyne_mesh.gossip.tree_keeper import TreeKeeper
 from psyne_mesh.gossip.views import Stats
-from psyne_mesh.gossip.vouching import Vouching
+from psyne_mesh.gossip.vouching import VOUCHED_S, Vouching
 from psyne_mesh.gossip.walks import Line, Walks
 from psyne_mesh.identity import PeerId
 from psyne_mesh.limits import forget_oldest
@@ -364,12 +364,22 @@ class Core:
         if large is not None:
             self._sizes[large] += 1
 
+    @property
+    def backers(self) -> int:
+        """So many neighbours must stand for a member without a link, before it makes the room larger: more than a third."""
+        return max(2, 1 + len(self.links) // 3)
+
+    @property
+    def needs_backers(self) -> bool:
+        """Whether the size of the room hangs on members without a link: only there more than one voucher is asked for."""
+        return self.policy.links_all and len(self.membership) >= self.config.full_mesh_max > len(self.links)
+
     def resize(self, now: float) -> None:
         """The number of members or links changed: maybe the mode does, too."""
         small, large = self._sizes
         links = standing = len(self.links)
-        if self.policy.links_all and len(self.membership) >= self.config.full_mesh_max > standing:
-            standing += self.membership.seconded(now, self.links)
+        if self.needs_backers:
+            standing += self.membership.backed(now - VOUCHED_S, self.links, self.backers)
         members = len(self.membership) + 1
         if not self.overlay.resize(members, now, links=links, standing=standing, small=small, large=large):
             return

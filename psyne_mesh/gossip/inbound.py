@@ -32,6 +32,7 @@ class Inbound:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._heard = core.detector.heard  # of each frame: looked up once
+        self.verified = 0  # signatures of broadcasts, of those who tend the tree, and of what is carried to us alone
         self._handlers: dict[int, Handler] = {
             codec.PING: self._on_ping,
             codec.ACK: self._on_ack,
@@ -273,6 +274,7 @@ class Inbound:
             return
         if source.peer != message.origin:  # over its own link it is proved already
             source.cost.add(VERIFY)
+            self.verified += 1
             wire.verify_message_untrusted(message, core.room, core.verify)
         core.broadcast.gossip_received(source, message, head, now, flat=core.policy.links_all)
 
@@ -295,6 +297,7 @@ class Inbound:
         if not (core.fresh.is_timely(sign.at, now) and core.census.honours(sign.instance, sign.origin, now)):
             return
         source.cost.add(VERIFY)
+        self.verified += 1
         wire.verify_keep_untrusted(sign, core.room, core.verify)
         core.broadcast.keep_received(source, sign, hops, now)
 
@@ -311,6 +314,7 @@ class Inbound:
         core = self._core
         signal = signal_untrusted(frame, core.config.signal_max_bytes, core.config.signal_ttl)
         member = core.membership.get(signal.to)
+        self.verified += signal.to == core.own  # by the shell, which opens it
         core.router.received(source, signal, member.via if member is not None else None, list(core.links), now)
 
     def _on_relay(self, source: Neighbour, frame: bytes, now: float) -> None:

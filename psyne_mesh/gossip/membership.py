@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections import OrderedDict
 from enum import Enum, IntEnum, auto
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from psyne_mesh.gossip.codec import raw_of
 from psyne_mesh.gossip.records import ALIVE, Record
 from psyne_mesh.gossip.view_hash import ViewHash, bucket_of
 from psyne_mesh.identity import PeerId
+from psyne_mesh.limits import forget_oldest
 
 if TYPE_CHECKING:
     import random
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 _EARLY_S = 0.001
 _GONE_MAX = 4096  # records of members that are gone; of the longest gone only the version stays
-_SECONDED_S = 9.0  # so long two neighbours' words count, as one voucher does
+_VOUCHERS_MAX = 32  # remembered of one member, as many as a full mesh has links; who vouched longest ago is forgotten
 _WHOLE_S = 60.0  # so long whole: twice as long as messages are kept for repair, many rounds of comparing views
 _LOST_WHOLE_S = 600.0  # those lost to silence: newcomers hear of them (see `exchange`), and may knock
 _KNOCKED = 4  # of the lost stay whole, however long ago: somebody knocks on their doors
@@ -64,8 +66,7 @@ class Member:
     it was expelled, or nobody ever met it, so there is no use in waiting for it. `place` is its index among the living, or
     -1. `lives_until`: when the lives that it began will all count no more. `hint`: only a server told us of it, or a ticket:
     somebody to dial, of whom nothing is passed on. `revived`: it was down, and is back. `met`: we had a link with it once.
-    `vouched_at`: when a link of ours, or a neighbour, last stood for it; `voucher`: which one, and `seconded_at`: when last
-    another than the one before."""
+    `vouched_at`: when a link of ours, or a neighbour, last stood for it; `vouchers`: which neighbours did, and when."""
 
     __slots__ = (
         "closed",
@@ -75,13 +76,12 @@ class Member:
         "place",
         "record",
         "revived",
-        "seconded_at",
         "seen_at",
         "since",
         "status",
         "via",
         "vouched_at",
-        "voucher",
+        "vouchers",
     )
 
     def __init__(self, record: Record, status: Status, now: float, via: PeerId | None) -> None:
@@ -97,8 +97,7 @@ class Member:
         self.met = False
         self.revived = False
         self.vouched_at = now
-        self.voucher: PeerId | None = None
-        self.seconded_at = -math.inf
+        self.vouchers: OrderedDict[PeerId, float] | None = None
 
 
 class Membership:
@@ -239,18 +238,23 @@ class Membership:
         """A neighbour reached it."""
         member = self._table.get(peer)
         if member is not None:
-            if member.voucher not in (None, by) and now - member.vouched_at < _SECONDED_S:
-                member.seconded_at = now
-            member.vouched_at, member.voucher = now, by
+            member.vouched_at = now
+            if member.vouchers is None:
+                member.vouchers = OrderedDict()
+            member.vouchers.pop(by, None)
+            member.vouchers[by] = now
+            forget_oldest(member.vouchers, _VOUCHERS_MAX)
 
-    def seconded(self, now: float, links: Container[PeerId]) -> int:
-        """For how many without a link two neighbours stand: one alone can make up as many as it likes."""
-        table = self._table
-        return sum(now - table[peer].seconded_at < _SECONDED_S and peer not in links for peer in self.alive)
-
-    def is_seconded(self, peer: PeerId, now: float) -> bool:
+    def n_vouchers(self, peer: PeerId, since: float, links: Container[PeerId]) -> int:
+        """How many of those whom we are linked to have stood for that member since then."""
         member = self._table.get(peer)
-        return member is not None and now - member.seconded_at < _SECONDED_S
+        if member is None or member.vouchers is None:
+            return 0
+        return sum(at > since and by in links for by, at in member.vouchers.items())
+
+    def backed(self, since: float, links: Container[PeerId], needed: int) -> int:
+        """For how many without a link so many stand: a few can make up as many as they like."""
+        return sum(peer not in links and self.n_vouchers(peer, since, links) >= needed for peer in self.alive)
 
     def renew_vouchers(self, now: float) -> None:
         """From now on everybody needs one."""

@@ -13,6 +13,7 @@ from psyne_mesh.gossip import codec, effects
 from psyne_mesh.gossip.broadcast_wire import FLAT, Head, encode_gossip, sign_keep, sign_message
 from psyne_mesh.gossip.config import GossipConfig
 from psyne_mesh.gossip.core import Core
+from psyne_mesh.gossip.costs import VERIFY
 from psyne_mesh.gossip.events import CloseLink, Event, LeaveReason, Output
 from psyne_mesh.gossip.freshness import UNTOLD, Calendar
 from psyne_mesh.gossip.healing import is_lookout
@@ -32,6 +33,7 @@ from psyne_mesh.gossip.records import (
 )
 from psyne_mesh.gossip.tree_keeper import Duty
 from psyne_mesh.gossip.views import LinkView, Stats, Topology
+from psyne_mesh.gossip.vouching import VOUCHED_S
 from psyne_mesh.gossip.walks import Line
 from psyne_mesh.identity import PeerId
 
@@ -272,6 +274,11 @@ class Node:
         """A round trip in seconds that the shell measured, for instance by SCTP."""
         self._core.detector.note_rtt(peer, rtt)
 
+    @property
+    def work(self) -> float:
+        """Units that signatures have cost so far: what is dear among all that a frame may cause (`costs`)."""
+        return VERIFY * (self._core.census.verified + self._inbound.verified)
+
     def is_lookout(self) -> bool:
         """Whether it is our task to register with signaling again now and then, and to `learn` whom it lists: so a
         component that a cut took away is found."""
@@ -348,11 +355,14 @@ class Node:
         """In a full mesh whoever has no link needs a voucher; in a larger room, whom only a server told of."""
         core = self._core
         helpers = [neighbour.peer for neighbour in core.neighbours.good]  # without one nobody can be judged
+        needed = core.backers if core.needs_backers else 0
         apart: list[tuple[float, bool, PeerId]] = []
         for peer in core.membership.alive if core.policy.links_all and helpers else core.membership.hints:
             member = core.membership.get(peer)
             if peer not in core.links and member is not None:
-                apart.append((member.vouched_at, core.membership.is_seconded(peer, now), peer))
+                apart.append(
+                    (member.vouched_at, core.membership.n_vouchers(peer, now - VOUCHED_S, core.links) >= needed, peer)
+                )
         core.vouching.beat(now, apart, helpers)
         core.want_missing(now)
 

@@ -93,9 +93,9 @@ class Overlay:
 
     def resize(self, members: int, now: float, *, links: int, standing: int, small: int, large: int) -> bool:
         """Follow the size of the room, with hysteresis. True if the mode changed. Records alone make no room large, for they
-        cost nothing: it is, if nearly as many as a full mesh holds are with us, and with those for whom two neighbours stand
-        (`standing`) more; or if more neighbours call it large than `small`. Who has no link believes what it is told, until
-        somebody is there to ask."""
+        cost nothing: it is, if nearly as many as a full mesh holds are with us, and with those for whom a third of our
+        neighbours stand (`standing`) more; or if more neighbours call it large than `small`. Who has no link believes what it
+        is told, until somebody is there to ask."""
         self.members = members
         config, before = self._config, self.mode
         known = config.full_knowledge_max

@@ -2,7 +2,8 @@
 
 A record alone proves a key, not a player: anybody makes a thousand. So a member of a full mesh is one whom we have a link
 with, or whom a neighbour reached within 10 s (the indirect probe of SWIM). Who is neither is none.
-How large the room is, is told by links, and by members for whom two neighbours stand: one liar vouches for all that it made up.
+How large the room is, is told by links, and by members for whom more than a third of our neighbours stand: liars vouch for all
+that they made up.
 """
 
 from __future__ import annotations
@@ -50,20 +51,20 @@ class Vouching:
             timers[effects.VOUCHES] = now + _BEAT_S
 
     def beat(self, now: float, members: Iterable[tuple[float, bool, PeerId]], helpers: list[PeerId]) -> None:
-        """`members`: when somebody last vouched, whether two did, and for whom."""
+        """`members`: when somebody last vouched, whether enough did, and for whom."""
         self._effects.timers[effects.VOUCHES] = math.inf
         waiting: list[tuple[float, bool, PeerId]] = []
-        for vouched_at, seconded, peer in members:
+        for vouched_at, is_backed, peer in members:
             if now - vouched_at >= VOUCHED_S:
                 self._effects.facts.append(Unvouched(peer))
             else:
-                waiting.append((vouched_at, seconded, peer))
+                waiting.append((vouched_at, is_backed, peer))
         if not waiting:
             return
         self._effects.timers[effects.VOUCHES] = now + _BEAT_S
         waiting.sort()
-        for vouched_at, seconded, peer in waiting[:_ASKED_MAX]:
-            if not seconded or now - vouched_at >= _ASK_S:
+        for vouched_at, is_backed, peer in waiting[:_ASKED_MAX]:
+            if not is_backed or now - vouched_at >= _ASK_S:
                 self.ask(peer, helpers)
 
     def answered(self, sequence: int, target: PeerId) -> bool:

@@ -21,6 +21,7 @@ from psyne_mesh.mesh.pause import PAUSE_TAG, pause_untrusted
 from psyne_mesh.mesh.profile import takes_tunnels
 from psyne_mesh.mesh.signaling_rung import SignalingRung
 from psyne_mesh.mesh.tunnels import SIGNAL_PREFIX, TUNNEL_TAG, PeerTunnel, Tunnels, signal_of, signal_untrusted
+from psyne_mesh.mesh.turns import Speaker, Turns
 from psyne_mesh.signaling.envelope import Envelope, Untimely
 from psyne_mesh.webrtc.endpoint import Endpoint
 
@@ -52,6 +53,8 @@ class LinkDriver:
         self._tunnels = Tunnels(me, self.links, trio.current_time)
         self._rung = SignalingRung(trio.current_time())
         self._draining_rung = False
+        self._turns = Turns()
+        self._hearing_on = False
         self._running: dict[TableLink, Link] = {}  # those that were superseded, too, until they are gone
         self._turning = False
 
@@ -258,6 +261,7 @@ class LinkDriver:
     def on_link_gone(self, link: Link, reason: str, error: RemoteError | None) -> None:
         del self._running[link.entry]
         if self.links.get(link.peer_id) is link:
+            self._hear_rest(link.peer_id)
             del self.links[link.peer_id]
             self._ended.unpark_all()
         for membership in self._rooms.values():
@@ -275,7 +279,9 @@ class LinkDriver:
             return
         membership = self._by_tag.get(data[:TAG_BYTES])
         if membership is not None:
-            membership.tell(lambda node, now: node.receive(link.peer_id, data[TAG_BYTES:], now))
+            speaker, frame = (data[:TAG_BYTES], link.peer_id), data[TAG_BYTES:]
+            if self._turns.may_hear(speaker, frame):
+                self._hear(speaker, frame)
         elif data.startswith(PAUSE_TAG):
             with suppress(ProtocolError):
                 tag, reason = pause_untrusted(data)
@@ -287,6 +293,35 @@ class LinkDriver:
             with suppress(ProtocolError):
                 if (concerned := self._by_tag.get(room_untrusted(data))) is not None:
                     concerned.owed_received(link.peer_id, data)
+
+    def _hear(self, speaker: Speaker, frame: bytes) -> None:
+        tag, peer = speaker
+        if (membership := self._by_tag.get(tag)) is None:
+            return  # left since
+        before = membership.node.work
+        membership.tell(lambda node, now: node.receive(peer, frame, now))
+        if units := membership.node.work - before:
+            self._turns.spend(units)
+            if not self._hearing_on:
+                self._hearing_on = True
+                self._nursery.start_soon(self._hear_on)
+
+    async def _hear_on(self) -> None:
+        """From turn to turn of the loop, for as long as anything waits."""
+        try:
+            await trio.lowlevel.checkpoint()
+            while self._turns.begin():
+                for speaker, frame in self._turns.waiting():
+                    self._hear(speaker, frame)
+                await trio.lowlevel.checkpoint()
+        finally:
+            self._hearing_on = False
+
+    def _hear_rest(self, peer: PeerId) -> None:
+        """Its link is gone; what it said by it comes before that."""
+        for tag in list(self._by_tag):
+            for frame in self._turns.rest((tag, peer)):
+                self._hear((tag, peer), frame)
 
     def route_of(self, label: str) -> ChannelRoute | None:
         """None: not a channel of a room, so nobody here reads it."""

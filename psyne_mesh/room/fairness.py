@@ -56,6 +56,8 @@ are eight a second.
 
 _decoder: msgspec.msgpack.Decoder[_Word] = msgspec.msgpack.Decoder(Say | Echo | Show | Proof | Roll | Commit | Reveal)
 _Word = transcript.TranscriptWord | commitments.CommitmentWord
+_SIGNATURES = {Say: 1.0, Show: 3.0, Proof: 2.0}
+"""As many as a word may have checked: a statement that contradicts one of ours is looked at together with it."""
 
 
 def word_untrusted(data: bytes | str) -> _Word:
@@ -327,7 +329,7 @@ class Fairness:
                 if bucket is None:
                     bucket = TokenBucket(burst=WORDS_BURST, per_second=WORDS_PER_S, now=now)
                     self._buckets[sender.id] = bucket
-                if not bucket.allow(now, 2.0 if isinstance(word, Proof) else 1.0):
+                if not bucket.allow(now, _SIGNATURES.get(type(word), 1.0)):
                     raise ProtocolError("too many words")
                 self.start()
                 assert self._archive is not None

@@ -101,22 +101,22 @@ class Files:
 
 
 class Expected:
-    """A file that we have asked for, by its hash: 1. `wait(peer)` until it is here, or will not come from there."""
+    """A file that we have asked one player for: 1. `wait()` until it is here, or will not come. 2. `came()` bytes are here."""
 
-    def __init__(self) -> None:
-        self._ends: dict[PeerId, bytes | None] = {}
-        self._news = trio.Event()
+    def __init__(self, came: Callable[[], int]) -> None:
+        self.came = came
+        self._end: tuple[bytes | None] | None = None
+        self._ended = trio.Event()
 
-    def note(self, peer: PeerId, data: bytes | None) -> None:
-        self._ends[peer] = data
-        self._news.set()
+    def note(self, data: bytes | None) -> None:
+        self._end = (data,)
+        self._ended.set()
 
-    async def wait(self, peer: PeerId) -> bytes | None:
+    async def wait(self) -> bytes | None:
         """None: the player left, or what it sent was something else."""
-        while peer not in self._ends:
-            self._news = trio.Event()
-            await self._news.wait()
-        return self._ends.pop(peer)
+        await self._ended.wait()
+        assert self._end is not None
+        return self._end[0]
 
 
 @uninterrupted
@@ -132,7 +132,7 @@ class FileTraffic:
         self._done: dict[int, Callable[[PeerId, PsyneMeshError | None], None]] = {}
         self._progress: dict[int, OnProgress] = {}
         self._files: Files | None = None
-        self._expected: dict[bytes, Expected] = {}
+        self._expected: dict[tuple[PeerId, bytes], Expected] = {}
         self._wake = trio.Event()
         self._channel: Any = None
         self.refused = 0
@@ -220,15 +220,16 @@ class FileTraffic:
         self._core.taken(size)
 
     @contextmanager
-    def expecting(self, digest: bytes) -> Iterator[Expected]:
-        """A file with that hash is taken, whether or not the game expects files, and goes to who asked for it."""
-        self._core.expected.add(digest)
-        expected = self._expected[digest] = Expected()
+    def expecting(self, peer: PeerId, digest: bytes, size: int) -> Iterator[Expected]:
+        """A file of that player with that hash is taken, whether or not the game expects files, and goes to who asked."""
+        self._core.expect(peer, digest, size)
+        expected = self._expected[peer, digest] = Expected(lambda: self._core.came(peer, digest))
         try:
             yield expected
         finally:
-            self._core.expected.discard(digest)
-            self._expected.pop(digest, None)
+            self._core.expect_no_more(peer, digest)
+            self._expected.pop((peer, digest), None)
+            self._flush()
 
     # ------------------------------------------------------------------------------------------------------- the task
 
@@ -239,8 +240,7 @@ class FileTraffic:
 
     def peer_left(self, peer: PeerId, *, is_for_good: bool) -> None:
         self._core.peer_left(peer, trio.current_time(), is_for_good=is_for_good)
-        for expected in self._expected.values():
-            expected.note(peer, None)
+        self._will_not_come(peer)
         self._flush()
 
     def end(self) -> None:
@@ -273,10 +273,14 @@ class FileTraffic:
                 self._core.receive(sender.id, transfer_wire.decode_untrusted(data), trio.current_time())
             except ProtocolError:
                 self.refused += 1
-                for expected in self._expected.values():  # a hash that is not what it said
-                    expected.note(sender.id, None)
+                self._will_not_come(sender.id)  # a hash that is not what it said
             self._flush()
             self._wake.set()
+
+    def _will_not_come(self, peer: PeerId) -> None:
+        for key, expected in self._expected.items():
+            if key[0] == peer:
+                expected.note(None)
 
     def _flush(self) -> None:
         if self._channel is None:
@@ -290,9 +294,9 @@ class FileTraffic:
                     self._progress.pop(number, None)
                     if (told := self._done.pop(number, None)) is not None:
                         told(peer, _error(reason))
-                case Arrived(peer=peer_id, data=data, digest=digest) if digest in self._expected:
+                case Arrived(peer=peer_id, data=data, digest=digest) if (peer_id, digest) in self._expected:
                     self._core.taken(len(data))
-                    self._expected[digest].note(peer_id, data)
+                    self._expected[peer_id, digest].note(data)
                 case Arrived(peer=peer_id, name=name, data=data):
                     self._arrived(peer_id, name, data)
         for target, word in self._core.take_outputs():

@@ -25,7 +25,7 @@ from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.mesh.membership import Membership
 from psyne_mesh.room.asking import Asking
-from psyne_mesh.room.files import FileTraffic
+from psyne_mesh.room.files import Expected, FileTraffic
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.peer import Peer, Player
 
@@ -37,6 +37,11 @@ SNAPSHOT_BYTES_MAX = 16 * 2**20
 ASK_S = 1.0
 """Members answer at once; who does not is asked again with the next round."""
 ROUND_S = 0.5
+IDLE_S = 2.0
+"""Of who was to send a snapshot and sends nothing: longer than the pause after which a stalled file is asked for again. Then
+the next signer is asked.
+"""
+LOOK_S = 0.5
 
 
 class WhichSnapshots(Message, tag="psyne.which"):
@@ -75,6 +80,7 @@ class _Held:
     def __init__(self, version: int, data: bytes) -> None:
         self.version = version
         self.data = data
+        self.attested: bytes | None = None
         self._digest: bytes | None = None
 
     @property
@@ -98,6 +104,7 @@ class Snapshots:
         self._files = files
         self._joined = joined
         self._held: list[_Held] = []
+        self._sending: dict[PeerId, bytes] = {}  # one at a time to each player
         asking.answer_ourselves(WhichSnapshots, self._which)
         asking.answer_ourselves(SendSnapshot, self._send)
 
@@ -118,19 +125,19 @@ class Snapshots:
             raise InvalidConfig(
                 f"fetch_snapshot(signers={signers_min!r}, timeout={timeout!r}): 1 to 4, and seconds above 0"
             )
-        liars: set[PeerId] = set()
+        liars, slow = set[PeerId](), set[PeerId]()
         why: PsyneMeshError = DeadlineExceeded("no snapshot was to be had in time")
         with trio.move_on_after(timeout):
             while True:
                 try:
-                    return await self._fetch_once(signers_min, liars)
+                    return await self._fetch_once(signers_min, liars, slow)
                 except (PeerGone, RequestRefused, SnapshotDisputed, DeadlineExceeded) as error:
                     if not liars or (isinstance(error, SnapshotDisputed) and error.players & liars):
                         why = error  # who lied is said rather than that nobody is left
                 await trio.sleep(ROUND_S)
         raise why
 
-    async def _fetch_once(self, signers_min: int, liars: set[PeerId]) -> Snapshot:
+    async def _fetch_once(self, signers_min: int, liars: set[PeerId], slow: set[PeerId]) -> Snapshot:
         answers = await self._asking.request_each(
             [peer for peer in self._room.peers if peer not in liars], WhichSnapshots(), ASK_S
         )
@@ -144,21 +151,42 @@ class Snapshots:
                     f"{', '.join(names)} hold snapshots, and no {signers_min} of them the same one", frozenset(claims)
                 )
             raise PeerGone("nobody here holds a snapshot")
-        return await self._load(choice, liars)
+        return await self._load(choice, liars, slow)
 
-    async def _load(self, choice: Choice, liars: set[PeerId]) -> Snapshot:
+    async def _load(self, choice: Choice, liars: set[PeerId], slow: set[PeerId]) -> Snapshot:
+        """`slow`: who sent nothing, or too little; they are asked last."""
         claim = choice.claim
-        for peer in sorted(choice.signers, key=self._distance):
-            with self._files.expecting(claim.digest) as arrived:
+        signers = sorted(choice.signers, key=lambda peer: (peer in slow, self._distance(peer)))
+        for peer in signers:
+            with self._files.expecting(peer, claim.digest, claim.size) as arrived:
                 try:
                     await self._asking.request(peer, SendSnapshot(claim.digest), ASK_S)
                 except PsyneMeshError:
                     continue
-                data = await arrived.wait(peer)
+                is_over, data = await self._wait(arrived, claim.size, is_last=peer == signers[-1])
+            if not is_over:
+                slow.add(peer)
+                continue
             if data is not None and len(data) == claim.size:
                 return Snapshot(claim.version, data, choice.signers, choice.others, frozenset(liars))
             liars.add(peer)  # it signed a hash, and sent something else
+        if not liars:
+            raise DeadlineExceeded("who signed the snapshot did not send it in time")
         raise SnapshotDisputed("who signed the snapshot sent something else", frozenset(liars))
+
+    async def _wait(self, arrived: Expected, size: int, *, is_last: bool) -> tuple[bool, bytes | None]:
+        """False: nothing comes any more, or so slowly that it would not be here in time, and others may be asked."""
+        began = changed = trio.current_time()
+        came, deadline = 0, trio.current_effective_deadline()
+        while True:
+            with trio.move_on_after(LOOK_S):
+                return True, await arrived.wait()
+            now, before, came = trio.current_time(), came, arrived.came()
+            if came != before:
+                changed = now
+            is_too_slow = now - began >= IDLE_S and (size - came) * (now - began) > came * (deadline - now)
+            if not is_last and (now - changed >= IDLE_S or is_too_slow):
+                return False, None
 
     def _distance(self, peer: PeerId) -> float:
         seen = self._room.peers.get(peer)
@@ -182,17 +210,24 @@ class Snapshots:
 
     def _which(self, peer: Peer | Player, message: Message) -> Message:
         tag = self._joined().tag
-        return TheseSnapshots(
-            [
-                attested(self._identity, Claim(tag, held.version, len(held.data), held.digest))
-                for held in self._held
-            ]
-        )  # fmt: skip
+        for held in self._held:
+            if held.attested is None:
+                held.attested = attested(self._identity, Claim(tag, held.version, len(held.data), held.digest))
+        return TheseSnapshots([held.attested for held in self._held if held.attested is not None])
 
     def _send(self, peer: Peer | Player, message: Message) -> Message:
         assert isinstance(message, SendSnapshot)
+        under_way = self._sending.get(peer.id)
+        if under_way is not None:
+            if under_way != message.digest:
+                raise RequestRefused("another snapshot is on its way to you")
+            return SnapshotComes()
         for held in self._held:
             if held.digest == message.digest:
-                self._files.begin(peer.id, "snapshot", held.data, held.digest, lambda peer, error: None, None)
+                self._sending[peer.id] = held.digest
+                self._files.begin(peer.id, "snapshot", held.data, held.digest, self._sent, None)
                 return SnapshotComes()
         raise RequestRefused("that snapshot is gone: a newer one has come")
+
+    def _sent(self, peer: PeerId, error: PsyneMeshError | None) -> None:
+        self._sending.pop(peer, None)

@@ -153,6 +153,19 @@ def test_a_second_commitment_and_another_list_of_players_are_found() -> None:
         ada.receive(BOB, Commit(b"ms", list_of((ADA, BOB)), b"1" * 32), 0.0)
 
 
+@pytest.mark.parametrize(
+    "value", [b"", b"\xc1", b"\xa1\xff", b"\x81\x80\x01", b"\x91" * 1024, b"\xc7\x0c\xff" + b"\xff" * 12]
+)
+def test_who_commits_to_what_nobody_can_read_is_named_and_ends_nothing(value: bytes) -> None:
+    table = Table(9, ADA, BOB)
+    bob = table.players[BOB]
+    round_ = table.players[ADA].move("m", 1, [BOB], 0.0)
+    bob._join(b"mm", (ADA, BOB), 0, BOB, value, 0.0)
+    table.run()
+    assert round_.refused == {BOB: "revealed what cannot be read"}
+    assert table.events[ADA] == [RoundFailed("m", {BOB: "revealed what cannot be read"})]
+
+
 def test_what_nobody_plays_takes_no_memory() -> None:
     ada = Table(6, ADA, BOB).players[ADA]
     for number in range(1000):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import heapq
 import random
+import sys
 from contextlib import suppress
+from types import FrameType
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,8 +15,8 @@ from hypothesis import strategies as st
 
 from psyne_mesh.errors import MessageTooLarge, ProtocolError
 from psyne_mesh.game import state_wire
-from psyne_mesh.game.state import KINDS, Changed, States
-from psyne_mesh.game.state_map import COPY_BYTES_MAX, GONE_MAX, STATE_BYTES_MAX, Copy, Log
+from psyne_mesh.game.state import KINDS, LEFT_MAX, Changed, States
+from psyne_mesh.game.state_map import COPY_BYTES_MAX, GONE_MAX, STATE_BYTES_MAX, Copy, Log, size_of
 from psyne_mesh.game.state_wire import NOWHERE, At, Have, Part, Stand, StateWord
 from psyne_mesh.identity import PeerId
 
@@ -252,16 +255,67 @@ def test_limits_are_told_and_change_nothing() -> None:
     assert COPY_BYTES_MAX < 60 * 3 * 8000
 
 
-def test_who_asks_for_everything_all_the_time_gets_four_copies_and_then_one_a_second() -> None:
+def test_who_asks_for_everything_all_the_time_gets_four_copies_and_then_one_each_eight_seconds() -> None:
     states = States(peer(0), 1, lambda player, term: True)
     for number in range(8):
         states.write(f"{number}", bytes(8000), 0.0)
     states.peer_joined(peer(1), 0.0)
     states.take_outputs()
+    whole = sum(len(state_wire.encode(part)) for part in states.own.parts(NOWHERE))
+    looked_up, parts = 0, states.own.parts
+
+    def counted(after: Stand) -> list[Part]:
+        nonlocal looked_up
+        looked_up += 1
+        return parts(after)
+
+    states.own.parts = counted  # type: ignore[method-assign]
     for number in range(1000):
         states.receive(peer(1), Have(peer(0).raw, NOWHERE), number / 100)
     sent = sum(len(state_wire.encode(word)) for _, word in states.take_outputs())
-    assert sent <= 4 * COPY_BYTES_MAX + 10 * COPY_BYTES_MAX
+    assert sent <= 4 * COPY_BYTES_MAX + 10 * COPY_BYTES_MAX / 8 + whole
+    assert looked_up <= sent / whole + 1  # a question that gets no answer costs nothing
+    for number in range(1000):
+        states.receive(peer(1), Have(peer(0).raw, states.own.stand), 100 + number / 100)
+    assert looked_up <= 1200  # nor does one to which there is nothing to say
+
+
+def test_a_small_change_of_a_large_map_costs_no_look_at_all_of_it() -> None:
+    """The rest is one copy of a dict; sizes were summed up anew for each word of forty bytes once."""
+    writer = b"w" * 16
+    copies = [Copy(), Copy()]
+    for copy, size in zip(copies, (10, 1000), strict=True):
+        entries: list[tuple[str, bytes | None]] = [(f"{number}", b"x") for number in range(size)]
+        copy.take(Part(writer, 1, 1, None, 0, 1, entries), writer)
+    steps = []
+    for copy in copies:
+        count = 0
+
+        def called(frame: FrameType, event: str, argument: Any) -> None:
+            nonlocal count
+            count += event in ("call", "c_call")
+
+        part = Part(writer, 1, 2, copy.stand, 0, 1, [("1", b"y")])
+        sys.setprofile(called)
+        try:
+            copy.take(part, writer)
+        finally:
+            sys.setprofile(None)
+        steps.append(count)
+    assert steps[0] == steps[1]
+    for sequence in range(3, 200):  # whatever is put, replaced and taken away, the size is that of what is there
+        value = bytes(sequence) if sequence % 3 else None
+        copies[0].take(Part(writer, 1, sequence, copies[0].stand, 0, 1, [(f"{sequence % 20}é", value)]), writer)
+        assert copies[0]._size == size_of(copies[0].values)
+
+
+def test_players_who_left_are_remembered_within_bounds() -> None:
+    states = States(peer(0), 1, lambda player, term: True)
+    for number in range(1, LEFT_MAX + 50):
+        states.peer_joined(peer(number), 0.0)
+        states.receive(peer(number), Part(peer(number).raw, 1, 1, None, 0, 1, [("k", b"v")]), 0.0)
+        states.peer_left(peer(number))
+    assert len(states._left) == LEFT_MAX
 
 
 @given(st.lists(st.tuples(st.integers(0, 300), st.booleans()), max_size=700), st.integers(0, 700))

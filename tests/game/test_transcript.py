@@ -24,8 +24,11 @@ from psyne_mesh.game.evidence import (
 from psyne_mesh.game.transcript import (
     DOMAIN,
     KEPT_BYTES_MAX,
+    SHOWS_BURST,
+    SHOWS_PER_S,
     SPAN_S,
     Archive,
+    Echo,
     NotSigned,
     Proof,
     Say,
@@ -346,3 +349,25 @@ def test_nothing_but_a_protocol_error_leaves_a_file(data: bytes) -> None:
     for prefix in (b"", b"psyne-mesh evidence 1\n"):
         with pytest.raises(ProtocolError):
             evidence_untrusted(prefix + data)
+
+
+def test_who_says_that_it_heard_others_is_shown_little_of_what_we_heard() -> None:
+    """One line of an echo once brought a statement of 8 KiB, as often as it came."""
+    author, liar = Identity.from_seed(b"a" * 32), IDENTITIES[1].peer_id
+    scribe, archive = Scribe(author, ROOM, 1), Archive(IDENTITIES[0].peer_id, ROOM)
+    said = scribe.sign("moves", 0, [bytes([number]) * 16 for number in range(200)])
+    archive.receive(author.peer_id, 1, Say(said), 0.0)
+    line = (author.peer_id.raw, "moves", 0, b"?" * 16)
+    for number in range(100):
+        archive.receive(liar, 1, Echo([line] * 100), number / 10)
+    shown = [word for _, word in archive.words_to_send([liar]) if isinstance(word, Show)]
+    assert 1 <= len(shown) <= SHOWS_BURST + 10 * SHOWS_PER_S + 1
+    for span in range(1, 100):  # nor by saying beforehand what will be
+        archive.receive(liar, 1, Echo([(author.peer_id.raw, "moves", span, b"?" * 16)]), 11.0)
+        archive.receive(author.peer_id, 1, Say(scribe.sign("moves", span, [b"x" * 16])), 11.0)
+    early = [word for _, word in archive.words_to_send([liar]) if isinstance(word, Show)]
+    assert len(early) <= 2 * SHOWS_PER_S
+    archive.receive(IDENTITIES[2].peer_id, 1, Echo([line]), 11.0)  # others are shown theirs
+    assert len([word for to, word in archive.words_to_send([liar]) if to == IDENTITIES[2].peer_id]) == 1
+    archive.forget(liar)
+    assert archive._shows.keys() == {IDENTITIES[2].peer_id}

@@ -63,16 +63,32 @@ def test_a_room_of_four_stays_one_whatever_records_come_and_nobody_is_shown_for_
     assert all(set(node.members) - {EVIL.peer_id} == set(room.nodes) for node in room.nodes.values())
 
 
-def vouch_for_all(room: Cluster) -> None:
-    """EVIL says of everybody whom it is asked for that it is there."""
+def vouch_for_all(room: Cluster, *liars: PeerId) -> None:
+    """They say of everybody whom they are asked for that it is there, and answer for themselves."""
+    for liar in liars or (EVIL.peer_id,):
 
-    def answer(sender: PeerId, frame: bytes) -> None:
-        if frame[1] == codec.PING_REQ:
-            sequence, target, _ = codec.indirect_untrusted(frame)
-            words = codec.indirect(sequence, target, alive=True)
-            room.tell(sender, lambda node: node.receive(EVIL.peer_id, words, room.now))
+        def answer(sender: PeerId, frame: bytes, liar: PeerId = liar) -> None:
+            if frame[1] == codec.PING_REQ:
+                sequence, target, _ = codec.indirect_untrusted(frame)
+                words = codec.indirect(sequence, target, alive=True)
+            elif frame[1] == codec.PING:
+                sequence = codec.probe_untrusted(frame)[2]
+                words = codec.PROBE.pack(codec.VERSION, codec.ACK, sequence, codec.NO_HASH, 0, 6, 0, 0, 0, 0, 0, 0, 0)
+            else:
+                return
+            room.tell(sender, lambda node: node.receive(liar, words, room.now))
 
-    room.by_hand[EVIL.peer_id] = answer
+        room.by_hand[liar] = answer
+
+
+def join_by_hand(room: Cluster, *liars: CheapIdentity) -> None:
+    """More like EVIL: members with links to all, driven by hand."""
+    for liar in liars:
+        for peer in room.ids():
+            room.links.add((min(peer, liar.peer_id), max(peer, liar.peer_id)))
+            room.tell(peer, lambda node, liar=liar: node.link_up(liar.peer_id, room.now, 0.05))
+            words = told(OwnState(epoch=1, joined_at=1).sign(KEY, liar))
+            room.tell(peer, lambda node, liar=liar, words=words: node.receive(liar.peer_id, words, room.now))
 
 
 @pytest.mark.parametrize(
@@ -92,6 +108,49 @@ def test_no_records_make_a_room_of_up_to_sixteen_partial(way: str, size: int, vo
         keep_talking(room, 0.4)
         for node in room.nodes.values():
             assert node.topology(room.now).mode == "full"
+
+
+LIARS = [CheapIdentity(7000 + number) for number in range(4)]
+
+
+@pytest.mark.parametrize("size", [11, 12])
+def test_up_to_a_third_of_the_members_who_lie_together_make_no_room_partial(size: int) -> None:
+    """Two who vouched for what they made up did, once."""
+    room = infiltrated(config=GossipConfig(max_players=64), size=size)
+    liars = LIARS[: (size + 1) // 3]
+    join_by_hand(room, *liars[1:])
+    vouch_for_all(room, EVIL.peer_id, *(liar.peer_id for liar in liars[1:]))
+    keep_talking(room, 4.0)
+    for beat in range(25):
+        if beat % 8 == 0:
+            tell(room, "member", [made_up(number, 0) for number in range(beat * 4, beat * 4 + 40)])
+        keep_talking(room, 0.4)
+        for node in room.nodes.values():
+            assert node.topology(room.now).mode == "full"
+
+
+def test_whom_two_liars_vouch_for_takes_no_seat_and_is_gone_ten_seconds_after_they_stop() -> None:
+    """They may stand for what they made up for as long as they like, as they might run it: no more are shown than fit in."""
+    room = infiltrated(config=GossipConfig(max_players=8), size=5)
+    join_by_hand(room, LIARS[0])
+    vouch_for_all(room, EVIL.peer_id, LIARS[0].peer_id)
+    keep_talking(room, 4.0)
+    [before] = {node.seats for node in room.nodes.values()}
+    shown = 0
+    for beat in range(50):
+        if beat % 10 == 0:
+            tell(room, "member", [made_up(number, 8) for number in range(240)])
+        keep_talking(room, 0.4)
+        for node in room.nodes.values():
+            assert len(node.members) <= 8 + 4
+            shown = max(shown, len(node.members))
+            assert [holder for holder in node.seats if holder in room.nodes] == [h for h in before if h in room.nodes]
+    assert shown > 7  # they are shown, while somebody stands for them
+    assert not room.events(Evicted)
+    room.by_hand.clear()  # they stop to vouch
+    keep_talking(room, 10.4)
+    honest = {*room.nodes, EVIL.peer_id, LIARS[0].peer_id}
+    assert all(set(node.members) <= honest for node in room.nodes.values())
 
 
 def test_a_room_in_which_no_link_to_some_comes_about_is_partial_once_there_are_many() -> None:

@@ -256,6 +256,26 @@ def test_a_receiver_cannot_make_us_send_more_than_a_window_and_a_liar_s_file_is_
     assert CHUNK_BYTES < WINDOW_MAX
 
 
+def test_what_others_offer_takes_no_room_of_what_we_asked_for_nor_one_all_of_it() -> None:
+    reader, state = Transfers(), b"s" * 32
+    reader.accept(2**26)
+    for each in range(4):
+        reader.receive(BOB, Offer(each, 2**26, bytes([each]) * 32, "x"), 0.0)
+    assert len(reader.arriving()) == 1
+    reader.receive(ADA, Offer(1, 2**26, b"a" * 32, "x"), 0.0)
+    assert len(reader.arriving()) == 2
+    reader.expect(ADA, state, 5)
+    reader.take_outputs()
+    reader.receive(BOB, Offer(9, 5, state, "x"), 0.0)  # whom we did not ask
+    reader.receive(ADA, Offer(8, 6, state, "x"), 0.0)  # something else
+    assert [type(word) for _, word in reader.take_outputs()] == [Done, Done]
+    reader.receive(ADA, Offer(9, 5, state, "x"), 0.0)
+    assert [type(word) for _, word in reader.take_outputs()] == [Want]
+    reader.expect_no_more(ADA, state)
+    assert [word.number for _, word in reader.take_outputs()] == [9]
+    assert len(reader.arriving()) == 2
+
+
 @given(st.binary(max_size=200))
 def test_nothing_but_a_protocol_error_leaves_the_parser(data: bytes) -> None:
     with suppress(ProtocolError):

@@ -11,10 +11,11 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psyne_mesh.errors import InvalidConfig, MessageTooLarge, PeerGone, ProtocolError, SnapshotDisputed
+from psyne_mesh.errors import InvalidConfig, MessageTooLarge, PeerGone, ProtocolError, RequestRefused, SnapshotDisputed
 from psyne_mesh.game.attestation import Claim, attested, choose, claim_untrusted
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.room.room import Room
+from psyne_mesh.room.snapshots import SendSnapshot, TheseSnapshots, WhichSnapshots
 from psyne_mesh.testing import Quality, open_world
 from tests.room.test_host_and_clock import everybody
 
@@ -100,6 +101,51 @@ async def test_who_signs_another_one_and_who_sends_another_one_is_named(autojump
             ada.offer_snapshot(1, bytes(16 * 2**20 + 1))
         with pytest.raises(InvalidConfig):
             await ada.fetch_snapshot(signers=0)
+
+
+async def test_who_signs_and_sends_nothing_or_too_little_keeps_nobody_out(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(seed=3, quality=Quality(latency_s=0.02)) as world:
+        ada, bob, cid = await everybody(world, "ada", "bob", "cid")
+        state = random.Random(1).randbytes(100_000)
+        for room in (ada, bob):
+            room.offer_snapshot(1, state)
+        bob_is_far = next(link for link in cid.snapshots._room.peers.values() if link.id == bob.me)
+        cid.snapshots._distance = lambda peer: float(peer == bob_is_far.id)  # type: ignore[method-assign]
+        ada.file_traffic.begin = lambda *_: 0  # type: ignore[method-assign]
+        began = trio.current_time()
+        assert (await cid.fetch_snapshot()).data == state
+        assert trio.current_time() - began < 4
+        began = trio.current_time()
+        cid_again = await cid.fetch_snapshot()
+        assert cid_again.data == state
+        assert not cid_again.liars
+
+
+async def test_a_player_is_sent_one_snapshot_at_a_time_and_claims_are_signed_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_world(seed=4, quality=Quality(latency_s=0.02, bytes_per_s=1e5)) as world:
+        ada, bob = await everybody(world, "ada", "bob")
+        ada.offer_snapshot(1, bytes(200_000))
+        ada.offer_snapshot(2, bytes(200_001))
+        first, second = ada.snapshots._held
+        for _ in range(50):
+            assert isinstance(await bob.request(ada.me, WhichSnapshots()), TheseSnapshots)
+        signed = first.attested
+        await bob.request(ada.me, WhichSnapshots())
+        assert first.attested is signed
+        outgoing = ada.file_traffic._core._outgoing
+        with bob.file_traffic.expecting(ada.me, first.digest, 200_000):
+            for _ in range(50):
+                await bob.request(ada.me, SendSnapshot(first.digest))
+                assert len(outgoing) == 1
+            with pytest.raises(RequestRefused, match="on its way"):
+                await bob.request(ada.me, SendSnapshot(second.digest))
+        await trio.sleep(1)  # it is not wanted any more
+        assert not outgoing
+        await bob.request(ada.me, SendSnapshot(second.digest))
 
 
 async def test_of_two_players_one_signature_is_all_there_is(autojump_clock: trio.testing.MockClock) -> None:
