@@ -42,7 +42,8 @@ _NEAR_GAIN = 0.6  # a near link is replaced by one that promises at most so much
 _IMPROVE_EVERY_MAX_S = 600.0
 _UNBIASED = 2  # links drawn by lot that nearness may not replace: a random graph with two draws each is one piece
 _DRAW_S = 30.0  # a dial by lot that came to nothing in that time is drawn anew
-_STRAY_S, _STRAY_MAX_S = 10.0, 600.0  # who seems cut off dials somebody by lot, each time after twice as long
+_STRAY_S, _STRAY_MAX_S = 10.0, 600.0  # who seems cut off dials some by lot, each time after twice as long
+_STRAY_DIALS = 3  # so many: among four liars to one honest member every second try finds one, a single dial one of five
 _VETERANS = 2  # the links that stand longest are not given up to newcomers: whoever floods us cannot be older
 
 _Value = TypeVar("_Value")
@@ -274,15 +275,14 @@ class Overlay:
         neighbour.place.unbiased = True
 
     def cut_off(self, now: float, alive: list[PeerId]) -> None:
-        """What the whole room should have got has not come for long: dial somebody by lot, who may be beyond the cut. Ever
+        """What the whole room should have got has not come for long: dial some by lot, who may be beyond the cut. Ever
         less often, because the keeper of the tree may be at fault."""
         if now < self._stray_at:
             return
         self._stray_at = now + self._stray_every_s
         self._stray_every_s = min(_STRAY_MAX_S, 2 * self._stray_every_s)
         strangers = [peer for peer in alive if peer not in self.links]
-        if strangers:
-            peer = self._rng.choice(strangers)
+        for peer in self._rng.sample(strangers, min(_STRAY_DIALS, len(strangers))):
             self._remember(self._drawn, peer, now)
             self.effects.wishes.append(DialWanted(peer))
 

@@ -26,6 +26,7 @@ _EVERY_MIN_S, _EVERY_MAX_S = (
     20.0,
 )  # between two signs: often while the tree is young. A hole is found within that time
 _CUT_OFF_S = 2.2 * _EVERY_MAX_S  # a keeper that all know and whose signs do not come may be beyond a cut of the overlay
+_NEVER_IN_S = 1.2 * _EVERY_MAX_S  # who never had one need not wait until two were lost: it may have fallen among liars
 _KEEPERS_MAX = 16  # normally one; the one silent for longest is forgotten
 _GAP_S = 0.2  # what comes faster than a keeper gives signs is dropped
 _QUIET_S = 1.0  # and so is a further keeper, unless one of the known was quiet for so long
@@ -129,7 +130,7 @@ class TreeKeeper:
         elif sign != self._sign:
             self._heard_at = now
             duties.append(Duty.IN_TOUCH)
-        elif now - self._heard_at >= _CUT_OFF_S:
+        elif now - self._heard_at >= (_CUT_OFF_S if heard else _NEVER_IN_S):
             duties.append(Duty.CUT_OFF)
         self._sign = sign
         return duties
