@@ -117,7 +117,12 @@ async def _doom(program: str, url: str, after_s: float, told: list[str]) -> Outc
     assert process.stderr is not None
     try:
         with trio.fail_after(PATIENCE_S):
-            assert await process.stdout.receive_some() == b"ready\n"
+            said = b""
+            while not said.endswith(b"\n") and (
+                data := await process.stdout.receive_some()
+            ):  # a line may come in two parts
+                said += data
+            assert said == b"ready\n", said
             await trio.sleep(after_s)
             process.send_signal(signal.SIGINT)
             errors = b""
