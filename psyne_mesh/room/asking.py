@@ -65,7 +65,7 @@ def no_handler(message: Message) -> str:
 @uninterrupted
 class Asking:
     """1. The room's task is in `run()`. 2. `begin(someone, message, timeout, done)` asks; `done` is called once with what came
-    of it. 3. `on_asked` is called with each question, and a `Reply`. 4. `peer_left(peer)` as it happens, and `end()`.
+    of it. 3. `on_asked` is called with each question, and a `Reply`. 4. `peer_left(peer)` as it happens, and `end(why)`.
     """
 
     def __init__(self, room: Room, check_open: Callable[[], object]) -> None:
@@ -189,11 +189,11 @@ class Asking:
         self._core.peer_left(peer)
         self._flush()
 
-    def end(self) -> None:
+    def end(self, why: ClosedError) -> None:
         """The room has ended: nobody waits for an answer."""
         waiting, self._done = self._done, {}
         for done in waiting.values():
-            done(ClosedError(f"room {self._room.name!r} {self._room.end}"))
+            done(why)
 
     async def run(self) -> None:
         try:

@@ -14,10 +14,12 @@ from psyne_mesh.interrupts import uninterrupted
 from psyne_mesh.mesh.core import MeshCore
 from psyne_mesh.mesh.membership import Membership
 from psyne_mesh.mesh.profile import Profile
-from psyne_mesh.room import states
 from psyne_mesh.room.codec import Payload
 from psyne_mesh.room.companion import Companion, Seen, companion_entry
 from psyne_mesh.room.hosting import Hosting
+from psyne_mesh.room.sharing import SharedTraffic
+from psyne_mesh.room.states import CHANNEL as STATES_CHANNEL
+from psyne_mesh.room.states import StateTraffic
 
 if TYPE_CHECKING:
     from psyne_mesh.room.room import Room
@@ -33,9 +35,13 @@ class Audience:
     """1. `admitted(membership)`; the room's task is in `run()`, which is over at once for a room without spectators. 2.
     `overhear(...)` for whatever is handed to a channel. 3. `tell_goodbye()` before leaving."""
 
-    def __init__(self, room: Room, core: MeshCore, hosting: Hosting) -> None:
+    def __init__(
+        self, room: Room, core: MeshCore, hosting: Hosting, states: StateTraffic, traffic: SharedTraffic
+    ) -> None:
         self._room = room
         self._hosting = hosting
+        self._states = states
+        self._traffic = traffic
         self._core = core
         self._membership: Membership | None = None
         self._feed: Feed | None = None
@@ -62,7 +68,7 @@ class Audience:
         feed.sent(n_peers * len(data), n_peers)
         if not to_all:
             return
-        if channel == states.CHANNEL:
+        if channel == STATES_CHANNEL:
             feed.say_state(data, trio.current_time())
         elif not channel.startswith(INNER):
             feed.say(channel, data, trio.current_time(), is_text=isinstance(payload, str), is_reliable=is_reliable)
@@ -76,7 +82,7 @@ class Audience:
             self._feed.handle_timeout(trio.current_time())
             self._flush()
             if not self._feed.is_on(trio.current_time()):
-                self._room.traffic.forget_spectators()
+                self._traffic.forget_spectators()
             with trio.move_on_at(self._feed.next_timeout()):
                 await self._wake.wait()
 
@@ -111,10 +117,10 @@ class Audience:
         )  # fmt: skip
 
     def states(self) -> list[bytes]:
-        return self._room.states.for_spectators()
+        return self._states.for_spectators()
 
     def objects(self, now: float, *, is_whole: bool) -> list[bytes]:
-        return self._room.traffic.for_spectators(now, is_whole=is_whole)
+        return self._traffic.for_spectators(now, is_whole=is_whole)
 
     # ------------------------------------------------------------------------------------------------------------ helpers
 

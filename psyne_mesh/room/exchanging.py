@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 from psyne_mesh.game.transfer_wire import FILE_BYTES_MAX
 from psyne_mesh.identity import PeerId
 from psyne_mesh.interrupts import uninterrupted
-from psyne_mesh.room.asking import TIMEOUT_S, Asking, Outcome, Someone
+from psyne_mesh.room.asking import TIMEOUT_S, Outcome, Someone
 from psyne_mesh.room.callbacks import checked_callback
-from psyne_mesh.room.files import Files, FileTraffic, OnProgress, Results
+from psyne_mesh.room.files import Files, OnProgress, Results
 from psyne_mesh.room.files import To as Receivers
 from psyne_mesh.room.messages import Message
+from psyne_mesh.room.parts import Parts
 from psyne_mesh.room.peer import Peer
-from psyne_mesh.room.snapshots import Snapshot, Snapshots
+from psyne_mesh.room.snapshots import Snapshot
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -24,9 +25,7 @@ C = TypeVar("C", bound=Callable[..., Any])
 class Exchanging:
     """A part of `Room`."""
 
-    asking: Asking
-    file_traffic: FileTraffic
-    snapshots: Snapshots
+    _parts: Parts
 
     def _joined(self) -> Any:
         raise NotImplementedError
@@ -44,7 +43,7 @@ class Exchanging:
         when 1,024 wait, `UnserialisableMessage`, `MessageTooLarge` above 14 kB, `InvalidConfig` for a `to` that is no player.
         """
         self._joined()
-        return await self.asking.request(to, message, timeout)
+        return await self._parts.asking.request(to, message, timeout)
 
     async def request_each(
         self, message: Message, to: Iterable[Someone] | None = None, *, timeout: float = TIMEOUT_S
@@ -52,7 +51,7 @@ class Exchanging:
         """The same of several players at once, of all others if `to` is left out: what each answered, or the error that
         `request` would have raised. It takes no longer than `timeout`."""
         self._joined()
-        return await self.asking.request_each(list(self.peers) if to is None else to, message, timeout)
+        return await self._parts.asking.request_each(list(self.peers) if to is None else to, message, timeout)
 
     def respond(self, kind: type[Message]) -> Callable[[C], C]:
         """`@room.respond(TakeItem)` above `def take(peer, message): return Taken(...)`, plain or async: it answers what others
@@ -64,7 +63,7 @@ class Exchanging:
 
         def registered(handler: C) -> C:
             checked_callback(f"room.respond({getattr(kind, '__name__', kind)})", handler, "peer", "message")
-            self.asking.respond(kind, handler)
+            self._parts.asking.respond(kind, handler)
             return handler
 
         return registered
@@ -84,13 +83,13 @@ class Exchanging:
         expects no files, or has no room) and `PeerGone`.
         """
         self._joined()
-        return await self.file_traffic.send(to, data, name, progress)
+        return await self._parts.file_traffic.send(to, data, name, progress)
 
     def files(self, bytes_max: int = FILE_BYTES_MAX) -> Files:
         """`async for file in room.files():` `file.peer`, `file.name`, `file.data`. Until this is called the files of others are
         refused; `bytes_max` is the largest that is taken. The same object when asked again."""
         self._joined()
-        return self.file_traffic.expect(bytes_max)
+        return self._parts.file_traffic.expect(bytes_max)
 
     def offer_snapshot(self, version: int, data: bytes) -> None:
         """What the game's state is at `version`, such as the tick, for who joins later; up to 16 MiB, the last four are kept.
@@ -98,7 +97,7 @@ class Exchanging:
 
         `InvalidConfig` for what is no version or no bytes, `MessageTooLarge`."""
         self._joined()
-        self.snapshots.offer(version, data)
+        self._parts.snapshots.offer(version, data)
 
     async def fetch_snapshot(self, *, signers: int = 2, timeout: float = 10.0) -> Snapshot:
         """The newest snapshot whose hash so many members of different keys have signed (one, if only one other is here); it
@@ -108,4 +107,4 @@ class Exchanging:
         signed; `PeerGone` when nobody holds one, `DeadlineExceeded`.
         """
         self._joined()
-        return await self.snapshots.fetch(signers, timeout)
+        return await self._parts.snapshots.fetch(signers, timeout)

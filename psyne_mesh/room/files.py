@@ -122,7 +122,8 @@ class Expected:
 @uninterrupted
 class FileTraffic:
     """1. The room's task is in `run()`. 2. `begin(peer, name, data, digest, done, progress)`; `stop(numbers)`. 3. Files of
-    others arrive at `expect(bytes_max)`. 4. `peer_joined(peer)`, `peer_left(peer, is_for_good=...)` and `end()` as they happen.
+    others arrive at `expect(bytes_max)`. 4. `peer_joined(peer)`, `peer_left(peer, is_for_good=...)`, `end(why)`
+    as they happen.
     """
 
     def __init__(self, room: Room, check_open: Callable[[], object]) -> None:
@@ -243,12 +244,12 @@ class FileTraffic:
         self._will_not_come(peer)
         self._flush()
 
-    def end(self) -> None:
+    def end(self, why: ClosedError) -> None:
         waiting, self._done = self._done, {}
         for number, done in waiting.items():
             outgoing = self._core.receiver_of(number)
             if outgoing is not None:
-                done(outgoing, ClosedError(f"room {self._room.name!r} {self._room.end}"))
+                done(outgoing, why)
         if self._files is not None:
             self._files.inbox.close()
 

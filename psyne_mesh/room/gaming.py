@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
@@ -10,7 +10,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
-import trio
 
 from psyne_mesh.errors import InvalidConfig
 from psyne_mesh.game.commitments import MOVE_S, Round
@@ -23,22 +22,14 @@ from psyne_mesh.mesh.membership import Membership
 from psyne_mesh.mesh.pause import check_reason
 from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.names import is_plain, plain
-from psyne_mesh.room import events as room_events
-from psyne_mesh.room.asking import Asking
-from psyne_mesh.room.audience import Audience
-from psyne_mesh.room.barring import Barring
 from psyne_mesh.room.exchanging import Exchanging
-from psyne_mesh.room.fairness import Fairness, write_evidence
-from psyne_mesh.room.files import FileTraffic
+from psyne_mesh.room.fairness import write_evidence
 from psyne_mesh.room.governing import Governing
-from psyne_mesh.room.hosting import Hosting
+from psyne_mesh.room.inside import Inside
 from psyne_mesh.room.latency import LatencyReport, latency_report, owner_of, shown_time
+from psyne_mesh.room.parts import Parts
 from psyne_mesh.room.peer import OURSELVES, Me, Peer, Player
-from psyne_mesh.room.sharing import SharedTraffic, Sharing
-from psyne_mesh.room.snapshots import Snapshots
 from psyne_mesh.room.state_views import WrittenState
-from psyne_mesh.room.states import StateTraffic
-from psyne_mesh.room.timekeeper import Timekeeper
 
 if TYPE_CHECKING:
     from psyne_mesh.room.playing import G, I, Play
@@ -53,48 +44,15 @@ class GameRoom(Governing, Exchanging):
 
     me: Me
 
-    def __init__(
-        self, core: MeshCore, publish: Callable[[room_events.RoomEvent], None], rng: Random, hold_s: float
-    ) -> None:
-        room = cast("Room", self)
+    def __init__(self, core: MeshCore, inside: Inside, rng: Random, hold_s: float) -> None:
         self._core = core
-        self._publish = publish
         self._rng = rng
-        self._timekeeper = Timekeeper(room, core.wall_ms)
-        self._hosting = Hosting(room, self._host_changed)
-        self.states = StateTraffic(room, self._hosting, self._timekeeper, publish, self._joined, rng)
-        self.me.state = WrittenState(self.states.own, self.states.write)
-        self._room_state = WrittenState(self.states.hosted, self.states.write_state)
-        self.asking = Asking(room, self._joined)
-        self.file_traffic = FileTraffic(room, self._joined)
-        self.barring = Barring(
-            room, core.identity, self.states, self._hosting, publish, self._joined, self._barred, core.wall_ms
-        )
-        self.states.on_barred = self.barring.changed
-        self.snapshots = Snapshots(room, core.identity, self.asking, self.file_traffic, self._joined)
-        self.traffic = SharedTraffic(room, self._hosting, rng, hold_s)
-        self.audience = Audience(room, core, self._hosting)
-        self._sharing = Sharing(room, self.traffic, publish)
-        self.fairness = Fairness(room, core.identity, publish, self._joined, self._timekeeper)
-
-    def _start_parts(self, nursery: trio.Nursery) -> None:
-        """Their tasks, which end with the room's."""
-        nursery.start_soon(self._sharing.run)
-        nursery.start_soon(self.audience.run)
-        nursery.start_soon(self._timekeeper.run)
-        nursery.start_soon(self._hosting.run)
-        nursery.start_soon(self.states.run)
-        nursery.start_soon(self.asking.run)
-        nursery.start_soon(self.barring.run)
-        nursery.start_soon(self.file_traffic.run)
-        nursery.start_soon(self.fairness.run)
+        self._parts = inside.parts = Parts(cast("Room", self), core, inside, rng, hold_s)
+        self.me.state = WrittenState(self._parts.states.own, self._parts.states.write)
+        self._room_state = WrittenState(self._parts.states.hosted, self._parts.states.write_state)
 
     def _joined(self) -> Membership:
         """`ClosedError` once the room has ended."""
-        raise NotImplementedError
-
-    def _barred(self) -> None:
-        """Members have barred us."""
         raise NotImplementedError
 
     @property
@@ -113,17 +71,17 @@ class GameRoom(Governing, Exchanging):
         cannot ends the room's block with `UnserialisableMessage`.
         """
         self._joined()
-        return self._sharing.share(shared, owner)
+        return self._parts.sharing.share(shared, owner)
 
     def unshare(self, shared: Shared) -> None:
         """Take an object of ours back; the others see `SharedGone`."""
         self._joined()
-        self._sharing.unshare(shared)
+        self._parts.sharing.unshare(shared)
 
     def all(self, kind: type[S]) -> Iterable[S]:
         """All objects of that class that are shared in the room, ours first; their smooth fields as they are to be seen now."""
         self._joined()
-        return self._sharing.all(kind)
+        return self._parts.sharing.all(kind)
 
     def update_player(self, *, name: str | None = None, metadata: Mapping[str, str] | None = None) -> None:
         """Change our name or our metadata; what is left out stays. The others get `PeerChanged`.
@@ -144,30 +102,29 @@ class GameRoom(Governing, Exchanging):
         say. Of our own object, and before the owner's clock is known, it is now."""
         self._joined()
         now, owner = self.time(), owner_of(shared)
-        playback = None if owner is None or owner == self.me else self._sharing.playback(owner)
-        return shown_time(playback, None if owner is None else self._timekeeper.correction(owner), now)
+        playback = None if owner is None or owner == self.me else self._parts.sharing.playback(owner)
+        return shown_time(playback, None if owner is None else self._parts.timekeeper.correction(owner), now)
 
     def rewind(self, at: float, kind: type[S] = Shared) -> list[S]:  # type: ignore[assignment]
         """Copies of the shared objects of that class as they were at `at` of the room's time, 250 ms back at most: with
         `at=shot.time`, taken from `shown_time(target)`, as the shooter saw them. Smooth fields have a past, the others are as
         they are now. `InvalidConfig` for what is no moment."""
         self._joined()
-        correction = self._timekeeper.correction
+        correction = self._parts.timekeeper.correction
         return rewound(
-            self._sharing.pasts(kind), at, self.time(), lambda owner: correction(self.me if owner is None else owner)
+            self._parts.sharing.pasts(kind),
+            at,
+            self.time(),
+            lambda owner: correction(self.me if owner is None else owner),
         )
-
-    def corrections(self) -> dict[PeerId, float | None]:
-        """For a door on another thread: what each player, and we, add to their clocks for the room's time."""
-        return {player: self._timekeeper.correction(player) for player in (self.me, *self.peers)}
 
     def latency(self, peer: Peer) -> LatencyReport:
         """How late everything is between us and that player."""
         self._joined()
         if not isinstance(peer, Peer):
             raise InvalidConfig(f"latency({peer!r}): must be a Peer; room.peers has those who are here")
-        keeper = self._timekeeper
-        playback, correction = self._sharing.playback(peer.id), keeper.correction(peer.id)
+        keeper = self._parts.timekeeper
+        playback, correction = self._parts.sharing.playback(peer.id), keeper.correction(peer.id)
         return latency_report(peer.rtt_ms, keeper.ahead(peer.id), playback, correction, self.time())
 
     @contextmanager
@@ -201,7 +158,7 @@ class GameRoom(Governing, Exchanging):
             delay,
             lambda: self._rng.getrandbits(61),
             perf_counter,
-            self.fairness,
+            self._parts.fairness,
         )
 
     # ---------------------------------------------------------------------------------------------------------- fair play
@@ -210,7 +167,7 @@ class GameRoom(Governing, Exchanging):
         """Write what the others have signed in the last half minute, what they said, and who broke which rules, to a file that
         `psyne-mesh verify` reads; up to 2 MiB and a bit. `InvalidConfig` if it cannot be written."""
         self._joined()
-        write_evidence(path, self.fairness.encoded_evidence())
+        write_evidence(path, self._parts.fairness.encoded_evidence())
 
     def roll(self, sides: int = 6, *, players: Iterable[Peer | PeerId] | None = None) -> Round:
         """A die that nobody can load: all `players` (everybody to whom we are connected, if left out) commit to a secret and
@@ -219,7 +176,7 @@ class GameRoom(Governing, Exchanging):
 
         `InvalidConfig` for sides that no die has, and for players who are not here."""
         self._joined()
-        return self.fairness.roll(sides, players)
+        return self._parts.fairness.roll(sides, players)
 
     def secret_move(
         self, round: str, move: Any, *, players: Iterable[Peer | PeerId] | None = None, timeout: float = MOVE_S
@@ -230,19 +187,13 @@ class GameRoom(Governing, Exchanging):
 
         move: numbers, text, bytes, lists and dicts, up to 1 KiB. `InvalidConfig`, `UnserialisableMessage`."""
         self._joined()
-        return self.fairness.secret_move(round, move, players, timeout)
+        return self._parts.fairness.secret_move(round, move, players, timeout)
 
     def witness(self, tick: int, *, besides: Iterable[Peer | PeerId] = (), seed: int = 0) -> PeerId | None:
         """The member who is to check what is claimed at `tick`, by lot, and none of those concerned (`besides`): the same on
         all machines that see the same members. seed: of the game, such as a roll, so that nobody knows it beforehand."""
         members = [self.me, *self.peers]
-        return self.fairness.witness(tick, members, besides, seed)
-
-    def _host_changed(self, term: int, host: PeerId | None) -> None:
-        self.states.host_changed(term, host)
-        if host == self.me:
-            self.barring.host_changed()
-        self._publish(room_events.HostChanged(term, self._player(host)))
+        return self._parts.fairness.witness(tick, members, besides, seed)
 
     def _player(self, peer_id: PeerId | None) -> Peer | Player | None:
         return self.player if peer_id == self.me else self.peers.get(peer_id) if peer_id is not None else None

@@ -36,7 +36,7 @@ from psyne_mesh.room.options import (
     new_entry,
     split,
 )  # fmt: skip
-from psyne_mesh.room.room import Room
+from psyne_mesh.room.room import Room, inside
 from psyne_mesh.signaling.client import connect_signaling
 from psyne_mesh.signaling.transport import SignalingTransport
 from psyne_mesh.webrtc.ice import SocketFactory
@@ -124,8 +124,8 @@ class Mesh:
 
     async def _enter(self, entry: RoomEntry) -> Room:
         room = Room(entry, self._core, self._rng)
-        await self._core.stays.enter(entry, room)
-        self._nursery.start_soon(room.run, name=f"events of room {entry.request.name}")
+        await self._core.stays.enter(entry, inside(room))
+        self._nursery.start_soon(inside(room).run, name=f"events of room {entry.request.name}")
         return room
 
     async def _watch(self, entry: RoomEntry) -> WatchedRoom:

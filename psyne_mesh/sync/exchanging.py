@@ -18,6 +18,7 @@ from psyne_mesh.room.callbacks import checked_callback
 from psyne_mesh.room.files import ArrivingFile, OnProgress, ReceivedFile, Results
 from psyne_mesh.room.files import To as Receivers
 from psyne_mesh.room.messages import Message
+from psyne_mesh.room.parts import Parts
 from psyne_mesh.room.peer import Peer, Player
 from psyne_mesh.room.snapshots import Snapshot
 from psyne_mesh.room.tagged import encode_tagged
@@ -148,6 +149,7 @@ class Exchanging:
 
     _thread: NetworkThread[Any]
     _room: trio_room.Room
+    _parts: Parts
     _outbox: Outbox
 
     def __init__(self) -> None:
@@ -160,7 +162,7 @@ class Exchanging:
         """`asked = net.request(net.host, TakeItem(3), timeout=2.0)`; in a later frame `asked.is_done` and `asked.result()`.
         What is wrong with the call is raised here, what became of it by `result()`, as under Trio."""
         request = Request()
-        self._thread.call(self._room.asking.begin, to, message, timeout, request.note)
+        self._thread.call(self._parts.asking.begin, to, message, timeout, request.note)
         return request
 
     def request_each(
@@ -172,7 +174,7 @@ class Exchanging:
         requests = Requests(each if isinstance(each, PeerId) else each.id for each in whom)
         for player in requests._players:
             try:
-                self._thread.call(self._room.asking.begin, player, message, timeout, partial(requests.note, player))
+                self._thread.call(self._parts.asking.begin, player, message, timeout, partial(requests.note, player))
             except PeerGone as gone:
                 requests.note(player, gone)
         return requests
@@ -198,10 +200,10 @@ class Exchanging:
         """`sending = net.send_file(None, "level.json")`: the bytes, or the file at that path, up to 64 MiB, to a player, to
         several, or (None) to everybody. It never waits: `is_done`, then `result()`. progress: called inside `poll()` with
         (player, bytes there, all bytes)."""
-        self._thread.call(self._room.file_traffic.targets, to)  # a wrong call is told here
+        self._thread.call(self._parts.file_traffic.targets, to)  # a wrong call is told here
         sending = FileSending(progress)
         self._sendings.append(sending)
-        send = partial(self._room.file_traffic.send, to, data, name, sending.note)
+        send = partial(self._parts.file_traffic.send, to, data, name, sending.note)
         self._thread.call(self._thread.spawn, partial(sending.settle, send))
         return sending
 

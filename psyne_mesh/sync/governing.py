@@ -24,8 +24,9 @@ class Governing:
     def __init__(self, thread: NetworkThread[Any], room: trio_room.Room) -> None:
         self._thread = thread
         self._room = room
+        self._parts = trio_room.inside(room).parts
         self._me = Me(room.me)
-        self._me.state = WrittenState(room.states.own, partial(thread.call, room.states.write))
+        self._me.state = WrittenState(self._parts.states.own, partial(thread.call, self._parts.states.write))
         self._state: WrittenState | None = None
         self._told, self._told_at, self._shown = 0.0, -math.inf, -math.inf
         self._told_error = math.inf
@@ -85,7 +86,7 @@ class Governing:
         if self._state is None:
             self._thread.call(lambda: self._room.state)  # from now on somebody asks for the host
             self._state = WrittenState(
-                self._room.states.hosted, partial(self._thread.call, self._room.states.write_state)
+                self._parts.states.hosted, partial(self._thread.call, self._parts.states.write_state)
             )
         return self._state
 

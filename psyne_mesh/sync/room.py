@@ -16,7 +16,7 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
-from psyne_mesh.errors import ClosedError, EventBacklog, InvalidConfig
+from psyne_mesh.errors import EventBacklog, InvalidConfig
 from psyne_mesh.game.commitments import MOVE_S, Round
 from psyne_mesh.game.replicas import Replicas
 from psyne_mesh.game.rewind import rewound
@@ -73,10 +73,9 @@ class Room(Listening, Governing, Exchanging):
         self._failed: Exception | None = None
         self._channels: dict[str, Channel[Any]] = {}
         self._called: list[Channel[Any]] = []
-        self._replicas = Replicas(room.traffic.accepts)
+        self._replicas = Replicas(self._parts.traffic.accepts)
         self._backlog = Backlog()
-        self._is_sharing = False
-        self._share_due = 0.0
+        self._share_due: float | None = None  # None until something is shared or looked for
         self._poller: int | None = None
         self._corrections: dict[PeerId, float | None] = {}
         self._corrected_at = -math.inf
@@ -128,7 +127,7 @@ class Room(Listening, Governing, Exchanging):
         """
         seed = random.SystemRandom()
         return Play(self, kind, inputs, players, hz, delay, lambda: seed.getrandbits(61), time.perf_counter,
-            RemoteFairness(self._room.fairness, self._outbox),
+            RemoteFairness(self._parts.fairness, self._outbox),
         )  # fmt: skip
 
     # ------------------------------------------------------------------------------------------------------ fair play
@@ -136,7 +135,7 @@ class Room(Listening, Governing, Exchanging):
     def evidence(self, path: str | Path) -> None:
         """Write what the others have signed in the last half minute, what they said, and who broke which rules, to a file that
         `psyne-mesh verify` reads. As under Trio."""
-        write_evidence(path, self._thread.call(self._room.fairness.encoded_evidence))
+        write_evidence(path, self._thread.call(self._parts.fairness.encoded_evidence))
 
     def roll(self, sides: int = 6, *, players: Iterable[Peer | PeerId] | None = None) -> Round:
         """A die that nobody can load; look at `is_done` and `value` of what it returns in later frames, or take `Rolled` from
@@ -177,7 +176,7 @@ class Room(Listening, Governing, Exchanging):
         self._facts.note(event)
         if isinstance(event, room_events.HostChanged) and event.host == self.player:
             for taken in self._replicas.take_over(event.term, self.player):
-                self._outbox.run(partial(self._room.traffic.add, *taken))
+                self._outbox.run(partial(self._parts.traffic.add, *taken))
         self._undone.extend([(handler, event) for kind, handler in self._handlers if isinstance(event, kind)])
         for reference in list(self._feeds):
             feed = reference()
@@ -279,10 +278,10 @@ class Room(Listening, Governing, Exchanging):
         value that cannot travel is `UnserialisableMessage` out of `poll()`, naming the field.
         """
         self._raise_if_ended()
-        term = 0 if owner is OURSELVES else self._thread.call(self._room.traffic.term_for, owner)
+        term = 0 if owner is OURSELVES else self._thread.call(self._parts.traffic.term_for, owner)
         new = self._replicas.share(shared, self.player, term)
         self._begin_sharing()
-        self._outbox.run(lambda: self._room.traffic.add(*new))
+        self._outbox.run(lambda: self._parts.traffic.add(*new))
         return shared
 
     def update_player(self, *, name: str | None = None, metadata: Mapping[str, str] | None = None) -> None:
@@ -319,7 +318,7 @@ class Room(Listening, Governing, Exchanging):
         now = time.perf_counter()
         if now - self._corrected_at >= TELL_TIME_S:
             self._corrected_at = now
-            self._corrections = self._thread.call(self._room.corrections)
+            self._corrections = self._thread.call(self._parts.corrections)
         return self._corrections.get(player)
 
     @contextmanager
@@ -338,7 +337,7 @@ class Room(Listening, Governing, Exchanging):
         """Take an object of ours back; the others see `SharedGone`."""
         self._raise_if_ended()
         number = self._replicas.unshare(shared)
-        self._outbox.run(lambda: self._room.traffic.remove(number))
+        self._outbox.run(lambda: self._parts.traffic.remove(number))
 
     def all(self, kind: type[S]) -> Iterable[S]:
         """All objects of that class that are shared in the room, ours first. Smooth fields of the others' are as they
@@ -350,24 +349,24 @@ class Room(Listening, Governing, Exchanging):
         return self._replicas.all(kind)
 
     def _begin_sharing(self) -> None:
-        if not self._is_sharing:
-            self._is_sharing = True
-            self._outbox.run(lambda: self._room.traffic.start(self._backlog.put))
+        if self._share_due is None:
+            self._share_due = 0.0
+            self._outbox.run(lambda: self._parts.traffic.start(self._backlog.put))
 
     def _publish(self) -> None:
-        if not self._is_sharing or not self._thread.is_running:
+        if self._share_due is None or not self._thread.is_running:
             return
-        now, interval = self._thread.now(), self._room.traffic.interval_s
+        now, interval = self._thread.now(), self._parts.traffic.interval_s
         if now < self._share_due - _EARLY * interval:
             return
         changes = self._replicas.changes()
         self._replicas.record(now)
         self._share_due = max(self._share_due + interval, now + (1 - _EARLY) * interval)
         if changes:
-            self._outbox.run(lambda: self._room.traffic.update(changes, now))
+            self._outbox.run(lambda: self._parts.traffic.update(changes, now))
 
     def _take_in_shared(self) -> None:
-        if not self._is_sharing:
+        if self._share_due is None:
             return
         for event, peer in self._backlog.take():
             self._replicas.apply(event, peer)
@@ -377,14 +376,14 @@ class Room(Listening, Governing, Exchanging):
         for news in self._replicas.take_events():
             self._events.append(room_event(news))
         for number in self._replicas.take_released():
-            self._outbox.run(partial(self._room.traffic.release, number))
+            self._outbox.run(partial(self._parts.traffic.release, number))
 
     # --------------------------------------------------------------------------------------------- on the network's thread
 
     def _attach(self) -> None:
         self._thread.spawn(self._follow)
-        self._room.read_through(self._thread.read)
-        self._room.asking.on_asked = self._asked
+        trio_room.inside(self._room).read_through(self._thread.read)
+        self._parts.asking.on_asked = self._asked
 
     async def _follow(self) -> None:
         """Every event of the room, until it ends."""
@@ -408,7 +407,7 @@ class Room(Listening, Governing, Exchanging):
             return self._failed
         if self._thread.ended is not None:
             return self._thread.ended
-        return ClosedError(f"room {self.name!r} {self._room.end}")
+        return trio_room.inside(self._room).over()
 
     def _check_thread(self) -> None:
         here = threading.get_ident()

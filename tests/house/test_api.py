@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import psyne_mesh
+from tests.house.test_classes import CLASSES, bases_of, of
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
 # What a game writes daily. A name that comes in here puts another one out.
@@ -35,7 +36,7 @@ PARTS = (
     "psyne_mesh.room.options", "psyne_mesh.room.listing", "psyne_mesh.game.rollback",
 )  # fmt: skip
 # What the house itself calls, and no game.
-INNER = {"on_admitted", "read_through", "deliver_into", "registry"}
+INNER = {"deliver_into", "registry"}
 
 
 def names_in(home: str) -> set[str]:
@@ -78,6 +79,21 @@ def test_a_name_has_one_home() -> None:
     homes = [home for home in WHOLE if home != "psyne_mesh.sync"]
     for name in {name for home in homes for name in names_in(home)} - {"PsyneMeshError", "RoomFull"}:
         assert len([home for home in homes if name in names_in(home)]) == 1, name
+
+
+def shown_by(key: str) -> set[str]:
+    """The public names that an object of this class has, those of its bases counted."""
+    parts = [of(CLASSES[each][1]) for each in (key, *bases_of(key))]
+    return {name for part in parts for names in part for name in names if not name.startswith("_")}
+
+
+def test_a_room_shows_what_is_for_users_and_nothing_else() -> None:
+    """What the mesh, the parts of a room and other doors need of it is behind the door."""
+    section = re.search(r"^## What a room shows\n(.*?)^The room of", PAGE, re.M | re.S)
+    assert section
+    told = set(re.findall(r"`(\w+)`", section.group(1).partition(":")[2]))
+    assert shown_by("room/room.Room") == told
+    assert shown_by("sync/room.Room") == told | {"poll"}
 
 
 def calls(owner: Any) -> Iterator[tuple[str, Any]]:

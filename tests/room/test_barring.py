@@ -16,7 +16,7 @@ from psyne_mesh.game.bans import SUBJECTS_MAX, VOTE_S, Order, Vote, Votes, neede
 from psyne_mesh.game.state_wire import Part, Stand
 from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.room.events import Evicted, VoteCast
-from psyne_mesh.room.room import Room
+from psyne_mesh.room.room import Room, inside
 from psyne_mesh.testing import World, open_world
 from tests.room.test_host_and_clock import agree_on_a_host, everybody
 
@@ -133,7 +133,7 @@ async def test_forged_orders_and_votes_do_nothing(autojump_clock: trio.testing.M
             signed(identity, Order(tag, victim.me.raw, term + 1, "")),
             signed(identity, Order(tag, victim.me.raw, 0, "")),
         ]
-        state, votes = evil.states._channel, evil.barring._channel
+        state, votes = inside(evil).parts.states._channel, inside(evil).parts.barring._channel
         for order in orders:
             for part in (
                 Part(b"", term, 50, None, 0, 1, [("!" + victim.me, order)]),
@@ -157,9 +157,11 @@ async def test_forged_orders_and_votes_do_nothing(autojump_clock: trio.testing.M
         assert not any(room.barred for room in rooms)
         assert host.is_host
         # What the host writes must say what its key says, too.
-        host.states.write_room("!" + victim.me, signed(identity, Order(tag, victim.me.raw, term, "")))
-        host.states.write_room("!" + victim.me, signed(host._core.identity, Order(tag, evil.me.raw, term, "")))
-        host.states.write_room("!nobody", b"\x00")
+        inside(host).parts.states.write_room("!" + victim.me, signed(identity, Order(tag, victim.me.raw, term, "")))
+        inside(host).parts.states.write_room(
+            "!" + victim.me, signed(host._core.identity, Order(tag, evil.me.raw, term, ""))
+        )
+        inside(host).parts.states.write_room("!nobody", b"\x00")
         await trio.sleep(1)
         assert told == []
 

@@ -10,6 +10,7 @@ from psyne_mesh.errors import ClosedError, InvalidConfig, PeerGone
 from psyne_mesh.gossip import events as gossip_events
 from psyne_mesh.room.direct import PeerChannel
 from psyne_mesh.room.events import PeerLeft
+from psyne_mesh.room.room import inside
 from psyne_mesh.testing import open_world
 
 
@@ -36,7 +37,7 @@ async def test_who_waits_for_another_to_leave_hears_that_its_own_room_has_ended(
                 world.hub.kill()  # so that the goodbye to it takes a while
                 await ada.leave()
             elif how == "evicted":
-                ada.on_gossip(gossip_events.Evicted("superseded"))
+                inside(ada).on_gossip(gossip_events.Evicted("superseded"))
         with trio.fail_after(5):
             while len(told) < 2:
                 await trio.sleep(0.1)
@@ -75,7 +76,7 @@ async def test_nobody_is_connected_in_a_room_that_has_ended(autojump_clock: Mock
             if how == "leave":
                 await ada.leave()
             elif how == "evicted":
-                ada.on_gossip(gossip_events.Evicted("kicked"))
+                inside(ada).on_gossip(gossip_events.Evicted("kicked"))
         assert [peer.name for peer in ada.peers.values()] == ["bob"], "who was here is still good to know"
         assert not ada.connected
         assert not any(peer.connected or peer.relayed for peer in peers)

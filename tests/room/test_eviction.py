@@ -14,6 +14,7 @@ from psyne_mesh.gossip import events as gossip_events
 from psyne_mesh.identity import Identity
 from psyne_mesh.room import events
 from psyne_mesh.room.mesh import Mesh, open_mesh
+from psyne_mesh.room.room import inside
 from psyne_mesh.testing.world import World, open_world
 
 ADA = Identity.from_seed(bytes(32))
@@ -63,7 +64,7 @@ async def test_who_is_expelled_from_one_room_stays_in_the_others(autojump_clock:
         room, other = await mesh.join_game_room("lobby"), await mesh.join_game_room("other")
         await room.wait_connected(1)
         watch = room.events()
-        room.on_gossip(gossip_events.Evicted("kicked"))
+        inside(room).on_gossip(gossip_events.Evicted("kicked"))
         *_, last = [event async for event in watch]
         assert last == events.Evicted("kicked")
         with pytest.raises(ClosedError, match="expelled"):
@@ -85,7 +86,7 @@ async def test_a_seat_lost_is_told_and_ends_nothing_and_all_count_the_seats_of_t
         watch = room.events()
         with trio.fail_after(10):
             await room.wait_connected(1)
-        room.on_gossip(gossip_events.Evicted("capacity"))
+        inside(room).on_gossip(gossip_events.Evicted("capacity"))
         assert room.channel("raw").send_nowait(b"").sent == 1
         await room.leave()
         assert [event async for event in watch].count(events.Evicted("capacity")) == 1

@@ -20,7 +20,7 @@ from psyne_mesh.game.rules import Seen, rate, sequence, speed, within
 from psyne_mesh.room.events import Equivocated, MovesRevealed, NotSigned, Rolled, RoundFailed, RuleBroken
 from psyne_mesh.room.fairness import word_untrusted
 from psyne_mesh.room.messages import Message
-from psyne_mesh.room.room import Room
+from psyne_mesh.room.room import Room, inside
 from psyne_mesh.testing import Quality, World
 from psyne_mesh.testing.plugin import OpenWorld
 
@@ -89,7 +89,7 @@ async def test_who_plays_by_the_rules_is_heard_and_nobody_accuses_him(
         for room in rooms:
             stats = room.channel("moves").stats
             assert stats.received + len(room.channel("moves")._inbox) > 500
-        assert not any(room.fairness.refused for room in rooms)
+        assert not any(inside(room).parts.fairness.refused for room in rooms)
 
 
 @pytest.mark.parametrize("psyne_seed", SEEDS)
@@ -216,7 +216,7 @@ async def test_two_stories_are_proved_and_the_file_shows_it(
 
 
 def tell_two_stories(liar: Room, victim: Room) -> None:
-    fairness = liar.fairness
+    fairness = inside(liar).parts.fairness
     assert fairness._scribe is not None
     true, channel = fairness._send, liar.channel("moves")
     scribe, hand_over = fairness._scribe, channel._hand_over

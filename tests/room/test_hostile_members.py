@@ -22,7 +22,7 @@ from psyne_mesh.room.carried import carried
 from psyne_mesh.room.channel import CARRIED_UNREAD_BYTES_MAX
 from psyne_mesh.room.events import SignalingUp
 from psyne_mesh.room.hub import EventHub
-from psyne_mesh.room.room import Room
+from psyne_mesh.room.room import Room, inside
 from psyne_mesh.signaling.envelope import Kind, open_untrusted, seal
 from psyne_mesh.testing import World, open_world
 from psyne_mesh.testing.world import WALL_MS
@@ -35,8 +35,7 @@ TAG = b"the-room"
 
 
 def membership(room: Room):  # type: ignore[no-untyped-def]
-    assert room._membership is not None
-    return room._membership
+    return inside(room).joined()
 
 
 async def two(world: World) -> tuple[Room, Room]:
@@ -57,8 +56,8 @@ async def test_a_carried_message_is_of_whom_it_says(autojump_clock: MockClock) -
         honest = theirs._seals.seal(to_ada, theirs.node.own_record.epoch, message)
         forged = mallory.seal(to_ada, theirs.node.own_record.epoch, message)
         for blob in (message, forged, honest[:-1] + b"x", honest, honest):
-            ada.on_gossip(gossip_events.SignalReceived(bob.me, blob, bob.me))
-        ada.on_gossip(gossip_events.SignalReceived(Identity.generate().peer_id, honest, bob.me))
+            inside(ada).on_gossip(gossip_events.SignalReceived(bob.me, blob, bob.me))
+        inside(ada).on_gossip(gossip_events.SignalReceived(Identity.generate().peer_id, honest, bob.me))
         peer, payload = channel.receive_nowait()
         assert (peer.id, payload) == (bob.me, b"hello")
         with pytest.raises(WouldBlock):
@@ -132,7 +131,7 @@ async def test_what_was_sealed_for_one_stay_is_refused_in_the_next(autojump_cloc
                     )
                 )
                 for blob in blobs:  # what was kept of the stay before, too
-                    ada.on_gossip(gossip_events.SignalReceived(bob.me, blob, bob.me))
+                    inside(ada).on_gossip(gossip_events.SignalReceived(bob.me, blob, bob.me))
                 assert channel.receive_nowait()[1] == b"%d" % stay
                 with pytest.raises(WouldBlock):
                     channel.receive_nowait()
@@ -511,7 +510,7 @@ async def test_what_comes_through_others_has_a_bound_for_each_author(autojump_cl
         orders = ada.channel("orders")
 
         def come(room: Room, size: int) -> None:
-            ada.on_gossip(gossip_events.BroadcastReceived(room.me, carried("orders", bytes(size)), 1))
+            inside(ada).on_gossip(gossip_events.BroadcastReceived(room.me, carried("orders", bytes(size)), 1))
 
         for _ in range(300):
             come(bob, 16_000)
@@ -558,7 +557,7 @@ async def test_messages_under_names_that_no_channel_can_have_are_not_kept(autoju
         for name in ("", "n" * 129, "n" * 60_000, "é" * 65, "é" * 64, "x"):
             link.send_message(DataChannelConfig(label=membership(mallory).label(name)), b"hello")
         await trio.sleep(1)
-        assert {name for queues in ada._undeclared._queues.values() for name in queues} == {"é" * 64, "x"}
+        assert {name for queues in inside(ada)._undeclared._queues.values() for name in queues} == {"é" * 64, "x"}
 
 
 async def test_a_flood_of_events_ends_only_the_reader_that_stood_still(monkeypatch: pytest.MonkeyPatch) -> None:

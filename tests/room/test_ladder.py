@@ -28,7 +28,7 @@ from psyne_mesh.mesh.tunnels import (
 )
 from psyne_mesh.room import events
 from psyne_mesh.room.messages import Message
-from psyne_mesh.room.room import Room
+from psyne_mesh.room.room import Room, inside
 from psyne_mesh.testing import open_world
 from psyne_mesh.webrtc.ladder import Ladder
 from tests.room.players import connected, open_party
@@ -198,8 +198,7 @@ async def test_who_only_pretends_to_carry_cannot_end_a_handshake(autojump_clock:
         record = struct.pack("!BHHHIH", 22, 0xFEFD, 0, 0, 0, len(hello)) + hello
 
         async def forge() -> None:
-            assert mallory._membership is not None
-            link = mallory._membership._owner.link(ada.me)
+            link = inside(mallory).joined()._owner.link(ada.me)
             assert link is not None
             while True:
                 for forged in (record, record + bytes(8)):

@@ -18,8 +18,9 @@ from psyne_mesh.mesh.membership import SendOutcome
 from psyne_mesh.room import events
 from psyne_mesh.room.carried import carried, carried_untrusted
 from psyne_mesh.room.channel import Channel
+from psyne_mesh.room.inside import CARRIED_LIFE_S
 from psyne_mesh.room.messages import Message
-from psyne_mesh.room.room import CARRIED_LIFE_S, Room
+from psyne_mesh.room.room import Room, inside
 from psyne_mesh.testing import Quality, open_world
 from tests.room.players import LOOPBACK, connected, first, open_party
 
@@ -205,7 +206,7 @@ async def test_what_others_carried_for_too_long_is_dropped_unless_it_is_reliable
         for age_s in (0.0, CARRIED_LIFE_S, CARRIED_LIFE_S + 0.1, 30.0):
             for reliable in (True, False):
                 blob = carried("notes", f"{reliable} {age_s}", reliable=reliable)
-                ada.on_gossip(BroadcastReceived(bob.me, blob, 1, age_s))
+                inside(ada).on_gossip(BroadcastReceived(bob.me, blob, 1, age_s))
         got = [(await channel.receive())[1] for _ in range(6)]
         assert got == ["True 0.0", "False 0.0", "True 1.0", "False 1.0", "True 1.1", "True 30.0"]
 

@@ -182,13 +182,14 @@ async def test_inputs_of_which_another_story_is_signed_are_noticed(
 
 def sign(play: Play[Race, Keys]) -> None:
     """From now on something else than what it says."""
-    said_span = play._testimony.said_span
+    honest = play._testimony
+    assert honest is not None
 
     class Lying:
         def said_span(self, stream: str, span: int, entries: list[bytes]) -> None:
-            said_span(stream, span, [bytes(16), *entries[1:]])
+            honest.said_span(stream, span, [bytes(16), *entries[1:]])
 
         def __getattr__(self, name: str) -> Any:
-            return getattr(play.__dict__["_room"].fairness, name)
+            return getattr(honest, name)
 
     play._testimony = Lying()  # type: ignore[assignment]

@@ -24,6 +24,7 @@ from psyne_mesh.game.requests import UNANSWERED_MAX, Answer, Asked, Ended, Quest
 from psyne_mesh.identity import PeerId
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.peer import Peer
+from psyne_mesh.room.room import inside
 from psyne_mesh.testing import open_world
 from tests.room.test_host_and_clock import agree_on_a_host, everybody
 
@@ -81,7 +82,7 @@ async def test_who_is_asked_answers_refuses_or_is_late(autojump_clock: trio.test
             await ada.request(PeerId("0" * 32), TakeItem(1))
         with trio.move_on_after(0.1):
             await ada.request(bob.me, TakeItem(99))
-        assert not ada.asking._done
+        assert not inside(ada).parts.asking._done
 
 
 async def test_who_leaves_answers_nobody_and_asks_nobody(autojump_clock: trio.testing.MockClock) -> None:
@@ -169,7 +170,7 @@ async def test_too_many_questions_are_refused_at_once(autojump_clock: trio.testi
         ada, bob = await everybody(world, "ada", "bob")
         bob.respond(TakeItem)(lambda peer, item: Taken(item.number, ""))
         for number in range(requests.PENDING_MAX):
-            ada.asking.begin(bob.me, TakeItem(number), 30, lambda outcome: None)
+            inside(ada).parts.asking.begin(bob.me, TakeItem(number), 30, lambda outcome: None)
         with pytest.raises(WouldBlock):
             await ada.request(bob.me, TakeItem(1))
         await trio.sleep(2)

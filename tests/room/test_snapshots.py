@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from psyne_mesh.errors import InvalidConfig, MessageTooLarge, PeerGone, ProtocolError, RequestRefused, SnapshotDisputed
 from psyne_mesh.game.attestation import Claim, attested, choose, claim_untrusted
 from psyne_mesh.identity import Identity, PeerId
-from psyne_mesh.room.room import Room
+from psyne_mesh.room.room import Room, inside
 from psyne_mesh.room.snapshots import SendSnapshot, TheseSnapshots, WhichSnapshots
 from psyne_mesh.testing import Quality, open_world
 from tests.room.test_host_and_clock import everybody
@@ -85,12 +85,12 @@ async def test_who_signs_another_one_and_who_sends_another_one_is_named(autojump
         assert (snapshot.signers, snapshot.others) == ({ada.me, cid.me}, {bob.me})
         for room in (ada, cid):
             room.offer_snapshot(6, b"newer")
-            assert room.snapshots._held[-1].digest
-        ada.snapshots._held[-1].data = b"other"  # it signed one and sends another
+            assert inside(room).parts.snapshots._held[-1].digest
+        inside(ada).parts.snapshots._held[-1].data = b"other"  # it signed one and sends another
         cid_first = await dan.fetch_snapshot()
         assert cid_first.data == b"newer"
         assert cid_first.liars <= {ada.me}
-        cid.snapshots._held[-1].data = b"other"
+        inside(cid).parts.snapshots._held[-1].data = b"other"
         with pytest.raises(SnapshotDisputed) as lied:
             await dan.fetch_snapshot(signers=2, timeout=4)
         assert lied.value.players & {ada.me, cid.me}
@@ -111,9 +111,9 @@ async def test_who_signs_and_sends_nothing_or_too_little_keeps_nobody_out(
         state = random.Random(1).randbytes(100_000)
         for room in (ada, bob):
             room.offer_snapshot(1, state)
-        bob_is_far = next(link for link in cid.snapshots._room.peers.values() if link.id == bob.me)
-        cid.snapshots._distance = lambda peer: float(peer == bob_is_far.id)  # type: ignore[method-assign]
-        ada.file_traffic.begin = lambda *_: 0  # type: ignore[method-assign]
+        bob_is_far = next(link for link in inside(cid).parts.snapshots._room.peers.values() if link.id == bob.me)
+        inside(cid).parts.snapshots._distance = lambda peer: float(peer == bob_is_far.id)  # type: ignore[method-assign]
+        inside(ada).parts.file_traffic.begin = lambda *_: 0  # type: ignore[method-assign]
         began = trio.current_time()
         assert (await cid.fetch_snapshot()).data == state
         assert trio.current_time() - began < 4
@@ -130,14 +130,14 @@ async def test_a_player_is_sent_one_snapshot_at_a_time_and_claims_are_signed_onc
         ada, bob = await everybody(world, "ada", "bob")
         ada.offer_snapshot(1, bytes(200_000))
         ada.offer_snapshot(2, bytes(200_001))
-        first, second = ada.snapshots._held
+        first, second = inside(ada).parts.snapshots._held
         for _ in range(50):
             assert isinstance(await bob.request(ada.me, WhichSnapshots()), TheseSnapshots)
         signed = first.attested
         await bob.request(ada.me, WhichSnapshots())
         assert first.attested is signed
-        outgoing = ada.file_traffic._core._outgoing
-        with bob.file_traffic.expecting(ada.me, first.digest, 200_000):
+        outgoing = inside(ada).parts.file_traffic._core._outgoing
+        with inside(bob).parts.file_traffic.expecting(ada.me, first.digest, 200_000):
             for _ in range(50):
                 await bob.request(ada.me, SendSnapshot(first.digest))
                 assert len(outgoing) == 1

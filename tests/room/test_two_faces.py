@@ -10,13 +10,12 @@ from psyne_mesh import events
 from psyne_mesh.gossip import codec
 from psyne_mesh.gossip.exchange import told
 from psyne_mesh.gossip.records import OwnState, Record, RoomKey
-from psyne_mesh.room.room import Room
+from psyne_mesh.room.room import Room, inside
 from psyne_mesh.testing import open_world
 
 
 def face(room: Room, name: str) -> Record:
-    assert room._membership is not None
-    core = room._membership.node._core
+    core = inside(room).joined().node._core
     state = attrs.evolve(core.census.state, incarnation=core.census.state.incarnation + 1, name=name)
     assert isinstance(state, OwnState)
     own = core.census.own
@@ -37,8 +36,7 @@ async def test_a_player_with_two_faces_is_named_and_shut_out(autojump_clock: Moc
             assert link is not None
             frame = told(face(mallory, name))
             assert frame[1] == codec.TOLD
-            assert mallory._membership is not None
-            link.send_frame(mallory._membership.tag + frame, reliable=True)
+            link.send_frame(inside(mallory).joined().tag + frame, reliable=True)
         with trio.fail_after(5):
             while len(seen) < 4:
                 await trio.sleep(0.1)

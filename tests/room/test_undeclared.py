@@ -7,6 +7,7 @@ from trio.testing import MockClock
 
 from psyne_mesh.identity import Identity
 from psyne_mesh.room.delivery import RELIABLE_ORDERED, UNRELIABLE_UNORDERED
+from psyne_mesh.room.room import inside
 from psyne_mesh.room.undeclared import BYTES_MAX, COUNTED_MAX, LIFE_S, MESSAGES_MAX, UNKNOWN_LIFE_S, Undeclared
 from psyne_mesh.testing import open_world
 
@@ -78,12 +79,12 @@ async def test_what_an_author_lost_before_it_was_known_is_counted_once_it_is(aut
         ada, bob = await world.join("lobby", "ada"), await world.join("lobby", "bob")
         await ada.wait_connected(1)
         log, positions = ada.channel("log"), ada.channel("positions", mode="unreliable")
-        del ada._peers[bob.me]  # as while another room's link is quicker than the record
+        del inside(ada).players[bob.me]  # as while another room's link is quicker than the record
         for _ in range(MESSAGES_MAX + 5):
-            ada.on_message(bob.me, "log", b"")
-        record = ada._membership.node.record(bob.me)  # type: ignore[union-attr]
+            inside(ada).on_message(bob.me, "log", b"")
+        record = inside(ada).joined().node.record(bob.me)
         assert record is not None
-        ada._discovered(record)
+        inside(ada)._discovered(record)
         assert (log.stats.dropped, positions.stats.dropped) == (5, 0)
 
 

@@ -14,7 +14,7 @@ from psyne_mesh.identity import Identity
 from psyne_mesh.room import events
 from psyne_mesh.room.messages import Message
 from psyne_mesh.room.peer import Peer
-from psyne_mesh.room.room import Room
+from psyne_mesh.room.room import Room, inside
 from psyne_mesh.room.waiting import BYTES_MAX, BYTES_OF_ALL_MAX, MESSAGES_MAX, Waiting
 from psyne_mesh.testing import open_world
 
@@ -127,7 +127,7 @@ async def test_after_an_eviction_every_call_names_the_reason(autojump_clock: Moc
     async with open_world(seed=1) as world:
         ada = await world.join("lobby", "ada")
         channel = ada.channel("hello", Hello)
-        ada.on_gossip(gossip_events.Evicted("superseded"))
+        inside(ada).on_gossip(gossip_events.Evicted("superseded"))
         await trio.testing.wait_all_tasks_blocked()
         for call in (
             channel.receive_nowait,

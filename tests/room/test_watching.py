@@ -24,7 +24,7 @@ from psyne_mesh.mesh.membership import SendOutcome
 from psyne_mesh.room import events
 from psyne_mesh.room.audience import Audience
 from psyne_mesh.room.delivery import RELIABLE_ORDERED
-from psyne_mesh.room.room import Room
+from psyne_mesh.room.room import Room, inside
 from psyne_mesh.room.watched import WatchedRoom
 from psyne_mesh.testing import Quality, World, open_world
 
@@ -235,7 +235,9 @@ async def test_a_hostile_spectator_is_not_heard_and_forges_nothing(autojump_cloc
         said = guest.channel("chat")
         from psyne_mesh.game.watching.wire import Batch, Signed, encode
 
-        body = encode(Batch(2**52, 0, 0, True, Audience.facts(ada.audience), messages=[("chat", [(1, b"I lost")])]))
+        body = encode(
+            Batch(2**52, 0, 0, True, Audience.facts(inside(ada).parts.audience), messages=[("chat", [(1, b"I lost")])])
+        )
         lie = Signed(
             body, mallory._core.identity.sign(b"psyne-watch", inner._domain + body), ada._core.identity.public_key
         )

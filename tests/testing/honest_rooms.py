@@ -19,7 +19,7 @@ import trio
 from trio.testing import MockClock
 
 from psyne_mesh.identity import PeerId
-from psyne_mesh.room.room import Room
+from psyne_mesh.room.room import Room, inside
 from psyne_mesh.testing import Quality, World, open_world
 
 PUNISHED = ("flooding", "misbehaving")  # why a link ends to who costs too much, or speaks nonsense
@@ -93,8 +93,7 @@ async def bulk(room: Room, rng: random.Random) -> None:
 
 async def storm(room: Room, begins_s: float, size: int) -> None:
     """A thousand broadcasts a second over the overlay, for a third of a second, and the same again."""
-    membership = room._membership
-    assert membership is not None
+    membership = inside(room).joined()
     await trio.sleep(begins_s)
     for _ in range(2):
         for _ in range(330):

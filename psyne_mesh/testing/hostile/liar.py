@@ -16,7 +16,7 @@ from psyne_mesh.identity import Identity, PeerId
 from psyne_mesh.mesh.link import Link, LinkState
 from psyne_mesh.mesh.membership import Membership
 from psyne_mesh.nurseries import open_background_nursery
-from psyne_mesh.room.room import Room
+from psyne_mesh.room.room import Room, inside
 from psyne_mesh.testing.hostile.chunks import ChunkMaker, Peer
 from psyne_mesh.testing.hostile.frames import Frames
 from psyne_mesh.testing.world import World
@@ -44,8 +44,7 @@ class Liar:
     """
 
     def __init__(self, room: Room, identity: Identity, rng: random.Random) -> None:
-        membership = room._membership
-        assert membership is not None
+        membership = inside(room).joined()
         self.room = room
         self.identity = identity
         self.rng = rng
