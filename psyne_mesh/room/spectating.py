@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect
+from collections import OrderedDict
 from collections.abc import Callable
 
 import trio
@@ -12,7 +15,7 @@ from psyne_mesh.game.watching.viewer import Viewer, ViewerEvent
 from psyne_mesh.game.watching.wire import FeedWord, Need, Signed, Want
 from psyne_mesh.identity import PeerId, verify_untrusted
 from psyne_mesh.interrupts import uninterrupted
-from psyne_mesh.limits import TokenBucket
+from psyne_mesh.limits import TokenBucket, forget_oldest
 from psyne_mesh.mesh.core import MeshCore
 from psyne_mesh.mesh.profile import Profile
 from psyne_mesh.room.audience import FEED_DOMAIN
@@ -26,8 +29,13 @@ HAND_OVER_S = 4.0
 """Who is no gate any more goes on so long: its successor dials the players meanwhile."""
 BELIEVED = 2 * GATES
 """Members in the lowest seats whose broadcasts are read: views of the seats differ for a moment while gates change."""
+BELIEVED_S = HAND_OVER_S + 2.0
+"""Who was read from a gate's seat goes on to be: players speak to it until its successor has asked them, and in a gallery that
+grows others are in lower seats at once."""
 ANSWERS_PER_S, ANSWERS_BURST = 20.0, 100.0
-"""Batches that one member may ask us for: those of eight players that a break of three seconds swallowed, at once."""
+"""Batches that one member may ask us for, and that one who is no gate may give us: those of eight players that a break of three
+seconds swallowed, at once."""
+ALLOWANCES_MAX = 512
 TRY_AGAIN_S = 1.0
 
 
@@ -46,7 +54,10 @@ class Spectating:
         self._gates = Companion(core, self._heard_at_gate, self._changed)
         self._gate: Gate | None = None
         self._gate_until = 0.0
-        self._allowances: dict[PeerId, TokenBucket] = {}
+        self._believed: dict[PeerId, float] = {}
+        self._asks = _Allowances()
+        self._says = _Allowances()
+        self._turn = 0
         self._wake = trio.Event()
 
     async def enter(self, name: str, profile: Profile) -> None:
@@ -130,7 +141,7 @@ class Spectating:
     def _heard(self, member: PeerId, word: FeedWord) -> None:
         """In the gallery."""
         match word:
-            case Signed() if member in self._elected(BELIEVED):
+            case Signed() if self._is_believed(member) or self._is_known(member, word):
                 self.viewer.receive(word, trio.current_time())
                 self._settle()
             case Need():
@@ -140,21 +151,30 @@ class Spectating:
         if not isinstance(word, Signed):
             raise ProtocolError("no word of a player to a gate")
         signed = Signed(word.body, word.signature, self._gates.key_of(player))
-        if self.viewer.receive(signed, trio.current_time()) is not None and self.gallery.is_in:
+        if self.viewer.receive(signed, trio.current_time(), is_first_hand=True) is not None and self.gallery.is_in:
             self.gallery.broadcast(signed)
         self._settle()
 
+    def _is_believed(self, member: PeerId) -> bool:
+        """It is a gate, or was one a moment ago."""
+        now = trio.current_time()
+        if member in self._elected(BELIEVED):
+            self._believed = {peer: until for peer, until in self._believed.items() if now < until}
+            self._believed[member] = now + BELIEVED_S
+        return now < self._believed.get(member, -math.inf)
+
+    def _is_known(self, member: PeerId, word: Signed) -> bool:
+        """Whose word it is we know from gates, so it does not matter who passes it on."""
+        return self.viewer.is_author(PeerId.of(word.key)) and self._says.allow(member, trio.current_time())
+
     def _answer(self, member: PeerId, need: Need) -> None:
-        author, now = PeerId(need.author.hex()), trio.current_time()
-        kept = self.viewer.kept(author, need.session, need.next) if need.session else []
-        allowance = self._allowances.setdefault(
-            member, TokenBucket(burst=ANSWERS_BURST, per_second=ANSWERS_PER_S, now=now)
-        )
+        now = trio.current_time()
+        kept, lacking = self.viewer.kept(need) if need.session else ([], None)
         for signed in kept:
-            if allowance.allow(now):
+            if self._asks.allow(member, now):
                 self.gallery.signal(member, signed)
-        if not kept and self._gate is not None and allowance.allow(now):
-            self._gate.whole(author, now)
+        if self._gate is not None and self._asks.allow(member, now):
+            self._ask_author(self._gate, need, lacking, now)
             self._settle()
 
     def _settle(self) -> None:
@@ -162,11 +182,11 @@ class Spectating:
         now = trio.current_time()
         try:
             for need in self.viewer.take_outputs():
-                for gate in self._elected():
-                    if gate == self._core.me:
-                        self._answer_ourselves(need, now)
-                    else:
-                        self.gallery.signal(gate, need)
+                for other in dict.fromkeys([*self._elected(), *self._another()]):
+                    if other != self._core.me:
+                        self.gallery.signal(other, need)
+                if self._gate is not None:
+                    self._ask_author(self._gate, need, self.viewer.kept(need)[1] if need.session else None, now)
             if self._gate is not None:
                 self._gate.handle_timeout(now)
                 for player, want in self._gate.take_outputs():
@@ -177,10 +197,33 @@ class Spectating:
             self._happened(events)
         self._wake.set()
 
-    def _answer_ourselves(self, need: Need, now: float) -> None:
-        if self._gate is not None:
-            self._gate.whole(PeerId(need.author.hex()), now)
+    def _another(self) -> list[PeerId]:
+        """One who is no gate, each time the next one: it holds what others fetched before, if its author is gone."""
+        members = sorted(self.gallery.members())
+        self._turn += 1
+        return [members[(bisect(members, self._core.me) + self._turn) % len(members)]] if members else []
+
+    @staticmethod
+    def _ask_author(gate: Gate, need: Need, lacking: tuple[int, int] | None, now: float) -> None:
+        author = PeerId(need.author.hex())
+        if not need.session:
+            gate.whole(author, now)
+        elif lacking is not None:
+            gate.lacks(author, need.session, *lacking, now)
 
     def _want(self, player: PeerId, want: Want) -> None:
         if self._gates.is_in:
             self._gates.tell(player, want)
+
+
+class _Allowances:
+    """Batches that each member may cost us."""
+
+    def __init__(self) -> None:
+        self._buckets: OrderedDict[PeerId, TokenBucket] = OrderedDict()
+
+    def allow(self, member: PeerId, now: float) -> bool:
+        known = self._buckets.pop(member, None)
+        self._buckets[member] = known or TokenBucket(burst=ANSWERS_BURST, per_second=ANSWERS_PER_S, now=now)
+        forget_oldest(self._buckets, ALLOWANCES_MAX)
+        return self._buckets[member].allow(now)

@@ -235,6 +235,57 @@ def test_another_gate_gets_what_the_dead_one_took_along() -> None:
     assert [one for one in numbers if len(one) < 40] == [b"%d" % tick for tick in range(60)]
 
 
+def test_who_lacks_some_gets_it_of_the_player_and_takes_no_place_of_a_gate() -> None:
+    (ada,), viewer, _ = everybody(1)
+    ada.plays(0.1, 5.0)
+    batches = ada.take()
+    missing = batches[3:5]
+    lost = batches.index(missing[0]) + 1  # `everybody` has shown the first
+    ada.feed.want(OTHER_GATE, Want(101, lost, False, lost + 2), 5.1)
+    assert ada.take(OTHER_GATE) == missing
+    ada.plays(5.1, 2.0)
+    outputs = ada.feed.take_outputs()
+    assert {gate for gate, _ in outputs} == {GATE}, "which goes on to be served"
+    viewer.receive(batches[6], 5.0)
+    assert viewer.kept(Need(ada.id.raw, 101, lost, lost + 2)) == ([], (lost, lost + 2))
+    later = a_viewer()
+    ada.feed.want(GATE, NOTHING, 8.0)
+    ada.plays(8.0, 1.0)
+    show(later, ada.take(), 8.0)
+    assert later.cursor(ada.id)[1] > lost + 2
+    for signed in missing:
+        assert later.receive(signed, 9.0) is None, "of others it takes nothing that it has read past"
+        assert later.receive(signed, 9.0, is_first_hand=True) == ada.id
+        assert later.receive(signed, 9.0, is_first_hand=True) is None
+    assert later.kept(Need(ada.id.raw, 101, lost, lost + 2)) == (missing, None)
+    assert later.kept(Need(ada.id.raw, 101, lost - 1, lost + 2)) == (missing, (lost - 1, lost))
+
+
+def test_a_gate_asks_the_player_for_what_no_gate_has() -> None:
+    others = [key.peer_id for key in KEYS[:16]]
+    gates = {me: Gate(me, lambda peer: 0.0, lambda peer: (5, 7)) for me in (GATE, OTHER_GATE)}
+    for gate in gates.values():
+        gate.meet(others, [GATE, OTHER_GATE], 0.0)
+    mine = {me: {player for player, _ in gate.take_outputs()} for me, gate in gates.items()}
+    asked: dict[PeerId, list[tuple[float, PeerId]]] = {me: [] for me in gates}
+    for tenth in range(0, 60, 7):
+        for me, gate in gates.items():
+            for player in others:
+                gate.lacks(player, 5, 2, 4, tenth / 10)
+            wants = gate.take_outputs()
+            assert all(want == Want(5, 2, False, 4) for _, want in wants)
+            asked[me] += [(tenth / 10, player) for player, _ in wants]
+    for me, theirs in asked.items():
+        assert {player for at, player in theirs if at <= 0.7} == mine[me], "not at once: the other one may have it"
+        assert {player for at, player in theirs if at <= 1.4} == set(others), "then whoever can"
+        assert all(sum(each == player for _, each in theirs) <= 6 for player in others), "a gate may once a second"
+    gate = gates[GATE]
+    gate.meet([], [], 10.0)
+    gate.lacks(others[0], 5, 2, 4, 10.0)
+    gate.lacks(others[0], 5, 2, 4, 11.5)
+    assert not gate.take_outputs(), "nobody is asked who is not linked"
+
+
 def test_a_gate_that_keeps_all_to_itself_cannot_keep_the_other_away() -> None:
     """It asks each time the honest one was given the stream: then both get it, on the same budget."""
     (ada,) = players(1)
@@ -359,7 +410,7 @@ def test_what_is_missing_is_asked_for_and_told_if_nobody_has_it() -> None:
         heard += said(events)
         lost += sum(event.count for event in events if isinstance(event, seen.MessagesMissed))
     first = needs[0]
-    assert first[1] == Need(ada.id.raw, 101, 5)
+    assert first[1] == Need(ada.id.raw, 101, 5, 8)
     assert first[0] - batches[7][0] <= seen.NEED_AFTER_S + INTERVAL_S
     assert len(heard) + lost == 200, "each came, or was counted"
     assert heard == sorted(heard, key=int)

@@ -33,6 +33,9 @@ WAN = Quality(latency_s=0.05, loss=0.02, datagram_bytes_max=1472)
 CONFIG = WebRTCConfig(path_mtu_max=1472)
 
 
+HANDING_OVER = [2, 5, 9]
+
+
 class Position(Message):
     tick: int
     said_at: float
@@ -282,6 +285,22 @@ async def test_a_gate_dies_and_nothing_reliable_is_lost(autojump_clock: MockCloc
         await trio.sleep(2)
         final = min(match.notes[name, "p0"][-1] for name in watching) - 3
     match.check_notes(list(watching), last=final)
+
+
+@pytest.mark.parametrize("seed", HANDING_OVER)
+async def test_nothing_reliable_is_lost_while_many_come_at_once(autojump_clock: MockClock, seed: int) -> None:
+    """Each newcomer may sit below those who fetch: gates hand over several times within seconds, to some who have only come."""
+    async with a_match(2, hz=10, seed=seed) as match:
+        await trio.sleep(1)
+        watching = {f"s{number}": await match.watch(f"s{number}") for number in range(10)}
+        told = {name: watched.events() for name, watched in watching.items()}
+        for watched in watching.values():
+            await watched.wait_players(2)
+        await trio.sleep(6)  # longer than `viewer.GIVE_UP_S`
+        match.check_notes(list(watching), last=match.notes["s0", "p0"][-1] - 3)
+        for name, watched in watching.items():
+            await watched.leave()
+            assert not [event async for event in told[name] if isinstance(event, events.MessagesLost)]
 
 
 async def test_who_may_watch(autojump_clock: MockClock) -> None:

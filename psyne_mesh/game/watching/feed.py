@@ -16,6 +16,7 @@ from psyne_mesh.game.watching.wire import (
     BATCH_BYTES,
     CHANNELS_MAX,
     ENTRIES_MAX,
+    EVER,
     FLEETING,
     MORE,
     NUMBER_MAX,
@@ -35,7 +36,7 @@ INTERVAL_S = 0.25
 HEARTBEAT_S = 0.5
 """A batch goes out so often though nothing was said, or more than the budget allows: its absence tells that a gate is gone. One
 that waits for it costs one head and one signature less."""
-SHARE = 0.07
+SHARE = 0.06
 """Of what goes to players, as much again for spectators. With what keeping the links costs it stays below a tenth: measured in
 `tests/room/test_watching.py`."""
 FLOOR_BYTES_PER_S = 300.0
@@ -141,16 +142,21 @@ class Feed:
             if len(self._gates) >= GATES_MAX:
                 return
             known = self._gates[gate] = _Gate(now)
+        is_lacking = word.until != EVER
+        if is_lacking and not self.is_on(now):
+            return
         if not self.is_on(now):
             self._begin(now)
-        self._on_until = math.inf
         is_served = now < known.serve_until
         if word.is_new or word.session != self._session:
             self._wants_whole = True
         if word.session == self._session and known.rewinds.allow(now):
-            again = [signed for number, _, signed in self._log if number >= word.next]
+            again = [signed for number, _, signed in self._log if word.next <= number < word.until]
             self._outputs += [(gate, signed) for signed in again]
             self._credit.pay(sum(len(signed.body) + BATCH_OVERHEAD_BYTES for signed in again))
+        if is_lacking:
+            return
+        self._on_until = math.inf
         if is_served:
             return
         is_contested = now - known.replaced_at < CONTESTED_WITHIN_S

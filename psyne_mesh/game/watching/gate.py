@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 
-from psyne_mesh.game.watching.feed import HEARTBEAT_S, INTERVAL_S, WHOLE_EVERY_S
+from psyne_mesh.game.watching.feed import HEARTBEAT_S, INTERVAL_S, REWINDS_PER_S, WHOLE_EVERY_S
 from psyne_mesh.game.watching.wire import Want
 from psyne_mesh.identity import PeerId
 
@@ -20,6 +20,12 @@ GATES = 2
 SILENT_S = HEARTBEAT_S + INTERVAL_S + 0.45
 """A batch is due each `HEARTBEAT_S`, looked at each `INTERVAL_S`, and may take so much longer through the overlay."""
 ASK_EVERY_S = 0.8
+LACKING_S = 0.5
+"""What a spectator lacks the other gate may have, whom it asks as well. Who asks for so long has not got it from there."""
+LACKING_OTHERS_S = 1.2
+"""Then the gate whose player it is could not help either."""
+LACKING_AGAIN_S = 2.0
+"""Spectators ask each 0.7 s (`viewer.NEED_EVERY_S`); after so long without a word something else is missing."""
 
 
 def gates_of(seats: Sequence[PeerId | None], is_live: Callable[[PeerId], bool], count: int = GATES) -> list[PeerId]:
@@ -27,9 +33,16 @@ def gates_of(seats: Sequence[PeerId | None], is_live: Callable[[PeerId], bool], 
     return [peer for peer in seats if peer is not None and is_live(peer)][:count]
 
 
+class _Lacking:
+    def __init__(self, now: float) -> None:
+        self.since = self.last = now
+        self.asked_at = -math.inf
+
+
 class Gate:
     """1. `meet(players, gates, now)` whenever it changes to whom we are linked. 2. `whole(author, now)` when somebody has
-    nothing of a player yet. 3. `handle_timeout(now)` at `next_timeout()`. 4. `take_outputs()` after each.
+    nothing of a player yet, `lacks(...)` when somebody lacks what we do not have either. 3. `handle_timeout(now)` at
+    `next_timeout()`. 4. `take_outputs()` after each.
 
     heard_at, cursor: of the viewer beside it.
     """
@@ -43,6 +56,7 @@ class Gate:
         self._gates: frozenset[PeerId] = frozenset([me])
         self._players: dict[PeerId, float] = {}  # when it is asked next; -inf: it is to be asked
         self._whole_at: dict[PeerId, float] = {}
+        self._lacking: dict[PeerId, _Lacking] = {}
         self._outputs: list[tuple[PeerId, Want]] = []
 
     def meet(self, players: Iterable[PeerId], gates: Iterable[PeerId], now: float) -> None:
@@ -59,6 +73,21 @@ class Gate:
         if author in self._players and self._is_mine(author) and now >= self._whole_at.get(author, -math.inf):
             self._whole_at[author] = now + WHOLE_EVERY_S / 2
             self._ask(author, now, is_new=True)
+
+    def lacks(self, author: PeerId, session: int, first: int, until: int, now: float) -> None:
+        """Batches of that player that somebody asks for again and again, and we cannot give: who fetched them is a gate no
+        more, or was one that others did not know. The player has them for a while."""
+        if author not in self._players:
+            self._lacking.pop(author, None)
+            return
+        known = self._lacking.get(author)
+        if known is None or now >= known.last + LACKING_AGAIN_S:
+            known = self._lacking[author] = _Lacking(now)
+        known.last = now
+        patience = LACKING_S if self._is_mine(author) else LACKING_OTHERS_S
+        if now >= known.since + patience and now >= known.asked_at + 1 / REWINDS_PER_S:
+            known.asked_at = now
+            self._outputs.append((author, Want(session, first, False, until)))
 
     def next_timeout(self) -> float:
         return min([self._due(player) for player in self._players], default=math.inf)

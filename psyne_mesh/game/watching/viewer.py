@@ -12,7 +12,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 
-from psyne_mesh.game.watching.wire import FLEETING, MORE, TEXT, Batch, Facts, Need, Signed, batch_untrusted
+from psyne_mesh.game.watching.wire import EVER, FLEETING, MORE, TEXT, Batch, Facts, Need, Signed, batch_untrusted
 from psyne_mesh.identity import PeerId
 
 AUTHORS_MAX = 48
@@ -117,6 +117,12 @@ class _Author:
     def cursor(self) -> tuple[int, int]:
         return (self.session, self.next) if self.is_begun else (0, 0)
 
+    def holds(self, session: int, number: int) -> bool:
+        return any(each[:2] == (session, number) for each in self.log)
+
+    def need(self, author: PeerId) -> Need:
+        return Need(author.raw, *self.cursor(), min(self.ahead, default=EVER) if self.is_begun else EVER)
+
 
 class Viewer:
     """1. `receive(signed, now)` for each batch, whoever passed it on. 2. `handle_timeout(now)` at `next_timeout()`. 3. After
@@ -153,15 +159,28 @@ class Viewer:
         known = self._authors.get(author)
         return (0, 0) if known is None else known.cursor()
 
-    def kept(self, author: PeerId, session: int, first: int) -> list[Signed]:
-        """Batches of that session from there on, as far as they are still here."""
-        known = self._authors.get(author)
-        return [] if known is None else [each[3] for each in known.log if each[0] == session and each[1] >= first]
+    def kept(self, need: Need) -> tuple[list[Signed], tuple[int, int] | None]:
+        """Of what is needed: the batches that are still here, and the first that are not, as (from, until)."""
+        known = self._authors.get(PeerId(need.author.hex()))
+        log = {} if known is None else {each[1]: each[3] for each in known.log if each[0] == need.session}
+        kept = {number: log[number] for number in sorted(log) if need.next <= number < need.until}
+        first = need.next
+        while first in kept:
+            first += 1
+        until = min((number for number in kept if number > first), default=need.until)
+        return list(kept.values()), (first, until) if first < need.until < EVER else None
 
     # ---------------------------------------------------------------------------------------------------------- verbs
 
-    def receive(self, signed: Signed, now: float) -> PeerId | None:
-        """Whose it is, if it is new. Raises ProtocolError for what nobody has signed; nothing has changed then."""
+    def is_author(self, author: PeerId) -> bool:
+        """Something of it has come."""
+        return author in self._authors
+
+    def receive(self, signed: Signed, now: float, *, is_first_hand: bool = False) -> PeerId | None:
+        """Whose it is, if it is new. Raises ProtocolError for what nobody has signed; nothing has changed then.
+
+        is_first_hand: from its author, who says it again for somebody who lacks it: it is new if we do not hold it.
+        """
         author = self._verify(signed)
         batch = batch_untrusted(signed.body)
         known = self._authors.get(author)
@@ -175,7 +194,10 @@ class Viewer:
             known.session, known.next, known.is_begun = batch.session, 0, False
             known.ahead.clear()
         if batch.number in known.ahead or (known.is_begun and batch.number < known.next):
-            return None
+            if not is_first_hand or known.holds(batch.session, batch.number):
+                return None
+            self._keep(known, batch, signed, now)
+            return author
         known.heard_at = now
         self._keep(known, batch, signed, now)
         if len(known.ahead) >= AHEAD_MAX:
@@ -206,7 +228,7 @@ class Viewer:
                 self._read(author, known, now)
             if now >= known.need_at:
                 known.need_at = now + NEED_EVERY_S
-                self._outputs.append(Need(author.raw, *known.cursor()))
+                self._outputs.append(known.need(author))
             if now >= known.heard_at + SILENT_S:
                 known.lacks_since = known.need_at = math.inf
             if author in self._players and now >= min(known.heard_at + SILENT_S, known.doubted_at + DOUBT_S):

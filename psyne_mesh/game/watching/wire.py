@@ -24,6 +24,7 @@ PLAYERS_MAX = 64
 CHANNELS_MAX = 256
 ENTRIES_MAX = 1024
 NUMBER_MAX = 1 << 53
+EVER = NUMBER_MAX - 1
 
 TEXT, FLEETING, MORE = 1, 2, 4
 """Of a message: it is text; it was sent unreliably; its next piece follows."""
@@ -41,11 +42,13 @@ _Words: TypeAlias = Annotated[
 
 class Want(msgspec.Struct, frozen=True, array_like=True, tag="want"):
     """session: that the gate has heard of, 0 for none; next: the first batch of it that it lacks. is_new: somebody has nothing
-    yet, so say all that holds."""
+    yet, so say all that holds. until: these alone are to be said again, and the gate does not ask to be the one that is
+    spoken to."""
 
     session: _Number
     next: _Number
     is_new: bool
+    until: _Number = EVER
 
 
 class Signed(msgspec.Struct, frozen=True, array_like=True, tag="signed"):
@@ -55,11 +58,12 @@ class Signed(msgspec.Struct, frozen=True, array_like=True, tag="signed"):
 
 
 class Need(msgspec.Struct, frozen=True, array_like=True, tag="need"):
-    """As `Want`, of that player; session 0: nothing of it has come yet."""
+    """As `Want`, of that player; session 0: nothing of it has come yet. until: what came already begins there."""
 
     author: _Raw
     session: _Number
     next: _Number
+    until: _Number = EVER
 
 
 class Facts(msgspec.Struct, frozen=True, array_like=True):
