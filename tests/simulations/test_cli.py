@@ -29,6 +29,27 @@ def invoke(*words: str):
     return CliRunner().invoke(app, list(words))
 
 
+_COMES_TO: dict[bytes, bytes] = {}
+
+
+@pytest.fixture
+def played(monkeypatch):
+    """The runs that were asked for, by scenario and seed. Each is really played once: that a seed decides it is held elsewhere,
+    and what tables keep of it is the same."""
+    asked = []
+    work = runner.work
+
+    def once(unit):
+        asked.append((unit.scenario.name, unit.seed))
+        key = pickle.dumps(unit)
+        if key not in _COMES_TO:
+            _COMES_TO[key] = pickle.dumps(work(unit))
+        return pickle.loads(_COMES_TO[key])  # noqa: S301
+
+    monkeypatch.setattr(runner, "work", once)
+    return asked
+
+
 def test_list_as_json_names_every_scenario():
     done = invoke("list", "--json")
     assert done.exit_code == 0
@@ -120,7 +141,7 @@ def test_all_as_json_ends_in_one_object(tmp_path):
     assert told["scenarios"] == json.loads((tmp_path / "summary.json").read_text())
 
 
-def test_what_was_found_of_others_and_at_other_scales_stays(tmp_path):
+def test_what_was_found_of_others_and_at_other_scales_stays(tmp_path, played):
     def run(*words: str) -> None:
         assert invoke("all", *words, "--jobs", "1", "--output", str(tmp_path)).exit_code == 0
 
@@ -193,10 +214,7 @@ def test_a_place_that_cannot_be_written_to_is_told_before_anything_runs(tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_a_table_that_was_cut_off_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    played = []
-    work = runner.work
-    monkeypatch.setattr(runner, "work", lambda unit: played.append((unit.scenario.name, unit.seed)) or work(unit))
+def test_a_table_that_was_cut_off_goes_on_where_it_stopped(tmp_path, monkeypatch, played):
 
     def run(*words: str):
         played.clear()
@@ -221,10 +239,7 @@ def test_a_table_that_was_cut_off_goes_on_where_it_stopped(tmp_path, monkeypatch
     assert len(run("--seeds", "2", "--resume")[0]) == 4
 
 
-def test_an_archive_holds_what_is_judged_and_a_table_goes_on_from_it(tmp_path, monkeypatch):
-    played = []
-    work = runner.work
-    monkeypatch.setattr(runner, "work", lambda unit: played.append((unit.scenario.name, unit.seed)) or work(unit))
+def test_an_archive_holds_what_is_judged_and_a_table_goes_on_from_it(tmp_path, monkeypatch, played):
     archive = tmp_path / "archive.jsonl"
 
     def run(folder: str, *words: str):
