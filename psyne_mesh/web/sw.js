@@ -1,7 +1,7 @@
 // The lobby opens without a network: its files are kept, and asked for anew whenever there is one. Rooms are never kept.
 // Push calls a friend back, if the game's own server sends one: {"title": "...", "body": "...", "code": "K7QM-3FHT"}.
 
-const CACHE = "psyne-app-f9284de3d3a0ff64"; // of the built files: another version is another cache
+const CACHE = "psyne-app-c9826625bbaa995c"; // of the built files: another version is another cache
 const FILES = ["./", "app.js", "psyne-mesh.js", "psyne-mesh-tick.js", "style.css", "manifest.webmanifest", "icon-192.png", "icon-512.png"];
 
 self.addEventListener("install", (event) => {
