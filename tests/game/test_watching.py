@@ -16,6 +16,8 @@ from psyne_mesh.game.watching.gate import SILENT_S, Gate, gates_of
 from psyne_mesh.game.watching.viewer import Viewer
 from psyne_mesh.game.watching.wire import (
     BATCH_BYTES,
+    MORE,
+    PIECE_BYTES,
     Batch,
     Facts,
     Need,
@@ -313,6 +315,21 @@ def test_a_gate_that_asks_all_the_time_gets_no_more() -> None:
     assert sum(batch_untrusted(signed.body).is_whole for signed in ada.take()) <= 2
 
 
+def test_who_asks_for_the_log_each_second_draws_no_more_than_was_said() -> None:
+    (ada,) = players(1)
+    ada.feed.want(GATE, NOTHING, 0.0)
+    for tick in range(40):  # half a mebibyte of log
+        ada.feed.sent(2**20, 1)
+        ada.feed.say("level", bytes(12_000), tick / 4, is_text=False, is_reliable=True)
+        ada.feed.handle_timeout(tick / 4)
+    ada.take()
+    drawn = 0
+    for second in range(10, 20):
+        ada.feed.want(OTHER_GATE, Want(101, 0, False), float(second))
+        drawn += sum(len(signed.body) for signed in ada.take(OTHER_GATE))
+    assert feeds.LOG_BYTES_MAX / 2 <= drawn <= 2 * feeds.LOG_BYTES_MAX
+
+
 # ---------------------------------------------------------------------------------------------------------- who believes
 
 
@@ -453,6 +470,30 @@ def test_a_flood_of_authors_takes_no_place_of_players() -> None:
         player.feed.say("chat", b"here", 2.0, is_text=True, is_reliable=True)
         player.feed.handle_timeout(2.0)
         assert said(show(viewer, player.take(), 2.0)) == [b"here"]
+
+
+def test_messages_without_an_end_are_few_and_small() -> None:
+    """An author may sign what it likes: thousands of pieces, of as many messages, none of which ends."""
+    (ada,), viewer, _ = everybody(1)
+    session, number = viewer.cursor(ada.id)
+
+    def say(*messages: tuple[str, list[tuple[int, bytes]]]) -> None:
+        nonlocal number
+        body = encode(Batch(session, number, 0, messages=list(messages)))
+        viewer.receive(Signed(body, ada.identity.sign(b"test", body), ada.identity.public_key), 1.0)
+        number += 1
+
+    for piece in (b"", b"x", bytes(PIECE_BYTES - 1)):
+        with pytest.raises(ProtocolError):
+            say(("chat", [(MORE, piece)] * 4))
+    for channel in range(40):
+        say((f"channel {channel}", [(MORE, bytes(PIECE_BYTES))] * 3))
+    assert len(viewer._authors[ada.id].pieces) == seen.BEGUN_MAX
+    for _ in range(100):
+        say(("chat", [(MORE, bytes(PIECE_BYTES))] * 3))
+    held = sum(len(piece) for pieces in viewer._authors[ada.id].pieces.values() for piece in pieces)
+    assert held <= seen.BEGUN_MAX * (seen.MESSAGE_BYTES_MAX + PIECE_BYTES)
+    assert sum(len(each[3].body) for each in viewer._authors[ada.id].log) == viewer._authors[ada.id].log_bytes
 
 
 @pytest.mark.parametrize("seed", range(20))

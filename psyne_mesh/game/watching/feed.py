@@ -69,6 +69,8 @@ CONTESTED_S = 30.0
 for a while, on the same budget."""
 REWINDS_PER_S = 1.0
 """A gate may go back in the log so often."""
+REPEATED_BYTES_PER_S = LOG_BYTES_MAX / LOG_S
+"""And is given a full log at once, then as much as was said: whoever asks again and again draws no more upload than that."""
 
 
 class Source(Protocol):
@@ -93,6 +95,7 @@ class _Said(NamedTuple):
 class _Gate:
     def __init__(self, now: float) -> None:
         self.rewinds = TokenBucket(burst=2, per_second=REWINDS_PER_S, now=now)
+        self.repeated = TokenBucket(burst=LOG_BYTES_MAX, per_second=REPEATED_BYTES_PER_S, now=now)
         self.replaced_at = -math.inf
         self.serve_until = -math.inf
 
@@ -151,9 +154,11 @@ class Feed:
         if word.is_new or word.session != self._session:
             self._wants_whole = True
         if word.session == self._session and known.rewinds.allow(now):
-            again = [signed for number, _, signed in self._log if word.next <= number < word.until]
-            self._outputs += [(gate, signed) for signed in again]
-            self._credit.pay(sum(len(signed.body) + BATCH_OVERHEAD_BYTES for signed in again))
+            for number, _, signed in self._log:
+                size = len(signed.body) + BATCH_OVERHEAD_BYTES
+                if word.next <= number < word.until and known.repeated.allow(now, size):
+                    self._outputs.append((gate, signed))
+                    self._credit.pay(size)
         if is_lacking:
             return
         self._on_until = math.inf

@@ -32,6 +32,8 @@ LOG_S = 10.0
 LOG_BYTES_MAX = 2**18
 """Of each player, for who asks: a gate answers from it, and any spectator may become one."""
 MESSAGE_BYTES_MAX = 2**20
+BEGUN_MAX = 2
+"""Messages of one player whose last piece has not come: it says one to its end before the next."""
 HELD_MAX = 1024
 HELD_BYTES_MAX = 2**18
 """What an author said who is not known for a player yet. It is lost beyond, as if it had come before we did."""
@@ -108,9 +110,11 @@ class _Author:
         self.lacks_since = math.inf
         self.need_at = math.inf
         self.facts: Facts | None = None
+        self.sees: frozenset[PeerId] = frozenset()  # whom its facts name
         self.doubted_at = math.inf  # since when whom we believe has not named it
         self.pieces: dict[str, list[bytes]] = {}
         self.log: deque[tuple[int, int, float, Signed]] = deque()
+        self.log_bytes = 0
         self.held: list[Happened] = []
         self.held_bytes = 0
 
@@ -255,9 +259,9 @@ class Viewer:
     def _keep(self, known: _Author, batch: Batch, signed: Signed, now: float) -> None:
         log = known.log
         log.append((batch.session, batch.number, now, signed))
-        size = sum(len(each[3].body) for each in log)
-        while log[0][2] < now - LOG_S or size > LOG_BYTES_MAX:
-            size -= len(log.popleft()[3].body)
+        known.log_bytes += len(signed.body)
+        while log[0][2] < now - LOG_S or known.log_bytes > LOG_BYTES_MAX:
+            known.log_bytes -= len(log.popleft()[3].body)
 
     def _read(self, author: PeerId, known: _Author, now: float) -> None:
         if not known.is_begun:
@@ -280,6 +284,7 @@ class Viewer:
             if batch.facts.stay != known.stay:
                 known.stay, known.said = batch.facts.stay, -1
             known.facts = batch.facts
+            known.sees = frozenset([PeerId(raw.hex()) for raw in batch.facts.players])
             self._elect(now)
             if author in self._players:
                 self._events.append(PlayerTold(author, batch.facts))
@@ -300,6 +305,8 @@ class Viewer:
         is_reliable = not flags & FLEETING
         if is_reliable:
             begun = known.pieces.setdefault(channel, [])
+            if len(known.pieces) > BEGUN_MAX:
+                del known.pieces[next(iter(known.pieces))]
             if sum(map(len, begun)) <= MESSAGE_BYTES_MAX:
                 begun.append(data)
             if flags & MORE:
@@ -328,9 +335,7 @@ class Viewer:
     def _elect(self, now: float) -> None:
         """Who is here by the word of whom we believe. Who is not any more may have said goodbye itself, which comes later."""
         told = {
-            author: {PeerId(raw.hex()) for raw in known.facts.players}
-            for author, known in self._authors.items()
-            if known.facts is not None and known.is_begun
+            author: known.sees for author, known in self._authors.items() if known.facts is not None and known.is_begun
         }
         agree = {author: [other for other in seen if author in told.get(other, ())] for author, seen in told.items()}
         anchor = self._anchor(agree, now)

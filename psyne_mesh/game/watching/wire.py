@@ -27,7 +27,7 @@ NUMBER_MAX = 1 << 53
 EVER = NUMBER_MAX - 1
 
 TEXT, FLEETING, MORE = 1, 2, 4
-"""Of a message: it is text; it was sent unreliably; its next piece follows."""
+"""Of a message: it is text; it was sent unreliably; its next piece follows, so this one is of `PIECE_BYTES`."""
 
 _Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=NUMBER_MAX)]
 _Raw: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
@@ -123,4 +123,7 @@ def batch_untrusted(body: bytes) -> Batch:
     batch: Batch = read_untrusted(_batch, body, "a batch for spectators")
     if batch.facts is not None and len(batch.facts.host) not in (0, 16):
         raise ProtocolError("a host of another size")
+    pieces = [piece for _, pieces in batch.messages for piece in pieces]
+    if any(flags & MORE and len(data) != PIECE_BYTES for flags, data in pieces):
+        raise ProtocolError("a piece of a message that is cut too small")  # thousands of them would be one message
     return batch
